@@ -1,0 +1,201 @@
+//! From a file to a checked config: positions, interpolation, types, meaning.
+
+use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt, path::Path};
+
+use serde_yaml::Value;
+
+use super::{Config, Fault, Faults, Lookup, check, interpolate, position, raw};
+
+/// A config is a page or a few; anything larger is a mistake.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// A config that was accepted.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// What is legal but unwise, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Where something stands in a config, for faults that are found later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The path of the key.
+    pub key: String,
+}
+
+impl Source {
+    /// A fault at this place.
+    pub fn fault(&self, problem: impl Into<String>) -> Fault {
+        Fault {
+            file: self.file.clone(),
+            line: self.line,
+            key: self.key.clone(),
+            found: None,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Reads the config at `path`, with the process's environment and `.env` beside the file.
+///
+/// # Errors
+/// Every fault that was found.
+pub fn load_file(path: &Path) -> Result<Loaded, Faults> {
+    let name = path.display().to_string();
+    let whole = |problem: String| {
+        Faults(vec![Fault { file: name.clone(), line: 0, key: String::new(), found: None, problem }])
+    };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let size = fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    if size.len() > MAX_BYTES {
+        return Err(whole("is over 16 MiB".to_owned()));
+    }
+    let text =
+        fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let (dotenv, warning) = read_dotenv(&folder.join(".env"))?;
+    let lookup = |variable: &str| {
+        std::env::var(variable).ok().or_else(|| {
+            dotenv.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone())
+        })
+    };
+    let mut loaded = load(&name, &text, folder, &lookup)?;
+    loaded.warnings.extend(warning);
+    Ok(loaded)
+}
+
+type Variables = Vec<(String, String)>;
+
+fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
+    let Ok(metadata) = fs::metadata(path) else {
+        return Ok((Vec::new(), None));
+    };
+    let fault = |problem: &str| {
+        Faults(vec![Fault {
+            file: path.display().to_string(),
+            line: 0,
+            key: String::new(),
+            found: None,
+            problem: problem.to_owned(),
+        }])
+    };
+    let lines = dotenvy::from_path_iter(path).map_err(|_| fault("cannot be read"))?;
+    // The parser's own error would quote the line, and with it a secret.
+    let variables = lines
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| fault("is not lines of NAME=value"))?;
+    let open = metadata.permissions().mode() & 0o007 != 0;
+    let warning = open.then(|| {
+        format!("{} may be read by others; `chmod 600` keeps its secrets", path.display())
+    });
+    Ok((variables, warning))
+}
+
+/// Reads a config from `text`. Relative paths in it start at `folder`.
+///
+/// # Errors
+/// Every fault that was found.
+pub fn load(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    lookup: Lookup<'_>,
+) -> Result<Loaded, Faults> {
+    let at = |line: usize, key: String, found: Option<String>, problem: String| Fault {
+        file: file.to_owned(),
+        line,
+        key,
+        found,
+        problem,
+    };
+    let positions = position::scan(text).map_err(|found| {
+        Faults(found.into_iter().map(|(line, key, problem)| at(line, key, None, problem)).collect())
+    })?;
+    let mut value: Value = serde_yaml::from_str(text).map_err(|error| {
+        let line = error.location().map_or(0, |location| location.line());
+        Faults(vec![at(line, String::new(), None, error.to_string())])
+    })?;
+    let filled = interpolate::fill(&mut value, lookup).map_err(|found| {
+        let fault = |(key, problem): (String, String)| at(positions.line(&key), key, None, problem);
+        Faults(found.into_iter().map(fault).collect())
+    })?;
+    let document = Document { file, folder, positions: &positions, value: &value, filled: &filled };
+    let raw: raw::Gateway = serde_path_to_error::deserialize(value.clone()).map_err(|error| {
+        let key = error.path().to_string();
+        let key = if key == "." { String::new() } else { key };
+        let problem = error.into_inner().to_string();
+        // The library's own messages quote the value; ours never do.
+        let ours = problem.starts_with("expected")
+            || problem.starts_with("unknown field")
+            || problem.starts_with("missing field");
+        let (problem, found) = if document.may_show(&key) || ours {
+            (problem, document.found(&key).filter(|_| ours))
+        } else {
+            ("has the wrong type".to_owned(), None)
+        };
+        Faults(vec![at(positions.line(&key), key, found, problem)])
+    })?;
+    check::check(raw, &document)
+}
+
+/// What the checks need to know of the file to name a fault.
+pub(super) struct Document<'a> {
+    file: &'a str,
+    pub(super) folder: &'a Path,
+    positions: &'a position::Positions,
+    value: &'a Value,
+    filled: &'a HashSet<String>,
+}
+
+impl Document<'_> {
+    /// Keys whose values are secret wherever they come from.
+    const SECRET: &'static [&'static str] =
+        &["store.url", "auth.master_key", "auth.signing.secret", "auth.signing.previous_secret"];
+
+    /// The place of `key`.
+    pub(super) fn source(&self, key: &str) -> Source {
+        Source { file: self.file.to_owned(), line: self.positions.line(key), key: key.to_owned() }
+    }
+
+    /// A fault at `key`, with the value found there if it may be shown.
+    pub(super) fn fault(&self, key: &str, problem: impl Into<String>) -> Fault {
+        Fault { found: self.found(key), ..self.source(key).fault(problem) }
+    }
+
+    fn may_show(&self, key: &str) -> bool {
+        let inside = |path: &str| {
+            path == key || path.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        !Self::SECRET.iter().any(|secret| inside(secret)) && !self.filled.iter().any(|path| inside(path))
+    }
+
+    fn found(&self, key: &str) -> Option<String> {
+        if key.is_empty() || !self.may_show(key) {
+            return None;
+        }
+        match self.at(key)? {
+            Value::String(text) => Some(format!("`{}`", text.escape_debug())),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(value) => Some(value.to_string()),
+            Value::Null => Some("nothing".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn at(&self, key: &str) -> Option<&Value> {
+        let mut value = self.value;
+        for part in key.split('.') {
+            let mut pieces = part.split('[');
+            value = value.get(pieces.next()?)?;
+            for index in pieces {
+                value = value.get(index.strip_suffix(']')?.parse::<usize>().ok()?)?;
+            }
+        }
+        Some(value)
+    }
+}

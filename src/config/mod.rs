@@ -1,0 +1,365 @@
+//! The configuration: read once at start, checked at the edge, and not questioned afterwards.
+//!
+//! [`load`] turns YAML into [`Config`], whose types cannot hold an illegal value, or into
+//! [`Faults`] that name file, line, key, what was found and what is legal. What concerns several
+//! routes at once (ambiguity, reachability) is found by [`crate::route`], with the
+//! [`Source`]s kept here.
+
+mod check;
+mod fault;
+mod interpolate;
+mod load;
+mod pattern;
+mod position;
+mod raw;
+mod units;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::{HeaderName, Method, StatusCode};
+use ipnet::IpNet;
+
+pub use fault::{Fault, Faults};
+pub use interpolate::Lookup;
+pub use load::{Loaded, Source, load, load_file};
+pub use pattern::{Pattern, Segment};
+pub use raw::{Algorithm, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema};
+
+use crate::types::{Role, Roles, Secret};
+
+/// A whole configuration, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<SocketAddr>,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// How many worker threads serve requests.
+    pub workers: usize,
+    /// The peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The store.
+    pub store: Store,
+    /// Accounts and tokens.
+    pub auth: Auth,
+    /// Staleness.
+    pub revocation: Revocation,
+    /// The headers that carry an identity upstream.
+    pub identity_headers: IdentityHeaders,
+    /// Bounds for clients.
+    pub limits: Limits,
+    /// The backends; routes refer to them by index.
+    pub upstreams: Vec<Upstream>,
+    /// The routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// The expectations.
+    pub tests: Vec<Test>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Which store, and how it is used.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where it is.
+    pub location: StoreLocation,
+    /// The most connections.
+    pub pool_size: usize,
+    /// For one call.
+    pub timeout: Duration,
+    /// Whether `serve` migrates.
+    pub migrate: bool,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone)]
+pub enum StoreLocation {
+    /// A file of the embedded database.
+    Sqlite(PathBuf),
+    /// A PostgreSQL connection string.
+    Postgres(Secret),
+}
+
+/// Accounts and tokens.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// The mount, without a final slash; empty for the root.
+    pub path: String,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// Whether strangers may register.
+    pub registration: Registration,
+    /// The roles of a new account.
+    pub default_roles: Roles,
+    /// The roles that a caller may ask for.
+    pub self_assignable_roles: Roles,
+    /// Life of an access token.
+    pub access_token_ttl: Duration,
+    /// Life of a refresh token since it was made.
+    pub refresh_token_ttl: Duration,
+    /// For how long a replay gives the same successor.
+    pub refresh_grace: Duration,
+    /// Life of a session.
+    pub session_max_ttl: Duration,
+    /// Where the master secret comes from.
+    pub master_key: MasterKeySource,
+    /// How recent a login counts as proof.
+    pub reauth_window: Duration,
+    /// How tokens are signed.
+    pub signing: Signing,
+    /// Passwords.
+    pub password: Password,
+    /// Throttling.
+    pub throttle: Throttle,
+}
+
+/// Where the master secret comes from.
+#[derive(Debug, Clone)]
+pub enum MasterKeySource {
+    /// Written in the config.
+    Given(Secret),
+    /// A file, made at first start.
+    File(PathBuf),
+}
+
+/// How access tokens are signed.
+#[derive(Debug, Clone)]
+pub enum Signing {
+    /// A key pair from the store.
+    KeyPair(Algorithm),
+    /// A shared secret from the config.
+    Shared {
+        /// Signs and verifies.
+        secret: Secret,
+        /// Verifies only.
+        previous: Option<Secret>,
+    },
+}
+
+/// Rules for passwords, and what hashing may cost.
+#[derive(Debug, Clone)]
+pub struct Password {
+    /// Least number of characters.
+    pub min_length: usize,
+    /// Whether well-known ones are refused.
+    pub reject_common: bool,
+    /// Argon2 memory in KiB.
+    pub memory_kib: u32,
+    /// Argon2 passes.
+    pub iterations: u32,
+    /// Argon2 lanes.
+    pub parallelism: u32,
+    /// Hashing threads.
+    pub workers: usize,
+    /// Hashes that may wait.
+    pub queue: usize,
+    /// How long one may wait.
+    pub queue_timeout: Duration,
+}
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// Attempts that are taken before 429.
+#[derive(Debug, Clone, Copy)]
+pub struct Throttle {
+    /// Failures of one account.
+    pub account: Rate,
+    /// Failures from one address.
+    pub address: Rate,
+    /// Registrations from one address.
+    pub registrations: Rate,
+}
+
+/// Staleness of the revocation mirror.
+#[derive(Debug, Clone, Copy)]
+pub struct Revocation {
+    /// The bound.
+    pub max_staleness: Duration,
+    /// What happens beyond it.
+    pub on_stale: OnStale,
+}
+
+/// The headers that carry an identity upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityHeaders {
+    /// The user's id.
+    pub id: HeaderName,
+    /// The user's name.
+    pub name: HeaderName,
+    /// The user's roles.
+    pub roles: HeaderName,
+}
+
+impl IdentityHeaders {
+    /// Every header name that any preset or the defaults use: none of them may come from a client,
+    /// because the backend may have been set up for another preset before.
+    pub const RESERVED: &'static [&'static str] = &[
+        "x-user-id",
+        "x-user-name",
+        "x-user-roles",
+        "x-auth-request-user",
+        "x-auth-request-preferred-username",
+        "x-auth-request-groups",
+        "x-auth-request-email",
+        "x-auth-request-access-token",
+        "remote-user",
+        "remote-name",
+        "remote-groups",
+        "remote-email",
+        "remote-id",
+        "x-webauth-user",
+        "x-webauth-name",
+        "x-webauth-email",
+        "x-webauth-role",
+        "x-webauth-groups",
+        "x-webauth-id",
+    ];
+
+    /// The names of a preset.
+    pub fn preset(name: &str) -> Option<Self> {
+        let names = match name {
+            "oauth2-proxy" => {
+                ["x-auth-request-user", "x-auth-request-preferred-username", "x-auth-request-groups"]
+            }
+            "authelia" => ["remote-id", "remote-user", "remote-groups"],
+            "grafana" => ["x-webauth-id", "x-webauth-user", "x-webauth-groups"],
+            _ => return None,
+        };
+        let [id, name, roles] = names.map(HeaderName::from_static);
+        Some(Self { id, name, roles })
+    }
+}
+
+/// Bounds for clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a head.
+    pub header_bytes: usize,
+    /// Headers of a head.
+    pub header_count: usize,
+    /// Bytes of a body.
+    pub body: u64,
+    /// For a head.
+    pub header_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+    /// From head to head.
+    pub request_timeout: Duration,
+    /// Bytes a second that extend it.
+    pub body_min_rate: u64,
+    /// Between two bytes of a body.
+    pub body_idle_timeout: Duration,
+}
+
+/// A backend.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in the config.
+    pub name: String,
+    /// `host:port` of its server, as it is resolved.
+    pub authority: String,
+    /// For a connection.
+    pub connect_timeout: Duration,
+    /// For the head of an answer.
+    pub response_timeout: Duration,
+    /// Idle connections of all workers together.
+    pub idle_connections: usize,
+    /// Where it stands in the config.
+    pub source: Source,
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoleRule {
+    /// One of them is enough.
+    Any(Vec<Role>),
+    /// All are needed.
+    All(Vec<Role>),
+}
+
+/// What a route asks of the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing; tokens are removed unread.
+    Open,
+    /// A token may be absent, not bad.
+    Optional,
+    /// A good token, and the roles if there is a rule.
+    SignedIn(Option<RoleRule>),
+}
+
+/// What happens to a request that is allowed.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// It goes to this upstream, an index of [`Config::upstreams`].
+    Forward(usize),
+    /// The gateway answers.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// The body, with placeholders in its strings.
+        json: serde_json::Value,
+    },
+}
+
+/// A route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where it stands in the config.
+    pub source: Source,
+    /// Its path.
+    pub pattern: Pattern,
+    /// Its host in lower case, or any.
+    pub host: Option<String>,
+    /// Its methods as written, or all.
+    pub methods: Option<Vec<Method>>,
+    /// Who may use it.
+    pub access: Access,
+    /// What it does.
+    pub action: Action,
+    /// Whether the token goes on.
+    pub forward_token: bool,
+    /// From head to head.
+    pub timeout: Duration,
+    /// Bytes of a body.
+    pub body: u64,
+    /// What happens when the mirror is stale.
+    pub on_stale: OnStale,
+}
+
+/// One expectation.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// Where it stands in the config.
+    pub source: Source,
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: String,
+    /// The host.
+    pub host: Option<String>,
+    /// The caller's roles; `None` for an anonymous one.
+    pub roles: Option<Roles>,
+    /// What is expected.
+    pub expect: Expect,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Copy)]
+pub struct Log {
+    /// The least severe level.
+    pub level: LogLevel,
+    /// The form.
+    pub format: LogFormat,
+    /// Whether each request leaves a line.
+    pub access: bool,
+}

@@ -1,0 +1,188 @@
+//! What a client is told: one table from kinds of failure to statuses and words.
+//!
+//! The precise reason of a failure is logged once, where it is handled. A client gets a [`Kind`]
+//! and, where the contract allows it, a `detail` written for the person at the keyboard.
+
+use http::StatusCode;
+use serde::Serialize;
+
+/// Every way in which authgate itself answers with a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request is not well-formed HTTP, or its path is not canonical.
+    BadRequest,
+    /// A call below `auth.path` lacks a member, or one has the wrong type.
+    MissingParameters,
+    /// `password_confirm` differs.
+    PasswordsDoNotMatch,
+    /// The name breaks a rule; `detail` says which.
+    UsernameNotAccepted,
+    /// The password breaks a rule; `detail` says which.
+    PasswordNotAccepted,
+    /// A role that does not exist as such.
+    RoleNotAccepted,
+    /// Wrong password, unknown user, disabled account: all alike.
+    InvalidCredentials,
+    /// No bearer token, or one that does not hold.
+    Unauthenticated,
+    /// Signed in, but not allowed.
+    InsufficientRole,
+    /// Registration is switched off.
+    RegistrationClosed,
+    /// Nothing is there.
+    NotFound,
+    /// The path exists, not with this method.
+    MethodNotAllowed,
+    /// A head or body was begun and is late.
+    RequestTimeout,
+    /// The name, or one that looks like it, is taken.
+    UsernameExists,
+    /// The body is over its limit.
+    BodyTooLarge,
+    /// A body that is not JSON.
+    UnsupportedMediaType,
+    /// Throttled.
+    TooManyRequests,
+    /// The head is over its limit.
+    HeadersTooLarge,
+    /// A failure of ours while registering.
+    RegistrationFailed,
+    /// A failure of ours.
+    Internal,
+    /// The upstream broke off or answered nonsense.
+    UpstreamFailed,
+    /// No server takes connections.
+    NoHealthyUpstream,
+    /// The store or the password workers cannot take this now, or the mirror is stale.
+    Unavailable,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+}
+
+impl Kind {
+    /// The table: status, words for a person, and the stable code.
+    pub const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest => (S::BAD_REQUEST, "Bad request", "bad_request"),
+            Self::MissingParameters => (S::BAD_REQUEST, "Missing parameters", "missing_parameters"),
+            Self::PasswordsDoNotMatch => {
+                (S::BAD_REQUEST, "Passwords do not match", "passwords_do_not_match")
+            }
+            Self::UsernameNotAccepted => {
+                (S::BAD_REQUEST, "Username not accepted", "username_not_accepted")
+            }
+            Self::PasswordNotAccepted => {
+                (S::BAD_REQUEST, "Password not accepted", "password_not_accepted")
+            }
+            Self::RoleNotAccepted => (S::BAD_REQUEST, "Role not accepted", "role_not_accepted"),
+            Self::InvalidCredentials => {
+                (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials")
+            }
+            Self::Unauthenticated => {
+                (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
+            }
+            Self::InsufficientRole => (S::FORBIDDEN, "Insufficient role", "insufficient_role"),
+            Self::RegistrationClosed => {
+                (S::FORBIDDEN, "Registration is closed", "registration_is_closed")
+            }
+            Self::NotFound => (S::NOT_FOUND, "Not found", "not_found"),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed")
+            }
+            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "Request timeout", "request_timeout"),
+            Self::UsernameExists => {
+                (S::CONFLICT, "Username already exists", "username_already_exists")
+            }
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "Body too large", "body_too_large"),
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "unsupported_media_type")
+            }
+            Self::TooManyRequests => {
+                (S::TOO_MANY_REQUESTS, "Too many requests", "too_many_requests")
+            }
+            Self::HeadersTooLarge => {
+                (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large", "headers_too_large")
+            }
+            Self::RegistrationFailed => {
+                (S::INTERNAL_SERVER_ERROR, "Registration failed", "registration_failed")
+            }
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", "internal_error"),
+            Self::UpstreamFailed => (S::BAD_GATEWAY, "Upstream failed", "upstream_failed"),
+            Self::NoHealthyUpstream => {
+                (S::SERVICE_UNAVAILABLE, "No healthy upstream", "no_healthy_upstream")
+            }
+            Self::Unavailable => {
+                (S::SERVICE_UNAVAILABLE, "Service unavailable", "service_unavailable")
+            }
+            Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "Upstream timeout", "upstream_timeout"),
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> StatusCode {
+        self.parts().0
+    }
+
+    /// The words that a person reads.
+    pub const fn message(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// The stable name, as clients and metrics use it.
+    pub const fn code(self) -> &'static str {
+        self.parts().2
+    }
+}
+
+/// The body of a failure: `application/problem+json` (RFC 9457).
+#[derive(Debug, Serialize)]
+pub struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl<'a> Problem<'a> {
+    /// The media type of the body.
+    pub const CONTENT_TYPE: &'static str = "application/problem+json";
+
+    /// The body for `kind`; `detail` is for the person and must hold nothing internal.
+    pub fn new(kind: Kind, detail: Option<&'a str>, request_id: &'a str) -> Self {
+        let (status, message, code) = kind.parts();
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code,
+            message,
+            detail,
+            request_id,
+        }
+    }
+
+
+    /// The JSON.
+    pub fn to_json(&self) -> String {
+        // A struct of strings and one number cannot fail to serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_its_message_in_snake_case() {
+        for kind in [Kind::BadRequest, Kind::Unauthenticated, Kind::NoHealthyUpstream] {
+            assert_eq!(kind.message().to_lowercase().replace(' ', "_"), kind.code());
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! authgate: an authentication reverse-proxy gateway.
+//!
+//! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
+//! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
+//! `revocation`, their means `store`, `password`, `token`, `route`, `limit` and `upstream`, then
+//! `config` and `telemetry`, then `types`, `clock` and `error`. Imports go downward only.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod store;
+pub mod types;

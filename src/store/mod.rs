@@ -1,0 +1,177 @@
+//! Where accounts, sessions, revocations and keys are kept: one contract, two databases.
+//!
+//! What an implementation must guarantee, and `tests/store.rs` verifies on both:
+//! - Each method is one transaction: it happened, or it did not. When that cannot be known,
+//!   [`StoreError::OutcomeUnknown`] says so.
+//! - Whatever revokes writes its log row in the same transaction, with an `expires_at` that
+//!   outlives every access token it concerns.
+//! - Locks are taken in one order, user before session.
+//! - Time is the database's where it has a clock, so that tokens of several gateways agree.
+//! - A call ends within the configured timeout, whatever the database does.
+//!
+//! To add a database: implement [`Store`] in a folder of its own, add its migrations, and give it
+//! to the contract test.
+
+mod error;
+mod postgres;
+mod row;
+mod sqlite;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+pub use error::StoreError;
+pub use row::{
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rekey,
+    Rotation, RotationRequest, Session, StoredKey, Subject, Ttls, User,
+};
+
+use crate::{
+    clock::Clock,
+    config::{self, StoreLocation},
+    types::{Role, SessionId, UserId, Username},
+};
+
+/// A log row stays this long after the last token it concerns, for clocks that disagree.
+pub const LOG_MARGIN: Duration = Duration::from_secs(600);
+
+/// The result of a call.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The contract.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Brings the schema up to date, one process at a time.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Makes sure that the schema is the one that this binary was built for.
+    async fn check_schema(&self) -> Result<()>;
+
+    /// Whether `fingerprint` is of the master secret that the store was begun with. The first
+    /// one that is shown is the one.
+    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool>;
+
+    /// Whether a master secret was claimed already.
+    async fn has_master(&self) -> Result<bool>;
+
+    /// Makes an account, and its first session if one is asked for. `None` when the name, or one
+    /// that looks like it, is or was taken.
+    async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>>;
+
+    /// Finds an account by its canonical name.
+    async fn user_by_name(&self, name: &Username) -> Result<Option<User>>;
+
+    /// Finds an account.
+    async fn user(&self, id: UserId) -> Result<Option<User>>;
+
+    /// Accounts in the order of their names, after `after`, at most `limit`.
+    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>>;
+
+    /// Opens a session, if the account still has this password hash and is not disabled.
+    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>>;
+
+    /// Replaces a password hash by a better one of the same password, if it is still `old`.
+    async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()>;
+
+    /// Exchanges a refresh token whose tag was found genuine.
+    async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
+
+    /// Ends a session. `None` when there is none of that id and user.
+    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>>;
+
+    /// The live session of that id, for a caller who holds its refresh token.
+    async fn session(&self, session: SessionId) -> Result<Option<Session>>;
+
+    /// The live sessions of a user, newest first.
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>>;
+
+    /// Changes or deletes an account. Every change raises the generation and ends the sessions,
+    /// but for the one that `change.rekey` moves along.
+    async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change>;
+
+    /// What the log gained since `cursor`, or all live rows without one. Never misses a row,
+    /// whatever the order in which transactions commit; may repeat rows.
+    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch>;
+
+    /// Every signing key that may still verify.
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>>;
+
+    /// Adds the very first key of an algorithm; returns whichever key is there afterwards.
+    async fn create_first_key(&self, key: &StoredKey) -> Result<()>;
+
+    /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens
+    /// that they sign meanwhile have expired.
+    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey>;
+
+    /// Removes what has expired: log rows, sessions and keys.
+    async fn prune(&self) -> Result<()>;
+}
+
+/// Opens the configured store. No connection is made yet.
+///
+/// # Errors
+/// When the location makes no sense: a connection string that cannot be read, a folder that is
+/// not there.
+pub fn open(config: &config::Store, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
+    Ok(match &config.location {
+        StoreLocation::Sqlite(path) => {
+            Arc::new(sqlite::Sqlite::open(path, config.pool_size, config.timeout, clock)?)
+        }
+        StoreLocation::Postgres(url) => {
+            Arc::new(postgres::Postgres::open(url, config.pool_size, config.timeout)?)
+        }
+    })
+}
+
+/// Holds the embedded database for one gateway as long as it lives; nothing for PostgreSQL.
+///
+/// # Errors
+/// When another gateway serves from the same file.
+pub fn lock_for_serving(config: &config::Store) -> Result<Option<std::fs::File>> {
+    match &config.location {
+        StoreLocation::Sqlite(path) => sqlite::lock_for_serving(path).map(Some),
+        StoreLocation::Postgres(_) => Ok(None),
+    }
+}
+
+/// What a refresh token entitles to: the rule is one for both databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RotationRule {
+    Rotate,
+    Replay,
+    EndSession,
+    Refuse,
+}
+
+/// Judges a genuine refresh token under the row locks.
+fn judge(session: &Session, user: &User, presented: &[u8; 32], now: i64, grace: Duration) -> RotationRule {
+    if user.disabled || session.generation != user.generation {
+        return RotationRule::Refuse;
+    }
+    if now >= session.refresh_expires_at || now >= session.ends_at {
+        return RotationRule::Refuse;
+    }
+    if session.current_hash == *presented {
+        return RotationRule::Rotate;
+    }
+    let within_grace = now <= session.rotated_at + millis(grace);
+    if session.previous_hash.as_ref() == Some(presented) && within_grace {
+        return RotationRule::Replay;
+    }
+    RotationRule::EndSession
+}
+
+/// Whether any of these joined role lists holds `admin`.
+fn any_admin(joined: &[String]) -> bool {
+    joined.iter().any(|roles| roles.split(',').any(|role| role == Role::ADMIN))
+}
+
+/// When a key that is being replaced stops to verify: after the last token that it can sign.
+fn predecessor_expiry(successor_signs_at: i64, access_ttl: Duration, issued: Option<i64>) -> i64 {
+    (successor_signs_at + millis(access_ttl)).max(issued.unwrap_or(0)) + millis(LOG_MARGIN)
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
+}

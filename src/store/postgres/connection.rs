@@ -1,0 +1,200 @@
+//! The pool, and what holds for every connection and transaction.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+    Transaction,
+};
+use tokio_postgres::{Config, NoTls};
+
+use crate::{
+    store::{Result, StoreError},
+    types::Secret,
+};
+
+/// Any number that no other program takes for its advisory lock: the bytes of "authgate".
+const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"authgate");
+
+pub(super) struct Pool {
+    pool: deadpool_postgres::Pool,
+    timeout: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(url: &Secret, size: usize, timeout: Duration) -> Result<Self> {
+        // The error's own text could quote the connection string.
+        let mut config: Config = url.expose().parse().map_err(|_| {
+            StoreError::Unusable("store.url is not a PostgreSQL connection string".to_owned())
+        })?;
+        config.connect_timeout(timeout).application_name("authgate");
+        let manager = Manager::from_config(
+            config,
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let server_timeout = timeout.as_millis();
+        let pool = deadpool_postgres::Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(timeout), create: Some(timeout), recycle: Some(timeout) })
+            .post_create(Hook::async_fn(move |client, _| Box::pin(prepare(client, server_timeout))))
+            .build()
+            .map_err(|error| StoreError::Unusable(error.to_string()))?;
+        Ok(Self { pool, timeout })
+    }
+
+    /// Runs `work` on a connection, one statement a transaction.
+    pub(super) async fn read<T>(&self, work: impl AsyncFnOnce(&Client) -> QueryResult<T>) -> Result<T> {
+        let client = self.client().await?;
+        match tokio::time::timeout(self.timeout, work(&client)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(give_up(client, convert(&error))),
+            Err(_) => Err(give_up(client, StoreError::Away("no answer in time".to_owned()))),
+        }
+    }
+
+    /// Runs `work` in a transaction that commits if it succeeds.
+    pub(super) async fn write<T>(&self, work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>) -> Result<T> {
+        let mut client = self.client().await?;
+        let mut committing = false;
+        let attempt = async {
+            let tx = client.transaction().await?;
+            let value = work(&tx).await?;
+            committing = true;
+            tx.commit().await?;
+            Ok::<T, QueryError>(value)
+        };
+        let error = match tokio::time::timeout(self.timeout, attempt).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => convert(&error),
+            Err(_) => StoreError::Away("no answer in time".to_owned()),
+        };
+        // A COMMIT that the server itself refused did not happen; one that got no answer may have.
+        let error = match error {
+            StoreError::Away(text) if committing => StoreError::OutcomeUnknown(text),
+            error => error,
+        };
+        Err(give_up(client, error))
+    }
+
+    pub(super) async fn migrate(&self, runner: refinery::Runner) -> Result<()> {
+        let mut client = self.client().await?;
+        // Migrations and the wait for another gateway's may take longer than a request may.
+        client
+            .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            .await
+            .map_err(|error| convert(&error.into()))?;
+        let lock = client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await;
+        let result = match lock {
+            Ok(_) => {
+                let wrapper: &mut ClientWrapper = &mut client;
+                let client: &mut tokio_postgres::Client = wrapper;
+                crate::store::error::migrated(runner.set_abort_missing(true).run_async(client).await)
+            }
+            Err(error) => Err(convert(&error.into())),
+        };
+        // Closing the connection gives up the lock and the settings above.
+        drop(Object::take(client));
+        result
+    }
+
+    async fn client(&self) -> Result<Client> {
+        self.pool.get().await.map_err(|error| match error {
+            deadpool_postgres::PoolError::PostCreateHook(HookError::Message(text)) => {
+                StoreError::Unusable(text.into_owned())
+            }
+            deadpool_postgres::PoolError::Backend(error) => StoreError::Away(describe(&error)),
+            other => StoreError::Away(other.to_string()),
+        })
+    }
+}
+
+/// What a statement can fail with.
+#[derive(Debug)]
+pub(super) enum QueryError {
+    Postgres(tokio_postgres::Error),
+    /// A column holds what it cannot hold.
+    Broken(&'static str),
+}
+
+pub(super) type QueryResult<T> = std::result::Result<T, QueryError>;
+
+impl From<tokio_postgres::Error> for QueryError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Sets up a new connection, and refuses a server on which the guarantees would not hold.
+async fn prepare(
+    client: &mut ClientWrapper,
+    timeout_millis: u128,
+) -> std::result::Result<(), HookError> {
+    let settings = format!(
+        "SET statement_timeout = {timeout_millis}; SET lock_timeout = {timeout_millis}; \
+         SET idle_in_transaction_session_timeout = {}; \
+         SET default_transaction_isolation = 'read committed'; \
+         SELECT set_config('synchronous_commit', 'on', false) \
+         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
+        timeout_millis * 2
+    );
+    client.batch_execute(&settings).await.map_err(HookError::Backend)?;
+    let row = client
+        .query_one("SELECT current_setting('server_version_num')::int, pg_is_in_recovery()", &[])
+        .await
+        .map_err(HookError::Backend)?;
+    let (version, standby): (i32, bool) = (row.get(0), row.get(1));
+    if version < 130_000 {
+        return Err(HookError::message("PostgreSQL 13 or later is needed"));
+    }
+    if standby {
+        return Err(HookError::message("the server is a standby; authgate needs the primary"));
+    }
+    Ok(())
+}
+
+/// A connection with a failure behind it is not used again if its state is in doubt.
+fn give_up(client: Client, error: StoreError) -> StoreError {
+    if matches!(error, StoreError::Away(_) | StoreError::OutcomeUnknown(_)) {
+        drop(Object::take(client));
+    }
+    error
+}
+
+fn convert(error: &QueryError) -> StoreError {
+    let error = match error {
+        QueryError::Broken(column) => return StoreError::Failed(format!("{column} holds an illegal value")),
+        QueryError::Postgres(error) => error,
+    };
+    use tokio_postgres::error::SqlState;
+    let away = match error.code() {
+        None => true,
+        Some(code) => {
+            [
+                &SqlState::QUERY_CANCELED,
+                &SqlState::LOCK_NOT_AVAILABLE,
+                &SqlState::ADMIN_SHUTDOWN,
+                &SqlState::CRASH_SHUTDOWN,
+                &SqlState::CANNOT_CONNECT_NOW,
+                &SqlState::TOO_MANY_CONNECTIONS,
+                &SqlState::READ_ONLY_SQL_TRANSACTION,
+                &SqlState::T_R_DEADLOCK_DETECTED,
+                &SqlState::T_R_SERIALIZATION_FAILURE,
+                &SqlState::DISK_FULL,
+                &SqlState::OUT_OF_MEMORY,
+            ]
+            .contains(&code)
+                || code.code().starts_with("08")
+        }
+    };
+    if away { StoreError::Away(describe(error)) } else { StoreError::Failed(describe(error)) }
+}
+
+/// The error with its cause, which the library's own text leaves out.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

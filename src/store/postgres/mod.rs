@@ -1,0 +1,119 @@
+//! The store for anything with more than one gateway: one PostgreSQL primary, 13 or later.
+//!
+//! Rows of the revocation log are found by transaction snapshot: a transaction that was running
+//! when the log was last read shows up later under a number that was passed over, and neither
+//! sequence numbers nor times would find it again.
+
+mod connection;
+mod query;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::connection::Pool;
+use super::{
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result,
+    Rotation, RotationRequest, Session, Store, StoredKey, User,
+};
+use crate::types::{Secret, SessionId, UserId, Username};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// The store on a server.
+pub(super) struct Postgres {
+    pool: Pool,
+}
+
+impl Postgres {
+    pub(super) fn open(url: &Secret, pool_size: usize, timeout: Duration) -> Result<Self> {
+        Ok(Self { pool: Pool::new(url, pool_size, timeout)? })
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn migrate(&self) -> Result<()> {
+        self.pool.migrate(embedded::migrations::runner()).await
+    }
+
+    async fn check_schema(&self) -> Result<()> {
+        let newest = super::error::newest(&embedded::migrations::runner());
+        let found = self.pool.read(async |db| query::schema_version(db).await).await?;
+        super::error::compare_schema(found, newest)
+    }
+
+    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool> {
+        self.pool.write(async |tx| query::claim_master(tx, fingerprint).await).await
+    }
+
+    async fn has_master(&self) -> Result<bool> {
+        self.pool.read(async |db| query::has_master(db).await).await
+    }
+
+    async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>> {
+        self.pool.write(async |tx| query::create_user(tx, user, session).await).await
+    }
+
+    async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
+        self.pool.read(async |db| query::user_by_name(db, name).await).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>> {
+        self.pool.read(async |db| query::user(db, id).await).await
+    }
+
+    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>> {
+        self.pool.read(async |db| query::users(db, after.unwrap_or_default(), limit).await).await
+    }
+
+    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>> {
+        self.pool.write(async |tx| query::open_session(tx, user, password_hash, session).await).await
+    }
+
+    async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
+        self.pool.write(async |tx| query::rehash(tx, user, old, new).await).await
+    }
+
+    async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
+        self.pool.write(async |tx| query::rotate_session(tx, request).await).await
+    }
+
+    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+        self.pool.write(async |tx| query::end_session(tx, user, session).await).await
+    }
+
+    async fn session(&self, session: SessionId) -> Result<Option<Session>> {
+        self.pool.read(async |db| query::session(db, session).await).await
+    }
+
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
+        self.pool.read(async |db| query::sessions(db, user).await).await
+    }
+
+    async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
+        self.pool.write(async |tx| query::change_user(tx, user, change).await).await
+    }
+
+    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
+        self.pool.read(async |db| query::log_since(db, cursor).await).await
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
+        self.pool.read(async |db| query::signing_keys(db).await).await
+    }
+
+    async fn create_first_key(&self, key: &StoredKey) -> Result<()> {
+        self.pool.write(async |tx| query::create_first_key(tx, key).await).await
+    }
+
+    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey> {
+        self.pool.write(async |tx| query::rotate_key(tx, key, delay, access_ttl).await).await
+    }
+
+    async fn prune(&self) -> Result<()> {
+        self.pool.write(async |tx| query::prune(tx).await).await
+    }
+}

@@ -1,0 +1,502 @@
+//! The statements. Each function runs within one transaction, its locks taken user first.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::connection::{QueryError, QueryResult as Result};
+use crate::{
+    clock::UnixMillis,
+    store::{
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened,
+        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+    },
+    types::{Roles, SessionId, UserId, Username},
+};
+
+const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at";
+const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
+const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
+
+fn read_user(row: &Row) -> Result<User> {
+    Ok(User {
+        id: UserId::from_uuid(row.try_get(0)?).ok_or(QueryError::Broken("users.id"))?,
+        name: Username::from_stored(row.try_get(1)?),
+        email: row.try_get(2)?,
+        password_hash: row.try_get(3)?,
+        roles: Roles::parse_joined(row.try_get(4)?).map_err(|_| QueryError::Broken("users.roles"))?,
+        disabled: row.try_get(5)?,
+        generation: row.try_get(6)?,
+        created_at: row.try_get(7)?,
+    })
+}
+
+fn fixed<const N: usize>(bytes: &[u8], column: &'static str) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| QueryError::Broken(column))
+}
+
+fn read_session(row: &Row) -> Result<Session> {
+    let previous: Option<&[u8]> = row.try_get(11)?;
+    let number: i64 = row.try_get(9)?;
+    Ok(Session {
+        id: SessionId::from_uuid(row.try_get(0)?).ok_or(QueryError::Broken("sessions.id"))?,
+        user: UserId::from_uuid(row.try_get(1)?).ok_or(QueryError::Broken("sessions.user_id"))?,
+        generation: row.try_get(2)?,
+        created_at: row.try_get(3)?,
+        authenticated_at: row.try_get(4)?,
+        last_used_at: row.try_get(5)?,
+        ends_at: row.try_get(6)?,
+        refresh_expires_at: row.try_get(7)?,
+        rotated_at: row.try_get(8)?,
+        refresh_number: u32::try_from(number).map_err(|_| QueryError::Broken("sessions.refresh_number"))?,
+        current_hash: fixed(row.try_get(10)?, "sessions.current_hash")?,
+        previous_hash: previous.map(|hash| fixed(hash, "sessions.previous_hash")).transpose()?,
+        nonce: fixed(row.try_get(12)?, "sessions.nonce")?,
+    })
+}
+
+fn read_key(row: &Row) -> Result<StoredKey> {
+    Ok(StoredKey {
+        kid: row.try_get(0)?,
+        algorithm: row.try_get(1)?,
+        public_key: row.try_get(2)?,
+        wrapped_key: row.try_get(3)?,
+        created_at: row.try_get(4)?,
+        signs_at: row.try_get(5)?,
+        expires_at: row.try_get(6)?,
+    })
+}
+
+async fn one<T>(
+    db: &impl GenericClient,
+    sql: &str,
+    params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    read: fn(&Row) -> Result<T>,
+) -> Result<Option<T>> {
+    let statement = db.prepare_cached(sql).await?;
+    db.query_opt(&statement, params).await?.as_ref().map(read).transpose()
+}
+
+async fn run(
+    db: &impl GenericClient,
+    sql: &str,
+    params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<u64> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.execute(&statement, params).await?)
+}
+
+fn only<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row) -> Result<T> {
+    Ok(row.try_get(0)?)
+}
+
+fn only_i64(row: &Row) -> Result<i64> {
+    only(row)
+}
+
+fn only_bool(row: &Row) -> Result<bool> {
+    only(row)
+}
+
+async fn now(db: &impl GenericClient) -> Result<UnixMillis> {
+    Ok(one(db, &format!("SELECT {NOW}"), &[], only_i64).await?.unwrap_or_default())
+}
+
+pub(super) async fn schema_version(db: &Client) -> Result<Option<i32>> {
+    let there = one(db, "SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[], only_bool).await?;
+    if there != Some(true) {
+        return Ok(None);
+    }
+    let row = db.query_one("SELECT max(version)::int FROM refinery_schema_history", &[]).await?;
+    Ok(row.try_get(0)?)
+}
+
+pub(super) async fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
+    run(tx, "INSERT INTO meta (key, value) VALUES ('master', $1) ON CONFLICT DO NOTHING", &[&fingerprint]).await?;
+    let row = tx.query_one("SELECT value FROM meta WHERE key = 'master'", &[]).await?;
+    Ok(row.try_get::<_, &[u8]>(0)? == fingerprint)
+}
+
+pub(super) async fn has_master(db: &Client) -> Result<bool> {
+    let there = one(db, "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'master')", &[], only_bool).await?;
+    Ok(there == Some(true))
+}
+
+pub(super) async fn user_by_name(db: &Client, name: &Username) -> Result<Option<User>> {
+    one(db, &format!("SELECT {USER} FROM users WHERE name = $1"), &[&name.as_str()], read_user).await
+}
+
+pub(super) async fn user(db: &impl GenericClient, id: UserId) -> Result<Option<User>> {
+    one(db, &format!("SELECT {USER} FROM users WHERE id = $1"), &[&id.uuid()], read_user).await
+}
+
+async fn lock_user(tx: &Transaction<'_>, id: UserId) -> Result<Option<User>> {
+    let sql = format!("SELECT {USER} FROM users WHERE id = $1 FOR NO KEY UPDATE");
+    one(tx, &sql, &[&id.uuid()], read_user).await
+}
+
+async fn lock_session(tx: &Transaction<'_>, id: SessionId) -> Result<Option<Session>> {
+    let sql = format!("SELECT {SESSION} FROM sessions WHERE id = $1 FOR UPDATE");
+    one(tx, &sql, &[&id.uuid()], read_session).await
+}
+
+pub(super) async fn users(db: &Client, after: &str, limit: u32) -> Result<Vec<User>> {
+    let sql = format!(r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2"#);
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[&after, &i64::from(limit)]).await?.iter().map(read_user).collect()
+}
+
+pub(super) async fn session(db: &Client, id: SessionId) -> Result<Option<Session>> {
+    one(db, &format!("SELECT {SESSION} FROM sessions WHERE id = $1"), &[&id.uuid()], read_session).await
+}
+
+pub(super) async fn sessions(db: &Client, user: UserId) -> Result<Vec<Session>> {
+    let sql = format!(
+        "SELECT {SESSION} FROM sessions WHERE user_id = $1 AND least(refresh_expires_at, ends_at) > {NOW} \
+         ORDER BY created_at DESC, id"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[&user.uuid()]).await?.iter().map(read_session).collect()
+}
+
+async fn is_retired(tx: &Transaction<'_>, skeleton: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $1)";
+    Ok(one(tx, sql, &[&skeleton], only_bool).await? == Some(true))
+}
+
+pub(super) async fn create_user(
+    tx: &Transaction<'_>,
+    new: &NewUser,
+    session: Option<&NewSession>,
+) -> Result<Option<Opened>> {
+    let skeleton = new.name.skeleton();
+    // Under a savepoint, because a retired name is looked for after the insert: a deletion that
+    // this insert had to wait for has then committed and is seen.
+    let made = run(
+        tx,
+        &format!(
+            "INSERT INTO users (id, name, skeleton, email, password_hash, roles, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, {NOW}) ON CONFLICT DO NOTHING"
+        ),
+        &[&new.id.uuid(), &new.name.as_str(), &skeleton, &new.email, &new.password_hash, &new.roles.to_string()],
+    )
+    .await?;
+    if made == 0 {
+        return Ok(None);
+    }
+    if is_retired(tx, &skeleton).await? {
+        run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
+        return Ok(None);
+    }
+    let Some(user) = user(tx, new.id).await? else { return Ok(None) };
+    let grant = match session {
+        Some(session) => Some(insert_session(tx, user.clone(), session).await?),
+        None => None,
+    };
+    Ok(Some(Opened { user, grant }))
+}
+
+pub(super) async fn open_session(
+    tx: &Transaction<'_>,
+    id: UserId,
+    password_hash: &str,
+    session: &NewSession,
+) -> Result<Option<Grant>> {
+    match lock_user(tx, id).await? {
+        Some(user) if !user.disabled && user.password_hash == password_hash => {
+            insert_session(tx, user, session).await.map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> Result<Grant> {
+    let now = now(tx).await?;
+    run(
+        tx,
+        "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
+         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9)",
+        &[
+            &new.id.uuid(),
+            &user.id.uuid(),
+            &user.generation,
+            &now,
+            &new.ttls.session_end(now),
+            &new.ttls.refresh_end(now),
+            &new.refresh_hash.as_slice(),
+            &new.nonce.as_slice(),
+            &new.ttls.access_end(now),
+        ],
+    )
+    .await?;
+    raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
+    Ok(Grant { user, session: new.id, issued_at: now })
+}
+
+async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
+    let sql = "UPDATE users SET access_exp_max = greatest(access_exp_max, $2) WHERE id = $1";
+    run(tx, sql, &[&user.uuid(), &access_end]).await.map(drop)
+}
+
+pub(super) async fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
+    let sql = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    run(tx, sql, &[&user.uuid(), &old, &new]).await.map(drop)
+}
+
+pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Result<Rotation> {
+    // The owner never changes, so it may be read before the locks are taken in their order.
+    let owner = one(tx, "SELECT user_id FROM sessions WHERE id = $1", &[&request.session.uuid()], |row| {
+        UserId::from_uuid(only::<Uuid>(row)?).ok_or(QueryError::Broken("sessions.user_id"))
+    })
+    .await?;
+    let Some(owner) = owner else { return Ok(Rotation::Refused) };
+    let Some(user) = lock_user(tx, owner).await? else { return Ok(Rotation::Refused) };
+    let Some(session) = lock_session(tx, request.session).await? else { return Ok(Rotation::Refused) };
+    let now = now(tx).await?;
+    match judge(&session, &user, &request.presented, now, request.grace) {
+        RotationRule::Refuse => Ok(Rotation::Refused),
+        RotationRule::EndSession => {
+            Ok(end_locked_session(tx, user.id, session.id).await?.map_or(Rotation::Refused, Rotation::Ended))
+        }
+        rule => {
+            let access_end = request.ttls.access_end(now);
+            raise_user_expiry(tx, user.id, access_end).await?;
+            let id = session.id.uuid();
+            let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
+            run(tx, used, &[&id, &now, &access_end]).await?;
+            let grant = Grant { user, session: session.id, issued_at: now };
+            if rule == RotationRule::Replay {
+                return Ok(Rotation::Replayed(grant, session.nonce));
+            }
+            run(
+                tx,
+                "UPDATE sessions SET refresh_number = refresh_number + 1, previous_hash = current_hash, \
+                 current_hash = $2, nonce = $3, rotated_at = $4, refresh_expires_at = $5 WHERE id = $1",
+                &[
+                    &id,
+                    &request.successor.as_slice(),
+                    &request.nonce.as_slice(),
+                    &now,
+                    &request.ttls.refresh_end(now),
+                ],
+            )
+            .await?;
+            Ok(Rotation::Rotated(grant))
+        }
+    }
+}
+
+pub(super) async fn end_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+    if lock_user(tx, user).await?.is_none() {
+        return Ok(None);
+    }
+    end_locked_session(tx, user, session).await
+}
+
+async fn end_locked_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+    let sql = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING access_exp_max";
+    let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
+    let Some(access_exp_max) = access_exp_max else { return Ok(None) };
+    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max);
+    append(tx, &entry).await?;
+    Ok(Some(entry))
+}
+
+async fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
+    run(
+        tx,
+        "INSERT INTO revocations (kind, id, generation, expires_at) VALUES ($1, $2, $3, $4)",
+        &[&entry.subject.kind(), &entry.subject.uuid(), &entry.generation, &entry.expires_at],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &AccountChange) -> Result<Change> {
+    let Some(user) = lock_user(tx, id).await? else { return Ok(Change::Gone) };
+    if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
+        return Ok(Change::Gone);
+    }
+    if let Some(rekey) = &change.rekey {
+        let own = lock_session(tx, rekey.session.id).await?;
+        if own.is_none_or(|own| own.user != id || own.generation != user.generation) {
+            return Ok(Change::Gone);
+        }
+    }
+    if change.keep_last_admin && change.takes_admin_from(&user) {
+        // Two admins who remove each other at once must not both succeed.
+        tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate last admin'))", &[]).await?;
+        let others = tx
+            .query("SELECT roles FROM users WHERE id <> $1 AND NOT disabled AND roles LIKE '%admin%'", &[&id.uuid()])
+            .await?
+            .iter()
+            .map(only::<String>)
+            .collect::<Result<Vec<_>>>()?;
+        if !crate::store::any_admin(&others) {
+            return Ok(Change::LastAdmin);
+        }
+    }
+    let now = now(tx).await?;
+    let renamed = change.name.as_ref().filter(|name| **name != user.name);
+    if let Some(name) = renamed {
+        let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
+             AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
+             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $3)";
+        let skeleton = name.skeleton();
+        match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton]).await {
+            Ok(0) => return Ok(Change::NameTaken),
+            Ok(_) => {}
+            Err(QueryError::Postgres(error)) if error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) => {
+                return Ok(Change::NameTaken);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let sql = "SELECT access_exp_max FROM users WHERE id = $1";
+    let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
+    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
+    append(tx, &entry).await?;
+    if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
+        run(
+            tx,
+            "INSERT INTO retired_names (skeleton, name, retired_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[&user.name.skeleton(), &user.name.as_str(), &now],
+        )
+        .await?;
+    }
+    if change.delete {
+        run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
+        return Ok(Change::Done(entry, None));
+    }
+    run(
+        tx,
+        "UPDATE users SET generation = generation + 1, password_hash = coalesce($2, password_hash), \
+         roles = coalesce($3, roles), disabled = coalesce($4, disabled) WHERE id = $1",
+        &[&id.uuid(), &change.password_hash, &change.roles.as_ref().map(Roles::to_string), &change.disabled],
+    )
+    .await?;
+    let kept = change.rekey.as_ref().map(|rekey| rekey.session.id.uuid());
+    run(tx, "DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2", &[&id.uuid(), &kept]).await?;
+    let Some(rekey) = &change.rekey else { return Ok(Change::Done(entry, None)) };
+    let access_end = rekey.session.ttls.access_end(now);
+    raise_user_expiry(tx, id, access_end).await?;
+    run(
+        tx,
+        "UPDATE sessions SET generation = $2, last_used_at = $3, refresh_expires_at = $4, rotated_at = $3, \
+         refresh_number = 0, current_hash = $5, previous_hash = NULL, nonce = $6, \
+         access_exp_max = greatest(access_exp_max, $7), \
+         authenticated_at = CASE WHEN $8 THEN $3 ELSE authenticated_at END WHERE id = $1",
+        &[
+            &rekey.session.id.uuid(),
+            &(user.generation + 1),
+            &now,
+            &rekey.session.ttls.refresh_end(now),
+            &rekey.session.refresh_hash.as_slice(),
+            &rekey.session.nonce.as_slice(),
+            &access_end,
+            &rekey.authenticated,
+        ],
+    )
+    .await?;
+    let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
+    Ok(Change::Done(entry, Some(Grant { user: changed, session: rekey.session.id, issued_at: now })))
+}
+
+pub(super) async fn log_since(db: &Client, cursor: Option<&Cursor>) -> Result<LogBatch> {
+    // One statement, so that the rows and the snapshot that they are complete for belong together.
+    let rows = match cursor {
+        None => {
+            let sql = format!(
+                "WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
+                 SELECT c::text, {NOW}, r.kind, r.id, r.generation, r.expires_at \
+                 FROM s LEFT JOIN revocations r ON r.expires_at > {NOW}"
+            );
+            db.query(&db.prepare_cached(&sql).await?, &[]).await?
+        }
+        Some(Cursor(snapshot)) => {
+            let sql = format!(
+                "WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
+                 SELECT c::text, {NOW}, r.kind, r.id, r.generation, r.expires_at \
+                 FROM s LEFT JOIN revocations r ON r.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
+                 AND NOT pg_visible_in_snapshot(r.xid, $1::text::pg_snapshot)"
+            );
+            db.query(&db.prepare_cached(&sql).await?, &[snapshot]).await?
+        }
+    };
+    let first = rows.first().ok_or(QueryError::Broken("pg_current_snapshot"))?;
+    let (cursor, database_now) = (Cursor(first.try_get(0)?), Some(first.try_get(1)?));
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let Some(kind) = row.try_get::<_, Option<i16>>(2)? else { continue };
+        entries.push(LogEntry {
+            subject: Subject::read(kind, row.try_get(3)?).ok_or(QueryError::Broken("revocations.id"))?,
+            generation: row.try_get(4)?,
+            expires_at: row.try_get(5)?,
+        });
+    }
+    Ok(LogBatch { entries, cursor, database_now })
+}
+
+pub(super) async fn signing_keys(db: &Client) -> Result<Vec<StoredKey>> {
+    let sql = format!(
+        "SELECT {KEY} FROM signing_keys WHERE expires_at IS NULL OR expires_at > {NOW} ORDER BY created_at, kid"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[]).await?.iter().map(read_key).collect()
+}
+
+async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+    run(
+        tx,
+        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, NULL)",
+        &[&key.kid, &key.algorithm, &key.public_key, &key.wrapped_key, &key.created_at, &key.signs_at],
+    )
+    .await
+    .map(drop)
+}
+
+async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
+    tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate signing keys'))", &[]).await?;
+    Ok(())
+}
+
+pub(super) async fn create_first_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+    lock_keys(tx).await?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
+    if one(tx, sql, &[&key.algorithm], only_bool).await? != Some(true) {
+        let now = now(tx).await?;
+        insert_key(tx, &StoredKey { created_at: now, signs_at: now, ..key.clone() }).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn rotate_key(
+    tx: &Transaction<'_>,
+    key: &StoredKey,
+    delay: Duration,
+    access_ttl: Duration,
+) -> Result<StoredKey> {
+    lock_keys(tx).await?;
+    let now = now(tx).await?;
+    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
+    let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
+    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
+    run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
+    insert_key(tx, &key).await?;
+    Ok(key)
+}
+
+pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
+    let now = now(tx).await?;
+    run(tx, "DELETE FROM revocations WHERE expires_at <= $1", &[&now]).await?;
+    let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
+    run(tx, sql, &[&now]).await?;
+    run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! What goes into the store and comes out of it.
+
+use std::time::Duration;
+
+use super::millis;
+use crate::{
+    clock::UnixMillis,
+    types::{Role, Roles, SessionId, UserId, Username},
+};
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Its canonical name.
+    pub name: Username,
+    /// Its e-mail address, as given.
+    pub email: Option<String>,
+    /// The password's hash in PHC form.
+    pub password_hash: String,
+    /// Its roles.
+    pub roles: Roles,
+    /// Whether it may not log in.
+    pub disabled: bool,
+    /// Tokens of older generations are dead.
+    pub generation: i64,
+    /// When it was made.
+    pub created_at: UnixMillis,
+}
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Its id.
+    pub id: UserId,
+    /// Its name.
+    pub name: Username,
+    /// Its e-mail address.
+    pub email: Option<String>,
+    /// The password's hash.
+    pub password_hash: String,
+    /// Its roles.
+    pub roles: Roles,
+}
+
+/// A session to be opened.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// SHA-256 of its first refresh token.
+    pub refresh_hash: [u8; 32],
+    /// What its next refresh token will be derived with.
+    pub nonce: [u8; 16],
+    /// How long things live.
+    pub ttls: Ttls,
+}
+
+/// How long tokens and sessions live.
+#[derive(Debug, Clone, Copy)]
+pub struct Ttls {
+    /// An access token.
+    pub access: Duration,
+    /// A refresh token.
+    pub refresh: Duration,
+    /// A session.
+    pub session: Duration,
+}
+
+impl Ttls {
+    pub(super) fn access_end(&self, now: UnixMillis) -> UnixMillis {
+        now + millis(self.access)
+    }
+
+    pub(super) fn refresh_end(&self, now: UnixMillis) -> UnixMillis {
+        now + millis(self.refresh)
+    }
+
+    pub(super) fn session_end(&self, now: UnixMillis) -> UnixMillis {
+        now + millis(self.session)
+    }
+}
+
+/// A session as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The user's generation when it was opened or moved.
+    pub generation: i64,
+    /// When it was opened.
+    pub created_at: UnixMillis,
+    /// When a password was last given.
+    pub authenticated_at: UnixMillis,
+    /// When a token was last issued.
+    pub last_used_at: UnixMillis,
+    /// When it ends, whatever is refreshed.
+    pub ends_at: UnixMillis,
+    /// When its refresh token expires.
+    pub refresh_expires_at: UnixMillis,
+    /// When its refresh token was last replaced.
+    pub rotated_at: UnixMillis,
+    /// The number of its refresh token.
+    pub refresh_number: u32,
+    /// SHA-256 of its refresh token.
+    pub current_hash: [u8; 32],
+    /// SHA-256 of the one before.
+    pub previous_hash: Option<[u8; 32]>,
+    /// What the current token was derived with.
+    pub nonce: [u8; 16],
+}
+
+/// The right to issue tokens: read under the row locks, in the transaction that allowed it.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The account as it is.
+    pub user: User,
+    /// The session that the tokens belong to.
+    pub session: SessionId,
+    /// When the access token is issued, by the database's clock.
+    pub issued_at: UnixMillis,
+}
+
+/// An account that was made, and its session.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The account.
+    pub user: User,
+    /// The right to issue tokens, if a session was asked for.
+    pub grant: Option<Grant>,
+}
+
+/// A genuine refresh token, to be exchanged.
+#[derive(Debug, Clone)]
+pub struct RotationRequest {
+    /// The session it names.
+    pub session: SessionId,
+    /// SHA-256 of it.
+    pub presented: [u8; 32],
+    /// SHA-256 of its successor, derived with `nonce`.
+    pub successor: [u8; 32],
+    /// A fresh nonce.
+    pub nonce: [u8; 16],
+    /// For how long a replay is answered alike.
+    pub grace: Duration,
+    /// How long things live.
+    pub ttls: Ttls,
+}
+
+/// What became of a refresh token.
+#[derive(Debug, Clone)]
+pub enum Rotation {
+    /// It was the live one; its successor is derived with the request's nonce.
+    Rotated(Grant),
+    /// It was just replaced; its successor is derived with this nonce.
+    Replayed(Grant, [u8; 16]),
+    /// It was used before: the session was ended.
+    Ended(LogEntry),
+    /// There is no live session for it.
+    Refused,
+}
+
+/// What to do with an account.
+#[derive(Debug, Clone, Default)]
+pub struct AccountChange {
+    /// A new name.
+    pub name: Option<Username>,
+    /// A new password's hash.
+    pub password_hash: Option<String>,
+    /// New roles.
+    pub roles: Option<Roles>,
+    /// Disabled or enabled.
+    pub disabled: Option<bool>,
+    /// Gone.
+    pub delete: bool,
+    /// The change was allowed for an account with this password hash and no other.
+    pub expected_hash: Option<String>,
+    /// Refuse to take away the last account that administers.
+    pub keep_last_admin: bool,
+    /// The session that lives on, with new tokens.
+    pub rekey: Option<Rekey>,
+}
+
+impl AccountChange {
+    pub(super) fn takes_admin_from(&self, user: &User) -> bool {
+        let loses = self.delete
+            || self.disabled == Some(true)
+            || self.roles.as_ref().is_some_and(|roles| !roles.contains(Role::ADMIN));
+        loses && user.roles.contains(Role::ADMIN) && !user.disabled
+    }
+}
+
+/// New tokens for a session that moves to a new generation.
+#[derive(Debug, Clone)]
+pub struct Rekey {
+    /// The session; its fields replace those of the row with the same id.
+    pub session: NewSession,
+    /// Whether a password was given just now.
+    pub authenticated: bool,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It happened; this is its log row, and the right to issue tokens if a session moved along.
+    Done(LogEntry, Option<Grant>),
+    /// There is no such account, or not with the expected hash, or no such session.
+    Gone,
+    /// The name is or was taken.
+    NameTaken,
+    /// It is the last account that administers.
+    LastAdmin,
+}
+
+/// Whom a revocation concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One session.
+    Session(SessionId),
+    /// All tokens of a user below a generation.
+    User(UserId),
+}
+
+impl Subject {
+    pub(super) const SESSION: i16 = 1;
+    pub(super) const USER: i16 = 2;
+
+    pub(super) fn kind(self) -> i16 {
+        match self {
+            Self::Session(_) => Self::SESSION,
+            Self::User(_) => Self::USER,
+        }
+    }
+
+    pub(super) fn uuid(self) -> uuid::Uuid {
+        match self {
+            Self::Session(id) => id.uuid(),
+            Self::User(id) => id.uuid(),
+        }
+    }
+
+    pub(super) fn read(kind: i16, id: uuid::Uuid) -> Option<Self> {
+        match kind {
+            Self::SESSION => SessionId::from_uuid(id).map(Self::Session),
+            Self::USER => UserId::from_uuid(id).map(Self::User),
+            _ => None,
+        }
+    }
+}
+
+/// A row of the revocation log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Whom it concerns.
+    pub subject: Subject,
+    /// Tokens below this generation are dead; every token of an ended session is.
+    pub generation: i64,
+    /// When every token that it concerns has expired for certain.
+    pub expires_at: UnixMillis,
+}
+
+impl LogEntry {
+    /// The generation in the row of a session: above any.
+    pub const ALL: i64 = i64::MAX;
+
+    pub(super) fn new(subject: Subject, generation: i64, access_exp_max: UnixMillis) -> Self {
+        Self { subject, generation, expires_at: access_exp_max + millis(super::LOG_MARGIN) }
+    }
+}
+
+/// How far the log was read. Only the store that made it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub(super) String);
+
+/// A part of the log.
+#[derive(Debug, Clone)]
+pub struct LogBatch {
+    /// The rows, in no order that matters.
+    pub entries: Vec<LogEntry>,
+    /// Where to go on.
+    pub cursor: Cursor,
+    /// The database's clock, if it has one of its own.
+    pub database_now: Option<UnixMillis>,
+}
+
+/// A signing key, its private half wrapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Its id, as in the header of tokens.
+    pub kid: String,
+    /// `EdDSA` or `ES256`.
+    pub algorithm: String,
+    /// The public half, raw.
+    pub public_key: Vec<u8>,
+    /// The private half, sealed by the master secret.
+    pub wrapped_key: Vec<u8>,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// When it begins to sign.
+    pub signs_at: UnixMillis,
+    /// When it stops to verify.
+    pub expires_at: Option<UnixMillis>,
+}

@@ -1,0 +1,156 @@
+//! The embedded store: one file, one gateway, and the command line beside it.
+//!
+//! Commits are durable (`synchronous=FULL` on a write-ahead log), and every writing transaction
+//! begins `IMMEDIATE`, so that it never fails half-way for another writer's sake. Work runs on
+//! the blocking threads of the store's runtime.
+
+mod connection;
+mod query;
+
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use self::connection::Connections;
+use super::{
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result,
+    Rotation, RotationRequest, Session, Store, StoreError, StoredKey, User,
+};
+use crate::{
+    clock::Clock,
+    types::{SessionId, UserId, Username},
+};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/sqlite");
+}
+
+/// The store in a file.
+pub(super) struct Sqlite {
+    connections: Arc<Connections>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Sqlite {
+    pub(super) fn open(path: &Path, pool_size: usize, timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self> {
+        let connections = Arc::new(Connections::new(path, pool_size, timeout)?);
+        Ok(Self { connections, clock })
+    }
+}
+
+/// Takes the lock file beside the database for as long as the returned file lives.
+pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
+    let lock_path = connection::beside(path, "lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| StoreError::Unusable(format!("{}: {error}", lock_path.display())))?;
+    file.try_lock().map_err(|_| {
+        StoreError::Unusable(format!(
+            "{}: another gateway serves from this database; several gateways need PostgreSQL",
+            path.display()
+        ))
+    })?;
+    Ok(file)
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn migrate(&self) -> Result<()> {
+        self.connections.migrate(embedded::migrations::runner()).await
+    }
+
+    async fn check_schema(&self) -> Result<()> {
+        let newest = super::error::newest(&embedded::migrations::runner());
+        let found = self.connections.read(query::schema_version).await?;
+        super::error::compare_schema(found, newest)
+    }
+
+    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool> {
+        let fingerprint = fingerprint.to_vec();
+        self.connections.write(move |tx| query::claim_master(tx, &fingerprint)).await
+    }
+
+    async fn has_master(&self) -> Result<bool> {
+        self.connections.read(query::has_master).await
+    }
+
+    async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>> {
+        let (user, session, now) = (user.clone(), session.cloned(), self.clock.wall());
+        self.connections.write(move |tx| query::create_user(tx, &user, session.as_ref(), now)).await
+    }
+
+    async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
+        let name = name.clone();
+        self.connections.read(move |db| query::user_by_name(db, &name)).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>> {
+        self.connections.read(move |db| query::user(db, id)).await
+    }
+
+    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>> {
+        let after = after.unwrap_or_default().to_owned();
+        self.connections.read(move |db| query::users(db, &after, limit)).await
+    }
+
+    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>> {
+        let (hash, session, now) = (password_hash.to_owned(), session.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::open_session(tx, user, &hash, &session, now)).await
+    }
+
+    async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
+        let (old, new) = (old.to_owned(), new.to_owned());
+        self.connections.write(move |tx| query::rehash(tx, user, &old, &new)).await
+    }
+
+    async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
+        let (request, now) = (request.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::rotate_session(tx, &request, now)).await
+    }
+
+    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+        self.connections.write(move |tx| query::end_session(tx, user, session)).await
+    }
+
+    async fn session(&self, session: SessionId) -> Result<Option<Session>> {
+        self.connections.read(move |db| query::session(db, session)).await
+    }
+
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
+        let now = self.clock.wall();
+        self.connections.read(move |db| query::sessions(db, user, now)).await
+    }
+
+    async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
+        let (change, now) = (change.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::change_user(tx, user, &change, now)).await
+    }
+
+    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
+        let (cursor, now) = (cursor.cloned(), self.clock.wall());
+        self.connections.read(move |db| query::log_since(db, cursor.as_ref(), now)).await
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
+        let now = self.clock.wall();
+        self.connections.read(move |db| query::signing_keys(db, now)).await
+    }
+
+    async fn create_first_key(&self, key: &StoredKey) -> Result<()> {
+        let (key, now) = (key.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::create_first_key(tx, &key, now)).await
+    }
+
+    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey> {
+        let (key, now) = (key.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::rotate_key(tx, &key, delay, access_ttl, now)).await
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let now = self.clock.wall();
+        self.connections.write(move |tx| query::prune(tx, now)).await
+    }
+}

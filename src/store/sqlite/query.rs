@@ -1,0 +1,451 @@
+//! The statements, each function within one transaction.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
+use uuid::Uuid;
+
+use crate::{
+    clock::UnixMillis,
+    store::{
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened,
+        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+    },
+    types::{Roles, SessionId, UserId, Username},
+};
+
+type Result<T> = rusqlite::Result<T>;
+
+const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at";
+const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
+const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
+
+fn broken(column: usize) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, "an illegal value".to_owned(), Type::Null)
+}
+
+fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid> {
+    Ok(Uuid::from_bytes(row.get(column)?))
+}
+
+fn read_user(row: &Row<'_>) -> Result<User> {
+    Ok(User {
+        id: UserId::from_uuid(uuid(row, 0)?).ok_or_else(|| broken(0))?,
+        name: Username::from_stored(row.get_ref(1)?.as_str()?),
+        email: row.get(2)?,
+        password_hash: row.get(3)?,
+        roles: Roles::parse_joined(row.get_ref(4)?.as_str()?).map_err(|_| broken(4))?,
+        disabled: row.get(5)?,
+        generation: row.get(6)?,
+        created_at: row.get(7)?,
+    })
+}
+
+fn read_session(row: &Row<'_>) -> Result<Session> {
+    Ok(Session {
+        id: SessionId::from_uuid(uuid(row, 0)?).ok_or_else(|| broken(0))?,
+        user: UserId::from_uuid(uuid(row, 1)?).ok_or_else(|| broken(1))?,
+        generation: row.get(2)?,
+        created_at: row.get(3)?,
+        authenticated_at: row.get(4)?,
+        last_used_at: row.get(5)?,
+        ends_at: row.get(6)?,
+        refresh_expires_at: row.get(7)?,
+        rotated_at: row.get(8)?,
+        refresh_number: row.get(9)?,
+        current_hash: row.get(10)?,
+        previous_hash: row.get(11)?,
+        nonce: row.get(12)?,
+    })
+}
+
+fn read_key(row: &Row<'_>) -> Result<StoredKey> {
+    Ok(StoredKey {
+        kid: row.get(0)?,
+        algorithm: row.get(1)?,
+        public_key: row.get(2)?,
+        wrapped_key: row.get(3)?,
+        created_at: row.get(4)?,
+        signs_at: row.get(5)?,
+        expires_at: row.get(6)?,
+    })
+}
+
+pub(super) fn schema_version(db: &Transaction<'_>) -> Result<Option<i32>> {
+    let there: bool = db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'refinery_schema_history')",
+        [],
+        |row| row.get(0),
+    )?;
+    match there {
+        true => db.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0)),
+        false => Ok(None),
+    }
+}
+
+pub(super) fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
+    tx.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('master', ?1)", [fingerprint])?;
+    let kept: Vec<u8> =
+        tx.query_row("SELECT value FROM meta WHERE key = 'master'", [], |row| row.get(0))?;
+    Ok(kept == fingerprint)
+}
+
+pub(super) fn has_master(db: &Transaction<'_>) -> Result<bool> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'master')", [], |row| row.get(0))
+}
+
+pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE name = ?1"))?
+        .query_row([name.as_str()], read_user)
+        .optional()
+}
+
+pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE id = ?1"))?
+        .query_row([id.uuid().as_bytes()], read_user)
+        .optional()
+}
+
+pub(super) fn users(db: &Connection, after: &str, limit: u32) -> Result<Vec<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE name > ?1 ORDER BY name LIMIT ?2"))?
+        .query_map(params![after, limit], read_user)?
+        .collect()
+}
+
+pub(super) fn session(db: &Connection, id: SessionId) -> Result<Option<Session>> {
+    db.prepare_cached(&format!("SELECT {SESSION} FROM sessions WHERE id = ?1"))?
+        .query_row([id.uuid().as_bytes()], read_session)
+        .optional()
+}
+
+pub(super) fn sessions(db: &Connection, user: UserId, now: UnixMillis) -> Result<Vec<Session>> {
+    db.prepare_cached(&format!(
+        "SELECT {SESSION} FROM sessions WHERE user_id = ?1 AND refresh_expires_at > ?2 AND ends_at > ?2 \
+         ORDER BY created_at DESC, id"
+    ))?
+    .query_map(params![user.uuid().as_bytes(), now], read_session)?
+    .collect()
+}
+
+pub(super) fn create_user(
+    tx: &Transaction<'_>,
+    new: &NewUser,
+    session: Option<&NewSession>,
+    now: UnixMillis,
+) -> Result<Option<Opened>> {
+    let skeleton = new.name.skeleton();
+    let retired: bool = tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?1)",
+        [&skeleton],
+        |row| row.get(0),
+    )?;
+    if retired {
+        return Ok(None);
+    }
+    let made = tx.execute(
+        "INSERT OR IGNORE INTO users (id, name, skeleton, email, password_hash, roles, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            new.id.uuid().as_bytes(),
+            new.name.as_str(),
+            skeleton,
+            new.email,
+            new.password_hash,
+            new.roles.to_string(),
+            now
+        ],
+    )?;
+    if made == 0 {
+        return Ok(None);
+    }
+    let user = user(tx, new.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let grant = match session {
+        Some(session) => Some(insert_session(tx, user.clone(), session, now)?),
+        None => None,
+    };
+    Ok(Some(Opened { user, grant }))
+}
+
+pub(super) fn open_session(
+    tx: &Transaction<'_>,
+    id: UserId,
+    password_hash: &str,
+    session: &NewSession,
+    now: UnixMillis,
+) -> Result<Option<Grant>> {
+    match user(tx, id)? {
+        Some(user) if !user.disabled && user.password_hash == password_hash => {
+            insert_session(tx, user, session, now).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession, now: UnixMillis) -> Result<Grant> {
+    tx.prepare_cached(
+        "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
+         VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5, ?6, ?4, 0, ?7, NULL, ?8, ?9)",
+    )?
+    .execute(params![
+        new.id.uuid().as_bytes(),
+        user.id.uuid().as_bytes(),
+        user.generation,
+        now,
+        new.ttls.session_end(now),
+        new.ttls.refresh_end(now),
+        new.refresh_hash,
+        new.nonce,
+        new.ttls.access_end(now)
+    ])?;
+    raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
+    Ok(Grant { user, session: new.id, issued_at: now })
+}
+
+fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
+    tx.prepare_cached("UPDATE users SET access_exp_max = max(access_exp_max, ?2) WHERE id = ?1")?
+        .execute(params![user.uuid().as_bytes(), access_end])?;
+    Ok(())
+}
+
+pub(super) fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
+    tx.execute(
+        "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2",
+        params![user.uuid().as_bytes(), old, new],
+    )?;
+    Ok(())
+}
+
+pub(super) fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMillis) -> Result<Rotation> {
+    let Some(session) = session(tx, request.session)? else { return Ok(Rotation::Refused) };
+    let Some(user) = user(tx, session.user)? else { return Ok(Rotation::Refused) };
+    match judge(&session, &user, &request.presented, now, request.grace) {
+        RotationRule::Refuse => Ok(Rotation::Refused),
+        RotationRule::EndSession => {
+            Ok(end_session(tx, user.id, session.id)?.map_or(Rotation::Refused, Rotation::Ended))
+        }
+        rule => {
+            let access_end = request.ttls.access_end(now);
+            raise_user_expiry(tx, user.id, access_end)?;
+            let id = session.id.uuid();
+            tx.prepare_cached(
+                "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
+            )?
+            .execute(params![id.as_bytes(), now, access_end])?;
+            let grant = Grant { user, session: session.id, issued_at: now };
+            if rule == RotationRule::Replay {
+                return Ok(Rotation::Replayed(grant, session.nonce));
+            }
+            tx.prepare_cached(
+                "UPDATE sessions SET refresh_number = refresh_number + 1, previous_hash = current_hash, \
+                 current_hash = ?2, nonce = ?3, rotated_at = ?4, refresh_expires_at = ?5 WHERE id = ?1",
+            )?
+            .execute(params![
+                id.as_bytes(),
+                request.successor,
+                request.nonce,
+                now,
+                request.ttls.refresh_end(now)
+            ])?;
+            Ok(Rotation::Rotated(grant))
+        }
+    }
+}
+
+pub(super) fn end_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+    let access_exp_max: Option<i64> = tx
+        .query_row(
+            "DELETE FROM sessions WHERE id = ?1 AND user_id = ?2 RETURNING access_exp_max",
+            params![session.uuid().as_bytes(), user.uuid().as_bytes()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(access_exp_max) = access_exp_max else { return Ok(None) };
+    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max);
+    append(tx, &entry)?;
+    Ok(Some(entry))
+}
+
+fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
+    tx.prepare_cached("INSERT INTO revocations (kind, id, generation, expires_at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            entry.subject.kind(),
+            entry.subject.uuid().as_bytes(),
+            entry.generation,
+            entry.expires_at
+        ])?;
+    Ok(())
+}
+
+pub(super) fn change_user(
+    tx: &Transaction<'_>,
+    id: UserId,
+    change: &AccountChange,
+    now: UnixMillis,
+) -> Result<Change> {
+    let Some(user) = user(tx, id)? else { return Ok(Change::Gone) };
+    if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
+        return Ok(Change::Gone);
+    }
+    if let Some(rekey) = &change.rekey {
+        let own = session(tx, rekey.session.id)?;
+        if own.is_none_or(|own| own.user != id || own.generation != user.generation) {
+            return Ok(Change::Gone);
+        }
+    }
+    if change.keep_last_admin && change.takes_admin_from(&user) {
+        let others: Vec<String> = tx
+            .prepare_cached("SELECT roles FROM users WHERE id <> ?1 AND NOT disabled AND roles LIKE '%admin%'")?
+            .query_map([id.uuid().as_bytes()], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        if !crate::store::any_admin(&others) {
+            return Ok(Change::LastAdmin);
+        }
+    }
+    let renamed = change.name.as_ref().filter(|name| **name != user.name);
+    if let Some(name) = renamed {
+        let taken: bool = tx.query_row(
+            "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND (name = ?2 OR skeleton = ?3)) \
+             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3)",
+            params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
+            |row| row.get(0),
+        )?;
+        if taken {
+            return Ok(Change::NameTaken);
+        }
+    }
+    let access_exp_max: i64 =
+        tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| row.get(0))?;
+    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
+    append(tx, &entry)?;
+    if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
+        tx.execute(
+            "INSERT OR IGNORE INTO retired_names (skeleton, name, retired_at) VALUES (?1, ?2, ?3)",
+            params![user.name.skeleton(), user.name.as_str(), now],
+        )?;
+    }
+    if change.delete {
+        tx.execute("DELETE FROM users WHERE id = ?1", [id.uuid().as_bytes()])?;
+        return Ok(Change::Done(entry, None));
+    }
+    if let Some(name) = renamed {
+        tx.execute(
+            "UPDATE users SET name = ?2, skeleton = ?3 WHERE id = ?1",
+            params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
+        )?;
+    }
+    tx.execute(
+        "UPDATE users SET generation = generation + 1, password_hash = coalesce(?2, password_hash), \
+         roles = coalesce(?3, roles), disabled = coalesce(?4, disabled) WHERE id = ?1",
+        params![
+            id.uuid().as_bytes(),
+            change.password_hash,
+            change.roles.as_ref().map(Roles::to_string),
+            change.disabled
+        ],
+    )?;
+    let kept = change.rekey.as_ref().map(|rekey| rekey.session.id.uuid());
+    tx.execute(
+        "DELETE FROM sessions WHERE user_id = ?1 AND id IS NOT ?2",
+        params![id.uuid().as_bytes(), kept.as_ref().map(|kept| kept.as_bytes())],
+    )?;
+    let Some(rekey) = &change.rekey else { return Ok(Change::Done(entry, None)) };
+    let access_end = rekey.session.ttls.access_end(now);
+    raise_user_expiry(tx, id, access_end)?;
+    tx.execute(
+        "UPDATE sessions SET generation = ?2, last_used_at = ?3, refresh_expires_at = ?4, rotated_at = ?3, \
+         refresh_number = 0, current_hash = ?5, previous_hash = NULL, nonce = ?6, \
+         access_exp_max = max(access_exp_max, ?7), \
+         authenticated_at = CASE WHEN ?8 THEN ?3 ELSE authenticated_at END WHERE id = ?1",
+        params![
+            rekey.session.id.uuid().as_bytes(),
+            user.generation + 1,
+            now,
+            rekey.session.ttls.refresh_end(now),
+            rekey.session.refresh_hash,
+            rekey.session.nonce,
+            access_end,
+            rekey.authenticated
+        ],
+    )?;
+    let changed = self::user(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
+    Ok(Change::Done(entry, Some(grant)))
+}
+
+pub(super) fn log_since(db: &Connection, cursor: Option<&Cursor>, now: UnixMillis) -> Result<LogBatch> {
+    let from = cursor.and_then(|cursor| cursor.0.parse().ok()).unwrap_or(0_i64);
+    let mut last = from;
+    let mut entries = Vec::new();
+    let mut statement = db.prepare_cached(
+        "SELECT seq, kind, id, generation, expires_at FROM revocations WHERE seq > ?1 AND expires_at > ?2",
+    )?;
+    let mut rows = statement.query(params![from, now])?;
+    while let Some(row) = rows.next()? {
+        last = last.max(row.get(0)?);
+        entries.push(LogEntry {
+            subject: Subject::read(row.get(1)?, uuid(row, 2)?).ok_or_else(|| broken(1))?,
+            generation: row.get(3)?,
+            expires_at: row.get(4)?,
+        });
+    }
+    Ok(LogBatch { entries, cursor: Cursor(last.to_string()), database_now: None })
+}
+
+pub(super) fn signing_keys(db: &Connection, now: UnixMillis) -> Result<Vec<StoredKey>> {
+    db.prepare_cached(&format!(
+        "SELECT {KEY} FROM signing_keys WHERE expires_at IS NULL OR expires_at > ?1 ORDER BY created_at, kid"
+    ))?
+    .query_map([now], read_key)?
+    .collect()
+}
+
+fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+    tx.execute(
+        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
+        params![key.kid, key.algorithm, key.public_key, key.wrapped_key, key.created_at, key.signs_at],
+    )?;
+    Ok(())
+}
+
+pub(super) fn create_first_key(tx: &Transaction<'_>, key: &StoredKey, now: UnixMillis) -> Result<()> {
+    let there: bool = tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)",
+        [&key.algorithm],
+        |row| row.get(0),
+    )?;
+    if !there {
+        insert_key(tx, &StoredKey { created_at: now, signs_at: now, ..key.clone() })?;
+    }
+    Ok(())
+}
+
+pub(super) fn rotate_key(
+    tx: &Transaction<'_>,
+    key: &StoredKey,
+    delay: Duration,
+    access_ttl: Duration,
+    now: UnixMillis,
+) -> Result<StoredKey> {
+    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
+    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
+    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, issued);
+    tx.execute(
+        "UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL",
+        [expires_at],
+    )?;
+    insert_key(tx, &key)?;
+    Ok(key)
+}
+
+pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
+    tx.execute("DELETE FROM revocations WHERE expires_at <= ?1", [now])?;
+    tx.execute(
+        "DELETE FROM sessions WHERE (refresh_expires_at <= ?1 OR ends_at <= ?1) AND access_exp_max <= ?1",
+        [now],
+    )?;
+    tx.execute("DELETE FROM signing_keys WHERE expires_at <= ?1", [now])?;
+    Ok(())
+}

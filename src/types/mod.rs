@@ -1,0 +1,14 @@
+//! Values that are checked once, where they enter, and cannot be wrong afterwards.
+
+mod id;
+pub mod path;
+mod random;
+mod role;
+mod secret;
+mod username;
+
+pub use id::{SessionId, UserId};
+pub use random::{OsRandom, Random};
+pub use role::{Role, RoleError, Roles};
+pub use secret::Secret;
+pub use username::{Username, UsernameError};
