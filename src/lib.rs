@@ -8,5 +8,11 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod limit;
+pub mod password;
+pub mod revocation;
+pub mod route;
 pub mod store;
+pub mod telemetry;
+pub mod token;
 pub mod types;

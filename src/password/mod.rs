@@ -1,0 +1,7 @@
+//! Passwords: the rules for new ones, and hashing that cannot starve the request path.
+
+mod pool;
+mod rule;
+
+pub use pool::{Busy, HashError, Hasher, Verdict};
+pub use rule::{MAX_PASSWORD_BYTES, PasswordError, Rules};

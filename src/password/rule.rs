@@ -1,0 +1,130 @@
+//! Which passwords are accepted.
+
+use precis_profiles::{OpaqueString, precis_core::profile::PrecisFastInvocation};
+use thiserror::Error;
+use zxcvbn::matching::patterns::MatchPattern;
+
+use crate::types::Secret;
+
+/// Anything longer is refused before it costs anything.
+pub const MAX_PASSWORD_BYTES: usize = 1_024;
+
+/// Why a password is not accepted, in words for the person who chose it.
+#[derive(Debug, Error, PartialEq, Eq, Clone)]
+pub enum PasswordError {
+    /// Under the least number of characters.
+    #[error("a password has at least {0} characters")]
+    TooShort(usize),
+    /// Over [`MAX_PASSWORD_BYTES`].
+    #[error("a password has at most 1024 bytes")]
+    TooLong,
+    /// One of those that are tried first.
+    #[error("this password is among the most common ones")]
+    Common,
+    /// The same as the name.
+    #[error("the password must not be the username")]
+    IsUsername,
+    /// Not a string that PRECIS accepts.
+    #[error("a password must not hold control characters")]
+    NotAllowed,
+}
+
+/// The rules for new passwords.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Least number of characters.
+    pub min_length: usize,
+    /// Whether well-known passwords are refused.
+    pub reject_common: bool,
+}
+
+impl Rules {
+    /// Brings a password into the form that is hashed: PRECIS `OpaqueString` (RFC 8265, section 4.2),
+    /// so that two keyboards' ways to write one character are one password.
+    ///
+    /// # Errors
+    /// When it is too long or holds what no password may hold.
+    pub fn prepare(password: &Secret) -> Result<Secret, PasswordError> {
+        if password.expose().len() > MAX_PASSWORD_BYTES {
+            return Err(PasswordError::TooLong);
+        }
+        OpaqueString::enforce(password.expose())
+            .map(|enforced| Secret::new(enforced.as_ref()))
+            .map_err(|_| PasswordError::NotAllowed)
+    }
+
+    /// Checks a prepared new password of the account `username`.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self, password: &Secret, username: &str) -> Result<(), PasswordError> {
+        let text = password.expose();
+        if text.chars().count() < self.min_length {
+            return Err(PasswordError::TooShort(self.min_length));
+        }
+        if text.to_lowercase() == username {
+            return Err(PasswordError::IsUsername);
+        }
+        if self.reject_common && is_common(text) {
+            return Err(PasswordError::Common);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the whole of `text` is a known password, its case, reversal and letter swaps aside.
+fn is_common(text: &str) -> bool {
+    // No list holds longer ones, and the estimate's cost grows with the square of the length.
+    if text.chars().count() > 40 {
+        return false;
+    }
+    let estimate = zxcvbn::zxcvbn(text, &[]);
+    match estimate.sequence() {
+        [only] => match &only.pattern {
+            // The library does not export the type of this name.
+            MatchPattern::Dictionary(found) => format!("{:?}", found.dictionary_name) == "Passwords",
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { min_length: 8, reject_common: true };
+
+    fn check(text: &str) -> Result<(), PasswordError> {
+        RULES.check(&Rules::prepare(&Secret::new(text))?, "alice-anderson")
+    }
+
+    #[test]
+    fn well_known_passwords_are_refused_in_any_case() {
+        for text in ["password", "PassWord", "iloveyou", "p4ssw0rd", "1234567890"] {
+            assert_eq!(check(text), Err(PasswordError::Common), "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_long_passwords_pass() {
+        for text in ["correct horse battery staple", "a long enough password", "xxxxxxxxxxxxxxxxxxxx", &"y".repeat(1024)] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_on_characters_below_and_on_bytes_above() {
+        assert_eq!(check("äöüäöüä"), Err(PasswordError::TooShort(8)));
+        assert_eq!(check(&"x".repeat(1025)), Err(PasswordError::TooLong));
+        assert_eq!(check("Alice-Anderson"), Err(PasswordError::IsUsername));
+        assert_eq!(check("with\u{7}a bell in it"), Err(PasswordError::NotAllowed));
+    }
+
+    #[test]
+    fn two_ways_to_write_a_character_are_one_password() {
+        let composed = Rules::prepare(&Secret::new("caf\u{e9} au lait, s'il vous plait")).unwrap();
+        let decomposed = Rules::prepare(&Secret::new("cafe\u{301} au lait, s'il vous plait")).unwrap();
+        assert_eq!(composed.expose(), decomposed.expose());
+    }
+}

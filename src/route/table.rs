@@ -1,0 +1,288 @@
+//! The compiled routes.
+
+use std::{collections::HashMap, ops::ControlFlow};
+
+use http::Method;
+
+use super::{conflict, trie::Node};
+use crate::config::{self, Faults, Pattern};
+
+/// A call that the gateway answers itself, such as `POST /auth/login`.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// Its method.
+    pub method: Method,
+    /// Its path, the mount included.
+    pub pattern: Pattern,
+}
+
+/// A route as it is matched.
+#[derive(Debug)]
+pub struct Route {
+    /// What the config says of it.
+    pub config: config::Route,
+    /// Its number, from 0 in the order of the file.
+    pub index: u32,
+    /// Its name in metrics and logs: host and pattern.
+    pub label: String,
+}
+
+impl Route {
+    /// Whether it takes a method; GET implies HEAD.
+    pub fn takes(&self, method: &Method) -> bool {
+        takes(self.config.methods.as_deref(), method)
+    }
+}
+
+pub(super) fn takes(methods: Option<&[Method]>, method: &Method) -> bool {
+    methods.is_none_or(|methods| {
+        methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
+    })
+}
+
+/// What a request meets.
+#[derive(Debug)]
+pub enum Match<'a> {
+    /// A call of the gateway's own.
+    Owned,
+    /// A route.
+    Route(&'a Route),
+    /// The path exists, with these methods only: the value of `Allow`.
+    WrongMethod(String),
+    /// Nothing.
+    None,
+}
+
+/// All routes.
+#[derive(Debug)]
+pub struct Table {
+    routes: Vec<Route>,
+    owned: Vec<Owned>,
+    own_calls: Node<usize>,
+    hosts: HashMap<String, Node<usize>, foldhash::fast::RandomState>,
+    every_host: Node<usize>,
+}
+
+impl Table {
+    /// Compiles the routes of a config, beside the calls that the gateway answers itself.
+    ///
+    /// # Errors
+    /// Every pair of routes that could both win, every route that cannot be reached, and every
+    /// route in the place of an own call.
+    pub fn compile(routes: &[config::Route], owned: Vec<Owned>) -> Result<Self, Faults> {
+        let routes: Vec<Route> = routes
+            .iter()
+            .zip(0..)
+            .map(|(config, index)| {
+                let label = match &config.host {
+                    Some(host) => format!("{host}{}", config.pattern),
+                    None => config.pattern.to_string(),
+                };
+                Route { config: config.clone(), index, label }
+            })
+            .collect();
+        let mut own_calls = Node::default();
+        for (index, call) in owned.iter().enumerate() {
+            own_calls.insert(&call.pattern, index);
+        }
+        let mut hosts: HashMap<String, Node<usize>, _> = HashMap::default();
+        let mut every_host = Node::default();
+        for (index, route) in routes.iter().enumerate() {
+            let node = match &route.config.host {
+                Some(host) => hosts.entry(host.clone()).or_default(),
+                None => &mut every_host,
+            };
+            node.insert(&route.config.pattern, index);
+        }
+        let mut faults = conflict::with_own_calls(&routes, &owned);
+        for node in hosts.values().chain([&every_host]) {
+            conflict::within(node, &routes, &mut faults);
+        }
+        if faults.is_empty() {
+            Ok(Self { routes, owned, own_calls, hosts, every_host })
+        } else {
+            faults.sort_by_key(|fault| fault.line);
+            Err(Faults(faults))
+        }
+    }
+
+    /// Finds what takes a request. `host` is in lower case and without a port; `path` is decoded.
+    pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
+        let mut met: Vec<&Method> = Vec::new();
+        let own = self.own_calls.walk(path, &mut |index| {
+            let call = &self.owned[index].method;
+            if takes(Some(std::slice::from_ref(call)), method) {
+                return ControlFlow::Break(());
+            }
+            met.push(call);
+            ControlFlow::Continue(())
+        });
+        if own.is_break() {
+            return Match::Owned;
+        }
+        let mut visit = |index: usize| {
+            let route = &self.routes[index];
+            if route.takes(method) {
+                return ControlFlow::Break(route);
+            }
+            met.extend(route.config.methods.iter().flatten());
+            ControlFlow::Continue(())
+        };
+        let specific = host.filter(|_| !self.hosts.is_empty()).and_then(|host| self.hosts.get(host));
+        for node in specific.into_iter().chain([&self.every_host]) {
+            if let ControlFlow::Break(route) = node.walk(path, &mut visit) {
+                return Match::Route(route);
+            }
+        }
+        if met.is_empty() { Match::None } else { Match::WrongMethod(allow(&met)) }
+    }
+
+    /// The routes in the order of the file.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+}
+
+/// The value of `Allow` (RFC 9110, section 10.2.1).
+fn allow(methods: &[&Method]) -> String {
+    let mut names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+    if names.contains(&"GET") {
+        names.push("HEAD");
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn table(routes: &str) -> Result<Table, Vec<String>> {
+        let yaml = format!(
+            "listeners: [{{address: 127.0.0.1:0}}]\nauth: {{issuer: i, audience: a}}\n\
+             upstreams: {{u: {{servers: [{{url: \"http://127.0.0.1:1\"}}]}}}}\nroutes:\n{routes}"
+        );
+        let loaded = load("t.yaml", &yaml, std::path::Path::new("."), &|_| None)
+            .map_err(|faults| vec![faults.to_string()])?;
+        let owned = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")]
+            .map(|(method, path)| Owned {
+                method: method.parse().unwrap(),
+                pattern: Pattern::parse(path).unwrap(),
+            });
+        Table::compile(&loaded.config.routes, owned.to_vec())
+            .map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
+    }
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("  - {{path: \"{path}\", upstream: u{rest}}}\n")
+    }
+
+    fn found(table: &Table, host: Option<&str>, method: &str, path: &str) -> String {
+        match table.find(host, &method.parse().unwrap(), path) {
+            Match::Owned => "own".into(),
+            Match::Route(route) => route.label.clone(),
+            Match::WrongMethod(allow) => format!("405 {allow}"),
+            Match::None => "404".into(),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_route_wins_whatever_the_order() {
+        let paths = ["/**", "/a/**", "/a/{x}", "/a/b", "/a/{x}/c", "/a/b/**", "/a/"];
+        for rotation in 0..paths.len() {
+            let mut order = paths.to_vec();
+            order.rotate_left(rotation);
+            let yaml: String = order.iter().map(|path| route(path, "")).collect();
+            let table = table(&yaml).unwrap();
+            for (path, winner) in [
+                ("/", "/**"),
+                ("/z", "/**"),
+                ("/a", "/a/**"),
+                ("/a/", "/a/"),
+                ("/a/b", "/a/b"),
+                ("/a/b/", "/a/b/**"),
+                ("/a/b/c", "/a/b/**"),
+                ("/a/x", "/a/{x}"),
+                ("/a/x/c", "/a/{x}/c"),
+                ("/a/x/", "/a/**"),
+                ("/a/x/d", "/a/**"),
+                ("/ab", "/**"),
+            ] {
+                assert_eq!(found(&table, None, "GET", path), winner, "{path} in {order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_segments_only() {
+        let table = table(&route("/public/**", "")).unwrap();
+        assert_eq!(found(&table, None, "GET", "/publicity"), "404");
+        assert_eq!(found(&table, None, "GET", "/public"), "/public/**");
+        assert_eq!(found(&table, None, "GET", "/public/"), "/public/**");
+    }
+
+    #[test]
+    fn hosts_come_before_paths() {
+        let yaml = route("/**", ", host: A.example.com") + &route("/a/b", "");
+        let table = table(&yaml).unwrap();
+        assert_eq!(found(&table, Some("a.example.com"), "GET", "/a/b"), "a.example.com/**");
+        assert_eq!(found(&table, Some("b.example.com"), "GET", "/a/b"), "/a/b");
+        assert_eq!(found(&table, None, "GET", "/z"), "404");
+    }
+
+    #[test]
+    fn a_method_that_none_takes_is_told_what_is_allowed() {
+        let yaml = route("/a", ", methods: [GET]") + &route("/{x}", ", methods: [POST]");
+        let table = table(&yaml).unwrap();
+        assert_eq!(found(&table, None, "HEAD", "/a"), "/a");
+        assert_eq!(found(&table, None, "POST", "/a"), "/{x}");
+        assert_eq!(found(&table, None, "PUT", "/a"), "405 GET, HEAD, POST");
+    }
+
+    #[test]
+    fn own_calls_win_over_prefixes_and_only_with_their_method() {
+        let table = table(&(route("/**", "") + &route("/auth/{x}", ", methods: [GET]"))).unwrap();
+        assert_eq!(found(&table, None, "POST", "/auth/login"), "own");
+        assert_eq!(found(&table, None, "DELETE", "/auth/sessions/1"), "own");
+        assert_eq!(found(&table, None, "GET", "/auth/login"), "/auth/{x}");
+        assert_eq!(found(&table, None, "PUT", "/auth/other/x"), "/**");
+    }
+
+    #[test]
+    fn an_own_call_asked_with_another_method_is_405() {
+        let table = table(&route("/a", "")).unwrap();
+        assert_eq!(found(&table, None, "GET", "/auth/login"), "405 POST");
+        assert_eq!(found(&table, None, "HEAD", "/auth/me"), "own");
+    }
+
+    #[test]
+    fn two_routes_that_could_both_win_are_refused() {
+        for (one, two) in [
+            (route("/a/{x}", ""), route("/a/{y}", "")),
+            (route("/a", ", methods: [GET]"), route("/a", ", methods: [GET, POST]")),
+            (route("/a", ", methods: [GET]"), route("/a", ", methods: [HEAD]")),
+            (route("/a", ""), route("/a", ", methods: [GET]")),
+            (route("/a/**", ""), route("/a/**", "")),
+        ] {
+            let faults = table(&format!("{one}{two}")).unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].starts_with("t.yaml:6: routes[1].path: "), "{faults:?}");
+            assert!(faults[0].contains("line 5"), "{faults:?}");
+        }
+        assert!(table(&(route("/a", ", methods: [GET]") + &route("/a", ", methods: [POST]"))).is_ok());
+    }
+
+    #[test]
+    fn routes_that_nothing_reaches_are_refused() {
+        let covered = route("/a/**", "") + &route("/a", "") + &route("/a/", "") + &route("/a/{x}/**", "");
+        let faults = table(&covered).unwrap_err();
+        assert!(faults[0].contains("never"), "{faults:?}");
+        for own in ["/auth/login", "/auth/sessions/{session}"] {
+            assert!(table(&route(own, "")).unwrap_err()[0].contains("authgate"), "{own}");
+        }
+        let partly = route("/a/**", "") + &route("/a", ", methods: [GET]") + &route("/a/", "") + &route("/a/{x}/**", "");
+        assert!(table(&partly).is_ok());
+    }
+}

@@ -1,0 +1,192 @@
+//! The metrics, by the names that dashboards rely on.
+//!
+//! The request path touches counters that were looked up before: each worker keeps the handles it
+//! has used, so that counting is one atomic addition.
+
+use std::{cell::RefCell, collections::HashMap, time::Duration};
+
+use foldhash::fast::FixedState;
+use http::Method;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// A method as a label: one of the known ones, so that clients cannot grow the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodLabel(u8);
+
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "OTHER"];
+
+impl MethodLabel {
+    /// The label of a method.
+    pub fn of(method: &Method) -> Self {
+        let known = match *method {
+            Method::GET => 0,
+            Method::HEAD => 1,
+            Method::POST => 2,
+            Method::PUT => 3,
+            Method::DELETE => 4,
+            Method::PATCH => 5,
+            Method::OPTIONS => 6,
+            Method::TRACE => 7,
+            Method::CONNECT => 8,
+            _ => 9,
+        };
+        Self(known)
+    }
+}
+
+/// What a request is counted under.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLabels<'a> {
+    /// A number that stands for `route`.
+    pub route_index: u32,
+    /// The route's label.
+    pub route: &'a str,
+    /// The method.
+    pub method: MethodLabel,
+    /// The status.
+    pub status: u16,
+}
+
+/// Every metric of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    upstream_seconds: HistogramVec,
+    denied: IntCounterVec,
+    /// Token checks answered from the verified-token cache.
+    pub token_cache_hits: IntCounter,
+    /// Token checks that had to verify a signature.
+    pub token_cache_misses: IntCounter,
+    /// Live entries of the revocation mirror.
+    pub revocation_entries: IntGauge,
+    /// Since the store last confirmed the mirror.
+    pub revocation_lag_seconds: Gauge,
+    /// Requests that were served although the mirror was stale.
+    pub served_stale: IntCounter,
+    /// Hashes that wait.
+    pub password_queue_depth: IntGauge,
+    /// How long a hash took, without its wait.
+    pub password_seconds: Histogram,
+}
+
+thread_local! {
+    static REQUESTS: RefCell<HashMap<u64, (IntCounter, Histogram), FixedState>> = RefCell::default();
+    static UPSTREAMS: RefCell<HashMap<u32, Histogram, FixedState>> = RefCell::default();
+}
+
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+impl Metrics {
+    /// A fresh set.
+    ///
+    /// # Errors
+    /// Never with the names below; the library checks them at run time.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let histograms = |name: &str, help: &str, label: &str| {
+            let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let vec = HistogramVec::new(opts, &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let requests =
+            counters("authgate_requests_total", "Requests answered.", &["route", "method", "status"])?;
+        let request_seconds =
+            histograms("authgate_request_duration_seconds", "From a request's head to its answer's head.", "route")?;
+        let upstream_seconds = histograms(
+            "authgate_upstream_duration_seconds",
+            "From the request sent upstream to the head of the answer.",
+            "upstream",
+        )?;
+        let cache = counters("authgate_token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
+        let denied = counters("authgate_denied_total", "Requests refused by the gateway.", &["reason"])?;
+        let reloads = counters("authgate_config_reloads_total", "Config loads after start.", &["result"])?;
+        for result in ["ok", "failed"] {
+            reloads.with_label_values(&[result]);
+        }
+        let served_stale = IntCounter::new(
+            "authgate_served_stale_total",
+            "Requests served on a mirror older than revocation.max_staleness.",
+        )?;
+        let revocation_entries = IntGauge::new("authgate_revocation_entries", "Live revocations held.")?;
+        let revocation_lag_seconds =
+            Gauge::new("authgate_revocation_lag_seconds", "Since the store last confirmed the revocations.")?;
+        let password_queue_depth = IntGauge::new("authgate_password_queue_depth", "Password hashes waiting.")?;
+        let password_seconds = Histogram::with_opts(
+            HistogramOpts::new("authgate_password_seconds", "Time to hash one password.").buckets(SECONDS.to_vec()),
+        )?;
+        registry.register(Box::new(served_stale.clone()))?;
+        registry.register(Box::new(revocation_entries.clone()))?;
+        registry.register(Box::new(revocation_lag_seconds.clone()))?;
+        registry.register(Box::new(password_queue_depth.clone()))?;
+        registry.register(Box::new(password_seconds.clone()))?;
+        Ok(Self {
+            token_cache_hits: cache.with_label_values(&["hit"]),
+            token_cache_misses: cache.with_label_values(&["miss"]),
+            registry,
+            requests,
+            request_seconds,
+            upstream_seconds,
+            denied,
+            revocation_entries,
+            revocation_lag_seconds,
+            served_stale,
+            password_queue_depth,
+            password_seconds,
+        })
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, labels: RequestLabels<'_>, took: Duration) {
+        let key = u64::from(labels.route_index) << 32
+            | u64::from(labels.method.0) << 16
+            | u64::from(labels.status);
+        REQUESTS.with_borrow_mut(|known| {
+            let (count, seconds) = known.entry(key).or_insert_with(|| {
+                let method = METHODS[usize::from(labels.method.0)];
+                let status = labels.status.to_string();
+                (
+                    self.requests.with_label_values(&[labels.route, method, status.as_str()]),
+                    self.request_seconds.with_label_values(&[labels.route]),
+                )
+            });
+            count.inc();
+            seconds.observe(took.as_secs_f64());
+        });
+    }
+
+    /// Notes how long an upstream took to answer.
+    pub fn upstream(&self, index: u32, name: &str, took: Duration) {
+        UPSTREAMS.with_borrow_mut(|known| {
+            known
+                .entry(index)
+                .or_insert_with(|| self.upstream_seconds.with_label_values(&[name]))
+                .observe(took.as_secs_f64());
+        });
+    }
+
+    /// Counts a refusal; `reason` is one of a fixed set of codes.
+    pub fn denied(&self, reason: &'static str) {
+        self.denied.with_label_values(&[reason]).inc();
+    }
+
+    /// All of them in Prometheus's text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        text
+    }
+}

@@ -1,0 +1,101 @@
+//! Issuing access tokens (RFC 9068).
+
+use std::{sync::Arc, time::Duration};
+
+use jsonwebtoken::Header;
+use serde::Serialize;
+
+use super::{KeyError, Verifier};
+use crate::{
+    clock::UnixMillis,
+    types::{Random, Roles, SessionId, UserId, Username},
+};
+
+/// Whom a token is for, from the locked read of the transaction that allowed it.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The user.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// The user's generation.
+    pub generation: i64,
+    /// The user's name.
+    pub name: &'a Username,
+    /// The user's roles.
+    pub roles: &'a Roles,
+}
+
+/// A signed token.
+#[derive(Debug)]
+pub struct AccessToken {
+    /// The compact form.
+    pub text: String,
+    /// Its life in seconds.
+    pub expires_in: i64,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: String,
+    sid: String,
+    jti: String,
+    iat: i64,
+    exp: i64,
+    name: &'a str,
+    roles: &'a Roles,
+    r#gen: i64,
+}
+
+/// Issues access tokens with the key that signs at the time.
+pub struct Issuer {
+    issuer: String,
+    audience: String,
+    ttl: Duration,
+    verifier: Arc<Verifier>,
+    random: Arc<dyn Random>,
+}
+
+impl Issuer {
+    /// An issuer with the keys of `verifier`.
+    pub fn new(
+        issuer: &str,
+        audience: &str,
+        ttl: Duration,
+        verifier: Arc<Verifier>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, verifier, random }
+    }
+
+    /// Signs a token that was allowed at `issued_at`, by the store's clock.
+    ///
+    /// # Errors
+    /// When no key signs.
+    pub fn issue(&self, subject: &Subject<'_>, issued_at: UnixMillis) -> Result<AccessToken, KeyError> {
+        let key = self.verifier.keyring().signing(issued_at).ok_or(KeyError::NoneSigns)?;
+        let mut header = Header::new(key.algorithm);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = Some(key.kid.clone());
+        let iat = issued_at.div_euclid(1_000);
+        // Rounded down, so that no token outlives what the store has noted for it.
+        let exp = (issued_at + self.ttl.as_millis() as i64).div_euclid(1_000);
+        let claims = Claims {
+            iss: &self.issuer,
+            aud: &self.audience,
+            sub: subject.user.to_string(),
+            sid: subject.session.to_string(),
+            jti: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string(),
+            iat,
+            exp,
+            name: subject.name.as_str(),
+            roles: subject.roles,
+            r#gen: subject.generation,
+        };
+        let text = jsonwebtoken::encode(&header, &claims, &key.key)
+            .map_err(|_| KeyError::Unreadable(key.kid.clone()))?;
+        Ok(AccessToken { text, expires_in: exp - iat })
+    }
+}

@@ -1,0 +1,20 @@
+//! Tokens: access tokens (JWT), refresh tokens, and the keys behind both.
+//!
+//! A token is what this program made, or it is nothing: one issuer, one audience, the algorithms
+//! that its own keys have, and every claim of the type that it was issued with.
+
+mod identity;
+mod issuer;
+mod jws;
+mod keyring;
+mod master;
+mod refresh;
+mod verifier;
+
+pub use identity::Identity;
+pub use issuer::{AccessToken, Issuer, Subject};
+pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
+pub use keyring::{KeyError, Keyring, NewKey, PublicKey, SigningKey};
+pub use master::{MasterError, MasterKey};
+pub use refresh::{Presented, RefreshToken, RefreshTokens};
+pub use verifier::{Checked, Verifier};

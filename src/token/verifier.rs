@@ -1,0 +1,143 @@
+//! Verifying access tokens, each signature once.
+//!
+//! The cache maps whole tokens, byte for byte, to identities. It only saves the signature check:
+//! expiry and the key's state are looked at on every use, here; revocation and generation are
+//! looked at on every use by whoever decides.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
+use moka::sync::Cache;
+use serde::Deserialize;
+
+use super::{
+    Identity, Keyring,
+    jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
+};
+use crate::{
+    clock::Now,
+    types::{Role, Roles, SessionId, UserId, Username},
+};
+
+/// The most memory that verified tokens may take.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Roughly what an entry costs beside its token.
+const ENTRY_BYTES: usize = 700;
+
+/// Verifies access tokens.
+pub struct Verifier {
+    issuer: String,
+    audience: String,
+    keyring: ArcSwap<Keyring>,
+    cache: Cache<Box<str>, Arc<Identity>, RandomState>,
+}
+
+/// A verified token, and whether its signature had been checked before.
+#[derive(Debug)]
+pub struct Checked {
+    /// Who it names.
+    pub identity: Arc<Identity>,
+    /// Whether it was in the cache.
+    pub hit: bool,
+}
+
+/// The claims, each required and of one type; a member that stands twice is refused.
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    sid: String,
+    #[serde(rename = "jti")]
+    _jti: String,
+    #[serde(rename = "iat")]
+    _iat: i64,
+    exp: i64,
+    #[serde(default)]
+    nbf: Option<i64>,
+    name: String,
+    roles: Vec<String>,
+    r#gen: i64,
+}
+
+impl Verifier {
+    /// A verifier of tokens for `audience` by `issuer`.
+    pub fn new(issuer: &str, audience: &str, keyring: Arc<Keyring>) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|token: &Box<str>, _: &Arc<Identity>| (token.len() + ENTRY_BYTES) as u32)
+            .build_with_hasher(RandomState::default());
+        Self {
+            issuer: issuer.to_owned(),
+            audience: audience.to_owned(),
+            keyring: ArcSwap::new(keyring),
+            cache,
+        }
+    }
+
+    /// The keys in use.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// Takes other keys into use; tokens of keys that are no longer among them end at once.
+    pub fn replace_keyring(&self, keyring: Arc<Keyring>) {
+        let before = self.keyring.swap(keyring.clone());
+        before.retire_all_but(&keyring);
+    }
+
+    /// Verifies a token.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn verify(&self, token: &str, now: Now) -> Result<Checked, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let (identity, hit) = match self.cache.get(token) {
+            Some(identity) => (identity, true),
+            None => (Arc::new(self.verify_new(token, now)?), false),
+        };
+        if identity.expires_at <= now.seconds() {
+            return Err(TokenError::Expired);
+        }
+        if !identity.key_in_use.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(TokenError::UnknownKey);
+        }
+        if !hit {
+            self.cache.insert(token.into(), identity.clone());
+        }
+        Ok(Checked { identity, hit })
+    }
+
+    fn verify_new(&self, token: &str, now: Now) -> Result<Identity, TokenError> {
+        let keyring = self.keyring.load();
+        let (payload, key) = verify_signature(token, |kid| keyring.verifying(kid?, now.time))?;
+        // RFC 9068, section 4: the type is compared without case, and `application/` may lead.
+        let typ = payload.typ.unwrap_or_default().to_ascii_lowercase();
+        if typ.strip_prefix("application/").unwrap_or(&typ) != "at+jwt" {
+            return Err(TokenError::Header);
+        }
+        let claims: Claims =
+            serde_json::from_slice(&payload.bytes).map_err(|_| TokenError::Claims)?;
+        if claims.iss != self.issuer || claims.aud != self.audience {
+            return Err(TokenError::Claims);
+        }
+        if claims.nbf.is_some_and(|nbf| nbf > now.seconds()) {
+            return Err(TokenError::NotYetValid);
+        }
+        let roles = claims.roles.iter().map(|role| role.parse::<Role>());
+        let roles: Roles = roles.collect::<Result<_, _>>().map_err(|_| TokenError::Claims)?;
+        // Only what this program could have issued: a name that is canonical, a few roles.
+        let name = Username::new(&claims.name).map_err(|_| TokenError::Claims)?;
+        if name.as_str() != claims.name || roles.len() > Roles::MAX || claims.r#gen < 0 {
+            return Err(TokenError::Claims);
+        }
+        let user = UserId::parse(&claims.sub).ok_or(TokenError::Claims)?;
+        let session = SessionId::parse(&claims.sid).ok_or(TokenError::Claims)?;
+        let subject = (user, session, claims.r#gen);
+        Identity::new(subject, claims.exp, name, roles, key.in_use.clone()).ok_or(TokenError::Claims)
+    }
+}
