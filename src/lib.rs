@@ -5,9 +5,16 @@
 //! `revocation`, their means `store`, `password`, `token`, `route`, `limit` and `upstream`, then
 //! `config` and `telemetry`, then `types`, `clock` and `error`. Imports go downward only.
 
+pub mod access;
+pub mod account;
+pub mod admin;
+pub mod app;
+pub mod auth_api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod limit;
 pub mod password;
 pub mod revocation;
@@ -16,3 +23,4 @@ pub mod store;
 pub mod telemetry;
 pub mod token;
 pub mod types;
+pub mod upstream;

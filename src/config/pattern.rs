@@ -28,22 +28,19 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it, for the operator.
     pub fn parse(written: &str) -> Result<Self, String> {
-        if !written.starts_with('/') {
-            return Err("a path begins with `/`".to_owned());
-        }
-        let (fixed, below) = match written.strip_suffix("/**") {
+        let rest = written.strip_prefix('/').ok_or("a path begins with `/`")?;
+        let (fixed, below) = match rest.strip_suffix("/**") {
             Some(fixed) => (fixed, true),
-            None => (written, false),
+            None if rest == "**" => ("", true),
+            None => (rest, false),
+        };
+        let (inner, trailing_slash) = match fixed.strip_suffix('/') {
+            Some(inner) if !below => (inner, true),
+            _ => (fixed, !below && fixed.is_empty()),
         };
         let mut segments = Vec::new();
-        // `/**` alone leaves nothing before it, and the root path is one empty last segment.
-        let trailing_slash = !below && fixed.ends_with('/');
-        let inner = fixed.trim_start_matches('/');
-        if fixed.len() - inner.len() > 1 {
-            return Err("a path has no empty segments".to_owned());
-        }
-        let inner = if trailing_slash { inner.strip_suffix('/').unwrap_or(inner) } else { inner };
-        if !inner.is_empty() {
+        // `/` and `/**` are the two paths without a segment.
+        if !rest.is_empty() && rest != "**" {
             for segment in inner.split('/') {
                 segments.push(parse_segment(segment)?);
             }

@@ -22,11 +22,12 @@ impl Follower {
         Self { store, mirror, time, cursor: None }
     }
 
-    /// Reads what was added, all of it the first time, and confirms the mirror.
+    /// Reads what was added, all of it the first time, and confirms the mirror; unless
+    /// `others_hold` is false, when something else that tokens rest on could not be read.
     ///
     /// # Errors
     /// When the store does not answer; the mirror is then as old as it was.
-    pub async fn poll(&mut self) -> store::Result<()> {
+    pub async fn poll(&mut self, others_hold: bool) -> store::Result<()> {
         // Read before the question is sent: what commits while it is under way is not in the answer.
         let asked = self.time.now();
         let batch = self.store.log_since(self.cursor.as_ref()).await?;
@@ -37,7 +38,9 @@ impl Follower {
             self.time.observe_database(database_now, asked.boot);
         }
         self.cursor = Some(batch.cursor);
-        self.mirror.confirm(asked);
+        if others_hold {
+            self.mirror.confirm(asked);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
 mod id;
+pub mod framing;
 pub mod path;
 mod random;
 mod role;

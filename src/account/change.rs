@@ -1,0 +1,139 @@
+//! Changing and deleting accounts.
+
+use std::net::IpAddr;
+
+use super::{AccountError, Accounts, Result, Tokens, login::Judged};
+use crate::{
+    error::Kind,
+    password::Rules,
+    store::{AccountChange, Change, Rekey, User},
+    token::Identity,
+    types::{Role, Secret, UserId, Username},
+};
+
+/// What a caller wants changed.
+#[derive(Debug, Default)]
+pub struct ChangeRequest {
+    /// Whose account; the caller's own if absent.
+    pub user_id: Option<String>,
+    /// A new name.
+    pub new_username: Option<String>,
+    /// A new password.
+    pub new_password: Option<Secret>,
+    /// The new password again.
+    pub new_password_confirm: Option<Secret>,
+    /// The caller's own password, as proof.
+    pub current_password: Option<Secret>,
+}
+
+impl Accounts {
+    /// Changes a name or password. The account's other sessions end; the caller's own moves along
+    /// with the tokens that are returned. `None` for another's account.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn change(&self, caller: &Identity, wanted: ChangeRequest, address: IpAddr) -> Result<Option<Tokens>> {
+        if wanted.new_username.is_none() && wanted.new_password.is_none() {
+            return Err(AccountError::Refused(Kind::MissingParameters));
+        }
+        let confirmed = wanted.new_password_confirm.as_ref().map(Secret::expose);
+        if confirmed.is_some() && confirmed != wanted.new_password.as_ref().map(Secret::expose) {
+            return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
+        }
+        let me = self.me(caller).await?;
+        let target = self.target(&me, wanted.user_id.as_deref()).await?;
+        let name = wanted.new_username.as_deref().map(Username::new).transpose()?;
+        let password = wanted.new_password.as_ref().map(Rules::prepare).transpose()?;
+        if let Some(password) = &password {
+            self.rules().check(password, name.as_ref().unwrap_or(&target.name).as_str())?;
+        }
+        let authenticated = self.prove(caller, &me, wanted.current_password.as_ref(), address).await?;
+        let password_hash = match password {
+            Some(password) => Some(self.hasher.hash(password).await?),
+            None => None,
+        };
+        let own = target.id == me.id;
+        let (session, refresh) = self.new_session(caller.session);
+        let change = AccountChange {
+            name,
+            password_hash,
+            expected_hash: Some(target.password_hash.clone()),
+            rekey: own.then_some(Rekey { session, authenticated }),
+            ..AccountChange::default()
+        };
+        match self.apply_change(target.id, target.generation, &change).await? {
+            Change::Done(_, Some(grant)) => self.issue(grant, refresh).map(Some),
+            Change::Done(_, None) => Ok(None),
+            Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
+            // The account changed under our hands, or the session ended meanwhile.
+            Change::Gone | Change::LastAdmin => Err(AccountError::Refused(Kind::Unauthenticated)),
+        }
+    }
+
+    /// Deletes an account.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn delete(
+        &self,
+        caller: &Identity,
+        user_id: Option<&str>,
+        current_password: Option<&Secret>,
+        address: IpAddr,
+    ) -> Result<()> {
+        let me = self.me(caller).await?;
+        if user_id.is_none() && me.roles.contains(Role::ADMIN) {
+            return Err(AccountError::Explained(Kind::MissingParameters, "an administrator names the account by user_id"));
+        }
+        let target = self.target(&me, user_id).await?;
+        self.prove(caller, &me, current_password, address).await?;
+        let change = AccountChange { delete: true, keep_last_admin: true, ..AccountChange::default() };
+        match self.apply_change(target.id, target.generation, &change).await? {
+            Change::Done(..) => Ok(()),
+            Change::LastAdmin => {
+                Err(AccountError::Explained(Kind::InsufficientRole, "the last administrator cannot be removed"))
+            }
+            Change::Gone | Change::NameTaken => Err(AccountError::Refused(Kind::NotFound)),
+        }
+    }
+
+    /// The account that is meant: the caller's own, or any for an administrator.
+    async fn target(&self, me: &User, user_id: Option<&str>) -> Result<User> {
+        let Some(user_id) = user_id else { return Ok(me.clone()) };
+        let id = UserId::parse(user_id);
+        if id == Some(me.id) {
+            return Ok(me.clone());
+        }
+        // The roles are the store's, not the token's; and a stranger learns nothing of who exists.
+        if !me.roles.contains(Role::ADMIN) {
+            return Err(AccountError::Refused(Kind::InsufficientRole));
+        }
+        let found = match id {
+            Some(id) => self.store.user(id).await?,
+            None => None,
+        };
+        found.ok_or(AccountError::Refused(Kind::NotFound))
+    }
+
+    /// Makes sure that it is the person: by the current password, or by a recent login. Whether the
+    /// password was given.
+    async fn prove(&self, caller: &Identity, me: &User, password: Option<&Secret>, address: IpAddr) -> Result<bool> {
+        if let Some(password) = password {
+            return match self.judge_password(me, password, address).await? {
+                Judged::Right => Ok(true),
+                Judged::Wrong => Err(AccountError::Refused(Kind::InvalidCredentials)),
+            };
+        }
+        let session = self.store.session(caller.session).await?;
+        let session = session.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
+        let since = self.time.now().time - session.authenticated_at;
+        if since <= self.config.reauth_window.as_millis() as i64 {
+            Ok(false)
+        } else {
+            Err(AccountError::Explained(
+                Kind::InvalidCredentials,
+                "the login is not recent: current_password is needed",
+            ))
+        }
+    }
+}

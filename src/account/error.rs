@@ -1,0 +1,90 @@
+//! Why a use case failed: precise for the log, bland for the client.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{
+    error::Kind,
+    limit::Throttled,
+    password::{HashError, PasswordError},
+    store::StoreError,
+    token::KeyError,
+    types::UsernameError,
+};
+
+/// A failed use case. `Display` is for the log.
+#[derive(Debug, Error)]
+pub enum AccountError {
+    /// What needs no further words.
+    #[error("{kind}", kind = .0.message())]
+    Refused(Kind),
+    /// What a person should be told more of.
+    #[error("{kind}: {detail}", kind = .0.message(), detail = .1)]
+    Explained(Kind, &'static str),
+    /// The name breaks a rule.
+    #[error("username: {0}")]
+    Username(#[from] UsernameError),
+    /// The password breaks a rule.
+    #[error("password: {0}")]
+    Password(#[from] PasswordError),
+    /// Too many attempts.
+    #[error("throttled for {0:?}")]
+    Throttled(Duration),
+    /// Hashing failed or was shed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing could be signed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl From<Throttled> for AccountError {
+    fn from(throttled: Throttled) -> Self {
+        Self::Throttled(throttled.retry_after)
+    }
+}
+
+impl AccountError {
+    /// What the client hears.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(kind) | Self::Explained(kind, _) => *kind,
+            Self::Username(_) => Kind::UsernameNotAccepted,
+            Self::Password(_) => Kind::PasswordNotAccepted,
+            Self::Throttled(_) => Kind::TooManyRequests,
+            Self::Hash(HashError::Busy(_)) => Kind::Unavailable,
+            Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => Kind::Internal,
+            Self::Store(_) => Kind::Unavailable,
+        }
+    }
+
+    /// What the person may be told beside it.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Username(error) => Some(error.to_string()),
+            Self::Password(error) => Some(error.to_string()),
+            Self::Explained(_, detail) => Some((*detail).to_owned()),
+            _ => None,
+        }
+    }
+
+    /// When to try again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled(after) => Some(*after),
+            Self::Hash(HashError::Busy(busy)) => Some(busy.retry_after),
+            Self::Store(StoreError::Failed(_)) => None,
+            Self::Store(_) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Whether an operator should hear of it.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Hash(_) | Self::Store(_) | Self::Key(_))
+    }
+}

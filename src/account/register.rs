@@ -1,0 +1,86 @@
+//! Registering.
+
+use std::net::IpAddr;
+
+use super::{AccountError, Accounts, Result, Tokens};
+use crate::{
+    config,
+    error::Kind,
+    password::Rules,
+    store::NewUser,
+    types::{Role, Roles, Secret, SessionId, UserId, Username},
+};
+
+/// The longest address that mail servers take (RFC 5321, section 4.5.3.1.3).
+const MAX_EMAIL_BYTES: usize = 254;
+
+/// What a person asks for.
+#[derive(Debug)]
+pub struct Registration {
+    /// The name as typed.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+    /// The password again.
+    pub password_confirm: Option<Secret>,
+    /// An e-mail address.
+    pub email: Option<String>,
+    /// Roles, in place of the default ones.
+    pub roles: Option<Vec<String>>,
+}
+
+impl Accounts {
+    /// Makes an account and its first session.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn register(&self, wanted: Registration, address: IpAddr) -> Result<Tokens> {
+        if self.config.registration == config::Registration::Closed {
+            return Err(AccountError::Refused(Kind::RegistrationClosed));
+        }
+        if wanted.password_confirm.is_some_and(|confirm| confirm.expose() != wanted.password.expose()) {
+            return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
+        }
+        let name = Username::new(&wanted.username)?;
+        let password = Rules::prepare(&wanted.password)?;
+        self.rules().check(&password, name.as_str())?;
+        let roles = match wanted.roles {
+            Some(wanted) => self.assignable(&wanted)?,
+            None => self.config.default_roles.clone(),
+        };
+        let email = wanted.email.map(|email| check_email(&email)).transpose()?;
+        self.throttle.registration(address, self.time.now().boot)?;
+        // A taken name costs no hash; that it is taken is told anyway.
+        if self.store.user_by_name(&name).await?.is_some() {
+            return Err(AccountError::Refused(Kind::UsernameExists));
+        }
+        let password_hash = self.hasher.hash(password).await?;
+        let id = UserId::generate(self.time.now().time, &*self.random);
+        let user = NewUser { id, name, email, password_hash, roles };
+        let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
+        let opened = self.store.create_user(&user, Some(&session)).await?;
+        match opened.and_then(|opened| opened.grant) {
+            Some(grant) => self.issue(grant, refresh),
+            None => Err(AccountError::Refused(Kind::UsernameExists)),
+        }
+    }
+
+    fn assignable(&self, wanted: &[String]) -> Result<Roles> {
+        let roles = wanted.iter().map(|role| role.parse::<Role>());
+        let roles: Roles =
+            roles.collect::<std::result::Result<_, _>>().map_err(|_| AccountError::Refused(Kind::InsufficientRole))?;
+        let allowed = roles.iter().all(|role| self.config.self_assignable_roles.contains(role.as_str()));
+        if allowed { Ok(roles) } else { Err(AccountError::Refused(Kind::InsufficientRole)) }
+    }
+}
+
+fn check_email(email: &str) -> Result<String> {
+    // What is behind an address only a mail can tell; this keeps out what cannot be one.
+    let parts = email.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    let plain = !email.chars().any(|c| c.is_control() || c.is_whitespace());
+    if parts.is_some() && plain && email.len() <= MAX_EMAIL_BYTES {
+        Ok(email.to_owned())
+    } else {
+        Err(AccountError::Explained(Kind::MissingParameters, "email is not an e-mail address"))
+    }
+}

@@ -1,0 +1,146 @@
+//! Sessions: refreshing, ending, listing.
+
+use super::{AccountError, Accounts, Result, Tokens};
+use crate::{
+    error::Kind,
+    store::{AccountChange, Change, Rotation, RotationRequest, Session, StoreError, User},
+    token::Identity,
+    types::{SessionId, UserId},
+};
+
+fn unauthenticated() -> AccountError {
+    AccountError::Refused(Kind::Unauthenticated)
+}
+
+impl Accounts {
+    /// Exchanges a refresh token for its successor and a new access token.
+    ///
+    /// # Errors
+    /// [`AccountError`]; a token that was used before ends its session.
+    pub async fn refresh(&self, token: &str) -> Result<Tokens> {
+        let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
+        let nonce = self.refresh_tokens.nonce();
+        let successor = self.refresh_tokens.successor(&presented, &nonce);
+        let request = RotationRequest {
+            session: presented.session,
+            presented: presented.hash,
+            successor: successor.hash,
+            nonce,
+            grace: self.config.refresh_grace,
+            ttls: self.ttls(),
+        };
+        match self.store.rotate_session(&request).await? {
+            Rotation::Rotated(grant) => self.issue(grant, successor),
+            Rotation::Replayed(grant, nonce) => {
+                let same = self.refresh_tokens.successor(&presented, &nonce);
+                self.issue(grant, same)
+            }
+            Rotation::Ended(entry) => {
+                self.mirror.apply(&entry);
+                tracing::warn!(session.id = %presented.session, "a used refresh token came again; its session was ended");
+                Err(unauthenticated())
+            }
+            Rotation::Refused => Err(unauthenticated()),
+        }
+    }
+
+    /// Ends the caller's session. Durable, and in force here, when it returns.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn logout(&self, identity: &Identity) -> Result<()> {
+        self.end(identity.user, identity.session).await.map(drop)
+    }
+
+    /// Ends the session of a refresh token, for a client whose access token has expired.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn logout_by_refresh_token(&self, token: &str) -> Result<()> {
+        let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
+        let session = self.store.session(presented.session).await?.ok_or_else(unauthenticated)?;
+        self.end(session.user, session.id).await.map(drop)
+    }
+
+    /// Ends one of the caller's sessions.
+    ///
+    /// # Errors
+    /// `Not found` for one that is not the caller's.
+    pub async fn end_session(&self, identity: &Identity, session: &str) -> Result<()> {
+        let not_found = || AccountError::Refused(Kind::NotFound);
+        let session = SessionId::parse(session).ok_or_else(not_found)?;
+        // Only a session that is the caller's may be denied here when the outcome is unknown.
+        let theirs = self.store.session(session).await?.is_some_and(|found| found.user == identity.user);
+        if !theirs {
+            return Err(not_found());
+        }
+        if self.end(identity.user, session).await? { Ok(()) } else { Err(not_found()) }
+    }
+
+    /// Whether there was a session to end.
+    async fn end(&self, user: UserId, session: SessionId) -> Result<bool> {
+        match self.store.end_session(user, session).await {
+            Ok(Some(entry)) => {
+                self.mirror.apply(&entry);
+                Ok(true)
+            }
+            Ok(None) => {
+                // It was ended before, by a gateway whose entry may not have arrived here yet.
+                self.deny_session_locally(session);
+                Ok(false)
+            }
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown(_)) {
+                    self.deny_session_locally(session);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends every session of the caller.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn logout_all(&self, identity: &Identity) -> Result<()> {
+        self.apply_change(identity.user, identity.generation, &AccountChange::default()).await.map(drop)
+    }
+
+    /// Changes an account and brings the change into force here. `generation` is the latest that is
+    /// known of it.
+    pub(super) async fn apply_change(&self, user: UserId, generation: i64, change: &AccountChange) -> Result<Change> {
+        match self.store.change_user(user, change).await {
+            Ok(done) => {
+                if let Change::Done(entry, _) = &done {
+                    self.mirror.apply(entry);
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown(_)) {
+                    self.deny_user_locally(user, generation + 1);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The caller's account as it is. Where the store is asked anyway, its generation counts, not
+    /// only the mirror's.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn me(&self, identity: &Identity) -> Result<User> {
+        let user = self.store.user(identity.user).await?;
+        let live = |user: &User| !user.disabled && user.generation == identity.generation;
+        user.filter(live).ok_or_else(unauthenticated)
+    }
+
+    /// The caller's live sessions.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn sessions(&self, identity: &Identity) -> Result<Vec<Session>> {
+        Ok(self.store.sessions(identity.user).await?)
+    }
+}

@@ -1,0 +1,271 @@
+//! What runs beside the workers: the store, the keys, the mirror, and the calls below `auth.path`.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Response;
+use thiserror::Error;
+use tokio::{runtime::Handle, time::MissedTickBehavior};
+
+use super::{
+    load::LoadedGateway,
+    master::{MasterFault, load_master_key},
+};
+use crate::{
+    access::Access,
+    account::{Accounts, Keys, KeysError, Operator},
+    admin,
+    auth_api::{self, AuthApi},
+    clock::{Clock, SystemClock, TimeKeeper},
+    config::Config,
+    error::{Kind, Problem},
+    gateway::{Drain, Gateway, OwnCall, OwnCalls},
+    limit::Throttle,
+    password::{HashError, Hasher, Rules},
+    revocation::{Follower, Mirror, Staleness},
+    store::{self, Store, StoreError},
+    telemetry::Metrics,
+    token::{Issuer, Verifier},
+    types::{OsRandom, Random},
+};
+
+/// How often the log and the keys are read.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many polls lie between two clean-ups.
+const PRUNE_EVERY: u32 = 60;
+
+/// How long to wait for a store that is away at the start.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why the gateway cannot start.
+#[derive(Debug, Error)]
+pub enum StartFault {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The master secret.
+    #[error(transparent)]
+    Master(#[from] MasterFault),
+    /// The signing keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The password workers.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+}
+
+impl StartFault {
+    /// Whether waiting may help.
+    fn is_passing(&self) -> bool {
+        let store = match self {
+            Self::Store(error)
+            | Self::Master(MasterFault::Store(error))
+            | Self::Keys(KeysError::Store(error)) => error,
+            _ => return false,
+        };
+        matches!(store, StoreError::Away(_) | StoreError::OutcomeUnknown(_))
+    }
+}
+
+/// What the admin listener reports on: there from the start, filled in once all is loaded.
+pub(super) struct Shared {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) drain: Drain,
+    pub(super) loaded: OnceLock<Arc<Gateway>>,
+    time: Arc<TimeKeeper>,
+    mirror: Arc<Mirror>,
+}
+
+impl Shared {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            drain: Drain::default(),
+            loaded: OnceLock::new(),
+            time: Arc::new(TimeKeeper::new(Arc::new(SystemClock))),
+            mirror: Arc::new(Mirror::new(config.revocation.max_staleness)),
+        }
+    }
+}
+
+impl admin::Status for Shared {
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.drain.has_begun() {
+            return Err("draining");
+        }
+        if self.loaded.get().is_none() {
+            return Err("keys and revocations are not loaded");
+        }
+        match self.mirror.staleness(self.time.now()) {
+            Staleness::NeverLoaded => Err("keys and revocations are not loaded"),
+            Staleness::Stale => Err("the revocation mirror is stale"),
+            Staleness::Fresh if self.time.skew() > TimeKeeper::MAX_SKEW_MILLIS => {
+                Err("the clock is apart from the store's")
+            }
+            Staleness::Fresh => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> Vec<u8> {
+        self.metrics.revocation_entries.set(self.mirror.len() as i64);
+        let lag = self.mirror.lag(self.time.now());
+        self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
+        self.metrics.render()
+    }
+}
+
+/// Opens the store of a config for the command line, its schema up to date.
+///
+/// # Errors
+/// [`StartFault`].
+pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<Operator, StartFault> {
+    let store = store::open(&config.store, clock.clone())?;
+    prepare_schema(config, &*store).await?;
+    let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let metrics = Metrics::new().map_err(|error| HashError::Failed(error.to_string()))?;
+    let password = &config.auth.password;
+    Ok(Operator {
+        store,
+        hasher: Hasher::start(password, random.clone(), Arc::new(metrics))?,
+        rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
+        clock,
+        random,
+    })
+}
+
+async fn prepare_schema(config: &Config, store: &dyn Store) -> store::Result<()> {
+    if config.store.migrate { store.migrate().await } else { store.check_schema().await }
+}
+
+/// Loads everything that nothing may be served without, waiting for a store that is away.
+///
+/// # Errors
+/// What waiting does not mend.
+pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<Arc<Gateway>, StartFault> {
+    let config = &loaded.config;
+    let store = store::open(&config.store, Arc::new(SystemClock))?;
+    let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
+    let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone());
+    let mut waiting = false;
+    let (keys, keyring) = loop {
+        match load(config, &store, random.clone(), &mut follower).await {
+            Ok(loaded) => break loaded,
+            Err(fault) if fault.is_passing() => {
+                if !waiting {
+                    tracing::warn!(error = %fault, "waiting for the store");
+                    waiting = true;
+                }
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Err(fault) => return Err(fault),
+        }
+    };
+    let auth = &config.auth;
+    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, Arc::new(keyring)));
+    let access = || {
+        Access::new(verifier.clone(), shared.mirror.clone(), shared.time.clone(), shared.metrics.clone())
+    };
+    let accounts = Arc::new(Accounts {
+        config: auth.clone(),
+        store: store.clone(),
+        hasher,
+        throttle: Throttle::new(&auth.throttle),
+        issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, verifier.clone(), random.clone()),
+        refresh_tokens: keys.master().refresh_tokens(),
+        mirror: shared.mirror.clone(),
+        time: shared.time.clone(),
+        random,
+    });
+    let jwks_max_age = config.revocation.max_staleness.as_secs();
+    let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
+    let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
+    tokio::spawn(follow(follower, keys, verifier.clone(), store, shared.clone()));
+    let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
+    Ok(Arc::new(gateway))
+}
+
+async fn load(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    random: Arc<dyn Random>,
+    follower: &mut Follower,
+) -> Result<(Keys, crate::token::Keyring), StartFault> {
+    prepare_schema(config, &**store).await?;
+    let master = load_master_key(&config.auth.master_key, &**store, random).await?;
+    let keys = Keys::new(store.clone(), master, &config.auth, &config.revocation);
+    let keyring = keys.load_or_create().await?;
+    follower.poll(true).await?;
+    Ok((keys, keyring))
+}
+
+/// Keeps mirror and keys true, each second, for as long as the gateway runs.
+async fn follow(
+    mut follower: Follower,
+    keys: Keys,
+    verifier: Arc<Verifier>,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+) {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    let mut count = 0_u32;
+    loop {
+        ticks.tick().await;
+        let followed = keys.follow(&verifier).await;
+        let polled = follower.poll(followed.is_ok()).await;
+        let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
+        match &fault {
+            Some(fault) if !failing => tracing::warn!(error = %fault, "revocations and keys cannot be read"),
+            None if failing => tracing::info!("revocations and keys are read again"),
+            _ => {}
+        }
+        failing = fault.is_some();
+        count += 1;
+        if count.is_multiple_of(PRUNE_EVERY) {
+            shared.mirror.prune(shared.time.now());
+            if let Err(error) = store.prune().await {
+                tracing::warn!(%error, "what has expired could not be removed");
+            }
+        }
+    }
+}
+
+/// Calls below `auth.path` run beside the workers, and to their end.
+struct OnControl {
+    api: Arc<AuthApi>,
+    runtime: Handle,
+}
+
+impl OwnCalls for OnControl {
+    fn max_body(&self) -> u64 {
+        auth_api::MAX_BODY
+    }
+
+    fn call(&self, call: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
+        let api = self.api.clone();
+        let id = call.request_id.clone();
+        // A task of its own: dropping the handle, when the client hangs up, does not stop it.
+        let task = self.runtime.spawn(async move {
+            let request_id = call.request_id.to_str().unwrap_or_default();
+            api.handle(call.request, call.client, request_id).await
+        });
+        Box::pin(async move {
+            task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call below auth.path ended without an answer");
+                let kind = Kind::Internal;
+                let body = Problem::new(kind, None, id.to_str().unwrap_or_default()).to_json();
+                let mut response = Response::new(Bytes::from(body));
+                *response.status_mut() = kind.status();
+                response
+            })
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The whole product on an embedded store, with a backend that shows what it receives.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use thiserror::Error;
+
+use super::{
+    control::{StartFault, open_operator},
+    load::{LoadedGateway, compile},
+    server::{OnReady, ServeError, serve},
+};
+use crate::{
+    account::AccountError,
+    clock::SystemClock,
+    config::{self, Config, Faults},
+    error::Kind,
+    telemetry,
+    types::{OsRandom, Random, Roles, Secret},
+    upstream::sample,
+};
+
+const CONFIG: &str = include_str!("../../config/demo.yaml");
+
+/// Where the demo runs.
+#[derive(Debug)]
+pub struct DemoOptions {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// The folder of the database.
+    pub data: PathBuf,
+}
+
+/// Why the demo does not run.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// The folder cannot be used.
+    #[error("{0}: {1}")]
+    Folder(String, std::io::Error),
+    /// The options do not make a config.
+    #[error(transparent)]
+    Config(#[from] Faults),
+    /// The administrator's account could not be made.
+    #[error("administrator: {0}")]
+    Account(#[from] AccountError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Start(#[from] StartFault),
+    /// The gateway could not run.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Runs the demo until the process is told to end.
+///
+/// # Errors
+/// [`DemoError`].
+pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
+    let folder = |error| DemoError::Folder(options.data.display().to_string(), error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data).map_err(folder)?;
+    let data = fs::canonicalize(&options.data).map_err(folder)?;
+    let upstream = start_sample().map_err(folder)?;
+    let variables = |name: &str| match name {
+        "LISTEN" => Some(options.listen.to_string()),
+        "ADMIN" => Some(options.admin.to_string()),
+        "DATA" => Some(data.display().to_string()),
+        "UPSTREAM" => Some(upstream.to_string()),
+        _ => None,
+    };
+    let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables)?)?;
+    let _log = telemetry::init(&loaded.config.log);
+    let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
+    let base = format!("http://{}", options.listen);
+    let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, password.expose())));
+    serve(loaded, Some(on_ready))?;
+    Ok(())
+}
+
+/// Runs the sample backend on a thread of its own, for as long as the process lives.
+fn start_sample() -> std::io::Result<SocketAddr> {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("sample".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(async {
+                let started = sample::start().await;
+                let runs = started.is_ok();
+                if tell.send(started).is_ok() && runs {
+                    std::future::pending::<()>().await;
+                }
+            }),
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    })?;
+    told.recv().unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// Makes the account `admin` with a password of its own, kept beside the database: no two demos
+/// share one, and none is known beforehand.
+fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoError> {
+    let fault = |error| DemoError::Folder(file.display().to_string(), error);
+    let password = match fs::read_to_string(file) {
+        Ok(text) => Secret::new(text.trim_end()),
+        Err(_) => {
+            let random: &dyn Random = &OsRandom;
+            let password = Secret::new(URL_SAFE_NO_PAD.encode(random.bytes::<18>()));
+            let mut kept =
+                OpenOptions::new().create_new(true).write(true).mode(0o600).open(file).map_err(fault)?;
+            writeln!(kept, "{}", password.expose()).map_err(fault)?;
+            password
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
+    runtime.block_on(async {
+        let operator = open_operator(config, Arc::new(SystemClock)).await?;
+        let roles = Roles::parse_joined("admin,user").unwrap_or_default();
+        match operator.add("admin", &password, roles).await {
+            Err(error) if error.kind() != Kind::UsernameExists => Err(DemoError::from(error)),
+            _ => Ok(()),
+        }
+    })?;
+    Ok(password)
+}
+
+/// What to try, to be pasted as it is.
+fn instructions(base: &str, admin_password: &str) -> String {
+    let json = "-H 'Content-Type: application/json'";
+    let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
+    format!(
+        r#"
+authgate is running at {base}, with a sample backend behind it. Try, in another terminal:
+
+# an open route
+curl -s {base}/public/hello
+
+# a protected one, without a token: 401
+curl -s -i {base}/api/orders
+
+# register, log in, call through
+curl -s {base}/auth/register {json} -d '{{"username":"alice","password":"a long enough password"}}'
+TOKEN=$(curl -s {base}/auth/login {json} -d '{{"username":"alice","password":"a long enough password"}}' | {token})
+curl -s {base}/api/orders -H "Authorization: Bearer $TOKEN"
+
+# alice is not an administrator: 403
+curl -s -i {base}/admin/users -H "Authorization: Bearer $TOKEN"
+
+# log out; the same token is refused at once
+curl -s -X POST {base}/auth/logout -H "Authorization: Bearer $TOKEN"
+curl -s -i {base}/api/orders -H "Authorization: Bearer $TOKEN"
+
+# the administrator
+ADMIN=$(curl -s {base}/auth/login {json} -d '{{"username":"admin","password":"{admin_password}"}}' | {token})
+curl -s {base}/admin/users -H "Authorization: Bearer $ADMIN"
+
+Ctrl-C ends it."#
+    )
+}

@@ -1,0 +1,49 @@
+//! A config with its compiled routes.
+
+use std::path::Path;
+
+use crate::{
+    auth_api,
+    config::{self, Config, Faults, Pattern},
+    route::{Owned, Table},
+};
+
+/// A config that can be served.
+#[derive(Debug)]
+pub struct LoadedGateway {
+    /// The config.
+    pub config: Config,
+    /// Its routes.
+    pub routes: Table,
+    /// What is legal but unwise.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and compiles the config at `path`.
+///
+/// # Errors
+/// Every fault that was found.
+pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
+    compile(config::load_file(path)?)
+}
+
+/// Compiles the routes of a config.
+///
+/// # Errors
+/// Every fault among the routes.
+pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
+    let config = loaded.config;
+    let routes = Table::compile(&config.routes, own_calls(&config.auth.path))?;
+    Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
+}
+
+fn own_calls(mount: &str) -> Vec<Owned> {
+    auth_api::CALLS
+        .iter()
+        .filter_map(|(method, path)| {
+            // The paths are constants below a mount that was checked.
+            let pattern = Pattern::parse(&format!("{mount}{path}")).ok()?;
+            Some(Owned { method: method.clone(), pattern })
+        })
+        .collect()
+}

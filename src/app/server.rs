@@ -1,0 +1,361 @@
+//! The process: pingora's server runs one service for the control plane and one for each worker.
+//!
+//! Workers start once the control service has loaded what nothing may be served without. At
+//! SIGTERM the listening sockets close at once, what is in flight is finished, and the process
+//! exits with 0.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora_core::{
+    server::{
+        ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+        configuration::{Opt, ServerConf},
+    },
+    services::{Service, ServiceReadyNotifier, ServiceWithDependents},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+
+use super::{
+    control::{self, Shared},
+    load::LoadedGateway,
+};
+use crate::{admin, gateway::Worker, store, telemetry::Metrics};
+
+/// How long requests in flight may take once the process was told to end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The queue of connections that the kernel has made and no worker has accepted yet.
+const BACKLOG: i32 = 4_096;
+
+/// File descriptors that are kept for the store, the log and the listeners.
+const RESERVED_FILES: u64 = 128;
+
+/// Threads for the store, the keys, and the calls below `auth.path`.
+const CONTROL_THREADS: usize = 2;
+
+/// Why the gateway did not run, or did not end well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The store is in use or cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// A metric's name is not legal.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// What was needed at the start could not be loaded; the log says what.
+    #[error("the gateway could not start")]
+    Start,
+}
+
+/// Sockets that are bound and, once all is loaded, listen.
+struct Listeners {
+    sockets: Vec<(SocketAddr, Socket)>,
+}
+
+impl Listeners {
+    fn bind(addresses: &[SocketAddr]) -> Result<Self, ServeError> {
+        let bind = |&address: &SocketAddr| {
+            bind(address).map(|socket| (address, socket)).map_err(|error| ServeError::Listen(address, error))
+        };
+        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()? })
+    }
+
+    fn listen(&self) -> Result<(), ServeError> {
+        for (address, socket) in &self.sockets {
+            socket.listen(BACKLOG).map_err(|error| ServeError::Listen(*address, error))?;
+        }
+        Ok(())
+    }
+
+    /// The same sockets, for one more worker.
+    fn share(&self) -> io::Result<Vec<TcpListener>> {
+        self.sockets.iter().map(|(_, socket)| Ok(socket.try_clone()?.into())).collect()
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// What ends the process from within.
+#[derive(Default)]
+struct Fatal {
+    failed: AtomicBool,
+    notify: Notify,
+}
+
+impl Fatal {
+    fn fail(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "cannot go on");
+        self.failed.store(true, Relaxed);
+        self.notify.notify_one();
+    }
+}
+
+/// What is done once the gateway serves.
+pub type OnReady = Box<dyn FnOnce() + Send>;
+
+/// Serves until the process is told to end.
+///
+/// # Errors
+/// When it could not start.
+pub fn serve(loaded: LoadedGateway, on_ready: Option<OnReady>) -> Result<(), ServeError> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = &loaded.config;
+    let _lock = store::lock_for_serving(&config.store)?;
+    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners)?)));
+    let admin_listeners = Listeners::bind(&[config.admin])?;
+    admin_listeners.listen()?;
+    let admin = admin_listeners.share().map_err(|error| ServeError::Listen(config.admin, error))?;
+    drop(admin_listeners);
+    let workers = config.workers;
+    let max_connections = max_connections(workers);
+    let shared = Arc::new(Shared::new(config, Arc::new(Metrics::new()?)));
+    let fatal = Arc::new(Fatal::default());
+
+    let conf = ServerConf {
+        threads: 1,
+        work_stealing: false,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(Some(Opt::default()), conf);
+    server.bootstrap();
+    let control = server.add_service(Control {
+        loaded: Mutex::new(Some(loaded)),
+        admin: Mutex::new(admin),
+        listeners: listeners.clone(),
+        shared: shared.clone(),
+        fatal: fatal.clone(),
+        on_ready: Mutex::new(on_ready),
+    });
+    for index in 0..workers {
+        let worker = WorkerService {
+            name: format!("worker-{index}"),
+            workers,
+            max_connections,
+            shared: shared.clone(),
+            listeners: listeners.clone(),
+            fatal: fatal.clone(),
+        };
+        server.add_service(worker).add_dependency(&control);
+    }
+    let end = End { shared, listeners, fatal: fatal.clone() };
+    server.run(RunArgs { shutdown_signal: Box::new(end) });
+    if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
+}
+
+/// Raises the limit on open files as far as it goes. How many clients a worker may keep: each may
+/// need an upstream connection too.
+fn max_connections(workers: usize) -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the duration of both calls.
+    let soft = unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
+                limit = raised;
+            }
+        }
+        limit.rlim_cur
+    };
+    let files = soft.saturating_sub(RESERVED_FILES).max(64);
+    usize::try_from(files / 2 / workers as u64).unwrap_or(usize::MAX).max(16)
+}
+
+/// The control plane, on a runtime of its own.
+struct Control {
+    loaded: Mutex<Option<LoadedGateway>>,
+    admin: Mutex<Vec<TcpListener>>,
+    listeners: Arc<Mutex<Option<Listeners>>>,
+    shared: Arc<Shared>,
+    fatal: Arc<Fatal>,
+    on_ready: Mutex<Option<OnReady>>,
+}
+
+fn take<T: Default>(slot: &Mutex<T>) -> T {
+    std::mem::take(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Control {
+    async fn load(&self, loaded: LoadedGateway, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
+        let shared = self.shared.clone();
+        let started = runtime.spawn(control::start(loaded, shared)).await;
+        let gateway = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        if let Some(listeners) = &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            listeners.listen().map_err(|error| error.to_string())?;
+        }
+        // From here on the workers may accept.
+        self.shared.loaded.set(gateway).map_err(|_| "loaded twice".to_owned())
+    }
+}
+
+#[async_trait]
+impl ServiceWithDependents for Control {
+    async fn start_service(
+        &mut self,
+        _: Option<ListenFds>,
+        mut shutdown: ShutdownWatch,
+        _: usize,
+        ready: ServiceReadyNotifier,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .thread_name("control")
+            .enable_all()
+            .build();
+        let (runtime, Some(loaded)) = (runtime, take(&self.loaded)) else { return };
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return self.fatal.fail(&error),
+        };
+        for listener in take(&self.admin) {
+            let serving = admin::serve(listener, self.shared.clone());
+            runtime.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the admin listener failed");
+                }
+            });
+        }
+        runtime.spawn(ignore_hangup());
+        tokio::select! {
+            loaded = self.load(loaded, &runtime) => match loaded {
+                Ok(()) => {
+                    tracing::info!("serving");
+                    if let Some(on_ready) = take(&self.on_ready) {
+                        on_ready();
+                    }
+                }
+                Err(error) => self.fatal.fail(&error),
+            },
+            _ = shutdown.wait_for(|stopping| *stopping) => {}
+        }
+        // The notifier also fires when it is dropped, so workers look for what is loaded themselves.
+        ready.notify_ready();
+        let _ = shutdown.wait_for(|stopping| *stopping).await;
+        runtime.shutdown_background();
+    }
+
+    fn name(&self) -> &str {
+        "control"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// A terminal that closes must not end the gateway.
+async fn ignore_hangup() {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        tracing::warn!("SIGHUP: the config is read at start only; restart to take up a change");
+    }
+}
+
+/// One worker, on a single-threaded runtime of its own.
+struct WorkerService {
+    name: String,
+    workers: usize,
+    max_connections: usize,
+    shared: Arc<Shared>,
+    listeners: Arc<Mutex<Option<Listeners>>>,
+    fatal: Arc<Fatal>,
+}
+
+#[async_trait]
+impl Service for WorkerService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let Some(gateway) = self.shared.loaded.get() else { return };
+        let sockets = match &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(listeners) => listeners.share(),
+            None => return,
+        };
+        let worker =
+            Worker::new(gateway.clone(), self.workers, self.shared.drain.clone(), self.max_connections);
+        let ran = match sockets {
+            Ok(sockets) => worker.run(sockets).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ran {
+            self.fatal.fail(&error);
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Waits for the end and drains. Pingora's own graceful stop sleeps for a fixed time, whatever is
+/// in flight; here it is told to stop when nothing is.
+struct End {
+    shared: Arc<Shared>,
+    listeners: Arc<Mutex<Option<Listeners>>>,
+    fatal: Arc<Fatal>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for End {
+    async fn recv(&self) -> ShutdownSignal {
+        self.told_to_end().await;
+        tracing::info!("draining");
+        // New clients are refused at once, not left waiting in the backlog.
+        drop(take(&self.listeners));
+        self.shared.drain.begin();
+        let drained = async {
+            while self.shared.drain.live() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+            tracing::warn!(connections = self.shared.drain.live(), "not drained in time");
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl End {
+    async fn told_to_end(&self) {
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
+        let (Ok(mut term), Ok(mut int), Ok(mut quit)) = signals else {
+            return self.fatal.fail(&"signals cannot be received");
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = quit.recv() => {}
+            () = self.fatal.notify.notified() => {}
+        }
+    }
+}

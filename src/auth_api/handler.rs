@@ -1,0 +1,135 @@
+//! The calls, one function each.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+
+use super::{
+    AuthApi, Caller,
+    input::{self, read, required, required_secret},
+    output::{Account, Failure, Message, Session, SessionEntry, Sessions, json, timestamp},
+};
+use crate::{
+    access::Credential,
+    account::{ChangeRequest, Registration},
+};
+
+type Answer = Result<Response<Bytes>, Failure>;
+
+fn done(message: &'static str) -> Response<Bytes> {
+    json(StatusCode::OK, &Message { message })
+}
+
+impl AuthApi {
+    pub(super) async fn register(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Register = read(request)?;
+        let registration = Registration {
+            username: required(input.username)?,
+            password: required_secret(input.password)?,
+            password_confirm: input.password_confirm,
+            email: input.email,
+            roles: input.roles.or(input.role.map(|role| vec![role])),
+        };
+        let tokens = self.accounts.register(registration, caller.address).await;
+        let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;
+        Ok(json(StatusCode::CREATED, &Session::new(&tokens, Some("User registered successfully"))))
+    }
+
+    pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Login = read(request)?;
+        let (username, password) = (required(input.username)?, required_secret(input.password)?);
+        let tokens = self.accounts.login(&username, &password, caller.address).await?;
+        Ok(json(StatusCode::OK, &Session::new(&tokens, Some("Authenticated successfully"))))
+    }
+
+    pub(super) async fn refresh(&self, request: &Request<Bytes>) -> Answer {
+        let input: input::Refresh = read(request)?;
+        let token = required_secret(input.refresh_token)?;
+        let tokens = self.accounts.refresh(token.expose()).await?;
+        Ok(json(StatusCode::OK, &Session::new(&tokens, None)))
+    }
+
+    pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Refresh = read(request)?;
+        match (self.identify(caller), input.refresh_token) {
+            (Ok(identity), _) => self.accounts.logout(&identity).await?,
+            // The client's access token has expired, or it sends none.
+            (Err(_), Some(token)) if caller.credential != Credential::Unusable => {
+                self.accounts.logout_by_refresh_token(token.expose()).await?;
+            }
+            (Err(failure), _) => return Err(failure),
+        }
+        Ok(done("Logged out successfully"))
+    }
+
+    pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        self.accounts.logout_all(&identity).await?;
+        Ok(done("Logged out successfully"))
+    }
+
+    pub(super) async fn me(&self, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        let user = self.accounts.me(&identity).await?;
+        let account = Account {
+            user_id: user.id.to_string(),
+            username: user.name.as_str(),
+            email: user.email.as_deref(),
+            roles: &user.roles,
+            created_at: timestamp(user.created_at),
+        };
+        Ok(json(StatusCode::OK, &account))
+    }
+
+    pub(super) async fn change(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        let input: input::Change = read(request)?;
+        let wanted = ChangeRequest {
+            user_id: input.user_id,
+            new_username: input.new_username,
+            new_password: input.new_password,
+            new_password_confirm: input.new_password_confirm,
+            current_password: input.current_password,
+        };
+        const MESSAGE: &str = "User credentials updated successfully";
+        Ok(match self.accounts.change(&identity, wanted, caller.address).await? {
+            Some(tokens) => json(StatusCode::OK, &Session::new(&tokens, Some(MESSAGE))),
+            None => done(MESSAGE),
+        })
+    }
+
+    pub(super) async fn delete(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        let input: input::Delete = read(request)?;
+        let (user_id, password) = (input.user_id.as_deref(), input.current_password.as_ref());
+        self.accounts.delete(&identity, user_id, password, caller.address).await?;
+        Ok(done("User account deleted successfully"))
+    }
+
+    pub(super) async fn sessions(&self, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        let sessions = self.accounts.sessions(&identity).await?;
+        let entry = |session: crate::store::Session| SessionEntry {
+            id: session.id.to_string(),
+            created_at: timestamp(session.created_at),
+            last_used_at: timestamp(session.last_used_at),
+            current: session.id == identity.session,
+        };
+        Ok(json(StatusCode::OK, &Sessions { sessions: sessions.into_iter().map(entry).collect() }))
+    }
+
+    pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> Answer {
+        let identity = self.identify(caller)?;
+        self.accounts.end_session(&identity, id).await?;
+        Ok(done("Session ended successfully"))
+    }
+
+    pub(super) fn jwks(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(self.verifier.keyring().jwks().to_owned()));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        if let Ok(value) = HeaderValue::try_from(format!("public, max-age={}", self.jwks_max_age)) {
+            headers.insert(header::CACHE_CONTROL, value);
+        }
+        response
+    }
+}

@@ -1,0 +1,107 @@
+//! The calls below `auth.path`: HTTP in front of [`crate::account`].
+//!
+//! A call is a plain request with its whole body, and its answer is a plain response, so that the
+//! API can be tested without a socket.
+
+mod handler;
+mod input;
+mod output;
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+
+use self::output::Failure;
+use crate::{
+    access::{Access, Credential},
+    account::Accounts,
+    config::OnStale,
+    error::Kind,
+    token::{Identity, Verifier},
+};
+
+/// The largest body of a call, in bytes.
+pub const MAX_BODY: u64 = 64 << 10;
+
+/// Every path below the mount that is the gateway's, with its methods. `{id}` stands for a segment.
+pub const CALLS: &[(Method, &str)] = &[
+    (Method::POST, "/register"),
+    (Method::POST, "/login"),
+    (Method::POST, "/refresh"),
+    (Method::POST, "/logout"),
+    (Method::POST, "/logout-all"),
+    (Method::GET, "/me"),
+    (Method::PATCH, "/me"),
+    (Method::DELETE, "/me"),
+    (Method::POST, "/change"),
+    (Method::DELETE, "/delete"),
+    (Method::GET, "/sessions"),
+    (Method::DELETE, "/sessions/{id}"),
+    (Method::GET, "/jwks.json"),
+];
+
+/// The API.
+pub struct AuthApi {
+    mount: String,
+    accounts: Arc<Accounts>,
+    access: Arc<Access>,
+    verifier: Arc<Verifier>,
+    jwks_max_age: u64,
+}
+
+/// Who sends a call, and from where.
+struct Caller<'a> {
+    credential: Credential<'a>,
+    address: IpAddr,
+}
+
+impl AuthApi {
+    /// The API at `mount`. Its public keys may be kept by others for `jwks_max_age` seconds: a new
+    /// key is published for longer before it signs.
+    pub fn new(
+        mount: &str,
+        accounts: Arc<Accounts>,
+        access: Arc<Access>,
+        verifier: Arc<Verifier>,
+        jwks_max_age: u64,
+    ) -> Self {
+        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age }
+    }
+
+    /// Answers a call.
+    pub async fn handle(&self, request: Request<Bytes>, address: IpAddr, request_id: &str) -> Response<Bytes> {
+        let caller = Caller { credential: Credential::of(request.headers()), address };
+        match self.route(&request, &caller).await {
+            Ok(response) => response,
+            Err(failure) => {
+                failure.log(request_id);
+                failure.answer(request_id)
+            }
+        }
+    }
+
+    async fn route(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Result<Response<Bytes>, Failure> {
+        let path = request.uri().path().strip_prefix(self.mount.as_str()).unwrap_or_default();
+        let method = if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        match (method.as_str(), path) {
+            ("POST", "/register") => self.register(request, caller).await,
+            ("POST", "/login") => self.login(request, caller).await,
+            ("POST", "/refresh") => self.refresh(request).await,
+            ("POST", "/logout") => self.logout(request, caller).await,
+            ("POST", "/logout-all") => self.logout_all(caller).await,
+            ("GET", "/me") => self.me(caller).await,
+            ("POST", "/change") | ("PATCH", "/me") => self.change(request, caller).await,
+            ("DELETE", "/delete" | "/me") => self.delete(request, caller).await,
+            ("GET", "/sessions") => self.sessions(caller).await,
+            ("GET", "/jwks.json") => Ok(self.jwks()),
+            ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => self.end_session(id, caller).await,
+            _ => Err(Kind::NotFound.into()),
+        }
+    }
+
+    /// The bearer of the call. What it does goes to the store, so a stale mirror denies always.
+    fn identify(&self, caller: &Caller<'_>) -> Result<Arc<Identity>, Failure> {
+        Ok(self.access.identify(caller.credential, OnStale::Deny, self.access.now())?)
+    }
+}

@@ -1,0 +1,187 @@
+//! What can be typed.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::app::DemoOptions;
+
+/// An authentication gateway: one binary in front of your backends.
+///
+/// It registers users, logs them in and out, checks a bearer token for everything else, and forwards
+/// what is allowed with headers that say who is calling.
+#[derive(Debug, Parser)]
+#[command(name = "authgate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Begin with `authgate demo`. Exit codes: 0 fine, 1 refused, 2 usage.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run everything on an embedded store, with a sample backend; prints what to try
+    Demo(Demo),
+    /// Run the gateway
+    Serve(ConfigFile),
+    /// Check a config, print its routes and run its tests
+    Check(ConfigFile),
+    /// Tell which route takes a request, what is decided and why
+    ///
+    /// Without --role and --anonymous the caller is signed in and has no roles.
+    /// Exit codes: 0 allowed, 3 denied, 4 no route or method, 1 not a canonical path.
+    Explain(Explain),
+    /// Bring the store's schema up to date
+    Migrate(ConfigFile),
+    /// Accounts: the way the first administrator comes to be
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Signing keys
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Print the JSON Schema of the config, for editors
+    Schema,
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigFile {
+    /// The config file
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// Where clients connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where health and metrics are
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
+    admin: SocketAddr,
+    /// The folder of the database
+    #[arg(long, value_name = "DIR", default_value = "./authgate-data")]
+    data: PathBuf,
+}
+
+impl From<Demo> for DemoOptions {
+    fn from(demo: Demo) -> Self {
+        Self { listen: demo.listen, admin: demo.admin, data: demo.data }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// The method, such as GET
+    pub(super) method: http::Method,
+    /// The path, such as /api/orders/1
+    pub(super) path: String,
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    /// The Host that the request names
+    #[arg(long, value_name = "H")]
+    pub(super) host: Option<String>,
+    /// A role of the caller; may be repeated
+    #[arg(long = "role", value_name = "R")]
+    pub(super) roles: Vec<String>,
+    /// The caller has no token
+    #[arg(long, conflicts_with = "roles")]
+    pub(super) anonymous: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Make an account
+    Add {
+        /// The account's name
+        name: String,
+        /// A role; may be repeated. Default: auth.default_roles
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// List accounts in the order of their names
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Show an account and its sessions
+    Show {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Set a password; the account's sessions end
+    SetPassword {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Set the roles; the account's sessions end
+    SetRoles {
+        /// The account's name
+        name: String,
+        /// A role; may be repeated. None takes all away
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Forbid logging in; the account's sessions end
+    Disable {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Allow logging in again
+    Enable {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Delete an account for good; its name is not given out again
+    Delete {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PasswordSource {
+    /// Read the password from standard input instead of asking for it
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// List the keys that verify tokens
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Make a new key; the old ones verify until their tokens have expired
+    Rotate {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}

@@ -1,0 +1,180 @@
+//! `check` and `explain`: what a config decides, without serving it.
+
+use std::{fmt::Write, process::ExitCode};
+
+use http::Method;
+
+use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, print};
+use crate::{
+    access::{Denied, judge},
+    app::LoadedGateway,
+    config::{self, Access, Action, Config, Expect, Faults, OnStale, RoleRule},
+    route::{Match, Route, Table},
+    types::{Role, Roles, path},
+};
+
+/// `authgate check`.
+pub(super) fn check(loaded: LoadedGateway) -> Outcome {
+    let config = &loaded.config;
+    let failed: Vec<_> = config.tests.iter().filter_map(|test| run_test(&loaded.routes, test)).collect();
+    let mut text = table(config, &loaded.routes);
+    for warning in &loaded.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    let _ = writeln!(text, "{} routes, {} tests: {} failed", config.routes.len(), config.tests.len(), failed.len());
+    print(&text)?;
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Faults(failed).into()) }
+}
+
+/// The compiled route table, as columns.
+fn table(config: &Config, routes: &Table) -> String {
+    let rows: Vec<[String; 5]> = routes
+        .routes()
+        .iter()
+        .map(|route| {
+            let route = &route.config;
+            let methods = match &route.methods {
+                Some(methods) => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","),
+                None => "any".to_owned(),
+            };
+            [
+                methods,
+                route.host.clone().unwrap_or_else(|| "*".to_owned()),
+                route.pattern.to_string(),
+                describe_access(&route.access),
+                describe_action(config, route),
+            ]
+        })
+        .collect();
+    let mut all = vec![["METHODS", "HOST", "PATH", "ACCESS", "ACTION"].map(str::to_owned)];
+    all.extend(rows);
+    columns(&all)
+}
+
+/// Aligns columns, the last one as wide as it is.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn describe_access(access: &Access) -> String {
+    let list = |roles: &[Role]| roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",");
+    match access {
+        Access::Open => "open".to_owned(),
+        Access::Optional => "optional".to_owned(),
+        Access::SignedIn(None) => "signed in".to_owned(),
+        Access::SignedIn(Some(RoleRule::Any(roles))) => format!("any of {}", list(roles)),
+        Access::SignedIn(Some(RoleRule::All(roles))) => format!("all of {}", list(roles)),
+    }
+}
+
+fn describe_action(config: &Config, route: &config::Route) -> String {
+    let mut text = match &route.action {
+        Action::Forward(index) => {
+            let upstream = &config.upstreams[*index];
+            format!("{} (http://{})", upstream.name, upstream.authority)
+        }
+        Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
+    };
+    if route.forward_token {
+        text.push_str(", forwards the token");
+    }
+    if route.on_stale == OnStale::Allow {
+        text.push_str(", serves on when stale");
+    }
+    text
+}
+
+/// What would happen to a request.
+enum Verdict<'a> {
+    NotCanonical,
+    Own,
+    NoRoute,
+    WrongMethod(String),
+    Route(&'a Route, Result<(), Denied>),
+}
+
+fn decide<'a>(routes: &'a Table, method: &Method, host: Option<&str>, target: &str, roles: Option<&Roles>) -> Verdict<'a> {
+    // A query takes no part in matching.
+    let path = target.split('?').next().unwrap_or_default();
+    let Ok(path) = path::canonical(path) else { return Verdict::NotCanonical };
+    match routes.find(host, method, &path.decoded) {
+        Match::Owned => Verdict::Own,
+        Match::None => Verdict::NoRoute,
+        Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
+        Match::Route(route) => Verdict::Route(route, judge(&route.config.access, roles)),
+    }
+}
+
+fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
+    let verdict = decide(routes, &test.method, test.host.as_deref(), &test.path, test.roles.as_ref());
+    let (found, why) = match verdict {
+        Verdict::NotCanonical => ("none", "the path is not canonical".to_owned()),
+        Verdict::NoRoute => ("none", "no route takes it".to_owned()),
+        Verdict::WrongMethod(allow) => ("none", format!("only {allow} are taken")),
+        Verdict::Own => ("allow", "authgate answers it itself".to_owned()),
+        Verdict::Route(route, Ok(())) => ("allow", format!("by the route on line {}", route.config.source.line)),
+        Verdict::Route(route, Err(denied)) => {
+            ("deny", format!("by the route on line {}: {denied}", route.config.source.line))
+        }
+    };
+    let expected = match test.expect {
+        Expect::Allow => "allow",
+        Expect::Deny => "deny",
+        Expect::None => "none",
+    };
+    (found != expected).then(|| {
+        test.source.fault(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
+    })
+}
+
+/// `authgate explain`.
+pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
+    let roles: Roles = explain.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<_, _>>()?;
+    let roles = (!explain.anonymous).then_some(roles);
+    let host = explain.host.as_deref().map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let verdict = decide(&loaded.routes, &explain.method, host.as_deref(), &explain.path, roles.as_ref());
+    let (text, code) = match verdict {
+        Verdict::NotCanonical => {
+            return Err(Refused(format!("{}: not a canonical path; the gateway answers 400", explain.path)));
+        }
+        Verdict::Own => ("allowed: authgate answers this call itself\n".to_owned(), ExitCode::SUCCESS),
+        Verdict::NoRoute => ("no route: the gateway answers 404\n".to_owned(), ExitCode::from(NO_ROUTE)),
+        Verdict::WrongMethod(allow) => {
+            (format!("no route takes {}: the gateway answers 405, Allow: {allow}\n", explain.method), ExitCode::from(NO_ROUTE))
+        }
+        Verdict::Route(route, decision) => {
+            let source = &route.config.source;
+            let mut text = format!(
+                "route: {} ({}:{})\nasks for: {}\naction: {}\n",
+                route.label,
+                source.file,
+                source.line,
+                describe_access(&route.config.access),
+                describe_action(&loaded.config, &route.config),
+            );
+            match decision {
+                Ok(()) => {
+                    text.push_str("decision: allowed\n");
+                    (text, ExitCode::SUCCESS)
+                }
+                Err(denied) => {
+                    let _ = writeln!(text, "decision: denied with {}: {denied}", denied.kind().status().as_u16());
+                    (text, ExitCode::from(DENIED))
+                }
+            }
+        }
+    };
+    print(&text)?;
+    Ok(code)
+}

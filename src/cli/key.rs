@@ -1,0 +1,40 @@
+//! `authgate key …`.
+
+use std::{path::Path, sync::Arc};
+
+use super::{Outcome, args::KeyCommand, inspect::columns, load, print, quiet_log, runtime, user::timestamp};
+use crate::{
+    account::Keys,
+    app::{self, load_master_key},
+    clock::SystemClock,
+    types::OsRandom,
+};
+
+pub(super) fn run(command: KeyCommand) -> Outcome {
+    match command {
+        KeyCommand::List { config } => with(&config.config, async |keys| {
+            let mut rows = vec![["KEY", "ALGORITHM", "CREATED", "SIGNS FROM", "VERIFIES UNTIL"].map(str::to_owned)];
+            rows.extend(keys.list().await?.into_iter().map(|key| {
+                let until = key.expires_at.map_or_else(|| "replaced".to_owned(), timestamp);
+                [key.kid, key.algorithm, timestamp(key.created_at), timestamp(key.signs_at), until]
+            }));
+            print(&columns(&rows))
+        }),
+        KeyCommand::Rotate { config } => with(&config.config, async |keys| {
+            let key = keys.rotate().await?;
+            print(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)))
+        }),
+    }
+}
+
+fn with(config: &Path, work: impl AsyncFnOnce(&Keys) -> Outcome) -> Outcome {
+    let loaded = load(config)?;
+    let _log = quiet_log();
+    runtime()?.block_on(async {
+        let config = &loaded.config;
+        let operator = app::open_operator(config, Arc::new(SystemClock)).await?;
+        let master = load_master_key(&config.auth.master_key, &*operator.store, Arc::new(OsRandom)).await?;
+        let keys = Keys::new(operator.store.clone(), master, &config.auth, &config.revocation);
+        work(&keys).await
+    })
+}

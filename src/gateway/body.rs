@@ -1,0 +1,186 @@
+//! Bodies, both ways, with their bounds.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::exchange::{BodyFailure, EndOfAnswer, Exchange};
+use crate::upstream;
+
+/// What a request's body may be and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyBounds {
+    /// Bytes.
+    pub(super) limit: u64,
+    /// The moment by which the answer's head is due if the body brings nothing.
+    pub(super) due: u64,
+    /// Bytes a second that push that moment ahead.
+    pub(super) min_rate: u64,
+    /// How long the upstream may take once the body is complete.
+    pub(super) response_timeout: Duration,
+}
+
+/// The body of a client's request, on its way to an upstream.
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// As it arrives.
+    Streaming(Box<Streaming>),
+}
+
+/// A body that arrives while it is forwarded.
+pub struct Streaming {
+    incoming: Incoming,
+    exchange: Arc<Exchange>,
+    bounds: BodyBounds,
+    received: u64,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, exchange: &Arc<Exchange>, bounds: BodyBounds) -> Self {
+        if incoming.is_end_stream() {
+            exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
+            return Self::Empty;
+        }
+        exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
+        Self::Streaming(Box::new(Streaming { incoming, exchange: exchange.clone(), bounds, received: 0 }))
+    }
+}
+
+impl Streaming {
+    fn fail(&self, failure: BodyFailure) -> io::Error {
+        self.exchange.body_fails(failure);
+        io::Error::other("the request's body was given up")
+    }
+
+    /// The moment by which the answer's head is due, given what has arrived.
+    fn due(&self) -> u64 {
+        self.bounds.due + self.received.saturating_mul(1_000) / self.bounds.min_rate
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            if self.exchange.is_expired() {
+                return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
+            }
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => {
+                    self.received += data.len() as u64;
+                    if self.received > self.bounds.limit {
+                        return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
+                    }
+                    self.exchange.expect_by(self.due().min(self.exchange.next_body_byte()));
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                // Trailers: dropped, so that no upstream reads them as headers.
+                Some(Ok(Err(_))) => {}
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
+                None => {
+                    self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streaming(body) => body.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// The body of an answer to a client.
+pub struct AnswerBody {
+    source: Source,
+    // Dropped last: the exchange is over when the body is.
+    end: EndOfAnswer,
+}
+
+enum Source {
+    Whole(Option<Bytes>),
+    Upstream(Box<upstream::Body<RequestBody>>),
+}
+
+impl AnswerBody {
+    /// A body that is there as a whole.
+    pub(super) fn whole(bytes: Bytes, exchange: &Arc<Exchange>) -> Self {
+        let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
+        Self { source: Source::Whole(bytes), end: EndOfAnswer(exchange.clone()) }
+    }
+
+    /// A body that arrives from an upstream.
+    pub(super) fn upstream(body: upstream::Body<RequestBody>, exchange: &Arc<Exchange>) -> Self {
+        Self { source: Source::Upstream(Box::new(body)), end: EndOfAnswer(exchange.clone()) }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        let body = match &mut this.source {
+            Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(body) => body,
+        };
+        if this.end.0.is_expired() {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
+        match Pin::new(body.as_mut()).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.end.0.answer_moves();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(io::Error::other(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Whole(bytes) => bytes.is_none(),
+            Source::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What one connection is doing, and until when it may.
+//!
+//! All deadlines of a connection are one moment in time that its parts push ahead as they make
+//! progress. The connection's task holds a single timer, which it moves only when the moment comes
+//! closer than the timer's; so a request costs no timer at all.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use crate::{config::Limits, error::Kind};
+
+/// How long a connection that was closed from this side is still read from.
+const LINGER_MILLIS: u64 = 1_000;
+
+/// Why a request's body ends before its end.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(super) enum BodyFailure {
+    /// Over its limit.
+    TooLarge = 1,
+    /// Too slow.
+    Late = 2,
+    /// Broken framing, or broken off.
+    Malformed = 3,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Waiting for a request; late means: close silently.
+    Idle,
+    /// Reading a head; late means: 408.
+    Head,
+    /// Between a request's head and its answer's; late means: 408 or 504.
+    Request,
+    /// Sending an answer; late means: break off.
+    Answer,
+}
+
+/// Milliseconds of a clock that never steps. Coarse, to 4 ms, because it is read several times a
+/// request and compared with seconds.
+fn now_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the duration of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+/// The state that a connection's reader, service and bodies share. One thread uses it; the atomics
+/// are there because futures must be `Send`, and cost what plain fields would.
+pub(super) struct Exchange {
+    phase: AtomicU8,
+    due: AtomicU64,
+    expired: AtomicBool,
+    /// The guard holds bytes of the next request back until this exchange is over.
+    holding: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+    /// A service call was made for the last head, so what is written is ours.
+    called: AtomicBool,
+    body_failure: AtomicU8,
+    idle: u64,
+    head: u64,
+    body_idle: u64,
+}
+
+impl Exchange {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let idle = millis(limits.idle_timeout);
+        Self {
+            phase: AtomicU8::new(Phase::Idle as u8),
+            due: AtomicU64::new(now_millis() + idle),
+            expired: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            reader: Mutex::new(None),
+            called: AtomicBool::new(false),
+            body_failure: AtomicU8::new(0),
+            idle,
+            head: millis(limits.header_timeout),
+            body_idle: millis(limits.body_idle_timeout),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Request,
+            _ => Phase::Answer,
+        }
+    }
+
+    fn enter(&self, phase: Phase, due: u64) {
+        self.phase.store(phase as u8, Relaxed);
+        self.due.store(due, Relaxed);
+        self.expired.store(false, Relaxed);
+    }
+
+    /// The first bytes of a head have arrived.
+    pub(super) fn head_begins(&self) {
+        if self.phase() == Phase::Idle {
+            self.enter(Phase::Head, now_millis() + self.head);
+        }
+    }
+
+    /// A head was handed to the library; `alone` when nothing else was being read or written.
+    pub(super) fn head_released(&self, alone: bool) {
+        self.called.store(!alone, Relaxed);
+    }
+
+    /// Whether what the library writes now is an answer of ours.
+    pub(super) fn is_called(&self) -> bool {
+        self.called.load(Relaxed)
+    }
+
+    /// A whole head was read: its answer's head is due after `timeout`.
+    pub(super) fn request_begins(&self, timeout: Duration) {
+        self.called.store(true, Relaxed);
+        self.enter(Phase::Request, now_millis() + millis(timeout));
+    }
+
+    /// The request's body must go on by `at`, a moment of [`Self::moment`].
+    pub(super) fn expect_by(&self, at: u64) {
+        self.due.store(at, Relaxed);
+    }
+
+    /// The moment that is `span` from now.
+    pub(super) fn moment(&self, span: Duration) -> u64 {
+        now_millis() + millis(span)
+    }
+
+    /// The moment by which a body must go on.
+    pub(super) fn next_body_byte(&self) -> u64 {
+        now_millis() + self.body_idle
+    }
+
+    /// The answer's head is ready.
+    pub(super) fn answer_begins(&self) {
+        self.enter(Phase::Answer, now_millis() + self.body_idle);
+    }
+
+    /// Bytes of the answer went out or came in.
+    pub(super) fn answer_moves(&self) {
+        match self.phase() {
+            Phase::Answer => self.due.store(now_millis() + self.body_idle, Relaxed),
+            // The last of an answer may leave after its body was dropped.
+            Phase::Idle => self.due.store(now_millis() + self.idle, Relaxed),
+            Phase::Head | Phase::Request => {}
+        }
+    }
+
+    /// The answer is complete, or was given up.
+    pub(super) fn answer_ends(&self) {
+        self.enter(Phase::Idle, now_millis() + self.idle);
+        if self.holding.swap(false, Relaxed) {
+            let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(waker) = reader {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The request's body cannot be read to its end.
+    pub(super) fn body_fails(&self, failure: BodyFailure) {
+        self.body_failure.store(failure as u8, Relaxed);
+    }
+
+    /// Why the request's body could not be read to its end.
+    pub(super) fn body_failure(&self) -> Option<Kind> {
+        match self.body_failure.load(Relaxed) {
+            0 => None,
+            1 => Some(Kind::BodyTooLarge),
+            2 => Some(Kind::RequestTimeout),
+            _ => Some(Kind::BadRequest),
+        }
+    }
+
+    /// No further request will be read: what the client still sends is taken in and dropped for a
+    /// moment, so that closing does not destroy the answer on its way (RFC 9112, section 9.6).
+    pub(super) fn lingers(&self) {
+        self.enter(Phase::Idle, now_millis() + LINGER_MILLIS);
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.phase(), Phase::Request | Phase::Answer)
+    }
+
+    /// The guard waits for the end of this exchange.
+    pub(super) fn hold(&self, cx: &Context<'_>) {
+        self.holding.store(true, Relaxed);
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+    }
+
+    /// Whether the moment has come and gone without progress.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired.load(Relaxed)
+    }
+
+    /// How long until the moment; `None` when it has passed, which is then marked.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        let now = now_millis();
+        let due = self.due.load(Relaxed);
+        if now >= due {
+            self.expired.store(true, Relaxed);
+            return None;
+        }
+        Some(Duration::from_millis(due - now))
+    }
+}
+
+/// Marks the end of an exchange when the answer's body is dropped, however that comes about.
+pub(super) struct EndOfAnswer(pub(super) std::sync::Arc<Exchange>);
+
+impl Drop for EndOfAnswer {
+    fn drop(&mut self) {
+        self.0.answer_ends();
+    }
+}

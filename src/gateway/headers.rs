@@ -1,0 +1,242 @@
+//! Which headers go on to an upstream, and which come back.
+//!
+//! The order is: strip what could be read as an identity or as a trusted proxy's word, strip what
+//! belongs to this hop and what `Connection` nominates, then put in the gateway's own. So nothing
+//! that a client nominates can take away what the gateway says.
+
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded};
+use crate::{config::IdentityHeaders, token::Identity};
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longer names are none of those that are stripped.
+const MAX_FOLDED: usize = 64;
+
+/// Belongs to one connection (RFC 9110, section 7.6.1), or was dealt with here.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
+];
+
+/// What only a proxy in front of this one could know.
+const PROXY_WORDS: &[&str] = &[
+    "forwarded",
+    "x-real-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-rewrite-url",
+];
+
+/// What makes some frameworks take a request for one of another method.
+const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// The rules for headers on their way to upstreams.
+pub(super) struct Headers {
+    identity: IdentityHeaders,
+    stripped: HashSet<Box<[u8]>, RandomState>,
+    overrides: HashSet<Box<[u8]>, RandomState>,
+    /// The first bytes of names in either set, so that most names are let through by one look.
+    first: [bool; 256],
+}
+
+/// What a request is given on its way.
+pub(super) struct Injected<'a> {
+    pub(super) identity: Option<&'a Identity>,
+    pub(super) forwarded: &'a Forwarded,
+    pub(super) request_id: &'a HeaderValue,
+    pub(super) keep_token: bool,
+    pub(super) trusted_peer: bool,
+}
+
+impl Headers {
+    pub(super) fn new(identity: IdentityHeaders) -> Self {
+        let own = [&identity.id, &identity.name, &identity.roles];
+        let stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
+            .iter()
+            .chain(HOP_BY_HOP)
+            .chain(PROXY_WORDS)
+            .copied()
+            .chain(own.into_iter().map(HeaderName::as_str))
+            .map(|name| name.as_bytes().into())
+            .collect();
+        let overrides: HashSet<Box<[u8]>, _> = METHOD_OVERRIDES.iter().map(|name| name.as_bytes().into()).collect();
+        let mut first = [false; 256];
+        for name in stripped.iter().chain(&overrides) {
+            first[usize::from(name[0])] = true;
+        }
+        Self { identity, stripped, overrides, first }
+    }
+
+    /// Whether no client may send this header on, in this or any spelling that a backend could
+    /// take for it: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
+    fn is_stripped(&self, name: &HeaderName, trusted_peer: bool) -> bool {
+        let name = name.as_str().as_bytes();
+        if !self.first[usize::from(name[0])] || name.len() > MAX_FOLDED {
+            return false;
+        }
+        let mut folded = [0; MAX_FOLDED];
+        for (to, from) in folded.iter_mut().zip(name) {
+            *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
+        }
+        let folded = &folded[..name.len()];
+        folded.starts_with(b"x-forwarded-")
+            || folded.starts_with(b"x-original-")
+            || self.stripped.contains(folded)
+            || (!trusted_peer && self.overrides.contains(folded))
+    }
+
+    /// Turns a client's headers into those for an upstream.
+    pub(super) fn prepare(&self, headers: &mut HeaderMap, injected: &Injected<'_>) {
+        let mut doomed: Vec<HeaderName> = Vec::new();
+        if headers.contains_key(header::CONNECTION) {
+            doomed.extend(nominated(headers));
+        }
+        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, injected.trusted_peer)).cloned());
+        for name in &doomed {
+            headers.remove(name);
+        }
+        if !injected.keep_token {
+            headers.remove(header::AUTHORIZATION);
+        }
+        let forwarded = injected.forwarded;
+        let host = forwarded.host.as_ref().or(headers.get(header::HOST)).cloned();
+        if let Some(host) = host {
+            headers.insert(FORWARDED_HOST, host);
+        }
+        headers.insert(FORWARDED_FOR, forwarded.chain.clone());
+        headers.insert(FORWARDED_PROTO, forwarded.proto.clone());
+        headers.insert(REQUEST_ID, injected.request_id.clone());
+        if let Some(identity) = injected.identity {
+            headers.insert(&self.identity.id, identity.id_value.clone());
+            headers.insert(&self.identity.name, identity.name_value.clone());
+            headers.insert(&self.identity.roles, identity.roles_value.clone());
+        }
+    }
+}
+
+/// The names that `Connection` nominates, but for those that are not the client's to take away.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    const KEPT: &[HeaderName] =
+        &[header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::AUTHORIZATION, header::COOKIE];
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !KEPT.contains(name))
+        .collect()
+}
+
+/// Takes out of an answer what belongs to the connection that it came on.
+pub(super) fn clean_answer(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [header::TE, header::TRAILER, header::UPGRADE, header::PROXY_AUTHENTICATE] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn prepared(lines: &[(&'static str, &'static str)], trusted_peer: bool) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static(value));
+        }
+        let identity = IdentityHeaders {
+            id: HeaderName::from_static("x-user-id"),
+            name: HeaderName::from_static("x-caller"),
+            roles: HeaderName::from_static("x-user-roles"),
+        };
+        let forwarded = Forwarded {
+            client: Ipv4Addr::LOCALHOST.into(),
+            chain: HeaderValue::from_static("127.0.0.1"),
+            proto: HeaderValue::from_static("http"),
+            host: None,
+        };
+        let request_id = HeaderValue::from_static("r");
+        let injected = Injected {
+            identity: None,
+            forwarded: &forwarded,
+            request_id: &request_id,
+            keep_token: false,
+            trusted_peer,
+        };
+        Headers::new(identity).prepare(&mut headers, &injected);
+        let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        names.retain(|name| !["x-forwarded-for", "x-forwarded-proto", "x-request-id"].contains(&name.as_str()));
+        names
+    }
+
+    #[test]
+    fn whatever_could_be_read_as_an_identity_is_gone() {
+        let spoofed = [
+            ("X-User-Id", "1"),
+            ("X_User_Id", "1"),
+            ("x.user.id", "1"),
+            ("X-User_Name", "1"),
+            ("X-Caller", "1"),
+            ("x_caller", "1"),
+            ("Remote_User", "1"),
+            ("X-WEBAUTH-USER", "1"),
+            ("X-Auth-Request-Groups", "1"),
+            ("X-Forwarded-User", "1"),
+            ("X_Forwarded_For", "1"),
+            ("X-Original-URL", "1"),
+            ("X-Rewrite-Url", "1"),
+            ("Forwarded", "1"),
+            ("True-Client-Ip", "1"),
+            ("X-HTTP-Method-Override", "DELETE"),
+            ("Authorization", "Bearer x"),
+            ("Accept", "*/*"),
+            ("X-Users", "1"),
+        ];
+        assert_eq!(prepared(&spoofed, false), ["accept", "x-users"]);
+    }
+
+    #[test]
+    fn connection_takes_away_what_it_nominates_and_itself() {
+        let lines = [
+            ("Connection", "close, X-Mine, host, X-Forwarded-For"),
+            ("X-Mine", "1"),
+            ("Host", "a"),
+            ("TE", "trailers"),
+            ("Upgrade", "h2c"),
+            ("Keep-Alive", "5"),
+        ];
+        assert_eq!(prepared(&lines, false), ["host", "x-forwarded-host"]);
+    }
+
+    #[test]
+    fn a_trusted_proxy_may_override_the_method() {
+        assert_eq!(prepared(&[("X-HTTP-Method-Override", "PUT")], true), ["x-http-method-override"]);
+    }
+}

@@ -1,0 +1,28 @@
+//! The public edge: sockets, HTTP/1.1, and the life of a request.
+//!
+//! ```text
+//! accept → guard → hyper → canonical path → route → identify → permit → limit → forward → upstream
+//!            │                    │            │         │         │        │
+//!       400 408 431              400        404 405     401       403      413     each refusal becomes an answer in `refusal`
+//! ```
+//!
+//! A worker is one thread: its sockets, its connections to upstreams and every request on them.
+//! Nothing here waits for another worker.
+
+mod body;
+mod client;
+mod connection;
+mod exchange;
+mod forward;
+mod guard;
+mod headers;
+mod own;
+mod refusal;
+mod respond;
+mod service;
+mod worker;
+
+pub use body::{AnswerBody, RequestBody};
+pub use own::{OwnCall, OwnCalls};
+pub use service::Gateway;
+pub use worker::{Drain, Worker};

@@ -1,0 +1,175 @@
+//! A worker: one thread that accepts, serves and forwards.
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, sync::watch};
+
+use super::{body::RequestBody, client::Peer, connection, service::Gateway};
+use crate::upstream::Pool;
+
+/// How often idle upstream connections are looked after.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// How many connections are accepted before those that are open get their turn: in a burst, the
+/// first clients are answered while the last ones still wait.
+const ACCEPT_BATCH: usize = 16;
+
+/// How long to wait when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The end of service: told once, and waited for.
+#[derive(Clone)]
+pub struct Drain {
+    tell: watch::Sender<bool>,
+    live: Arc<AtomicUsize>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { tell: watch::Sender::new(false), live: Arc::default() }
+    }
+}
+
+impl Drain {
+    /// Tells every worker to accept no more and to finish what is in flight.
+    pub fn begin(&self) {
+        self.tell.send_replace(true);
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        *self.tell.borrow()
+    }
+
+    /// How many connections are open.
+    pub fn live(&self) -> usize {
+        self.live.load(Relaxed)
+    }
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One worker's share of the gateway.
+pub struct Worker {
+    gateway: Arc<Gateway>,
+    pools: Arc<[Arc<Pool<RequestBody>>]>,
+    drain: Drain,
+    max_connections: usize,
+    open: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// One of `workers` workers, to be run on its own single-threaded runtime. It keeps at most
+    /// `max_connections` clients.
+    pub fn new(gateway: Arc<Gateway>, workers: usize, drain: Drain, max_connections: usize) -> Self {
+        let pools = gateway.pools(workers).into();
+        Self { gateway, pools, drain, max_connections, open: Arc::default() }
+    }
+
+    /// Accepts on all `listeners` until the drain begins.
+    ///
+    /// # Errors
+    /// When a listener cannot be used.
+    pub async fn run(self, listeners: Vec<TcpListener>) -> io::Result<()> {
+        let worker = Arc::new(self);
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            accepting.push(tokio::spawn(worker.clone().accept(listener)));
+        }
+        let mut drain = worker.drain.tell.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => worker.pools.iter().for_each(|pool| pool.sweep()),
+                _ = drain.wait_for(|draining| *draining) => break,
+            }
+        }
+        for task in accepting {
+            // A listener's task ends by itself now, and closes its socket.
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a listener failed");
+            }
+        }
+        while worker.open.load(Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
+        let mut drain = self.drain.tell.subscribe();
+        let mut batch = 0;
+        loop {
+            if self.open.load(Relaxed) >= self.max_connections {
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                    _ = drain.wait_for(|draining| *draining) => return,
+                }
+            }
+            let accepted = tokio::select! {
+                biased;
+                _ = drain.wait_for(|draining| *draining) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, address)) => self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies)),
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            batch += 1;
+            if batch % ACCEPT_BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn serve(&self, socket: TcpStream, peer: Peer) {
+        // Answers are written whole; waiting for more would only delay them.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "a client was gone at once");
+            return;
+        }
+        let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
+        let serving = connection::serve(
+            socket,
+            peer,
+            self.gateway.clone(),
+            self.pools.clone(),
+            self.drain.tell.subscribe(),
+        );
+        tokio::spawn(async move {
+            serving.await;
+            drop((live, open));
+        });
+    }
+}
+
+/// Whether a client went away between connecting and being accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
