@@ -33,7 +33,7 @@ pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
 /// Every fault among the routes.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
     let config = loaded.config;
-    let routes = Table::compile(&config.routes, own_calls(&config.auth.path))?;
+    let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path))?;
     Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
 }
 

@@ -67,19 +67,23 @@ pub enum ServeError {
 /// Sockets that are bound and, once all is loaded, listen.
 struct Listeners {
     sockets: Vec<(SocketAddr, Socket)>,
+    message: &'static str,
 }
 
 impl Listeners {
-    fn bind(addresses: &[SocketAddr]) -> Result<Self, ServeError> {
+    fn bind(addresses: &[SocketAddr], message: &'static str) -> Result<Self, ServeError> {
         let bind = |&address: &SocketAddr| {
             bind(address).map(|socket| (address, socket)).map_err(|error| ServeError::Listen(address, error))
         };
-        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()? })
+        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, message })
     }
 
     fn listen(&self) -> Result<(), ServeError> {
         for (address, socket) in &self.sockets {
             socket.listen(BACKLOG).map_err(|error| ServeError::Listen(*address, error))?;
+            // The port that the system chose, where the config leaves it to it.
+            let local = socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(*address);
+            tracing::info!(address = %local, "{}", self.message);
         }
         Ok(())
     }
@@ -128,8 +132,8 @@ pub fn serve(loaded: LoadedGateway, on_ready: Option<OnReady>) -> Result<(), Ser
     }
     let config = &loaded.config;
     let _lock = store::lock_for_serving(&config.store)?;
-    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners)?)));
-    let admin_listeners = Listeners::bind(&[config.admin])?;
+    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners, "listening")?)));
+    let admin_listeners = Listeners::bind(&[config.admin], "admin listening")?;
     admin_listeners.listen()?;
     let admin = admin_listeners.share().map_err(|error| ServeError::Listen(config.admin, error))?;
     drop(admin_listeners);

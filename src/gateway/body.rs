@@ -50,6 +50,7 @@ impl RequestBody {
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
+        exchange.body_is_open(true);
         Self::Streaming(Box::new(Streaming { incoming, exchange: exchange.clone(), bounds, received: 0 }))
     }
 }
@@ -87,6 +88,7 @@ impl Streaming {
                 Some(Ok(Err(_))) => {}
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
                 None => {
+                    self.exchange.body_is_open(false);
                     self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
                     return Poll::Ready(None);
                 }
@@ -130,7 +132,7 @@ pub struct AnswerBody {
 
 enum Source {
     Whole(Option<Bytes>),
-    Upstream(Box<upstream::Body<RequestBody>>),
+    Upstream(upstream::Body<RequestBody>),
 }
 
 impl AnswerBody {
@@ -142,7 +144,7 @@ impl AnswerBody {
 
     /// A body that arrives from an upstream.
     pub(super) fn upstream(body: upstream::Body<RequestBody>, exchange: &Arc<Exchange>) -> Self {
-        Self { source: Source::Upstream(Box::new(body)), end: EndOfAnswer(exchange.clone()) }
+        Self { source: Source::Upstream(body), end: EndOfAnswer(exchange.clone()) }
     }
 }
 
@@ -159,7 +161,7 @@ impl Body for AnswerBody {
         if this.end.0.is_expired() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        match Pin::new(body.as_mut()).poll_frame(cx) {
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.end.0.answer_moves();
                 Poll::Ready(Some(Ok(frame)))

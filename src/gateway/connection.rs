@@ -18,7 +18,6 @@ use hyper::{
 use pin_project_lite::pin_project;
 use tokio::{
     net::TcpStream,
-    sync::watch,
     time::{Instant, Sleep},
 };
 
@@ -28,8 +27,12 @@ use super::{
     exchange::{Exchange, Phase},
     guard::Guard,
     service::{Context, Gateway},
+    worker::Draining,
 };
 use crate::{types::framing::HeadLimits, upstream::Pool};
+
+/// How far the exchange's clock may be behind the timer's.
+const CLOCK_GRAIN_MILLIS: u64 = 5;
 
 /// The library's own count of headers, for which it needs no allocation; the guard's comes first.
 const LIBRARY_HEADERS: usize = 100;
@@ -40,14 +43,14 @@ pub(super) async fn serve(
     peer: Peer,
     gateway: Arc<Gateway>,
     pools: Arc<[Arc<Pool<RequestBody>>]>,
-    mut drain: watch::Receiver<bool>,
+    draining: Arc<Draining>,
 ) {
     let limits = &gateway.limits;
     let exchange = Arc::new(Exchange::new(limits));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let guard = Guard::new(socket, exchange.clone(), head_limits);
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(limits.header_bytes.max(64 << 10) + (8 << 10));
+    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.header_bytes.max(64 << 10) + (8 << 10));
     if limits.header_count > LIBRARY_HEADERS {
         builder.max_headers(limits.header_count);
     }
@@ -62,14 +65,7 @@ pub(super) async fn serve(
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
-    let mut bounded = std::pin::pin!(Bounded { connection, timer, exchange });
-    tokio::select! {
-        biased;
-        () = bounded.as_mut() => return,
-        _ = drain.wait_for(|draining| *draining) => {}
-    }
-    bounded.as_mut().drain();
-    bounded.await;
+    Bounded { connection, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
 }
 
 pin_project! {
@@ -82,17 +78,25 @@ pin_project! {
         connection: http1::Connection<Guard, S>,
         #[pin]
         timer: Sleep,
+        // When the timer will fire, as a moment of the exchange.
+        armed: u64,
         exchange: Arc<Exchange>,
+        draining: Arc<Draining>,
+        // Where the draining finds this connection.
+        place: Option<usize>,
+        // Whether the connection was told of the draining.
+        told: bool,
     }
-}
 
-impl<S> Bounded<S>
-where
-    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
-{
-    /// No further request is taken; the one in flight is finished.
-    fn drain(self: Pin<&mut Self>) {
-        self.project().connection.graceful_shutdown();
+    impl<S> PinnedDrop for Bounded<S>
+    where
+        S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(place) = this.place {
+                this.draining.leave(place);
+            }
+        }
     }
 }
 
@@ -104,45 +108,46 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let mut this = self.project();
+        if this.place.is_none() {
+            *this.place = Some(this.draining.enter(cx.waker()));
+        }
+        if !*this.told && this.draining.has_begun() {
+            *this.told = true;
+            this.connection.as_mut().graceful_shutdown();
+        }
         loop {
             match this.connection.as_mut().poll(cx) {
+                Poll::Pending => {}
                 Poll::Ready(Ok(())) => return Poll::Ready(()),
                 Poll::Ready(Err(error)) => {
                     // A client that breaks off is no event.
                     tracing::debug!(%error, "connection ended");
                     return Poll::Ready(());
                 }
-                Poll::Pending if this.exchange.is_expired() => {
-                    // It was told, and did not end by itself: a slow reader, or nobody at all.
-                    if matches!(this.exchange.phase(), Phase::Idle | Phase::Answer) {
-                        return Poll::Ready(());
-                    }
-                }
-                Poll::Pending => {}
             }
-            // The timer is moved only to an earlier moment; one that comes too early is set anew.
-            let Some(remaining) = this.exchange.remaining() else {
-                if this.exchange.phase() == Phase::Idle {
-                    return Poll::Ready(());
-                }
-                // Poll once more: what is late sees that it is expired.
-                if this.connection.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                if this.exchange.is_expired() {
-                    return Poll::Ready(());
-                }
-                continue;
-            };
-            let due = Instant::now() + remaining + Duration::from_millis(4);
-            if due < this.timer.deadline() {
-                this.timer.as_mut().reset(due);
+            if this.exchange.is_expired() {
+                // It was told, and did not end by itself: a slow reader, or nobody at all.
+                return Poll::Ready(());
             }
-            if this.timer.as_mut().poll(cx).is_pending() {
+            let (now, due) = this.exchange.clock();
+            if now >= due {
+                this.exchange.expire();
+                match this.exchange.phase() {
+                    Phase::Idle => return Poll::Ready(()),
+                    // What is late sees that it is, and answers.
+                    Phase::Head | Phase::Request | Phase::Answer => continue,
+                }
+            }
+            // The timer is moved to an earlier moment only. One that comes too early is set anew, so
+            // a deadline that is pushed ahead at each request costs nothing.
+            let early = now >= *this.armed;
+            if due >= *this.armed && !early {
                 return Poll::Pending;
             }
-            if let Some(remaining) = this.exchange.remaining() {
-                this.timer.as_mut().reset(Instant::now() + remaining + Duration::from_millis(4));
+            *this.armed = due;
+            this.timer.as_mut().reset(Instant::now() + Duration::from_millis(due - now + CLOCK_GRAIN_MILLIS));
+            if this.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
         }
     }

@@ -69,6 +69,8 @@ pub(super) struct Exchange {
     /// A service call was made for the last head, so what is written is ours.
     called: AtomicBool,
     body_failure: AtomicU8,
+    /// The request's body has not come to its end.
+    body_open: AtomicBool,
     idle: u64,
     head: u64,
     body_idle: u64,
@@ -85,6 +87,7 @@ impl Exchange {
             reader: Mutex::new(None),
             called: AtomicBool::new(false),
             body_failure: AtomicU8::new(0),
+            body_open: AtomicBool::new(false),
             idle,
             head: millis(limits.header_timeout),
             body_idle: millis(limits.body_idle_timeout),
@@ -126,6 +129,8 @@ impl Exchange {
     /// A whole head was read: its answer's head is due after `timeout`.
     pub(super) fn request_begins(&self, timeout: Duration) {
         self.called.store(true, Relaxed);
+        self.body_failure.store(0, Relaxed);
+        self.body_open.store(false, Relaxed);
         self.enter(Phase::Request, now_millis() + millis(timeout));
     }
 
@@ -175,9 +180,15 @@ impl Exchange {
         self.body_failure.store(failure as u8, Relaxed);
     }
 
+    /// The request's body begins or ends.
+    pub(super) fn body_is_open(&self, open: bool) {
+        self.body_open.store(open, Relaxed);
+    }
+
     /// Why the request's body could not be read to its end.
     pub(super) fn body_failure(&self) -> Option<Kind> {
         match self.body_failure.load(Relaxed) {
+            0 if self.is_expired() && self.body_open.load(Relaxed) => Some(Kind::RequestTimeout),
             0 => None,
             1 => Some(Kind::BodyTooLarge),
             2 => Some(Kind::RequestTimeout),
@@ -207,15 +218,14 @@ impl Exchange {
         self.expired.load(Relaxed)
     }
 
-    /// How long until the moment; `None` when it has passed, which is then marked.
-    pub(super) fn remaining(&self) -> Option<Duration> {
-        let now = now_millis();
-        let due = self.due.load(Relaxed);
-        if now >= due {
-            self.expired.store(true, Relaxed);
-            return None;
-        }
-        Some(Duration::from_millis(due - now))
+    /// The present moment, and the one by which something must move.
+    pub(super) fn clock(&self) -> (u64, u64) {
+        (now_millis(), self.due.load(Relaxed))
+    }
+
+    /// The moment has come and gone.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -18,7 +18,6 @@ use super::{
 use crate::{
     access::Permit,
     error::Kind,
-    telemetry::Metrics,
     upstream::{Body, Connection, Pool, SendError},
 };
 
@@ -33,7 +32,6 @@ pub(super) async fn forward(
     pool: &Arc<Pool<RequestBody>>,
     mut request: Request<RequestBody>,
     exchange: &Arc<Exchange>,
-    metrics: &Metrics,
 ) -> Result<Response<AnswerBody>, Kind> {
     let upstream = pool.upstream();
     let mut stale = 0;
@@ -43,13 +41,11 @@ pub(super) async fn forward(
             Some(connection) => connection,
             None => connect(pool, exchange).await?,
         };
-        let sent = Instant::now();
         match in_time(exchange, connection.send(request)).await {
             None => {
                 return Err(failure(exchange, Kind::UpstreamTimeout, "no answer in time", &upstream.config.name));
             }
             Some(Ok(response)) => {
-                metrics.upstream(upstream.index, &upstream.config.name, sent.elapsed());
                 return Ok(answer(response, connection, pool, exchange));
             }
             Some(Err(SendError::Unsent(unsent))) if stale < MAX_STALE => {
@@ -63,7 +59,7 @@ pub(super) async fn forward(
     }
 }
 
-async fn connect(pool: &Pool<RequestBody>, exchange: &Exchange) -> Result<Connection<RequestBody>, Kind> {
+async fn connect(pool: &Pool<RequestBody>, exchange: &Exchange) -> Result<Box<Connection<RequestBody>>, Kind> {
     let name = &pool.upstream().config.name;
     match in_time(exchange, pool.connect()).await {
         Some(Ok(connection)) => Ok(connection),
@@ -87,7 +83,7 @@ fn failure(exchange: &Exchange, kind: Kind, reason: &str, upstream: &str) -> Kin
 }
 
 /// The future's output, or nothing once the exchange has expired.
-async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option<F::Output> {
+pub(super) async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -99,7 +95,7 @@ async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option<F::Output>
 
 fn answer(
     response: Response<Incoming>,
-    connection: Connection<RequestBody>,
+    connection: Box<Connection<RequestBody>>,
     pool: &Arc<Pool<RequestBody>>,
     exchange: &Arc<Exchange>,
 ) -> Response<AnswerBody> {

@@ -318,7 +318,21 @@ impl rt::Write for Guard {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Nothing is buffered here. But the library asks at each turn, also while a request is being
+    /// answered and it does not read: so this is where a client that has gone is noticed. Were it
+    /// the library's to notice, it would read into a fresh buffer at each request.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let waits = self.exchange.is_busy() && self.position == Position::Head && self.held.is_empty();
+        if waits && self.io.poll_read_ready(cx).is_ready() {
+            let mut byte = [0];
+            let mut buffer = ReadBuf::new(&mut byte);
+            match self.io.poll_peek(cx, &mut buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // The next request is there already, or it was a false alarm.
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+            }
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -137,26 +137,29 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
+        // What nearly every message says, and what nominates nothing that is not gone anyway.
+        .filter(|line| *line != "keep-alive" && *line != "close")
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| !KEPT.contains(name))
         .collect()
 }
 
-/// Takes out of an answer what belongs to the connection that it came on.
-pub(super) fn clean_answer(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    if headers.contains_key(header::CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
-        }
-        headers.remove(header::CONNECTION);
+/// Takes out of an upstream's answer what belongs to the connection that it came on.
+pub(super) fn clean_answer(headers: &mut HeaderMap) {
+    let hop_by_hop = |name: &&HeaderName| {
+        matches!(
+            name.as_str(),
+            "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer" | "upgrade"
+        )
+    };
+    let mut doomed: Vec<HeaderName> = headers.keys().filter(hop_by_hop).cloned().collect();
+    if doomed.contains(&header::CONNECTION) {
+        doomed.extend(nominated(headers));
     }
-    for name in [header::TE, header::TRAILER, header::UPGRADE, header::PROXY_AUTHENTICATE] {
+    for name in &doomed {
         headers.remove(name);
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
-    headers.insert(REQUEST_ID, request_id.clone());
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Every refusal becomes an answer here, and only here.
 
-use std::{cell::Cell, fmt::Write};
+use std::{cell::RefCell, fmt::Write};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -98,18 +98,40 @@ pub(super) fn raw(kind: Kind) -> Bytes {
     answer.into()
 }
 
-/// A fresh request id: a prefix that the worker drew at its start, and a count.
+/// Ids are written by the block, so that an id costs no allocation of its own.
+const BLOCK: u64 = 64;
+const ID_LENGTH: usize = 32;
+
+struct Ids {
+    /// What the worker drew at its start.
+    prefix: u64,
+    count: u64,
+    block: Bytes,
+}
+
+/// A fresh request id: the worker's prefix and a count.
 pub(super) fn request_id() -> HeaderValue {
     thread_local! {
-        static NEXT: Cell<(u64, u64)> =
-            Cell::new((u64::from_ne_bytes((&OsRandom as &dyn Random).bytes()), 0));
+        static IDS: RefCell<Ids> = RefCell::new(Ids {
+            prefix: u64::from_ne_bytes((&OsRandom as &dyn Random).bytes()),
+            count: 0,
+            block: Bytes::new(),
+        });
     }
-    let (prefix, count) = NEXT.get();
-    NEXT.set((prefix, count + 1));
-    let mut text = [0; 32];
-    for (index, digit) in text.iter_mut().enumerate() {
-        let word = if index < 16 { prefix } else { count };
-        *digit = b"0123456789abcdef"[(word >> (60 - 4 * (index % 16))) as usize & 15];
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+    let id = IDS.with_borrow_mut(|ids| {
+        if ids.block.is_empty() {
+            let mut block = Vec::with_capacity(BLOCK as usize * ID_LENGTH);
+            for count in ids.count..ids.count + BLOCK {
+                // Formatting would cost more than the rest of a request's id.
+                for word in [ids.prefix, count] {
+                    let digit = |shift: u32| b"0123456789abcdef"[(word >> shift) as usize & 15];
+                    block.extend((0..16).map(|index| digit(60 - 4 * index)));
+                }
+            }
+            ids.count += BLOCK;
+            ids.block = block.into();
+        }
+        ids.block.split_to(ID_LENGTH)
+    });
+    HeaderValue::from_maybe_shared(id).unwrap_or(HeaderValue::from_static("0"))
 }

@@ -92,14 +92,8 @@ const OWN: (u32, &str) = (u32::MAX - 1, "auth");
 struct Trace<'a> {
     route: (u32, &'a str),
     permit: Option<Permit>,
-}
-
-/// A request's target, checked.
-struct Target {
-    /// In lower case and without a port.
-    host: Option<String>,
-    /// As it is forwarded, when that is not how it came.
-    rewritten: Option<Uri>,
+    /// When it began, if it goes on to an upstream, and to which.
+    sent: Option<(Instant, &'a Upstream)>,
 }
 
 impl Context<'_> {
@@ -112,8 +106,8 @@ impl Context<'_> {
         let method = request.method().clone();
         let request_id = request_id();
         let logged_path = gateway.access_log.then(|| request.uri().path().to_owned());
-        let mut trace = Trace { route: NO_ROUTE, permit: None };
-        let mut response = match self.decide(request, &request_id, &mut trace).await {
+        let mut trace = Trace { route: NO_ROUTE, permit: None, sent: None };
+        let mut response = match self.decide(begun, request, &request_id, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 gateway.metrics.denied(refusal.reason());
@@ -121,9 +115,13 @@ impl Context<'_> {
                 refusal.answer(&request_id).map(|body| AnswerBody::whole(body, self.exchange))
             }
         };
-        clean_answer(response.headers_mut(), &request_id);
+        response.headers_mut().insert(REQUEST_ID, request_id.clone());
         self.exchange.answer_begins();
-        let took = begun.elapsed();
+        let answered = Instant::now();
+        let took = answered - begun;
+        if let Some((sent, upstream)) = trace.sent {
+            gateway.metrics.upstream(upstream.index, &upstream.config.name, answered - sent);
+        }
         let status = response.status();
         gateway.metrics.request(
             RequestLabels {
@@ -168,19 +166,16 @@ impl Context<'_> {
 
     async fn decide<'a>(
         &'a self,
+        begun: Instant,
         mut request: Request<Incoming>,
         request_id: &HeaderValue,
         trace: &mut Trace<'a>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let gateway = self.gateway;
-        let target = check_target(&request)?;
-        if let Some(rewritten) = target.rewritten {
+        let (found, rewritten) = find(&gateway.routes, &request)?;
+        if let Some(rewritten) = rewritten {
             *request.uri_mut() = rewritten;
         }
-        let found = {
-            let path = path::canonical(request.uri().path()).map_err(|_| Kind::BadRequest)?;
-            gateway.routes.find(target.host.as_deref(), request.method(), &path.decoded)
-        };
         match found {
             Match::Owned => {
                 trace.route = OWN;
@@ -193,6 +188,10 @@ impl Context<'_> {
                 let credential = Credential::of(request.headers());
                 let permit = gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
                 let permit = trace.permit.insert(permit);
+                if let Action::Forward(index) = route.config.action {
+                    // What lies between is a microsecond; reading the clock again would only add to it.
+                    trace.sent = Some((begun, self.pools[index].upstream()));
+                }
                 self.perform(route, permit, request, request_id).await
             }
         }
@@ -240,7 +239,10 @@ impl Context<'_> {
             response_timeout: forward::response_timeout(pool),
         };
         let request = request.map(|body| RequestBody::new(body, self.exchange, bounds));
-        Ok(forward::forward(permit, pool, request, self.exchange, &self.gateway.metrics).await?)
+        let mut response =
+            forward::forward(permit, pool, request, self.exchange).await?;
+        clean_answer(response.headers_mut());
+        Ok(response)
     }
 
     /// Reads a call's whole body and hands it over.
@@ -267,8 +269,8 @@ impl Context<'_> {
         let (head, incoming) = request.into_parts();
         let body = collect(RequestBody::new(incoming, self.exchange, bounds), self.exchange).await?;
         let call = OwnCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
-        let mut response = own_calls.call(call).await;
-        response.headers_mut().insert(REQUEST_ID, request_id.clone());
+        let answered = forward::in_time(self.exchange, own_calls.call(call)).await;
+        let response = answered.ok_or(Kind::Unavailable)?;
         Ok(response.map(|body| AnswerBody::whole(body, self.exchange)))
     }
 }
@@ -280,8 +282,9 @@ async fn collect(body: RequestBody, exchange: &Exchange) -> Result<Bytes, Kind> 
     }
 }
 
-/// Checks what names the target: one host, however it is said, and an origin-form path.
-fn check_target(request: &Request<Incoming>) -> Result<Target, Kind> {
+/// Checks what names the target (one host, however it is said, and a canonical path) and finds
+/// what takes it; with the target as it is forwarded, when that is not how it came.
+fn find<'a>(routes: &'a Table, request: &Request<Incoming>) -> Result<(Match<'a>, Option<Uri>), Kind> {
     if request.method() == Method::CONNECT {
         return Err(Kind::BadRequest);
     }
@@ -301,11 +304,12 @@ fn check_target(request: &Request<Incoming>) -> Result<Target, Kind> {
     } else {
         let target = match uri.query() {
             Some(query) => format!("{}?{query}", path.wire),
-            None => path.wire.into_owned(),
+            None => path.wire.to_string(),
         };
         Some(PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?.into())
     };
-    Ok(Target { host: host.map(host_name), rewritten })
+    let host = host.filter(|_| routes.knows_hosts()).map(host_name);
+    Ok((routes.find(host.as_deref(), request.method(), &path.decoded), rewritten))
 }
 
 /// The value of the one `Host` (RFC 9112, section 3.2); HTTP/1.0 may come without.

@@ -4,12 +4,14 @@ use std::{
     io,
     net::TcpListener,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    task::Waker,
     time::Duration,
 };
 
+use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{body::RequestBody, client::Peer, connection, service::Gateway};
@@ -35,6 +37,37 @@ pub struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self { tell: watch::Sender::new(false), live: Arc::default() }
+    }
+}
+
+/// The same for the connections of one worker. Each looks at a flag when it has something to do,
+/// and is woken once: to wait for a channel beside its work would cost at every turn.
+#[derive(Default)]
+pub(super) struct Draining {
+    begun: AtomicBool,
+    connections: Mutex<Slab<Waker>>,
+}
+
+impl Draining {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Relaxed)
+    }
+
+    /// Takes note of a connection's task.
+    pub(super) fn enter(&self, waker: &Waker) -> usize {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(waker.clone())
+    }
+
+    /// The connection has ended.
+    pub(super) fn leave(&self, place: usize) {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).try_remove(place);
+    }
+
+    fn begin(&self) {
+        self.begun.store(true, Relaxed);
+        for (_, waker) in &*self.connections.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -77,6 +110,7 @@ pub struct Worker {
     drain: Drain,
     max_connections: usize,
     open: Arc<AtomicUsize>,
+    draining: Arc<Draining>,
 }
 
 impl Worker {
@@ -84,7 +118,7 @@ impl Worker {
     /// `max_connections` clients.
     pub fn new(gateway: Arc<Gateway>, workers: usize, drain: Drain, max_connections: usize) -> Self {
         let pools = gateway.pools(workers).into();
-        Self { gateway, pools, drain, max_connections, open: Arc::default() }
+        Self { gateway, pools, drain, max_connections, open: Arc::default(), draining: Arc::default() }
     }
 
     /// Accepts on all `listeners` until the drain begins.
@@ -106,6 +140,7 @@ impl Worker {
                 _ = drain.wait_for(|draining| *draining) => break,
             }
         }
+        worker.draining.begin();
         for task in accepting {
             // A listener's task ends by itself now, and closes its socket.
             if let Err(error) = task.await {
@@ -160,7 +195,7 @@ impl Worker {
             peer,
             self.gateway.clone(),
             self.pools.clone(),
-            self.drain.tell.subscribe(),
+            self.draining.clone(),
         );
         tokio::spawn(async move {
             serving.await;

@@ -59,17 +59,19 @@ pub struct Table {
     routes: Vec<Route>,
     owned: Vec<Owned>,
     own_calls: Node<usize>,
+    /// What every own call's path begins with.
+    mount: String,
     hosts: HashMap<String, Node<usize>, foldhash::fast::RandomState>,
     every_host: Node<usize>,
 }
 
 impl Table {
-    /// Compiles the routes of a config, beside the calls that the gateway answers itself.
+    /// Compiles the routes of a config, beside the calls below `mount` that the gateway answers itself.
     ///
     /// # Errors
     /// Every pair of routes that could both win, every route that cannot be reached, and every
     /// route in the place of an own call.
-    pub fn compile(routes: &[config::Route], owned: Vec<Owned>) -> Result<Self, Faults> {
+    pub fn compile(routes: &[config::Route], mount: &str, owned: Vec<Owned>) -> Result<Self, Faults> {
         let routes: Vec<Route> = routes
             .iter()
             .zip(0..)
@@ -99,7 +101,7 @@ impl Table {
             conflict::within(node, &routes, &mut faults);
         }
         if faults.is_empty() {
-            Ok(Self { routes, owned, own_calls, hosts, every_host })
+            Ok(Self { routes, owned, own_calls, mount: mount.to_owned(), hosts, every_host })
         } else {
             faults.sort_by_key(|fault| fault.line);
             Err(Faults(faults))
@@ -109,7 +111,8 @@ impl Table {
     /// Finds what takes a request. `host` is in lower case and without a port; `path` is decoded.
     pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
         let mut met: Vec<&Method> = Vec::new();
-        let own = self.own_calls.walk(path, &mut |index| {
+        let below = if path.starts_with(self.mount.as_str()) { path } else { "" };
+        let own = self.own_calls.walk(below, &mut |index| {
             let call = &self.owned[index].method;
             if takes(Some(std::slice::from_ref(call)), method) {
                 return ControlFlow::Break(());
@@ -128,13 +131,18 @@ impl Table {
             met.extend(route.config.methods.iter().flatten());
             ControlFlow::Continue(())
         };
-        let specific = host.filter(|_| !self.hosts.is_empty()).and_then(|host| self.hosts.get(host));
+        let specific = host.and_then(|host| self.hosts.get(host));
         for node in specific.into_iter().chain([&self.every_host]) {
             if let ControlFlow::Break(route) = node.walk(path, &mut visit) {
                 return Match::Route(route);
             }
         }
         if met.is_empty() { Match::None } else { Match::WrongMethod(allow(&met)) }
+    }
+
+    /// Whether any route names a host.
+    pub fn knows_hosts(&self) -> bool {
+        !self.hosts.is_empty()
     }
 
     /// The routes in the order of the file.
@@ -171,7 +179,7 @@ mod tests {
                 method: method.parse().unwrap(),
                 pattern: Pattern::parse(path).unwrap(),
             });
-        Table::compile(&loaded.config.routes, owned.to_vec())
+        Table::compile(&loaded.config.routes, "/auth", owned.to_vec())
             .map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
     }
 

@@ -79,22 +79,24 @@ fn scan(
 ) -> Result<Option<Head>, HeadFault> {
     let mut at = 0;
     let mut lines = 0;
+    // One pass finds everything that can end a line, or must not stand in one.
+    let mut marks = memchr::memchr3_iter(b'\r', b'\n', 0, bytes);
     let mut length = None;
     let mut chunked = false;
     let (mut old, mut status) = (false, 0);
     loop {
-        let Some(offset) = memchr::memchr2(b'\n', 0, &bytes[at..]) else {
-            return if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
-        };
-        let end = at + offset;
-        if bytes[end] == 0 || end == at || bytes[end - 1] != b'\r' {
+        let incomplete = if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
+        let Some(end) = marks.next() else { return incomplete };
+        if bytes[end] != b'\r' {
             return Err(HeadFault::Bad);
         }
-        let line = &bytes[at..end - 1];
-        if memchr::memchr(b'\r', line).is_some() {
-            return Err(HeadFault::Bad);
+        match marks.next() {
+            Some(next) if next == end + 1 && bytes[next] == b'\n' => {}
+            None if end + 1 == bytes.len() => return incomplete,
+            _ => return Err(HeadFault::Bad),
         }
-        at = end + 1;
+        let line = &bytes[at..end];
+        at = end + 2;
         if at > limits.bytes {
             return Err(HeadFault::TooLarge);
         }

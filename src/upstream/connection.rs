@@ -4,10 +4,10 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use http::{Request, Response};
@@ -31,11 +31,51 @@ pub enum SendError<B> {
     Broken(String),
 }
 
+/// A connection is given a turn only when it wants one: its socket or one of its channels has
+/// woken it. The task that uses it is polled far more often, for the client's side; and what the
+/// connection wakes while it is being attended to needs no waking.
+#[derive(Default)]
+struct Attention {
+    wanted: AtomicBool,
+    attended: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Attention {
+    /// Takes note of the task that uses the connection now.
+    fn attach(&self, task: &Waker) {
+        let mut slot = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slot.as_ref().is_some_and(|known| known.will_wake(task)) {
+            *slot = Some(task.clone());
+        }
+    }
+}
+
+impl Wake for Attention {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wanted.store(true, Relaxed);
+        if !self.attended.load(Relaxed)
+            && let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// Turns that a connection may have in one poll, so that a fast upstream starves nobody.
+const MAX_TURNS: u32 = 32;
+
 /// A connection to an upstream.
 pub struct Connection<B: hyper::body::Body + 'static> {
     sender: SendRequest<B>,
     driver: http1::Connection<Reader, B>,
     expects_head: Arc<AtomicBool>,
+    attention: Arc<Attention>,
+    waker: Waker,
     finished: bool,
 }
 
@@ -49,23 +89,53 @@ where
         let expects_head = Arc::new(AtomicBool::new(false));
         let reader = Reader::new(socket, expects_head.clone());
         let (sender, driver) = http1::Builder::new().handshake(reader).await?;
-        Ok(Self { sender, driver, expects_head, finished: false })
+        let attention = Arc::new(Attention::default());
+        let waker = attention.clone().into();
+        Ok(Self { sender, driver, expects_head, attention, waker, finished: false })
     }
 
-    /// Moves the connection along. Ready when it has ended.
-    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Polls something that only this connection can bring about, giving the connection a turn
+    /// whenever it wants one.
+    pub(super) fn poll_with<T>(
+        &mut self,
+        cx: &Context<'_>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.attention.attach(cx.waker());
+        self.attention.attended.store(true, Relaxed);
+        // What is polled is moved by the turns here alone, and polled after each.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let mut result = Poll::Pending;
+        for turn in 0.. {
+            if self.attention.wanted.swap(false, Relaxed) {
+                self.turn();
+            }
+            result = poll(&mut nobody);
+            if result.is_ready() || !self.attention.wanted.load(Relaxed) {
+                break;
+            }
+            if turn == MAX_TURNS {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        self.attention.attended.store(false, Relaxed);
+        result
+    }
+
+    fn turn(&mut self) {
         if !self.finished {
             // How it ended is told to whoever waits for an answer or reads a body.
-            self.finished = Pin::new(&mut self.driver).poll(cx).is_ready();
+            let mut cx = Context::from_waker(&self.waker);
+            self.finished = Pin::new(&mut self.driver).poll(&mut cx).is_ready();
         }
-        if self.finished { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether a request may be sent: the one before is answered completely, nothing arrived
     /// beyond its answer, and the other side has not closed.
     pub(super) fn is_idle(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.poll_drive(&mut cx).is_pending() && self.sender.is_ready()
+        self.turn();
+        !self.finished && self.sender.is_ready()
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -75,14 +145,8 @@ where
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
         self.expects_head.store(true, Relaxed);
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (driver, finished) = (&mut self.driver, &mut self.finished);
-        let result = poll_fn(|cx| {
-            if !*finished {
-                *finished = Pin::new(&mut *driver).poll(cx).is_ready();
-            }
-            answer.as_mut().poll(cx)
-        })
-        .await;
+        self.attention.wanted.store(true, Relaxed);
+        let result = poll_fn(|cx| self.poll_with(cx, |cx| answer.as_mut().poll(cx))).await;
         result.map_err(|mut error| match error.take_message() {
             Some(request) => SendError::Unsent(Box::new(request)),
             None => SendError::Broken(describe(error.error())),

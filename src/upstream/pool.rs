@@ -29,7 +29,8 @@ pub struct Upstream {
 }
 
 struct Idle<B: hyper::body::Body + 'static> {
-    connection: Connection<B>,
+    // Boxed from its making to its end: it is moved at each request, and is large.
+    connection: Box<Connection<B>>,
     since: Instant,
 }
 
@@ -59,7 +60,7 @@ where
     }
 
     /// An idle connection that is still good: the one that rested least.
-    pub fn take(&self) -> Option<Connection<B>> {
+    pub fn take(&self) -> Option<Box<Connection<B>>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut candidate) = idle.pop() {
             if candidate.connection.is_idle() {
@@ -73,21 +74,20 @@ where
     ///
     /// # Errors
     /// When nobody takes it within `connect_timeout`.
-    pub async fn connect(&self) -> io::Result<Connection<B>> {
+    pub async fn connect(&self) -> io::Result<Box<Connection<B>>> {
         let config = &self.upstream.config;
         let connect = TcpStream::connect(config.authority.as_str());
         let socket = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
         socket.set_nodelay(true)?;
-        Connection::start(socket).await.map_err(io::Error::other)
+        Ok(Box::new(Connection::start(socket).await.map_err(io::Error::other)?))
     }
 
-    /// Takes a connection back if it is idle and there is room; otherwise it is closed.
-    pub fn put(&self, mut connection: Connection<B>) {
-        if !connection.is_idle() {
-            return;
-        }
+    /// Takes a connection back if there is room; otherwise it is closed. Whether it is good for
+    /// another request is found out when it is taken: by then the last of its answer has been
+    /// written, and its read buffer is its own again.
+    pub fn put(&self, connection: Box<Connection<B>>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.capacity {
             idle.push(Idle { connection, since: Instant::now() });
@@ -112,7 +112,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     incoming: Incoming,
-    connection: Option<Connection<B>>,
+    connection: Option<Box<Connection<B>>>,
     pool: Arc<Pool<B>>,
     ended: bool,
 }
@@ -124,7 +124,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// The body `incoming` that arrives on `connection`.
-    pub fn new(incoming: Incoming, connection: Connection<B>, pool: Arc<Pool<B>>) -> Self {
+    pub fn new(incoming: Incoming, connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
         Self { incoming, connection: Some(connection), pool, ended: false }
     }
 }
@@ -140,11 +140,10 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
+        let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
         loop {
-            if let Some(connection) = &mut this.connection {
-                let _ = connection.poll_drive(cx);
-            }
-            return match Pin::new(&mut this.incoming).poll_frame(cx) {
+            let incoming = &mut this.incoming;
+            return match connection.poll_with(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)) {
                 // Trailers are not passed on: they could be read as headers.
                 Poll::Ready(Some(Ok(frame))) if !frame.is_data() => continue,
                 Poll::Ready(None) => {

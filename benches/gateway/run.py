@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+"""Measures authgate beside nginx and HAProxy, one worker each, before one backend.
+
+Installs what is missing by apt, starts everything on loopback, and loads it with wrk in
+interleaved rounds. CPU time a request is what the proxy's process used, from /proc, over the
+requests that wrk counted. Prints a table, and writes results.json and results.svg.
+
+    benches/gateway/run.py [--quick] [--out DIR]
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+SECRET = "a-secret-for-benchmarks-only-0123456789abcdef"
+PORTS = {"backend": 27000, "nginx": 27001, "haproxy": 27002, "haproxy+jwt": 27003, "authgate": 27004}
+ADMIN = 27005
+PATH = "/api/orders/1"
+
+
+def install():
+    wanted = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk"}
+    missing = [package for command, package in wanted.items() if not shutil.which(command)]
+    if missing:
+        print(f"installing {' '.join(missing)}", file=sys.stderr)
+        subprocess.run(["apt-get", "update"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "install", "-y", *missing], check=True, stdout=subprocess.DEVNULL)
+
+
+def version(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)
+    return found.group(0) if found else "unknown"
+
+
+class Bench:
+    def __init__(self, folder, binary):
+        self.folder = folder
+        self.binary = binary
+        self.processes = []
+        self.pids = {}
+        self.token = None
+
+    def spawn(self, name, command, **options):
+        log = open(self.folder / f"{name.replace('+', '-')}.log", "wb")
+        process = subprocess.Popen(command, stdout=log, stderr=log, **options)
+        self.processes.append(process)
+        return process
+
+    def nginx(self, name, server):
+        text = f"""
+            daemon off; master_process off; worker_processes 1; pid {self.folder}/{name}.pid;
+            error_log {self.folder}/{name}.error.log; worker_rlimit_nofile 65536;
+            events {{ worker_connections 8192; }}
+            http {{
+              access_log off; keepalive_requests 100000000; keepalive_timeout 75s;
+              client_body_temp_path {self.folder}; proxy_temp_path {self.folder};
+              fastcgi_temp_path {self.folder}; uwsgi_temp_path {self.folder}; scgi_temp_path {self.folder};
+              {server}
+            }}"""
+        config = self.folder / f"{name}.conf"
+        config.write_text(text)
+        self.pids[name] = self.spawn(name, ["nginx", "-c", str(config)]).pid
+
+    def haproxy(self, name, rules):
+        text = f"""
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 75s
+    timeout server 75s
+    option http-keep-alive
+    http-reuse always
+frontend f
+    bind 127.0.0.1:{PORTS[name]}
+{rules}
+    default_backend b
+backend b
+    server s 127.0.0.1:{PORTS['backend']} pool-max-conn 512
+"""
+        config = self.folder / f"{name.replace('+', '-')}.cfg"
+        config.write_text(text)
+        self.pids[name] = self.spawn(name, ["haproxy", "-f", str(config)]).pid
+
+    def authgate(self):
+        config = self.folder / "gateway.yaml"
+        config.write_text(f"""
+listeners: [{{address: "127.0.0.1:{PORTS['authgate']}"}}]
+admin: {{address: "127.0.0.1:{ADMIN}"}}
+workers: 1
+store: {{url: "sqlite:bench.db"}}
+auth:
+  issuer: bench
+  audience: bench
+  access_token_ttl: 1d
+  signing: {{algorithm: HS256, secret: {SECRET}}}
+  throttle:
+    account: {{failures: 1000000, per: 1s}}
+    address: {{failures: 1000000, per: 1s}}
+    registrations: {{requests: 1000000, per: 1s}}
+upstreams:
+  backend: {{servers: [{{url: "http://127.0.0.1:{PORTS['backend']}"}}], idle_connections: 1024}}
+routes:
+  - {{path: /api/**, upstream: backend}}
+log: {{access: false, level: warn}}
+""")
+        self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
+
+    def start(self):
+        self.nginx("backend", f"""server {{ listen 127.0.0.1:{PORTS['backend']} backlog=4096;
+            location / {{ default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""")
+        self.nginx("nginx", f"""
+            upstream b {{ server 127.0.0.1:{PORTS['backend']}; keepalive 1024; keepalive_requests 100000000; }}
+            server {{ listen 127.0.0.1:{PORTS['nginx']} backlog=4096;
+              location / {{ proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")
+        self.haproxy("haproxy", "")
+        self.haproxy("haproxy+jwt", f"""
+    http-request set-var(txn.bearer) http_auth_bearer
+    http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+    http-request deny deny_status 401 unless {{ var(txn.alg) -m str HS256 }}
+    http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,"{SECRET}") -m int 1 }}
+    http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+    http-request set-var(txn.now) date()
+    http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}
+    http-request set-header X-User-Id %[var(txn.bearer),jwt_payload_query('$.sub')]""")
+        self.authgate()
+        for name, port in PORTS.items():
+            wait_for(port, name)
+        self.token = self.account("bench-user")
+        for name in PORTS:
+            status = self.get(PORTS[name], PATH)
+            assert status == 200, f"{name} answered {status}"
+
+    def get(self, port, path, token=True):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        headers = {"Authorization": f"Bearer {self.token}"} if token else {}
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        response.read()
+        connection.close()
+        return response.status
+
+    def account(self, name):
+        body = json.dumps({"username": name, "password": f"the password of {name}"})
+        connection = http.client.HTTPConnection("127.0.0.1", PORTS["authgate"], timeout=30)
+        connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer["access_token"]
+
+    def cpu(self, name):
+        """User and system time of a process, in seconds."""
+        fields = pathlib.Path(f"/proc/{self.pids[name]}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def load(self, name, connections, seconds):
+        script = self.folder / "auth.lua"
+        script.write_text(f'wrk.headers["Authorization"] = "Bearer {self.token}"\n')
+        before = self.cpu(name)
+        done = subprocess.run(
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
+             f"http://127.0.0.1:{PORTS[name]}{PATH}"], capture_output=True, text=True, check=True)
+        used = self.cpu(name) - before
+        text = done.stdout
+        requests = int(re.search(r"(\d+) requests in", text).group(1))
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+        assert not refused, f"{name}: {refused.group(0)}"
+        return {
+            "cpu_us": used * 1e6 / requests,
+            "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
+            "p50_ms": latency(text, "50%"),
+            "p99_ms": latency(text, "99%"),
+        }
+
+    def rss(self, name):
+        text = pathlib.Path(f"/proc/{self.pids[name]}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) * 1024
+
+    def idle_memory(self, name, count):
+        """Bytes of an idle connection that has served one request."""
+        before = self.rss(name)
+        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode()
+        sockets = []
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", PORTS[name]))
+            client.sendall(request)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+            sockets.append(client)
+        time.sleep(1)
+        after = self.rss(name)
+        for client in sockets:
+            client.close()
+        return (after - before) / count
+
+    def logins(self, seconds, threads):
+        """Successful logins a second by so many clients at once."""
+        body = json.dumps({"username": "bench-user", "password": "the password of bench-user"})
+        done, end = [], time.monotonic() + seconds
+
+        def client():
+            connection = http.client.HTTPConnection("127.0.0.1", PORTS["authgate"], timeout=30)
+            while time.monotonic() < end:
+                connection.request("POST", "/auth/login", body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                response.read()
+                done.append(response.status)
+
+        clients = [threading.Thread(target=client) for _ in range(threads)]
+        begun = time.monotonic()
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+        return done.count(200) / (time.monotonic() - begun), len(done) - done.count(200)
+
+    def paced(self, seconds, rate):
+        """p99 in ms of protected requests that arrive at a fixed rate, measured from when each was due."""
+        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode()
+        client = socket.create_connection(("127.0.0.1", PORTS["authgate"]))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        took, begun = [], time.monotonic()
+        for index in range(int(seconds * rate)):
+            due = begun + index / rate
+            while (wait := due - time.monotonic()) > 0:
+                time.sleep(wait)
+            sent = time.monotonic()
+            client.sendall(request)
+            client.recv(4096)
+            took.append(time.monotonic() - sent)
+        client.close()
+        took.sort()
+        return took[int(len(took) * 0.99)] * 1e3
+
+    def stop(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def latency(text, mark):
+    value, unit = re.search(rf"{mark}\s+([\d.]+)(us|ms|s)", text).groups()
+    return float(value) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
+
+
+def wait_for(port, name):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"{name} does not listen on {port}; see its log")
+
+
+def flood_clients(count, stop):
+    """Login clients in a process of their own, so that they do not slow the one that measures."""
+    code = f"""
+import http.client, json, threading
+body = json.dumps({{"username": "bench-user", "password": "the password of bench-user"}})
+def client():
+    connection = http.client.HTTPConnection("127.0.0.1", {PORTS['authgate']}, timeout=60)
+    while True:
+        connection.request("POST", "/auth/login", body, {{"Content-Type": "application/json"}})
+        connection.getresponse().read()
+for _ in range({count}):
+    threading.Thread(target=client, daemon=True).start()
+import time; time.sleep({stop})
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def median(rounds, key):
+    return statistics.median(round[key] for round in rounds)
+
+
+def measure(bench, options):
+    names = ["nginx", "haproxy", "haproxy+jwt", "authgate"]
+    rounds, seconds = (3, 3) if options.quick else (7, 6)
+    results = {"load": {}}
+    for connections in (64, 512):
+        kept = {name: [] for name in names}
+        for name in names:
+            bench.load(name, connections, 2)
+        for index in range(rounds):
+            # Each round begins with another one, so that none is always first.
+            for name in names[index % len(names):] + names[:index % len(names)]:
+                kept[name].append(bench.load(name, connections, seconds))
+        results["load"][connections] = {
+            name: {key: median(kept[name], key) for key in kept[name][0]} for name in names}
+    results["idle_connection_bytes"] = {name: bench.idle_memory(name, 1000) for name in names}
+    hashes = [raw_hash_rate(options) for _ in range(2)]
+    login_rounds = [bench.logins(8 if options.quick else 15, 8) for _ in range(2)]
+    hashes.append(raw_hash_rate(options))
+    results["raw_hashes_per_second"] = statistics.median(hashes)
+    results["logins_per_second"] = statistics.median(rate for rate, _ in login_rounds)
+    span, rate = (6, 300) if options.quick else (12, 300)
+    calm, flooded = [], []
+    for _ in range(3):
+        calm.append(bench.paced(span, rate))
+        flood = flood_clients(32, span + 3)
+        time.sleep(1.5)
+        flooded.append(bench.paced(span, rate))
+        flood.terminate()
+        flood.wait()
+        time.sleep(3)
+    results["protected_p99_ms"] = {"calm": statistics.median(calm), "login_flood": statistics.median(flooded)}
+    return results
+
+
+def raw_hash_rate(options):
+    """Hashes a second by as many bare threads as there are password workers, by the bench binary."""
+    done = subprocess.run([str(options.hash_rate)], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[0])
+
+
+def judge(results):
+    at64, at512 = results["load"][64], results["load"][512]
+    gate = at64["authgate"]
+    return [
+        ("CPU a request ÷ nginx without authentication, 64 connections", gate["cpu_us"] / at64["nginx"]["cpu_us"], 1.10),
+        ("CPU a request ÷ HAProxy with jwt_verify, 64 connections", gate["cpu_us"] / at64["haproxy+jwt"]["cpu_us"], 0.75),
+        ("p99 ÷ nginx, 512 connections", at512["authgate"]["p99_ms"] / at512["nginx"]["p99_ms"], 1.5),
+        ("idle connection, KiB", results["idle_connection_bytes"]["authgate"] / 1024, 24),
+        ("raw hash rate ÷ logins a second", results["raw_hashes_per_second"] / results["logins_per_second"], 1 / 0.95),
+        ("p99 of protected requests, login flood ÷ calm",
+         results["protected_p99_ms"]["login_flood"] / results["protected_p99_ms"]["calm"], 3),
+    ]
+
+
+def table(results):
+    lines = []
+    for connections, by_name in results["load"].items():
+        lines.append(f"\n{connections} connections   CPU µs/req      req/s   p50 ms   p99 ms")
+        for name, row in by_name.items():
+            lines.append(f"{name:16} {row['cpu_us']:10.2f} {row['rps']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}")
+    lines.append("\nidle connection  " + ", ".join(
+        f"{name} {value / 1024:.1f} KiB" for name, value in results["idle_connection_bytes"].items()))
+    lines.append(f"logins           {results['logins_per_second']:.1f}/s, bare hash threads {results['raw_hashes_per_second']:.1f}/s")
+    p99 = results["protected_p99_ms"]
+    lines.append(f"protected p99    calm {p99['calm']:.2f} ms, under a login flood {p99['login_flood']:.2f} ms\n")
+    for text, value, bound in judge(results):
+        lines.append(f"{'ok  ' if value <= bound else 'OVER'} {value:6.2f} (at most {bound:.2f})  {text}")
+    return "\n".join(lines)
+
+
+def picture(results):
+    rows = [("nginx, no authentication", "nginx", "#7a8794"), ("HAProxy, no authentication", "haproxy", "#7a8794"),
+            ("HAProxy, jwt_verify", "haproxy+jwt", "#b0643c"), ("authgate, signed in", "authgate", "#2a6f4e")]
+    at64 = results["load"][64]
+    scale = 420 / max(row["cpu_us"] for row in at64.values())
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 210" font-family="sans-serif" font-size="13">',
+             '<rect width="720" height="210" fill="#fff"/>',
+             '<text x="20" y="28" font-size="15" fill="#222">CPU time a request, µs (64 connections, one worker; less is better)</text>']
+    for index, (label, name, colour) in enumerate(rows):
+        top, value = 50 + 36 * index, at64[name]["cpu_us"]
+        parts.append(f'<text x="195" y="{top + 17}" text-anchor="end" fill="#222">{label}</text>'
+                     f'<rect x="205" y="{top}" width="{value * scale:.1f}" height="24" fill="{colour}"/>'
+                     f'<text x="{212 + value * scale:.1f}" y="{top + 17}" fill="#222">{value:.1f}</text>')
+    parts.append('<text x="20" y="200" font-size="11" fill="#666">medians of interleaved rounds; '
+                 'benches/gateway/run.py</text></svg>')
+    return "\n".join(parts) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="where results.json and results.svg go")
+    parser.add_argument("--load-only", action="store_true", help="only the loads at 64 connections")
+    options = parser.parse_args()
+    install()
+    subprocess.run(["cargo", "build", "--release", "--bin", "authgate", "--example", "hash_rate"], cwd=ROOT, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    options.hash_rate = target / "release" / "examples" / "hash_rate"
+    with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
+        bench = Bench(pathlib.Path(folder), target / "release" / "authgate")
+        try:
+            bench.start()
+            if options.load_only:
+                for index in range(3):
+                    for name in ["nginx", "authgate", "haproxy+jwt"]:
+                        print(name, {k: round(v, 2) for k, v in bench.load(name, 64, 4).items()}, flush=True)
+                for name in ["nginx", "authgate"] * 2:
+                    print(name, 512, {k: round(v, 2) for k, v in bench.load(name, 512, 4).items()}, flush=True)
+                print("idle", bench.idle_memory("authgate", 1000) / 1024)
+                return
+            results = measure(bench, options)
+        finally:
+            bench.stop()
+    results["versions"] = {"nginx": version("nginx", "-v"), "haproxy": version("haproxy", "-v")}
+    print(table(results))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "results.svg").write_text(picture(results))
+
+
+if __name__ == "__main__":
+    main()

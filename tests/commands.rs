@@ -1,0 +1,127 @@
+//! The command line.
+
+use crate::harness::{Gateway, PASSWORD, Settings, authgate};
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = authgate().args(args).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn help_names_every_command_and_usage_faults_exit_with_2() {
+    let (code, text, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for command in ["demo", "serve", "check", "explain", "migrate", "user", "key", "completions"] {
+        assert!(text.contains(command), "{command}");
+        assert_eq!(run(&[command, "--help"]).0, Some(0));
+    }
+    let (_, text, _) = run(&["user", "--help"]);
+    for command in ["add", "list", "show", "set-password", "set-roles", "disable", "enable", "delete"] {
+        assert!(text.contains(command), "{command}");
+    }
+    for args in [&["nothing"][..], &["serve"], &["explain", "GET"], &["user", "add", "--config", "x"], &[]] {
+        assert_eq!(run(args).0, Some(2), "{args:?}");
+    }
+    assert!(run(&["--version"]).1.starts_with("authgate "));
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&["completions", shell]);
+        assert!(code == Some(0) && script.contains("set-password"), "{shell}");
+    }
+}
+
+#[test]
+fn bad_input_exits_with_1_and_says_why() {
+    for args in [
+        &["serve", "--config", "/nowhere.yaml"][..],
+        &["check", "--config", "/nowhere.yaml"],
+        &["user", "list", "--config", "/nowhere.yaml"],
+    ] {
+        let (code, _, said) = run(args);
+        assert!(code == Some(1) && said.contains("/nowhere.yaml"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn explain_tells_the_route_the_decision_and_why() {
+    let gateway = Gateway::alone(Settings::default());
+    for (args, code, part) in [
+        (&["explain", "GET", "/public/x", "--anonymous"][..], 0, "allowed"),
+        (&["explain", "GET", "/api/x"], 0, "/api/**"),
+        (&["explain", "GET", "/api/x", "--anonymous"], 3, "401"),
+        (&["explain", "GET", "/admin/x", "--role", "user"], 3, "403"),
+        (&["explain", "GET", "/admin/x?a=b", "--role", "admin"], 0, "any of admin"),
+        (&["explain", "GET", "/nowhere"], 4, "404"),
+        (&["explain", "GET", "/auth/login"], 4, "Allow: POST"),
+        (&["explain", "POST", "/auth/login"], 0, "itself"),
+        (&["explain", "GET", "/api/../x"], 1, "canonical"),
+    ] {
+        let output = gateway.command(args, "");
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn check_prints_the_compiled_routes() {
+    let gateway = Gateway::alone(Settings::default());
+    let table = gateway.run(&["check"], "");
+    for part in ["/public/**", "open", "/admin/**", "any of admin", "backend (http://127.0.0.1:"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[test]
+fn accounts_are_made_shown_and_listed() {
+    let gateway = Gateway::alone(Settings::default());
+    gateway.run(&["user", "add", "Zoe", "--password-stdin"], &format!("{PASSWORD}\n"));
+    gateway.run(&["user", "add", "adam", "--role", "admin", "--role", "staff", "--password-stdin"], PASSWORD);
+    assert_eq!(gateway.login("zoe")["roles"], serde_json::json!(["user"]));
+    assert_eq!(gateway.login("adam")["roles"], serde_json::json!(["admin", "staff"]));
+    let listed = gateway.run(&["user", "list"], "");
+    assert!(listed.find("adam").unwrap() < listed.find("zoe").unwrap(), "{listed}");
+    let shown = gateway.run(&["user", "show", "ADAM"], "");
+    assert!(shown.contains("admin,staff") && shown.contains("sessions    1"), "{shown}");
+    for (args, input) in [
+        (&["user", "add", "zoe", "--password-stdin"][..], PASSWORD),
+        (&["user", "add", "ben", "--password-stdin"], "short"),
+        (&["user", "add", "ben", "--role", "NO", "--password-stdin"], PASSWORD),
+        (&["user", "show", "nobody"], ""),
+        (&["user", "delete", "nobody"], ""),
+    ] {
+        let output = gateway.command(args, input);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    gateway.run(&["user", "delete", "zoe"], "");
+    assert!(!gateway.run(&["user", "list"], "").contains("zoe"));
+}
+
+#[test]
+fn the_demo_runs_and_its_lines_work_as_pasted() {
+    use std::{io::{BufRead, BufReader}, process::Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut demo = authgate()
+        .args(["demo", "--listen", &free(), "--admin", &free(), "--data"])
+        .arg(folder.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let pasted = printed.iter().filter(|line| line.starts_with("curl") || line.contains("=$(curl")).cloned().collect::<Vec<_>>().join("\necho\n");
+    let output = std::process::Command::new("bash").arg("-c").arg(&pasted).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    // SAFETY: a signal to a child that was started here and not yet waited for.
+    unsafe { libc::kill(demo.id() as i32, libc::SIGTERM) };
+    assert_eq!(demo.wait().unwrap().code(), Some(0));
+    for part in [
+        r#""path":"/public/hello""#, "401 Unauthorized", "User registered successfully", r#""x-user-name":"alice""#, "403 Forbidden",
+        "Logged out successfully", r#""x-user-roles":"admin,user""#,
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    assert_eq!(said.matches("401 Unauthorized").count(), 2);
+}

@@ -1,0 +1,232 @@
+//! Bodies, keep-alive, and what passes through unchanged.
+
+use std::{io::Write, sync::Arc, thread, time::Duration};
+
+use crate::harness::{Gateway, Settings, Upstream, ok};
+
+#[test]
+fn bodies_of_any_size_pass_both_ways() {
+    let upstream = Upstream::answering(|seen| {
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
+        answer.extend_from_slice(&seen.body);
+        answer
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    for size in [0, 1, 1_000, 100_000, 5_000_000] {
+        let body: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        let head = format!("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+        // In a thread, because a large body comes back while it is still being sent.
+        let answer = client.send(head).send(&body).answer();
+        assert_eq!((answer.status, answer.body.len()), (200, size));
+        assert!(answer.body == body, "{size}");
+    }
+}
+
+#[test]
+fn an_answer_streams_while_it_is_made() {
+    let upstream = Upstream::with(|_, socket| {
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst \r\n");
+        thread::sleep(Duration::from_millis(300));
+        socket.write_all(b"6\r\nsecond\r\n0\r\n\r\n").is_ok()
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    let begun = std::time::Instant::now();
+    let mut early = Vec::new();
+    while !String::from_utf8_lossy(&early).contains("first ") {
+        early.extend(client.read_some(1));
+    }
+    assert!(begun.elapsed() < Duration::from_millis(280), "the first part waited for the second");
+    assert!(String::from_utf8_lossy(&client.read_some(18)).contains("second"));
+}
+
+#[test]
+fn a_request_streams_while_it_is_sent() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    crate::harness::eventually("the first half reaches the upstream", || (upstream.bytes() > 100).then_some(()));
+    assert!(upstream.seen().is_empty());
+    assert_eq!(client.send("world").answer().status, 200);
+    assert_eq!(upstream.only().body, b"helloworld");
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    for index in 0..20 {
+        let path = format!("/public/{index}");
+        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().text(), path);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn clients_at_once_each_get_their_own_answer() {
+    let upstream = Upstream::start();
+    let gateway = Arc::new(Gateway::start(&upstream, Settings::default()));
+    let clients: Vec<_> = (0..16)
+        .map(|client| {
+            let gateway = gateway.clone();
+            thread::spawn(move || {
+                let mut connection = gateway.client();
+                for index in 0..50 {
+                    let path = format!("/public/{client}/{index}");
+                    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                    assert_eq!(connection.send(request).answer().text(), path);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert_eq!(upstream.seen().len(), 800);
+}
+
+#[test]
+fn head_http_10_and_answers_without_a_body_pass() {
+    let upstream = Upstream::answering(|seen| match (seen.method.as_str(), seen.target.as_str()) {
+        ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n".to_vec(),
+        (_, "/public/204") => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        (_, "/public/304") => b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".to_vec(),
+        (_, target) => ok(target),
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    let answer = client.send("HEAD /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer_to_head();
+    assert_eq!((answer.status, answer.header("Content-Length")), (200, Some("1000")));
+    assert_eq!(client.send("GET /public/204 HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 204);
+    let answer = client.send("GET /public/304 HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+    assert_eq!((answer.status, answer.header("ETag")), (304, Some("\"x\"")));
+    assert_eq!(client.send("GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n").answer().text(), "/public/y");
+    let mut old = gateway.client();
+    assert_eq!(old.send("GET /public/old HTTP/1.0\r\n\r\n").answer().text(), "/public/old");
+    assert!(old.is_closed_silently());
+}
+
+#[test]
+fn expect_continue_is_answered_and_does_not_go_on() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(client.read_some(25), b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.send("hello").answer().status, 200);
+    assert_eq!(upstream.only().header("Expect"), None);
+}
+
+#[test]
+fn headers_of_an_answer_pass_but_for_those_of_its_connection() {
+    let upstream = Upstream::answering(|_| {
+        b"HTTP/1.1 201 Created\r\nX-One: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nhi".to_vec()
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        let answer = client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+        assert_eq!((answer.status, answer.text().as_str()), (201, "hi"));
+        assert_eq!(answer.header("X-One"), Some("1"));
+        assert_eq!(answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(), 2);
+        for name in ["X-Hop", "Keep-Alive", "Connection"] {
+            assert_eq!(answer.header(name), None, "{name}");
+        }
+        assert_ne!(answer.header("X-Request-Id"), Some("theirs"));
+    }
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[test]
+fn a_client_that_hangs_up_ends_its_request_upstream() {
+    let (told, closed) = std::sync::mpsc::channel();
+    let upstream = Upstream::with(move |_, socket| {
+        use std::io::Read;
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _ = told.send(socket.read(&mut [0; 1]).unwrap_or(99));
+        false
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    crate::harness::eventually("the request arrives", || (upstream.seen().len() == 1).then_some(()));
+    drop(client);
+    assert_eq!(closed.recv_timeout(Duration::from_secs(5)), Ok(0));
+}
+
+#[test]
+fn at_sigterm_requests_in_flight_are_finished_and_new_clients_refused() {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = Upstream::with(move |seen, socket| {
+        if seen.target == "/public/slow" {
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        socket.write_all(&ok(&seen.target)).is_ok()
+    });
+    let mut gateway = Gateway::start(&upstream, Settings::default());
+    let mut idle = gateway.client();
+    assert_eq!(idle.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    let mut busy = gateway.client();
+    busy.send("GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    crate::harness::eventually("the request arrives", || (upstream.seen().len() == 2).then_some(()));
+    gateway.signal(libc::SIGTERM);
+    assert!(idle.is_closed_silently());
+    crate::harness::eventually("new clients are refused", || std::net::TcpStream::connect(gateway.address).err());
+    assert_eq!(gateway.admin_get("/readyz").text(), "draining\n");
+    release.send(()).unwrap();
+    assert_eq!(busy.answer().text(), "/public/slow");
+    assert!(busy.is_closed_silently());
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_signal_does_not_end_the_gateway() {
+    let gateway = Gateway::alone(Settings::default());
+    gateway.signal(libc::SIGHUP);
+    crate::harness::eventually("it is logged", || gateway.log().contains("SIGHUP").then_some(()));
+    assert_eq!(gateway.get("/public/x", None).status, 200);
+}
+
+#[test]
+fn health_and_metrics_are_on_the_admin_listener_only() {
+    let gateway = Gateway::alone(Settings::default());
+    let token = gateway.token("alice");
+    for _ in 0..3 {
+        gateway.get("/api/x", Some(&token));
+    }
+    gateway.get("/api/x", None);
+    gateway.send("BREW", "/public/x", None, None);
+    assert_eq!(gateway.admin_get("/livez").status, 200);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    assert_eq!(gateway.metric(r#"authgate_requests_total{method="GET",route="/api/**",status="200"}"#), Some(3.0));
+    assert_eq!(gateway.metric(r#"authgate_requests_total{method="OTHER",route="/public/**",status="200"}"#), Some(1.0));
+    assert_eq!(gateway.metric(r#"authgate_denied_total{reason="no_token"}"#), Some(1.0));
+    assert_eq!(gateway.metric(r#"authgate_token_cache_total{result="hit"}"#), Some(2.0));
+    assert_eq!(gateway.metric(r#"authgate_token_cache_total{result="miss"}"#), Some(1.0));
+    assert_eq!(gateway.metric("authgate_revocation_entries"), Some(0.0));
+    assert_eq!(gateway.metric("authgate_password_seconds_count"), Some(1.0));
+    assert!(gateway.metric("authgate_revocation_lag_seconds").unwrap() < 5.0);
+    let text = gateway.admin_get("/metrics").text();
+    for name in ["authgate_request_duration_seconds", "authgate_upstream_duration_seconds", "authgate_password_queue_depth", "authgate_config_reloads_total"] {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+    assert_eq!(gateway.get("/metrics", None).status, 404);
+    let rebound = crate::harness::Client::connect(gateway.admin).send("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").answer();
+    assert_eq!(rebound.status, 403);
+}
+
+#[test]
+fn each_request_leaves_a_line_that_can_be_turned_off() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    gateway.get("/public/seen?secret=1", None);
+    let line = crate::harness::eventually("the line", || {
+        gateway.log().lines().find(|line| line.contains("/public/seen")).map(str::to_owned)
+    });
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((line["http.status"].as_u64(), line["http.path"].as_str()), (Some(200), Some("/public/seen")));
+    assert!(!gateway.log().contains("secret=1"));
+}

@@ -1,0 +1,189 @@
+//! A client that sends exactly the bytes it is given.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// An answer as it stood on the wire.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The only header of that name.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        let first = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "{name} stands twice in {self:?}");
+        first
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// `message` of a problem or an answer.
+    #[track_caller]
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// One connection.
+pub struct Client {
+    socket: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the gateway listens");
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, read: Vec::new() }
+    }
+
+    /// Sends bytes; a peer that has closed already is for the reading to find out.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _ = self.socket.write_all(bytes.as_ref());
+        self
+    }
+
+    /// Ends the sending half.
+    pub fn finish(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    fn fill(&mut self) -> std::io::Result<usize> {
+        let mut chunk = [0; 16 << 10];
+        let length = self.socket.read(&mut chunk)?;
+        self.read.extend_from_slice(&chunk[..length]);
+        Ok(length)
+    }
+
+    /// Reads one answer to a request that was not HEAD; `None` when the connection ends instead.
+    #[track_caller]
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        self.read_answer(false)
+    }
+
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        self.try_answer().expect("an answer")
+    }
+
+    /// Reads one answer to a HEAD request.
+    #[track_caller]
+    pub fn answer_to_head(&mut self) -> Answer {
+        self.read_answer(true).expect("an answer")
+    }
+
+    #[track_caller]
+    fn read_answer(&mut self, head_only: bool) -> Option<Answer> {
+        loop {
+            let (status, headers) = self.read_head()?;
+            if status == 100 {
+                continue;
+            }
+            let find = |name: &str| {
+                headers.iter().find(|(own, _): &&(String, String)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone())
+            };
+            let body = if head_only || status == 204 || status == 304 {
+                Vec::new()
+            } else if find("transfer-encoding").is_some() {
+                self.read_chunks()
+            } else if let Some(length) = find("content-length") {
+                self.read_exact(length.parse().expect("a length"))
+            } else {
+                while self.fill().expect("the end of the body") > 0 {}
+                std::mem::take(&mut self.read)
+            };
+            return Some(Answer { status, headers, body });
+        }
+    }
+
+    fn read_head(&mut self) -> Option<(u16, Vec<(String, String)>)> {
+        let end = loop {
+            if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            match self.fill() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no answer: {error}; so far {:?}", String::from_utf8_lossy(&self.read)),
+            }
+        };
+        let head = String::from_utf8_lossy(&self.read[..end]).into_owned();
+        self.read.drain(..end + 4);
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let header = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+        Some((status, lines.filter_map(header).collect()))
+    }
+
+    fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        while self.read.len() < length {
+            assert!(self.fill().expect("the body") > 0, "the body was cut off");
+        }
+        self.read.drain(..length).collect()
+    }
+
+    fn read_line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.read.windows(2).position(|window| window == b"\r\n") {
+                let line = String::from_utf8_lossy(&self.read[..end]).into_owned();
+                self.read.drain(..end + 2);
+                return line;
+            }
+            assert!(self.fill().expect("a chunk") > 0, "the body was cut off");
+        }
+    }
+
+    fn read_chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(&self.read_line(), 16).expect("a chunk's size");
+            body.extend(self.read_exact(size));
+            assert_eq!(self.read_line(), "");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
+    /// Reads `length` bytes of whatever comes, without the framing.
+    pub fn read_some(&mut self, length: usize) -> Vec<u8> {
+        self.read_exact(length)
+    }
+
+    /// Everything until the other side closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        loop {
+            match self.fill() {
+                Ok(0) => return std::mem::take(&mut self.read),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return std::mem::take(&mut self.read),
+                Err(error) => panic!("not closed: {error}; so far {:?}", String::from_utf8_lossy(&self.read)),
+            }
+        }
+    }
+
+    /// Whether the other side closes without another byte.
+    pub fn is_closed_silently(&mut self) -> bool {
+        self.rest().is_empty()
+    }
+}

@@ -1,0 +1,168 @@
+//! A PostgreSQL cluster that belongs to the tests: made, frozen, killed and thrown away by them.
+
+use std::{
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use tempfile::TempDir;
+
+use super::eventually;
+
+/// One server on loopback.
+pub struct Cluster {
+    folder: TempDir,
+    port: u16,
+    server: Child,
+}
+
+/// The newest installed server's programs.
+fn bin(program: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(program))).collect())
+        .unwrap_or_default();
+    found.retain(|path| path.exists());
+    found.sort();
+    found.pop().unwrap_or_else(|| program.into())
+}
+
+/// PostgreSQL refuses to run as root.
+fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new(bin(program));
+    // SAFETY: no arguments, and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        let id = |flag: &str| {
+            let output = Command::new("id").args([flag, "postgres"]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().expect("a user postgres")
+        };
+        command.uid(id("-u")).gid(id("-g"));
+    }
+    command.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+impl Cluster {
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("authgate-pg-").tempdir().unwrap();
+        Command::new("chmod").arg("777").arg(folder.path()).status().unwrap();
+        let data = folder.path().join("data");
+        let made = as_postgres("initdb")
+            .args(["--auth=trust", "--username=authgate", "--no-sync", "--encoding=UTF8", "--pgdata"])
+            .arg(&data)
+            .status()
+            .expect("initdb runs");
+        assert!(made.success());
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Self::launch(&data, folder.path(), port);
+        let cluster = Self { folder, port, server };
+        cluster.wait();
+        cluster
+    }
+
+    fn launch(data: &std::path::Path, sockets: &std::path::Path, port: u16) -> Child {
+        as_postgres("postgres")
+            .arg("-D")
+            .arg(data)
+            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"])
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", sockets.display()))
+            .spawn()
+            .expect("postgres runs")
+    }
+
+    fn wait(&self) {
+        eventually("PostgreSQL answers", || {
+            self.try_sql("postgres", "SELECT 1").then_some(())
+        });
+    }
+
+    fn try_sql(&self, database: &str, sql: &str) -> bool {
+        as_postgres("psql")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "authgate", "-d", database, "-c", sql])
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    /// Runs a statement in a database of this cluster.
+    #[track_caller]
+    pub fn sql(&self, database: &str, sql: &str) {
+        assert!(self.try_sql(database, sql), "{sql}");
+    }
+
+    /// A fresh database; its connection string.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://authgate@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Stops every process of the server where it is; they answer nobody.
+    pub fn freeze(&self) {
+        self.signal_all(libc::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal_all(libc::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: i32) {
+        let server = self.server.id();
+        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
+        let all = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).chain([server as i32]);
+        for pid in all {
+            // SAFETY: a signal to the server that was started here, or to its children.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+
+    /// Ends the server at once, as a power cut would.
+    pub fn kill(&mut self) {
+        self.signal_all(libc::SIGKILL);
+        let _ = self.server.wait();
+    }
+
+    pub fn restart(&mut self) {
+        let data = self.folder.path().join("data");
+        let _ = std::fs::remove_file(data.join("postmaster.pid"));
+        self.server = Self::launch(&data, self.folder.path(), self.port);
+        self.wait();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.thaw();
+        self.kill();
+    }
+}
+
+static SHARED: OnceLock<Mutex<Option<Cluster>>> = OnceLock::new();
+
+/// Statics are not dropped, and a server must not outlive the tests.
+extern "C" fn end_shared() {
+    if let Some(shared) = SHARED.get() {
+        drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// A fresh database on the one cluster that most tests share.
+pub fn shared_database() -> String {
+    let shared = SHARED.get_or_init(|| {
+        // SAFETY: the handler is a plain function that unwinds nowhere.
+        unsafe { libc::atexit(end_shared) };
+        Mutex::new(Some(Cluster::start()))
+    });
+    shared.lock().unwrap().as_ref().expect("the tests are still running").database()
+}

@@ -1,0 +1,319 @@
+//! The real gateway, as a process.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Answer, Client, PASSWORD, Upstream, eventually};
+
+/// The binary under test.
+pub fn authgate() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_authgate"))
+}
+
+/// What differs between the gateways of the tests. Each part is YAML.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Lines below `auth:`, indented by two.
+    pub auth: String,
+    /// The store's settings, as one flow map.
+    pub store: String,
+    /// Lines below `routes:`, indented by two; `backend` is the upstream.
+    pub routes: String,
+    /// Further top-level lines.
+    pub extra: String,
+    /// Settings of the upstream after `servers`, each with a leading comma.
+    pub upstream: String,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            auth: String::new(),
+            store: r#"{url: "sqlite:authgate.db"}"#.to_owned(),
+            routes: "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n".to_owned(),
+            extra: String::new(),
+            upstream: String::new(),
+            env: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Tokens signed with a secret that the tests know.
+    pub fn shared_secret() -> Self {
+        let auth = format!("  signing: {{algorithm: HS256, secret: \"{}\"}}\n", super::SECRET);
+        Self { auth, ..Self::default() }
+    }
+
+    pub fn postgres(url: &str) -> Self {
+        Self { store: format!("{{url: \"{url}\"}}"), ..Self::default() }
+    }
+
+    pub fn routes(routes: &str) -> Self {
+        Self { routes: routes.to_owned(), ..Self::default() }
+    }
+
+    pub fn auth(mut self, lines: &str) -> Self {
+        self.auth.push_str(lines);
+        self
+    }
+
+    pub fn extra(mut self, lines: &str) -> Self {
+        self.extra.push_str(lines);
+        self
+    }
+
+    fn yaml(&self, upstream: &str) -> String {
+        format!(
+            "listeners:\n  - address: 127.0.0.1:0\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: 2\nstore: {}\n\
+             auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
+             upstreams:\n  backend: {{servers: [{{url: \"http://{upstream}\"}}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
+            self.store, self.auth, self.upstream, self.routes, self.extra
+        )
+    }
+}
+
+/// Writes a config file into a folder.
+pub fn write_config(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("gateway.yaml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A gateway that serves.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub folder: Arc<TempDir>,
+    settings: Settings,
+    upstream: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Gateway {
+    #[track_caller]
+    pub fn start(upstream: &Upstream, settings: Settings) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), upstream.address, settings)
+    }
+
+    /// A gateway with an upstream of its own that nobody asks.
+    #[track_caller]
+    pub fn alone(settings: Settings) -> Self {
+        Self::start(&Upstream::start(), settings)
+    }
+
+    #[track_caller]
+    pub fn start_in(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings) -> Self {
+        let mut gateway = Self::spawn_in(folder, upstream, settings);
+        gateway.address = gateway.logged_address("listening");
+        // The workers accept a moment after the sockets listen.
+        eventually("the gateway is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+        gateway
+    }
+
+    /// The same, not waiting until it serves.
+    #[track_caller]
+    pub fn spawn_in(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings) -> Self {
+        let config = write_config(folder.path(), &settings.yaml(&upstream.to_string()));
+        let mut command = authgate();
+        command.arg("serve").arg("--config").arg(config).envs(settings.env.clone());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let kept = log.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway =
+            Self { address: nowhere, admin: nowhere, folder, settings, upstream, child, log };
+        gateway.admin = gateway.logged_address("admin listening");
+        gateway
+    }
+
+    #[track_caller]
+    fn logged_address(&mut self, message: &str) -> SocketAddr {
+        eventually(&format!("{message}; the log says\n{}", self.log()), || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                thread::sleep(std::time::Duration::from_millis(100));
+                panic!("the gateway ended with {status}:\n{}", self.log());
+            }
+            self.log().lines().find_map(|line| {
+                let event: Value = serde_json::from_str(line).ok()?;
+                (event["message"] == message).then(|| event["address"].as_str()?.parse().ok())?
+            })
+        })
+    }
+
+    /// Stops it with SIGTERM; how it ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        self.signal(libc::SIGTERM);
+        eventually("the gateway ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that was started here and not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Another one on the same store.
+    #[track_caller]
+    pub fn restart(&self) -> Self {
+        Self::start_in(self.folder.clone(), self.upstream, self.settings.clone())
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+    }
+
+    /// Runs a command of the program with this gateway's config.
+    pub fn command(&self, args: &[&str], input: &str) -> Output {
+        let mut child = authgate()
+            .args(args)
+            .arg("--config")
+            .arg(self.folder.path().join("gateway.yaml"))
+            .envs(self.settings.env.clone())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// The same for one that must succeed.
+    #[track_caller]
+    pub fn run(&self, args: &[&str], input: &str) -> String {
+        let output = self.command(args, input);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> Answer {
+        Client::connect(self.admin).send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).answer()
+    }
+
+    /// The value of a metric, by its name and labels as they stand.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.admin_get("/metrics").text();
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.send("GET", path, token, None)
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, None, Some(body))
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        if let Some(token) = token {
+            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        if !body.is_empty() {
+            request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+        }
+        self.client().send(request + "\r\n" + &body).answer()
+    }
+
+    /// Registers a user; the whole answer.
+    #[track_caller]
+    pub fn register(&self, name: &str) -> Value {
+        let answer = self.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+
+    /// Logs a user in; the whole answer.
+    #[track_caller]
+    pub fn login(&self, name: &str) -> Value {
+        let answer = self.try_login(name, PASSWORD);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    #[track_caller]
+    pub fn try_login(&self, name: &str, password: &str) -> Answer {
+        self.post("/auth/login", &json!({"username": name, "password": password}))
+    }
+
+    /// Registers a user; the access token.
+    #[track_caller]
+    pub fn token(&self, name: &str) -> String {
+        self.register(name)["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes an administrator; the access token.
+    #[track_caller]
+    pub fn admin_token(&self, name: &str) -> String {
+        self.run(&["user", "add", name, "--role", "admin", "--password-stdin"], PASSWORD);
+        self.login(name)["access_token"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub fn refresh(&self, token: &str) -> Answer {
+        self.post("/auth/refresh", &json!({"refresh_token": token}))
+    }
+
+    #[track_caller]
+    pub fn logout(&self, token: &str) -> Answer {
+        self.send("POST", "/auth/logout", Some(token), None)
+    }
+}

@@ -1,0 +1,133 @@
+//! The layers import downward only, and each package has one home.
+
+use std::{fs, path::PathBuf};
+
+/// From the top; modules on one line do not import each other.
+const LAYERS: &[&[&str]] = &[
+    &["main"],
+    &["cli"],
+    &["app"],
+    &["gateway", "auth_api", "admin"],
+    &["access"],
+    &["account"],
+    &["revocation"],
+    &["store", "password", "token", "route", "limit", "upstream"],
+    &["config", "telemetry"],
+    &["types", "clock", "error"],
+];
+
+/// Packages, and the only modules that may name them.
+const HOMES: &[(&str, &[&str])] = &[
+    ("pingora_core", &["app", "gateway", "upstream"]),
+    ("pingora_timeout", &["app", "gateway", "upstream"]),
+    ("hyper", &["gateway", "admin", "upstream"]),
+    ("tokio_postgres", &["store/postgres"]),
+    ("deadpool_postgres", &["store/postgres"]),
+    ("rusqlite", &["store/sqlite"]),
+    ("jsonwebtoken", &["token"]),
+    ("moka", &["token"]),
+    ("argon2", &["password"]),
+    ("serde_yaml", &["config/load", "config/interpolate"]),
+    ("prometheus", &["telemetry", "app/server"]),
+    ("papaya", &["revocation"]),
+];
+
+fn sources() -> Vec<(String, String)> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
+                files.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    files
+}
+
+/// The code of a file without its unit tests and comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS.iter().position(|line| line.contains(&module)).unwrap_or_else(|| panic!("{module} is in no layer"))
+}
+
+/// Every `crate::x` and every first name in `use crate::{…}`.
+fn imports(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        let group = part.strip_prefix('{').map(|rest| top_level(rest)).unwrap_or_else(|| vec![part.to_owned()]);
+        for name in group {
+            let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+/// The parts of a braced list up to its end, commas within further braces aside.
+fn top_level(rest: &str) -> Vec<String> {
+    let (mut parts, mut depth, mut part) = (Vec::new(), 0, String::new());
+    for c in rest.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(c);
+    }
+    parts.push(part);
+    parts
+}
+
+#[test]
+fn imports_go_downward_only() {
+    for (file, text) in sources() {
+        if file == "lib" || file == "main" {
+            continue;
+        }
+        let own = file.split('/').next().unwrap().to_owned();
+        for import in imports(&code(&text)) {
+            if import == own {
+                continue;
+            }
+            assert!(layer(&import) > layer(&own), "{file} imports {import}");
+        }
+    }
+}
+
+#[test]
+fn each_package_has_one_home() {
+    for (file, text) in sources() {
+        let code = code(&text);
+        for (package, homes) in HOMES {
+            let named = code.contains(&format!("{package}::"));
+            let at_home = homes.iter().any(|home| file.starts_with(home));
+            assert!(!named || at_home, "{file} names {package}");
+        }
+    }
+}
+
+#[test]
+fn every_module_is_in_a_layer_and_says_what_it_is() {
+    for (file, text) in sources() {
+        assert!(text.starts_with("//!"), "{file} has no module documentation");
+        let lines = text.lines().count();
+        assert!(lines <= 600, "{file} has {lines} lines");
+    }
+}

@@ -1,0 +1,114 @@
+//! Bounds of size and time.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Gateway, Settings, Upstream};
+
+fn limited(lines: &str) -> Gateway {
+    Gateway::alone(Settings::default().extra(&format!("limits: {{{lines}}}\n")))
+}
+
+#[test]
+fn heads_over_their_limits_are_431_at_once() {
+    let gateway = limited("header_bytes: 8KiB, header_count: 10");
+    let many = "X: y\r\n".repeat(300);
+    let long = format!("X: {}\r\n", "y".repeat(9_000));
+    let endless = format!("X: {}", "y".repeat(200_000));
+    for lines in [many, long, endless] {
+        let mut client = gateway.client();
+        client.send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.message().as_str()), (431, "Headers too large"));
+        assert!(answer.header("X-Request-Id").is_some());
+    }
+    let nine = "X: y\r\n".repeat(9);
+    assert_eq!(gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{nine}\r\n")).answer().status, 200);
+}
+
+#[test]
+fn huge_tokens_and_heads_cost_no_memory() {
+    let gateway = Gateway::alone(Settings::default());
+    let ask = |value: &str| gateway.get("/api/x", Some(value)).status;
+    ask("warm.up.first");
+    let before = gateway.memory();
+    for _ in 0..50 {
+        assert_eq!(ask(&".".repeat(60_000)), 401);
+        assert_eq!(ask(&"A".repeat(60_000)), 401);
+        assert_eq!(ask(&format!("{}.{}.x", "A".repeat(30_000), "B".repeat(29_000))), 401);
+        assert_eq!(ask(&".".repeat(100_000)), 431);
+    }
+    let grown = gateway.memory().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more");
+}
+
+#[test]
+fn a_head_that_is_late_is_408_and_an_idle_connection_closes_silently() {
+    let gateway = limited("header_timeout: 300ms, idle_timeout: 500ms");
+    let mut late = gateway.client();
+    late.send("GET /public/x HTTP/1.1\r\nHost:");
+    let answer = late.answer();
+    assert_eq!((answer.status, answer.message().as_str()), (408, "Request timeout"));
+    assert!(late.is_closed_silently());
+    // A byte now and then does not help.
+    let mut slow = gateway.client();
+    let begun = Instant::now();
+    for byte in b"GET /public/x HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
+        slow.send([*byte]);
+        std::thread::sleep(Duration::from_millis(10));
+        if begun.elapsed() > Duration::from_millis(600) {
+            break;
+        }
+    }
+    assert_eq!(slow.answer().status, 408);
+    assert!(gateway.client().is_closed_silently());
+    let mut used = gateway.client();
+    assert_eq!(used.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert!(used.is_closed_silently());
+}
+
+#[test]
+fn a_body_that_is_late_is_408() {
+    let gateway = limited("body_idle_timeout: 300ms");
+    for path in ["/public/x", "/auth/login"] {
+        let mut client = gateway.client();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\nabc"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.message().as_str()), (408, "Request timeout"), "{path}");
+        assert!(client.is_closed_silently());
+    }
+}
+
+#[test]
+fn a_body_below_its_least_rate_is_408_and_one_above_it_may_take_long() {
+    let gateway = limited("request_timeout: 500ms, body_min_rate: 1KiB, body_idle_timeout: 5s");
+    let mut slow = gateway.client();
+    slow.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1_500) {
+        slow.send("abc");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(slow.answer().status, 408);
+    let mut steady = gateway.client();
+    steady.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n");
+    for _ in 0..10 {
+        steady.send("y".repeat(2_000));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(steady.answer().status, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_given_up() {
+    let upstream = Upstream::answering(|_| {
+        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n".to_vec();
+        answer.resize(answer.len() + 50_000_000, b'x');
+        answer
+    });
+    let gateway = Gateway::start(&upstream, Settings::default().extra("limits: {body_idle_timeout: 400ms}\n"));
+    let mut deaf = gateway.client();
+    deaf.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let received = deaf.rest().len();
+    assert!(received < 50_000_000, "{received}");
+}

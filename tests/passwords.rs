@@ -1,0 +1,151 @@
+//! Guessing, flooding and telling names apart.
+
+use std::{sync::Arc, thread};
+
+use serde_json::json;
+
+use crate::harness::{Answer, Gateway, PASSWORD, Settings};
+
+/// What an answer shows, but for what differs in any two answers.
+fn shown(answer: &Answer) -> (u16, Vec<String>, serde_json::Value) {
+    let mut body = answer.json();
+    body.as_object_mut().unwrap().remove("request_id");
+    let hidden = ["date", "x-request-id"];
+    let headers = answer.headers.iter().filter(|(name, _)| !hidden.contains(&name.to_lowercase().as_str()));
+    (answer.status, headers.map(|(name, value)| format!("{name}: {value}")).collect(), body)
+}
+
+#[test]
+fn unknown_wrong_and_disabled_logins_look_alike() {
+    let gateway = Gateway::alone(Settings::default());
+    gateway.register("alice");
+    gateway.register("bob");
+    gateway.run(&["user", "disable", "bob"], "");
+    let wrong = gateway.try_login("alice", "not the password at all");
+    assert_eq!((wrong.status, wrong.message().as_str()), (401, "Invalid credentials"));
+    for (name, password) in [("nobody", PASSWORD), ("bob", PASSWORD), ("a b", PASSWORD), ("alice", "x"), ("nobody", "\u{7}")] {
+        assert_eq!(shown(&gateway.try_login(name, password)), shown(&wrong), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_user_costs_a_hash_too() {
+    let gateway = Gateway::alone(Settings::default());
+    let hashes = || gateway.metric("authgate_password_seconds_count").unwrap();
+    gateway.register("alice");
+    for (name, password) in [("alice", "not the password at all"), ("nobody", PASSWORD), ("a b", PASSWORD)] {
+        let before = hashes();
+        gateway.try_login(name, password);
+        assert_eq!(hashes() - before, 1.0, "{name}");
+    }
+}
+
+#[test]
+fn long_passwords_are_refused_without_a_hash() {
+    let gateway = Gateway::alone(Settings::default());
+    gateway.register("alice");
+    let before = gateway.metric("authgate_password_seconds_count");
+    let long = "x".repeat(1_025);
+    assert_eq!(gateway.try_login("alice", &long).message(), "Invalid credentials");
+    let answer = gateway.post("/auth/register", &json!({"username": "bob", "password": long}));
+    assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"));
+    assert_eq!(gateway.metric("authgate_password_seconds_count"), before);
+    let longest = json!({"username": "bob", "password": "x".repeat(1_024)});
+    assert_eq!(gateway.post("/auth/register", &longest).status, 201);
+}
+
+#[test]
+fn common_passwords_are_refused() {
+    let gateway = Gateway::alone(Settings::default().auth("  password: {min_length: 8}\n"));
+    for password in ["password", "Passw0rd", "iloveyou", "bob-the-builder"] {
+        let answer = gateway.post("/auth/register", &json!({"username": "bob-the-builder", "password": password}));
+        assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"), "{password}");
+    }
+}
+
+#[test]
+fn a_flood_of_logins_is_shed_with_503_and_protected_requests_go_on() {
+    let settings = Settings::default()
+        .auth("  password: {workers: 1, queue: 4, queue_timeout: 500ms, argon2: {memory: 64MiB}}\n  throttle: {address: {failures: 100000, per: 1s}, account: {failures: 100000, per: 1s}}\n");
+    let gateway = Arc::new(Gateway::alone(settings));
+    let token = gateway.token("alice");
+    let flood: Vec<_> = (0..40)
+        .map(|_| {
+            let gateway = gateway.clone();
+            thread::spawn(move || gateway.try_login("alice", "not the password at all"))
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    }
+    let answers: Vec<_> = flood.into_iter().map(|client| client.join().unwrap()).collect();
+    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    assert!(!shed.is_empty());
+    for answer in shed {
+        assert_eq!(answer.message(), "Service unavailable");
+        assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() >= 1);
+    }
+    assert!(answers.iter().all(|answer| [401, 503].contains(&answer.status)));
+}
+
+#[test]
+fn failures_are_throttled_and_the_password_is_then_not_looked_at() {
+    let settings = Settings::default().auth("  throttle: {account: {failures: 3, per: 1h}}\n");
+    let gateway = Gateway::alone(settings);
+    gateway.run(&["user", "add", "alice", "--password-stdin"], PASSWORD);
+    for name in ["alice", "nobody"] {
+        for _ in 0..3 {
+            assert_eq!(gateway.try_login(name, "not the password at all").status, 401);
+        }
+        let hashes = gateway.metric("authgate_password_seconds_count");
+        let refused = gateway.try_login(name, PASSWORD);
+        assert_eq!((refused.status, refused.message().as_str()), (429, "Too many requests"), "{name}");
+        assert!(refused.header("Retry-After").unwrap().parse::<u64>().unwrap() > 60);
+        assert_eq!(gateway.metric("authgate_password_seconds_count"), hashes);
+    }
+}
+
+#[test]
+fn spellings_and_look_alikes_are_counted_together_and_are_one_account() {
+    let gateway = Gateway::alone(Settings::default().auth("  throttle: {account: {failures: 3, per: 1h}}\n"));
+    gateway.run(&["user", "add", "paypal", "--password-stdin"], PASSWORD);
+    for name in ["PAYPAL", "PayPal", "\u{ff50}aypal"] {
+        assert_eq!(gateway.try_login(name, "not the password at all").status, 401);
+    }
+    assert_eq!(gateway.try_login("paypal", PASSWORD).status, 429);
+    let look_alike = json!({"username": "p\u{430}yp\u{430}l", "password": PASSWORD});
+    assert_eq!(gateway.post("/auth/register", &look_alike).status, 409);
+}
+
+#[test]
+fn whoever_has_logged_in_before_is_not_locked_out_by_a_stranger() {
+    let settings = Settings::default()
+        .auth("  throttle: {account: {failures: 3, per: 1h}}\n")
+        .extra("trusted_proxies: [127.0.0.1]\n");
+    let gateway = Gateway::alone(settings);
+    gateway.run(&["user", "add", "alice", "--password-stdin"], PASSWORD);
+    let login = |from: &str, password: &str| {
+        let body = json!({"username": "alice", "password": password}).to_string();
+        let length = body.len();
+        gateway
+            .client()
+            .send(format!("POST /auth/login HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {from}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"))
+            .answer()
+            .status
+    };
+    assert_eq!(login("192.0.2.1", PASSWORD), 200);
+    for _ in 0..3 {
+        assert_eq!(login("198.51.100.66", "not the password at all"), 401);
+    }
+    assert_eq!(login("198.51.100.67", PASSWORD), 429);
+    assert_eq!(login("192.0.2.1", PASSWORD), 200);
+}
+
+#[test]
+fn registrations_are_throttled_by_address() {
+    let gateway = Gateway::alone(Settings::default().auth("  throttle: {registrations: {requests: 2, per: 1h}}\n"));
+    gateway.register("a1");
+    gateway.register("a2");
+    let refused = gateway.post("/auth/register", &json!({"username": "a3", "password": PASSWORD}));
+    assert_eq!(refused.status, 429);
+}

@@ -1,0 +1,241 @@
+//! The store's contract, on both databases.
+
+use std::{sync::Arc, time::Duration};
+
+use authgate::{
+    clock::SystemClock,
+    config::{Store as Config, StoreLocation},
+    store::{
+        AccountChange, Change, LogEntry, NewSession, NewUser, Rekey, Rotation, RotationRequest, Store, StoredKey, Subject, Ttls, open,
+    },
+    types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
+};
+use tokio::runtime::Runtime;
+
+use crate::harness::shared_database;
+
+const TTLS: Ttls = Ttls {
+    access: Duration::from_secs(900),
+    refresh: Duration::from_secs(3_600),
+    session: Duration::from_secs(7_200),
+};
+
+/// Runs `test` on a fresh store of each kind.
+fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
+    let folder = tempfile::tempdir().unwrap();
+    let locations = [
+        StoreLocation::Sqlite(folder.path().join("store.db")),
+        StoreLocation::Postgres(Secret::new(shared_database())),
+    ];
+    for location in locations {
+        let config = Config { location, pool_size: 8, timeout: Duration::from_secs(10), migrate: true };
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let store = open(&config, Arc::new(SystemClock)).unwrap();
+            assert!(store.check_schema().await.is_err());
+            store.migrate().await.unwrap();
+            store.migrate().await.unwrap();
+            store.check_schema().await.unwrap();
+            test(store).await;
+        });
+    }
+}
+
+fn user(name: &str, roles: &str) -> NewUser {
+    NewUser {
+        id: UserId::generate(1_700_000_000_000, &OsRandom),
+        name: Username::new(name).unwrap(),
+        email: Some(format!("{name}@example.com")),
+        password_hash: "hash".to_owned(),
+        roles: Roles::parse_joined(roles).unwrap(),
+    }
+}
+
+fn session(token: u8) -> NewSession {
+    NewSession { id: SessionId::generate(&OsRandom), refresh_hash: [token; 32], nonce: [token; 16], ttls: TTLS }
+}
+
+fn rotation(session: &NewSession, presented: u8, successor: u8) -> RotationRequest {
+    RotationRequest {
+        session: session.id,
+        presented: [presented; 32],
+        successor: [successor; 32],
+        nonce: [successor; 16],
+        grace: Duration::from_secs(30),
+        ttls: TTLS,
+    }
+}
+
+#[test]
+fn accounts_are_kept_as_they_were_made() {
+    on_both(async |store| {
+        let new = user("alice", "b,a");
+        let opened = store.create_user(&new, Some(&session(1))).await.unwrap().unwrap();
+        assert_eq!(opened.grant.unwrap().user, opened.user);
+        let found = store.user_by_name(&new.name).await.unwrap().unwrap();
+        assert_eq!(found, opened.user);
+        assert_eq!((found.id, found.generation, found.roles.to_string().as_str()), (new.id, 1, "a,b"));
+        assert_eq!(store.user(new.id).await.unwrap(), Some(found));
+        assert!(store.create_user(&user("alice", ""), None).await.unwrap().is_none());
+        assert!(store.create_user(&user("\u{430}lice", ""), None).await.unwrap().is_none());
+        store.create_user(&user("bob", ""), None).await.unwrap().unwrap();
+        let names: Vec<_> = store.users(None, 10).await.unwrap().into_iter().map(|user| user.name.to_string()).collect();
+        assert_eq!(names, ["alice", "bob"]);
+        assert_eq!(store.users(Some("alice"), 10).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_session_opens_only_for_the_password_that_was_checked() {
+    on_both(async |store| {
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        assert!(store.open_session(new.id, "another hash", &session(1)).await.unwrap().is_none());
+        assert!(store.open_session(new.id, "hash", &session(1)).await.unwrap().is_some());
+        store.rehash(new.id, "another hash", "worse").await.unwrap();
+        store.rehash(new.id, "hash", "better").await.unwrap();
+        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "better");
+        let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
+        store.change_user(new.id, &disable).await.unwrap();
+        assert!(store.open_session(new.id, "better", &session(2)).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_refresh_token_rotates_once_replays_alike_and_then_ends_the_session() {
+    on_both(async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        assert!(matches!(store.rotate_session(&rotation(&own, 1, 2)).await.unwrap(), Rotation::Rotated(_)));
+        let Rotation::Replayed(_, nonce) = store.rotate_session(&rotation(&own, 1, 9)).await.unwrap() else { panic!() };
+        assert_eq!(nonce, [2; 16]);
+        assert!(matches!(store.rotate_session(&rotation(&own, 2, 3)).await.unwrap(), Rotation::Rotated(_)));
+        let Rotation::Ended(entry) = store.rotate_session(&rotation(&own, 1, 4)).await.unwrap() else { panic!() };
+        assert_eq!((entry.subject, entry.generation), (Subject::Session(own.id), LogEntry::ALL));
+        assert!(matches!(store.rotate_session(&rotation(&own, 3, 5)).await.unwrap(), Rotation::Refused));
+        assert!(store.log_since(None).await.unwrap().entries.contains(&entry));
+    });
+}
+
+#[test]
+fn an_entry_outlives_every_token_of_its_session() {
+    on_both(async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        let opened = store.create_user(&new, Some(&own)).await.unwrap().unwrap();
+        // A later refresh with a shorter life must not shorten what an earlier token needs.
+        let mut shorter = rotation(&own, 1, 2);
+        shorter.ttls.access = Duration::from_secs(1);
+        store.rotate_session(&shorter).await.unwrap();
+        let entry = store.end_session(new.id, own.id).await.unwrap().unwrap();
+        assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
+        assert!(store.end_session(new.id, own.id).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn every_change_raises_the_generation_and_ends_the_other_sessions() {
+    on_both(async |store| {
+        let (new, own, other) = (user("alice", "user"), session(1), session(2));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        store.open_session(new.id, "hash", &other).await.unwrap().unwrap();
+        let moved = NewSession { id: own.id, ..session(7) };
+        let change = AccountChange {
+            password_hash: Some("new".to_owned()),
+            expected_hash: Some("hash".to_owned()),
+            rekey: Some(Rekey { session: moved.clone(), authenticated: true }),
+            ..AccountChange::default()
+        };
+        let Change::Done(entry, Some(grant)) = store.change_user(new.id, &change).await.unwrap() else { panic!() };
+        assert_eq!((entry.subject, entry.generation, grant.user.generation), (Subject::User(new.id), 2, 2));
+        assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
+        assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
+        assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Ended(_)));
+        let sessions = store.sessions(new.id).await.unwrap();
+        assert!(sessions.is_empty());
+    });
+}
+
+#[test]
+fn names_are_not_given_out_twice_and_the_last_administrator_stays() {
+    on_both(async |store| {
+        let (alice, bob) = (user("alice", "admin"), user("bob", "user"));
+        store.create_user(&alice, None).await.unwrap();
+        store.create_user(&bob, None).await.unwrap();
+        let rename = |name: &str| AccountChange { name: Some(Username::new(name).unwrap()), ..AccountChange::default() };
+        assert!(matches!(store.change_user(bob.id, &rename("alice")).await.unwrap(), Change::NameTaken));
+        assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 1);
+        assert!(matches!(store.change_user(bob.id, &rename("robert")).await.unwrap(), Change::Done(..)));
+        assert!(store.create_user(&user("bob", ""), None).await.unwrap().is_none());
+        let delete = AccountChange { delete: true, keep_last_admin: true, ..AccountChange::default() };
+        assert!(matches!(store.change_user(alice.id, &delete).await.unwrap(), Change::LastAdmin));
+        assert!(matches!(store.change_user(bob.id, &delete).await.unwrap(), Change::Done(..)));
+        assert!(store.create_user(&user("robert", ""), None).await.unwrap().is_none());
+        let second = user("carol", "admin");
+        store.create_user(&second, None).await.unwrap();
+        assert!(matches!(store.change_user(alice.id, &delete).await.unwrap(), Change::Done(..)));
+        assert!(store.user(alice.id).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
+    on_both(async |store| {
+        let mut cursor = store.log_since(None).await.unwrap().cursor;
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        let writers: Vec<_> = (0..8)
+            .map(|writer: u8| {
+                let (store, id) = (store.clone(), new.id);
+                tokio::spawn(async move {
+                    let mut ended = Vec::new();
+                    for _ in 0..10 {
+                        let own = session(writer);
+                        store.open_session(id, "hash", &own).await.unwrap().unwrap();
+                        ended.push(store.end_session(id, own.id).await.unwrap().unwrap());
+                    }
+                    ended
+                })
+            })
+            .collect();
+        let mut seen = Vec::new();
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            let batch = store.log_since(Some(&cursor)).await.unwrap();
+            seen.extend(batch.entries);
+            cursor = batch.cursor;
+        }
+        seen.extend(store.log_since(Some(&cursor)).await.unwrap().entries);
+        for writer in writers {
+            for entry in writer.await.unwrap() {
+                assert!(seen.contains(&entry));
+            }
+        }
+    });
+}
+
+#[test]
+fn keys_and_the_master_are_claimed_once() {
+    on_both(async |store| {
+        assert!(!store.has_master().await.unwrap());
+        assert!(store.claim_master(b"one").await.unwrap());
+        assert!(store.claim_master(b"one").await.unwrap());
+        assert!(!store.claim_master(b"two").await.unwrap());
+        let key = |kid: &str| StoredKey {
+            kid: kid.to_owned(),
+            algorithm: "EdDSA".to_owned(),
+            public_key: vec![1; 32],
+            wrapped_key: vec![2; 60],
+            created_at: 0,
+            signs_at: 0,
+            expires_at: None,
+        };
+        store.create_first_key(&key("a")).await.unwrap();
+        store.create_first_key(&key("b")).await.unwrap();
+        assert_eq!(store.signing_keys().await.unwrap().len(), 1);
+        let rotated = store.rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900)).await.unwrap();
+        let keys = store.signing_keys().await.unwrap();
+        assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);
+        store.prune().await.unwrap();
+        assert_eq!(store.signing_keys().await.unwrap().len(), 2);
+    });
+}
