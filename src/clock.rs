@@ -74,11 +74,7 @@ impl TimeKeeper {
 
     /// Keeps time by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            last_seen: AtomicI64::new(i64::MIN),
-            database_offset: AtomicI64::new(i64::MIN),
-        }
+        Self { clock, last_seen: AtomicI64::new(i64::MIN), database_offset: AtomicI64::new(i64::MIN) }
     }
 
     /// Reads the clocks.

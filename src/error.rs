@@ -66,41 +66,25 @@ impl Kind {
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "Bad request", "bad_request"),
             Self::MissingParameters => (S::BAD_REQUEST, "Missing parameters", "missing_parameters"),
-            Self::PasswordsDoNotMatch => {
-                (S::BAD_REQUEST, "Passwords do not match", "passwords_do_not_match")
-            }
-            Self::UsernameNotAccepted => {
-                (S::BAD_REQUEST, "Username not accepted", "username_not_accepted")
-            }
-            Self::PasswordNotAccepted => {
-                (S::BAD_REQUEST, "Password not accepted", "password_not_accepted")
-            }
+            Self::PasswordsDoNotMatch => (S::BAD_REQUEST, "Passwords do not match", "passwords_do_not_match"),
+            Self::UsernameNotAccepted => (S::BAD_REQUEST, "Username not accepted", "username_not_accepted"),
+            Self::PasswordNotAccepted => (S::BAD_REQUEST, "Password not accepted", "password_not_accepted"),
             Self::RoleNotAccepted => (S::BAD_REQUEST, "Role not accepted", "role_not_accepted"),
-            Self::InvalidCredentials => {
-                (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials")
-            }
+            Self::InvalidCredentials => (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials"),
             Self::Unauthenticated => {
                 (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
             }
             Self::InsufficientRole => (S::FORBIDDEN, "Insufficient role", "insufficient_role"),
-            Self::RegistrationClosed => {
-                (S::FORBIDDEN, "Registration is closed", "registration_is_closed")
-            }
+            Self::RegistrationClosed => (S::FORBIDDEN, "Registration is closed", "registration_is_closed"),
             Self::NotFound => (S::NOT_FOUND, "Not found", "not_found"),
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed")
-            }
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed"),
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "Request timeout", "request_timeout"),
-            Self::UsernameExists => {
-                (S::CONFLICT, "Username already exists", "username_already_exists")
-            }
+            Self::UsernameExists => (S::CONFLICT, "Username already exists", "username_already_exists"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "Body too large", "body_too_large"),
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "unsupported_media_type")
             }
-            Self::TooManyRequests => {
-                (S::TOO_MANY_REQUESTS, "Too many requests", "too_many_requests")
-            }
+            Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "Too many requests", "too_many_requests"),
             Self::HeadersTooLarge => {
                 (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large", "headers_too_large")
             }
@@ -109,12 +93,8 @@ impl Kind {
             }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", "internal_error"),
             Self::UpstreamFailed => (S::BAD_GATEWAY, "Upstream failed", "upstream_failed"),
-            Self::NoHealthyUpstream => {
-                (S::SERVICE_UNAVAILABLE, "No healthy upstream", "no_healthy_upstream")
-            }
-            Self::Unavailable => {
-                (S::SERVICE_UNAVAILABLE, "Service unavailable", "service_unavailable")
-            }
+            Self::NoHealthyUpstream => (S::SERVICE_UNAVAILABLE, "No healthy upstream", "no_healthy_upstream"),
+            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Service unavailable", "service_unavailable"),
             Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "Upstream timeout", "upstream_timeout"),
         }
     }
@@ -166,7 +146,6 @@ impl<'a> Problem<'a> {
             request_id,
         }
     }
-
 
     /// The JSON.
     pub fn to_json(&self) -> String {

@@ -87,11 +87,19 @@ fn what_is_missing_or_wrong_at_registration_is_said() {
         (json!({"username": "", "password": PASSWORD}), 400, "Missing parameters"),
         (json!({"username": 1, "password": PASSWORD}), 400, "Missing parameters"),
         (json!([]), 400, "Missing parameters"),
-        (json!({"username": "a", "password": PASSWORD, "password_confirm": "x"}), 400, "Passwords do not match"),
+        (
+            json!({"username": "a", "password": PASSWORD, "password_confirm": "x"}),
+            400,
+            "Passwords do not match",
+        ),
         (json!({"username": "a b", "password": PASSWORD}), 400, "Username not accepted"),
         (json!({"username": "dave", "password": "short"}), 400, "Password not accepted"),
         (json!({"username": "dave", "password": PASSWORD, "role": "admin"}), 403, "Insufficient role"),
-        (json!({"username": "dave", "password": PASSWORD, "roles": ["user", "admin"]}), 403, "Insufficient role"),
+        (
+            json!({"username": "dave", "password": PASSWORD, "roles": ["user", "admin"]}),
+            403,
+            "Insufficient role",
+        ),
     ] {
         let answer = register(body.clone());
         assert_eq!((answer.status, answer.message().as_str()), (status, message), "{body}");
@@ -185,7 +193,8 @@ fn a_changed_password_ends_the_other_sessions_and_returns_new_tokens() {
     let login = gateway.login("judy");
     let own = login["access_token"].as_str().unwrap();
     let change = json!({"new_password": "another password of mine", "new_password_confirm": "another password of mine", "current_password": PASSWORD});
-    let wrong = json!({"new_password": "another password of mine", "current_password": "not the password at all"});
+    let wrong =
+        json!({"new_password": "another password of mine", "current_password": "not the password at all"});
     let refused = gateway.send("POST", "/auth/change", Some(own), Some(&wrong));
     assert_eq!((refused.status, refused.message().as_str()), (401, "Invalid credentials"));
     let changed = gateway.send("POST", "/auth/change", Some(own), Some(&change));
@@ -208,7 +217,8 @@ fn a_new_name_is_taken_and_the_old_one_is_not_given_out_again() {
     let gateway = Gateway::alone(Settings::default());
     let token = gateway.token("karl");
     gateway.register("lena");
-    let rename = |name: &str| gateway.send("PATCH", "/auth/me", Some(&token), Some(&json!({"new_username": name})));
+    let rename =
+        |name: &str| gateway.send("PATCH", "/auth/me", Some(&token), Some(&json!({"new_username": name})));
     assert_eq!(rename("LENA").status, 409);
     assert_eq!(rename("Karla").json()["username"], "karla");
     let again = gateway.post("/auth/register", &json!({"username": "karl", "password": PASSWORD}));
@@ -223,7 +233,10 @@ fn an_account_is_changed_and_deleted_by_its_owner_or_an_administrator_only() {
     let stranger = gateway.token("mallory");
     let theirs = json!({"user_id": id, "new_password": "taken over by mallory"});
     assert_eq!(gateway.send("POST", "/auth/change", Some(&stranger), Some(&theirs)).status, 403);
-    assert_eq!(gateway.send("DELETE", "/auth/delete", Some(&stranger), Some(&json!({"user_id": id}))).status, 403);
+    assert_eq!(
+        gateway.send("DELETE", "/auth/delete", Some(&stranger), Some(&json!({"user_id": id}))).status,
+        403
+    );
     assert_eq!(gateway.send("DELETE", "/auth/delete", None, Some(&json!({"user_id": id}))).status, 401);
 
     let admin = gateway.admin_token("root");
@@ -236,7 +249,10 @@ fn an_account_is_changed_and_deleted_by_its_owner_or_an_administrator_only() {
     assert_eq!(gateway.get("/auth/me", Some(&stranger)).status, 401);
     // The last administrator stays.
     let own = gateway.get("/auth/me", Some(&admin)).json()["user_id"].clone();
-    assert_eq!(gateway.send("DELETE", "/auth/delete", Some(&admin), Some(&json!({"user_id": own}))).status, 403);
+    assert_eq!(
+        gateway.send("DELETE", "/auth/delete", Some(&admin), Some(&json!({"user_id": own}))).status,
+        403
+    );
 }
 
 #[test]

@@ -4,7 +4,11 @@ use crate::harness::{Gateway, PASSWORD, Settings, authgate};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = authgate().args(args).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
@@ -99,7 +103,10 @@ fn accounts_are_made_shown_and_listed() {
 
 #[test]
 fn the_demo_runs_and_its_lines_work_as_pasted() {
-    use std::{io::{BufRead, BufReader}, process::Stdio};
+    use std::{
+        io::{BufRead, BufReader},
+        process::Stdio,
+    };
     let folder = tempfile::tempdir().unwrap();
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut demo = authgate()
@@ -111,15 +118,25 @@ fn the_demo_runs_and_its_lines_work_as_pasted() {
         .unwrap();
     let lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
     let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
-    let pasted = printed.iter().filter(|line| line.starts_with("curl") || line.contains("=$(curl")).cloned().collect::<Vec<_>>().join("\necho\n");
+    let pasted = printed
+        .iter()
+        .filter(|line| line.starts_with("curl") || line.contains("=$(curl"))
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\necho\n");
     let output = std::process::Command::new("bash").arg("-c").arg(&pasted).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     // SAFETY: a signal to a child that was started here and not yet waited for.
     unsafe { libc::kill(demo.id() as i32, libc::SIGTERM) };
     assert_eq!(demo.wait().unwrap().code(), Some(0));
     for part in [
-        r#""path":"/public/hello""#, "401 Unauthorized", "User registered successfully", r#""x-user-name":"alice""#, "403 Forbidden",
-        "Logged out successfully", r#""x-user-roles":"admin,user""#,
+        r#""path":"/public/hello""#,
+        "401 Unauthorized",
+        "User registered successfully",
+        r#""x-user-name":"alice""#,
+        "403 Forbidden",
+        "Logged out successfully",
+        r#""x-user-roles":"admin,user""#,
     ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }

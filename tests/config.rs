@@ -7,8 +7,13 @@ const HEAD: &str = "listeners:\n  - address: 127.0.0.1:0\nauth:\n  issuer: https
 fn check_text(text: &str, env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), text);
-    let output = authgate().arg("check").arg("--config").arg(config).envs(env.iter().copied()).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    let output =
+        authgate().arg("check").arg("--config").arg(config).envs(env.iter().copied()).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[track_caller]
@@ -24,31 +29,54 @@ fn fault(text: &str, parts: &[&str]) {
 fn each_fault_names_its_place_and_what_is_legal() {
     let route = |line: &str| format!("{HEAD}  - {line}\n");
     for (text, parts) in [
-        (route("{path: /a, upstream: nowhere}"), &["gateway.yaml:9: routes[0].upstream", "`nowhere`", "orders"][..]),
+        (
+            route("{path: /a, upstream: nowhere}"),
+            &["gateway.yaml:9: routes[0].upstream", "`nowhere`", "orders"][..],
+        ),
         (route("{path: a, upstream: orders}"), &[":9: routes[0].path", "`a`", "begins with `/`"]),
         (route("{path: /a/*, upstream: orders}"), &[":9: routes[0].path", "/**"]),
         (route("{path: /a/../b, upstream: orders}"), &[":9: routes[0].path", "canonical"]),
         (route("{path: /a, upstream: orders, colour: red}"), &[":9: ", "colour", "unknown"]),
         (route("{path: /a, upstream: orders, rewrite: {strip_prefix: /a}}"), &["rewrite", "unknown"]),
-        (route("{path: /a, upstream: orders, rate_limit: {requests: 1, per: 1s}}"), &["rate_limit", "unknown"]),
+        (
+            route("{path: /a, upstream: orders, rate_limit: {requests: 1, per: 1s}}"),
+            &["rate_limit", "unknown"],
+        ),
         (route("{path: /a, upstream: orders, headers: {}}"), &["headers", "unknown"]),
         (route("{path: /a}"), &[":9: routes[0]", "upstream", "respond"]),
-        (route("{path: /a, upstream: orders, methods: [get]}"), &["routes[0].methods[0]", "`get`", "capitals"]),
+        (
+            route("{path: /a, upstream: orders, methods: [get]}"),
+            &["routes[0].methods[0]", "`get`", "capitals"],
+        ),
         (route("{path: /a, upstream: orders, methods: []}"), &["routes[0].methods"]),
         (route("{path: /a, upstream: orders, auth: maybe}"), &["routes[0].auth", "maybe", "required"]),
-        (route("{path: /a, upstream: orders, auth: none, roles: {any: [a]}}"), &["routes[0].auth", "required"]),
+        (
+            route("{path: /a, upstream: orders, auth: none, roles: {any: [a]}}"),
+            &["routes[0].auth", "required"],
+        ),
         (route("{path: /a, upstream: orders, roles: {any: [A]}}"), &["routes[0].roles.any[0]", "`A`", "a-z"]),
         (route("{path: /a, upstream: orders, roles: {any: [a], all: [b]}}"), &["routes[0].roles", "either"]),
         (route("{path: /a, upstream: orders, timeout: 5}"), &["routes[0].timeout", "5s"]),
         (route("{path: /a, upstream: orders, body: 1MB}"), &["routes[0].body", "`1MB`", "MiB"]),
-        (route("{path: /a, respond: {json: {a: \"{user.email}\"}}}"), &["routes[0].respond.json", "{user.email}"]),
+        (
+            route("{path: /a, respond: {json: {a: \"{user.email}\"}}}"),
+            &["routes[0].respond.json", "{user.email}"],
+        ),
         (route("{path: /a, respond: {status: 99, json: 1}}"), &["routes[0].respond.status", "99"]),
         (route("{path: /auth/login, upstream: orders}"), &["routes[0].path", "authgate answers itself"]),
-        (format!("{HEAD}  - {{path: \"/a/{{x}}\", upstream: orders}}\n  - {{path: \"/a/{{y}}\", upstream: orders}}\n"), &[":10: routes[1].path", "line 9"]),
+        (
+            format!(
+                "{HEAD}  - {{path: \"/a/{{x}}\", upstream: orders}}\n  - {{path: \"/a/{{y}}\", upstream: orders}}\n"
+            ),
+            &[":10: routes[1].path", "line 9"],
+        ),
         (format!("{HEAD}  []\nworkers: 0\n"), &["workers", "found 0", "1 to"]),
         (format!("{HEAD}  []\nworkers: many\n"), &["workers", "whole number"]),
         (format!("{HEAD}  []\nadmin: {{address: 0.0.0.0:9901}}\n"), &["admin.address", "loopback"]),
-        (format!("{HEAD}  []\nidentity_headers: {{id: Authorization}}\n"), &["identity_headers.id", "`Authorization`"]),
+        (
+            format!("{HEAD}  []\nidentity_headers: {{id: Authorization}}\n"),
+            &["identity_headers.id", "`Authorization`"],
+        ),
         (format!("{HEAD}  []\nidentity_headers: {{id: X-Forwarded-User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: {{id: X_User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: nginx\n"), &["identity_headers", "grafana"]),
@@ -57,12 +85,21 @@ fn each_fault_names_its_place_and_what_is_legal() {
         (format!("{HEAD}  []\nlimits: {{header_count: 0}}\n"), &["limits.header_count"]),
         (format!("{HEAD}  []\nworkers: 1\nworkers: 2\n"), &[":11: workers", "twice"]),
         (HEAD.replace("audience: a", "audience: a\n  issuer: again"), &[":6: auth.issuer", "twice"]),
-        (HEAD.replace("  audience: a\n", "  default_roles: [admin]\n  audience: a\n"), &[":5: auth.default_roles", "admin"]),
-        (HEAD.replace("  audience: a\n", "  self_assignable_roles: [admin]\n  audience: a\n"), &["auth.self_assignable_roles"]),
+        (
+            HEAD.replace("  audience: a\n", "  default_roles: [admin]\n  audience: a\n"),
+            &[":5: auth.default_roles", "admin"],
+        ),
+        (
+            HEAD.replace("  audience: a\n", "  self_assignable_roles: [admin]\n  audience: a\n"),
+            &["auth.self_assignable_roles"],
+        ),
         (HEAD.replace("  audience: a\n", ""), &["auth", "audience"]),
         (HEAD.replace("  audience: a\n", "  audience: a\n  cors: {}\n"), &["cors", "unknown"]),
         (HEAD.replace("  audience: a\n", "  audience: a\n  compat: {}\n"), &["compat", "unknown"]),
-        (HEAD.replace("http://127.0.0.1:1\"}]", "https://127.0.0.1:1\"}]"), &["upstreams.orders.servers[0].url", "http://HOST:PORT"]),
+        (
+            HEAD.replace("http://127.0.0.1:1\"}]", "https://127.0.0.1:1\"}]"),
+            &["upstreams.orders.servers[0].url", "http://HOST:PORT"],
+        ),
         (HEAD.replace("[{url: \"http://127.0.0.1:1\"}]", "[]"), &["upstreams.orders.servers", "one server"]),
         (HEAD.replace("127.0.0.1:0", "localhost"), &[":2: listeners[0].address", "`localhost`"]),
         ("listeners: [\n".to_owned(), &["gateway.yaml:"]),
@@ -76,14 +113,16 @@ fn each_fault_names_its_place_and_what_is_legal() {
 
 #[test]
 fn faults_of_meaning_are_reported_all_at_once() {
-    let text = format!("{HEAD}  - {{path: a, upstream: orders}}\n  - {{path: /b, upstream: nowhere}}\nworkers: 0\n");
+    let text =
+        format!("{HEAD}  - {{path: a, upstream: orders}}\n  - {{path: /b, upstream: nowhere}}\nworkers: 0\n");
     let (_, _, said) = check_text(&text, &[]);
     assert_eq!(said.lines().count(), 3, "{said}");
 }
 
 #[test]
 fn variables_are_filled_in_and_never_shown() {
-    let text = HEAD.replace("audience: a", "audience: ${AUD}") + "  []\nworkers: ${N:-2}\nlog: {access: \"${ACCESS:-false}\"}\n";
+    let text = HEAD.replace("audience: a", "audience: ${AUD}")
+        + "  []\nworkers: ${N:-2}\nlog: {access: \"${ACCESS:-false}\"}\n";
     assert_eq!(check_text(&text, &[("AUD", "tests")]).0, Some(0));
     let (code, _, said) = check_text(&text, &[]);
     assert_eq!(code, Some(1));
@@ -98,7 +137,10 @@ fn variables_are_filled_in_and_never_shown() {
 #[test]
 fn dotenv_beside_the_config_is_read_and_the_environment_wins() {
     let folder = tempfile::tempdir().unwrap();
-    let config = write_config(folder.path(), &(HEAD.replace("http://127.0.0.1:1", "http://${BACKEND}") + "  - {path: /a, upstream: orders}\n"));
+    let config = write_config(
+        folder.path(),
+        &(HEAD.replace("http://127.0.0.1:1", "http://${BACKEND}") + "  - {path: /a, upstream: orders}\n"),
+    );
     std::fs::write(folder.path().join(".env"), "BACKEND=10.0.0.1:81\n").unwrap();
     let check = |env: Option<&str>| {
         let mut command = authgate();
@@ -113,16 +155,24 @@ fn dotenv_beside_the_config_is_read_and_the_environment_wins() {
 
 #[test]
 fn a_failing_expectation_is_a_fault_with_its_line() {
-    let text = format!("{HEAD}  - {{path: /a/**, roles: {{any: [staff]}}, upstream: orders}}\ntests:\n  - {{method: GET, path: /a/x, roles: [staff], expect: allow}}\n  - {{method: GET, path: /a/x, expect: deny}}\n  - {{method: GET, path: /b, expect: none}}\n");
+    let text = format!(
+        "{HEAD}  - {{path: /a/**, roles: {{any: [staff]}}, upstream: orders}}\ntests:\n  - {{method: GET, path: /a/x, roles: [staff], expect: allow}}\n  - {{method: GET, path: /a/x, expect: deny}}\n  - {{method: GET, path: /b, expect: none}}\n"
+    );
     assert_eq!(check_text(&text, &[]).0, Some(0), "{:?}", check_text(&text, &[]));
-    fault(&text.replace("path: /a/x, expect: deny", "path: /a/x, expect: allow"), &["gateway.yaml:12: tests[1]", "expected allow, but it is deny"]);
+    fault(
+        &text.replace("path: /a/x, expect: deny", "path: /a/x, expect: allow"),
+        &["gateway.yaml:12: tests[1]", "expected allow, but it is deny"],
+    );
 }
 
 #[test]
 fn the_committed_schema_and_examples_are_true() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let committed = std::fs::read_to_string(root.join("authgate.schema.json")).unwrap();
-    assert!(committed == authgate::config::json_schema(), "run: authgate schema > config/authgate.schema.json");
+    assert!(
+        committed == authgate::config::json_schema(),
+        "run: authgate schema > config/authgate.schema.json"
+    );
     let schema: serde_json::Value = serde_json::from_str(&committed).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     for name in ["gateway.yaml", "demo.yaml"] {

@@ -7,7 +7,8 @@ use crate::harness::{Gateway, Settings, Upstream, ok};
 #[test]
 fn bodies_of_any_size_pass_both_ways() {
     let upstream = Upstream::answering(|seen| {
-        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
+        let mut answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
         answer.extend_from_slice(&seen.body);
         answer
     });
@@ -48,7 +49,9 @@ fn a_request_streams_while_it_is_sent() {
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
-    crate::harness::eventually("the first half reaches the upstream", || (upstream.bytes() > 100).then_some(()));
+    crate::harness::eventually("the first half reaches the upstream", || {
+        (upstream.bytes() > 100).then_some(())
+    });
     assert!(upstream.seen().is_empty());
     assert_eq!(client.send("world").answer().status, 200);
     assert_eq!(upstream.only().body, b"helloworld");
@@ -130,7 +133,10 @@ fn headers_of_an_answer_pass_but_for_those_of_its_connection() {
         let answer = client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer();
         assert_eq!((answer.status, answer.text().as_str()), (201, "hi"));
         assert_eq!(answer.header("X-One"), Some("1"));
-        assert_eq!(answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(), 2);
+        assert_eq!(
+            answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(),
+            2
+        );
         for name in ["X-Hop", "Keep-Alive", "Connection"] {
             assert_eq!(answer.header(name), None, "{name}");
         }
@@ -174,7 +180,9 @@ fn at_sigterm_requests_in_flight_are_finished_and_new_clients_refused() {
     crate::harness::eventually("the request arrives", || (upstream.seen().len() == 2).then_some(()));
     gateway.signal(libc::SIGTERM);
     assert!(idle.is_closed_silently());
-    crate::harness::eventually("new clients are refused", || std::net::TcpStream::connect(gateway.address).err());
+    crate::harness::eventually("new clients are refused", || {
+        std::net::TcpStream::connect(gateway.address).err()
+    });
     assert_eq!(gateway.admin_get("/readyz").text(), "draining\n");
     release.send(()).unwrap();
     assert_eq!(busy.answer().text(), "/public/slow");
@@ -201,8 +209,14 @@ fn health_and_metrics_are_on_the_admin_listener_only() {
     gateway.send("BREW", "/public/x", None, None);
     assert_eq!(gateway.admin_get("/livez").status, 200);
     assert_eq!(gateway.admin_get("/readyz").status, 200);
-    assert_eq!(gateway.metric(r#"authgate_requests_total{method="GET",route="/api/**",status="200"}"#), Some(3.0));
-    assert_eq!(gateway.metric(r#"authgate_requests_total{method="OTHER",route="/public/**",status="200"}"#), Some(1.0));
+    assert_eq!(
+        gateway.metric(r#"authgate_requests_total{method="GET",route="/api/**",status="200"}"#),
+        Some(3.0)
+    );
+    assert_eq!(
+        gateway.metric(r#"authgate_requests_total{method="OTHER",route="/public/**",status="200"}"#),
+        Some(1.0)
+    );
     assert_eq!(gateway.metric(r#"authgate_denied_total{reason="no_token"}"#), Some(1.0));
     assert_eq!(gateway.metric(r#"authgate_token_cache_total{result="hit"}"#), Some(2.0));
     assert_eq!(gateway.metric(r#"authgate_token_cache_total{result="miss"}"#), Some(1.0));
@@ -210,11 +224,18 @@ fn health_and_metrics_are_on_the_admin_listener_only() {
     assert_eq!(gateway.metric("authgate_password_seconds_count"), Some(1.0));
     assert!(gateway.metric("authgate_revocation_lag_seconds").unwrap() < 5.0);
     let text = gateway.admin_get("/metrics").text();
-    for name in ["authgate_request_duration_seconds", "authgate_upstream_duration_seconds", "authgate_password_queue_depth", "authgate_config_reloads_total"] {
+    for name in [
+        "authgate_request_duration_seconds",
+        "authgate_upstream_duration_seconds",
+        "authgate_password_queue_depth",
+        "authgate_config_reloads_total",
+    ] {
         assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
     }
     assert_eq!(gateway.get("/metrics", None).status, 404);
-    let rebound = crate::harness::Client::connect(gateway.admin).send("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").answer();
+    let rebound = crate::harness::Client::connect(gateway.admin)
+        .send("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        .answer();
     assert_eq!(rebound.status, 403);
 }
 

@@ -23,7 +23,9 @@ fn unknown_wrong_and_disabled_logins_look_alike() {
     gateway.run(&["user", "disable", "bob"], "");
     let wrong = gateway.try_login("alice", "not the password at all");
     assert_eq!((wrong.status, wrong.message().as_str()), (401, "Invalid credentials"));
-    for (name, password) in [("nobody", PASSWORD), ("bob", PASSWORD), ("a b", PASSWORD), ("alice", "x"), ("nobody", "\u{7}")] {
+    for (name, password) in
+        [("nobody", PASSWORD), ("bob", PASSWORD), ("a b", PASSWORD), ("alice", "x"), ("nobody", "\u{7}")]
+    {
         assert_eq!(shown(&gateway.try_login(name, password)), shown(&wrong), "{name}");
     }
 }
@@ -58,7 +60,8 @@ fn long_passwords_are_refused_without_a_hash() {
 fn common_passwords_are_refused() {
     let gateway = Gateway::alone(Settings::default().auth("  password: {min_length: 8}\n"));
     for password in ["password", "Passw0rd", "iloveyou", "bob-the-builder"] {
-        let answer = gateway.post("/auth/register", &json!({"username": "bob-the-builder", "password": password}));
+        let answer =
+            gateway.post("/auth/register", &json!({"username": "bob-the-builder", "password": password}));
         assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"), "{password}");
     }
 }
@@ -143,7 +146,8 @@ fn whoever_has_logged_in_before_is_not_locked_out_by_a_stranger() {
 
 #[test]
 fn registrations_are_throttled_by_address() {
-    let gateway = Gateway::alone(Settings::default().auth("  throttle: {registrations: {requests: 2, per: 1h}}\n"));
+    let gateway =
+        Gateway::alone(Settings::default().auth("  throttle: {registrations: {requests: 2, per: 1h}}\n"));
     gateway.register("a1");
     gateway.register("a2");
     let refused = gateway.post("/auth/register", &json!({"username": "a3", "password": PASSWORD}));

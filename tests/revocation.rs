@@ -18,7 +18,9 @@ fn both_stores() -> [Settings; 2] {
 #[test]
 fn no_request_begun_after_a_logout_answer_succeeds() {
     for settings in both_stores() {
-        let gateway = Arc::new(Gateway::alone(settings.auth("  throttle: {registrations: {requests: 1000, per: 1s}}\n")));
+        let gateway = Arc::new(Gateway::alone(
+            settings.auth("  throttle: {registrations: {requests: 1000, per: 1s}}\n"),
+        ));
         for round in 0..10 {
             let token = Arc::new(gateway.token(&format!("user-{round}")));
             let logged_out = Arc::new(AtomicBool::new(false));
@@ -27,7 +29,9 @@ fn no_request_begun_after_a_logout_answer_succeeds() {
                     let (gateway, token, logged_out) = (gateway.clone(), token.clone(), logged_out.clone());
                     thread::spawn(move || {
                         let mut client = gateway.client();
-                        let request = format!("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+                        let request = format!(
+                            "GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+                        );
                         loop {
                             let begun_after = logged_out.load(SeqCst);
                             let status = client.send(&request).answer().status;
@@ -121,8 +125,11 @@ fn a_rotated_key_signs_after_a_while_and_the_old_one_still_verifies() {
 fn a_gateway_without_its_log_is_not_ready_and_denies() {
     let cluster = crate::harness::Cluster::start();
     let gateway = Gateway::alone(
-        Settings { store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()), ..Settings::default() }
-            .extra("revocation: {max_staleness: 2s}\n"),
+        Settings {
+            store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()),
+            ..Settings::default()
+        }
+        .extra("revocation: {max_staleness: 2s}\n"),
     );
     let token = gateway.token("alice");
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Settings, Upstream};
+use crate::harness::{Gateway, PASSWORD, Settings};
 
 #[test]
 fn the_most_specific_route_wins_and_404_and_405_come_before_401() {
@@ -39,10 +39,15 @@ fn roles_any_and_all() {
         gateway.run(&args, PASSWORD);
         gateway.login(name)["access_token"].as_str().unwrap().to_owned()
     };
-    let (staff, both, neither) = (token("a", &["staff"]), token("b", &["staff", "boss"]), token("c", &["stuff"]));
+    let (staff, both, neither) =
+        (token("a", &["staff"]), token("b", &["staff", "boss"]), token("c", &["stuff"]));
     for (path, caller, status) in [
-        ("/any", &staff, 200), ("/any", &both, 200), ("/any", &neither, 403),
-        ("/all", &staff, 403), ("/all", &both, 200), ("/all", &neither, 403),
+        ("/any", &staff, 200),
+        ("/any", &both, 200),
+        ("/any", &neither, 403),
+        ("/all", &staff, 403),
+        ("/all", &both, 200),
+        ("/all", &neither, 403),
     ] {
         let answer = gateway.get(path, Some(caller));
         assert_eq!(answer.status, status, "{path}");
@@ -59,16 +64,20 @@ fn the_gateway_answers_itself_where_a_route_says_respond() {
     assert_eq!(gateway.get("/hello", None).status, 401);
     let registered = gateway.register("alice");
     let answer = gateway.get("/hello", registered["access_token"].as_str());
-    assert_eq!(answer.json(), json!({
-        "message": "Welcome alice", "id": registered["user_id"], "roles": ["user"], "n": 1, "raw": "{other} {user",
-    }));
+    assert_eq!(
+        answer.json(),
+        json!({
+            "message": "Welcome alice", "id": registered["user_id"], "roles": ["user"], "n": 1, "raw": "{other} {user",
+        })
+    );
     assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(gateway.get("/teapot", None).status, 418);
 }
 
 #[test]
 fn a_name_cannot_leave_its_string_in_an_answer() {
-    let gateway = Gateway::alone(Settings::routes("  - {path: /hello, respond: {json: {message: \"{user.name}\"}}}\n"));
+    let gateway =
+        Gateway::alone(Settings::routes("  - {path: /hello, respond: {json: {message: \"{user.name}\"}}}\n"));
     let odd = r#"a"},{"x":"{user.id}"#;
     let answer = gateway.post("/auth/register", &json!({"username": odd, "password": PASSWORD}));
     assert_eq!(answer.status, 201);

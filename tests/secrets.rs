@@ -22,8 +22,17 @@ fn no_secret_and_no_attempted_name_reaches_the_log() {
     let master = std::fs::read_to_string(gateway.folder.path().join("master.key")).unwrap();
     let log = gateway.log();
     for secret in [
-        PASSWORD, "a wrong password 12345", token, refresh, "bad-token-98765", "junk-refresh-13579", SECRET, master.trim(),
-        "name-of-nobody", "a b attempted", "short-secret",
+        PASSWORD,
+        "a wrong password 12345",
+        token,
+        refresh,
+        "bad-token-98765",
+        "junk-refresh-13579",
+        SECRET,
+        master.trim(),
+        "name-of-nobody",
+        "a b attempted",
+        "short-secret",
     ] {
         assert!(!log.contains(secret), "{secret}");
     }
@@ -37,14 +46,26 @@ fn short_and_published_keys_refuse_to_start() {
             "listeners: [{{address: \"127.0.0.1:0\"}}]\nauth:\n  issuer: i\n  audience: a\n{auth}routes: []\n"
         );
         let config = write_config(folder.path(), &text);
-        let output = authgate().arg("serve").arg("--config").arg(config).env("KEY", "a-secret-from-the-environment").output().unwrap();
+        let output = authgate()
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .env("KEY", "a-secret-from-the-environment")
+            .output()
+            .unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     for (auth, key) in [
         ("  signing: {algorithm: HS256, secret: tooshort-tooshort}\n", "auth.signing.secret"),
         ("  signing: {algorithm: HS256}\n", "auth.signing"),
-        ("  signing: {algorithm: HS256, secret: \"your-secret-key-your-secret-key-your\"}\n", "auth.signing.secret"),
-        ("  signing: {algorithm: HS256, secret: \"please-change-me-please-change-me-now\"}\n", "auth.signing.secret"),
+        (
+            "  signing: {algorithm: HS256, secret: \"your-secret-key-your-secret-key-your\"}\n",
+            "auth.signing.secret",
+        ),
+        (
+            "  signing: {algorithm: HS256, secret: \"please-change-me-please-change-me-now\"}\n",
+            "auth.signing.secret",
+        ),
         ("  signing: {algorithm: HS256, secret: \"${KEY}\"}\n", "auth.signing.secret"),
         ("  master_key: tooshort-tooshort\n", "auth.master_key"),
     ] {
@@ -61,7 +82,9 @@ fn short_and_published_keys_refuse_to_start() {
 fn a_connection_string_is_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     for url in ["postgres://u:hunter2hunter2@[::bad/db", "mysql://u:hunter2hunter2@h/db"] {
-        let text = format!("listeners: [{{address: \"127.0.0.1:0\"}}]\nstore: {{url: \"{url}\"}}\nauth: {{issuer: i, audience: a}}\n");
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:0\"}}]\nstore: {{url: \"{url}\"}}\nauth: {{issuer: i, audience: a}}\n"
+        );
         let config = write_config(folder.path(), &text);
         let output = authgate().args(["user", "list"]).arg("--config").arg(config).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

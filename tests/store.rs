@@ -6,7 +6,8 @@ use authgate::{
     clock::SystemClock,
     config::{Store as Config, StoreLocation},
     store::{
-        AccountChange, Change, LogEntry, NewSession, NewUser, Rekey, Rotation, RotationRequest, Store, StoredKey, Subject, Ttls, open,
+        AccountChange, Change, LogEntry, NewSession, NewUser, Rekey, Rotation, RotationRequest, Store,
+        StoredKey, Subject, Ttls, open,
     },
     types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
@@ -52,7 +53,12 @@ fn user(name: &str, roles: &str) -> NewUser {
 }
 
 fn session(token: u8) -> NewSession {
-    NewSession { id: SessionId::generate(&OsRandom), refresh_hash: [token; 32], nonce: [token; 16], ttls: TTLS }
+    NewSession {
+        id: SessionId::generate(&OsRandom),
+        refresh_hash: [token; 32],
+        nonce: [token; 16],
+        ttls: TTLS,
+    }
 }
 
 fn rotation(session: &NewSession, presented: u8, successor: u8) -> RotationRequest {
@@ -79,7 +85,8 @@ fn accounts_are_kept_as_they_were_made() {
         assert!(store.create_user(&user("alice", ""), None).await.unwrap().is_none());
         assert!(store.create_user(&user("\u{430}lice", ""), None).await.unwrap().is_none());
         store.create_user(&user("bob", ""), None).await.unwrap().unwrap();
-        let names: Vec<_> = store.users(None, 10).await.unwrap().into_iter().map(|user| user.name.to_string()).collect();
+        let names: Vec<_> =
+            store.users(None, 10).await.unwrap().into_iter().map(|user| user.name.to_string()).collect();
         assert_eq!(names, ["alice", "bob"]);
         assert_eq!(store.users(Some("alice"), 10).await.unwrap().len(), 1);
     });
@@ -107,10 +114,14 @@ fn a_refresh_token_rotates_once_replays_alike_and_then_ends_the_session() {
         let (new, own) = (user("alice", ""), session(1));
         store.create_user(&new, Some(&own)).await.unwrap();
         assert!(matches!(store.rotate_session(&rotation(&own, 1, 2)).await.unwrap(), Rotation::Rotated(_)));
-        let Rotation::Replayed(_, nonce) = store.rotate_session(&rotation(&own, 1, 9)).await.unwrap() else { panic!() };
+        let Rotation::Replayed(_, nonce) = store.rotate_session(&rotation(&own, 1, 9)).await.unwrap() else {
+            panic!()
+        };
         assert_eq!(nonce, [2; 16]);
         assert!(matches!(store.rotate_session(&rotation(&own, 2, 3)).await.unwrap(), Rotation::Rotated(_)));
-        let Rotation::Ended(entry) = store.rotate_session(&rotation(&own, 1, 4)).await.unwrap() else { panic!() };
+        let Rotation::Ended(entry) = store.rotate_session(&rotation(&own, 1, 4)).await.unwrap() else {
+            panic!()
+        };
         assert_eq!((entry.subject, entry.generation), (Subject::Session(own.id), LogEntry::ALL));
         assert!(matches!(store.rotate_session(&rotation(&own, 3, 5)).await.unwrap(), Rotation::Refused));
         assert!(store.log_since(None).await.unwrap().entries.contains(&entry));
@@ -145,7 +156,9 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
             rekey: Some(Rekey { session: moved.clone(), authenticated: true }),
             ..AccountChange::default()
         };
-        let Change::Done(entry, Some(grant)) = store.change_user(new.id, &change).await.unwrap() else { panic!() };
+        let Change::Done(entry, Some(grant)) = store.change_user(new.id, &change).await.unwrap() else {
+            panic!()
+        };
         assert_eq!((entry.subject, entry.generation, grant.user.generation), (Subject::User(new.id), 2, 2));
         assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
         assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
@@ -161,7 +174,10 @@ fn names_are_not_given_out_twice_and_the_last_administrator_stays() {
         let (alice, bob) = (user("alice", "admin"), user("bob", "user"));
         store.create_user(&alice, None).await.unwrap();
         store.create_user(&bob, None).await.unwrap();
-        let rename = |name: &str| AccountChange { name: Some(Username::new(name).unwrap()), ..AccountChange::default() };
+        let rename = |name: &str| AccountChange {
+            name: Some(Username::new(name).unwrap()),
+            ..AccountChange::default()
+        };
         assert!(matches!(store.change_user(bob.id, &rename("alice")).await.unwrap(), Change::NameTaken));
         assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 1);
         assert!(matches!(store.change_user(bob.id, &rename("robert")).await.unwrap(), Change::Done(..)));
@@ -231,7 +247,8 @@ fn keys_and_the_master_are_claimed_once() {
         store.create_first_key(&key("a")).await.unwrap();
         store.create_first_key(&key("b")).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 1);
-        let rotated = store.rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900)).await.unwrap();
+        let rotated =
+            store.rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900)).await.unwrap();
         let keys = store.signing_keys().await.unwrap();
         assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);

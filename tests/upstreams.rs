@@ -159,7 +159,8 @@ fn an_early_answer_to_an_upload_reaches_the_client() {
             let mut socket = socket.unwrap();
             let mut head = [0; 4_096];
             let _ = std::io::Read::read(&mut socket, &mut head);
-            let _ = socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+            let _ = socket
+                .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
             thread::sleep(Duration::from_millis(500));
         }
     });

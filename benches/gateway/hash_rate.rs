@@ -24,7 +24,12 @@ fn main() {
                 let mut output = [0; 32];
                 while begun.elapsed() < span {
                     argon2
-                        .hash_password_into_with_memory(b"the password of bench-user", &[7; 16], &mut output, &mut blocks)
+                        .hash_password_into_with_memory(
+                            b"the password of bench-user",
+                            &[7; 16],
+                            &mut output,
+                            &mut blocks,
+                        )
                         .expect("the parameters are legal");
                     count.fetch_add(1, Relaxed);
                 }

@@ -61,7 +61,9 @@ impl Denied {
     /// What the client hears.
     pub fn kind(self) -> Kind {
         match self {
-            Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => Kind::Unauthenticated,
+            Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => {
+                Kind::Unauthenticated
+            }
             Self::Stale => Kind::Unavailable,
             Self::Role => Kind::InsufficientRole,
         }
@@ -168,7 +170,9 @@ impl Access {
 /// What is missing.
 pub fn judge(access: &config::Access, roles: Option<&Roles>) -> Result<(), Denied> {
     match (access, roles) {
-        (config::Access::Open | config::Access::Optional, _) | (config::Access::SignedIn(None), Some(_)) => Ok(()),
+        (config::Access::Open | config::Access::Optional, _) | (config::Access::SignedIn(None), Some(_)) => {
+            Ok(())
+        }
         (config::Access::SignedIn(_), None) => Err(Denied::NoToken),
         (config::Access::SignedIn(Some(rule)), Some(roles)) => {
             let enough = match rule {

@@ -32,7 +32,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn change(&self, caller: &Identity, wanted: ChangeRequest, address: IpAddr) -> Result<Option<Tokens>> {
+    pub async fn change(
+        &self,
+        caller: &Identity,
+        wanted: ChangeRequest,
+        address: IpAddr,
+    ) -> Result<Option<Tokens>> {
         if wanted.new_username.is_none() && wanted.new_password.is_none() {
             return Err(AccountError::Refused(Kind::MissingParameters));
         }
@@ -83,16 +88,20 @@ impl Accounts {
     ) -> Result<()> {
         let me = self.me(caller).await?;
         if user_id.is_none() && me.roles.contains(Role::ADMIN) {
-            return Err(AccountError::Explained(Kind::MissingParameters, "an administrator names the account by user_id"));
+            return Err(AccountError::Explained(
+                Kind::MissingParameters,
+                "an administrator names the account by user_id",
+            ));
         }
         let target = self.target(&me, user_id).await?;
         self.prove(caller, &me, current_password, address).await?;
         let change = AccountChange { delete: true, keep_last_admin: true, ..AccountChange::default() };
         match self.apply_change(target.id, target.generation, &change).await? {
             Change::Done(..) => Ok(()),
-            Change::LastAdmin => {
-                Err(AccountError::Explained(Kind::InsufficientRole, "the last administrator cannot be removed"))
-            }
+            Change::LastAdmin => Err(AccountError::Explained(
+                Kind::InsufficientRole,
+                "the last administrator cannot be removed",
+            )),
             Change::Gone | Change::NameTaken => Err(AccountError::Refused(Kind::NotFound)),
         }
     }
@@ -117,7 +126,13 @@ impl Accounts {
 
     /// Makes sure that it is the person: by the current password, or by a recent login. Whether the
     /// password was given.
-    async fn prove(&self, caller: &Identity, me: &User, password: Option<&Secret>, address: IpAddr) -> Result<bool> {
+    async fn prove(
+        &self,
+        caller: &Identity,
+        me: &User,
+        password: Option<&Secret>,
+        address: IpAddr,
+    ) -> Result<bool> {
         if let Some(password) = password {
             return match self.judge_password(me, password, address).await? {
                 Judged::Right => Ok(true),

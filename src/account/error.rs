@@ -57,7 +57,9 @@ impl AccountError {
             Self::Password(_) => Kind::PasswordNotAccepted,
             Self::Throttled(_) => Kind::TooManyRequests,
             Self::Hash(HashError::Busy(_)) => Kind::Unavailable,
-            Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => Kind::Internal,
+            Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {
+                Kind::Internal
+            }
             Self::Store(_) => Kind::Unavailable,
         }
     }

@@ -23,7 +23,9 @@ pub enum KeysError {
     #[error(transparent)]
     Master(#[from] MasterError),
     /// Shared secrets are the config's.
-    #[error("with HS256 the secret comes from the config: set auth.signing.secret, and previous_secret to the old one")]
+    #[error(
+        "with HS256 the secret comes from the config: set auth.signing.secret, and previous_secret to the old one"
+    )]
     SharedSecret,
 }
 

@@ -85,7 +85,9 @@ impl Accounts {
     /// Replaces a hash made with older parameters. The login does not depend on it.
     async fn rehash(&self, user: &User, password: Secret) {
         let done = match self.hasher.hash(password).await {
-            Ok(hash) => self.store.rehash(user.id, &user.password_hash, &hash).await.map_err(AccountError::from),
+            Ok(hash) => {
+                self.store.rehash(user.id, &user.password_hash, &hash).await.map_err(AccountError::from)
+            }
             Err(error) => Err(error.into()),
         };
         if let Err(error) = done {
@@ -94,7 +96,12 @@ impl Accounts {
     }
 
     /// Compares a password that proves who a signed-in caller is; counts like a login.
-    pub(super) async fn judge_password(&self, user: &User, password: &Secret, address: IpAddr) -> Result<Judged> {
+    pub(super) async fn judge_password(
+        &self,
+        user: &User,
+        password: &Secret,
+        address: IpAddr,
+    ) -> Result<Judged> {
         let Ok(password) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
         let attempt = self.attempt(Some(&user.name), "", true, address)?;
         let verdict = self.hasher.verify(password, &user.password_hash).await;

@@ -67,8 +67,9 @@ impl Accounts {
 
     fn assignable(&self, wanted: &[String]) -> Result<Roles> {
         let roles = wanted.iter().map(|role| role.parse::<Role>());
-        let roles: Roles =
-            roles.collect::<std::result::Result<_, _>>().map_err(|_| AccountError::Refused(Kind::InsufficientRole))?;
+        let roles: Roles = roles
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| AccountError::Refused(Kind::InsufficientRole))?;
         let allowed = roles.iter().all(|role| self.config.self_assignable_roles.contains(role.as_str()));
         if allowed { Ok(roles) } else { Err(AccountError::Refused(Kind::InsufficientRole)) }
     }

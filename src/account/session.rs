@@ -108,7 +108,12 @@ impl Accounts {
 
     /// Changes an account and brings the change into force here. `generation` is the latest that is
     /// known of it.
-    pub(super) async fn apply_change(&self, user: UserId, generation: i64, change: &AccountChange) -> Result<Change> {
+    pub(super) async fn apply_change(
+        &self,
+        user: UserId,
+        generation: i64,
+        change: &AccountChange,
+    ) -> Result<Change> {
         match self.store.change_user(user, change).await {
             Ok(done) => {
                 if let Change::Done(entry, _) = &done {

@@ -169,15 +169,20 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     };
     let auth = &config.auth;
     let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, Arc::new(keyring)));
-    let access = || {
-        Access::new(verifier.clone(), shared.mirror.clone(), shared.time.clone(), shared.metrics.clone())
-    };
+    let access =
+        || Access::new(verifier.clone(), shared.mirror.clone(), shared.time.clone(), shared.metrics.clone());
     let accounts = Arc::new(Accounts {
         config: auth.clone(),
         store: store.clone(),
         hasher,
         throttle: Throttle::new(&auth.throttle),
-        issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, verifier.clone(), random.clone()),
+        issuer: Issuer::new(
+            &auth.issuer,
+            &auth.audience,
+            auth.access_token_ttl,
+            verifier.clone(),
+            random.clone(),
+        ),
         refresh_tokens: keys.master().refresh_tokens(),
         mirror: shared.mirror.clone(),
         time: shared.time.clone(),

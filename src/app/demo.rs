@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::{
     control::{StartFault, open_operator},
-    load::{LoadedGateway, compile},
+    load::{LoadedGateway, compile, log_settings},
     server::{OnReady, ServeError, serve},
 };
 use crate::{
@@ -77,7 +77,7 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
         _ => None,
     };
     let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables)?)?;
-    let _log = telemetry::init(&loaded.config.log);
+    let _log = telemetry::init(log_settings(&loaded.config.log));
     let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
     let base = format!("http://{}", options.listen);
     let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, password.expose())));

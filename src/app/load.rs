@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use tracing::Level;
+
 use crate::{
     auth_api,
-    config::{self, Config, Faults, Pattern},
+    config::{self, Config, Faults, LogFormat, LogLevel, Pattern},
     route::{Owned, Table},
+    telemetry::LogSettings,
 };
 
 /// A config that can be served.
@@ -46,4 +49,22 @@ fn own_calls(mount: &str) -> Vec<Owned> {
             Some(Owned { method: method.clone(), pattern })
         })
         .collect()
+}
+
+/// What a config says of logging, as telemetry takes it.
+pub fn log_settings(log: &config::Log) -> LogSettings {
+    LogSettings {
+        level: match log.level {
+            LogLevel::Error => Level::ERROR,
+            LogLevel::Warn => Level::WARN,
+            LogLevel::Info => Level::INFO,
+            LogLevel::Debug => Level::DEBUG,
+        },
+        json: match log.format {
+            LogFormat::Auto => None,
+            LogFormat::Text => Some(false),
+            LogFormat::Json => Some(true),
+        },
+        access: log.access,
+    }
 }

@@ -28,13 +28,17 @@ pub enum MasterFault {
     #[error("{0}: {1}")]
     File(String, std::io::Error),
     /// The store was begun with a secret that is not there.
-    #[error("{0} is missing, and the store was begun with it: restore it from a backup, or give auth.master_key")]
+    #[error(
+        "{0} is missing, and the store was begun with it: restore it from a backup, or give auth.master_key"
+    )]
     Missing(String),
     /// The file does not hold a secret.
     #[error("{0} holds less than 32 bytes")]
     Short(String),
     /// The store was begun with another one.
-    #[error("the master key is not the one that this store was begun with: private keys and refresh tokens would be lost")]
+    #[error(
+        "the master key is not the one that this store was begun with: private keys and refresh tokens would be lost"
+    )]
     Other,
 }
 
@@ -51,7 +55,9 @@ pub async fn load_master_key(
         MasterKeySource::Given(secret) => secret.clone(),
         MasterKeySource::File(path) => match read(path)? {
             Some(secret) => secret,
-            None if store.has_master().await? => return Err(MasterFault::Missing(path.display().to_string())),
+            None if store.has_master().await? => {
+                return Err(MasterFault::Missing(path.display().to_string()));
+            }
             None => create(path, &*random)?,
         },
     };
@@ -79,12 +85,8 @@ fn read(path: &Path) -> Result<Option<Secret>, MasterFault> {
 
 fn create(path: &Path, random: &dyn Random) -> Result<Secret, MasterFault> {
     let secret = Secret::new(STANDARD_NO_PAD.encode(random.bytes::<32>()));
-    let written = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
+    let written =
+        OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).and_then(|mut file| {
             writeln!(file, "{}", secret.expose())?;
             file.sync_all()
         });

@@ -8,6 +8,6 @@ mod server;
 
 pub use control::open_operator;
 pub use demo::{DemoOptions, demo};
-pub use load::{LoadedGateway, load};
+pub use load::{LoadedGateway, load, log_settings};
 pub use master::{MasterFault, load_master_key};
 pub use server::{ServeError, serve};

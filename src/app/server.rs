@@ -351,7 +351,8 @@ impl ShutdownSignalWatch for End {
 
 impl End {
     async fn told_to_end(&self) {
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
+        let signals =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
         let (Ok(mut term), Ok(mut int), Ok(mut quit)) = signals else {
             return self.fatal.fail(&"signals cannot be received");
         };

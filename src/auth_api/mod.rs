@@ -70,7 +70,12 @@ impl AuthApi {
     }
 
     /// Answers a call.
-    pub async fn handle(&self, request: Request<Bytes>, address: IpAddr, request_id: &str) -> Response<Bytes> {
+    pub async fn handle(
+        &self,
+        request: Request<Bytes>,
+        address: IpAddr,
+        request_id: &str,
+    ) -> Response<Bytes> {
         let caller = Caller { credential: Credential::of(request.headers()), address };
         match self.route(&request, &caller).await {
             Ok(response) => response,
@@ -95,7 +100,9 @@ impl AuthApi {
             ("DELETE", "/delete" | "/me") => self.delete(request, caller).await,
             ("GET", "/sessions") => self.sessions(caller).await,
             ("GET", "/jwks.json") => Ok(self.jwks()),
-            ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => self.end_session(id, caller).await,
+            ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => {
+                self.end_session(id, caller).await
+            }
             _ => Err(Kind::NotFound.into()),
         }
     }

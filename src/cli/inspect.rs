@@ -21,7 +21,13 @@ pub(super) fn check(loaded: LoadedGateway) -> Outcome {
     for warning in &loaded.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
-    let _ = writeln!(text, "{} routes, {} tests: {} failed", config.routes.len(), config.tests.len(), failed.len());
+    let _ = writeln!(
+        text,
+        "{} routes, {} tests: {} failed",
+        config.routes.len(),
+        config.tests.len(),
+        failed.len()
+    );
     print(&text)?;
     if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Faults(failed).into()) }
 }
@@ -104,7 +110,13 @@ enum Verdict<'a> {
     Route(&'a Route, Result<(), Denied>),
 }
 
-fn decide<'a>(routes: &'a Table, method: &Method, host: Option<&str>, target: &str, roles: Option<&Roles>) -> Verdict<'a> {
+fn decide<'a>(
+    routes: &'a Table,
+    method: &Method,
+    host: Option<&str>,
+    target: &str,
+    roles: Option<&Roles>,
+) -> Verdict<'a> {
     // A query takes no part in matching.
     let path = target.split('?').next().unwrap_or_default();
     let Ok(path) = path::canonical(path) else { return Verdict::NotCanonical };
@@ -123,7 +135,9 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
         Verdict::NoRoute => ("none", "no route takes it".to_owned()),
         Verdict::WrongMethod(allow) => ("none", format!("only {allow} are taken")),
         Verdict::Own => ("allow", "authgate answers it itself".to_owned()),
-        Verdict::Route(route, Ok(())) => ("allow", format!("by the route on line {}", route.config.source.line)),
+        Verdict::Route(route, Ok(())) => {
+            ("allow", format!("by the route on line {}", route.config.source.line))
+        }
         Verdict::Route(route, Err(denied)) => {
             ("deny", format!("by the route on line {}: {denied}", route.config.source.line))
         }
@@ -134,7 +148,8 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
         Expect::None => "none",
     };
     (found != expected).then(|| {
-        test.source.fault(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
+        test.source
+            .fault(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
     })
 }
 
@@ -142,7 +157,8 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
 pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
     let roles: Roles = explain.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<_, _>>()?;
     let roles = (!explain.anonymous).then_some(roles);
-    let host = explain.host.as_deref().map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let host =
+        explain.host.as_deref().map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());
     let verdict = decide(&loaded.routes, &explain.method, host.as_deref(), &explain.path, roles.as_ref());
     let (text, code) = match verdict {
         Verdict::NotCanonical => {
@@ -150,9 +166,10 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
         }
         Verdict::Own => ("allowed: authgate answers this call itself\n".to_owned(), ExitCode::SUCCESS),
         Verdict::NoRoute => ("no route: the gateway answers 404\n".to_owned(), ExitCode::from(NO_ROUTE)),
-        Verdict::WrongMethod(allow) => {
-            (format!("no route takes {}: the gateway answers 405, Allow: {allow}\n", explain.method), ExitCode::from(NO_ROUTE))
-        }
+        Verdict::WrongMethod(allow) => (
+            format!("no route takes {}: the gateway answers 405, Allow: {allow}\n", explain.method),
+            ExitCode::from(NO_ROUTE),
+        ),
         Verdict::Route(route, decision) => {
             let source = &route.config.source;
             let mut text = format!(
@@ -169,7 +186,8 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
                     (text, ExitCode::SUCCESS)
                 }
                 Err(denied) => {
-                    let _ = writeln!(text, "decision: denied with {}: {denied}", denied.kind().status().as_u16());
+                    let _ =
+                        writeln!(text, "decision: denied with {}: {denied}", denied.kind().status().as_u16());
                     (text, ExitCode::from(DENIED))
                 }
             }

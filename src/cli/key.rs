@@ -13,7 +13,8 @@ use crate::{
 pub(super) fn run(command: KeyCommand) -> Outcome {
     match command {
         KeyCommand::List { config } => with(&config.config, async |keys| {
-            let mut rows = vec![["KEY", "ALGORITHM", "CREATED", "SIGNS FROM", "VERIFIES UNTIL"].map(str::to_owned)];
+            let mut rows =
+                vec![["KEY", "ALGORITHM", "CREATED", "SIGNS FROM", "VERIFIES UNTIL"].map(str::to_owned)];
             rows.extend(keys.list().await?.into_iter().map(|key| {
                 let until = key.expires_at.map_or_else(|| "replaced".to_owned(), timestamp);
                 [key.kid, key.algorithm, timestamp(key.created_at), timestamp(key.signs_at), until]

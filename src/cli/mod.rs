@@ -19,8 +19,7 @@ use self::args::{Args, Command};
 use crate::{
     app::{self, LoadedGateway},
     clock::SystemClock,
-    config::{Log, LogFormat, LogLevel},
-    telemetry,
+    telemetry::{self, LogSettings},
 };
 
 /// Refused: a bad config or bad input.
@@ -67,7 +66,7 @@ fn dispatch(command: Command) -> Outcome {
         }
         Command::Serve(config) => {
             let loaded = load(&config.config)?;
-            let _log = telemetry::init(&loaded.config.log);
+            let _log = telemetry::init(app::log_settings(&loaded.config.log));
             app::serve(loaded, None)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -91,7 +90,7 @@ fn load(path: &Path) -> Result<LoadedGateway, Refused> {
 
 /// Commands beside `serve` log what goes wrong, and nothing else.
 fn quiet_log() -> telemetry::LogGuard {
-    telemetry::init(&Log { level: LogLevel::Warn, format: LogFormat::Text, access: false })
+    telemetry::init(LogSettings { level: tracing::Level::WARN, json: Some(false), access: false })
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

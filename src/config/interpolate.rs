@@ -16,10 +16,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 ///
 /// # Errors
 /// The path and the trouble of every scalar that could not be filled in.
-pub(super) fn fill(
-    value: &mut Value,
-    lookup: Lookup<'_>,
-) -> Result<HashSet<String>, Vec<(String, String)>> {
+pub(super) fn fill(value: &mut Value, lookup: Lookup<'_>) -> Result<HashSet<String>, Vec<(String, String)>> {
     let mut walk = Walk { lookup, touched: HashSet::new(), faults: Vec::new() };
     walk.value(value, String::new());
     if walk.faults.is_empty() { Ok(walk.touched) } else { Err(walk.faults) }

@@ -56,13 +56,12 @@ pub fn load_file(path: &Path) -> Result<Loaded, Faults> {
     if size.len() > MAX_BYTES {
         return Err(whole("is over 16 MiB".to_owned()));
     }
-    let text =
-        fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
     let (dotenv, warning) = read_dotenv(&folder.join(".env"))?;
     let lookup = |variable: &str| {
-        std::env::var(variable).ok().or_else(|| {
-            dotenv.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone())
-        })
+        std::env::var(variable)
+            .ok()
+            .or_else(|| dotenv.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()))
     };
     let mut loaded = load(&name, &text, folder, &lookup)?;
     loaded.warnings.extend(warning);
@@ -86,13 +85,10 @@ fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
     };
     let lines = dotenvy::from_path_iter(path).map_err(|_| fault("cannot be read"))?;
     // The parser's own error would quote the line, and with it a secret.
-    let variables = lines
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| fault("is not lines of NAME=value"))?;
+    let variables = lines.collect::<Result<Vec<_>, _>>().map_err(|_| fault("is not lines of NAME=value"))?;
     let open = metadata.permissions().mode() & 0o007 != 0;
-    let warning = open.then(|| {
-        format!("{} may be read by others; `chmod 600` keeps its secrets", path.display())
-    });
+    let warning =
+        open.then(|| format!("{} may be read by others; `chmod 600` keeps its secrets", path.display()));
     Ok((variables, warning))
 }
 
@@ -100,12 +96,7 @@ fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
 ///
 /// # Errors
 /// Every fault that was found.
-pub fn load(
-    file: &str,
-    text: &str,
-    folder: &Path,
-    lookup: Lookup<'_>,
-) -> Result<Loaded, Faults> {
+pub fn load(file: &str, text: &str, folder: &Path, lookup: Lookup<'_>) -> Result<Loaded, Faults> {
     let at = |line: usize, key: String, found: Option<String>, problem: String| Fault {
         file: file.to_owned(),
         line,

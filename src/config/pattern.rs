@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn patterns_that_no_request_could_match_are_refused() {
         for pattern in [
-            "", "a", "//", "/a//b", "/a/*", "/a/**/b", "/a**", "/a{x}", "/{}", "/{a-b}", "/a;b", "/..", "/a/%2e", "/a b",
-            "/a?b", "//**", "/a//**", "/a//",
+            "", "a", "//", "/a//b", "/a/*", "/a/**/b", "/a**", "/a{x}", "/{}", "/{a-b}", "/a;b", "/..",
+            "/a/%2e", "/a b", "/a?b", "//**", "/a//**", "/a//",
         ] {
             assert!(Pattern::parse(pattern).is_err(), "{pattern:?}");
         }

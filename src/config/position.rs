@@ -46,8 +46,8 @@ pub(super) fn scan(text: &str) -> Result<Positions, Vec<Found>> {
     let mut documents = 0;
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event
-            .map_err(|error| vec![(error.marker().line(), String::new(), error.info().to_owned())])?;
+        let (event, span) =
+            event.map_err(|error| vec![(error.marker().line(), String::new(), error.info().to_owned())])?;
         let line = span.start.line();
         match event {
             Event::DocumentStart(_) => {

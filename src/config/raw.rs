@@ -245,7 +245,10 @@ pub struct Revocation {
 
 /// The headers that tell an upstream who is calling.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a map of id, name and roles, or a preset: oauth2-proxy, authelia or grafana")]
+#[serde(
+    untagged,
+    expecting = "expected a map of id, name and roles, or a preset: oauth2-proxy, authelia or grafana"
+)]
 pub enum IdentityHeaders {
     /// A preset: oauth2-proxy, authelia or grafana.
     Preset(String),

@@ -89,7 +89,8 @@ impl Streaming {
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
                 None => {
                     self.exchange.body_is_open(false);
-                    self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
+                    self.exchange
+                        .expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
                     return Poll::Ready(None);
                 }
             }
@@ -126,6 +127,8 @@ impl Body for RequestBody {
 /// The body of an answer to a client.
 pub struct AnswerBody {
     source: Source,
+    /// Why the body breaks off, told only once what came before has had a turn to be written.
+    failure: Option<io::Error>,
     // Dropped last: the exchange is over when the body is.
     end: EndOfAnswer,
 }
@@ -139,12 +142,12 @@ impl AnswerBody {
     /// A body that is there as a whole.
     pub(super) fn whole(bytes: Bytes, exchange: &Arc<Exchange>) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
-        Self { source: Source::Whole(bytes), end: EndOfAnswer(exchange.clone()) }
+        Self { source: Source::Whole(bytes), failure: None, end: EndOfAnswer(exchange.clone()) }
     }
 
     /// A body that arrives from an upstream.
     pub(super) fn upstream(body: upstream::Body<RequestBody>, exchange: &Arc<Exchange>) -> Self {
-        Self { source: Source::Upstream(body), end: EndOfAnswer(exchange.clone()) }
+        Self { source: Source::Upstream(body), failure: None, end: EndOfAnswer(exchange.clone()) }
     }
 }
 
@@ -158,6 +161,9 @@ impl Body for AnswerBody {
             Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream(body) => body,
         };
+        if let Some(failure) = this.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         if this.end.0.is_expired() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
@@ -166,7 +172,11 @@ impl Body for AnswerBody {
                 this.end.0.answer_moves();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(io::Error::other(error)))),
+            Poll::Ready(Some(Err(error))) => {
+                this.failure = Some(io::Error::other(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -181,7 +191,9 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Source::Upstream(body) => body.size_hint(),
         }
     }

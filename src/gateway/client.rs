@@ -21,11 +21,7 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(peer: SocketAddr, trusted_proxies: &[IpNet]) -> Self {
         let address = peer.ip().to_canonical();
-        Self {
-            address,
-            value: to_value(&address.to_string()),
-            trusted: is_trusted(address, trusted_proxies),
-        }
+        Self { address, value: to_value(&address.to_string()), trusted: is_trusted(address, trusted_proxies) }
     }
 
     /// Its address.
@@ -54,8 +50,7 @@ pub(super) struct Forwarded {
 impl Forwarded {
     /// Believes nothing but the socket, unless the peer is a trusted proxy.
     pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Self {
-        let direct =
-            Self { client: peer.address, chain: peer.value.clone(), proto: HTTP, host: None };
+        let direct = Self { client: peer.address, chain: peer.value.clone(), proto: HTTP, host: None };
         if !peer.trusted {
             return direct;
         }
@@ -66,7 +61,11 @@ impl Forwarded {
         };
         let proto = only(&FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
         let Some(client) = believed.last() else {
-            return Self { proto: proto.cloned().unwrap_or(HTTP), host: only(&FORWARDED_HOST).cloned(), ..direct };
+            return Self {
+                proto: proto.cloned().unwrap_or(HTTP),
+                host: only(&FORWARDED_HOST).cloned(),
+                ..direct
+            };
         };
         let mut chain = String::new();
         for address in believed.iter().rev() {

@@ -50,7 +50,10 @@ pub(super) async fn serve(
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let guard = Guard::new(socket, exchange.clone(), head_limits);
     let mut builder = http1::Builder::new();
-    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.header_bytes.max(64 << 10) + (8 << 10));
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(64 << 10) + (8 << 10));
     if limits.header_count > LIBRARY_HEADERS {
         builder.max_headers(limits.header_count);
     }

@@ -43,7 +43,12 @@ pub(super) async fn forward(
         };
         match in_time(exchange, connection.send(request)).await {
             None => {
-                return Err(failure(exchange, Kind::UpstreamTimeout, "no answer in time", &upstream.config.name));
+                return Err(failure(
+                    exchange,
+                    Kind::UpstreamTimeout,
+                    "no answer in time",
+                    &upstream.config.name,
+                ));
             }
             Some(Ok(response)) => {
                 return Ok(answer(response, connection, pool, exchange));
@@ -53,13 +58,21 @@ pub(super) async fn forward(
                 stale += 1;
             }
             Some(Err(error)) => {
-                return Err(failure(exchange, Kind::UpstreamFailed, &error.to_string(), &upstream.config.name));
+                return Err(failure(
+                    exchange,
+                    Kind::UpstreamFailed,
+                    &error.to_string(),
+                    &upstream.config.name,
+                ));
             }
         }
     }
 }
 
-async fn connect(pool: &Pool<RequestBody>, exchange: &Exchange) -> Result<Box<Connection<RequestBody>>, Kind> {
+async fn connect(
+    pool: &Pool<RequestBody>,
+    exchange: &Exchange,
+) -> Result<Box<Connection<RequestBody>>, Kind> {
     let name = &pool.upstream().config.name;
     match in_time(exchange, pool.connect()).await {
         Some(Ok(connection)) => Ok(connection),

@@ -93,7 +93,16 @@ enum End {
 
 impl Guard {
     pub(super) fn new(io: TcpStream, exchange: Arc<Exchange>, limits: HeadLimits) -> Self {
-        Self { io, exchange, limits, held: BytesMut::new(), good: 0, position: Position::Head, refusal: None, end: End::Open }
+        Self {
+            io,
+            exchange,
+            limits,
+            held: BytesMut::new(),
+            good: 0,
+            position: Position::Head,
+            refusal: None,
+            end: End::Open,
+        }
     }
 
     /// Judges the beginning of `bytes` and moves the position behind what is good.
@@ -130,13 +139,16 @@ impl Guard {
                 Position::ChunkData(left) => {
                     let run = left.min(rest.len() as u64);
                     good += run as usize;
-                    self.position = if run == left { Position::ChunkEnd(0) } else { Position::ChunkData(left - run) };
+                    self.position =
+                        if run == left { Position::ChunkEnd(0) } else { Position::ChunkData(left - run) };
                 }
                 _ => match self.behind(rest[0]) {
                     Some(position) => {
                         self.position = position;
                         good += 1;
                     }
+                    // What is good before it goes first; it is met again at the next turn.
+                    None if good > 0 => break,
                     None => return Judged::Bad(Kind::BadRequest),
                 },
             }
@@ -178,7 +190,10 @@ impl Guard {
     /// What the library reads of a refused stream: an end between requests, a failure within one.
     fn refused(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if self.position != Position::Head {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the body's framing is broken")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the body's framing is broken",
+            )));
         }
         if self.exchange.is_busy() {
             self.exchange.hold(cx);

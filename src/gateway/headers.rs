@@ -75,7 +75,8 @@ impl Headers {
             .chain(own.into_iter().map(HeaderName::as_str))
             .map(|name| name.as_bytes().into())
             .collect();
-        let overrides: HashSet<Box<[u8]>, _> = METHOD_OVERRIDES.iter().map(|name| name.as_bytes().into()).collect();
+        let overrides: HashSet<Box<[u8]>, _> =
+            METHOD_OVERRIDES.iter().map(|name| name.as_bytes().into()).collect();
         let mut first = [false; 256];
         for name in stripped.iter().chain(&overrides) {
             first[usize::from(name[0])] = true;
@@ -150,7 +151,13 @@ pub(super) fn clean_answer(headers: &mut HeaderMap) {
     let hop_by_hop = |name: &&HeaderName| {
         matches!(
             name.as_str(),
-            "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer" | "upgrade"
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "te"
+                | "trailer"
+                | "upgrade"
         )
     };
     let mut doomed: Vec<HeaderName> = headers.keys().filter(hop_by_hop).cloned().collect();
@@ -195,7 +202,9 @@ mod tests {
         Headers::new(identity).prepare(&mut headers, &injected);
         let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
         names.sort();
-        names.retain(|name| !["x-forwarded-for", "x-forwarded-proto", "x-request-id"].contains(&name.as_str()));
+        names.retain(|name| {
+            !["x-forwarded-for", "x-forwarded-proto", "x-request-id"].contains(&name.as_str())
+        });
         names
     }
 

@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
 };
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -25,7 +24,7 @@ use crate::{
     config::{self, Action, Config},
     error::Kind,
     route::{Match, Route, Table},
-    telemetry::{ACCESS_TARGET, Metrics, MethodLabel, RequestLabels},
+    telemetry::{ACCESS_TARGET, MethodLabel, Metrics, RequestLabels},
     types::path,
     upstream::{Pool, Upstream},
 };
@@ -186,7 +185,8 @@ impl Context<'_> {
             Match::Route(route) => {
                 trace.route = (route.index, &route.label);
                 let credential = Credential::of(request.headers());
-                let permit = gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
+                let permit =
+                    gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
                 let permit = trace.permit.insert(permit);
                 if let Action::Forward(index) = route.config.action {
                     // What lies between is a microsecond; reading the clock again would only add to it.
@@ -239,8 +239,7 @@ impl Context<'_> {
             response_timeout: forward::response_timeout(pool),
         };
         let request = request.map(|body| RequestBody::new(body, self.exchange, bounds));
-        let mut response =
-            forward::forward(permit, pool, request, self.exchange).await?;
+        let mut response = forward::forward(permit, pool, request, self.exchange).await?;
         clean_answer(response.headers_mut());
         Ok(response)
     }
@@ -268,7 +267,8 @@ impl Context<'_> {
         *request.uri_mut() = path.into();
         let (head, incoming) = request.into_parts();
         let body = collect(RequestBody::new(incoming, self.exchange, bounds), self.exchange).await?;
-        let call = OwnCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
+        let call =
+            OwnCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
         let answered = forward::in_time(self.exchange, own_calls.call(call)).await;
         let response = answered.ok_or(Kind::Unavailable)?;
         Ok(response.map(|body| AnswerBody::whole(body, self.exchange)))
@@ -369,7 +369,9 @@ mod tests {
             assert!(is_host(host), "{host}");
             assert_eq!(host_name(host), name);
         }
-        for host in ["", ":80", "u@a", "a b", "a,b", "a/b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a\\b", "a:999999"] {
+        for host in
+            ["", ":80", "u@a", "a b", "a,b", "a/b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a\\b", "a:999999"]
+        {
             assert!(!is_host(host), "{host}");
         }
     }

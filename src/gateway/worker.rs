@@ -169,7 +169,9 @@ impl Worker {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, address)) => self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies)),
+                Ok((socket, address)) => {
+                    self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies))
+                }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
@@ -190,13 +192,8 @@ impl Worker {
             return;
         }
         let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
-        let serving = connection::serve(
-            socket,
-            peer,
-            self.gateway.clone(),
-            self.pools.clone(),
-            self.draining.clone(),
-        );
+        let serving =
+            connection::serve(socket, peer, self.gateway.clone(), self.pools.clone(), self.draining.clone());
         tokio::spawn(async move {
             serving.await;
             drop((live, open));

@@ -57,7 +57,7 @@ pub struct Verdict {
 
 enum Work {
     Hash(oneshot::Sender<Result<String, HashError>>),
-    Verify(Option<PasswordHash>, oneshot::Sender<Result<Verdict, HashError>>),
+    Verify(Option<Box<PasswordHash>>, oneshot::Sender<Result<Verdict, HashError>>),
 }
 
 struct Job {
@@ -163,9 +163,13 @@ impl Hasher {
         self.submit_verify(password, None).await
     }
 
-    async fn submit_verify(&self, password: Secret, stored: Option<PasswordHash>) -> Result<Verdict, HashError> {
+    async fn submit_verify(
+        &self,
+        password: Secret,
+        stored: Option<PasswordHash>,
+    ) -> Result<Verdict, HashError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(password, Work::Verify(stored, reply))?;
+        self.submit(password, Work::Verify(stored.map(Box::new), reply))?;
         self.wait(answer).await
     }
 
@@ -202,14 +206,20 @@ impl Shared {
         while let Some(job) = self.next_job() {
             let begun = Instant::now();
             let Job { password, work, .. } = job;
+            let count = || self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
             // The caller may have gone; then nobody hears the answer.
             match work {
-                Work::Hash(reply) => drop(reply.send(self.hash(&password, &mut blocks))),
+                Work::Hash(reply) => {
+                    let hash = self.hash(&password, &mut blocks);
+                    count();
+                    drop(reply.send(hash));
+                }
                 Work::Verify(stored, reply) => {
-                    drop(reply.send(self.verify(&password, stored.as_ref(), &mut blocks)));
+                    let verdict = self.verify(&password, stored.as_deref(), &mut blocks);
+                    count();
+                    drop(reply.send(verdict));
                 }
             }
-            self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
         }
     }
 
@@ -231,7 +241,8 @@ impl Shared {
 
     fn hash(&self, password: &Secret, blocks: &mut Vec<Block>) -> Result<String, HashError> {
         let salt = self.random.bytes::<16>();
-        let output = self.derive(&self.params, Algorithm::Argon2id, Version::V0x13, password, &salt, blocks)?;
+        let output =
+            self.derive(&self.params, Algorithm::Argon2id, Version::V0x13, password, &salt, blocks)?;
         let failed = |error: &dyn std::fmt::Display| HashError::Failed(error.to_string());
         let hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),

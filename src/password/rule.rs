@@ -108,7 +108,12 @@ mod tests {
 
     #[test]
     fn ordinary_long_passwords_pass() {
-        for text in ["correct horse battery staple", "a long enough password", "xxxxxxxxxxxxxxxxxxxx", &"y".repeat(1024)] {
+        for text in [
+            "correct horse battery staple",
+            "a long enough password",
+            "xxxxxxxxxxxxxxxxxxxx",
+            &"y".repeat(1024),
+        ] {
             assert_eq!(check(text), Ok(()), "{text}");
         }
     }

@@ -133,7 +133,8 @@ mod tests {
     fn entries_join_to_the_highest_generation_and_the_latest_expiry() {
         let mirror = Mirror::new(Duration::from_secs(5));
         let (session, user) = (SessionId::generate(&OsRandom), UserId::generate(1, &OsRandom));
-        let entry = |generation, expires_at| LogEntry { subject: Subject::User(user), generation, expires_at };
+        let entry =
+            |generation, expires_at| LogEntry { subject: Subject::User(user), generation, expires_at };
         mirror.apply(&entry(3, 10));
         mirror.apply(&entry(2, 20));
         assert!(mirror.is_revoked(session, user, 2));

@@ -2,11 +2,7 @@
 
 use http::Method;
 
-use super::{
-    Owned, Route,
-    table::takes,
-    trie::Node,
-};
+use super::{Owned, Route, table::takes, trie::Node};
 use crate::config::{Fault, Segment};
 
 /// Routes in the place of a call that the gateway answers itself.
@@ -24,7 +20,9 @@ pub(super) fn with_own_calls(routes: &[Route], owned: &[Owned]) -> Vec<Fault> {
         .iter()
         .filter(|route| clash(route))
         .map(|route| {
-            route.config.source.fault("this is a call that authgate answers itself; choose another path, or another auth.path")
+            route.config.source.fault(
+                "this is a call that authgate answers itself; choose another path, or another auth.path",
+            )
         })
         .collect()
 }
@@ -46,9 +44,12 @@ pub(super) fn within(node: &Node<usize>, routes: &[Route], faults: &mut Vec<Faul
     }
     for &index in &node.below {
         if is_covered(node, &routes[index], routes) {
-            faults.push(routes[index].config.source.fault(
-                "is never reached: more specific routes take everything that it covers",
-            ));
+            faults.push(
+                routes[index]
+                    .config
+                    .source
+                    .fault("is never reached: more specific routes take everything that it covers"),
+            );
         }
     }
     node.literals.values().for_each(|child| within(child, routes, faults));
@@ -60,12 +61,9 @@ fn common_method(a: &Route, b: &Route) -> Option<String> {
     let both = |method: &Method| a.takes(method) && b.takes(method);
     match (&a.config.methods, &b.config.methods) {
         (None, None) => Some("any".to_owned()),
-        (listed_a, listed_b) => listed_a
-            .iter()
-            .chain(listed_b)
-            .flatten()
-            .find(|method| both(method))
-            .map(ToString::to_string),
+        (listed_a, listed_b) => {
+            listed_a.iter().chain(listed_b).flatten().find(|method| both(method)).map(ToString::to_string)
+        }
     }
 }
 
@@ -85,8 +83,7 @@ fn takes_all(ends: &[usize], route: &Route, routes: &[Route]) -> bool {
         // Only another route without a list takes every method there is.
         None => ends.iter().any(|&index| routes[index].config.methods.is_none()),
         Some(methods) => {
-            methods.iter().all(taken)
-                && (!takes(Some(methods), &Method::HEAD) || taken(&Method::HEAD))
+            methods.iter().all(taken) && (!takes(Some(methods), &Method::HEAD) || taken(&Method::HEAD))
         }
     }
 }

@@ -174,11 +174,12 @@ mod tests {
         );
         let loaded = load("t.yaml", &yaml, std::path::Path::new("."), &|_| None)
             .map_err(|faults| vec![faults.to_string()])?;
-        let owned = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")]
-            .map(|(method, path)| Owned {
+        let owned = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")].map(
+            |(method, path)| Owned {
                 method: method.parse().unwrap(),
                 pattern: Pattern::parse(path).unwrap(),
-            });
+            },
+        );
         Table::compile(&loaded.config.routes, "/auth", owned.to_vec())
             .map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
     }
@@ -290,7 +291,10 @@ mod tests {
         for own in ["/auth/login", "/auth/sessions/{session}"] {
             assert!(table(&route(own, "")).unwrap_err()[0].contains("authgate"), "{own}");
         }
-        let partly = route("/a/**", "") + &route("/a", ", methods: [GET]") + &route("/a/", "") + &route("/a/{x}/**", "");
+        let partly = route("/a/**", "")
+            + &route("/a", ", methods: [GET]")
+            + &route("/a/", "")
+            + &route("/a/{x}/**", "");
         assert!(table(&partly).is_ok());
     }
 }

@@ -58,7 +58,11 @@ impl<T: Copy> Node<T> {
         self.walk_rest(path.strip_prefix('/'), visit)
     }
 
-    fn walk_rest<B>(&self, rest: Option<&str>, visit: &mut impl FnMut(T) -> ControlFlow<B>) -> ControlFlow<B> {
+    fn walk_rest<B>(
+        &self,
+        rest: Option<&str>,
+        visit: &mut impl FnMut(T) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         match rest {
             None => self.exact.iter().copied().try_for_each(&mut *visit)?,
             Some("") => self.slash.iter().copied().try_for_each(&mut *visit)?,

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 
 pub use error::StoreError;
 pub use row::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rekey,
-    Rotation, RotationRequest, Session, StoredKey, Subject, Ttls, User,
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rekey, Rotation,
+    RotationRequest, Session, StoredKey, Subject, Ttls, User,
 };
 
 use crate::{
@@ -69,7 +69,12 @@ pub trait Store: Send + Sync {
     async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>>;
 
     /// Opens a session, if the account still has this password hash and is not disabled.
-    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>>;
+    async fn open_session(
+        &self,
+        user: UserId,
+        password_hash: &str,
+        session: &NewSession,
+    ) -> Result<Option<Grant>>;
 
     /// Replaces a password hash by a better one of the same password, if it is still `old`.
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()>;

@@ -8,8 +8,8 @@ use std::{cell::RefCell, collections::HashMap, time::Duration};
 use foldhash::fast::FixedState;
 use http::Method;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// A method as a label: one of the known ones, so that clients cannot grow the metrics.
@@ -102,14 +102,18 @@ impl Metrics {
         };
         let requests =
             counters("authgate_requests_total", "Requests answered.", &["route", "method", "status"])?;
-        let request_seconds =
-            histograms("authgate_request_duration_seconds", "From a request's head to its answer's head.", "route")?;
+        let request_seconds = histograms(
+            "authgate_request_duration_seconds",
+            "From a request's head to its answer's head.",
+            "route",
+        )?;
         let upstream_seconds = histograms(
             "authgate_upstream_duration_seconds",
             "From the request sent upstream to the head of the answer.",
             "upstream",
         )?;
-        let cache = counters("authgate_token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
+        let cache =
+            counters("authgate_token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
         let denied = counters("authgate_denied_total", "Requests refused by the gateway.", &["reason"])?;
         let reloads = counters("authgate_config_reloads_total", "Config loads after start.", &["result"])?;
         for result in ["ok", "failed"] {
@@ -122,9 +126,11 @@ impl Metrics {
         let revocation_entries = IntGauge::new("authgate_revocation_entries", "Live revocations held.")?;
         let revocation_lag_seconds =
             Gauge::new("authgate_revocation_lag_seconds", "Since the store last confirmed the revocations.")?;
-        let password_queue_depth = IntGauge::new("authgate_password_queue_depth", "Password hashes waiting.")?;
+        let password_queue_depth =
+            IntGauge::new("authgate_password_queue_depth", "Password hashes waiting.")?;
         let password_seconds = Histogram::with_opts(
-            HistogramOpts::new("authgate_password_seconds", "Time to hash one password.").buckets(SECONDS.to_vec()),
+            HistogramOpts::new("authgate_password_seconds", "Time to hash one password.")
+                .buckets(SECONDS.to_vec()),
         )?;
         registry.register(Box::new(served_stale.clone()))?;
         registry.register(Box::new(revocation_entries.clone()))?;
@@ -149,9 +155,8 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn request(&self, labels: RequestLabels<'_>, took: Duration) {
-        let key = u64::from(labels.route_index) << 32
-            | u64::from(labels.method.0) << 16
-            | u64::from(labels.status);
+        let key =
+            u64::from(labels.route_index) << 32 | u64::from(labels.method.0) << 16 | u64::from(labels.status);
         REQUESTS.with_borrow_mut(|known| {
             let (count, seconds) = known.entry(key).or_insert_with(|| {
                 let method = METHODS[usize::from(labels.method.0)];

@@ -7,5 +7,5 @@
 mod log;
 mod metrics;
 
-pub use log::{ACCESS_TARGET, LogGuard, init};
-pub use metrics::{Metrics, MethodLabel, RequestLabels};
+pub use log::{ACCESS_TARGET, LogGuard, LogSettings, init};
+pub use metrics::{MethodLabel, Metrics, RequestLabels};

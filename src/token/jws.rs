@@ -138,10 +138,16 @@ pub fn verify_signature(
         return Err(TokenError::Malformed);
     }
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed);
-    let header: Header =
-        serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Header)?;
+    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Header)?;
     let refused = [
-        &header.crit, &header.b64, &header.jwk, &header.jku, &header.x5u, &header.x5c, &header.zip, &header.enc,
+        &header.crit,
+        &header.b64,
+        &header.jwk,
+        &header.jku,
+        &header.x5u,
+        &header.x5c,
+        &header.zip,
+        &header.enc,
     ];
     if refused.iter().any(|member| member.0) {
         return Err(TokenError::Header);

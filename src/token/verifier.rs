@@ -31,7 +31,7 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     keyring: ArcSwap<Keyring>,
-    cache: Cache<Box<str>, Arc<Identity>, RandomState>,
+    cache: Cache<Arc<str>, Arc<Identity>, RandomState>,
 }
 
 /// A verified token, and whether its signature had been checked before.
@@ -67,7 +67,7 @@ impl Verifier {
     pub fn new(issuer: &str, audience: &str, keyring: Arc<Keyring>) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
-            .weigher(|token: &Box<str>, _: &Arc<Identity>| (token.len() + ENTRY_BYTES) as u32)
+            .weigher(|token: &Arc<str>, _: &Arc<Identity>| (token.len() + ENTRY_BYTES) as u32)
             .build_with_hasher(RandomState::default());
         Self {
             issuer: issuer.to_owned(),
@@ -120,8 +120,7 @@ impl Verifier {
         if typ.strip_prefix("application/").unwrap_or(&typ) != "at+jwt" {
             return Err(TokenError::Header);
         }
-        let claims: Claims =
-            serde_json::from_slice(&payload.bytes).map_err(|_| TokenError::Claims)?;
+        let claims: Claims = serde_json::from_slice(&payload.bytes).map_err(|_| TokenError::Claims)?;
         if claims.iss != self.issuer || claims.aud != self.audience {
             return Err(TokenError::Claims);
         }

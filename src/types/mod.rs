@@ -1,7 +1,7 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
-mod id;
 pub mod framing;
+mod id;
 pub mod path;
 mod random;
 mod role;

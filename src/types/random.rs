@@ -25,8 +25,6 @@ impl Random for OsRandom {
     fn fill(&self, buffer: &mut [u8]) {
         // The kernel's generator fails only before it was seeded at boot. There is no safe way
         // on without it, and no input reaches this.
-        SystemRandom::new()
-            .fill(buffer)
-            .expect("the operating system's random generator answers");
+        SystemRandom::new().fill(buffer).expect("the operating system's random generator answers");
     }
 }

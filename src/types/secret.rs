@@ -50,9 +50,7 @@ impl<'de> Deserialize<'de> for Secret {
                 Ok(Secret::new(text))
             }
         }
-        deserializer
-            .deserialize_str(Visitor)
-            .map_err(|_| serde::de::Error::custom("expected text"))
+        deserializer.deserialize_str(Visitor).map_err(|_| serde::de::Error::custom("expected text"))
     }
 }
 

@@ -41,8 +41,7 @@ impl Username {
             return Err(UsernameError::TooLong);
         }
         let once = UsernameCaseMapped::enforce(raw).map_err(|_| UsernameError::NotAllowed)?;
-        let twice =
-            UsernameCaseMapped::enforce(once.as_ref()).map_err(|_| UsernameError::NotAllowed)?;
+        let twice = UsernameCaseMapped::enforce(once.as_ref()).map_err(|_| UsernameError::NotAllowed)?;
         if once != twice {
             return Err(UsernameError::NotAllowed);
         }

@@ -23,7 +23,8 @@ pub async fn start() -> io::Result<SocketAddr> {
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => {
-                    let serve = http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(echo));
+                    let serve =
+                        http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(echo));
                     // A client that breaks off is no event for an echo.
                     tokio::spawn(async move { drop(serve.await) });
                 }

@@ -49,7 +49,8 @@ pub struct Client {
 impl Client {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the gateway listens");
+        let socket =
+            TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the gateway listens");
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -60,11 +61,6 @@ impl Client {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.socket.write_all(bytes.as_ref());
         self
-    }
-
-    /// Ends the sending half.
-    pub fn finish(&mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
     fn fill(&mut self) -> std::io::Result<usize> {
@@ -99,7 +95,10 @@ impl Client {
                 continue;
             }
             let find = |name: &str| {
-                headers.iter().find(|(own, _): &&(String, String)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone())
+                headers
+                    .iter()
+                    .find(|(own, _): &&(String, String)| own.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.clone())
             };
             let body = if head_only || status == 204 || status == 304 {
                 Vec::new()
@@ -131,7 +130,8 @@ impl Client {
         self.read.drain(..end + 4);
         let mut lines = head.split("\r\n");
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-        let header = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+        let header =
+            |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
         Some((status, lines.filter_map(header).collect()))
     }
 
@@ -176,7 +176,9 @@ impl Client {
             match self.fill() {
                 Ok(0) => return std::mem::take(&mut self.read),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return std::mem::take(&mut self.read),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return std::mem::take(&mut self.read);
+                }
                 Err(error) => panic!("not closed: {error}; so far {:?}", String::from_utf8_lossy(&self.read)),
             }
         }

@@ -25,7 +25,9 @@ pub struct Cluster {
 /// The newest installed server's programs.
 fn bin(program: &str) -> PathBuf {
     let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .map(|versions| versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(program))).collect())
+        .map(|versions| {
+            versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(program))).collect()
+        })
         .unwrap_or_default();
     found.retain(|path| path.exists());
     found.sort();
@@ -77,14 +79,23 @@ impl Cluster {
     }
 
     fn wait(&self) {
-        eventually("PostgreSQL answers", || {
-            self.try_sql("postgres", "SELECT 1").then_some(())
-        });
+        eventually("PostgreSQL answers", || self.try_sql("postgres", "SELECT 1").then_some(()));
     }
 
     fn try_sql(&self, database: &str, sql: &str) -> bool {
         as_postgres("psql")
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "authgate", "-d", database, "-c", sql])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "authgate",
+                "-d",
+                database,
+                "-c",
+                sql,
+            ])
             .status()
             .unwrap()
             .success()
@@ -119,8 +130,10 @@ impl Cluster {
 
     fn signal_all(&self, signal: i32) {
         let server = self.server.id();
-        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
-        let all = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).chain([server as i32]);
+        let children =
+            std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
+        let all =
+            children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).chain([server as i32]);
         for pid in all {
             // SAFETY: a signal to the server that was started here, or to its children.
             unsafe { libc::kill(pid, signal) };

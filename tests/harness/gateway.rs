@@ -149,8 +149,7 @@ impl Gateway {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway =
-            Self { address: nowhere, admin: nowhere, folder, settings, upstream, child, log };
+        let mut gateway = Self { address: nowhere, admin: nowhere, folder, settings, upstream, child, log };
         gateway.admin = gateway.logged_address("admin listening");
         gateway
     }
@@ -245,7 +244,8 @@ impl Gateway {
     #[track_caller]
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.admin_get("/metrics").text();
-        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
@@ -268,7 +268,8 @@ impl Gateway {
         }
         let body = body.map(ToString::to_string).unwrap_or_default();
         if !body.is_empty() {
-            request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+            request
+                .push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
         }
         self.client().send(request + "\r\n" + &body).answer()
     }

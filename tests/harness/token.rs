@@ -22,7 +22,8 @@ pub fn claims_of(token: &str) -> Value {
 
 /// Signs `header.payload` with a secret.
 pub fn sign(message: &str, secret: &[u8]) -> String {
-    jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256).unwrap()
+    jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256)
+        .unwrap()
 }
 
 /// A token of any header and payload text, signed with the gateway's secret.

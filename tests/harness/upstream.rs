@@ -10,8 +10,6 @@ use std::{
 /// A request as the upstream saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Which connection it came on.
-    pub connection: usize,
     pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
@@ -23,7 +21,11 @@ pub struct Seen {
 impl Seen {
     /// The values of a header, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The value of the only header of that name.
@@ -112,11 +114,7 @@ impl Upstream {
 }
 
 fn serve(mut socket: TcpStream, record: &Mutex<Record>, respond: &Responder) {
-    let connection = {
-        let mut record = record.lock().unwrap();
-        record.connections += 1;
-        record.connections
-    };
+    record.lock().unwrap().connections += 1;
     let mut buffer = Vec::new();
     loop {
         let mut more = |buffer: &mut Vec<u8>| {
@@ -126,7 +124,7 @@ fn serve(mut socket: TcpStream, record: &Mutex<Record>, respond: &Responder) {
             buffer.extend_from_slice(&chunk[..length]);
             length > 0
         };
-        let Some(mut seen) = read_request(&mut buffer, connection, &mut more) else { return };
+        let Some(mut seen) = read_request(&mut buffer, &mut more) else { return };
         seen.complete = read_body(&mut seen, &mut buffer, &mut more);
         let complete = seen.complete;
         record.lock().unwrap().seen.push(seen.clone());
@@ -136,7 +134,7 @@ fn serve(mut socket: TcpStream, record: &Mutex<Record>, respond: &Responder) {
     }
 }
 
-fn read_request(buffer: &mut Vec<u8>, connection: usize, more: &mut impl FnMut(&mut Vec<u8>) -> bool) -> Option<Seen> {
+fn read_request(buffer: &mut Vec<u8>, more: &mut impl FnMut(&mut Vec<u8>) -> bool) -> Option<Seen> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
@@ -149,9 +147,9 @@ fn read_request(buffer: &mut Vec<u8>, connection: usize, more: &mut impl FnMut(&
     buffer.drain(..end + 4);
     let mut lines = head.split("\r\n");
     let mut start = lines.next()?.split(' ');
-    let header = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    let header =
+        |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
     Some(Seen {
-        connection,
         method: start.next()?.to_owned(),
         target: start.next()?.to_owned(),
         headers: lines.filter_map(header).collect(),
@@ -169,7 +167,8 @@ fn read_body(seen: &mut Seen, buffer: &mut Vec<u8>, more: &mut impl FnMut(&mut V
                 }
                 return false;
             };
-            let size = usize::from_str_radix(&String::from_utf8_lossy(&buffer[..end]), 16).expect("a chunk's size");
+            let size =
+                usize::from_str_radix(&String::from_utf8_lossy(&buffer[..end]), 16).expect("a chunk's size");
             while buffer.len() < end + 2 + size + 2 {
                 if !more(buffer) {
                     seen.body.extend_from_slice(&buffer[(end + 2).min(buffer.len())..]);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
-    Transaction,
+    Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime,
+    Timeouts, Transaction,
 };
 use tokio_postgres::{Config, NoTls};
 
@@ -28,11 +28,8 @@ impl Pool {
             StoreError::Unusable("store.url is not a PostgreSQL connection string".to_owned())
         })?;
         config.connect_timeout(timeout).application_name("authgate");
-        let manager = Manager::from_config(
-            config,
-            NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let server_timeout = timeout.as_millis();
         let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
@@ -55,7 +52,10 @@ impl Pool {
     }
 
     /// Runs `work` in a transaction that commits if it succeeds.
-    pub(super) async fn write<T>(&self, work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>) -> Result<T> {
+    pub(super) async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>,
+    ) -> Result<T> {
         let mut client = self.client().await?;
         let mut committing = false;
         let attempt = async {
@@ -127,10 +127,7 @@ impl From<tokio_postgres::Error> for QueryError {
 }
 
 /// Sets up a new connection, and refuses a server on which the guarantees would not hold.
-async fn prepare(
-    client: &mut ClientWrapper,
-    timeout_millis: u128,
-) -> std::result::Result<(), HookError> {
+async fn prepare(client: &mut ClientWrapper, timeout_millis: u128) -> std::result::Result<(), HookError> {
     let settings = format!(
         "SET statement_timeout = {timeout_millis}; SET lock_timeout = {timeout_millis}; \
          SET idle_in_transaction_session_timeout = {}; \

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use self::connection::Pool;
 use super::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result,
-    Rotation, RotationRequest, Session, Store, StoredKey, User,
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result, Rotation,
+    RotationRequest, Session, Store, StoredKey, User,
 };
 use crate::types::{Secret, SessionId, UserId, Username};
 
@@ -69,7 +69,12 @@ impl Store for Postgres {
         self.pool.read(async |db| query::users(db, after.unwrap_or_default(), limit).await).await
     }
 
-    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>> {
+    async fn open_session(
+        &self,
+        user: UserId,
+        password_hash: &str,
+        session: &NewSession,
+    ) -> Result<Option<Grant>> {
         self.pool.write(async |tx| query::open_session(tx, user, password_hash, session).await).await
     }
 

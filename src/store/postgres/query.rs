@@ -10,8 +10,8 @@ use super::connection::{QueryError, QueryResult as Result};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened,
-        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rotation,
+        RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -116,7 +116,8 @@ pub(super) async fn schema_version(db: &Client) -> Result<Option<i32>> {
 }
 
 pub(super) async fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
-    run(tx, "INSERT INTO meta (key, value) VALUES ('master', $1) ON CONFLICT DO NOTHING", &[&fingerprint]).await?;
+    run(tx, "INSERT INTO meta (key, value) VALUES ('master', $1) ON CONFLICT DO NOTHING", &[&fingerprint])
+        .await?;
     let row = tx.query_one("SELECT value FROM meta WHERE key = 'master'", &[]).await?;
     Ok(row.try_get::<_, &[u8]>(0)? == fingerprint)
 }
@@ -145,7 +146,8 @@ async fn lock_session(tx: &Transaction<'_>, id: SessionId) -> Result<Option<Sess
 }
 
 pub(super) async fn users(db: &Client, after: &str, limit: u32) -> Result<Vec<User>> {
-    let sql = format!(r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2"#);
+    let sql =
+        format!(r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2"#);
     let statement = db.prepare_cached(&sql).await?;
     db.query(&statement, &[&after, &i64::from(limit)]).await?.iter().map(read_user).collect()
 }
@@ -182,7 +184,14 @@ pub(super) async fn create_user(
             "INSERT INTO users (id, name, skeleton, email, password_hash, roles, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, {NOW}) ON CONFLICT DO NOTHING"
         ),
-        &[&new.id.uuid(), &new.name.as_str(), &skeleton, &new.email, &new.password_hash, &new.roles.to_string()],
+        &[
+            &new.id.uuid(),
+            &new.name.as_str(),
+            &skeleton,
+            &new.email,
+            &new.password_hash,
+            &new.roles.to_string(),
+        ],
     )
     .await?;
     if made == 0 {
@@ -291,14 +300,22 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
     }
 }
 
-pub(super) async fn end_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+pub(super) async fn end_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+) -> Result<Option<LogEntry>> {
     if lock_user(tx, user).await?.is_none() {
         return Ok(None);
     }
     end_locked_session(tx, user, session).await
 }
 
-async fn end_locked_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+async fn end_locked_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+) -> Result<Option<LogEntry>> {
     let sql = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING access_exp_max";
     let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
@@ -332,7 +349,10 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         // Two admins who remove each other at once must not both succeed.
         tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate last admin'))", &[]).await?;
         let others = tx
-            .query("SELECT roles FROM users WHERE id <> $1 AND NOT disabled AND roles LIKE '%admin%'", &[&id.uuid()])
+            .query(
+                "SELECT roles FROM users WHERE id <> $1 AND NOT disabled AND roles LIKE '%admin%'",
+                &[&id.uuid()],
+            )
             .await?
             .iter()
             .map(only::<String>)
@@ -351,7 +371,9 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton]).await {
             Ok(0) => return Ok(Change::NameTaken),
             Ok(_) => {}
-            Err(QueryError::Postgres(error)) if error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) => {
+            Err(QueryError::Postgres(error))
+                if error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) =>
+            {
                 return Ok(Change::NameTaken);
             }
             Err(error) => return Err(error),
@@ -381,7 +403,8 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     )
     .await?;
     let kept = change.rekey.as_ref().map(|rekey| rekey.session.id.uuid());
-    run(tx, "DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2", &[&id.uuid(), &kept]).await?;
+    run(tx, "DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2", &[&id.uuid(), &kept])
+        .await?;
     let Some(rekey) = &change.rekey else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end).await?;

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use self::connection::Connections;
 use super::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result,
-    Rotation, RotationRequest, Session, Store, StoreError, StoredKey, User,
+    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result, Rotation,
+    RotationRequest, Session, Store, StoreError, StoredKey, User,
 };
 use crate::{
     clock::Clock,
@@ -32,7 +32,12 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) fn open(path: &Path, pool_size: usize, timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        pool_size: usize,
+        timeout: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let connections = Arc::new(Connections::new(path, pool_size, timeout)?);
         Ok(Self { connections, clock })
     }
@@ -96,7 +101,12 @@ impl Store for Sqlite {
         self.connections.read(move |db| query::users(db, &after, limit)).await
     }
 
-    async fn open_session(&self, user: UserId, password_hash: &str, session: &NewSession) -> Result<Option<Grant>> {
+    async fn open_session(
+        &self,
+        user: UserId,
+        password_hash: &str,
+        session: &NewSession,
+    ) -> Result<Option<Grant>> {
         let (hash, session, now) = (password_hash.to_owned(), session.clone(), self.clock.wall());
         self.connections.write(move |tx| query::open_session(tx, user, &hash, &session, now)).await
     }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened,
-        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rotation,
+        RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -86,8 +86,7 @@ pub(super) fn schema_version(db: &Transaction<'_>) -> Result<Option<i32>> {
 
 pub(super) fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
     tx.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('master', ?1)", [fingerprint])?;
-    let kept: Vec<u8> =
-        tx.query_row("SELECT value FROM meta WHERE key = 'master'", [], |row| row.get(0))?;
+    let kept: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'master'", [], |row| row.get(0))?;
     Ok(kept == fingerprint)
 }
 
@@ -217,7 +216,11 @@ pub(super) fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -
     Ok(())
 }
 
-pub(super) fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMillis) -> Result<Rotation> {
+pub(super) fn rotate_session(
+    tx: &Transaction<'_>,
+    request: &RotationRequest,
+    now: UnixMillis,
+) -> Result<Rotation> {
     let Some(session) = session(tx, request.session)? else { return Ok(Rotation::Refused) };
     let Some(user) = user(tx, session.user)? else { return Ok(Rotation::Refused) };
     match judge(&session, &user, &request.presented, now, request.grace) {
@@ -253,7 +256,11 @@ pub(super) fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, no
     }
 }
 
-pub(super) fn end_session(tx: &Transaction<'_>, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
+pub(super) fn end_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+) -> Result<Option<LogEntry>> {
     let access_exp_max: Option<i64> = tx
         .query_row(
             "DELETE FROM sessions WHERE id = ?1 AND user_id = ?2 RETURNING access_exp_max",
@@ -296,7 +303,9 @@ pub(super) fn change_user(
     }
     if change.keep_last_admin && change.takes_admin_from(&user) {
         let others: Vec<String> = tx
-            .prepare_cached("SELECT roles FROM users WHERE id <> ?1 AND NOT disabled AND roles LIKE '%admin%'")?
+            .prepare_cached(
+                "SELECT roles FROM users WHERE id <> ?1 AND NOT disabled AND roles LIKE '%admin%'",
+            )?
             .query_map([id.uuid().as_bytes()], |row| row.get(0))?
             .collect::<Result<_>>()?;
         if !crate::store::any_admin(&others) {
@@ -316,7 +325,9 @@ pub(super) fn change_user(
         }
     }
     let access_exp_max: i64 =
-        tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| row.get(0))?;
+        tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| {
+            row.get(0)
+        })?;
     let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
     append(tx, &entry)?;
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
@@ -432,10 +443,7 @@ pub(super) fn rotate_key(
     let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
     let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
     let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, issued);
-    tx.execute(
-        "UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL",
-        [expires_at],
-    )?;
+    tx.execute("UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL", [expires_at])?;
     insert_key(tx, &key)?;
     Ok(key)
 }

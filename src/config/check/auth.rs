@@ -1,0 +1,233 @@
+//! Accounts and tokens: `auth`.
+
+use std::time::Duration;
+
+use super::Check;
+use crate::{
+    config::{
+        Auth, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle, raw,
+        units::{Number, Span},
+    },
+    types::{Role, Roles, Secret, path},
+};
+
+impl Check<'_> {
+    pub(super) fn roles(&mut self, key: &str, texts: &[String]) -> Roles {
+        let mut roles = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match text.parse::<Role>() {
+                Ok(role) => roles.push(role),
+                Err(error) => self.fault(&format!("{key}[{index}]"), error.to_string()),
+            }
+        }
+        let roles: Roles = roles.into_iter().collect();
+        if roles.len() > Roles::MAX {
+            self.fault(key, format!("expected at most {} roles", Roles::MAX));
+        }
+        roles
+    }
+
+    pub(super) fn auth(&mut self, raw: raw::Auth, store: &Store, cores: usize) -> Auth {
+        let path = raw.path.unwrap_or_else(|| "/auth".to_owned());
+        let legal = path.is_empty()
+            || (path.len() > 1
+                && !path.ends_with('/')
+                && path::canonical(&path).is_ok_and(|canonical| canonical.decoded == path));
+        if !legal {
+            self.fault(
+                "auth.path",
+                "expected a path such as /auth, without a final slash, or \"\" for the root",
+            );
+        }
+        for (key, text) in [("auth.issuer", &raw.issuer), ("auth.audience", &raw.audience)] {
+            if text.is_empty() || text.len() > 512 || text.chars().any(char::is_control) {
+                self.fault(key, "expected 1 to 512 characters");
+            }
+        }
+        let default_roles = match &raw.default_roles {
+            Some(roles) => self.roles("auth.default_roles", roles),
+            None => Roles::parse_joined("user").unwrap_or_default(),
+        };
+        let self_assignable_roles = self.roles("auth.self_assignable_roles", &raw.self_assignable_roles);
+        for (key, roles) in
+            [("auth.default_roles", &default_roles), ("auth.self_assignable_roles", &self_assignable_roles)]
+        {
+            if roles.contains(Role::ADMIN) {
+                self.fault(
+                    key,
+                    "`admin` may not be given to whoever registers; use `authgate user set-roles`",
+                );
+            }
+        }
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let access_token_ttl = self.span("auth.access_token_ttl", raw.access_token_ttl, minutes(15));
+        if access_token_ttl < Duration::from_secs(1) || access_token_ttl > days(1) {
+            self.fault("auth.access_token_ttl", "expected 1s to 1d");
+        }
+        let refresh_token_ttl = self.span("auth.refresh_token_ttl", raw.refresh_token_ttl, days(30));
+        let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
+        let master_key = match raw.master_key {
+            Some(key) => {
+                self.secret_key("auth.master_key", &key);
+                MasterKeySource::Given(key)
+            }
+            None => MasterKeySource::File(match &store.location {
+                StoreLocation::Sqlite(path) => path.with_file_name("master.key"),
+                StoreLocation::Postgres(_) => self.document.folder.join("master.key"),
+            }),
+        };
+        Auth {
+            path,
+            issuer: raw.issuer,
+            audience: raw.audience,
+            registration: raw.registration,
+            default_roles,
+            self_assignable_roles,
+            access_token_ttl,
+            refresh_token_ttl,
+            refresh_grace: raw.refresh_grace.map_or(Duration::from_secs(30), |grace| grace.0),
+            session_max_ttl,
+            master_key,
+            reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
+            signing: self.signing(raw.signing),
+            password: self.password(&raw.password, cores),
+            throttle: Throttle {
+                account: self.rate(
+                    "auth.throttle.account",
+                    raw.throttle.account.map(|rate| (rate.failures, rate.per)),
+                    "failures",
+                    Rate { count: 10, per: minutes(5) },
+                ),
+                address: self.rate(
+                    "auth.throttle.address",
+                    raw.throttle.address.map(|rate| (rate.failures, rate.per)),
+                    "failures",
+                    Rate { count: 100, per: minutes(5) },
+                ),
+                registrations: self.rate(
+                    "auth.throttle.registrations",
+                    raw.throttle.registrations.map(|rate| (rate.requests, rate.per)),
+                    "requests",
+                    Rate { count: 20, per: minutes(1) },
+                ),
+            },
+        }
+    }
+
+    pub(super) fn rate(
+        &mut self,
+        key: &str,
+        raw: Option<(Number, Span)>,
+        counted: &str,
+        default: Rate,
+    ) -> Rate {
+        let Some((count, per)) = raw else { return default };
+        let count = self.number(&format!("{key}.{counted}"), Some(count), 1, (1, 1_000_000));
+        let per = self.span(&format!("{key}.per"), Some(per), default.per);
+        Rate { count: count as u32, per }
+    }
+
+    pub(super) fn signing(&mut self, raw: raw::Signing) -> Signing {
+        if raw.algorithm == raw::Algorithm::HS256 {
+            let Some(secret) = raw.secret else {
+                self.fault("auth.signing", "HS256 needs `secret`, 32 bytes or more");
+                return Signing::KeyPair(raw::Algorithm::EdDSA);
+            };
+            self.secret_key("auth.signing.secret", &secret);
+            if let Some(previous) = &raw.previous_secret {
+                self.secret_key("auth.signing.previous_secret", previous);
+                if previous.expose() == secret.expose() {
+                    self.fault("auth.signing.previous_secret", "is the same as `secret`");
+                }
+            }
+            self.warnings.push(
+                "auth.signing: with HS256 every holder of the secret can make an admin's token; EdDSA keeps the key here"
+                    .to_owned(),
+            );
+            return Signing::Shared { secret, previous: raw.previous_secret };
+        }
+        for (key, secret) in
+            [("auth.signing.secret", &raw.secret), ("auth.signing.previous_secret", &raw.previous_secret)]
+        {
+            if secret.is_some() {
+                self.fault(
+                    key,
+                    "is for HS256 only; the keys of EdDSA and ES256 are made and kept in the store",
+                );
+            }
+        }
+        Signing::KeyPair(raw.algorithm)
+    }
+
+    pub(super) fn secret_key(&mut self, key: &str, secret: &Secret) {
+        if secret.expose().len() < 32 {
+            self.fault(key, "expected 32 bytes or more, for example from `openssl rand -base64 32`");
+        } else if is_published(secret.expose()) {
+            self.fault(key, "is a default or placeholder that anyone can look up; make your own, for example with `openssl rand -base64 32`");
+        }
+    }
+
+    pub(super) fn password(&mut self, raw: &raw::Password, cores: usize) -> Password {
+        let key = "auth.password";
+        let parallelism =
+            self.number(&format!("{key}.argon2.parallelism"), raw.argon2.parallelism, 1, (1, 16)) as u64;
+        let memory = self.size(
+            &format!("{key}.argon2.memory"),
+            raw.argon2.memory,
+            19 << 20,
+            ((8 * parallelism) << 10, 1 << 30),
+        );
+        Password {
+            min_length: self.number(&format!("{key}.min_length"), raw.min_length, 15, (1, 128)),
+            reject_common: raw.reject_common.is_none_or(|reject| reject.0),
+            // At most 1 GiB, so the number of KiB fits.
+            memory_kib: (memory >> 10) as u32,
+            iterations: self.number(&format!("{key}.argon2.iterations"), raw.argon2.iterations, 2, (1, 100))
+                as u32,
+            parallelism: parallelism as u32,
+            workers: self.number(&format!("{key}.workers"), raw.workers, cores as u64, (1, 256)),
+            queue: self.number(&format!("{key}.queue"), raw.queue, 64, (1, 100_000)),
+            queue_timeout: self.span(
+                &format!("{key}.queue_timeout"),
+                raw.queue_timeout,
+                Duration::from_secs(2),
+            ),
+        }
+    }
+}
+
+/// Whether a key is one that projects ship as their default, or a placeholder meant to be replaced.
+fn is_published(key: &str) -> bool {
+    const MARKS: &[&str] = &[
+        "changeme",
+        "changethis",
+        "replaceme",
+        "replacethis",
+        "yoursecret",
+        "yourjwt",
+        "yourmasterkey",
+        "yourprivatekey",
+        "your256bit",
+        "yoursupersecret",
+        "yourverysecret",
+        "defaultsecret",
+        "secretkeyhere",
+    ];
+    let plain: String =
+        key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    MARKS.iter().any(|mark| plain.contains(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_anyone_can_look_up_are_known() {
+        for key in ["your-secret-key-change-me-in-production", "CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME"] {
+            assert!(is_published(key), "{key}");
+        }
+        assert!(!is_published("kX9vQ2mZ7rT4wB8nL1pC6dF3hJ5gS0aE"));
+    }
+}

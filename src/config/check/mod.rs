@@ -1,0 +1,286 @@
+//! From what is written to what is meant. Every fault is collected before any is reported.
+
+mod auth;
+mod route;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::{
+    Config, Fault, Faults, IdentityHeaders, Limits, Loaded, Log, Revocation, Store, StoreLocation,
+    load::Document,
+    raw,
+    units::{Number, Size, Span},
+};
+use crate::types::Secret;
+
+/// Checks everything that one place of the config can say.
+pub(in crate::config) fn check(raw: raw::Gateway, document: &Document<'_>) -> Result<Loaded, Faults> {
+    let mut check = Check { document, faults: Vec::new(), warnings: Vec::new() };
+    let config = check.gateway(raw);
+    if check.faults.is_empty() {
+        Ok(Loaded { config, warnings: check.warnings })
+    } else {
+        check.faults.sort_by_key(|fault| fault.line);
+        Err(Faults(check.faults))
+    }
+}
+
+struct Check<'a> {
+    document: &'a Document<'a>,
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+impl Check<'_> {
+    fn fault(&mut self, key: &str, problem: impl Into<String>) {
+        self.faults.push(self.document.fault(key, problem));
+    }
+
+    /// `value`, or the default, if `legal` holds; otherwise a fault and the default.
+    fn bounded<T: Copy + PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: Option<T>,
+        default: T,
+        (least, most): (T, T),
+    ) -> T {
+        match value {
+            Some(value) if value < least || value > most => {
+                self.fault(key, format!("expected {least} to {most}"));
+                default
+            }
+            Some(value) => value,
+            None => default,
+        }
+    }
+
+    fn number(&mut self, key: &str, value: Option<Number>, default: u64, range: (u64, u64)) -> usize {
+        // Every range used here fits a usize.
+        self.bounded(key, value.map(|number| number.0), default, range) as usize
+    }
+
+    fn span(&mut self, key: &str, value: Option<Span>, default: Duration) -> Duration {
+        match value {
+            Some(Span(span)) if span.is_zero() => {
+                self.fault(key, "must be longer than nothing");
+                default
+            }
+            Some(Span(span)) => span,
+            None => default,
+        }
+    }
+
+    fn size(&mut self, key: &str, value: Option<Size>, default: u64, range: (u64, u64)) -> u64 {
+        match value {
+            Some(Size(size)) if size < range.0 || size > range.1 => {
+                self.fault(key, format!("expected {}B to {}B", range.0, range.1));
+                default
+            }
+            Some(Size(size)) => size,
+            None => default,
+        }
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.fault(key, "expected an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080");
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn gateway(&mut self, raw: raw::Gateway) -> Config {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        if raw.listeners.is_empty() {
+            self.fault("listeners", "expected at least one `- address: IP:PORT`");
+        }
+        let mut listeners: Vec<SocketAddr> = Vec::new();
+        for (index, listener) in raw.listeners.iter().enumerate() {
+            let key = format!("listeners[{index}].address");
+            let address = self.address(&key, &listener.address);
+            if address.port() != 0 && listeners.contains(&address) {
+                self.fault(&key, "another listener has this address already");
+            }
+            listeners.push(address);
+        }
+        let admin = match &raw.admin.address {
+            Some(text) => self.address("admin.address", text),
+            None => SocketAddr::from(([127, 0, 0, 1], 9901)),
+        };
+        if !admin.ip().is_loopback() {
+            self.fault("admin.address", "expected an address on loopback, such as 127.0.0.1:9901");
+        }
+        if admin.port() != 0 && listeners.contains(&admin) {
+            self.fault("admin.address", "a public listener has this address");
+        }
+        let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
+        let trusted_proxies = self.networks(&raw.trusted_proxies);
+        let store = self.store(raw.store);
+        let auth = self.auth(raw.auth, &store, cores);
+        let revocation = Revocation {
+            max_staleness: self.span(
+                "revocation.max_staleness",
+                raw.revocation.max_staleness,
+                Duration::from_secs(5),
+            ),
+            on_stale: raw.revocation.on_stale,
+        };
+        if revocation.max_staleness < Duration::from_secs(2) {
+            self.fault("revocation.max_staleness", "expected 2s or more: the store is asked each second");
+        }
+        let identity_headers = self.identity_headers(raw.identity_headers);
+        let limits = self.limits(&raw.limits);
+        let upstreams = self.upstreams(raw.upstreams, &listeners, admin);
+        let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale);
+        let tests = self.tests(raw.tests);
+        let log = Log {
+            level: raw.log.level,
+            format: raw.log.format,
+            access: raw.log.access.is_none_or(|access| access.0),
+        };
+        Config {
+            listeners,
+            admin,
+            workers,
+            trusted_proxies,
+            store,
+            auth,
+            revocation,
+            identity_headers,
+            limits,
+            upstreams,
+            routes,
+            tests,
+            log,
+        }
+    }
+
+    fn networks(&mut self, texts: &[String]) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse().map(|address: std::net::IpAddr| address.into()));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => self.fault(
+                    &format!("trusted_proxies[{index}]"),
+                    "expected an address or a network, such as 10.0.0.0/8",
+                ),
+            }
+        }
+        networks
+    }
+
+    fn store(&mut self, raw: raw::Store) -> Store {
+        let url = raw.url.unwrap_or_else(|| Secret::new("sqlite:authgate.db"));
+        let location = match url.expose().split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() => {
+                StoreLocation::Sqlite(self.document.folder.join(path))
+            }
+            Some(("postgres" | "postgresql", _)) => StoreLocation::Postgres(url),
+            _ => {
+                self.fault("store.url", "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
+                StoreLocation::Sqlite(PathBuf::new())
+            }
+        };
+        Store {
+            location,
+            pool_size: self.number("store.pool_size", raw.pool_size, 16, (2, 1_000)),
+            timeout: self.span("store.timeout", raw.timeout, Duration::from_secs(2)),
+            migrate: raw.migrate.is_none_or(|migrate| migrate.0),
+        }
+    }
+
+    fn identity_headers(&mut self, raw: raw::IdentityHeaders) -> IdentityHeaders {
+        let default = IdentityHeaders {
+            id: HeaderName::from_static("x-user-id"),
+            name: HeaderName::from_static("x-user-name"),
+            roles: HeaderName::from_static("x-user-roles"),
+        };
+        let names = match raw {
+            raw::IdentityHeaders::Preset(preset) => {
+                return IdentityHeaders::preset(&preset).unwrap_or_else(|| {
+                    self.fault(
+                        "identity_headers",
+                        "expected oauth2-proxy, authelia, grafana, or a map of id, name and roles",
+                    );
+                    default
+                });
+            }
+            raw::IdentityHeaders::Names(names) => names,
+        };
+        let headers = IdentityHeaders {
+            id: self.identity_header("id", names.id, default.id),
+            name: self.identity_header("name", names.name, default.name),
+            roles: self.identity_header("roles", names.roles, default.roles),
+        };
+        if headers.id == headers.name || headers.id == headers.roles || headers.name == headers.roles {
+            self.fault("identity_headers", "expected three different names");
+        }
+        headers
+    }
+
+    fn identity_header(&mut self, key: &str, name: Option<String>, default: HeaderName) -> HeaderName {
+        let Some(text) = name else { return default };
+        let key = format!("identity_headers.{key}");
+        // Only names that every backend reads alike: `_` and `.` fold to `-` in some.
+        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let Some(name) = HeaderName::try_from(text.as_str()).ok().filter(|_| plain) else {
+            self.fault(&key, "expected a header name of letters, digits and `-`");
+            return default;
+        };
+        const TAKEN: &[&str] = &[
+            "authorization",
+            "cookie",
+            "set-cookie",
+            "host",
+            "connection",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "te",
+            "trailer",
+            "upgrade",
+            "keep-alive",
+            "proxy-authorization",
+            "proxy-authenticate",
+            "proxy-connection",
+            "expect",
+            "forwarded",
+            "x-real-ip",
+            "x-request-id",
+            "via",
+            "date",
+            "accept",
+            "accept-encoding",
+            "content-encoding",
+            "origin",
+            "referer",
+            "user-agent",
+            "range",
+        ];
+        if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
+            self.fault(&key, "this header has a meaning of its own; choose another name, such as X-User-Id");
+            return default;
+        }
+        name
+    }
+
+    fn limits(&mut self, raw: &raw::Limits) -> Limits {
+        let seconds = Duration::from_secs;
+        Limits {
+            header_bytes: self.size("limits.header_bytes", raw.header_bytes, 64 << 10, (8 << 10, 1 << 20))
+                as usize,
+            header_count: self.number("limits.header_count", raw.header_count, 100, (1, 1_000)),
+            body: self.size("limits.body", raw.body, 10 << 20, (0, 1 << 40)),
+            header_timeout: self.span("limits.header_timeout", raw.header_timeout, seconds(10)),
+            idle_timeout: self.span("limits.idle_timeout", raw.idle_timeout, seconds(75)),
+            request_timeout: self.span("limits.request_timeout", raw.request_timeout, seconds(60)),
+            body_min_rate: self.size("limits.body_min_rate", raw.body_min_rate, 1 << 10, (1, 1 << 30)),
+            body_idle_timeout: self.span("limits.body_idle_timeout", raw.body_idle_timeout, seconds(30)),
+        }
+    }
+}

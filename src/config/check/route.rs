@@ -1,0 +1,309 @@
+//! Where requests go: `upstreams`, `routes`, `tests`.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use http::{Method, StatusCode};
+
+use super::Check;
+use crate::config::{
+    Access, Action, Limits, OnStale, Pattern, RoleRule, Route, RouteAuth, Test, Upstream, raw,
+};
+
+impl Check<'_> {
+    pub(super) fn upstreams(
+        &mut self,
+        raw: BTreeMap<String, raw::Upstream>,
+        listeners: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> Vec<Upstream> {
+        let mut upstreams = Vec::new();
+        for (name, upstream) in raw {
+            let key = format!("upstreams.{name}");
+            if upstream.servers.len() != 1 {
+                self.fault(&format!("{key}.servers"), "expected one server");
+            }
+            let url_key = format!("{key}.servers[0].url");
+            let authority = match upstream.servers.first().map(|server| server_authority(&server.url)) {
+                Some(Ok(authority)) => authority,
+                Some(Err(problem)) => {
+                    self.fault(&url_key, problem);
+                    String::new()
+                }
+                None => String::new(),
+            };
+            if authority.parse().is_ok_and(|server| is_own(server, listeners, admin)) {
+                self.fault(
+                    &url_key,
+                    "this is a listener of authgate itself: requests would go round in circles",
+                );
+            }
+            let seconds = Duration::from_secs;
+            upstreams.push(Upstream {
+                authority,
+                connect_timeout: self.span(
+                    &format!("{key}.connect_timeout"),
+                    upstream.connect_timeout,
+                    seconds(1),
+                ),
+                response_timeout: self.span(
+                    &format!("{key}.response_timeout"),
+                    upstream.response_timeout,
+                    seconds(30),
+                ),
+                idle_connections: self.number(
+                    &format!("{key}.idle_connections"),
+                    upstream.idle_connections,
+                    512,
+                    (0, 100_000),
+                ),
+                source: self.document.source(&key),
+                name,
+            });
+        }
+        upstreams
+    }
+
+    pub(super) fn method(&mut self, key: &str, text: &str) -> Option<Method> {
+        let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(Method::CONNECT) => self.fault(key, "CONNECT is never accepted"),
+            Ok(method) if upper => return Some(method),
+            _ => self.fault(key, "expected a method in capitals, such as GET"),
+        }
+        None
+    }
+
+    pub(super) fn host(&mut self, key: &str, text: &str) -> Option<String> {
+        let host = text.to_ascii_lowercase();
+        let legal = !host.is_empty()
+            && !host.ends_with('.')
+            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b));
+        let ipv6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if !legal && ipv6.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_err()) {
+            self.fault(key, "expected a host name without a port, such as api.example.com");
+        }
+        Some(host)
+    }
+
+    pub(super) fn routes(
+        &mut self,
+        raw: Vec<raw::Route>,
+        upstreams: &[Upstream],
+        limits: &Limits,
+        on_stale: OnStale,
+    ) -> Vec<Route> {
+        let mut routes = Vec::new();
+        for (index, route) in raw.into_iter().enumerate() {
+            let key = format!("routes[{index}]");
+            let pattern = Pattern::parse(&route.path)
+                .map_err(|problem| self.fault(&format!("{key}.path"), problem))
+                .ok();
+            let methods = route.methods.map(|texts| {
+                if texts.is_empty() {
+                    self.fault(
+                        &format!("{key}.methods"),
+                        "expected at least one method; leave the key out for all",
+                    );
+                }
+                let methods = texts.iter().enumerate();
+                methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
+            });
+            let host = route.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));
+            let access = self.access(&key, route.auth, route.roles);
+            let forward_token = route.forward_token.is_some_and(|forward| forward.0);
+            let action = match (route.upstream, route.respond) {
+                (Some(name), None) => {
+                    let found = upstreams.iter().position(|upstream| upstream.name == name);
+                    if found.is_none() {
+                        let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+                        let legal =
+                            if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+                        self.fault(
+                            &format!("{key}.upstream"),
+                            format!("no such upstream; expected one of: {legal}"),
+                        );
+                    }
+                    found.map(Action::Forward)
+                }
+                (None, Some(respond)) => {
+                    if forward_token {
+                        self.fault(&format!("{key}.forward_token"), "needs `upstream`");
+                    }
+                    self.respond(&key, respond, &access)
+                }
+                _ => {
+                    self.fault(&key, "expected either `upstream` or `respond`");
+                    None
+                }
+            };
+            let timeout = self.span(&format!("{key}.timeout"), route.timeout, limits.request_timeout);
+            let body = self.size(&format!("{key}.body"), route.body, limits.body, (0, 1 << 40));
+            if let (Some(pattern), Some(action)) = (pattern, action) {
+                routes.push(Route {
+                    source: self.document.source(&format!("{key}.path")),
+                    pattern,
+                    host,
+                    methods,
+                    access,
+                    action,
+                    forward_token,
+                    timeout,
+                    body,
+                    on_stale: route.on_stale.unwrap_or(on_stale),
+                });
+            }
+        }
+        routes
+    }
+
+    pub(super) fn access(
+        &mut self,
+        key: &str,
+        auth: Option<RouteAuth>,
+        roles: Option<raw::RoleRule>,
+    ) -> Access {
+        let Some(rule) = roles else {
+            return match auth {
+                Some(RouteAuth::None) => Access::Open,
+                Some(RouteAuth::Optional) => Access::Optional,
+                Some(RouteAuth::Required) | None => Access::SignedIn(None),
+            };
+        };
+        if !matches!(auth, None | Some(RouteAuth::Required)) {
+            self.fault(&format!("{key}.auth"), "`roles` needs a signed-in caller: expected required");
+        }
+        let (name, texts) = match (&rule.any, &rule.all) {
+            (Some(any), None) => ("any", any),
+            (None, Some(all)) => ("all", all),
+            _ => {
+                self.fault(&format!("{key}.roles"), "expected either `any` or `all`");
+                return Access::SignedIn(None);
+            }
+        };
+        let roles_key = format!("{key}.roles.{name}");
+        if texts.is_empty() {
+            self.fault(&roles_key, "expected at least one role");
+        }
+        let roles = self.roles(&roles_key, texts).iter().cloned().collect();
+        Access::SignedIn(Some(if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) }))
+    }
+
+    pub(super) fn respond(&mut self, key: &str, raw: raw::Respond, access: &Access) -> Option<Action> {
+        let status = raw.status.map_or(200, |status| status.0);
+        let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        // Below 200 is not a final answer; 204, 205 and 304 have no body.
+        let status =
+            status.filter(|s| (200..600).contains(&s.as_u16()) && ![204, 205, 304].contains(&s.as_u16()));
+        if status.is_none() {
+            self.fault(&format!("{key}.respond.status"), "expected 200 to 599, and a status that has a body");
+        }
+        let mut unknown = Vec::new();
+        placeholders(&raw.json, &mut |name| {
+            if !["user.id", "user.name", "user.roles"].contains(&name) {
+                unknown.push(format!(
+                    "`{{{name}}}` is unknown; expected {{user.id}}, {{user.name}} or {{user.roles}}"
+                ));
+            } else if *access == Access::Open {
+                unknown.push(format!("`{{{name}}}` has no value on a route with `auth: none`"));
+            }
+        });
+        for problem in unknown {
+            self.fault(&format!("{key}.respond.json"), problem);
+        }
+        Some(Action::Respond { status: status?, json: raw.json })
+    }
+
+    pub(super) fn tests(&mut self, raw: Vec<raw::Test>) -> Vec<Test> {
+        let mut tests = Vec::new();
+        for (index, test) in raw.into_iter().enumerate() {
+            let key = format!("tests[{index}]");
+            let anonymous = test.anonymous.is_some_and(|anonymous| anonymous.0);
+            if anonymous && test.roles.is_some() {
+                self.fault(&key, "expected either `roles` or `anonymous: true`");
+            }
+            let roles = self.roles(&format!("{key}.roles"), test.roles.as_deref().unwrap_or_default());
+            let host = test.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));
+            if let Some(method) = self.method(&format!("{key}.method"), &test.method) {
+                tests.push(Test {
+                    source: self.document.source(&key),
+                    method,
+                    path: test.path,
+                    host,
+                    roles: (!anonymous).then_some(roles),
+                    expect: test.expect,
+                });
+            }
+        }
+        tests
+    }
+}
+
+/// Calls `found` with what stands between braces in the strings of `json`.
+fn placeholders(json: &serde_json::Value, found: &mut dyn FnMut(&str)) {
+    match json {
+        serde_json::Value::String(text) => {
+            let mut rest = text.as_str();
+            while let Some(start) = rest.find("{user.") {
+                rest = &rest[start + 1..];
+                match rest.find('}') {
+                    Some(end) => found(&rest[..end]),
+                    None => found(rest),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| placeholders(item, found)),
+        serde_json::Value::Object(members) => {
+            members.values().for_each(|member| placeholders(member, found));
+        }
+        _ => {}
+    }
+}
+
+fn server_authority(url: &str) -> Result<String, &'static str> {
+    const LEGAL: &str = "expected http://HOST:PORT without a path";
+    let rest = url.strip_prefix("http://").ok_or(LEGAL)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let authority: http::uri::Authority = rest.parse().map_err(|_| LEGAL)?;
+    let bare = !rest.contains(['@', '/', '?', '#']) && !authority.host().is_empty();
+    match authority.port() {
+        Some(port) if bare && port.as_u16() > 0 => Ok(authority.to_string()),
+        // `host:` and a port that is no number parse as an authority without one.
+        None if bare && !rest.ends_with(':') && authority.as_str() == authority.host() => {
+            Ok(format!("{authority}:80"))
+        }
+        _ => Err(LEGAL),
+    }
+}
+
+fn is_own(server: SocketAddr, listeners: &[SocketAddr], admin: SocketAddr) -> bool {
+    listeners.iter().chain([&admin]).any(|listener| {
+        listener.port() != 0
+            && listener.port() == server.port()
+            && (listener.ip() == server.ip() || (listener.ip().is_unspecified() && server.ip().is_loopback()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        assert_eq!(server_authority("http://10.0.0.5:9000"), Ok("10.0.0.5:9000".into()));
+        assert_eq!(server_authority("http://orders/"), Ok("orders:80".into()));
+        assert_eq!(server_authority("http://[::1]:9000"), Ok("[::1]:9000".into()));
+        for url in [
+            "",
+            "orders:80",
+            "https://a",
+            "http://",
+            "http://a:b",
+            "http://a:",
+            "http://a/b",
+            "http://u@a",
+            "http://a:0",
+        ] {
+            assert!(server_authority(url).is_err(), "{url:?}");
+        }
+    }
+}
