@@ -64,8 +64,7 @@ fn layer(module: &str) -> usize {
 fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for part in code.split("crate::").skip(1) {
-        let group =
-            part.strip_prefix('{').map(top_level).unwrap_or_else(|| vec![part.to_owned()]);
+        let group = part.strip_prefix('{').map(top_level).unwrap_or_else(|| vec![part.to_owned()]);
         for name in group {
             let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if !name.is_empty() {

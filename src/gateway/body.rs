@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::exchange::{BodyFailure, EndOfAnswer, Exchange};
+use super::exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange};
 use crate::upstream;
 
 /// What a request's body may be and how long it may take.
@@ -50,7 +50,7 @@ impl RequestBody {
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
-        exchange.body_is_open(true);
+        exchange.body_is(BodyState::Open);
         Self::Streaming(Box::new(Streaming { incoming, exchange: exchange.clone(), bounds, received: 0 }))
     }
 }
@@ -66,13 +66,22 @@ impl Streaming {
         self.bounds.due + self.received.saturating_mul(1_000) / self.bounds.min_rate
     }
 
+    /// The whole body has arrived: now it is the upstream's turn.
+    fn complete(&self) {
+        self.exchange.body_is(BodyState::Complete);
+        self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if self.exchange.is_expired() {
                 return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.exchange.body_is(BodyState::Awaited);
+                    return Poll::Pending;
+                }
                 Poll::Ready(frame) => frame,
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -81,16 +90,20 @@ impl Streaming {
                     if self.received > self.bounds.limit {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
                     }
-                    self.exchange.expect_by(self.due().min(self.exchange.next_body_byte()));
+                    if self.incoming.is_end_stream() {
+                        // Of a body with a length, nobody asks for more than its last byte.
+                        self.complete();
+                    } else {
+                        self.exchange.body_is(BodyState::Open);
+                        self.exchange.expect_by(self.due().min(self.exchange.next_body_byte()));
+                    }
                     return Poll::Ready(Some(Ok(data)));
                 }
                 // Trailers: dropped, so that no upstream reads them as headers.
                 Some(Ok(Err(_))) => {}
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
                 None => {
-                    self.exchange.body_is_open(false);
-                    self.exchange
-                        .expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
+                    self.complete();
                     return Poll::Ready(None);
                 }
             }

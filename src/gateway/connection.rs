@@ -143,7 +143,7 @@ where
             }
             // The timer is moved to an earlier moment only. One that comes too early is set anew, so
             // a deadline that is pushed ahead at each request costs nothing.
-            let early = now >= *this.armed;
+            let early = now >= *this.armed || this.timer.is_elapsed();
             if due >= *this.armed && !early {
                 return Poll::Pending;
             }

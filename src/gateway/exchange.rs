@@ -18,6 +18,18 @@ use crate::{config::Limits, error::Kind};
 /// How long a connection that was closed from this side is still read from.
 const LINGER_MILLIS: u64 = 1_000;
 
+/// How far a request's body has come.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(super) enum BodyState {
+    /// To its end, or there is none.
+    Complete,
+    /// More may come; nobody has asked for it yet.
+    Open,
+    /// The client was asked for more, and has not sent it.
+    Awaited,
+}
+
 /// Why a request's body ends before its end.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
@@ -69,8 +81,7 @@ pub(super) struct Exchange {
     /// A service call was made for the last head, so what is written is ours.
     called: AtomicBool,
     body_failure: AtomicU8,
-    /// The request's body has not come to its end.
-    body_open: AtomicBool,
+    body: AtomicU8,
     idle: u64,
     head: u64,
     body_idle: u64,
@@ -87,7 +98,7 @@ impl Exchange {
             reader: Mutex::new(None),
             called: AtomicBool::new(false),
             body_failure: AtomicU8::new(0),
-            body_open: AtomicBool::new(false),
+            body: AtomicU8::new(BodyState::Complete as u8),
             idle,
             head: millis(limits.header_timeout),
             body_idle: millis(limits.body_idle_timeout),
@@ -116,9 +127,9 @@ impl Exchange {
         }
     }
 
-    /// A head was handed to the library; `alone` when nothing else was being read or written.
-    pub(super) fn head_released(&self, alone: bool) {
-        self.called.store(!alone, Relaxed);
+    /// A head was handed to the library, everything before it being answered and written.
+    pub(super) fn head_released(&self) {
+        self.called.store(false, Relaxed);
     }
 
     /// Whether what the library writes now is an answer of ours.
@@ -130,13 +141,16 @@ impl Exchange {
     pub(super) fn request_begins(&self, timeout: Duration) {
         self.called.store(true, Relaxed);
         self.body_failure.store(0, Relaxed);
-        self.body_open.store(false, Relaxed);
+        self.body_is(BodyState::Complete);
         self.enter(Phase::Request, now_millis() + millis(timeout));
     }
 
-    /// The request's body must go on by `at`, a moment of [`Self::moment`].
+    /// The request must go on by `at`, a moment of [`Self::moment`]. Once the answer has begun, its own
+    /// progress counts.
     pub(super) fn expect_by(&self, at: u64) {
-        self.due.store(at, Relaxed);
+        if self.phase() == Phase::Request {
+            self.due.store(at, Relaxed);
+        }
     }
 
     /// The moment that is `span` from now.
@@ -180,15 +194,22 @@ impl Exchange {
         self.body_failure.store(failure as u8, Relaxed);
     }
 
-    /// The request's body begins or ends.
-    pub(super) fn body_is_open(&self, open: bool) {
-        self.body_open.store(open, Relaxed);
+    /// How far the request's body has come.
+    pub(super) fn body_is(&self, state: BodyState) {
+        self.body.store(state as u8, Relaxed);
+    }
+
+    /// Whether there is more of the request's body to come.
+    pub(super) fn body_is_open(&self) -> bool {
+        self.body.load(Relaxed) != BodyState::Complete as u8
     }
 
     /// Why the request's body could not be read to its end.
     pub(super) fn body_failure(&self) -> Option<Kind> {
         match self.body_failure.load(Relaxed) {
-            0 if self.is_expired() && self.body_open.load(Relaxed) => Some(Kind::RequestTimeout),
+            0 if self.is_expired() && self.body.load(Relaxed) == BodyState::Awaited as u8 => {
+                Some(Kind::RequestTimeout)
+            }
             0 => None,
             1 => Some(Kind::BodyTooLarge),
             2 => Some(Kind::RequestTimeout),

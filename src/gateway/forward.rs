@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, Version};
 
 use super::{
     body::{AnswerBody, RequestBody},
@@ -18,55 +17,51 @@ use super::{
 use crate::{
     access::Permit,
     error::Kind,
-    upstream::{Body, Connection, Pool, SendError},
+    upstream::{Body, Connection, Pool},
 };
-
-/// How often a request that was not sent is tried again on another pooled connection, beyond
-/// which a fresh one is made: a server that restarted has closed them all.
-const MAX_STALE: u32 = 2;
 
 /// Sends `request` on and returns the answer's head, its body still arriving. Nothing gets here
 /// without a [`Permit`].
+///
+/// A request without a body that can be repeated (RFC 9110, section 9.2.2) is sent again, once, when
+/// the connection that it went out on had rested and was closed without a byte of an answer.
 pub(super) async fn forward(
     _permit: &Permit,
     pool: &Arc<Pool<RequestBody>>,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
     exchange: &Arc<Exchange>,
 ) -> Result<Response<AnswerBody>, Kind> {
-    let upstream = pool.upstream();
-    let mut stale = 0;
+    let name = &pool.upstream().config.name;
+    let (head, body) = request.into_parts();
+    let repeatable = matches!(body, RequestBody::Empty) && is_idempotent(&head.method);
+    let mut body = Some(body);
+    let mut pooled = pool.take();
     loop {
-        let pooled = if stale < MAX_STALE { pool.take() } else { None };
-        let mut connection = match pooled {
+        let rested = pooled.is_some();
+        let mut connection = match pooled.take() {
             Some(connection) => connection,
             None => connect(pool, exchange).await?,
         };
-        match in_time(exchange, connection.send(request)).await {
-            None => {
-                return Err(failure(
-                    exchange,
-                    Kind::UpstreamTimeout,
-                    "no answer in time",
-                    &upstream.config.name,
-                ));
-            }
+        connection.begin(&head, body.take().unwrap_or(RequestBody::Empty));
+        match in_time(exchange, poll_fn(|cx| connection.poll_answer(cx))).await {
+            None => return Err(failure(exchange, Kind::UpstreamTimeout, "no answer in time", name)),
             Some(Ok(response)) => {
-                return Ok(answer(response, connection, pool, exchange));
+                let (mut answer, ()) = response.into_parts();
+                // What the upstream speaks is not what the client is spoken to in.
+                answer.version = Version::HTTP_11;
+                let body = AnswerBody::upstream(Body::new(connection, pool.clone()), exchange);
+                return Ok(Response::from_parts(answer, body));
             }
-            Some(Err(SendError::Unsent(unsent))) if stale < MAX_STALE => {
-                request = *unsent;
-                stale += 1;
-            }
-            Some(Err(error)) => {
-                return Err(failure(
-                    exchange,
-                    Kind::UpstreamFailed,
-                    &error.to_string(),
-                    &upstream.config.name,
-                ));
+            Some(Err(broken)) if broken.unanswered && rested && repeatable => {}
+            Some(Err(broken)) => {
+                return Err(failure(exchange, Kind::UpstreamFailed, &broken.to_string(), name));
             }
         }
     }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
 }
 
 async fn connect(
@@ -104,17 +99,6 @@ pub(super) async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option
         Poll::Pending => Poll::Pending,
     })
     .await
-}
-
-fn answer(
-    response: Response<Incoming>,
-    connection: Box<Connection<RequestBody>>,
-    pool: &Arc<Pool<RequestBody>>,
-    exchange: &Arc<Exchange>,
-) -> Response<AnswerBody> {
-    let (head, incoming) = response.into_parts();
-    let body = Body::new(incoming, connection, pool.clone());
-    Response::from_parts(head, AnswerBody::upstream(body, exchange))
 }
 
 /// The longest that an upstream may take once it has the whole request.

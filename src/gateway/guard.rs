@@ -77,6 +77,8 @@ pub(super) struct Guard {
     good: usize,
     position: Position,
     refusal: Option<Refusal>,
+    /// Some of what was written may still lie with the library.
+    unflushed: bool,
     end: End,
 }
 
@@ -101,6 +103,7 @@ impl Guard {
             good: 0,
             position: Position::Head,
             refusal: None,
+            unflushed: false,
             end: End::Open,
         }
     }
@@ -113,7 +116,7 @@ impl Guard {
         while good < bytes.len() {
             let rest = &bytes[good..];
             match self.position {
-                Position::Head if good > 0 || self.exchange.is_busy() => break,
+                Position::Head if good > 0 || self.must_wait() => break,
                 Position::Head => match request_head(rest, self.limits) {
                     Ok(Some(head)) => {
                         good += head.length;
@@ -122,7 +125,7 @@ impl Guard {
                             Framing::Length(length) => Position::Length(length),
                             Framing::Chunked => Position::ChunkSize(0, 0),
                         };
-                        self.exchange.head_released(self.held.is_empty());
+                        self.exchange.head_released();
                     }
                     Ok(None) => {
                         self.exchange.head_begins();
@@ -175,6 +178,11 @@ impl Guard {
         })
     }
 
+    /// Whether the exchange before is not over to its last byte.
+    fn must_wait(&self) -> bool {
+        self.unflushed || self.exchange.is_busy()
+    }
+
     fn refuse(&mut self, kind: Kind) {
         self.held = BytesMut::new();
         self.good = 0;
@@ -195,7 +203,7 @@ impl Guard {
                 "the body's framing is broken",
             )));
         }
-        if self.exchange.is_busy() {
+        if self.must_wait() {
             self.exchange.hold(cx);
             return Poll::Pending;
         }
@@ -260,7 +268,7 @@ impl rt::Read for Guard {
             if this.refusal.is_some() {
                 return this.refused(cx);
             }
-            if !this.held.is_empty() && this.exchange.is_busy() {
+            if !this.held.is_empty() && this.must_wait() {
                 this.exchange.hold(cx);
                 if this.held.len() >= this.limits.bytes {
                     return Poll::Pending;
@@ -310,6 +318,7 @@ impl rt::Write for Guard {
         if self.replace_library_answer(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
+        self.unflushed = true;
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
         self.exchange.answer_moves();
         Poll::Ready(Ok(written))
@@ -324,6 +333,7 @@ impl rt::Write for Guard {
         if self.replace_library_answer(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
+        self.unflushed = true;
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
         self.exchange.answer_moves();
         Poll::Ready(Ok(written))
@@ -336,7 +346,14 @@ impl rt::Write for Guard {
     /// Nothing is buffered here. But the library asks at each turn, also while a request is being
     /// answered and it does not read: so this is where a client that has gone is noticed. Were it
     /// the library's to notice, it would read into a fresh buffer at each request.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            self.unflushed = false;
+            if !self.held.is_empty() || self.refusal.is_some() {
+                // The next head was waiting for this.
+                cx.waker().wake_by_ref();
+            }
+        }
         let waits = self.exchange.is_busy() && self.position == Position::Head && self.held.is_empty();
         if waits && self.io.poll_read_ready(cx).is_ready() {
             let mut byte = [0];

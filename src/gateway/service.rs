@@ -115,6 +115,10 @@ impl Context<'_> {
             }
         };
         response.headers_mut().insert(REQUEST_ID, request_id.clone());
+        if self.exchange.body_is_open() {
+            // An answer before the end of the request: the rest of it may never be read.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         self.exchange.answer_begins();
         let answered = Instant::now();
         let took = answered - begun;

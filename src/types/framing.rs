@@ -5,6 +5,9 @@
 //! before the library does, and refuse what RFC 9112, sections 2.2, 6.1 and 6.3, forbid or allow
 //! to be refused. They look at no more than decides the framing; the rest is the library's.
 
+/// Empty lines that may stand before a head.
+const MAX_EMPTY_LINES: usize = 4;
+
 /// How the body of a message is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -101,10 +104,12 @@ fn scan(
             return Err(HeadFault::TooLarge);
         }
         if lines == 0 {
-            // Empty lines before a head are to be ignored (RFC 9112, section 2.2).
+            // Empty lines before a head are to be ignored (RFC 9112, section 2.2); a few will do.
             if !line.is_empty() {
                 (old, status) = start_line(line)?;
                 lines = 1;
+            } else if at > MAX_EMPTY_LINES * 2 {
+                return Err(HeadFault::Bad);
             }
             continue;
         }

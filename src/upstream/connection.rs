@@ -1,167 +1,354 @@
-//! One connection, driven by whoever uses it.
+//! One HTTP/1.1 connection to an upstream.
+//!
+//! Our own, and measured: the library's client is a channel, a dispatcher and a state machine that
+//! are polled at each turn of the client's side, and cost two fifths of all user time of a request.
+//! Here a request is one write and one read, driven by the task that waits for the answer.
+//!
+//! What is required: an answer's head has one reading ([`crate::types::framing`]); interim answers
+//! end here, a bounded number of them; a connection is used again only when its answer came to its
+//! end, its request was sent to its end, and nothing lies beyond.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    task::{Context, Poll, Wake, Waker},
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use http_body::Body;
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio_util::io::poll_read_buf;
 
-use super::reader::Reader;
+use super::framing::{Decoded, Decoder};
+use crate::types::framing::{Framing, HeadLimits, response_head};
 
-/// Why a request got no answer. For the log.
+const LIMITS: HeadLimits = HeadLimits { bytes: 256 << 10, count: 100 };
+
+/// A well-behaved upstream sends one `100 Continue` or a few `103 Early Hints`.
+const MAX_INTERIM: u8 = 8;
+
+/// Room for a head and a small body.
+const HEAD_BUFFER: usize = 4 << 10;
+
+/// Room for what is read at once of a large body.
+const BODY_BUFFER: usize = 64 << 10;
+
+/// Why a request got no answer. The text is for the log.
 #[derive(Debug, Error)]
-pub enum SendError<B> {
-    /// Nothing of it was sent: it may go out on another connection.
-    #[error("the connection was closed before the request was sent")]
-    Unsent(Box<Request<B>>),
-    /// The upstream broke off or answered what is not HTTP.
-    #[error("{0}")]
-    Broken(String),
+#[error("{reason}")]
+pub struct Broken {
+    reason: String,
+    /// Not a byte of an answer arrived: the connection was closed while it rested, or at once.
+    pub unanswered: bool,
 }
 
-/// A connection is given a turn only when it wants one: its socket or one of its channels has
-/// woken it. The task that uses it is polled far more often, for the client's side; and what the
-/// connection wakes while it is being attended to needs no waking.
-#[derive(Default)]
-struct Attention {
-    wanted: AtomicBool,
-    attended: AtomicBool,
-    task: Mutex<Option<Waker>>,
+/// A request's body on its way.
+enum Upload<B> {
+    Whole,
+    Length(B, u64),
+    Chunked(B),
 }
 
-impl Attention {
-    /// Takes note of the task that uses the connection now.
-    fn attach(&self, task: &Waker) {
-        let mut slot = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if !slot.as_ref().is_some_and(|known| known.will_wake(task)) {
-            *slot = Some(task.clone());
+/// A connection, idle or with one exchange on it.
+pub struct Connection<B> {
+    io: TcpStream,
+    received: BytesMut,
+    /// What is to be written: a head or a chunk's size, then data, then a chunk's end.
+    head: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    tail: &'static [u8],
+    upload: Upload<B>,
+    /// The upstream takes no more of the request; it may have answered all the same.
+    write_failed: bool,
+    answer: Decoder,
+    interim: u8,
+    to_head: bool,
+    keep_alive: bool,
+}
+
+impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
+    pub(super) fn new(io: TcpStream) -> Self {
+        Self {
+            io,
+            received: BytesMut::new(),
+            head: Vec::new(),
+            written: 0,
+            data: Bytes::new(),
+            tail: b"",
+            upload: Upload::Whole,
+            write_failed: false,
+            answer: Decoder::done(),
+            interim: 0,
+            to_head: false,
+            keep_alive: true,
         }
     }
-}
 
-impl Wake for Attention {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wanted.store(true, Relaxed);
-        if !self.attended.load(Relaxed)
-            && let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            task.wake_by_ref();
-        }
-    }
-}
-
-/// Turns that a connection may have in one poll, so that a fast upstream starves nobody.
-const MAX_TURNS: u32 = 32;
-
-/// A connection to an upstream.
-pub struct Connection<B: hyper::body::Body + 'static> {
-    sender: SendRequest<B>,
-    driver: http1::Connection<Reader, B>,
-    expects_head: Arc<AtomicBool>,
-    attention: Arc<Attention>,
-    waker: Waker,
-    finished: bool,
-}
-
-impl<B> Connection<B>
-where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    pub(super) async fn start(socket: TcpStream) -> hyper::Result<Self> {
-        let expects_head = Arc::new(AtomicBool::new(false));
-        let reader = Reader::new(socket, expects_head.clone());
-        let (sender, driver) = http1::Builder::new().handshake(reader).await?;
-        let attention = Arc::new(Attention::default());
-        let waker = attention.clone().into();
-        Ok(Self { sender, driver, expects_head, attention, waker, finished: false })
-    }
-
-    /// Polls something that only this connection can bring about, giving the connection a turn
-    /// whenever it wants one.
-    pub(super) fn poll_with<T>(
-        &mut self,
-        cx: &Context<'_>,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        self.attention.attach(cx.waker());
-        self.attention.attended.store(true, Relaxed);
-        // What is polled is moved by the turns here alone, and polled after each.
-        let mut nobody = Context::from_waker(Waker::noop());
-        let mut result = Poll::Pending;
-        for turn in 0.. {
-            if self.attention.wanted.swap(false, Relaxed) {
-                self.turn();
-            }
-            result = poll(&mut nobody);
-            if result.is_ready() || !self.attention.wanted.load(Relaxed) {
-                break;
-            }
-            if turn == MAX_TURNS {
-                cx.waker().wake_by_ref();
-                break;
+    /// Puts a request on the connection, which must be idle.
+    pub fn begin(&mut self, request: &request::Parts, body: B) {
+        self.head.clear();
+        self.written = 0;
+        self.interim = 0;
+        self.keep_alive = true;
+        self.write_failed = false;
+        self.to_head = request.method == Method::HEAD;
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        // Writing to a vector does not fail.
+        let _ = write!(self.head, "{} {target} HTTP/1.1\r\n", request.method);
+        for (name, value) in &request.headers {
+            // Said anew below, by what the body really is.
+            if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
+                line(&mut self.head, name.as_str(), value.as_bytes());
             }
         }
-        self.attention.attended.store(false, Relaxed);
-        result
+        self.upload = if body.is_end_stream() {
+            if request.headers.contains_key(header::CONTENT_LENGTH) {
+                line(&mut self.head, "content-length", b"0");
+            }
+            Upload::Whole
+        } else if let Some(length) = body.size_hint().exact() {
+            let _ = write!(self.head, "content-length: {length}\r\n");
+            Upload::Length(body, length)
+        } else {
+            line(&mut self.head, "transfer-encoding", b"chunked");
+            Upload::Chunked(body)
+        };
+        self.head.extend_from_slice(b"\r\n");
     }
 
-    fn turn(&mut self) {
-        if !self.finished {
-            // How it ended is told to whoever waits for an answer or reads a body.
-            let mut cx = Context::from_waker(&self.waker);
-            self.finished = Pin::new(&mut self.driver).poll(&mut cx).is_ready();
-        }
-    }
-
-    /// Whether a request may be sent: the one before is answered completely, nothing arrived
-    /// beyond its answer, and the other side has not closed.
-    pub(super) fn is_idle(&mut self) -> bool {
-        self.turn();
-        !self.finished && self.sender.is_ready()
-    }
-
-    /// Sends a request and waits for the head of the answer.
+    /// Sends on, and waits for the head of the answer.
     ///
     /// # Errors
-    /// [`SendError`].
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        self.expects_head.store(true, Relaxed);
-        let mut answer = pin!(self.sender.try_send_request(request));
-        self.attention.wanted.store(true, Relaxed);
-        let result = poll_fn(|cx| self.poll_with(cx, |cx| answer.as_mut().poll(cx))).await;
-        result.map_err(|mut error| match error.take_message() {
-            Some(request) => SendError::Unsent(Box::new(request)),
-            None => SendError::Broken(describe(error.error())),
-        })
+    /// [`Broken`]: the connection is of no further use.
+    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+        if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+            return Poll::Ready(Err(self.broken(error.to_string())));
+        }
+        loop {
+            match self.parse() {
+                Ok(Some(response)) => return Poll::Ready(Ok(response)),
+                Ok(None) => {}
+                Err(reason) => return Poll::Ready(Err(self.broken(reason.to_owned()))),
+            }
+            self.received.reserve(HEAD_BUFFER);
+            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)) {
+                Ok(0) => return Poll::Ready(Err(self.broken("closed without an answer".to_owned()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.broken(error.to_string()))),
+            }
+        }
+    }
+
+    fn broken(&self, reason: String) -> Broken {
+        Broken { reason, unanswered: self.received.is_empty() && self.interim == 0 }
+    }
+
+    /// Reads the head of the answer from what was received; `None` while it is incomplete.
+    fn parse(&mut self) -> Result<Option<Response<()>>, &'static str> {
+        loop {
+            if self.received.is_empty() {
+                return Ok(None);
+            }
+            let head = response_head(&self.received, LIMITS)
+                .map_err(|_| "the head of the answer is ambiguous or too large")?;
+            let Some(head) = head else { return Ok(None) };
+            let bytes = self.received.split_to(head.length).freeze();
+            if head.status >= 200 {
+                let response = to_response(&bytes)?;
+                self.follow(&response, head.framing);
+                return Ok(Some(response));
+            }
+            self.interim += 1;
+            if head.status < 100 || head.status == 101 || self.interim > MAX_INTERIM {
+                return Err("an interim answer that nobody asked for");
+            }
+        }
+    }
+
+    /// Takes note of where the answer ends (RFC 9112, section 6.3) and whether another may follow.
+    fn follow(&mut self, response: &Response<()>, framing: Framing) {
+        let status = response.status();
+        self.answer = match framing {
+            _ if self.to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {
+                Decoder::done()
+            }
+            Framing::Chunked => Decoder::chunked(),
+            Framing::Length(length) => Decoder::length(length),
+            Framing::None => {
+                self.keep_alive = false;
+                Decoder::until_close()
+            }
+        };
+        let says = |word: &str| {
+            let lines = response.headers().get_all(header::CONNECTION).iter();
+            lines
+                .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        };
+        let old = response.version() == http::Version::HTTP_10;
+        if says("close") || (old && !says("keep-alive")) {
+            self.keep_alive = false;
+        }
+    }
+
+    /// The next part of the answer's body.
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match self.answer.decode(&mut self.received) {
+                Decoded::Data(data) => return Poll::Ready(Some(Ok(data))),
+                Decoded::End => return Poll::Ready(None),
+                Decoded::Bad => {
+                    let fault = io::Error::new(io::ErrorKind::InvalidData, "the answer's chunks are broken");
+                    return Poll::Ready(Some(Err(fault)));
+                }
+                Decoded::More(wanted) => self.received.reserve(wanted.clamp(HEAD_BUFFER, BODY_BUFFER)),
+            }
+            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)) {
+                Ok(0) if self.answer.ends_with_connection() => {
+                    self.answer = Decoder::done();
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// What is known of the rest of the answer's body.
+    pub(super) fn answer(&self) -> &Decoder {
+        &self.answer
+    }
+
+    /// Writes what there is to write, and asks the request's body for more.
+    ///
+    /// # Errors
+    /// When the body cannot be read to its end: the request must be broken off unfinished.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if ready!(self.poll_write(cx)).is_err() {
+                self.write_failed = true;
+            }
+            if self.write_failed {
+                // What the upstream says of it, or that it says nothing, is found by reading.
+                self.upload = Upload::Whole;
+                return Poll::Ready(Ok(()));
+            }
+            let (body, left) = match &mut self.upload {
+                Upload::Whole => return Poll::Ready(Ok(())),
+                Upload::Length(body, left) => (body, Some(left)),
+                Upload::Chunked(body) => (body, None),
+            };
+            let frame = ready!(Pin::new(body).poll_frame(cx)).transpose()?;
+            // Trailers never get here; an empty frame says nothing.
+            let data = frame.map(|frame| frame.into_data().unwrap_or_default());
+            match (data, left) {
+                (Some(data), _) if data.is_empty() => {}
+                (Some(data), Some(left)) => {
+                    *left = left.checked_sub(data.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
+                    let whole = *left == 0;
+                    self.data = data;
+                    if whole {
+                        self.upload = Upload::Whole;
+                    }
+                }
+                (Some(data), None) => {
+                    self.head.clear();
+                    self.written = 0;
+                    let _ = write!(self.head, "{:x}\r\n", data.len());
+                    self.data = data;
+                    self.tail = b"\r\n";
+                }
+                (None, Some(_)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                (None, None) => {
+                    self.tail = b"0\r\n\r\n";
+                    self.upload = Upload::Whole;
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let head = &self.head[self.written..];
+            if head.is_empty() && self.data.is_empty() && self.tail.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let slices = [IoSlice::new(head), IoSlice::new(&self.data), IoSlice::new(self.tail)];
+            let head_left = head.len();
+            let mut count = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = count.min(head_left);
+            self.written += of_head;
+            count -= of_head;
+            let of_data = count.min(self.data.len());
+            self.data.advance(of_data);
+            self.tail = &self.tail[count - of_data..];
+        }
+    }
+
+    /// Whether the exchange is over on both sides and the connection may rest.
+    pub(super) fn is_complete(&self) -> bool {
+        self.keep_alive
+            && !self.write_failed
+            && self.answer.is_done()
+            && self.received.is_empty()
+            && matches!(self.upload, Upload::Whole)
+            && self.written == self.head.len()
+            && self.data.is_empty()
+            && self.tail.is_empty()
+    }
+
+    /// Whether nothing has arrived while it rested, not even its end.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        match self.io.poll_read_ready(&mut nobody) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            Poll::Ready(Ok(())) => {
+                let found = self.io.try_read(&mut [0]);
+                found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
     }
 }
 
-/// The error with its causes, which the library's own text leaves out.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
+fn line(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+/// The head of an answer, its values slices of the bytes that arrived.
+fn to_response(bytes: &Bytes) -> Result<Response<()>, &'static str> {
+    const FAULT: &str = "the head of the answer is not HTTP";
+    let mut lines = [const { std::mem::MaybeUninit::uninit() }; LIMITS.count];
+    let mut parsed = httparse::Response::new(&mut []);
+    let complete = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, bytes, &mut lines)
+        .map_err(|_| FAULT)?;
+    if complete.is_partial() {
+        return Err(FAULT);
     }
-    text
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 4);
+    for line in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| FAULT)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| FAULT)?;
+        headers.append(name, value);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(FAULT)?;
+    *response.version_mut() =
+        if parsed.version == Some(0) { http::Version::HTTP_10 } else { http::Version::HTTP_11 };
+    *response.headers_mut() = headers;
+    Ok(response)
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use http_body::{Frame, SizeHint};
 use tokio::net::TcpStream;
 
 use super::Connection;
@@ -28,7 +28,7 @@ pub struct Upstream {
     pub index: u32,
 }
 
-struct Idle<B: hyper::body::Body + 'static> {
+struct Idle<B> {
     // Boxed from its making to its end: it is moved at each request, and is large.
     connection: Box<Connection<B>>,
     since: Instant,
@@ -36,7 +36,7 @@ struct Idle<B: hyper::body::Body + 'static> {
 
 /// One worker's connections to one upstream. The lock is never contended: it is there because
 /// futures must be `Send`.
-pub struct Pool<B: hyper::body::Body + 'static> {
+pub struct Pool<B> {
     upstream: Arc<Upstream>,
     capacity: usize,
     idle: Mutex<Vec<Idle<B>>>,
@@ -44,9 +44,7 @@ pub struct Pool<B: hyper::body::Body + 'static> {
 
 impl<B> Pool<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     /// An empty pool for one of `workers` workers.
     pub fn new(upstream: Arc<Upstream>, workers: usize) -> Self {
@@ -62,8 +60,8 @@ where
     /// An idle connection that is still good: the one that rested least.
     pub fn take(&self) -> Option<Box<Connection<B>>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut candidate) = idle.pop() {
-            if candidate.connection.is_idle() {
+        while let Some(candidate) = idle.pop() {
+            if candidate.connection.is_quiet() {
                 return Some(candidate.connection);
             }
         }
@@ -81,13 +79,14 @@ where
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
         socket.set_nodelay(true)?;
-        Ok(Box::new(Connection::start(socket).await.map_err(io::Error::other)?))
+        Ok(Box::new(Connection::new(socket)))
     }
 
-    /// Takes a connection back if there is room; otherwise it is closed. Whether it is good for
-    /// another request is found out when it is taken: by then the last of its answer has been
-    /// written, and its read buffer is its own again.
-    pub fn put(&self, connection: Box<Connection<B>>) {
+    /// Takes a connection back if its exchange is over and there is room; otherwise it is closed.
+    fn put(&self, connection: Box<Connection<B>>) {
+        if !connection.is_complete() {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.capacity {
             idle.push(Idle { connection, since: Instant::now() });
@@ -98,82 +97,63 @@ where
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain_mut(|idle| now - idle.since < MAX_IDLE && idle.connection.is_idle());
+        idle.retain(|idle| now - idle.since < MAX_IDLE && idle.connection.is_quiet());
         idle.shrink_to_fit();
     }
 }
 
 /// The body of an upstream's answer. It drives the connection that it comes from, and gives it
-/// back to the pool once it has been read to its end.
+/// back to the pool once the exchange is over.
 pub struct Body<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    incoming: Incoming,
     connection: Option<Box<Connection<B>>>,
     pool: Arc<Pool<B>>,
-    ended: bool,
 }
 
 impl<B> Body<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The body `incoming` that arrives on `connection`.
-    pub fn new(incoming: Incoming, connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
-        Self { incoming, connection: Some(connection), pool, ended: false }
+    /// The body that arrives on `connection`, behind the head of an answer.
+    pub fn new(connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
+        Self { connection: Some(connection), pool }
     }
 }
 
-impl<B> hyper::body::Body for Body<B>
+impl<B> http_body::Body for Body<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
-        loop {
-            let incoming = &mut this.incoming;
-            return match connection.poll_with(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)) {
-                // Trailers are not passed on: they could be read as headers.
-                Poll::Ready(Some(Ok(frame))) if !frame.is_data() => continue,
-                Poll::Ready(None) => {
-                    this.ended = true;
-                    Poll::Ready(None)
-                }
-                other => other,
-            };
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.get_mut().connection {
+            Some(connection) => connection.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.incoming.is_end_stream()
+        self.connection.as_ref().is_none_or(|connection| connection.answer().is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self.connection.as_ref().and_then(|connection| connection.answer().remaining()) {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
     }
 }
 
 impl<B> Drop for Body<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     fn drop(&mut self) {
-        if hyper::body::Body::is_end_stream(self)
-            && let Some(connection) = self.connection.take()
-        {
+        if let Some(connection) = self.connection.take() {
             self.pool.put(connection);
         }
     }

@@ -227,9 +227,9 @@ impl Check<'_> {
         let Some(text) = name else { return default };
         let key = format!("identity_headers.{key}");
         // Only names that every backend reads alike: `_` and `.` fold to `-` in some.
-        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let plain = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let Some(name) = HeaderName::try_from(text.as_str()).ok().filter(|_| plain) else {
-            self.fault(&key, "expected a header name of letters, digits and `-`");
+            self.fault(&key, "expected a header name of at most 64 letters, digits and `-`");
             return default;
         };
         const TAKEN: &[&str] = &[
