@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
@@ -118,7 +118,7 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
+            headers.append(&FORWARDED_FOR, HeaderValue::from_static(line));
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), &trusted);
         let forwarded = Forwarded::of(&peer, &headers, &trusted);

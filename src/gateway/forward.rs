@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 
 use super::{
     body::{AnswerBody, RequestBody},
@@ -20,8 +20,8 @@ use crate::{
     upstream::{Body, Connection, Pool},
 };
 
-/// Sends `request` on and returns the answer's head, its body still arriving. Nothing gets here
-/// without a [`Permit`].
+/// Sends `request` on, with the headers `added` by the gateway, and returns the answer's head, its
+/// body still arriving. Nothing gets here without a [`Permit`].
 ///
 /// A request without a body that can be repeated (RFC 9110, section 9.2.2) is sent again, once, when
 /// the connection that it went out on had rested and was closed without a byte of an answer.
@@ -29,6 +29,7 @@ pub(super) async fn forward(
     _permit: &Permit,
     pool: &Arc<Pool<RequestBody>>,
     request: Request<RequestBody>,
+    added: &[(&HeaderName, &HeaderValue)],
     exchange: &Arc<Exchange>,
 ) -> Result<Response<AnswerBody>, Kind> {
     let name = &pool.upstream().config.name;
@@ -42,7 +43,7 @@ pub(super) async fn forward(
             Some(connection) => connection,
             None => connect(pool, exchange).await?,
         };
-        connection.begin(&head, body.take().unwrap_or(RequestBody::Empty));
+        connection.begin(&head, added, body.take().unwrap_or(RequestBody::Empty));
         match in_time(exchange, poll_fn(|cx| connection.poll_answer(cx))).await {
             None => return Err(failure(exchange, Kind::UpstreamTimeout, "no answer in time", name)),
             Some(Ok(response)) => {

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded};
 use crate::{config::IdentityHeaders, token::Identity};
 
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer names are none of those that are stripped.
 const MAX_FOLDED: usize = 64;
@@ -41,6 +41,7 @@ const PROXY_WORDS: &[&str] = &[
     "x-client-ip",
     "x-cluster-client-ip",
     "x-rewrite-url",
+    "x-request-id",
 ];
 
 /// What makes some frameworks take a request for one of another method.
@@ -60,9 +61,12 @@ pub(super) struct Injected<'a> {
     pub(super) identity: Option<&'a Identity>,
     pub(super) forwarded: &'a Forwarded,
     pub(super) request_id: &'a HeaderValue,
-    pub(super) keep_token: bool,
-    pub(super) trusted_peer: bool,
+    /// `X-Forwarded-Host` where no trusted proxy said one.
+    pub(super) host: Option<&'a HeaderValue>,
 }
+
+/// The most headers that the gateway adds.
+const MAX_ADDED: usize = 7;
 
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
@@ -102,32 +106,54 @@ impl Headers {
             || (!trusted_peer && self.overrides.contains(folded))
     }
 
-    /// Turns a client's headers into those for an upstream.
-    pub(super) fn prepare(&self, headers: &mut HeaderMap, injected: &Injected<'_>) {
+    /// Takes out of a client's headers whatever an upstream could believe, and what belongs to the
+    /// client's connection.
+    pub(super) fn strip(&self, headers: &mut HeaderMap, keep_token: bool, trusted_peer: bool) {
         let mut doomed: Vec<HeaderName> = Vec::new();
         if headers.contains_key(header::CONNECTION) {
             doomed.extend(nominated(headers));
         }
-        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, injected.trusted_peer)).cloned());
+        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, trusted_peer)).cloned());
         for name in &doomed {
             headers.remove(name);
         }
-        if !injected.keep_token {
+        if !keep_token {
             headers.remove(header::AUTHORIZATION);
         }
-        let forwarded = injected.forwarded;
-        let host = forwarded.host.as_ref().or(headers.get(header::HOST)).cloned();
-        if let Some(host) = host {
-            headers.insert(FORWARDED_HOST, host);
+    }
+
+    /// The headers that the gateway adds. A client's own of these names were stripped, so each stands
+    /// exactly once.
+    pub(super) fn added<'a>(&'a self, injected: &Injected<'a>) -> Added<'a> {
+        let mut added = Added { lines: [(&REQUEST_ID, injected.request_id); MAX_ADDED], count: 1 };
+        added.push(&FORWARDED_FOR, &injected.forwarded.chain);
+        added.push(&FORWARDED_PROTO, &injected.forwarded.proto);
+        if let Some(host) = injected.forwarded.host.as_ref().or(injected.host) {
+            added.push(&FORWARDED_HOST, host);
         }
-        headers.insert(FORWARDED_FOR, forwarded.chain.clone());
-        headers.insert(FORWARDED_PROTO, forwarded.proto.clone());
-        headers.insert(REQUEST_ID, injected.request_id.clone());
         if let Some(identity) = injected.identity {
-            headers.insert(&self.identity.id, identity.id_value.clone());
-            headers.insert(&self.identity.name, identity.name_value.clone());
-            headers.insert(&self.identity.roles, identity.roles_value.clone());
+            added.push(&self.identity.id, &identity.id_value);
+            added.push(&self.identity.name, &identity.name_value);
+            added.push(&self.identity.roles, &identity.roles_value);
         }
+        added
+    }
+}
+
+/// A few headers, without an allocation.
+pub(super) struct Added<'a> {
+    lines: [(&'a HeaderName, &'a HeaderValue); MAX_ADDED],
+    count: usize,
+}
+
+impl<'a> Added<'a> {
+    fn push(&mut self, name: &'a HeaderName, value: &'a HeaderValue) {
+        self.lines[self.count] = (name, value);
+        self.count += 1;
+    }
+
+    pub(super) fn lines(&self) -> &[(&'a HeaderName, &'a HeaderValue)] {
+        &self.lines[..self.count]
     }
 }
 
@@ -171,8 +197,6 @@ pub(super) fn clean_answer(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn prepared(lines: &[(&'static str, &'static str)], trusted_peer: bool) -> Vec<String> {
@@ -185,26 +209,9 @@ mod tests {
             name: HeaderName::from_static("x-caller"),
             roles: HeaderName::from_static("x-user-roles"),
         };
-        let forwarded = Forwarded {
-            client: Ipv4Addr::LOCALHOST.into(),
-            chain: HeaderValue::from_static("127.0.0.1"),
-            proto: HeaderValue::from_static("http"),
-            host: None,
-        };
-        let request_id = HeaderValue::from_static("r");
-        let injected = Injected {
-            identity: None,
-            forwarded: &forwarded,
-            request_id: &request_id,
-            keep_token: false,
-            trusted_peer,
-        };
-        Headers::new(identity).prepare(&mut headers, &injected);
+        Headers::new(identity).strip(&mut headers, false, trusted_peer);
         let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
         names.sort();
-        names.retain(|name| {
-            !["x-forwarded-for", "x-forwarded-proto", "x-request-id"].contains(&name.as_str())
-        });
         names
     }
 
@@ -244,7 +251,7 @@ mod tests {
             ("Upgrade", "h2c"),
             ("Keep-Alive", "5"),
         ];
-        assert_eq!(prepared(&lines, false), ["host", "x-forwarded-host"]);
+        assert_eq!(prepared(&lines, false), ["host"]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Context<'_> {
                 refusal.answer(&request_id).map(|body| AnswerBody::whole(body, self.exchange))
             }
         };
-        response.headers_mut().insert(REQUEST_ID, request_id.clone());
+        response.headers_mut().insert(&REQUEST_ID, request_id.clone());
         if self.exchange.body_is_open() {
             // An answer before the end of the request: the rest of it may never be read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -221,15 +221,8 @@ impl Context<'_> {
             Action::Forward(index) => &self.pools[*index],
         };
         let forwarded = Forwarded::of(self.peer, request.headers(), &self.gateway.trusted_proxies);
-        let injected = Injected {
-            identity,
-            forwarded: &forwarded,
-            request_id,
-            keep_token: route.config.forward_token,
-            trusted_peer: self.peer.is_trusted(),
-        };
-        self.gateway.headers.prepare(request.headers_mut(), &injected);
-        *request.version_mut() = Version::HTTP_11;
+        let headers = &self.gateway.headers;
+        headers.strip(request.headers_mut(), route.config.forward_token, self.peer.is_trusted());
         if !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::try_from(pool.upstream().config.authority.as_str())
         {
@@ -243,7 +236,10 @@ impl Context<'_> {
             response_timeout: forward::response_timeout(pool),
         };
         let request = request.map(|body| RequestBody::new(body, self.exchange, bounds));
-        let mut response = forward::forward(permit, pool, request, self.exchange).await?;
+        let host = request.headers().get(header::HOST).cloned();
+        let injected = Injected { identity, forwarded: &forwarded, request_id, host: host.as_ref() };
+        let added = headers.added(&injected);
+        let mut response = forward::forward(permit, pool, request, added.lines(), self.exchange).await?;
         clean_answer(response.headers_mut());
         Ok(response)
     }

@@ -83,7 +83,7 @@ fn scan(
     let mut at = 0;
     let mut lines = 0;
     // One pass finds everything that can end a line, or must not stand in one.
-    let mut marks = memchr::memchr3_iter(b'\r', b'\n', 0, bytes);
+    let mut marks = Controls::of(bytes);
     let mut length = None;
     let mut chunked = false;
     let (mut old, mut status) = (false, 0);
@@ -151,6 +151,58 @@ fn scan(
     }
 }
 
+/// The positions of control characters in the range of line ends and below, but for tabs. Eight bytes
+/// at a time: lines are too short for a search by vectors to pay.
+struct Controls<'a> {
+    bytes: &'a [u8],
+    /// The high bit of each byte that was found in the word before `next`.
+    found: u64,
+    next: usize,
+}
+
+impl<'a> Controls<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, found: 0, next: 0 }
+    }
+
+    /// Marks each byte below 0x0e.
+    fn mark(word: u64) -> u64 {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        const ABOVE: u64 = 0x7272_7272_7272_7272;
+        // The high bit of a sum is set for 0x0e and above; none carries into the next byte.
+        !(((word & LOW) + ABOVE) | word) & !LOW
+    }
+}
+
+impl Iterator for Controls<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        loop {
+            while self.found == 0 {
+                let rest = self.bytes.get(self.next..)?;
+                let word = match rest.first_chunk::<8>() {
+                    Some(word) => u64::from_le_bytes(*word),
+                    None if rest.is_empty() => return None,
+                    None => {
+                        // Padded with what is not looked for.
+                        let mut word = [b' '; 8];
+                        word[..rest.len()].copy_from_slice(rest);
+                        u64::from_le_bytes(word)
+                    }
+                };
+                self.found = Self::mark(word);
+                self.next += 8;
+            }
+            let position = self.next - 8 + self.found.trailing_zeros() as usize / 8;
+            self.found &= self.found - 1;
+            if self.bytes[position] != b'\t' {
+                return Some(position);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +212,23 @@ mod tests {
     fn request(rest: &str) -> Result<Option<Framing>, HeadFault> {
         let head = format!("GET / HTTP/1.1\r\n{rest}\r\n");
         request_head(head.as_bytes(), LIMITS).map(|head| head.map(|head| head.framing))
+    }
+
+    #[test]
+    fn every_control_character_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            for position in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'x'; length];
+                    bytes[position] = byte;
+                    let expected = (byte < 0x0e && byte != b'\t').then_some(position);
+                    assert_eq!(
+                        Controls::of(&bytes).collect::<Vec<_>>(),
+                        expected.into_iter().collect::<Vec<_>>()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -87,8 +87,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
     }
 
-    /// Puts a request on the connection, which must be idle.
-    pub fn begin(&mut self, request: &request::Parts, body: B) {
+    /// Puts a request on the connection, which must be idle; `added` stands behind its own headers,
+    /// none of which may have a name of those.
+    pub fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.head.clear();
         self.written = 0;
         self.interim = 0;
@@ -103,6 +104,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
                 line(&mut self.head, name.as_str(), value.as_bytes());
             }
+        }
+        for (name, value) in added {
+            line(&mut self.head, name.as_str(), value.as_bytes());
         }
         self.upload = if body.is_end_stream() {
             if request.headers.contains_key(header::CONTENT_LENGTH) {
