@@ -1,0 +1,169 @@
+//! The parts of a request that authgate adds: `cargo bench`.
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use authgate::{
+    clock::{ManualClock, TimeKeeper},
+    config::{self, Pattern},
+    password::Hasher,
+    revocation::Mirror,
+    route::{Owned, Table},
+    store::{LogEntry, Subject},
+    telemetry::Metrics,
+    token::{Issuer, Keyring, Subject as TokenSubject, Verifier},
+    types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
+};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::Method;
+
+const NOW: i64 = 1_800_000_000_000;
+
+struct Parts {
+    verifier: Arc<Verifier>,
+    issuer: Issuer,
+    mirror: Mirror,
+    time: TimeKeeper,
+}
+
+fn parts() -> Parts {
+    let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None);
+    let verifier = Arc::new(Verifier::new("bench", "bench", Arc::new(keyring.expect("a secret"))));
+    let ttl = Duration::from_secs(900);
+    let issuer = Issuer::new("bench", "bench", ttl, verifier.clone(), Arc::new(OsRandom));
+    let time = TimeKeeper::new(ManualClock::at(NOW));
+    let mirror = Mirror::new(Duration::from_secs(5));
+    mirror.confirm(time.now());
+    Parts { verifier, issuer, mirror, time }
+}
+
+impl Parts {
+    fn tokens(&self, count: usize) -> Vec<String> {
+        let name = Username::new("somebody").expect("a name");
+        let roles = Roles::parse_joined("staff,user").expect("roles");
+        (0..count)
+            .map(|_| {
+                let subject = TokenSubject {
+                    user: UserId::generate(NOW, &OsRandom),
+                    session: SessionId::generate(&OsRandom),
+                    generation: 1,
+                    name: &name,
+                    roles: &roles,
+                };
+                self.issuer.issue(&subject, NOW).expect("a key signs").text
+            })
+            .collect()
+    }
+
+    /// Everything that a request with a token passes: look-up, expiry, key, revocation, staleness.
+    fn check(&self, token: &str) -> bool {
+        let now = self.time.now();
+        let Ok(checked) = self.verifier.verify(token, now) else { return false };
+        let identity = checked.identity;
+        !self.mirror.is_revoked(identity.session, identity.user, identity.generation)
+            && self.mirror.staleness(now) == authgate::revocation::Staleness::Fresh
+    }
+}
+
+fn tokens(c: &mut Criterion) {
+    for count in [64, 10_000] {
+        let parts = parts();
+        let tokens = parts.tokens(count);
+        assert!(tokens.iter().all(|token| parts.check(token)));
+        let mut next = 0;
+        c.bench_function(&format!("verified-token hit, all checks, {count} live tokens"), |b| {
+            b.iter(|| {
+                // A stride that visits all of them in no helpful order.
+                next = (next + 4_657) % tokens.len();
+                black_box(parts.check(black_box(&tokens[next])))
+            });
+        });
+    }
+    let fresh = parts();
+    c.bench_function("verified-token miss, HS256", |b| {
+        b.iter_batched(
+            || fresh.tokens(1).remove(0),
+            |token| black_box(fresh.check(&token)),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn routes(c: &mut Criterion) {
+    for count in [10, 1_000, 10_000] {
+        let mut yaml = "listeners: [{address: \"127.0.0.1:0\"}]\nauth: {issuer: i, audience: a}\n\
+             upstreams: {u: {servers: [{url: \"http://127.0.0.1:1\"}]}}\nroutes:\n"
+            .to_owned();
+        for index in 0..count {
+            let path = match index % 4 {
+                0 => format!("/service-{index}/**"),
+                1 => format!("/api/v1/resource-{index}/{{id}}"),
+                2 => format!("/api/{{version}}/thing-{index}"),
+                _ => format!("/static/{index}/page"),
+            };
+            yaml.push_str(&format!("  - {{path: \"{path}\", upstream: u}}\n"));
+        }
+        let loaded =
+            config::load("bench.yaml", &yaml, std::path::Path::new("."), &|_| None).expect("a config");
+        let own = Owned { method: Method::POST, pattern: Pattern::parse("/auth/login").expect("a path") };
+        let table = Table::compile(&loaded.config.routes, "/auth", vec![own]).expect("routes");
+        let paths: Vec<String> = (0..count)
+            .map(|index| match index % 4 {
+                0 => format!("/service-{index}/a/b/c"),
+                1 => format!("/api/v1/resource-{index}/42"),
+                2 => format!("/api/v7/thing-{index}"),
+                _ => format!("/static/{index}/page"),
+            })
+            .collect();
+        let mut next = 0;
+        c.bench_function(&format!("route match among {count}"), |b| {
+            b.iter(|| {
+                next = (next + 4_657) % paths.len();
+                black_box(table.find(None, &Method::GET, black_box(&paths[next])))
+            });
+        });
+    }
+}
+
+fn revocations(c: &mut Criterion) {
+    let mirror = Mirror::new(Duration::from_secs(5));
+    for _ in 0..1_000_000 {
+        let subject = Subject::Session(SessionId::generate(&OsRandom));
+        mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: NOW });
+    }
+    let callers: Vec<_> = (0..10_000)
+        .map(|_| (SessionId::generate(&OsRandom), UserId::generate(NOW, &OsRandom)))
+        .collect();
+    let mut next = 0;
+    c.bench_function("revocation look-up of session and user among a million", |b| {
+        b.iter(|| {
+            next = (next + 4_657) % callers.len();
+            let (session, user) = callers[next];
+            black_box(mirror.is_revoked(session, user, 1))
+        });
+    });
+}
+
+fn passwords(c: &mut Criterion) {
+    let settings = config::Password {
+        min_length: 15,
+        reject_common: true,
+        memory_kib: 19 << 10,
+        iterations: 2,
+        parallelism: 1,
+        workers: 1,
+        queue: 4,
+        queue_timeout: Duration::from_secs(10),
+    };
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let hasher = Hasher::start(&settings, Arc::new(OsRandom), metrics).expect("a pool");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut group = c.benchmark_group("passwords");
+    group.sample_size(30);
+    group.bench_function("one hash through the pool", |b| {
+        b.iter(|| runtime.block_on(hasher.hash(Secret::new("the password of somebody"))).expect("a hash"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, tokens, routes, revocations, passwords);
+criterion_main!(benches);
