@@ -130,9 +130,8 @@ fn revocations(c: &mut Criterion) {
         let subject = Subject::Session(SessionId::generate(&OsRandom));
         mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: NOW });
     }
-    let callers: Vec<_> = (0..10_000)
-        .map(|_| (SessionId::generate(&OsRandom), UserId::generate(NOW, &OsRandom)))
-        .collect();
+    let callers: Vec<_> =
+        (0..10_000).map(|_| (SessionId::generate(&OsRandom), UserId::generate(NOW, &OsRandom))).collect();
     let mut next = 0;
     c.bench_function("revocation look-up of session and user among a million", |b| {
         b.iter(|| {

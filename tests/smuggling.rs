@@ -257,3 +257,14 @@ fn an_upgrade_is_decided_like_any_request_and_never_tunnels() {
     assert_eq!(answer.status, 200);
     assert_eq!(upstream.only().header("Upgrade"), None);
 }
+
+#[test]
+fn a_refusal_reaches_a_client_that_once_asked_for_an_upgrade() {
+    let (gateway, _upstream) = start();
+    let mut client = gateway.client();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\nX: y\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    assert!(client.is_closed_silently());
+}

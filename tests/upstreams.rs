@@ -118,6 +118,13 @@ fn an_upstream_that_is_away_or_silent_is_said_so() {
     let settings = Settings { upstream: ", response_timeout: 300ms".to_owned(), ..Settings::default() };
     let gateway = Gateway::start(&upstream, settings);
     refused(&gateway, "/public/x", 504, "Upstream timeout");
+    // The body has arrived, so it is the upstream that is late.
+    for body in
+        ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+    {
+        let answer = gateway.client().send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\n{body}")).answer();
+        assert_eq!(answer.status, 504, "{body}");
+    }
     let routes = "  - {path: /public/**, auth: none, timeout: 300ms, upstream: backend}\n";
     let gateway = Gateway::start(&upstream, Settings::routes(routes));
     refused(&gateway, "/public/x", 504, "Upstream timeout");
@@ -139,6 +146,61 @@ fn connections_that_the_upstream_closed_are_not_used_again() {
 }
 
 #[test]
+fn a_repeatable_request_survives_a_pooled_connection_that_closes_under_it() {
+    // Each connection answers once, and closes when it hears of a second request.
+    let upstream = Upstream::with(|seen, socket| {
+        let first = !seen.target.contains("second");
+        if first {
+            let _ = socket.write_all(&ok(&seen.target));
+        }
+        first
+    });
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let mut client = gateway.client();
+    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    // Sent again once, on a fresh connection; that one closes too, and then it is said.
+    assert_eq!(client.send("GET /public/second HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 502);
+    assert_eq!(upstream.connections(), 2);
+    let sent = |target: &str| upstream.seen().iter().filter(|seen| seen.target == target).count();
+    assert_eq!(sent("/public/second"), 2);
+    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    let post = "POST /public/second HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(client.send(post).answer().status, 502);
+    assert_eq!(sent("/public/second"), 3);
+}
+
+#[test]
+fn an_early_answer_does_not_leave_half_a_request_in_the_pool() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            thread::spawn(move || {
+                let mut head = [0; 4_096];
+                // One answer a read: to a second request on this connection it would be the wrong one.
+                while std::io::Read::read(&mut socket, &mut head).is_ok_and(|length| length > 0) {
+                    let first = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+                    let _ = socket.write_all(&ok(&first));
+                    head = [0; 4_096];
+                }
+            });
+        }
+    });
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let gateway = Gateway::start_in(folder, address, Settings::default());
+    let mut upload = gateway.client();
+    upload.send("POST /public/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc");
+    let answer = upload.answer();
+    assert_eq!(answer.text(), "POST /public/upload HTTP/1.1");
+    assert_eq!(answer.header("Connection"), Some("close"));
+    for index in 0..5 {
+        let expected = format!("GET /public/{index} HTTP/1.1");
+        assert_eq!(gateway.get(&format!("/public/{index}"), None).text(), expected);
+    }
+}
+
+#[test]
 fn an_answer_until_close_passes() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end");
@@ -150,8 +212,6 @@ fn an_answer_until_close_passes() {
 
 #[test]
 fn an_early_answer_to_an_upload_reaches_the_client() {
-    let upstream = Upstream::with(|_, _| true);
-    drop(upstream);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -5,13 +5,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
 
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
+    rt::Write,
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -68,7 +69,46 @@ pub(super) async fn serve(
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
-    Bounded { connection, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
+    let stage = Stage::Serving(connection);
+    Bounded { stage, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
+}
+
+/// How far a connection is.
+enum Stage<S>
+where
+    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+{
+    Serving(http1::Connection<Guard, S>),
+    /// The library is done with it. Of a connection on which a client once said `Upgrade` it does not
+    /// close the sending side, so that is seen to here.
+    Closing(Box<Guard>),
+    Over,
+}
+
+impl<S> Stage<S>
+where
+    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+{
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        loop {
+            match self {
+                Self::Serving(connection) => match ready!(Pin::new(connection).poll(cx)) {
+                    Ok(()) => {
+                        if let Self::Serving(connection) = std::mem::replace(self, Self::Over) {
+                            *self = Self::Closing(Box::new(connection.into_parts().io));
+                        }
+                    }
+                    Err(error) => {
+                        // A client that breaks off is no event.
+                        tracing::debug!(%error, "connection ended");
+                        return Poll::Ready(());
+                    }
+                },
+                Self::Closing(guard) => return Pin::new(guard.as_mut()).poll_shutdown(cx).map(drop),
+                Self::Over => return Poll::Ready(()),
+            }
+        }
+    }
 }
 
 pin_project! {
@@ -77,8 +117,7 @@ pin_project! {
     where
         S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
     {
-        #[pin]
-        connection: http1::Connection<Guard, S>,
+        stage: Stage<S>,
         #[pin]
         timer: Sleep,
         // When the timer will fire, as a moment of the exchange.
@@ -116,17 +155,13 @@ where
         }
         if !*this.told && this.draining.has_begun() {
             *this.told = true;
-            this.connection.as_mut().graceful_shutdown();
+            if let Stage::Serving(connection) = this.stage {
+                Pin::new(connection).graceful_shutdown();
+            }
         }
         loop {
-            match this.connection.as_mut().poll(cx) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => return Poll::Ready(()),
-                Poll::Ready(Err(error)) => {
-                    // A client that breaks off is no event.
-                    tracing::debug!(%error, "connection ended");
-                    return Poll::Ready(());
-                }
+            if this.stage.poll(cx).is_ready() {
+                return Poll::Ready(());
             }
             if this.exchange.is_expired() {
                 // It was told, and did not end by itself: a slow reader, or nobody at all.

@@ -172,19 +172,14 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Takes out of an upstream's answer what belongs to the connection that it came on.
-pub(super) fn clean_answer(headers: &mut HeaderMap) {
-    let hop_by_hop = |name: &&HeaderName| {
-        matches!(
-            name.as_str(),
-            "connection"
-                | "keep-alive"
-                | "proxy-connection"
-                | "proxy-authenticate"
-                | "te"
-                | "trailer"
-                | "upgrade"
-        )
+/// Takes out of an upstream's answer what belongs to the connection that it came on. How it was
+/// framed there is no concern of the client's, but for an answer to HEAD, where it is all there is.
+pub(super) fn clean_answer(headers: &mut HeaderMap, to_head: bool) {
+    let hop_by_hop = |name: &&HeaderName| match name.as_str() {
+        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer"
+        | "upgrade" => true,
+        "transfer-encoding" => !to_head,
+        _ => false,
     };
     let mut doomed: Vec<HeaderName> = headers.keys().filter(hop_by_hop).cloned().collect();
     if doomed.contains(&header::CONNECTION) {

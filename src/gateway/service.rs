@@ -236,11 +236,12 @@ impl Context<'_> {
             response_timeout: forward::response_timeout(pool),
         };
         let request = request.map(|body| RequestBody::new(body, self.exchange, bounds));
+        let to_head = request.method() == Method::HEAD;
         let host = request.headers().get(header::HOST).cloned();
         let injected = Injected { identity, forwarded: &forwarded, request_id, host: host.as_ref() };
         let added = headers.added(&injected);
         let mut response = forward::forward(permit, pool, request, added.lines(), self.exchange).await?;
-        clean_answer(response.headers_mut());
+        clean_answer(response.headers_mut(), to_head);
         Ok(response)
     }
 
