@@ -69,20 +69,18 @@ pub(super) async fn serve(
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
-    let stage = Stage::Serving(connection);
+    let stage = Stage { serving: Some(connection), closing: None };
     Bounded { stage, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
 }
 
-/// How far a connection is.
-enum Stage<S>
+/// A connection, and what is left of it when the library is done: of one on which a client once said
+/// `Upgrade` it does not close the sending side, so that is seen to here.
+struct Stage<S>
 where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    Serving(http1::Connection<Guard, S>),
-    /// The library is done with it. Of a connection on which a client once said `Upgrade` it does not
-    /// close the sending side, so that is seen to here.
-    Closing(Box<Guard>),
-    Over,
+    serving: Option<http1::Connection<Guard, S>>,
+    closing: Option<Guard>,
 }
 
 impl<S> Stage<S>
@@ -90,23 +88,18 @@ where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        loop {
-            match self {
-                Self::Serving(connection) => match ready!(Pin::new(connection).poll(cx)) {
-                    Ok(()) => {
-                        if let Self::Serving(connection) = std::mem::replace(self, Self::Over) {
-                            *self = Self::Closing(Box::new(connection.into_parts().io));
-                        }
-                    }
-                    Err(error) => {
-                        // A client that breaks off is no event.
-                        tracing::debug!(%error, "connection ended");
-                        return Poll::Ready(());
-                    }
-                },
-                Self::Closing(guard) => return Pin::new(guard.as_mut()).poll_shutdown(cx).map(drop),
-                Self::Over => return Poll::Ready(()),
+        if let Some(connection) = &mut self.serving {
+            let ended = ready!(Pin::new(connection).poll(cx));
+            if let Err(error) = ended {
+                // A client that breaks off is no event.
+                tracing::debug!(%error, "connection ended");
+                return Poll::Ready(());
             }
+            self.closing = self.serving.take().map(|connection| connection.into_parts().io);
+        }
+        match &mut self.closing {
+            Some(guard) => Pin::new(guard).poll_shutdown(cx).map(drop),
+            None => Poll::Ready(()),
         }
     }
 }
@@ -155,7 +148,7 @@ where
         }
         if !*this.told && this.draining.has_begun() {
             *this.told = true;
-            if let Stage::Serving(connection) = this.stage {
+            if let Some(connection) = &mut this.stage.serving {
                 Pin::new(connection).graceful_shutdown();
             }
         }
