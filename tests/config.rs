@@ -100,6 +100,11 @@ fn each_fault_names_its_place_and_what_is_legal() {
             HEAD.replace("http://127.0.0.1:1\"}]", "https://127.0.0.1:1\"}]"),
             &["upstreams.orders.servers[0].url", "http://HOST:PORT"],
         ),
+        (
+            HEAD.replace("address: 127.0.0.1:0", "address: 0.0.0.0:8123")
+                .replace("127.0.0.1:1", "localhost:8123"),
+            &["upstreams.orders.servers[0].url", "listener of authgate itself"],
+        ),
         (HEAD.replace("[{url: \"http://127.0.0.1:1\"}]", "[]"), &["upstreams.orders.servers", "one server"]),
         (HEAD.replace("127.0.0.1:0", "localhost"), &[":2: listeners[0].address", "`localhost`"]),
         ("listeners: [\n".to_owned(), &["gateway.yaml:"]),

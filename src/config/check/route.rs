@@ -31,7 +31,8 @@ impl Check<'_> {
                 }
                 None => String::new(),
             };
-            if authority.parse().is_ok_and(|server| is_own(server, listeners, admin)) {
+            let numeric = authority.replace("localhost", "127.0.0.1").parse();
+            if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
                 self.fault(
                     &url_key,
                     "this is a listener of authgate itself: requests would go round in circles",

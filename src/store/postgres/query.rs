@@ -176,8 +176,8 @@ pub(super) async fn create_user(
     session: Option<&NewSession>,
 ) -> Result<Option<Opened>> {
     let skeleton = new.name.skeleton();
-    // Under a savepoint, because a retired name is looked for after the insert: a deletion that
-    // this insert had to wait for has then committed and is seen.
+    // A retired name is looked for after the insert: a deletion that the insert had to wait for has
+    // committed by then and is seen.
     let made = run(
         tx,
         &format!(
