@@ -21,6 +21,12 @@ pub enum Kind {
     PasswordNotAccepted,
     /// A role that does not exist as such.
     RoleNotAccepted,
+    /// `email` is not an address.
+    EmailNotAccepted,
+    /// The token of a mail does not hold, or not any more.
+    InvalidMailToken,
+    /// No mail server is configured.
+    EmailNotConfigured,
     /// Wrong password, unknown user, disabled account: all alike.
     InvalidCredentials,
     /// No bearer token, or one that does not hold.
@@ -70,6 +76,11 @@ impl Kind {
             Self::UsernameNotAccepted => (S::BAD_REQUEST, "Username not accepted", "username_not_accepted"),
             Self::PasswordNotAccepted => (S::BAD_REQUEST, "Password not accepted", "password_not_accepted"),
             Self::RoleNotAccepted => (S::BAD_REQUEST, "Role not accepted", "role_not_accepted"),
+            Self::EmailNotAccepted => (S::BAD_REQUEST, "Email not accepted", "email_not_accepted"),
+            Self::InvalidMailToken => {
+                (S::BAD_REQUEST, "Invalid or expired token", "invalid_or_expired_token")
+            }
+            Self::EmailNotConfigured => (S::NOT_FOUND, "Email is not configured", "email_is_not_configured"),
             Self::InvalidCredentials => (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials"),
             Self::Unauthenticated => {
                 (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
@@ -115,6 +126,36 @@ impl Kind {
     }
 }
 
+/// The statuses of a deployment: those of the table, but for the two that older clients expect
+/// otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Statuses {
+    /// For a missing, bad or expired token.
+    pub unauthenticated: StatusCode,
+    /// When a name is taken.
+    pub username_exists: StatusCode,
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self {
+            unauthenticated: Kind::Unauthenticated.status(),
+            username_exists: Kind::UsernameExists.status(),
+        }
+    }
+}
+
+impl Statuses {
+    /// The status for a kind.
+    pub const fn of(&self, kind: Kind) -> StatusCode {
+        match kind {
+            Kind::Unauthenticated => self.unauthenticated,
+            Kind::UsernameExists => self.username_exists,
+            other => other.status(),
+        }
+    }
+}
+
 /// The body of a failure: `application/problem+json` (RFC 9457).
 #[derive(Debug, Serialize)]
 pub struct Problem<'a> {
@@ -135,7 +176,12 @@ impl<'a> Problem<'a> {
 
     /// The body for `kind`; `detail` is for the person and must hold nothing internal.
     pub fn new(kind: Kind, detail: Option<&'a str>, request_id: &'a str) -> Self {
-        let (status, message, code) = kind.parts();
+        Self::with_status(kind, kind.status(), detail, request_id)
+    }
+
+    /// The same under a status that older clients expect.
+    pub fn with_status(kind: Kind, status: StatusCode, detail: Option<&'a str>, request_id: &'a str) -> Self {
+        let (_, message, code) = kind.parts();
         Self {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),

@@ -2,8 +2,8 @@
 //!
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
-//! `revocation`, their means `store`, `password`, `token`, `route`, `limit` and `upstream`, then
-//! `config` and `telemetry`, then `types`, `clock` and `error`. Imports go downward only.
+//! `revocation`, their means `store`, `password`, `token`, `route`, `limit`, `mail` and `upstream`,
+//! then `config` and `telemetry`, then `types`, `clock` and `error`. Imports go downward only.
 
 pub mod access;
 pub mod account;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod limit;
+pub mod mail;
 pub mod password;
 pub mod revocation;
 pub mod route;

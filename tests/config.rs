@@ -25,6 +25,11 @@ fn fault(text: &str, parts: &[&str]) {
     }
 }
 
+/// A config with a further line below `auth`.
+fn auth(line: &str) -> String {
+    format!("{}  []\n", HEAD.replace("  audience: a\n", &format!("  audience: a\n  {line}\n")))
+}
+
 #[test]
 fn each_fault_names_its_place_and_what_is_legal() {
     let route = |line: &str| format!("{HEAD}  - {line}\n");
@@ -94,8 +99,32 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["auth.self_assignable_roles"],
         ),
         (HEAD.replace("  audience: a\n", ""), &["auth", "audience"]),
-        (HEAD.replace("  audience: a\n", "  audience: a\n  cors: {}\n"), &["cors", "unknown"]),
-        (HEAD.replace("  audience: a\n", "  audience: a\n  compat: {}\n"), &["compat", "unknown"]),
+        (HEAD.replace("  audience: a\n", "  audience: a\n  cookies: {}\n"), &["cookies", "unknown"]),
+        (auth("cors: {origins: [\"*\"], credentials: true}"), &["auth.cors.credentials", "name the origins"]),
+        (auth("cors: {origins: [\"null\"]}"), &["auth.cors.origins[0]", "https://app.example.com"]),
+        (
+            auth("compat: {unauthenticated: 404}"),
+            &["auth.compat.unauthenticated", "expected one of 401, 403"],
+        ),
+        (auth("compat: {token_fields: [user_id]}"), &["auth.compat.token_fields[0]", "meaning of its own"]),
+        (
+            auth("email: {smtp: {host: mail}, from: nobody, base_url: \"https://a\"}"),
+            &["auth.email", "mailbox"],
+        ),
+        (
+            auth(
+                "email: {smtp: {host: mail, encryption: none, username: u, password: p}, from: a@b.c, base_url: \"https://a\"}",
+            ),
+            &["auth.email.smtp.encryption", "in the clear"],
+        ),
+        (
+            auth("email: {smtp: {host: mail}, from: a@b.c, base_url: \"mail.example.com\"}"),
+            &["auth.email.base_url", "https://app.example.com"],
+        ),
+        (
+            auth("signing: {algorithm: HS256, secret: \"abcabcabcabcabcabcabcabcabcabcabcabc\"}"),
+            &["auth.signing.secret", "anyone can look up"],
+        ),
         (
             HEAD.replace("http://127.0.0.1:1\"}]", "https://127.0.0.1:1\"}]"),
             &["upstreams.orders.servers[0].url", "http://HOST:PORT"],

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["access"],
     &["account"],
     &["revocation"],
-    &["store", "password", "token", "route", "limit", "upstream"],
+    &["store", "password", "token", "route", "limit", "mail", "upstream"],
     &["config", "telemetry"],
     &["types", "clock", "error"],
 ];
@@ -30,6 +30,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["config/load", "config/interpolate"]),
     ("prometheus", &["telemetry", "app/server"]),
     ("papaya", &["revocation"]),
+    ("lettre", &["mail"]),
+    ("bcrypt", &["password"]),
+    ("scrypt", &["password"]),
+    ("csv", &["cli/import"]),
+    ("indicatif", &["cli/import"]),
+    ("utoipa", &["auth_api", "admin", "error"]),
 ];
 
 fn sources() -> Vec<(String, String)> {
@@ -41,7 +47,7 @@ fn sources() -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
                 files.push((name, fs::read_to_string(path).unwrap()));
             }

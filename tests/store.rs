@@ -7,7 +7,7 @@ use authgate::{
     config::{Store as Config, StoreLocation},
     store::{
         AccountChange, Change, LogEntry, NewSession, NewUser, Rekey, Rotation, RotationRequest, Store,
-        StoredKey, Subject, Ttls, open,
+        StoredKey, Subject, Ttls, UserFilter, open,
     },
     types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
@@ -49,6 +49,7 @@ fn user(name: &str, roles: &str) -> NewUser {
         email: Some(format!("{name}@example.com")),
         password_hash: "hash".to_owned(),
         roles: Roles::parse_joined(roles).unwrap(),
+        note: None,
     }
 }
 
@@ -85,10 +86,22 @@ fn accounts_are_kept_as_they_were_made() {
         assert!(store.create_user(&user("alice", ""), None).await.unwrap().is_none());
         assert!(store.create_user(&user("\u{430}lice", ""), None).await.unwrap().is_none());
         store.create_user(&user("bob", ""), None).await.unwrap().unwrap();
-        let names: Vec<_> =
-            store.users(None, 10).await.unwrap().into_iter().map(|user| user.name.to_string()).collect();
+        let names: Vec<_> = store
+            .users(&UserFilter { limit: 10, ..UserFilter::default() })
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|user| user.name.to_string())
+            .collect();
         assert_eq!(names, ["alice", "bob"]);
-        assert_eq!(store.users(Some("alice"), 10).await.unwrap().len(), 1);
+        assert_eq!(
+            store
+                .users(&UserFilter { after: Some("alice".into()), limit: 10, search: None })
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
     });
 }
 
@@ -137,9 +150,9 @@ fn an_entry_outlives_every_token_of_its_session() {
         let mut shorter = rotation(&own, 1, 2);
         shorter.ttls.access = Duration::from_secs(1);
         store.rotate_session(&shorter).await.unwrap();
-        let entry = store.end_session(new.id, own.id).await.unwrap().unwrap();
+        let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
-        assert!(store.end_session(new.id, own.id).await.unwrap().is_none());
+        assert!(store.end_session(new.id, own.id, None).await.unwrap().is_none());
     });
 }
 
@@ -207,7 +220,7 @@ fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
                     for _ in 0..10 {
                         let own = session(writer);
                         store.open_session(id, "hash", &own).await.unwrap().unwrap();
-                        ended.push(store.end_session(id, own.id).await.unwrap().unwrap());
+                        ended.push(store.end_session(id, own.id, None).await.unwrap().unwrap());
                     }
                     ended
                 })
@@ -247,8 +260,10 @@ fn keys_and_the_master_are_claimed_once() {
         store.create_first_key(&key("a")).await.unwrap();
         store.create_first_key(&key("b")).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 1);
-        let rotated =
-            store.rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900)).await.unwrap();
+        let rotated = store
+            .rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900), None)
+            .await
+            .unwrap();
         let keys = store.signing_keys().await.unwrap();
         assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);

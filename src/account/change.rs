@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AccountError, Accounts, Result, Tokens, login::Judged};
+use super::{AccountError, Accounts, By, Result, Tokens, login::Judged, register::check_email};
 use crate::{
     error::Kind,
     password::Rules,
@@ -20,6 +20,8 @@ pub struct ChangeRequest {
     pub new_username: Option<String>,
     /// A new password.
     pub new_password: Option<Secret>,
+    /// A new e-mail address.
+    pub new_email: Option<String>,
     /// The new password again.
     pub new_password_confirm: Option<Secret>,
     /// The caller's own password, as proof.
@@ -38,7 +40,7 @@ impl Accounts {
         wanted: ChangeRequest,
         address: IpAddr,
     ) -> Result<Option<Tokens>> {
-        if wanted.new_username.is_none() && wanted.new_password.is_none() {
+        if wanted.new_username.is_none() && wanted.new_password.is_none() && wanted.new_email.is_none() {
             return Err(AccountError::Refused(Kind::MissingParameters));
         }
         let confirmed = wanted.new_password_confirm.as_ref().map(Secret::expose);
@@ -52,6 +54,7 @@ impl Accounts {
         if let Some(password) = &password {
             self.rules().check(password, name.as_ref().unwrap_or(&target.name).as_str())?;
         }
+        let email = wanted.new_email.as_deref().map(check_email).transpose()?;
         let authenticated = self.prove(caller, &me, wanted.current_password.as_ref(), address).await?;
         let password_hash = match password {
             Some(password) => Some(self.hasher.hash(password).await?),
@@ -59,15 +62,27 @@ impl Accounts {
         };
         let own = target.id == me.id;
         let (session, refresh) = self.new_session(caller.session);
+        let what =
+            [("name", name.is_some()), ("password", password_hash.is_some()), ("email", email.is_some())];
+        let what: Vec<&str> =
+            what.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect();
+        let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
+        let has_email = email.is_some();
         let change = AccountChange {
+            note: Some(by.note("user.change", what.join(", "))),
+            email: email.map(Some),
             name,
             password_hash,
             expected_hash: Some(target.password_hash.clone()),
             rekey: own.then_some(Rekey { session, authenticated }),
             ..AccountChange::default()
         };
-        match self.apply_change(target.id, target.generation, &change).await? {
-            Change::Done(_, Some(grant)) => self.issue(grant, refresh).map(Some),
+        let changed = self.apply_change(target.id, target.generation, &change).await?;
+        if has_email && matches!(changed, Change::Done(..)) {
+            self.ask_to_verify(target.id).await;
+        }
+        match changed {
+            Change::Done(_, Some(grant)) => self.issue(*grant, refresh).map(Some),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
             // The account changed under our hands, or the session ended meanwhile.
@@ -95,7 +110,13 @@ impl Accounts {
         }
         let target = self.target(&me, user_id).await?;
         self.prove(caller, &me, current_password, address).await?;
-        let change = AccountChange { delete: true, keep_last_admin: true, ..AccountChange::default() };
+        let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
+        let change = AccountChange {
+            delete: true,
+            keep_last_admin: true,
+            note: Some(by.note("user.delete", String::new())),
+            ..AccountChange::default()
+        };
         match self.apply_change(target.id, target.generation, &change).await? {
             Change::Done(..) => Ok(()),
             Change::LastAdmin => Err(AccountError::Explained(
@@ -110,7 +131,8 @@ impl Accounts {
     async fn target(&self, me: &User, user_id: Option<&str>) -> Result<User> {
         let Some(user_id) = user_id else { return Ok(me.clone()) };
         let id = UserId::parse(user_id);
-        if id == Some(me.id) {
+        // Clients of an older service know the id that it gave.
+        if id == Some(me.id) || me.external_id.as_deref() == Some(user_id) {
             return Ok(me.clone());
         }
         // The roles are the store's, not the token's; and a stranger learns nothing of who exists.
@@ -119,7 +141,7 @@ impl Accounts {
         }
         let found = match id {
             Some(id) => self.store.user(id).await?,
-            None => None,
+            None => self.store.user_by_external_id(user_id).await?,
         };
         found.ok_or(AccountError::Refused(Kind::NotFound))
     }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
+use super::By;
 use crate::{
     config,
     store::{Store, StoreError, StoredKey},
@@ -128,12 +129,13 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`].
-    pub async fn rotate(&self) -> Result<StoredKey, KeysError> {
+    pub async fn rotate(&self, by: &By) -> Result<StoredKey, KeysError> {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };
         let delay = self.max_staleness + Duration::from_secs(1);
-        Ok(self.store.rotate_key(&self.generate(algorithm)?, delay, self.access_ttl).await?)
+        let note = by.note("key.rotate", String::new());
+        Ok(self.store.rotate_key(&self.generate(algorithm)?, delay, self.access_ttl, Some(&note)).await?)
     }
 
     fn generate(&self, algorithm: config::Algorithm) -> Result<StoredKey, KeysError> {

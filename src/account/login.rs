@@ -1,11 +1,10 @@
 //! Logging in.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
-use super::{AccountError, Accounts, Result, Tokens};
+use super::{AccountError, Accounts, Result, Tokens, attempts::Reserved};
 use crate::{
     error::Kind,
-    limit::Attempt,
     password::{HashError, Rules, Verdict},
     store::User,
     types::{Secret, SessionId, Username},
@@ -23,60 +22,89 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn login(&self, username: &str, password: &Secret, address: IpAddr) -> Result<Tokens> {
+    pub async fn login(&self, username: &str, typed: &Secret, address: IpAddr) -> Result<Tokens> {
+        let begun = Instant::now();
+        let result = self.try_login(username, typed, address).await;
+        if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
+            // By the timer, so that it does not tell what the account's hash costs, or that there is none.
+            tokio::time::sleep_until((begun + self.hasher.floor()).into()).await;
+        }
+        result
+    }
+
+    async fn try_login(&self, username: &str, typed: &Secret, address: IpAddr) -> Result<Tokens> {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
-        let password = Rules::prepare(password).map_err(|_| invalid())?;
+        let password = Rules::prepare(typed).map_err(|_| invalid())?;
         let name = Username::new(username).ok();
         let user = match &name {
             Some(name) => self.store.user_by_name(name).await?,
             None => None,
         };
-        let attempt = self.attempt(name.as_ref(), username, user.is_some(), address)?;
-        let Some(user) = user else {
-            let _counted = self.hash_outcome(attempt, self.hasher.verify_unknown(password).await)?;
+        let attempt = self.attempt(name.as_ref(), username, user.is_some(), address).await?;
+        let Some(mut user) = user else {
+            let verdict = self.hasher.verify_unknown(password).await;
+            let _counted = self.hash_outcome(attempt, verdict).await?;
             return Err(invalid());
         };
-        let verdict = self.hasher.verify(password.clone(), &user.password_hash).await;
-        let (attempt, verdict) = self.hash_outcome(attempt, verdict)?;
-        if !verdict.matches || user.disabled {
-            return Err(invalid());
-        }
-        let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
-        let grant = match self.store.open_session(user.id, &user.password_hash, &session).await {
-            Ok(grant) => grant,
-            Err(error) => {
-                attempt.forgotten();
-                return Err(error.into());
+        let (attempt, verdict, grant, refresh) = {
+            let mut attempt = attempt;
+            let mut again = true;
+            loop {
+                let judged = self.hasher.verify(password.clone(), typed, &user.password_hash).await;
+                let verdict;
+                (attempt, verdict) = self.hash_outcome(attempt, judged).await?;
+                if !verdict.matches || user.disabled {
+                    return Err(invalid());
+                }
+                let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
+                let opened = self.store.open_session(user.id, &user.password_hash, &session).await;
+                match opened {
+                    Ok(Some(grant)) => break (attempt, verdict, grant, refresh),
+                    Ok(None) if again => again = false,
+                    Ok(None) => return Err(invalid()),
+                    Err(error) => {
+                        self.attempts.forgotten(attempt).await;
+                        return Err(error.into());
+                    }
+                }
+                // The hash is another one by now: another login of this user may have renewed it.
+                user = self.store.user(user.id).await?.ok_or_else(invalid)?;
             }
         };
-        attempt.succeeded();
-        let tokens = self.issue(grant.ok_or_else(invalid)?, refresh)?;
+        self.attempts.succeeded(attempt).await;
+        let tokens = self.issue(grant, refresh)?;
         if verdict.outdated {
             self.rehash(&user, password).await;
         }
         Ok(tokens)
     }
 
-    fn attempt(&self, name: Option<&Username>, typed: &str, known: bool, address: IpAddr) -> Result<Attempt> {
+    async fn attempt(
+        &self,
+        name: Option<&Username>,
+        typed: &str,
+        known: bool,
+        address: IpAddr,
+    ) -> Result<Reserved> {
         // Spellings and look-alikes of a name are counted as one.
         let account = match name {
             Some(name) => name.skeleton(),
             None => typed.chars().take(Username::MAX_CHARS).collect(),
         };
-        Ok(self.throttle.login(&account, known, address, self.time.now().boot)?)
+        self.attempts.login(&account, known, address, self.time.now().boot).await
     }
 
     /// Gives an attempt back when its password was never looked at.
-    fn hash_outcome(
+    async fn hash_outcome(
         &self,
-        attempt: Attempt,
+        attempt: Reserved,
         verdict: std::result::Result<Verdict, HashError>,
-    ) -> Result<(Attempt, Verdict)> {
+    ) -> Result<(Reserved, Verdict)> {
         match verdict {
             Ok(verdict) => Ok((attempt, verdict)),
             Err(error) => {
-                attempt.forgotten();
+                self.attempts.forgotten(attempt).await;
                 Err(error.into())
             }
         }
@@ -102,12 +130,12 @@ impl Accounts {
         password: &Secret,
         address: IpAddr,
     ) -> Result<Judged> {
-        let Ok(password) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
-        let attempt = self.attempt(Some(&user.name), "", true, address)?;
-        let verdict = self.hasher.verify(password, &user.password_hash).await;
-        let (attempt, verdict) = self.hash_outcome(attempt, verdict)?;
+        let Ok(prepared) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
+        let attempt = self.attempt(Some(&user.name), "", true, address).await?;
+        let verdict = self.hasher.verify(prepared, password, &user.password_hash).await;
+        let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
         if verdict.matches {
-            attempt.succeeded();
+            self.attempts.succeeded(attempt).await;
             return Ok(Judged::Right);
         }
         Ok(Judged::Wrong)

@@ -4,26 +4,31 @@
 //! anything costly, the store decides under its locks, and what revokes is in force in the mirror
 //! of this gateway before the caller hears of it.
 
+mod attempts;
 mod change;
 mod error;
+mod import;
 mod keys;
 mod login;
+mod mail;
 mod operator;
 mod register;
 mod session;
 
 use std::sync::Arc;
 
+pub use attempts::Attempts;
 pub use change::ChangeRequest;
 pub use error::AccountError;
+pub use import::{Candidate, Importer, Outcome, Refusal, Taken};
 pub use keys::{Keys, KeysError};
-pub use operator::Operator;
+pub use mail::{MailDesk, Postman};
+pub use operator::{By, Operator, Update};
 pub use register::Registration;
 
 use crate::{
     clock::TimeKeeper,
     config,
-    limit::Throttle,
     password::{Hasher, Rules},
     revocation::Mirror,
     store::{Grant, LOG_MARGIN, LogEntry, NewSession, Store, Subject, Ttls, User},
@@ -53,8 +58,10 @@ pub struct Accounts {
     pub store: Arc<dyn Store>,
     /// The password workers.
     pub hasher: Arc<Hasher>,
-    /// The throttle.
-    pub throttle: Arc<Throttle>,
+    /// Counts attempts.
+    pub attempts: Attempts,
+    /// Queues mails, if any can be sent.
+    pub mail: Option<MailDesk>,
     /// Makes access tokens.
     pub issuer: Issuer,
     /// Makes refresh tokens.
@@ -97,6 +104,7 @@ impl Accounts {
             generation: grant.user.generation,
             name: &grant.user.name,
             roles: &grant.user.roles,
+            external_id: grant.user.external_id.as_deref(),
         };
         let access = self.issuer.issue(&subject, grant.issued_at)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text })

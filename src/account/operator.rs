@@ -1,29 +1,63 @@
-//! What an operator does with accounts, from the command line. No throttle, no proof: whoever
-//! may read the config may do this.
+//! What an operator does with accounts, from the command line or the admin API. No throttle and no
+//! proof: the caller has shown who it is before. Every change is noted in the audit trail.
 
 use std::sync::Arc;
 
-use super::{AccountError, Result};
+use super::{AccountError, Result, register::check_email};
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixMillis},
     error::Kind,
     password::{Hasher, Rules},
-    store::{AccountChange, Change, NewUser, Store, User},
-    types::{Random, Roles, Secret, UserId, Username},
+    revocation::Mirror,
+    store::{AccountChange, Change, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject, User},
+    types::{Random, Roles, Secret, SessionId, UserId, Username},
 };
+
+/// Who does something.
+#[derive(Debug, Clone)]
+pub struct By {
+    /// The account; none for the command line.
+    pub id: Option<UserId>,
+    /// Its name, or the system user of the command line.
+    pub name: String,
+    /// The network address that it comes from.
+    pub address: Option<String>,
+}
+
+impl By {
+    /// What the audit trail says.
+    pub fn note(&self, action: &'static str, detail: String) -> Note {
+        Note { actor_id: self.id, actor: self.name.clone(), address: self.address.clone(), action, detail }
+    }
+}
+
+/// What is to be different about an account.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// Its roles.
+    pub roles: Option<Roles>,
+    /// Whether it may not log in.
+    pub disabled: Option<bool>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Its address.
+    pub email: Option<Option<String>>,
+}
 
 /// The operator's use cases.
 pub struct Operator {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The password workers.
-    pub hasher: Hasher,
+    pub hasher: Arc<Hasher>,
     /// The rules for passwords.
     pub rules: Rules,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// The mirror of this gateway, and how long its tokens live; none for the command line.
+    pub gateway: Option<(Arc<Mirror>, std::time::Duration)>,
 }
 
 impl Operator {
@@ -31,11 +65,20 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn add(&self, name: &str, password: &Secret, roles: Roles) -> Result<User> {
+    pub async fn add(
+        &self,
+        by: &By,
+        name: &str,
+        email: Option<&str>,
+        password: &Secret,
+        roles: Roles,
+    ) -> Result<User> {
         let name = Username::new(name)?;
+        let email = email.map(check_email).transpose()?;
         let password_hash = self.hash(password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
-        let user = NewUser { id, name, email: None, password_hash, roles };
+        let note = Some(by.note("user.add", format!("roles: {roles}")));
+        let user = NewUser { id, name, email, password_hash, roles, note };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))
     }
@@ -49,37 +92,67 @@ impl Operator {
         found.ok_or(AccountError::Refused(Kind::NotFound))
     }
 
-    /// Sets a password; the account's sessions end.
+    /// Changes an account; its sessions end.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn set_password(&self, user: &User, password: &Secret) -> Result<()> {
-        let password_hash = Some(self.hash(password, &user.name).await?);
-        self.change(user, AccountChange { password_hash, ..AccountChange::default() }).await
+    pub async fn update(&self, by: &By, user: &User, update: Update) -> Result<()> {
+        let password_hash = match &update.password {
+            Some(password) => Some(self.hash(password, &user.name).await?),
+            None => None,
+        };
+        let email = match &update.email {
+            Some(Some(email)) => Some(Some(check_email(email)?)),
+            Some(None) => Some(None),
+            None => None,
+        };
+        let (action, detail) = describe(&update);
+        let change = AccountChange {
+            roles: update.roles,
+            disabled: update.disabled,
+            password_hash,
+            email,
+            note: Some(by.note(action, detail)),
+            ..AccountChange::default()
+        };
+        self.change(by, user, change).await
     }
 
-    /// Sets the roles; the account's sessions end.
+    /// Ends every session of an account.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn set_roles(&self, user: &User, roles: Roles) -> Result<()> {
-        self.change(user, AccountChange { roles: Some(roles), ..AccountChange::default() }).await
+    pub async fn end_sessions(&self, by: &By, user: &User) -> Result<()> {
+        let note = Some(by.note("user.end-sessions", String::new()));
+        self.change(by, user, AccountChange { note, ..AccountChange::default() }).await
     }
 
-    /// Disables or enables an account; its sessions end.
+    /// Ends one session of an account.
     ///
     /// # Errors
-    /// [`AccountError`].
-    pub async fn set_disabled(&self, user: &User, disabled: bool) -> Result<()> {
-        self.change(user, AccountChange { disabled: Some(disabled), ..AccountChange::default() }).await
+    /// `Not found`, or the store's.
+    pub async fn end_session(&self, by: &By, user: UserId, session: SessionId) -> Result<()> {
+        let note = by.note("user.end-session", format!("session: {session}"));
+        match self.store.end_session(user, session, Some(&note)).await {
+            Ok(Some(entry)) => {
+                self.apply(&entry);
+                Ok(())
+            }
+            Ok(None) => Err(AccountError::Refused(Kind::NotFound)),
+            Err(error) => {
+                self.deny(&error, Subject::Session(session), LogEntry::ALL);
+                Err(error.into())
+            }
+        }
     }
 
     /// Deletes an account; its name is not given out again.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn delete(&self, user: &User) -> Result<()> {
-        self.change(user, AccountChange { delete: true, ..AccountChange::default() }).await
+    pub async fn delete(&self, by: &By, user: &User) -> Result<()> {
+        let note = Some(by.note("user.delete", String::new()));
+        self.change(by, user, AccountChange { delete: true, note, ..AccountChange::default() }).await
     }
 
     async fn hash(&self, password: &Secret, name: &Username) -> Result<String> {
@@ -88,10 +161,65 @@ impl Operator {
         Ok(self.hasher.hash(password).await?)
     }
 
-    async fn change(&self, user: &User, change: AccountChange) -> Result<()> {
-        match self.store.change_user(user.id, &change).await? {
-            Change::Done(..) => Ok(()),
-            _ => Err(AccountError::Refused(Kind::NotFound)),
+    async fn change(&self, by: &By, user: &User, change: AccountChange) -> Result<()> {
+        // An administrator cannot lock everybody out of the admin API; whoever has the command line can
+        // let somebody in again.
+        let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
+        match self.store.change_user(user.id, &change).await {
+            Ok(Change::Done(entry, _)) => {
+                self.apply(&entry);
+                Ok(())
+            }
+            Ok(Change::LastAdmin) => Err(AccountError::Explained(
+                Kind::InsufficientRole,
+                "the last administrator cannot be removed",
+            )),
+            Ok(_) => Err(AccountError::Refused(Kind::NotFound)),
+            Err(error) => {
+                self.deny(&error, Subject::User(user.id), user.generation + 1);
+                Err(error.into())
+            }
         }
     }
+
+    /// In force on this gateway before the caller hears of it.
+    fn apply(&self, entry: &LogEntry) {
+        if let Some((mirror, _)) = &self.gateway {
+            mirror.apply(entry);
+        }
+    }
+
+    /// Denies here what may or may not have been revoked.
+    fn deny(&self, error: &StoreError, subject: Subject, generation: i64) {
+        if let (Some((mirror, access_ttl)), StoreError::OutcomeUnknown(_)) = (&self.gateway, error) {
+            let longest = *access_ttl + LOG_MARGIN;
+            let expires_at: UnixMillis = self.clock.wall() + longest.as_millis() as i64;
+            mirror.apply(&LogEntry { subject, generation, expires_at });
+        }
+    }
+}
+
+/// What the trail says of an update; never the password.
+fn describe(update: &Update) -> (&'static str, String) {
+    let mut parts = Vec::new();
+    if let Some(roles) = &update.roles {
+        parts.push(format!("roles: {roles}"));
+    }
+    if let Some(disabled) = update.disabled {
+        parts.push(if disabled { "disabled".to_owned() } else { "enabled".to_owned() });
+    }
+    if update.password.is_some() {
+        parts.push("password".to_owned());
+    }
+    if update.email.is_some() {
+        parts.push("email".to_owned());
+    }
+    let action = match (&update.roles, update.disabled, &update.password) {
+        (Some(_), None, None) => "user.set-roles",
+        (None, Some(true), None) => "user.disable",
+        (None, Some(false), None) => "user.enable",
+        (None, None, Some(_)) => "user.set-password",
+        _ => "user.update",
+    };
+    (action, parts.join("; "))
 }

@@ -49,18 +49,24 @@ impl Accounts {
             None => self.config.default_roles.clone(),
         };
         let email = wanted.email.map(|email| check_email(&email)).transpose()?;
-        self.throttle.registration(address, self.time.now().boot)?;
+        self.attempts.registration(address, self.time.now().boot).await?;
         // A taken name costs no hash; that it is taken is told anyway.
         if self.store.user_by_name(&name).await?.is_some() {
             return Err(AccountError::Refused(Kind::UsernameExists));
         }
         let password_hash = self.hasher.hash(password).await?;
         let id = UserId::generate(self.time.now().time, &*self.random);
-        let user = NewUser { id, name, email, password_hash, roles };
+        let has_email = email.is_some();
+        let user = NewUser { id, name, email, password_hash, roles, note: None };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
-            Some(grant) => self.issue(grant, refresh),
+            Some(grant) => {
+                if has_email {
+                    self.ask_to_verify(id).await;
+                }
+                self.issue(grant, refresh)
+            }
             None => Err(AccountError::Refused(Kind::UsernameExists)),
         }
     }
@@ -75,13 +81,19 @@ impl Accounts {
     }
 }
 
-fn check_email(email: &str) -> Result<String> {
+/// What can be an address.
+///
+/// # Errors
+/// When it cannot.
+pub(super) fn check_email(email: &str) -> Result<String> {
     // What is behind an address only a mail can tell; this keeps out what cannot be one.
     let parts = email.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    let plain = !email.chars().any(|c| c.is_control() || c.is_whitespace());
+    // No list, no name beside it, no comment.
+    let plain = !email.contains([',', ';', '<', '>', '(', ')', '"', '\\'])
+        && !email.chars().any(|c| c.is_control() || c.is_whitespace());
     if parts.is_some() && plain && email.len() <= MAX_EMAIL_BYTES {
         Ok(email.to_owned())
     } else {
-        Err(AccountError::Explained(Kind::MissingParameters, "email is not an e-mail address"))
+        Err(AccountError::Refused(Kind::EmailNotAccepted))
     }
 }

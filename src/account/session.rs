@@ -79,7 +79,7 @@ impl Accounts {
 
     /// Whether there was a session to end.
     async fn end(&self, user: UserId, session: SessionId) -> Result<bool> {
-        match self.store.end_session(user, session).await {
+        match self.store.end_session(user, session, None).await {
             Ok(Some(entry)) => {
                 self.mirror.apply(&entry);
                 Ok(true)

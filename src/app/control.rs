@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{
     access::Access,
-    account::{Accounts, Keys, KeysError, Operator},
+    account::{Accounts, Attempts, Keys, KeysError, Operator, Postman},
     admin,
     auth_api::{self, AuthApi},
     clock::{Clock, SystemClock, TimeKeeper},
     config::Config,
     error::{Kind, Problem},
     gateway::{Drain, Gateway, OwnCall, OwnCalls},
-    limit::Throttle,
+    mail::MailSetupError,
     password::{HashError, Hasher, Rules},
     revocation::{Follower, Mirror, Staleness},
     store::{self, Store, StoreError},
@@ -39,6 +39,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many polls lie between two clean-ups.
 const PRUNE_EVERY: u32 = 60;
+
+/// How many polls lie between two looks at the schemes of stored hashes.
+const CALIBRATE_EVERY: u32 = 10;
+
+/// How many mails are on their way at once: a slow server holds up no more.
+const POSTMEN: usize = 4;
 
 /// How long to wait for a store that is away at the start.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -58,6 +64,9 @@ pub enum StartFault {
     /// The password workers.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// The mails.
+    #[error("auth.email: {0}")]
+    Mail(#[from] MailSetupError),
 }
 
 impl StartFault {
@@ -132,10 +141,11 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<Ope
     let password = &config.auth.password;
     Ok(Operator {
         store,
-        hasher: Hasher::start(password, random.clone(), Arc::new(metrics))?,
+        hasher: Arc::new(Hasher::start(password, random.clone(), Arc::new(metrics))?),
         rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
         clock,
         random,
+        gateway: None,
     })
 }
 
@@ -171,11 +181,23 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, Arc::new(keyring)));
     let access =
         || Access::new(verifier.clone(), shared.mirror.clone(), shared.time.clone(), shared.metrics.clone());
+    let mail = match &auth.email {
+        Some(email) => {
+            let (postman, desk) = Postman::new(email, store.clone(), keys.master().mail_tokens())?;
+            let postman = Arc::new(postman);
+            for _ in 0..POSTMEN {
+                tokio::spawn(postman.clone().work());
+            }
+            Some(desk)
+        }
+        None => None,
+    };
     let accounts = Arc::new(Accounts {
         config: auth.clone(),
         store: store.clone(),
-        hasher,
-        throttle: Throttle::new(&auth.throttle),
+        hasher: hasher.clone(),
+        attempts: Attempts::new(store.clone(), auth.throttle),
+        mail,
         issuer: Issuer::new(
             &auth.issuer,
             &auth.audience,
@@ -191,7 +213,8 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let jwks_max_age = config.revocation.max_staleness.as_secs();
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
-    tokio::spawn(follow(follower, keys, verifier.clone(), store, shared.clone()));
+    hasher.calibrate(&store.foreign_schemes().await?).await?;
+    tokio::spawn(follow(follower, keys, verifier.clone(), store, hasher, shared.clone()));
     let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
     Ok(Arc::new(gateway))
 }
@@ -216,6 +239,7 @@ async fn follow(
     keys: Keys,
     verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
+    hasher: Arc<Hasher>,
     shared: Arc<Shared>,
 ) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
@@ -240,7 +264,17 @@ async fn follow(
                 tracing::warn!(%error, "what has expired could not be removed");
             }
         }
+        if count % CALIBRATE_EVERY == 1
+            && let Err(error) = learn_schemes(&*store, &hasher).await
+        {
+            tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
+        }
     }
+}
+
+/// An import may have brought hashes that cost more than those before.
+async fn learn_schemes(store: &dyn Store, hasher: &Hasher) -> Result<(), StartFault> {
+    Ok(hasher.calibrate(&store.foreign_schemes().await?).await?)
 }
 
 /// Calls below `auth.path` run beside the workers, and to their end.

@@ -18,7 +18,7 @@ use super::{
     server::{OnReady, ServeError, serve},
 };
 use crate::{
-    account::AccountError,
+    account::{AccountError, By},
     clock::SystemClock,
     config::{self, Config, Faults},
     error::Kind,
@@ -122,8 +122,9 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
     runtime.block_on(async {
         let operator = open_operator(config, Arc::new(SystemClock)).await?;
+        let by = By { id: None, name: "demo".to_owned(), address: None };
         let roles = Roles::parse_joined("admin,user").unwrap_or_default();
-        match operator.add("admin", &password, roles).await {
+        match operator.add(&by, "admin", None, &password, roles).await {
             Err(error) if error.kind() != Kind::UsernameExists => Err(DemoError::from(error)),
             _ => Ok(()),
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use tracing::Level;
 
 use crate::{
+    account::Postman,
     auth_api,
     config::{self, Config, Faults, LogFormat, LogLevel, Pattern},
     route::{Owned, Table},
@@ -36,6 +37,9 @@ pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
 /// Every fault among the routes.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
     let config = loaded.config;
+    if let Some(email) = &config.auth.email {
+        Postman::check(email).map_err(|error| Faults(vec![email.source.fault(error.to_string())]))?;
+    }
     let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path))?;
     Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access::Credential,
-    account::{ChangeRequest, Registration},
+    account::{ChangeRequest, Registration, Tokens},
 };
 
 type Answer = Result<Response<Bytes>, Failure>;
@@ -20,6 +20,10 @@ fn done(message: &'static str) -> Response<Bytes> {
 }
 
 impl AuthApi {
+    fn session<'a>(&'a self, tokens: &'a Tokens, message: Option<&'static str>) -> Session<'a> {
+        Session::new(tokens, message, &self.compat.token_fields)
+    }
+
     pub(super) async fn register(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Register = read(request)?;
         let registration = Registration {
@@ -31,21 +35,27 @@ impl AuthApi {
         };
         let tokens = self.accounts.register(registration, caller.address).await;
         let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;
-        Ok(json(StatusCode::CREATED, &Session::new(&tokens, Some("User registered successfully"))))
+        Ok(json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully"))))
     }
 
     pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Login = read(request)?;
         let (username, password) = (required(input.username)?, required_secret(input.password)?);
         let tokens = self.accounts.login(&username, &password, caller.address).await?;
-        Ok(json(StatusCode::OK, &Session::new(&tokens, Some("Authenticated successfully"))))
+        let mut response = json(StatusCode::OK, &self.session(&tokens, Some("Authenticated successfully")));
+        if self.compat.token_in_header
+            && let Ok(value) = HeaderValue::try_from(format!("Bearer {}", tokens.access.text))
+        {
+            response.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        Ok(response)
     }
 
     pub(super) async fn refresh(&self, request: &Request<Bytes>) -> Answer {
         let input: input::Refresh = read(request)?;
         let token = required_secret(input.refresh_token)?;
         let tokens = self.accounts.refresh(token.expose()).await?;
-        Ok(json(StatusCode::OK, &Session::new(&tokens, None)))
+        Ok(json(StatusCode::OK, &self.session(&tokens, None)))
     }
 
     pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
@@ -84,15 +94,16 @@ impl AuthApi {
         let identity = self.identify(caller)?;
         let input: input::Change = read(request)?;
         let wanted = ChangeRequest {
-            user_id: input.user_id,
+            user_id: input.user_id.map(String::from),
             new_username: input.new_username,
+            new_email: input.new_email,
             new_password: input.new_password,
             new_password_confirm: input.new_password_confirm,
             current_password: input.current_password,
         };
         const MESSAGE: &str = "User credentials updated successfully";
         Ok(match self.accounts.change(&identity, wanted, caller.address).await? {
-            Some(tokens) => json(StatusCode::OK, &Session::new(&tokens, Some(MESSAGE))),
+            Some(tokens) => json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
             None => done(MESSAGE),
         })
     }
@@ -100,8 +111,8 @@ impl AuthApi {
     pub(super) async fn delete(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let identity = self.identify(caller)?;
         let input: input::Delete = read(request)?;
-        let (user_id, password) = (input.user_id.as_deref(), input.current_password.as_ref());
-        self.accounts.delete(&identity, user_id, password, caller.address).await?;
+        let (user_id, password) = (input.user_id.map(String::from), input.current_password.as_ref());
+        self.accounts.delete(&identity, user_id.as_deref(), password, caller.address).await?;
         Ok(done("User account deleted successfully"))
     }
 
@@ -121,6 +132,30 @@ impl AuthApi {
         let identity = self.identify(caller)?;
         self.accounts.end_session(&identity, id).await?;
         Ok(done("Session ended successfully"))
+    }
+
+    pub(super) async fn forgot_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Email = read(request)?;
+        self.accounts.forgot_password(&required(input.email)?, caller.address).await?;
+        Ok(done("If the address is known, a mail is on its way"))
+    }
+
+    pub(super) async fn reset_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Reset = read(request)?;
+        let (token, password) = (required_secret(input.token)?, required_secret(input.new_password)?);
+        self.accounts.reset_password(token.expose(), &password, caller.address).await?;
+        Ok(done("Password reset successfully"))
+    }
+
+    pub(super) async fn verify_email(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+        let input: input::Verify = read(request)?;
+        if input.token.is_none() && caller.credential != Credential::Absent {
+            let identity = self.identify(caller)?;
+            self.accounts.resend_verification(&identity, caller.address).await?;
+            return Ok(done("If the address is not verified yet, a mail is on its way"));
+        }
+        self.accounts.verify_email(required_secret(input.token)?.expose()).await?;
+        Ok(done("Email verified successfully"))
     }
 
     pub(super) fn jwks(&self) -> Response<Bytes> {

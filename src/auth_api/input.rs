@@ -43,6 +43,39 @@ pub(super) fn required_secret(secret: Option<Secret>) -> Result<Secret, Failure>
     secret.filter(|secret| !secret.expose().is_empty()).ok_or_else(|| Kind::MissingParameters.into())
 }
 
+/// An id of an account: ours, or the number or text that an older service gave.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum AccountId {
+    Text(String),
+    Number(i64),
+}
+
+impl From<AccountId> for String {
+    fn from(id: AccountId) -> Self {
+        match id {
+            AccountId::Text(text) => text,
+            AccountId::Number(number) => number.to_string(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Email {
+    pub(super) email: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reset {
+    pub(super) token: Option<Secret>,
+    pub(super) new_password: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Verify {
+    pub(super) token: Option<Secret>,
+}
+
 #[derive(Deserialize)]
 pub(super) struct Register {
     pub(super) username: Option<String>,
@@ -66,8 +99,9 @@ pub(super) struct Refresh {
 
 #[derive(Deserialize)]
 pub(super) struct Change {
-    pub(super) user_id: Option<String>,
+    pub(super) user_id: Option<AccountId>,
     pub(super) new_username: Option<String>,
+    pub(super) new_email: Option<String>,
     pub(super) new_password: Option<Secret>,
     pub(super) new_password_confirm: Option<Secret>,
     pub(super) current_password: Option<Secret>,
@@ -75,6 +109,6 @@ pub(super) struct Change {
 
 #[derive(Deserialize)]
 pub(super) struct Delete {
-    pub(super) user_id: Option<String>,
+    pub(super) user_id: Option<AccountId>,
     pub(super) current_password: Option<Secret>,
 }

@@ -16,7 +16,7 @@ use self::output::Failure;
 use crate::{
     access::{Access, Credential},
     account::Accounts,
-    config::OnStale,
+    config::{Compat, OnStale},
     error::Kind,
     token::{Identity, Verifier},
 };
@@ -38,6 +38,9 @@ pub const CALLS: &[(Method, &str)] = &[
     (Method::DELETE, "/delete"),
     (Method::GET, "/sessions"),
     (Method::DELETE, "/sessions/{id}"),
+    (Method::POST, "/password/forgot"),
+    (Method::POST, "/password/reset"),
+    (Method::POST, "/email/verify"),
     (Method::GET, "/jwks.json"),
 ];
 
@@ -48,6 +51,7 @@ pub struct AuthApi {
     access: Arc<Access>,
     verifier: Arc<Verifier>,
     jwks_max_age: u64,
+    compat: Compat,
 }
 
 /// Who sends a call, and from where.
@@ -66,7 +70,8 @@ impl AuthApi {
         verifier: Arc<Verifier>,
         jwks_max_age: u64,
     ) -> Self {
-        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age }
+        let compat = accounts.config.compat.clone();
+        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age, compat }
     }
 
     /// Answers a call.
@@ -81,7 +86,7 @@ impl AuthApi {
             Ok(response) => response,
             Err(failure) => {
                 failure.log(request_id);
-                failure.answer(request_id)
+                failure.answer(request_id, &self.compat.statuses)
             }
         }
     }
@@ -99,6 +104,9 @@ impl AuthApi {
             ("POST", "/change") | ("PATCH", "/me") => self.change(request, caller).await,
             ("DELETE", "/delete" | "/me") => self.delete(request, caller).await,
             ("GET", "/sessions") => self.sessions(caller).await,
+            ("POST", "/password/forgot") => self.forgot_password(request, caller).await,
+            ("POST", "/password/reset") => self.reset_password(request, caller).await,
+            ("POST", "/email/verify") => self.verify_email(request, caller).await,
             ("GET", "/jwks.json") => Ok(self.jwks()),
             ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => {
                 self.end_session(id, caller).await

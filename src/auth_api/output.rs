@@ -1,6 +1,6 @@
 //! Answers of calls.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -11,7 +11,7 @@ use crate::{
     access::Denied,
     account::{AccountError, Tokens},
     clock::UnixMillis,
-    error::{Kind, Problem},
+    error::{Kind, Problem, Statuses},
     types::Roles,
 };
 
@@ -66,11 +66,12 @@ impl Failure {
         }
     }
 
-    pub(super) fn answer(&self, request_id: &str) -> Response<Bytes> {
-        let body = Problem::new(self.kind, self.detail.as_deref(), request_id).to_json();
-        let mut response = response(self.kind.status(), Problem::CONTENT_TYPE, body);
+    pub(super) fn answer(&self, request_id: &str, statuses: &Statuses) -> Response<Bytes> {
+        let status = statuses.of(self.kind);
+        let body = Problem::with_status(self.kind, status, self.detail.as_deref(), request_id).to_json();
+        let mut response = response(status, Problem::CONTENT_TYPE, body);
         let headers = response.headers_mut();
-        if self.kind.status() == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             let challenge = if self.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
@@ -119,10 +120,13 @@ pub(super) struct Session<'a> {
     refresh_token: &'a str,
     token_type: &'static str,
     expires_in: i64,
+    /// The access token once more, under the names that older clients know.
+    #[serde(flatten)]
+    further: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(tokens: &'a Tokens, message: Option<&'static str>) -> Self {
+    pub(super) fn new(tokens: &'a Tokens, message: Option<&'static str>, further: &'a [String]) -> Self {
         Self {
             message,
             user_id: tokens.user.id.to_string(),
@@ -132,6 +136,7 @@ impl<'a> Session<'a> {
             refresh_token: tokens.refresh.expose(),
             token_type: "Bearer",
             expires_in: tokens.access.expires_in,
+            further: further.iter().map(|name| (name.as_str(), tokens.access.text.as_str())).collect(),
         }
     }
 }

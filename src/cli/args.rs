@@ -43,6 +43,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Show who changed what, when, from where; the newest first
+    Audit(Audit),
     /// Print the JSON Schema of the config, for editors
     Schema,
     /// Print a completion script
@@ -106,6 +108,9 @@ pub(super) enum UserCommand {
         /// A role; may be repeated. Default: auth.default_roles
         #[arg(long = "role", value_name = "R")]
         roles: Vec<String>,
+        /// The account's e-mail address
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
         #[command(flatten)]
         password: PasswordSource,
         #[command(flatten)]
@@ -156,6 +161,11 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Take users in from another program, with their passwords
+    ///
+    /// Hashes of Werkzeug (pbkdf2, scrypt), bcrypt and argon2 are kept as they are and renewed at the next
+    /// login. A user that is here already is passed over, so an import that was broken off is begun again.
+    Import(Box<Import>),
     /// Delete an account for good; its name is not given out again
     Delete {
         /// The account's name
@@ -163,6 +173,81 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+}
+
+/// Where users come from, and which columns hold what.
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    #[command(flatten)]
+    pub(super) source: ImportSource,
+    /// The table, for --postgres and --sqlite
+    #[arg(long, value_name = "NAME", default_value = "users")]
+    pub(super) table: String,
+    /// The column of the old id; without one the name is kept as the old id
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) id: Option<String>,
+    /// The column of the name
+    #[arg(long, value_name = "COLUMN", default_value = "username")]
+    pub(super) name: String,
+    /// The column of the password's hash
+    #[arg(long, value_name = "COLUMN", default_value = "password")]
+    pub(super) hash: String,
+    /// The column of the e-mail address
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) email: Option<String>,
+    /// The column of the role, or of roles joined with commas
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) roles: Option<String>,
+    /// The column that says whether an account may not log in
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) disabled: Option<String>,
+    /// The old program had made sure that the addresses are their owners'
+    #[arg(long)]
+    pub(super) email_verified: bool,
+    /// A role for every user whom no column gives one; may be repeated. Default: auth.default_roles
+    #[arg(long = "role", value_name = "R")]
+    pub(super) default_roles: Vec<String>,
+    /// Check every user and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// A file for what was refused and why, as CSV. Default: standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ImportSource {
+    /// A PostgreSQL database: postgres://USER:PASSWORD@HOST/DATABASE, or the name of an environment
+    /// variable that holds it
+    #[arg(long, value_name = "URL")]
+    pub(super) postgres: Option<String>,
+    /// A SQLite database
+    #[arg(long, value_name = "FILE")]
+    pub(super) sqlite: Option<PathBuf>,
+    /// A CSV file with a line of column names; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) csv: Option<PathBuf>,
+    /// A file with one JSON object a line; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) jsonl: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Audit {
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    /// Only lines about this account
+    #[arg(long, value_name = "NAME")]
+    pub(super) user: Option<String>,
+    /// At most so many lines, the newest
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) limit: u32,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Outcome, args::KeyCommand, inspect::columns, load, print, quiet_log, runtime, user::timestamp};
+use super::{
+    Outcome,
+    args::KeyCommand,
+    inspect::columns,
+    load, print, quiet_log, runtime,
+    user::{operator_name, timestamp},
+};
 use crate::{
     account::Keys,
     app::{self, load_master_key},
@@ -22,7 +28,7 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             print(&columns(&rows))
         }),
         KeyCommand::Rotate { config } => with(&config.config, async |keys| {
-            let key = keys.rotate().await?;
+            let key = keys.rotate(&operator_name()).await?;
             print(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)))
         }),
     }

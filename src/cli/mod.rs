@@ -1,6 +1,8 @@
 //! The command line.
 
 mod args;
+mod audit;
+mod import;
 mod inspect;
 mod key;
 mod user;
@@ -75,6 +77,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Migrate(config) => migrate(load(&config.config)?),
         Command::User { command } => user::run(command),
         Command::Key { command } => key::run(command),
+        Command::Audit(audit) => audit::run(&audit),
         Command::Schema => print(&crate::config::json_schema()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

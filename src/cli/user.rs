@@ -17,10 +17,10 @@ use super::{
     load, print, quiet_log, runtime,
 };
 use crate::{
-    account::Operator,
+    account::{By, Operator, Update},
     app::{self, LoadedGateway},
     clock::SystemClock,
-    store::User,
+    store::{User, UserFilter},
     types::{Role, Roles, Secret},
 };
 
@@ -29,7 +29,7 @@ const PAGE: u32 = 500;
 
 pub(super) fn run(command: UserCommand) -> Outcome {
     match command {
-        UserCommand::Add { name, roles, password, config } => {
+        UserCommand::Add { name, roles, email, password, config } => {
             let loaded = load(&config.config)?;
             let roles = match roles.as_slice() {
                 [] => loaded.config.auth.default_roles.clone(),
@@ -37,7 +37,7 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             };
             let password = read_password(&password)?;
             with(&loaded, async |operator| {
-                let user = operator.add(&name, &password, roles).await?;
+                let user = operator.add(&operator_name(), &name, email.as_deref(), &password, roles).await?;
                 print(&format!("Added {} ({}).\n", user.name, user.id))
             })
         }
@@ -49,27 +49,30 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             let loaded = load(&config.config)?;
             let password = read_password(&password)?;
             with(&loaded, async |operator| {
-                operator.set_password(&find(operator, &name).await?, &password).await?;
+                let update = Update { password: Some(password), ..Update::default() };
+                update_user(operator, &name, update).await?;
                 print("Password set; the account's sessions have ended.\n")
             })
         }
         UserCommand::SetRoles { name, roles, config } => {
             let roles = parse_roles(&roles)?;
             with_config(&config.config, async |operator| {
-                operator.set_roles(&find(operator, &name).await?, roles).await?;
+                let update = Update { roles: Some(roles), ..Update::default() };
+                update_user(operator, &name, update).await?;
                 print("Roles set; the account's sessions have ended.\n")
             })
         }
         UserCommand::Disable { name, config } => with_config(&config.config, async |operator| {
-            operator.set_disabled(&find(operator, &name).await?, true).await?;
+            update_user(operator, &name, Update { disabled: Some(true), ..Update::default() }).await?;
             print("Disabled; the account's sessions have ended.\n")
         }),
         UserCommand::Enable { name, config } => with_config(&config.config, async |operator| {
-            operator.set_disabled(&find(operator, &name).await?, false).await?;
+            update_user(operator, &name, Update { disabled: Some(false), ..Update::default() }).await?;
             print("Enabled.\n")
         }),
+        UserCommand::Import(import) => super::import::run(&import),
         UserCommand::Delete { name, config } => with_config(&config.config, async |operator| {
-            operator.delete(&find(operator, &name).await?).await?;
+            operator.delete(&operator_name(), &find(operator, &name).await?).await?;
             print("Deleted.\n")
         }),
     }
@@ -87,6 +90,23 @@ fn with(loaded: &LoadedGateway, work: impl AsyncFnOnce(&Operator) -> Outcome) ->
     })
 }
 
+async fn update_user(operator: &Operator, name: &str, update: Update) -> Result<(), Refused> {
+    Ok(operator.update(&operator_name(), &find(operator, name).await?, update).await?)
+}
+
+/// Who sits at the command line, for the audit trail.
+pub(super) fn operator_name() -> By {
+    // SAFETY: a plain system call without arguments.
+    let uid = unsafe { libc::getuid() };
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    By {
+        id: None,
+        name: format!("{} (uid {uid})", name.unwrap_or_else(|| "system".to_owned())),
+        address: Some(format!("command line on {}", host.trim())),
+    }
+}
+
 async fn find(operator: &Operator, name: &str) -> Result<User, Refused> {
     operator.find(name).await.map_err(|error| match error.kind() {
         crate::error::Kind::NotFound => Refused(format!("there is no user {name}")),
@@ -94,7 +114,7 @@ async fn find(operator: &Operator, name: &str) -> Result<User, Refused> {
     })
 }
 
-fn parse_roles(texts: &[String]) -> Result<Roles, Refused> {
+pub(super) fn parse_roles(texts: &[String]) -> Result<Roles, Refused> {
     let parse = |text: &String| text.parse::<Role>().map_err(|error| Refused(format!("{text}: {error}")));
     let roles: Roles = texts.iter().map(parse).collect::<Result<_, _>>()?;
     if roles.len() > Roles::MAX {
@@ -125,11 +145,11 @@ fn read_password(source: &PasswordSource) -> Result<Secret, Refused> {
 
 async fn list(operator: &Operator) -> Outcome {
     let mut rows = vec![["NAME", "ID", "ROLES", "STATE", "CREATED"].map(str::to_owned)];
-    let mut after: Option<String> = None;
+    let mut filter = UserFilter { limit: PAGE, ..UserFilter::default() };
     loop {
-        let page = operator.store.users(after.as_deref(), PAGE).await?;
+        let page = operator.store.users(&filter).await?;
         let Some(last) = page.last() else { break };
-        after = Some(last.name.to_string());
+        filter.after = Some(last.name.to_string());
         rows.extend(page.iter().map(|user| {
             let state = if user.disabled { "disabled" } else { "enabled" };
             [
@@ -150,6 +170,8 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
         ["name".to_owned(), user.name.to_string()],
         ["id".to_owned(), user.id.to_string()],
         ["email".to_owned(), user.email.clone().unwrap_or_else(|| "none".to_owned())],
+        ["email verified".to_owned(), if user.email_verified { "yes" } else { "no" }.to_owned()],
+        ["external id".to_owned(), user.external_id.clone().unwrap_or_else(|| "none".to_owned())],
         ["roles".to_owned(), user.roles.to_string()],
         ["state".to_owned(), if user.disabled { "disabled" } else { "enabled" }.to_owned()],
         ["created".to_owned(), timestamp(user.created_at)],

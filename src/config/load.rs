@@ -145,8 +145,13 @@ pub(super) struct Document<'a> {
 
 impl Document<'_> {
     /// Keys whose values are secret wherever they come from.
-    const SECRET: &'static [&'static str] =
-        &["store.url", "auth.master_key", "auth.signing.secret", "auth.signing.previous_secret"];
+    const SECRET: &'static [&'static str] = &[
+        "store.url",
+        "auth.master_key",
+        "auth.signing.secret",
+        "auth.signing.previous_secret",
+        "auth.email.smtp.password",
+    ];
 
     /// The place of `key`.
     pub(super) fn source(&self, key: &str) -> Source {

@@ -16,16 +16,21 @@ mod units;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 pub use fault::{Fault, Faults};
 pub use interpolate::Lookup;
 pub use load::{Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
-pub use raw::{Algorithm, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema};
+pub use raw::{
+    Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
+};
 
-use crate::types::{Role, Roles, Secret};
+use crate::{
+    error::Statuses,
+    types::{Role, Roles, Secret},
+};
 
 /// A whole configuration, checked.
 #[derive(Debug)]
@@ -113,6 +118,74 @@ pub struct Auth {
     pub password: Password,
     /// Throttling.
     pub throttle: Throttle,
+    /// Calls from pages of other origins.
+    pub cors: Option<Cors>,
+    /// For clients of older services.
+    pub compat: Compat,
+    /// Mails.
+    pub email: Option<Email>,
+}
+
+/// Which pages of other origins may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// The origins; `None` for any.
+    pub origins: Option<Vec<HeaderValue>>,
+    /// Whether with credentials.
+    pub credentials: bool,
+    /// How long an answer may be remembered, in seconds.
+    pub max_age: HeaderValue,
+}
+
+/// What older clients expect otherwise.
+#[derive(Debug, Clone)]
+pub struct Compat {
+    /// The statuses that they expect.
+    pub statuses: Statuses,
+    /// Further members that carry the access token.
+    pub token_fields: Vec<String>,
+    /// Whether login answers it in a header, too.
+    pub token_in_header: bool,
+}
+
+/// Mails.
+#[derive(Debug, Clone)]
+pub struct Email {
+    /// The server.
+    pub smtp: Smtp,
+    /// The sender.
+    pub from: String,
+    /// The link to verify an address, with `{token}` in it.
+    pub verify_link: String,
+    /// The link to reset a password, with `{token}` in it.
+    pub reset_link: String,
+    /// Life of a link to verify an address.
+    pub verify_ttl: Duration,
+    /// Life of a link to reset a password.
+    pub reset_ttl: Duration,
+    /// For how long a mail is tried again.
+    pub retry_for: Duration,
+    /// The folder of the operator's own texts.
+    pub templates: Option<PathBuf>,
+    /// Where it stands in the config.
+    pub source: Source,
+}
+
+/// A mail server.
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    /// Its name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub encryption: Encryption,
+    /// User name and password.
+    pub credentials: Option<(String, Secret)>,
+    /// Certificates to trust beside the system's.
+    pub ca: Option<PathBuf>,
+    /// For one mail.
+    pub timeout: Duration,
 }
 
 /// Where the master secret comes from.
@@ -177,6 +250,8 @@ pub struct Throttle {
     pub address: Rate,
     /// Registrations from one address.
     pub registrations: Rate,
+    /// Requests for mails from one address.
+    pub mails: Rate,
 }
 
 /// Staleness of the revocation mirror.
@@ -197,6 +272,8 @@ pub struct IdentityHeaders {
     pub name: HeaderName,
     /// The user's roles.
     pub roles: HeaderName,
+    /// The id that an imported user had before.
+    pub external_id: Option<HeaderName>,
 }
 
 impl IdentityHeaders {
@@ -235,7 +312,7 @@ impl IdentityHeaders {
             _ => return None,
         };
         let [id, name, roles] = names.map(HeaderName::from_static);
-        Some(Self { id, name, roles })
+        Some(Self { id, name, roles, external_id: None })
     }
 }
 
@@ -334,6 +411,8 @@ pub struct Route {
     pub body: u64,
     /// What happens when the mirror is stale.
     pub on_stale: OnStale,
+    /// Calls from pages of other origins.
+    pub cors: Option<Cors>,
 }
 
 /// One expectation.

@@ -62,8 +62,10 @@ pub struct Listener {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// IP address and port, on loopback. Default: 127.0.0.1:9901.
+    /// IP address and port. Default: 127.0.0.1:9901.
     pub address: Option<String>,
+    /// Whether the address may be another than loopback, without TLS. Default: false.
+    pub insecure: Option<Switch>,
 }
 
 /// The store.
@@ -131,6 +133,97 @@ pub struct Auth {
     /// How many attempts are taken before 429.
     #[serde(default)]
     pub throttle: Throttle,
+    /// Which pages of other origins may call authgate from a browser. Default: none.
+    pub cors: Option<Cors>,
+    /// For clients of older services.
+    #[serde(default)]
+    pub compat: Compat,
+    /// Mails to verify addresses and to reset passwords. Default: none are sent.
+    pub email: Option<Email>,
+}
+
+/// Which pages of other origins may call from a browser (Fetch standard, CORS protocol).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins such as https://app.example.com; or `*` alone for any.
+    pub origins: Vec<String>,
+    /// Whether they may send cookies and the like. Default: false.
+    pub credentials: Option<Switch>,
+    /// How long a browser may remember the answer to its question. Default: 10m.
+    pub max_age: Option<Span>,
+}
+
+/// What older clients expect otherwise.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compat {
+    /// The status when a name is taken: 409, 400 or 422. Default: 409.
+    pub duplicate_username: Option<Number>,
+    /// The status for a missing, bad or expired token: 401 or 403. Default: 401.
+    pub unauthenticated: Option<Number>,
+    /// The members that carry the access token in answers; access_token always does. Default: [access_token].
+    pub token_fields: Option<Vec<String>>,
+    /// Whether login also answers `Authorization: Bearer …`. Default: false.
+    pub token_in_header: Option<Switch>,
+}
+
+/// Mails.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Email {
+    /// The server that takes them.
+    pub smtp: Smtp,
+    /// The sender, such as `Example <no-reply@example.com>`.
+    pub from: String,
+    /// What links begin with, such as https://app.example.com.
+    pub base_url: String,
+    /// The page for a token that verifies an address. Default: /verify-email?token={token}.
+    pub verify_path: Option<String>,
+    /// The page for a token that resets a password. Default: /reset-password?token={token}.
+    pub reset_path: Option<String>,
+    /// How long a link to verify an address lives. Default: 1d.
+    pub verify_ttl: Option<Span>,
+    /// How long a link to reset a password lives. Default: 30m.
+    pub reset_ttl: Option<Span>,
+    /// For how long an undelivered mail is tried again. Default: 3d.
+    pub retry_for: Option<Span>,
+    /// A folder with verify.txt, verify.html, reset.txt or reset.html in place of the built-in texts.
+    pub templates: Option<String>,
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// STARTTLS, required.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// None; for a server on loopback.
+    None,
+}
+
+/// A mail server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Smtp {
+    /// Its name, which its certificate must show.
+    pub host: String,
+    /// Default: 587; 465 with tls, 25 with none.
+    pub port: Option<Number>,
+    /// starttls, tls or none. Default: starttls.
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// The user name, if it wants one.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+    /// A file of certificates (PEM) to trust beside the system's.
+    pub ca: Option<String>,
+    /// For one mail. Default: 20s.
+    pub timeout: Option<Span>,
 }
 
 /// The algorithm of access tokens.
@@ -199,6 +292,8 @@ pub struct Throttle {
     pub address: Option<Failures>,
     /// Registrations from one address (IPv6: one /64). Default: 20 per 1m.
     pub registrations: Option<Requests>,
+    /// Requests for mails from one address (IPv6: one /64). Default: 10 per 10m.
+    pub mails: Option<Requests>,
 }
 
 /// A number of failures in a span of time.
@@ -272,6 +367,8 @@ pub struct HeaderNames {
     pub name: Option<String>,
     /// The user's roles, sorted and joined with commas. Default: X-User-Roles.
     pub roles: Option<String>,
+    /// The id that an imported user had before; sent for those only. Default: not sent.
+    pub external_id: Option<String>,
 }
 
 /// Bounds of what a client may send and how long it may take.
@@ -357,6 +454,9 @@ pub struct Route {
     pub on_stale: Option<OnStale>,
     /// An answer by the gateway itself, in place of an upstream.
     pub respond: Option<Respond>,
+    /// Which pages of other origins may call this route from a browser; authgate answers their
+    /// questions itself. Default: it is the upstream's business.
+    pub cors: Option<Cors>,
 }
 
 /// The roles that may use a route: any or all of a list.

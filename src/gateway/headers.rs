@@ -66,17 +66,17 @@ pub(super) struct Injected<'a> {
 }
 
 /// The most headers that the gateway adds.
-const MAX_ADDED: usize = 7;
+const MAX_ADDED: usize = 8;
 
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
-        let own = [&identity.id, &identity.name, &identity.roles];
+        let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
         let stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
             .iter()
             .chain(HOP_BY_HOP)
             .chain(PROXY_WORDS)
             .copied()
-            .chain(own.into_iter().map(HeaderName::as_str))
+            .chain(own.map(HeaderName::as_str))
             .map(|name| name.as_bytes().into())
             .collect();
         let overrides: HashSet<Box<[u8]>, _> =
@@ -135,6 +135,9 @@ impl Headers {
             added.push(&self.identity.id, &identity.id_value);
             added.push(&self.identity.name, &identity.name_value);
             added.push(&self.identity.roles, &identity.roles_value);
+            if let (Some(name), Some(id)) = (&self.identity.external_id, &identity.external_id_value) {
+                added.push(name, id);
+            }
         }
         added
     }
@@ -203,6 +206,7 @@ mod tests {
             id: HeaderName::from_static("x-user-id"),
             name: HeaderName::from_static("x-caller"),
             roles: HeaderName::from_static("x-user-roles"),
+            external_id: None,
         };
         Headers::new(identity).strip(&mut headers, false, trusted_peer);
         let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();

@@ -12,6 +12,7 @@
 mod body;
 mod client;
 mod connection;
+mod cors;
 mod exchange;
 mod forward;
 mod guard;

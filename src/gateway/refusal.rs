@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
     access::Denied,
-    error::{Kind, Problem},
+    error::{Kind, Problem, Statuses},
     types::{OsRandom, Random},
 };
 
@@ -43,17 +43,13 @@ impl Refusal {
         self.reason
     }
 
-    /// The status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.kind.status()
-    }
-
     /// The answer.
-    pub(super) fn answer(self, request_id: &HeaderValue) -> Response<Bytes> {
+    pub(super) fn answer(self, request_id: &HeaderValue, statuses: &Statuses) -> Response<Bytes> {
         let id = request_id.to_str().unwrap_or_default();
-        let body = Problem::new(self.kind, None, id).to_json();
+        let status = statuses.of(self.kind);
+        let body = Problem::with_status(self.kind, status, None, id).to_json();
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = self.kind.status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::CONTENT_TYPE));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -62,7 +58,7 @@ impl Refusal {
             headers.insert(header::ALLOW, allow);
         }
         match self.kind {
-            Kind::Unauthenticated => {
+            Kind::Unauthenticated if status == StatusCode::UNAUTHORIZED => {
                 let challenge = if self.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }

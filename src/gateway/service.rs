@@ -12,6 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::{
     body::{AnswerBody, BodyBounds, RequestBody},
     client::{Forwarded, Peer},
+    cors::{self, Shared},
     exchange::Exchange,
     forward,
     headers::{Headers, Injected, REQUEST_ID, clean_answer},
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::{
     access::{Access, Credential, Permit},
-    config::{self, Action, Config},
-    error::Kind,
+    config::{self, Action, Config, Cors},
+    error::{Kind, Statuses},
     route::{Match, Route, Table},
     telemetry::{ACCESS_TARGET, MethodLabel, Metrics, RequestLabels},
     types::path,
@@ -41,6 +42,9 @@ pub struct Gateway {
     upstreams: Vec<Arc<Upstream>>,
     metrics: Arc<Metrics>,
     access_log: bool,
+    statuses: Statuses,
+    /// For the calls below `auth.path`.
+    cors: Option<Cors>,
 }
 
 impl Gateway {
@@ -65,6 +69,19 @@ impl Gateway {
                 .collect(),
             metrics,
             access_log: config.log.access,
+            statuses: config.auth.compat.statuses,
+            cors: config.auth.cors.clone(),
+        }
+    }
+
+    /// The rules for other origins of what a request meets, and its label.
+    fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<((u32, &'a str), &'a Cors)> {
+        match found {
+            Match::Owned => self.cors.as_ref().map(|cors| (OWN, cors)),
+            Match::Route(route) => {
+                route.config.cors.as_ref().map(|cors| ((route.index, route.label.as_str()), cors))
+            }
+            Match::WrongMethod(_) | Match::None => None,
         }
     }
 
@@ -93,6 +110,8 @@ struct Trace<'a> {
     permit: Option<Permit>,
     /// When it began, if it goes on to an upstream, and to which.
     sent: Option<(Instant, &'a Upstream)>,
+    /// What a page of another origin may do with the answer.
+    shared: Option<Shared<'a>>,
 }
 
 impl Context<'_> {
@@ -105,15 +124,20 @@ impl Context<'_> {
         let method = request.method().clone();
         let request_id = request_id();
         let logged_path = gateway.access_log.then(|| request.uri().path().to_owned());
-        let mut trace = Trace { route: NO_ROUTE, permit: None, sent: None };
+        let mut trace = Trace { route: NO_ROUTE, permit: None, sent: None, shared: None };
         let mut response = match self.decide(begun, request, &request_id, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 gateway.metrics.denied(refusal.reason());
-                tracing::debug!(request.id = ?request_id, reason = refusal.reason(), status = refusal.status().as_u16(), "denied");
-                refusal.answer(&request_id).map(|body| AnswerBody::whole(body, self.exchange))
+                tracing::debug!(request.id = ?request_id, reason = refusal.reason(), "denied");
+                refusal
+                    .answer(&request_id, &gateway.statuses)
+                    .map(|body| AnswerBody::whole(body, self.exchange))
             }
         };
+        if let Some(shared) = &trace.shared {
+            shared.apply(response.headers_mut());
+        }
         response.headers_mut().insert(&REQUEST_ID, request_id.clone());
         if self.exchange.body_is_open() {
             // An answer before the end of the request: the rest of it may never be read.
@@ -175,19 +199,30 @@ impl Context<'_> {
         trace: &mut Trace<'a>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let gateway = self.gateway;
-        let (found, rewritten) = find(&gateway.routes, &request)?;
+        if let Some(asked) = cors::asked_method(&request)
+            && let Some((route, cors)) = gateway.cors_of(find(&gateway.routes, &request, &asked)?.0)
+        {
+            trace.route = route;
+            let answer = cors::answer_preflight(cors, request.headers(), &asked);
+            return Ok(answer.map(|body| AnswerBody::whole(body, self.exchange)));
+        }
+        let (found, rewritten) = find(&gateway.routes, &request, request.method())?;
         if let Some(rewritten) = rewritten {
             *request.uri_mut() = rewritten;
         }
         match found {
             Match::Owned => {
                 trace.route = OWN;
+                trace.shared = gateway.cors.as_ref().map(|cors| Shared::of(cors, request.headers()));
                 self.call_own(request, request_id).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
             Match::Route(route) => {
                 trace.route = (route.index, &route.label);
+                if let Some(cors) = &route.config.cors {
+                    trace.shared = Some(Shared::of(cors, request.headers()));
+                }
                 let credential = Credential::of(request.headers());
                 let permit =
                     gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
@@ -285,7 +320,11 @@ async fn collect(body: RequestBody, exchange: &Exchange) -> Result<Bytes, Kind> 
 
 /// Checks what names the target (one host, however it is said, and a canonical path) and finds
 /// what takes it; with the target as it is forwarded, when that is not how it came.
-fn find<'a>(routes: &'a Table, request: &Request<Incoming>) -> Result<(Match<'a>, Option<Uri>), Kind> {
+fn find<'a>(
+    routes: &'a Table,
+    request: &Request<Incoming>,
+    method: &Method,
+) -> Result<(Match<'a>, Option<Uri>), Kind> {
     if request.method() == Method::CONNECT {
         return Err(Kind::BadRequest);
     }
@@ -310,7 +349,7 @@ fn find<'a>(routes: &'a Table, request: &Request<Incoming>) -> Result<(Match<'a>
         Some(PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?.into())
     };
     let host = host.filter(|_| routes.knows_hosts()).map(host_name);
-    Ok((routes.find(host.as_deref(), request.method(), &path.decoded), rewritten))
+    Ok((routes.find(host.as_deref(), method, &path.decoded), rewritten))
 }
 
 /// The value of the one `Host` (RFC 9112, section 3.2); HTTP/1.0 may come without.

@@ -2,4 +2,4 @@
 
 mod throttle;
 
-pub use throttle::{Attempt, Throttle, Throttled};
+pub use throttle::{Attempt, Prefix, Throttle, Throttled};

@@ -1,4 +1,4 @@
-//! Throttling of logins and registrations, counted in memory.
+//! Throttling of logins, registrations and mails, counted in memory.
 //!
 //! What is required here:
 //! - An attempt is reserved before anything costly and given back when it succeeds, so that a
@@ -10,7 +10,7 @@
 //! - Memory is bounded. What was not touched for its whole period is forgotten, which is the same
 //!   as being full again; beyond that the least spent bucket goes first.
 //!
-//! Several gateways count each for itself: the limit is times their number.
+//! Several gateways on one store count in the store instead.
 
 use std::{
     collections::HashMap,
@@ -36,10 +36,17 @@ pub struct Throttled {
 
 /// An address as it is counted: IPv4 whole, IPv6 by the /64 that one customer is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Prefix(u64, bool);
+pub struct Prefix(u64, bool);
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{:x}", if self.1 { "v6" } else { "v4" }, self.0)
+    }
+}
 
 impl Prefix {
-    fn of(address: IpAddr) -> Self {
+    /// The prefix of an address.
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self(u64::from(u32::from(v4)), false),
             IpAddr::V6(v6) => Self((u128::from(v6) >> 64) as u64, true),
@@ -54,6 +61,7 @@ pub struct Throttle {
     familiar: Buckets<(Box<str>, Prefix)>,
     addresses: Buckets<Prefix>,
     registrations: Buckets<Prefix>,
+    mails: Buckets<Prefix>,
 }
 
 /// A reserved login attempt. Unless it is marked as succeeded, it counts as a failure.
@@ -76,6 +84,7 @@ impl Throttle {
             familiar: Buckets::new(config.account),
             addresses: Buckets::new(config.address),
             registrations: Buckets::new(config.registrations),
+            mails: Buckets::new(config.mails),
         })
     }
 
@@ -117,6 +126,14 @@ impl Throttle {
     /// When there were too many.
     pub fn registration(&self, address: IpAddr, now: i64) -> Result<(), Throttled> {
         self.registrations.take(Prefix::of(address), now)
+    }
+
+    /// Counts a request for a mail from `address`.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub fn mail(&self, address: IpAddr, now: i64) -> Result<(), Throttled> {
+        self.mails.take(Prefix::of(address), now)
     }
 }
 
@@ -231,7 +248,12 @@ mod tests {
 
     fn throttle() -> Arc<Throttle> {
         let rate = |count| Rate { count, per: Duration::from_secs(100) };
-        Throttle::new(&config::Throttle { account: rate(3), address: rate(50), registrations: rate(2) })
+        Throttle::new(&config::Throttle {
+            account: rate(3),
+            address: rate(50),
+            registrations: rate(2),
+            mails: rate(2),
+        })
     }
 
     #[test]

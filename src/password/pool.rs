@@ -6,7 +6,7 @@
 //! and an unknown user costs exactly what a known one costs.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,14 +18,19 @@ use argon2::{
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::ForeignHash;
 use crate::{
     config,
     telemetry::Metrics,
     types::{Random, Secret},
 };
 
-/// The most memory that a hash from elsewhere may ask for.
-const MAX_STORED_KIB: u32 = 64 << 10;
+/// How many times the cost of the slowest scheme passes before a failed login is answered: room for
+/// what happens beside it.
+const FLOOR: f64 = 1.5;
+
+/// What hashes with the configured parameters are called among the schemes.
+const OWN_SCHEME: &str = "own";
 
 /// Turned away: the queue is full, or the wait was too long.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +60,24 @@ pub struct Verdict {
     pub outdated: bool,
 }
 
+/// What a password is compared with.
+enum Stored {
+    /// Nothing: the same is spent, and the answer is no.
+    Unknown,
+    /// A hash with the parameters that are configured.
+    Current(Box<PasswordHash>),
+    /// Any other, with the password as it was typed.
+    Foreign(Box<ForeignHash>, Secret),
+}
+
 enum Work {
     Hash(oneshot::Sender<Result<String, HashError>>),
-    Verify(Option<Box<PasswordHash>>, oneshot::Sender<Result<Verdict, HashError>>),
+    Verify(Stored, oneshot::Sender<Result<Verdict, HashError>>),
 }
 
 struct Job {
+    /// Whether a person waits for it: only those are measured.
+    counted: bool,
     password: Secret,
     work: Work,
     deadline: Instant,
@@ -89,17 +106,58 @@ struct Shared {
     timeout: Duration,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
+    costs: Arc<Costs>,
+}
+
+/// What each scheme was seen to cost, in CPU time: the wall clock would count other work in.
+#[derive(Default)]
+struct Costs {
+    seen: Mutex<HashMap<String, Duration>>,
+}
+
+/// More schemes than a store of one history holds.
+const MAX_SCHEMES: usize = 200;
+
+impl Costs {
+    fn observe(&self, scheme: &str, cost: Duration) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = seen.get_mut(scheme) {
+            *known = cost.max(*known);
+        } else if seen.len() < MAX_SCHEMES {
+            seen.insert(scheme.to_owned(), cost);
+        }
+    }
+
+    fn knows(&self, scheme: &str) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(scheme)
+    }
+
+    fn slowest(&self) -> Duration {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().max().copied().unwrap_or_default()
+    }
+}
+
+/// CPU time of the calling thread.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the duration of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The pool. Dropping it lets the threads finish and end.
 pub struct Hasher {
     shared: Arc<Shared>,
+    /// The lane of hashes with other parameters: slow ones do not hold up the rest.
+    foreign: Arc<Shared>,
 }
 
 impl Drop for Hasher {
     fn drop(&mut self) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.shared.wake.notify_all();
+        for lane in [&self.shared, &self.foreign] {
+            lane.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+            lane.wake.notify_all();
+        }
     }
 }
 
@@ -115,24 +173,52 @@ impl Hasher {
     ) -> Result<Self, HashError> {
         let params = Params::new(config.memory_kib, config.iterations, config.parallelism, None)
             .map_err(|error| HashError::Failed(error.to_string()))?;
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            params,
-            capacity: config.queue,
-            timeout: config.queue_timeout,
-            random,
-            metrics,
-        });
-        let hasher = Self { shared };
-        for index in 0..config.workers {
-            let shared = hasher.shared.clone();
+        let costs = Arc::<Costs>::default();
+        let lane = || {
+            Arc::new(Shared {
+                queue: Mutex::default(),
+                wake: Condvar::new(),
+                params: params.clone(),
+                capacity: config.queue,
+                timeout: config.queue_timeout,
+                random: random.clone(),
+                metrics: metrics.clone(),
+                costs: costs.clone(),
+            })
+        };
+        let hasher = Self { shared: lane(), foreign: lane() };
+        let names = (0..config.workers).map(|index| (format!("password-{index}"), &hasher.shared));
+        for (name, lane) in names.chain([("foreign".to_owned(), &hasher.foreign)]) {
+            let lane = lane.clone();
             std::thread::Builder::new()
-                .name(format!("password-{index}"))
-                .spawn(move || shared.work())
+                .name(name)
+                .spawn(move || lane.work())
                 .map_err(|error| HashError::Failed(error.to_string()))?;
         }
         Ok(hasher)
+    }
+
+    /// How long after its begin a failed login may be answered: no earlier than the slowest scheme
+    /// in the store takes, so that it does not tell which one an account has.
+    pub fn floor(&self) -> Duration {
+        self.shared.costs.slowest().mul_f64(FLOOR)
+    }
+
+    /// Learns what the schemes of stored hashes cost, and our own.
+    ///
+    /// # Errors
+    /// As for [`Self::hash`].
+    pub async fn calibrate(&self, schemes: &[String]) -> Result<(), HashError> {
+        let nothing = || Secret::new("calibration");
+        if !self.shared.costs.knows(OWN_SCHEME) {
+            self.submit_verify(nothing(), Stored::Unknown, false).await?;
+        }
+        for scheme in schemes.iter().filter(|scheme| !self.shared.costs.knows(scheme)) {
+            if let Some(specimen) = ForeignHash::specimen(scheme) {
+                self.submit_verify(nothing(), Stored::Foreign(Box::new(specimen), nothing()), false).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Hashes a password; the result is a PHC string.
@@ -141,18 +227,25 @@ impl Hasher {
     /// [`HashError::Busy`] when the queue is full or the wait was too long.
     pub async fn hash(&self, password: Secret) -> Result<String, HashError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(password, Work::Hash(reply))?;
+        self.submit(&self.shared, password, Work::Hash(reply), true)?;
         self.wait(answer).await
     }
 
-    /// Compares a password with a stored hash.
+    /// Compares a password with a stored hash: `password` as it is hashed here, `typed` as it came.
     ///
     /// # Errors
     /// [`HashError::Busy`] as for [`Self::hash`]; [`HashError::Failed`] when `stored` is not a
     /// hash that this pool can verify.
-    pub async fn verify(&self, password: Secret, stored: &str) -> Result<Verdict, HashError> {
-        let stored = PasswordHash::new(stored).map_err(|error| HashError::Failed(error.to_string()))?;
-        self.submit_verify(password, Some(stored)).await
+    pub async fn verify(&self, password: Secret, typed: &Secret, stored: &str) -> Result<Verdict, HashError> {
+        let stored = match self.shared.current(stored) {
+            Some(hash) => Stored::Current(Box::new(hash)),
+            None => {
+                let hash =
+                    ForeignHash::parse(stored).map_err(|error| HashError::Failed(error.to_string()))?;
+                Stored::Foreign(Box::new(hash), typed.clone())
+            }
+        };
+        self.submit_verify(password, stored, true).await
     }
 
     /// Spends what comparing with a stored hash would cost, and says no.
@@ -160,16 +253,18 @@ impl Hasher {
     /// # Errors
     /// As for [`Self::hash`].
     pub async fn verify_unknown(&self, password: Secret) -> Result<Verdict, HashError> {
-        self.submit_verify(password, None).await
+        self.submit_verify(password, Stored::Unknown, true).await
     }
 
     async fn submit_verify(
         &self,
         password: Secret,
-        stored: Option<PasswordHash>,
+        stored: Stored,
+        counted: bool,
     ) -> Result<Verdict, HashError> {
+        let lane = if matches!(stored, Stored::Foreign(..)) { &self.foreign } else { &self.shared };
         let (reply, answer) = oneshot::channel();
-        self.submit(password, Work::Verify(stored.map(Box::new), reply))?;
+        self.submit(lane, password, Work::Verify(stored, reply), counted)?;
         self.wait(answer).await
     }
 
@@ -177,18 +272,19 @@ impl Hasher {
         Busy { retry_after: self.shared.timeout.max(Duration::from_secs(1)) }
     }
 
-    fn submit(&self, password: Secret, work: Work) -> Result<(), Busy> {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.jobs.len() >= self.shared.capacity {
+    fn submit(&self, lane: &Shared, password: Secret, work: Work, counted: bool) -> Result<(), Busy> {
+        let mut queue = lane.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.jobs.len() >= lane.capacity {
             queue.jobs.retain(|job| !job.is_abandoned());
+            lane.metrics.password_queue_depth.set(queue.jobs.len() as i64);
         }
-        if queue.jobs.len() >= self.shared.capacity {
+        if queue.jobs.len() >= lane.capacity {
             return Err(self.busy());
         }
-        queue.jobs.push_back(Job { password, work, deadline: Instant::now() + self.shared.timeout });
-        self.shared.metrics.password_queue_depth.set(queue.jobs.len() as i64);
+        queue.jobs.push_back(Job { counted, password, work, deadline: Instant::now() + lane.timeout });
+        lane.metrics.password_queue_depth.set(queue.jobs.len() as i64);
         drop(queue);
-        self.shared.wake.notify_one();
+        lane.wake.notify_one();
         Ok(())
     }
 
@@ -205,8 +301,12 @@ impl Shared {
         let mut blocks = vec![Block::new(); self.params.block_count()];
         while let Some(job) = self.next_job() {
             let begun = Instant::now();
-            let Job { password, work, .. } = job;
-            let count = || self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
+            let Job { counted, password, work, .. } = job;
+            let count = || {
+                if counted {
+                    self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
+                }
+            };
             // The caller may have gone; then nobody hears the answer.
             match work {
                 Work::Hash(reply) => {
@@ -215,7 +315,7 @@ impl Shared {
                     drop(reply.send(hash));
                 }
                 Work::Verify(stored, reply) => {
-                    let verdict = self.verify(&password, stored.as_deref(), &mut blocks);
+                    let verdict = self.verify(&password, &stored, &mut blocks);
                     count();
                     drop(reply.send(verdict));
                 }
@@ -239,10 +339,9 @@ impl Shared {
         }
     }
 
-    fn hash(&self, password: &Secret, blocks: &mut Vec<Block>) -> Result<String, HashError> {
+    fn hash(&self, password: &Secret, blocks: &mut [Block]) -> Result<String, HashError> {
         let salt = self.random.bytes::<16>();
-        let output =
-            self.derive(&self.params, Algorithm::Argon2id, Version::V0x13, password, &salt, blocks)?;
+        let output = self.derive(password, &salt, blocks)?;
         let failed = |error: &dyn std::fmt::Display| HashError::Failed(error.to_string());
         let hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
@@ -254,63 +353,46 @@ impl Shared {
         Ok(hash.to_string())
     }
 
-    fn verify(
-        &self,
-        password: &Secret,
-        stored: Option<&PasswordHash>,
-        blocks: &mut Vec<Block>,
-    ) -> Result<Verdict, HashError> {
-        let Some(stored) = stored else {
-            self.derive(&self.params, Algorithm::Argon2id, Version::V0x13, password, &[0; 16], blocks)?;
-            return Ok(Verdict { matches: false, outdated: false });
-        };
-        let failed = |text: &str| HashError::Failed(text.to_owned());
-        let algorithm =
-            Algorithm::try_from(stored.algorithm.as_str()).map_err(|_| failed("not an argon2 hash"))?;
-        let version = match stored.version {
-            Some(version) => Version::try_from(version).map_err(|_| failed("unknown argon2 version"))?,
-            None => Version::V0x13,
-        };
-        let params = Params::try_from(stored).map_err(|_| failed("illegal argon2 parameters"))?;
-        if params.m_cost() > self.params.m_cost().max(MAX_STORED_KIB) {
-            return Err(failed("more memory than a stored hash may ask for"));
-        }
-        let salt = stored.salt.as_ref().ok_or_else(|| failed("no salt"))?;
-        let expected = stored.hash.as_ref().ok_or_else(|| failed("no hash"))?;
-        let output = self.derive(&params, algorithm, version, password, salt.as_ref(), blocks)?;
-        let outdated = algorithm != Algorithm::Argon2id
-            || (params.m_cost(), params.t_cost(), params.p_cost())
-                != (self.params.m_cost(), self.params.t_cost(), self.params.p_cost());
-        // `Output` compares in constant time.
-        Ok(Verdict { matches: output == *expected, outdated })
+    /// A stored hash with the parameters that are configured; `None` for any other.
+    fn current(&self, stored: &str) -> Option<PasswordHash> {
+        let hash = PasswordHash::new(stored).ok()?;
+        let params = Params::try_from(&hash).ok()?;
+        let same = hash.algorithm == Algorithm::Argon2id.ident()
+            && hash.version == Some(Version::V0x13.into())
+            && (params.m_cost(), params.t_cost(), params.p_cost())
+                == (self.params.m_cost(), self.params.t_cost(), self.params.p_cost());
+        let whole = hash.salt.is_some()
+            && hash.hash.as_ref().is_some_and(|hash| hash.len() == Params::DEFAULT_OUTPUT_LEN);
+        (same && whole).then_some(hash)
     }
 
-    fn derive(
-        &self,
-        params: &Params,
-        algorithm: Algorithm,
-        version: Version,
-        password: &Secret,
-        salt: &[u8],
-        blocks: &mut Vec<Block>,
-    ) -> Result<Output, HashError> {
-        let needed = params.block_count();
-        if blocks.len() < needed {
-            blocks.resize(needed, Block::new());
-        }
-        let mut output = [0; Output::MAX_LENGTH];
-        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN).min(output.len());
-        Argon2::new(algorithm, version, params.clone())
-            .hash_password_into_with_memory(
-                password.expose().as_bytes(),
-                salt,
-                &mut output[..length],
-                &mut blocks[..needed],
-            )
+    fn verify(&self, password: &Secret, stored: &Stored, blocks: &mut [Block]) -> Result<Verdict, HashError> {
+        let begun = thread_time();
+        let cost = || thread_time().saturating_sub(begun);
+        let (salt, expected) = match stored {
+            Stored::Unknown => (None, None),
+            Stored::Current(hash) => (hash.salt.as_ref(), hash.hash.as_ref()),
+            Stored::Foreign(hash, typed) => {
+                let typed_matches = hash.verify(typed.expose().as_bytes());
+                self.costs.observe(hash.scheme(), cost());
+                // Our own hashes of other parameters are of the normalised password.
+                let matches = typed_matches
+                    || (typed.expose() != password.expose() && hash.verify(password.expose().as_bytes()));
+                return Ok(Verdict { matches, outdated: true });
+            }
+        };
+        let salt = salt.map_or([0; 16].as_slice(), AsRef::as_ref);
+        let output = self.derive(password, salt, blocks)?;
+        self.costs.observe(OWN_SCHEME, cost());
+        // `Output` compares in constant time.
+        Ok(Verdict { matches: expected.is_some_and(|expected| output == *expected), outdated: false })
+    }
+
+    fn derive(&self, password: &Secret, salt: &[u8], blocks: &mut [Block]) -> Result<Output, HashError> {
+        let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
+            .hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut output, blocks)
             .map_err(|error| HashError::Failed(error.to_string()))?;
-        // What a hash with larger parameters needed is not kept.
-        blocks.truncate(self.params.block_count());
-        blocks.shrink_to_fit();
-        Output::new(&output[..length]).map_err(|error| HashError::Failed(error.to_string()))
+        Output::new(&output).map_err(|error| HashError::Failed(error.to_string()))
     }
 }

@@ -12,20 +12,31 @@
 //! To add a database: implement [`Store`] in a folder of its own, add its migrations, and give it
 //! to the contract test.
 
+mod audit;
+mod counter;
 mod error;
+mod import;
+mod mail;
 mod postgres;
 mod row;
 mod sqlite;
+mod table;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub use audit::{AuditEntry, AuditFilter, Note};
+pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
+pub use import::{ImportOutcome, ImportedUser, UserFilter};
+pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
 pub use row::{
     AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rekey, Rotation,
     RotationRequest, Session, StoredKey, Subject, Ttls, User,
 };
+
+pub use table::{Row, Rows, TableSource, read_table};
 
 use crate::{
     clock::Clock,
@@ -65,8 +76,11 @@ pub trait Store: Send + Sync {
     /// Finds an account.
     async fn user(&self, id: UserId) -> Result<Option<User>>;
 
-    /// Accounts in the order of their names, after `after`, at most `limit`.
-    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>>;
+    /// Finds an account by the id that it had in the program that it came from.
+    async fn user_by_external_id(&self, id: &str) -> Result<Option<User>>;
+
+    /// Accounts in the order of their names.
+    async fn users(&self, filter: &UserFilter) -> Result<Vec<User>>;
 
     /// Opens a session, if the account still has this password hash and is not disabled.
     async fn open_session(
@@ -83,7 +97,12 @@ pub trait Store: Send + Sync {
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
 
     /// Ends a session. `None` when there is none of that id and user.
-    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>>;
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        note: Option<&Note>,
+    ) -> Result<Option<LogEntry>>;
 
     /// The live session of that id, for a caller who holds its refresh token.
     async fn session(&self, session: SessionId) -> Result<Option<Session>>;
@@ -107,9 +126,47 @@ pub trait Store: Send + Sync {
 
     /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens
     /// that they sign meanwhile have expired.
-    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey>;
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        note: Option<&Note>,
+    ) -> Result<StoredKey>;
 
-    /// Removes what has expired: log rows, sessions and keys.
+    /// The audit trail, newest first.
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>>;
+
+    /// Takes users in from another program; what became of each, in their order. With `keep: false`
+    /// everything is undone at the end.
+    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>>;
+
+    /// Scheme and cost of every kind of hash that another program made and nobody has renewed.
+    async fn foreign_schemes(&self) -> Result<Vec<String>>;
+
+    /// The accounts, not disabled, whose address this was shown to be; a few at most.
+    async fn users_by_verified_email(&self, email: &str) -> Result<Vec<User>>;
+
+    /// Queues a mail. False when the account had its share, or is gone.
+    async fn enqueue_mail(&self, mail: &NewMail) -> Result<bool>;
+
+    /// Takes a mail that is due, so that no other gateway sends it meanwhile. Its token lives from
+    /// now on.
+    async fn claim_mail(&self, lease: &MailLease) -> Result<Option<ClaimedMail>>;
+
+    /// Notes what became of a claimed mail.
+    async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> Result<()>;
+
+    /// Whose live token this is. It is not used up.
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>>;
+
+    /// Uses up a token that shows an address to be the account's. False when it does not hold.
+    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool>;
+
+    /// The counters that all gateways on this store share; none where there is one gateway only.
+    fn shared_counters(&self) -> Option<&dyn SharedCounters>;
+
+    /// Removes what has expired: log rows, sessions, keys, mails and counters.
     async fn prune(&self) -> Result<()>;
 }
 

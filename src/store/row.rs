@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::millis;
+use super::{Note, millis};
 use crate::{
     clock::UnixMillis,
     types::{Role, Roles, SessionId, UserId, Username},
@@ -27,6 +27,10 @@ pub struct User {
     pub generation: i64,
     /// When it was made.
     pub created_at: UnixMillis,
+    /// Whether the address was shown to be the account's.
+    pub email_verified: bool,
+    /// The id that it had in the program that it came from.
+    pub external_id: Option<String>,
 }
 
 /// An account to be made.
@@ -42,6 +46,8 @@ pub struct NewUser {
     pub password_hash: String,
     /// Its roles.
     pub roles: Roles,
+    /// What the audit trail says of it.
+    pub note: Option<Note>,
 }
 
 /// A session to be opened.
@@ -174,6 +180,8 @@ pub struct AccountChange {
     pub roles: Option<Roles>,
     /// Disabled or enabled.
     pub disabled: Option<bool>,
+    /// A new address, not verified yet; or none any more.
+    pub email: Option<Option<String>>,
     /// Gone.
     pub delete: bool,
     /// The change was allowed for an account with this password hash and no other.
@@ -182,6 +190,10 @@ pub struct AccountChange {
     pub keep_last_admin: bool,
     /// The session that lives on, with new tokens.
     pub rekey: Option<Rekey>,
+    /// SHA-256 of the token of a mail to reset the password, which this change uses up.
+    pub spends: Option<[u8; 32]>,
+    /// What the audit trail says of it.
+    pub note: Option<Note>,
 }
 
 impl AccountChange {
@@ -206,7 +218,7 @@ pub struct Rekey {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// It happened; this is its log row, and the right to issue tokens if a session moved along.
-    Done(LogEntry, Option<Grant>),
+    Done(LogEntry, Option<Box<Grant>>),
     /// There is no such account, or not with the expected hash, or no such session.
     Gone,
     /// The name is or was taken.

@@ -31,6 +31,8 @@ pub struct Identity {
     pub name_value: HeaderValue,
     /// The roles for an upstream, sorted and joined with commas.
     pub roles_value: HeaderValue,
+    /// The id that an imported user had before, for an upstream.
+    pub external_id_value: Option<HeaderValue>,
     pub(super) key_in_use: Arc<AtomicBool>,
 }
 
@@ -38,7 +40,7 @@ impl Identity {
     pub(super) fn new(
         (user, session, generation): (UserId, SessionId, i64),
         expires_at: i64,
-        name: Username,
+        (name, external_id): (Username, Option<String>),
         roles: Roles,
         key_in_use: Arc<AtomicBool>,
     ) -> Option<Self> {
@@ -46,6 +48,10 @@ impl Identity {
             id_value: HeaderValue::try_from(user.to_string()).ok()?,
             name_value: HeaderValue::try_from(encode(name.as_str())).ok()?,
             roles_value: HeaderValue::try_from(roles.to_string()).ok()?,
+            external_id_value: match external_id {
+                Some(id) => Some(HeaderValue::try_from(encode(&id)).ok()?),
+                None => None,
+            },
             user,
             session,
             generation,

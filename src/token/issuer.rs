@@ -24,6 +24,8 @@ pub struct Subject<'a> {
     pub name: &'a Username,
     /// The user's roles.
     pub roles: &'a Roles,
+    /// The id that an imported user had before.
+    pub external_id: Option<&'a str>,
 }
 
 /// A signed token.
@@ -47,6 +49,8 @@ struct Claims<'a> {
     name: &'a str,
     roles: &'a Roles,
     r#gen: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
 }
 
 /// Issues access tokens with the key that signs at the time.
@@ -93,6 +97,7 @@ impl Issuer {
             name: subject.name.as_str(),
             roles: subject.roles,
             r#gen: subject.generation,
+            external_id: subject.external_id,
         };
         let text = jsonwebtoken::encode(&header, &claims, &key.key)
             .map_err(|_| KeyError::Unreadable(key.kid.clone()))?;

@@ -10,7 +10,7 @@ use aws_lc_rs::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::RefreshTokens;
+use super::{MailTokens, RefreshTokens};
 use crate::types::{Random, Secret};
 
 /// Why something could not be wrapped or unwrapped.
@@ -31,6 +31,7 @@ pub struct MasterKey {
     wrapping: LessSafeKey,
     fingerprint: [u8; 32],
     refresh: hmac::Key,
+    mail: hmac::Key,
     random: Arc<dyn Random>,
 }
 
@@ -40,11 +41,13 @@ impl MasterKey {
         let prk = Salt::new(HKDF_SHA256, b"authgate master key v1").extract(secret.expose().as_bytes());
         let wrapping: Zeroizing<[u8; 32]> = derive(&prk, b"wrap signing keys");
         let refresh: Zeroizing<[u8; 32]> = derive(&prk, b"refresh tokens");
+        let mail: Zeroizing<[u8; 32]> = derive(&prk, b"mail tokens");
         let unbound = UnboundKey::new(&AES_256_GCM, wrapping.as_ref());
         Self {
             wrapping: LessSafeKey::new(unbound.expect("32 bytes are a key for AES-256")),
             fingerprint: *derive(&prk, b"fingerprint"),
             refresh: hmac::Key::new(hmac::HMAC_SHA256, refresh.as_ref()),
+            mail: hmac::Key::new(hmac::HMAC_SHA256, mail.as_ref()),
             random,
         }
     }
@@ -57,6 +60,11 @@ impl MasterKey {
     /// The maker of refresh tokens.
     pub fn refresh_tokens(&self) -> RefreshTokens {
         RefreshTokens::new(self.refresh.clone(), self.random.clone())
+    }
+
+    /// The maker of tokens that travel by mail.
+    pub fn mail_tokens(&self) -> MailTokens {
+        MailTokens::new(self.mail.clone())
     }
 
     /// Wraps a private key, bound to its id.

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::{constant_time, digest, hmac};
+use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
-use crate::types::{Random, Secret, SessionId};
+use crate::types::{Random, Secret, SessionId, hash::sha256};
 
 const SESSION: usize = 16;
 const NUMBER: usize = SESSION + 4;
@@ -84,7 +84,7 @@ impl RefreshTokens {
             session: SessionId::from_uuid(Uuid::from_slice(&bytes[..SESSION]).ok()?)?,
             number: u32::from_be_bytes(bytes[SESSION..NUMBER].try_into().ok()?),
             secret: bytes[NUMBER..SECRET].try_into().ok()?,
-            hash: hash(bytes),
+            hash: sha256(bytes),
         })
     }
 
@@ -94,7 +94,7 @@ impl RefreshTokens {
         bytes.extend_from_slice(&number.to_be_bytes());
         bytes.extend_from_slice(&secret);
         bytes.extend_from_slice(&self.tag(&bytes));
-        RefreshToken { hash: hash(&bytes), text: Secret::new(URL_SAFE_NO_PAD.encode(&bytes)) }
+        RefreshToken { hash: sha256(&bytes), text: Secret::new(URL_SAFE_NO_PAD.encode(&bytes)) }
     }
 
     fn tag(&self, body: &[u8]) -> [u8; 16] {
@@ -111,12 +111,6 @@ impl RefreshTokens {
         signature.copy_from_slice(context.sign().as_ref());
         signature
     }
-}
-
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    hash
 }
 
 #[cfg(test)]

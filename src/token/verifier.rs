@@ -60,6 +60,8 @@ struct Claims {
     name: String,
     roles: Vec<String>,
     r#gen: i64,
+    #[serde(default)]
+    external_id: Option<String>,
 }
 
 impl Verifier {
@@ -137,6 +139,7 @@ impl Verifier {
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Claims)?;
         let session = SessionId::parse(&claims.sid).ok_or(TokenError::Claims)?;
         let subject = (user, session, claims.r#gen);
-        Identity::new(subject, claims.exp, name, roles, key.in_use.clone()).ok_or(TokenError::Claims)
+        Identity::new(subject, claims.exp, (name, claims.external_id), roles, key.in_use.clone())
+            .ok_or(TokenError::Claims)
     }
 }

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::Check;
 use crate::{
     config::{
-        Auth, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle, raw,
+        Auth, Compat, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle, raw,
         units::{Number, Span},
     },
+    error::Statuses,
     types::{Role, Roles, Secret, path},
 };
+
+/// The member that carries the access token, whatever else does.
+const ACCESS_TOKEN: &str = "access_token";
 
 impl Check<'_> {
     pub(super) fn roles(&mut self, key: &str, texts: &[String]) -> Roles {
@@ -111,7 +117,56 @@ impl Check<'_> {
                     "requests",
                     Rate { count: 20, per: minutes(1) },
                 ),
+                mails: self.rate(
+                    "auth.throttle.mails",
+                    raw.throttle.mails.map(|rate| (rate.requests, rate.per)),
+                    "requests",
+                    Rate { count: 10, per: minutes(10) },
+                ),
             },
+            cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
+            compat: self.compat(raw.compat),
+            email: raw.email.map(|email| self.email(email)),
+        }
+    }
+
+    fn compat(&mut self, raw: raw::Compat) -> Compat {
+        let token_fields = raw.token_fields.unwrap_or_else(|| vec![ACCESS_TOKEN.to_owned()]);
+        for (index, field) in token_fields.iter().enumerate() {
+            let key = format!("auth.compat.token_fields[{index}]");
+            let plain = !field.is_empty() && field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            const TAKEN: &[&str] =
+                &["message", "user_id", "username", "roles", "refresh_token", "token_type", "expires_in"];
+            if !plain || field.len() > 64 {
+                self.fault(&key, "expected a name of letters, digits and `_`");
+            } else if TAKEN.contains(&field.as_str()) {
+                self.fault(&key, "this member has a meaning of its own");
+            } else if token_fields[..index].contains(field) {
+                self.fault(&key, "is named twice");
+            }
+        }
+        let mut status = |key: &str, value: Option<Number>, default: StatusCode, legal: &[StatusCode]| {
+            let Some(Number(number)) = value else { return default };
+            let found = legal.iter().find(|status| u64::from(status.as_u16()) == number).copied();
+            found.unwrap_or_else(|| {
+                let legal: Vec<_> = legal.iter().map(StatusCode::as_str).collect();
+                self.fault(&format!("auth.compat.{key}"), format!("expected one of {}", legal.join(", ")));
+                default
+            })
+        };
+        use StatusCode as S;
+        let username_exists = status(
+            "duplicate_username",
+            raw.duplicate_username,
+            S::CONFLICT,
+            &[S::CONFLICT, S::BAD_REQUEST, S::UNPROCESSABLE_ENTITY],
+        );
+        let unauthenticated =
+            status("unauthenticated", raw.unauthenticated, S::UNAUTHORIZED, &[S::UNAUTHORIZED, S::FORBIDDEN]);
+        Compat {
+            statuses: Statuses { unauthenticated, username_exists },
+            token_fields: token_fields.into_iter().filter(|field| field != ACCESS_TOKEN).collect(),
+            token_in_header: raw.token_in_header.is_some_and(|header| header.0),
         }
     }
 
@@ -163,7 +218,7 @@ impl Check<'_> {
     pub(super) fn secret_key(&mut self, key: &str, secret: &Secret) {
         if secret.expose().len() < 32 {
             self.fault(key, "expected 32 bytes or more, for example from `openssl rand -base64 32`");
-        } else if is_published(secret.expose()) {
+        } else if is_published(secret.expose()) || is_guessable(secret.expose()) {
             self.fault(key, "is a default or placeholder that anyone can look up; make your own, for example with `openssl rand -base64 32`");
         }
     }
@@ -213,10 +268,30 @@ fn is_published(key: &str) -> bool {
         "yourverysecret",
         "defaultsecret",
         "secretkeyhere",
+        "supersecretkey",
+        "supersecretjwt",
+        "jwtsecretkey",
+        "jwtsecretstring",
+        "mysecretkey",
+        "thisissecret",
+        "thisisasecret",
+        "devsecret",
+        "developmentsecret",
+        "flasksecret",
+        "insecure",
     ];
     let plain: String =
         key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     MARKS.iter().any(|mark| plain.contains(mark))
+}
+
+/// Whether a key is a few characters over and over, or a row of neighbours.
+fn is_guessable(key: &str) -> bool {
+    let bytes = key.as_bytes();
+    let different: std::collections::HashSet<&u8> = bytes.iter().collect();
+    let steps = bytes.windows(2).filter(|pair| pair[1].wrapping_sub(pair[0]) <= 1).count();
+    let repeats = (1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period]);
+    different.len() < 8 || repeats || steps * 4 > bytes.len() * 3
 }
 
 #[cfg(test)]
@@ -229,5 +304,20 @@ mod tests {
             assert!(is_published(key), "{key}");
         }
         assert!(!is_published("kX9vQ2mZ7rT4wB8nL1pC6dF3hJ5gS0aE"));
+    }
+
+    #[test]
+    fn keys_that_can_be_guessed_are_known() {
+        for key in [
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "0123456789012345678901234567890123456789",
+            "abcdefghijklmnopqrstuvwxyz0123456789",
+            "passwordpasswordpasswordpassword",
+        ] {
+            assert!(is_guessable(key), "{key}");
+        }
+        for key in ["kX9vQ2mZ7rT4wB8nL1pC6dF3hJ5gS0aE", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c"] {
+            assert!(!is_guessable(key), "{key}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! From what is written to what is meant. Every fault is collected before any is reported.
 
 mod auth;
+mod cors;
+mod email;
 mod route;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -110,7 +112,15 @@ impl Check<'_> {
             None => SocketAddr::from(([127, 0, 0, 1], 9901)),
         };
         if !admin.ip().is_loopback() {
-            self.fault("admin.address", "expected an address on loopback, such as 127.0.0.1:9901");
+            if raw.admin.insecure.is_some_and(|insecure| insecure.0) {
+                self.warnings
+                    .push("admin.insecure: administrators' tokens cross the network in the clear".to_owned());
+            } else {
+                self.fault(
+                    "admin.address",
+                    "expected an address on loopback, such as 127.0.0.1:9901; for another, set `insecure: true`",
+                );
+            }
         }
         if admin.port() != 0 && listeners.contains(&admin) {
             self.fault("admin.address", "a public listener has this address");
@@ -199,6 +209,7 @@ impl Check<'_> {
             id: HeaderName::from_static("x-user-id"),
             name: HeaderName::from_static("x-user-name"),
             roles: HeaderName::from_static("x-user-roles"),
+            external_id: None,
         };
         let names = match raw {
             raw::IdentityHeaders::Preset(preset) => {
@@ -215,10 +226,17 @@ impl Check<'_> {
         let headers = IdentityHeaders {
             id: self.identity_header("id", names.id, default.id),
             name: self.identity_header("name", names.name, default.name),
-            roles: self.identity_header("roles", names.roles, default.roles),
+            roles: self.identity_header("roles", names.roles, default.roles.clone()),
+            // The fallback is never used: a name that is not legal is a fault.
+            external_id: names
+                .external_id
+                .map(|name| self.identity_header("external_id", Some(name), default.roles)),
         };
-        if headers.id == headers.name || headers.id == headers.roles || headers.name == headers.roles {
-            self.fault("identity_headers", "expected three different names");
+        let all =
+            [Some(&headers.id), Some(&headers.name), Some(&headers.roles), headers.external_id.as_ref()];
+        let different: std::collections::HashSet<_> = all.iter().flatten().collect();
+        if different.len() < all.iter().flatten().count() {
+            self.fault("identity_headers", "expected a different name for each");
         }
         headers
     }

@@ -138,6 +138,7 @@ impl Check<'_> {
                 }
             };
             let timeout = self.span(&format!("{key}.timeout"), route.timeout, limits.request_timeout);
+            let cors = route.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
             let body = self.size(&format!("{key}.body"), route.body, limits.body, (0, 1 << 40));
             if let (Some(pattern), Some(action)) = (pattern, action) {
                 routes.push(Route {
@@ -151,6 +152,7 @@ impl Check<'_> {
                     timeout,
                     body,
                     on_stale: route.on_stale.unwrap_or(on_stale),
+                    cors,
                 });
             }
         }

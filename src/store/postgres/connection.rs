@@ -189,7 +189,7 @@ fn convert(error: &QueryError) -> StoreError {
 }
 
 /// The error with its cause, which the library's own text leaves out.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -4,8 +4,13 @@
 //! when the log was last read shows up later under a number that was passed over, and neither
 //! sequence numbers nor times would find it again.
 
+mod attempts;
+mod audit;
 mod connection;
+mod import;
+mod mail;
 mod query;
+mod table;
 
 use std::time::Duration;
 
@@ -13,10 +18,13 @@ use async_trait::async_trait;
 
 use self::connection::Pool;
 use super::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result, Rotation,
-    RotationRequest, Session, Store, StoredKey, User,
+    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, ImportOutcome, ImportedUser,
+    LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result, Rotation,
+    RotationRequest, Sent, Session, SharedCounters, Store, StoredKey, User, UserFilter,
 };
 use crate::types::{Secret, SessionId, UserId, Username};
+
+pub(super) use table::read_table;
 
 mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -65,8 +73,12 @@ impl Store for Postgres {
         self.pool.read(async |db| query::user(db, id).await).await
     }
 
-    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>> {
-        self.pool.read(async |db| query::users(db, after.unwrap_or_default(), limit).await).await
+    async fn user_by_external_id(&self, id: &str) -> Result<Option<User>> {
+        self.pool.read(async |db| query::user_by_external_id(db, id).await).await
+    }
+
+    async fn users(&self, filter: &UserFilter) -> Result<Vec<User>> {
+        self.pool.read(async |db| query::users(db, filter).await).await
     }
 
     async fn open_session(
@@ -86,8 +98,13 @@ impl Store for Postgres {
         self.pool.write(async |tx| query::rotate_session(tx, request).await).await
     }
 
-    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
-        self.pool.write(async |tx| query::end_session(tx, user, session).await).await
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        note: Option<&Note>,
+    ) -> Result<Option<LogEntry>> {
+        self.pool.write(async |tx| query::end_session(tx, user, session, note).await).await
     }
 
     async fn session(&self, session: SessionId) -> Result<Option<Session>> {
@@ -114,8 +131,55 @@ impl Store for Postgres {
         self.pool.write(async |tx| query::create_first_key(tx, key).await).await
     }
 
-    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey> {
-        self.pool.write(async |tx| query::rotate_key(tx, key, delay, access_ttl).await).await
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        note: Option<&Note>,
+    ) -> Result<StoredKey> {
+        self.pool.write(async |tx| query::rotate_key(tx, key, delay, access_ttl, note).await).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
+        self.pool.read(async |db| audit::entries(db, filter).await).await
+    }
+
+    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>> {
+        self.pool.write(async |tx| import::import(tx, &users, keep).await).await
+    }
+
+    async fn foreign_schemes(&self) -> Result<Vec<String>> {
+        self.pool.read(async |db| import::foreign_schemes(db).await).await
+    }
+
+    async fn users_by_verified_email(&self, email: &str) -> Result<Vec<User>> {
+        let key = email.to_lowercase();
+        self.pool.read(async |db| mail::users_by_verified_email(db, &key).await).await
+    }
+
+    async fn enqueue_mail(&self, mail: &NewMail) -> Result<bool> {
+        self.pool.write(async |tx| mail::enqueue(tx, mail).await).await
+    }
+
+    async fn claim_mail(&self, lease: &MailLease) -> Result<Option<ClaimedMail>> {
+        self.pool.write(async |tx| mail::claim(tx, lease).await).await
+    }
+
+    async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> Result<()> {
+        self.pool.write(async |tx| mail::sent(tx, id, sent).await).await
+    }
+
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>> {
+        self.pool.read(async |db| mail::owner(db, purpose, token_hash).await).await
+    }
+
+    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool> {
+        self.pool.write(async |tx| mail::verify_email(tx, token_hash).await).await
+    }
+
+    fn shared_counters(&self) -> Option<&dyn SharedCounters> {
+        Some(self)
     }
 
     async fn prune(&self) -> Result<()> {

@@ -6,23 +6,29 @@ use deadpool_postgres::{Client, GenericClient, Transaction};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::connection::{QueryError, QueryResult as Result};
+use super::{
+    audit,
+    connection::{QueryError, QueryResult as Result},
+    mail,
+};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rotation,
-        RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Note, Opened,
+        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter, judge,
+        millis,
     },
     types::{Roles, SessionId, UserId, Username},
 };
 
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(super) const USER: &str =
+    "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
 const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
 
-fn read_user(row: &Row) -> Result<User> {
+pub(super) fn read_user(row: &Row) -> Result<User> {
     Ok(User {
         id: UserId::from_uuid(row.try_get(0)?).ok_or(QueryError::Broken("users.id"))?,
         name: Username::from_stored(row.try_get(1)?),
@@ -32,6 +38,8 @@ fn read_user(row: &Row) -> Result<User> {
         disabled: row.try_get(5)?,
         generation: row.try_get(6)?,
         created_at: row.try_get(7)?,
+        email_verified: row.try_get(8)?,
+        external_id: row.try_get(9)?,
     })
 }
 
@@ -71,7 +79,7 @@ fn read_key(row: &Row) -> Result<StoredKey> {
     })
 }
 
-async fn one<T>(
+pub(super) async fn one<T>(
     db: &impl GenericClient,
     sql: &str,
     params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
@@ -81,7 +89,7 @@ async fn one<T>(
     db.query_opt(&statement, params).await?.as_ref().map(read).transpose()
 }
 
-async fn run(
+pub(super) async fn run(
     db: &impl GenericClient,
     sql: &str,
     params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
@@ -90,19 +98,19 @@ async fn run(
     Ok(db.execute(&statement, params).await?)
 }
 
-fn only<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row) -> Result<T> {
+pub(super) fn only<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row) -> Result<T> {
     Ok(row.try_get(0)?)
 }
 
-fn only_i64(row: &Row) -> Result<i64> {
+pub(super) fn only_i64(row: &Row) -> Result<i64> {
     only(row)
 }
 
-fn only_bool(row: &Row) -> Result<bool> {
+pub(super) fn only_bool(row: &Row) -> Result<bool> {
     only(row)
 }
 
-async fn now(db: &impl GenericClient) -> Result<UnixMillis> {
+pub(super) async fn now(db: &impl GenericClient) -> Result<UnixMillis> {
     Ok(one(db, &format!("SELECT {NOW}"), &[], only_i64).await?.unwrap_or_default())
 }
 
@@ -135,7 +143,7 @@ pub(super) async fn user(db: &impl GenericClient, id: UserId) -> Result<Option<U
     one(db, &format!("SELECT {USER} FROM users WHERE id = $1"), &[&id.uuid()], read_user).await
 }
 
-async fn lock_user(tx: &Transaction<'_>, id: UserId) -> Result<Option<User>> {
+pub(super) async fn lock_user(tx: &Transaction<'_>, id: UserId) -> Result<Option<User>> {
     let sql = format!("SELECT {USER} FROM users WHERE id = $1 FOR NO KEY UPDATE");
     one(tx, &sql, &[&id.uuid()], read_user).await
 }
@@ -145,11 +153,19 @@ async fn lock_session(tx: &Transaction<'_>, id: SessionId) -> Result<Option<Sess
     one(tx, &sql, &[&id.uuid()], read_session).await
 }
 
-pub(super) async fn users(db: &Client, after: &str, limit: u32) -> Result<Vec<User>> {
-    let sql =
-        format!(r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2"#);
+pub(super) async fn user_by_external_id(db: &impl GenericClient, id: &str) -> Result<Option<User>> {
+    one(db, &format!("SELECT {USER} FROM users WHERE external_id = $1"), &[&id], read_user).await
+}
+
+pub(super) async fn users(db: &Client, filter: &UserFilter) -> Result<Vec<User>> {
+    let sql = format!(
+        r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 AND ($2 OR name LIKE $3 ESCAPE '\' OR email_key LIKE $3 ESCAPE '\')
+         ORDER BY name COLLATE "C" LIMIT $4"#
+    );
     let statement = db.prepare_cached(&sql).await?;
-    db.query(&statement, &[&after, &i64::from(limit)]).await?.iter().map(read_user).collect()
+    let (after, all) = (filter.after.as_deref().unwrap_or_default(), filter.search.is_none());
+    let rows = db.query(&statement, &[&after, &all, &filter.pattern(), &i64::from(filter.limit)]).await?;
+    rows.iter().map(read_user).collect()
 }
 
 pub(super) async fn session(db: &Client, id: SessionId) -> Result<Option<Session>> {
@@ -181,8 +197,8 @@ pub(super) async fn create_user(
     let made = run(
         tx,
         &format!(
-            "INSERT INTO users (id, name, skeleton, email, password_hash, roles, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, {NOW}) ON CONFLICT DO NOTHING"
+            "INSERT INTO users (id, name, skeleton, email, password_hash, roles, created_at, email_key) \
+             VALUES ($1, $2, $3, $4, $5, $6, {NOW}, $7) ON CONFLICT DO NOTHING"
         ),
         &[
             &new.id.uuid(),
@@ -191,6 +207,7 @@ pub(super) async fn create_user(
             &new.email,
             &new.password_hash,
             &new.roles.to_string(),
+            &new.email.as_deref().map(str::to_lowercase),
         ],
     )
     .await?;
@@ -202,6 +219,9 @@ pub(super) async fn create_user(
         return Ok(None);
     }
     let Some(user) = user(tx, new.id).await? else { return Ok(None) };
+    if let Some(note) = &new.note {
+        audit::append(tx, note, Some(new.id), new.name.as_str()).await?;
+    }
     let grant = match session {
         Some(session) => Some(insert_session(tx, user.clone(), session).await?),
         None => None,
@@ -253,7 +273,8 @@ async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixM
 }
 
 pub(super) async fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
-    let sql = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    let sql =
+        "UPDATE users SET password_hash = $3, foreign_scheme = NULL WHERE id = $1 AND password_hash = $2";
     run(tx, sql, &[&user.uuid(), &old, &new]).await.map(drop)
 }
 
@@ -304,11 +325,14 @@ pub(super) async fn end_session(
     tx: &Transaction<'_>,
     user: UserId,
     session: SessionId,
+    note: Option<&Note>,
 ) -> Result<Option<LogEntry>> {
-    if lock_user(tx, user).await?.is_none() {
-        return Ok(None);
+    let Some(owner) = lock_user(tx, user).await? else { return Ok(None) };
+    let ended = end_locked_session(tx, user, session).await?;
+    if let (Some(note), true) = (note, ended.is_some()) {
+        audit::append(tx, note, Some(user), owner.name.as_str()).await?;
     }
-    end_locked_session(tx, user, session).await
+    Ok(ended)
 }
 
 async fn end_locked_session(
@@ -379,10 +403,18 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
             Err(error) => return Err(error),
         }
     }
+    if let Some(token_hash) = &change.spends
+        && !mail::spend_reset(tx, &user, token_hash).await?
+    {
+        return Ok(Change::Gone);
+    }
     let sql = "SELECT access_exp_max FROM users WHERE id = $1";
     let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
     let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
     append(tx, &entry).await?;
+    if let Some(note) = &change.note {
+        audit::append(tx, note, Some(id), user.name.as_str()).await?;
+    }
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
         run(
             tx,
@@ -395,10 +427,15 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
         return Ok(Change::Done(entry, None));
     }
+    if let Some(email) = &change.email {
+        let sql = "UPDATE users SET email = $2, email_key = $3, email_verified = FALSE WHERE id = $1";
+        run(tx, sql, &[&id.uuid(), email, &email.as_deref().map(str::to_lowercase)]).await?;
+    }
     run(
         tx,
         "UPDATE users SET generation = generation + 1, password_hash = coalesce($2, password_hash), \
-         roles = coalesce($3, roles), disabled = coalesce($4, disabled) WHERE id = $1",
+         roles = coalesce($3, roles), disabled = coalesce($4, disabled), \
+         foreign_scheme = CASE WHEN $2::text IS NULL THEN foreign_scheme END WHERE id = $1",
         &[&id.uuid(), &change.password_hash, &change.roles.as_ref().map(Roles::to_string), &change.disabled],
     )
     .await?;
@@ -427,7 +464,8 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     )
     .await?;
     let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
-    Ok(Change::Done(entry, Some(Grant { user: changed, session: rekey.session.id, issued_at: now })))
+    let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
+    Ok(Change::Done(entry, Some(Box::new(grant))))
 }
 
 pub(super) async fn log_since(db: &Client, cursor: Option<&Cursor>) -> Result<LogBatch> {
@@ -504,6 +542,7 @@ pub(super) async fn rotate_key(
     key: &StoredKey,
     delay: Duration,
     access_ttl: Duration,
+    note: Option<&Note>,
 ) -> Result<StoredKey> {
     lock_keys(tx).await?;
     let now = now(tx).await?;
@@ -512,6 +551,9 @@ pub(super) async fn rotate_key(
     let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
     run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
     insert_key(tx, &key).await?;
+    if let Some(note) = note {
+        audit::append(tx, note, None, &key.kid).await?;
+    }
     Ok(key)
 }
 
@@ -521,5 +563,6 @@ pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
     let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
     run(tx, sql, &[&now]).await?;
     run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
-    Ok(())
+    run(tx, "DELETE FROM attempts WHERE full_at <= $1", &[&now]).await?;
+    mail::prune(tx, now).await
 }

@@ -4,8 +4,12 @@
 //! begins `IMMEDIATE`, so that it never fails half-way for another writer's sake. Work runs on
 //! the blocking threads of the store's runtime.
 
+mod audit;
 mod connection;
+mod import;
+mod mail;
 mod query;
+mod table;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
@@ -13,13 +17,16 @@ use async_trait::async_trait;
 
 use self::connection::Connections;
 use super::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Result, Rotation,
-    RotationRequest, Session, Store, StoreError, StoredKey, User,
+    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, ImportOutcome, ImportedUser,
+    LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result, Rotation,
+    RotationRequest, Sent, Session, SharedCounters, Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::Clock,
     types::{SessionId, UserId, Username},
 };
+
+pub(super) use table::read_table;
 
 mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
@@ -96,9 +103,14 @@ impl Store for Sqlite {
         self.connections.read(move |db| query::user(db, id)).await
     }
 
-    async fn users(&self, after: Option<&str>, limit: u32) -> Result<Vec<User>> {
-        let after = after.unwrap_or_default().to_owned();
-        self.connections.read(move |db| query::users(db, &after, limit)).await
+    async fn user_by_external_id(&self, id: &str) -> Result<Option<User>> {
+        let id = id.to_owned();
+        self.connections.read(move |db| query::user_by_external_id(db, &id)).await
+    }
+
+    async fn users(&self, filter: &UserFilter) -> Result<Vec<User>> {
+        let filter = filter.clone();
+        self.connections.read(move |db| query::users(db, &filter)).await
     }
 
     async fn open_session(
@@ -121,8 +133,23 @@ impl Store for Sqlite {
         self.connections.write(move |tx| query::rotate_session(tx, &request, now)).await
     }
 
-    async fn end_session(&self, user: UserId, session: SessionId) -> Result<Option<LogEntry>> {
-        self.connections.write(move |tx| query::end_session(tx, user, session)).await
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        note: Option<&Note>,
+    ) -> Result<Option<LogEntry>> {
+        let (note, now) = (note.cloned(), self.clock.wall());
+        self.connections
+            .write(move |tx| {
+                let ended = query::end_session(tx, user, session)?;
+                if let (Some(note), true) = (&note, ended.is_some()) {
+                    let name = query::user(tx, user)?.map(|user| user.name.to_string()).unwrap_or_default();
+                    audit::append(tx, note, Some(user), &name, now)?;
+                }
+                Ok(ended)
+            })
+            .await
     }
 
     async fn session(&self, session: SessionId) -> Result<Option<Session>> {
@@ -154,9 +181,65 @@ impl Store for Sqlite {
         self.connections.write(move |tx| query::create_first_key(tx, &key, now)).await
     }
 
-    async fn rotate_key(&self, key: &StoredKey, delay: Duration, access_ttl: Duration) -> Result<StoredKey> {
-        let (key, now) = (key.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::rotate_key(tx, &key, delay, access_ttl, now)).await
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        note: Option<&Note>,
+    ) -> Result<StoredKey> {
+        let (key, note, now) = (key.clone(), note.cloned(), self.clock.wall());
+        self.connections
+            .write(move |tx| query::rotate_key(tx, &key, delay, access_ttl, note.as_ref(), now))
+            .await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
+        let filter = filter.clone();
+        self.connections.read(move |db| audit::entries(db, &filter)).await
+    }
+
+    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>> {
+        let now = self.clock.wall();
+        self.connections.write(move |tx| import::import(tx, &users, keep, now)).await
+    }
+
+    async fn foreign_schemes(&self) -> Result<Vec<String>> {
+        self.connections.read(|db| import::foreign_schemes(db)).await
+    }
+
+    async fn users_by_verified_email(&self, email: &str) -> Result<Vec<User>> {
+        let key = email.to_lowercase();
+        self.connections.read(move |db| mail::users_by_verified_email(db, &key)).await
+    }
+
+    async fn enqueue_mail(&self, mail: &NewMail) -> Result<bool> {
+        let (mail, now) = (mail.clone(), self.clock.wall());
+        self.connections.write(move |tx| mail::enqueue(tx, &mail, now)).await
+    }
+
+    async fn claim_mail(&self, lease: &MailLease) -> Result<Option<ClaimedMail>> {
+        let (lease, now) = (*lease, self.clock.wall());
+        self.connections.write(move |tx| mail::claim(tx, &lease, now)).await
+    }
+
+    async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> Result<()> {
+        let now = self.clock.wall();
+        self.connections.write(move |tx| mail::sent(tx, id, sent, now)).await
+    }
+
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>> {
+        let (token_hash, now) = (*token_hash, self.clock.wall());
+        self.connections.read(move |db| mail::owner(db, purpose, &token_hash, now)).await
+    }
+
+    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool> {
+        let (token_hash, now) = (*token_hash, self.clock.wall());
+        self.connections.write(move |tx| mail::verify_email(tx, &token_hash, now)).await
+    }
+
+    fn shared_counters(&self) -> Option<&dyn SharedCounters> {
+        None
     }
 
     async fn prune(&self) -> Result<()> {

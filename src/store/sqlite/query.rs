@@ -5,31 +5,34 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use uuid::Uuid;
 
+use super::{audit, mail};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rotation,
-        RotationRequest, RotationRule, Session, StoredKey, Subject, User, judge, millis,
+        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Note, Opened,
+        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter, judge,
+        millis,
     },
     types::{Roles, SessionId, UserId, Username},
 };
 
-type Result<T> = rusqlite::Result<T>;
+pub(super) type Result<T> = rusqlite::Result<T>;
 
-const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at";
+pub(super) const USER: &str =
+    "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
 const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
 
-fn broken(column: usize) -> rusqlite::Error {
+pub(super) fn broken(column: usize) -> rusqlite::Error {
     rusqlite::Error::InvalidColumnType(column, "an illegal value".to_owned(), Type::Null)
 }
 
-fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid> {
+pub(super) fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-fn read_user(row: &Row<'_>) -> Result<User> {
+pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
     Ok(User {
         id: UserId::from_uuid(uuid(row, 0)?).ok_or_else(|| broken(0))?,
         name: Username::from_stored(row.get_ref(1)?.as_str()?),
@@ -39,6 +42,8 @@ fn read_user(row: &Row<'_>) -> Result<User> {
         disabled: row.get(5)?,
         generation: row.get(6)?,
         created_at: row.get(7)?,
+        email_verified: row.get(8)?,
+        external_id: row.get(9)?,
     })
 }
 
@@ -106,10 +111,22 @@ pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
         .optional()
 }
 
-pub(super) fn users(db: &Connection, after: &str, limit: u32) -> Result<Vec<User>> {
-    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE name > ?1 ORDER BY name LIMIT ?2"))?
-        .query_map(params![after, limit], read_user)?
-        .collect()
+pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE external_id = ?1"))?
+        .query_row([id], read_user)
+        .optional()
+}
+
+pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM users WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\' OR email_key LIKE ?3 ESCAPE '\') \
+         ORDER BY name LIMIT ?4"
+    ))?
+    .query_map(
+        params![filter.after.as_deref().unwrap_or_default(), filter.search.is_none(), filter.pattern(), filter.limit],
+        read_user,
+    )?
+    .collect()
 }
 
 pub(super) fn session(db: &Connection, id: SessionId) -> Result<Option<Session>> {
@@ -143,8 +160,8 @@ pub(super) fn create_user(
         return Ok(None);
     }
     let made = tx.execute(
-        "INSERT OR IGNORE INTO users (id, name, skeleton, email, password_hash, roles, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT OR IGNORE INTO users (id, name, skeleton, email, password_hash, roles, created_at, email_key) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             new.id.uuid().as_bytes(),
             new.name.as_str(),
@@ -152,11 +169,15 @@ pub(super) fn create_user(
             new.email,
             new.password_hash,
             new.roles.to_string(),
-            now
+            now,
+            new.email.as_deref().map(str::to_lowercase)
         ],
     )?;
     if made == 0 {
         return Ok(None);
+    }
+    if let Some(note) = &new.note {
+        audit::append(tx, note, Some(new.id), new.name.as_str(), now)?;
     }
     let user = user(tx, new.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let grant = match session {
@@ -210,7 +231,7 @@ fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis)
 
 pub(super) fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
     tx.execute(
-        "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2",
+        "UPDATE users SET password_hash = ?3, foreign_scheme = NULL WHERE id = ?1 AND password_hash = ?2",
         params![user.uuid().as_bytes(), old, new],
     )?;
     Ok(())
@@ -324,12 +345,20 @@ pub(super) fn change_user(
             return Ok(Change::NameTaken);
         }
     }
+    if let Some(token_hash) = &change.spends
+        && !mail::spend_reset(tx, &user, token_hash, now)?
+    {
+        return Ok(Change::Gone);
+    }
     let access_exp_max: i64 =
         tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| {
             row.get(0)
         })?;
     let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
     append(tx, &entry)?;
+    if let Some(note) = &change.note {
+        audit::append(tx, note, Some(id), user.name.as_str(), now)?;
+    }
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
         tx.execute(
             "INSERT OR IGNORE INTO retired_names (skeleton, name, retired_at) VALUES (?1, ?2, ?3)",
@@ -346,9 +375,16 @@ pub(super) fn change_user(
             params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
         )?;
     }
+    if let Some(email) = &change.email {
+        tx.execute(
+            "UPDATE users SET email = ?2, email_key = ?3, email_verified = 0 WHERE id = ?1",
+            params![id.uuid().as_bytes(), email, email.as_deref().map(str::to_lowercase)],
+        )?;
+    }
     tx.execute(
         "UPDATE users SET generation = generation + 1, password_hash = coalesce(?2, password_hash), \
-         roles = coalesce(?3, roles), disabled = coalesce(?4, disabled) WHERE id = ?1",
+         roles = coalesce(?3, roles), disabled = coalesce(?4, disabled), \
+         foreign_scheme = CASE WHEN ?2 IS NULL THEN foreign_scheme END WHERE id = ?1",
         params![
             id.uuid().as_bytes(),
             change.password_hash,
@@ -382,7 +418,7 @@ pub(super) fn change_user(
     )?;
     let changed = self::user(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
-    Ok(Change::Done(entry, Some(grant)))
+    Ok(Change::Done(entry, Some(Box::new(grant))))
 }
 
 pub(super) fn log_since(db: &Connection, cursor: Option<&Cursor>, now: UnixMillis) -> Result<LogBatch> {
@@ -438,6 +474,7 @@ pub(super) fn rotate_key(
     key: &StoredKey,
     delay: Duration,
     access_ttl: Duration,
+    note: Option<&Note>,
     now: UnixMillis,
 ) -> Result<StoredKey> {
     let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
@@ -445,6 +482,9 @@ pub(super) fn rotate_key(
     let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, issued);
     tx.execute("UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL", [expires_at])?;
     insert_key(tx, &key)?;
+    if let Some(note) = note {
+        audit::append(tx, note, None, &key.kid, now)?;
+    }
     Ok(key)
 }
 
@@ -455,5 +495,5 @@ pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
         [now],
     )?;
     tx.execute("DELETE FROM signing_keys WHERE expires_at <= ?1", [now])?;
-    Ok(())
+    mail::prune(tx, now)
 }

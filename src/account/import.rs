@@ -1,0 +1,167 @@
+//! Taking users in from another program.
+
+use std::{collections::HashSet, sync::Arc};
+
+use thiserror::Error;
+
+use super::register::check_email;
+use crate::{
+    clock::Clock,
+    password::{ForeignHash, ForeignHashError},
+    store::{ImportOutcome, ImportedUser, Result as StoreResult, Store},
+    types::{Random, Role, Roles, UserId, Username, UsernameError, hash::sha256},
+};
+
+/// The longest id of another program.
+const MAX_ID: usize = 64;
+
+/// A user as it was read, not yet checked.
+#[derive(Debug, Default, Clone)]
+pub struct Candidate {
+    /// The id that it had.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its hash.
+    pub hash: String,
+    /// Its address.
+    pub email: Option<String>,
+    /// Its roles, if the other program kept any.
+    pub roles: Option<Vec<String>>,
+    /// Whether it may not log in.
+    pub disabled: bool,
+}
+
+/// Why a user is not taken.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The id cannot be kept.
+    #[error("the id is empty, or longer than 64 characters, or not printable ASCII")]
+    Id,
+    /// The name is not accepted.
+    #[error("username: {0}")]
+    Name(#[from] UsernameError),
+    /// The hash cannot be verified here.
+    #[error("password: {0}")]
+    Hash(#[from] ForeignHashError),
+    /// A role is not legal.
+    #[error("role `{0}`: 1 to 64 of a-z, 0-9, `_`, `.`, `:` and `-`")]
+    Role(String),
+    /// There are too many roles.
+    #[error("more than {max} roles", max = Roles::MAX)]
+    TooManyRoles,
+    /// The name is taken.
+    #[error("the name is taken by another account")]
+    NameTaken,
+    /// It looks like the name of another account.
+    #[error("the name looks like `{0}`, which another account has")]
+    LooksLike(String),
+    /// The name was given up by another account.
+    #[error("the name belonged to an account that was deleted or renamed")]
+    NameRetired,
+    /// The id is another account's.
+    #[error("the id belongs to the account `{0}` already")]
+    IdTaken(String),
+}
+
+/// Takes users in.
+pub struct Importer {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// The roles of a user for whom the other program kept none.
+    pub default_roles: Roles,
+    /// Whether the other program had made sure of the addresses.
+    pub email_verified: bool,
+}
+
+/// What became of a user.
+pub type Outcome = Result<Taken, Refusal>;
+
+/// How a user was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is here now.
+    New,
+    /// It was here before.
+    Before,
+}
+
+impl Importer {
+    /// Checks a user as far as that can be done without the store.
+    ///
+    /// # Errors
+    /// Why it cannot be taken.
+    pub fn check(&self, candidate: &Candidate) -> Result<ImportedUser, Refusal> {
+        let id = candidate.id.trim();
+        if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Refusal::Id);
+        }
+        let roles = match &candidate.roles {
+            None => self.default_roles.clone(),
+            Some(texts) => {
+                let parse = |text: &String| text.parse::<Role>().map_err(|_| Refusal::Role(text.clone()));
+                texts.iter().map(parse).collect::<Result<Roles, _>>()?
+            }
+        };
+        if roles.len() > Roles::MAX {
+            return Err(Refusal::TooManyRoles);
+        }
+        let hash = ForeignHash::parse(candidate.hash.trim())?;
+        // An address that cannot be one is left out: the user is worth more than it.
+        let email = candidate.email.as_deref().and_then(|email| check_email(email.trim()).ok());
+        Ok(ImportedUser {
+            id: UserId::generate(self.clock.wall(), &*self.random),
+            external_id: id.to_owned(),
+            name: Username::new(candidate.name.trim())?,
+            email_verified: self.email_verified && email.is_some(),
+            email,
+            password_hash: candidate.hash.trim().to_owned(),
+            foreign_scheme: Some(hash.scheme().to_owned()),
+            roles,
+            disabled: candidate.disabled,
+        })
+    }
+
+    /// Takes users in, in one transaction; what became of each.
+    ///
+    /// # Errors
+    /// When the store fails; then none was taken.
+    pub async fn take(&self, users: Vec<ImportedUser>) -> StoreResult<Vec<Outcome>> {
+        let outcomes = self.store.import_users(users, true).await?;
+        Ok(outcomes.into_iter().map(outcome).collect())
+    }
+
+    /// What would become of each, without taking any in; `seen` remembers the looks of names from
+    /// one call to the next.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn try_out(
+        &self,
+        users: Vec<ImportedUser>,
+        seen: &mut HashSet<[u8; 32]>,
+    ) -> StoreResult<Vec<Outcome>> {
+        let looks: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
+        let outcomes = self.store.import_users(users, false).await?;
+        let judge = |(known, look): (ImportOutcome, [u8; 32])| match outcome(known) {
+            Ok(Taken::New) if !seen.insert(look) => Err(Refusal::NameTaken),
+            other => other,
+        };
+        Ok(outcomes.into_iter().zip(looks).map(judge).collect())
+    }
+}
+
+fn outcome(outcome: ImportOutcome) -> Outcome {
+    Err(match outcome {
+        ImportOutcome::Imported => return Ok(Taken::New),
+        ImportOutcome::AlreadyThere => return Ok(Taken::Before),
+        ImportOutcome::NameTaken => Refusal::NameTaken,
+        ImportOutcome::LooksLike(name) => Refusal::LooksLike(name),
+        ImportOutcome::NameRetired => Refusal::NameRetired,
+        ImportOutcome::IdTaken(name) => Refusal::IdTaken(name),
+    })
+}

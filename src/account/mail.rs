@@ -1,0 +1,259 @@
+//! Verifying addresses and resetting passwords by mail.
+//!
+//! A request queues a mail and is answered; sending is the [`Postman`]'s business, whatever the mail
+//! server does. The queue is in the store: a mail outlives a restart, and of several gateways one
+//! sends it.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{AccountError, Accounts, By, Result, register::check_email};
+use crate::{
+    config,
+    error::Kind,
+    mail::{Letter, MailSetupError, Mailer, Template},
+    password::Rules,
+    store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Purpose, Sent, Store},
+    token::{Identity, MailTokens},
+    types::{Secret, UserId},
+};
+
+/// Mails of one purpose to one account in an hour.
+const MOST_AN_HOUR: u32 = 3;
+
+/// When a request for a reset is answered: later than looking an address up and queueing take, so that
+/// it does not tell whether there was anything to queue.
+const ANSWERED_AFTER: Duration = Duration::from_millis(250);
+
+/// Where mails are queued.
+pub struct MailDesk {
+    tokens: Arc<MailTokens>,
+    wake: Arc<Notify>,
+}
+
+fn label(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::VerifyEmail => "verify email",
+        Purpose::ResetPassword => "reset password",
+    }
+}
+
+impl Accounts {
+    fn desk(&self) -> Result<&MailDesk> {
+        self.mail.as_ref().ok_or(AccountError::Refused(Kind::EmailNotConfigured))
+    }
+
+    async fn enqueue(&self, user: UserId, purpose: Purpose) -> Result<bool> {
+        let desk = self.desk()?;
+        let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid();
+        let token_hash = desk.tokens.token(label(purpose), id).hash;
+        let mail = NewMail { id, user, purpose, token_hash, most_an_hour: MOST_AN_HOUR };
+        let queued = self.store.enqueue_mail(&mail).await?;
+        desk.wake.notify_one();
+        Ok(queued)
+    }
+
+    /// Queues a mail to a new address. What asked for it does not fail with it: it can be asked for
+    /// again.
+    pub(super) async fn ask_to_verify(&self, user: UserId) {
+        if self.mail.is_none() {
+            return;
+        }
+        if let Err(error) = self.enqueue(user, Purpose::VerifyEmail).await {
+            tracing::warn!(%user, %error, "a mail to verify an address could not be queued");
+        }
+    }
+
+    /// Queues a mail to the caller's unverified address once more.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn resend_verification(&self, caller: &Identity, address: IpAddr) -> Result<()> {
+        self.desk()?;
+        self.attempts.mail(address, self.time.now().boot).await?;
+        let me = self.me(caller).await?;
+        if me.email.is_some() && !me.email_verified {
+            self.enqueue(me.id, Purpose::VerifyEmail).await?;
+        }
+        Ok(())
+    }
+
+    /// Queues a mail to whoever has shown this address to be theirs. Known or not, the answer and
+    /// its time are the same.
+    ///
+    /// # Errors
+    /// [`AccountError`]; never for an unknown address.
+    pub async fn forgot_password(&self, email: &str, address: IpAddr) -> Result<()> {
+        self.desk()?;
+        let email = check_email(email)?;
+        self.attempts.mail(address, self.time.now().boot).await?;
+        let begun = Instant::now();
+        let queued = self.queue_resets(&email).await;
+        tokio::time::sleep_until((begun + ANSWERED_AFTER).into()).await;
+        queued
+    }
+
+    async fn queue_resets(&self, email: &str) -> Result<()> {
+        for user in self.store.users_by_verified_email(email).await? {
+            self.enqueue(user.id, Purpose::ResetPassword).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets a new password for whoever holds a token from a mail; all sessions end.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn reset_password(&self, token: &str, password: &Secret, address: IpAddr) -> Result<()> {
+        let invalid = || AccountError::Refused(Kind::InvalidMailToken);
+        let purpose = Purpose::ResetPassword;
+        let token = self.desk()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
+        let user = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
+        let password = Rules::prepare(password)?;
+        self.rules().check(&password, user.name.as_str())?;
+        let password_hash = self.hasher.hash(password).await?;
+        let by = By { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
+        let change = AccountChange {
+            password_hash: Some(password_hash),
+            spends: Some(token),
+            note: Some(by.note("user.reset-password", String::new())),
+            ..AccountChange::default()
+        };
+        match self.apply_change(user.id, user.generation, &change).await? {
+            Change::Done(..) => Ok(()),
+            // Somebody else was faster with the same token.
+            _ => Err(invalid()),
+        }
+    }
+
+    /// Takes a token from a mail as proof that its address is the account's.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn verify_email(&self, token: &str) -> Result<()> {
+        let invalid = || AccountError::Refused(Kind::InvalidMailToken);
+        let token = self.desk()?.tokens.read(label(Purpose::VerifyEmail), token).ok_or_else(invalid)?;
+        if self.store.verify_email(&token).await? { Ok(()) } else { Err(invalid()) }
+    }
+}
+
+/// How long the queue is left alone when nothing woke the postman: other gateways queue, too.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The waits between attempts: doubled each time, between these.
+const FIRST_RETRY: i64 = 2_000;
+const LAST_RETRY: i64 = 600_000;
+
+/// Sends what is queued.
+pub struct Postman {
+    store: Arc<dyn Store>,
+    tokens: Arc<MailTokens>,
+    wake: Arc<Notify>,
+    mailer: Mailer,
+    verify: Template,
+    reset: Template,
+    config: config::Email,
+}
+
+impl Postman {
+    /// A postman, and the desk that he is woken from.
+    ///
+    /// # Errors
+    /// When the config cannot be used.
+    pub fn new(
+        config: &config::Email,
+        store: Arc<dyn Store>,
+        tokens: MailTokens,
+    ) -> std::result::Result<(Self, MailDesk), MailSetupError> {
+        let (tokens, wake) = (Arc::new(tokens), Arc::new(Notify::new()));
+        let desk = MailDesk { tokens: tokens.clone(), wake: wake.clone() };
+        let folder = config.templates.as_deref();
+        let postman = Self {
+            store,
+            tokens,
+            wake,
+            mailer: Mailer::new(config)?,
+            verify: Template::verify_email(folder)?,
+            reset: Template::reset_password(folder)?,
+            config: config.clone(),
+        };
+        Ok((postman, desk))
+    }
+
+    /// Whether a config can be used.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(config: &config::Email) -> std::result::Result<(), MailSetupError> {
+        let folder = config.templates.as_deref();
+        Template::verify_email(folder)?;
+        Template::reset_password(folder)?;
+        Mailer::new(config).map(drop)
+    }
+
+    /// Sends for as long as the gateway runs.
+    pub async fn work(self: Arc<Self>) {
+        loop {
+            match self.deliver_next().await {
+                Ok(true) => {}
+                Ok(false) => drop(tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await),
+                Err(error) => {
+                    tracing::debug!(%error, "the queue of mails cannot be read");
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// Whether there was one to send.
+    async fn deliver_next(&self) -> crate::store::Result<bool> {
+        let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4);
+        let lease = MailLease {
+            // No other gateway tries it before this one has given up for certain.
+            hold: millis(self.config.smtp.timeout + Duration::from_secs(30)),
+            ttls: (millis(self.config.verify_ttl), millis(self.config.reset_ttl)),
+        };
+        let Some(mail) = self.store.claim_mail(&lease).await? else { return Ok(false) };
+        let sent = match self.send(&mail).await {
+            Ok(()) => {
+                tracing::info!(user.id = %mail.user.id, purpose = label(mail.purpose), "mail sent");
+                Sent::Done
+            }
+            Err(reason) if mail.age > millis(self.config.retry_for) => {
+                tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), reason, "mail given up");
+                Sent::GivenUp
+            }
+            Err(reason) => {
+                let wait =
+                    FIRST_RETRY.saturating_mul(1 << mail.attempts.saturating_sub(1).min(20)).min(LAST_RETRY);
+                tracing::warn!(user.id = %mail.user.id, attempts = mail.attempts, reason, "mail not sent");
+                Sent::Again(wait)
+            }
+        };
+        self.store.mail_sent(mail.id, sent).await?;
+        Ok(true)
+    }
+
+    async fn send(&self, mail: &ClaimedMail) -> std::result::Result<(), String> {
+        // Only to the address that is stored now; without one there is nobody to write to.
+        let Some(to) = &mail.user.email else { return Ok(()) };
+        let (template, link, lifetime) = match mail.purpose {
+            Purpose::VerifyEmail => (&self.verify, &self.config.verify_link, self.config.verify_ttl),
+            Purpose::ResetPassword if !mail.user.email_verified => return Ok(()),
+            Purpose::ResetPassword => (&self.reset, &self.config.reset_link, self.config.reset_ttl),
+        };
+        let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());
+        let letter = Letter { name: mail.user.name.as_str(), link: &link, lifetime };
+        self.mailer.send(to, template, &letter).await.map_err(|error| error.to_string())
+    }
+
+    fn token(&self, purpose: Purpose, id: Uuid) -> Secret {
+        self.tokens.token(label(purpose), id).text
+    }
+}

@@ -1,0 +1,88 @@
+//! Mails: `auth.email`.
+
+use std::time::Duration;
+
+use super::Check;
+use crate::config::{Email, Encryption, Smtp, raw};
+
+impl Check<'_> {
+    pub(super) fn email(&mut self, raw: raw::Email) -> Email {
+        let key = |name: &str| format!("auth.email.{name}");
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        let base = raw.base_url.trim_end_matches('/').to_owned();
+        let uri = base.parse::<http::Uri>().ok();
+        let legal = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some()
+                && uri.query().is_none()
+        });
+        if !legal || base.contains(['#', '{', '@']) {
+            self.fault(&key("base_url"), "expected an address such as https://app.example.com");
+        }
+        let mut link = |name: &str, path: Option<String>, default: &str| {
+            let path = path.unwrap_or_else(|| default.to_owned());
+            let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+            if !path.starts_with('/') || path.matches("{token}").count() != 1 || !plain {
+                self.fault(&key(name), format!("expected a path with {{token}} once, such as {default}"));
+            }
+            format!("{base}{path}")
+        };
+        let verify_link = link("verify_path", raw.verify_path, "/verify-email?token={token}");
+        let reset_link = link("reset_path", raw.reset_path, "/reset-password?token={token}");
+        Email {
+            smtp: self.smtp(raw.smtp),
+            from: raw.from,
+            verify_link,
+            reset_link,
+            verify_ttl: self.span(&key("verify_ttl"), raw.verify_ttl, hours(24)),
+            reset_ttl: self.span(&key("reset_ttl"), raw.reset_ttl, Duration::from_secs(1_800)),
+            retry_for: self.span(&key("retry_for"), raw.retry_for, hours(72)),
+            templates: raw.templates.map(|folder| self.document.folder.join(folder)),
+            source: self.document.source("auth.email"),
+        }
+    }
+
+    fn smtp(&mut self, raw: raw::Smtp) -> Smtp {
+        let default_port = match raw.encryption {
+            Encryption::Starttls => 587,
+            Encryption::Tls => 465,
+            Encryption::None => 25,
+        };
+        let port = self.number("auth.email.smtp.port", raw.port, default_port, (1, 65_535));
+        let loopback = raw.host == "localhost"
+            || raw.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if raw.host.is_empty() || !raw.host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
+        {
+            self.fault("auth.email.smtp.host", "expected a host name or address");
+        }
+        let credentials = match (raw.username, raw.password) {
+            (Some(username), Some(password)) => Some((username, password)),
+            (None, None) => None,
+            _ => {
+                self.fault("auth.email.smtp", "expected both `username` and `password`, or neither");
+                None
+            }
+        };
+        if raw.encryption == Encryption::None && !loopback {
+            if credentials.is_some() {
+                self.fault(
+                    "auth.email.smtp.encryption",
+                    "a password would cross the network in the clear: expected starttls or tls",
+                );
+            }
+            self.warnings.push(
+                "auth.email.smtp.encryption: links that reset passwords cross the network in the clear"
+                    .to_owned(),
+            );
+        }
+        Smtp {
+            host: raw.host,
+            // Within the range of ports.
+            port: port as u16,
+            encryption: raw.encryption,
+            credentials,
+            ca: raw.ca.map(|file| self.document.folder.join(file)),
+            timeout: self.span("auth.email.smtp.timeout", raw.timeout, Duration::from_secs(20)),
+        }
+    }
+}

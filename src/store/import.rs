@@ -1,0 +1,76 @@
+//! Users who come from another program.
+
+use super::User;
+use crate::types::{Roles, UserId, Username};
+
+/// A user as another program knew it, checked.
+#[derive(Debug, Clone)]
+pub struct ImportedUser {
+    /// The id that the account is given.
+    pub id: UserId,
+    /// The id that it had.
+    pub external_id: String,
+    /// Its canonical name.
+    pub name: Username,
+    /// Its e-mail address.
+    pub email: Option<String>,
+    /// Whether the other program had made sure of the address.
+    pub email_verified: bool,
+    /// The other program's hash.
+    pub password_hash: String,
+    /// Scheme and cost of that hash; none if it is one of ours.
+    pub foreign_scheme: Option<String>,
+    /// Its roles.
+    pub roles: Roles,
+    /// Whether it may not log in.
+    pub disabled: bool,
+}
+
+/// What became of an imported user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportOutcome {
+    /// It is here now.
+    Imported,
+    /// It was imported before.
+    AlreadyThere,
+    /// Another account has the name.
+    NameTaken,
+    /// The name looks like that of this account.
+    LooksLike(String),
+    /// The name was given up by another account.
+    NameRetired,
+    /// The old id belongs to an account with this other name.
+    IdTaken(String),
+}
+
+/// Which accounts are asked for, in the order of their names.
+#[derive(Debug, Clone, Default)]
+pub struct UserFilter {
+    /// Only names after this one.
+    pub after: Option<String>,
+    /// Only those with this text in their name or address.
+    pub search: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl UserFilter {
+    /// A pattern for `LIKE … ESCAPE '\'`, in lower case as names and keys are.
+    pub(super) fn pattern(&self) -> String {
+        let search = self.search.as_deref().unwrap_or_default().to_lowercase();
+        let escaped = search.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+        format!("%{escaped}%")
+    }
+}
+
+/// Why a user that was not taken was not, once it is known who stands in the way.
+pub(super) fn explain(user: &ImportedUser, same_id: Option<&User>, holder: Option<&User>) -> ImportOutcome {
+    match (same_id, holder) {
+        // Renamed meanwhile, perhaps: the old id is what says that it is the same user.
+        (Some(found), _) if found.name == user.name => ImportOutcome::AlreadyThere,
+        (Some(found), _) => ImportOutcome::IdTaken(found.name.to_string()),
+        (None, Some(holder)) if holder.name == user.name => ImportOutcome::NameTaken,
+        (None, Some(holder)) => ImportOutcome::LooksLike(holder.name.to_string()),
+        (None, None) => ImportOutcome::NameRetired,
+    }
+}

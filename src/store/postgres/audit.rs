@@ -1,0 +1,62 @@
+//! The audit trail.
+
+use deadpool_postgres::{Client, Transaction};
+
+use super::{
+    connection::QueryResult as Result,
+    query::{NOW, run},
+};
+use crate::{
+    store::{AuditEntry, AuditFilter, Note},
+    types::UserId,
+};
+
+pub(super) async fn append(
+    tx: &Transaction<'_>,
+    note: &Note,
+    subject_id: Option<UserId>,
+    subject: &str,
+) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+         VALUES ({NOW}, $1, $2, $3, $4, $5, $6, $7)"
+    );
+    run(
+        tx,
+        &sql,
+        &[
+            &note.actor_id.map(|id| id.to_string()),
+            &note.actor,
+            &note.address,
+            &note.action,
+            &subject_id.map(|id| id.to_string()),
+            &subject,
+            &note.detail,
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
+    let sql = "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM audit \
+         WHERE seq < $1 AND ($2::text IS NULL OR subject_id = $2) ORDER BY seq DESC LIMIT $3";
+    let statement = db.prepare_cached(sql).await?;
+    let (before, subject) = (filter.before.unwrap_or(i64::MAX), filter.subject.map(|id| id.to_string()));
+    let rows = db.query(&statement, &[&before, &subject, &i64::from(filter.limit)]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(AuditEntry {
+                seq: row.try_get(0)?,
+                at: row.try_get(1)?,
+                actor_id: row.try_get(2)?,
+                actor: row.try_get(3)?,
+                address: row.try_get(4)?,
+                action: row.try_get(5)?,
+                subject_id: row.try_get(6)?,
+                subject: row.try_get(7)?,
+                detail: row.try_get(8)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! The queue of mails, and what their tokens allow.
+
+use deadpool_postgres::{Client, GenericClient, Transaction};
+use uuid::Uuid;
+
+use super::{
+    connection::{QueryError, QueryResult as Result},
+    query::{NOW, USER, lock_user, now, one, read_user, run, user},
+};
+use crate::{
+    clock::UnixMillis,
+    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User, mail::HOUR},
+    types::UserId,
+};
+
+pub(super) async fn users_by_verified_email(db: &Client, key: &str) -> Result<Vec<User>> {
+    let sql = format!(
+        "SELECT {USER} FROM users WHERE email_key = $1 AND email_verified AND NOT disabled ORDER BY id LIMIT 5"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[&key]).await?.iter().map(read_user).collect()
+}
+
+pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool> {
+    // The lock makes the count hold until the row is there.
+    let Some(user) = lock_user(tx, mail.user).await? else { return Ok(false) };
+    let now = now(tx).await?;
+    let sql = "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
+         SELECT $1, $2, $3, $4, $5, $6, $6 WHERE $7 > \
+         (SELECT count(*) FROM mails WHERE user_id = $2 AND purpose = $3 AND created_at > $8)";
+    let queued = run(
+        tx,
+        sql,
+        &[
+            &mail.id,
+            &mail.user.uuid(),
+            &mail.purpose.number(),
+            &mail.token_hash.as_slice(),
+            &mail.purpose.bound_to(&user).as_slice(),
+            &now,
+            &i64::from(mail.most_an_hour),
+            &(now - HOUR),
+        ],
+    )
+    .await?;
+    Ok(queued > 0)
+}
+
+pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Option<ClaimedMail>> {
+    let now = now(tx).await?;
+    let sql = "UPDATE mails SET attempts = attempts + 1, next_attempt_at = $1::bigint + $2, \
+         expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
+         WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= $1 ORDER BY next_attempt_at \
+         LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at";
+    let due = one(tx, sql, &[&now, &lease.hold, &lease.ttls.0, &lease.ttls.1], |row| {
+        let purpose = Purpose::read(row.try_get(2)?).ok_or(QueryError::Broken("mails.purpose"))?;
+        let owner = UserId::from_uuid(row.try_get(1)?).ok_or(QueryError::Broken("mails.user_id"))?;
+        let attempts: i64 = row.try_get(3)?;
+        let attempts = u32::try_from(attempts).map_err(|_| QueryError::Broken("mails.attempts"))?;
+        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, row.try_get::<_, i64>(4)?))
+    })
+    .await?;
+    let Some((id, owner, purpose, attempts, age)) = due else { return Ok(None) };
+    let user = user(tx, owner).await?;
+    Ok(user.map(|user| ClaimedMail { id, purpose, user, attempts, age }))
+}
+
+pub(super) async fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
+    let after = match sent {
+        Sent::Again(after) => Some(after),
+        Sent::Done | Sent::GivenUp => None,
+    };
+    let sql = format!("UPDATE mails SET next_attempt_at = {NOW} + $2::bigint WHERE id = $1");
+    run(tx, &sql, &[&id, &after]).await.map(drop)
+}
+
+/// Whose live token this is.
+pub(super) async fn owner(
+    db: &impl GenericClient,
+    purpose: Purpose,
+    token_hash: &[u8; 32],
+) -> Result<Option<User>> {
+    let sql = format!(
+        "SELECT user_id, bound_to FROM mails \
+         WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > {NOW}"
+    );
+    let row = one(db, &sql, &[&token_hash.as_slice(), &purpose.number()], |row| {
+        let id = UserId::from_uuid(row.try_get(0)?).ok_or(QueryError::Broken("mails.user_id"))?;
+        Ok((id, row.try_get::<_, Vec<u8>>(1)?))
+    })
+    .await?;
+    let Some((id, bound_to)) = row else { return Ok(None) };
+    Ok(user(db, id).await?.filter(|user| purpose.bound_to(user).as_slice() == bound_to))
+}
+
+async fn spend(tx: &Transaction<'_>, user: &User, purpose: Purpose, token_hash: &[u8; 32]) -> Result<bool> {
+    let sql = format!(
+        "UPDATE mails SET used_at = {NOW}, next_attempt_at = NULL WHERE token_hash = $1 AND user_id = $2 \
+         AND purpose = $3 AND used_at IS NULL AND expires_at > {NOW} AND bound_to = $4"
+    );
+    let bound_to = purpose.bound_to(user);
+    let (id, number) = (user.id.uuid(), purpose.number());
+    let spent = run(tx, &sql, &[&token_hash.as_slice(), &id, &number, &bound_to.as_slice()]).await?;
+    Ok(spent > 0)
+}
+
+pub(super) async fn spend_reset(tx: &Transaction<'_>, user: &User, token_hash: &[u8; 32]) -> Result<bool> {
+    spend(tx, user, Purpose::ResetPassword, token_hash).await
+}
+
+pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) -> Result<bool> {
+    let Some(found) = owner(tx, Purpose::VerifyEmail, token_hash).await? else { return Ok(false) };
+    let Some(user) = lock_user(tx, found.id).await? else { return Ok(false) };
+    if !spend(tx, &user, Purpose::VerifyEmail, token_hash).await? {
+        return Ok(false);
+    }
+    run(tx, "UPDATE users SET email_verified = TRUE WHERE id = $1", &[&user.id.uuid()]).await?;
+    Ok(true)
+}
+
+/// Rows are kept for an hour, which the limit counts, and as long as their token lives.
+pub(super) async fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
+    let sql = "DELETE FROM mails \
+         WHERE next_attempt_at IS NULL AND created_at <= $1 AND coalesce(expires_at, 0) <= $2";
+    run(tx, sql, &[&(now - HOUR), &now]).await.map(drop)
+}

@@ -1,0 +1,70 @@
+//! Users who come from another program.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::query::{Result, USER, read_user, user_by_external_id};
+use crate::{
+    clock::UnixMillis,
+    store::{ImportOutcome, ImportedUser, User, import::explain},
+};
+
+pub(super) fn import(
+    tx: &Transaction<'_>,
+    users: &[ImportedUser],
+    keep: bool,
+    now: UnixMillis,
+) -> Result<Vec<ImportOutcome>> {
+    tx.execute_batch("SAVEPOINT import")?;
+    let outcomes = users.iter().map(|user| import_one(tx, user, now)).collect::<Result<_>>()?;
+    tx.execute_batch(if keep { "RELEASE import" } else { "ROLLBACK TO import; RELEASE import" })?;
+    Ok(outcomes)
+}
+
+fn import_one(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis) -> Result<ImportOutcome> {
+    let skeleton = user.name.skeleton();
+    let made = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
+             foreign_scheme, roles, disabled, created_at, external_id) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
+             WHERE NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3)",
+        )?
+        .execute(params![
+            user.id.uuid().as_bytes(),
+            user.name.as_str(),
+            skeleton,
+            user.email,
+            user.email.as_deref().map(str::to_lowercase),
+            user.email_verified,
+            user.password_hash,
+            user.foreign_scheme,
+            user.roles.to_string(),
+            user.disabled,
+            now,
+            user.external_id
+        ])?;
+    if made > 0 {
+        return Ok(ImportOutcome::Imported);
+    }
+    let same_id = user_by_external_id(tx, &user.external_id)?;
+    let holder = by_skeleton(tx, &skeleton)?;
+    Ok(explain(user, same_id.as_ref(), holder.as_ref()))
+}
+
+fn by_skeleton(db: &Connection, skeleton: &str) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE skeleton = ?1"))?
+        .query_row([skeleton], read_user)
+        .optional()
+}
+
+/// The schemes and costs of hashes that are still another program's. Each is found by one step
+/// through the index, however many users have it.
+pub(super) fn foreign_schemes(db: &Connection) -> Result<Vec<String>> {
+    db.prepare_cached(
+        "WITH RECURSIVE schemes (scheme) AS (SELECT min(foreign_scheme) FROM users UNION ALL \
+         SELECT (SELECT min(foreign_scheme) FROM users WHERE foreign_scheme > scheme) FROM schemes \
+         WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL LIMIT 100",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
+}

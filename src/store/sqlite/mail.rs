@@ -1,0 +1,129 @@
+//! The queue of mails, and what their tokens allow.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use uuid::Uuid;
+
+use super::query::{Result, USER, broken, read_user, user, uuid};
+use crate::{
+    clock::UnixMillis,
+    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User, mail::HOUR},
+    types::UserId,
+};
+
+pub(super) fn users_by_verified_email(db: &Connection, key: &str) -> Result<Vec<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM users WHERE email_key = ?1 AND email_verified AND NOT disabled ORDER BY id LIMIT 5"
+    ))?
+    .query_map([key], read_user)?
+    .collect()
+}
+
+pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> Result<bool> {
+    let Some(user) = user(tx, mail.user)? else { return Ok(false) };
+    let queued = tx
+        .prepare_cached(
+            "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6 WHERE ?7 > \
+             (SELECT count(*) FROM mails WHERE user_id = ?2 AND purpose = ?3 AND created_at > ?8)",
+        )?
+        .execute(params![
+            mail.id.as_bytes(),
+            mail.user.uuid().as_bytes(),
+            mail.purpose.number(),
+            mail.token_hash,
+            mail.purpose.bound_to(&user),
+            now,
+            mail.most_an_hour,
+            now - HOUR
+        ])?;
+    Ok(queued > 0)
+}
+
+pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) -> Result<Option<ClaimedMail>> {
+    let due = tx
+        .prepare_cached(
+            "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
+             expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 ELSE ?4 END \
+             WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT 1) \
+             RETURNING id, user_id, purpose, attempts, ?1 - created_at",
+        )?
+        .query_row(params![now, lease.hold, lease.ttls.0, lease.ttls.1], |row| {
+            let purpose = Purpose::read(row.get(2)?).ok_or_else(|| broken(2))?;
+            let owner = UserId::from_uuid(uuid(row, 1)?).ok_or_else(|| broken(1))?;
+            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?))
+        })
+        .optional()?;
+    let Some((id, owner, purpose, attempts, age)) = due else { return Ok(None) };
+    Ok(user(tx, owner)?.map(|user| ClaimedMail { id, purpose, user, attempts, age }))
+}
+
+pub(super) fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Result<()> {
+    let next = match sent {
+        Sent::Again(after) => Some(now + after),
+        Sent::Done | Sent::GivenUp => None,
+    };
+    tx.prepare_cached("UPDATE mails SET next_attempt_at = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), next])?;
+    Ok(())
+}
+
+/// Whose live token this is.
+pub(super) fn owner(
+    db: &Transaction<'_>,
+    purpose: Purpose,
+    token_hash: &[u8; 32],
+    now: UnixMillis,
+) -> Result<Option<User>> {
+    let row: Option<(Uuid, [u8; 32])> = db
+        .prepare_cached(
+            "SELECT user_id, bound_to FROM mails \
+             WHERE token_hash = ?1 AND purpose = ?2 AND used_at IS NULL AND expires_at > ?3",
+        )?
+        .query_row(params![token_hash, purpose.number(), now], |row| Ok((uuid(row, 0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, bound_to)) = row else { return Ok(None) };
+    let id = UserId::from_uuid(id).ok_or_else(|| broken(0))?;
+    Ok(user(db, id)?.filter(|user| purpose.bound_to(user) == bound_to))
+}
+
+fn spend(
+    tx: &Transaction<'_>,
+    user: &User,
+    purpose: Purpose,
+    token_hash: &[u8; 32],
+    now: UnixMillis,
+) -> Result<bool> {
+    let spent = tx.execute(
+        "UPDATE mails SET used_at = ?1, next_attempt_at = NULL WHERE token_hash = ?2 AND user_id = ?3 \
+         AND purpose = ?4 AND used_at IS NULL AND expires_at > ?1 AND bound_to = ?5",
+        params![now, token_hash, user.id.uuid().as_bytes(), purpose.number(), purpose.bound_to(user)],
+    )?;
+    Ok(spent > 0)
+}
+
+pub(super) fn spend_reset(
+    tx: &Transaction<'_>,
+    user: &User,
+    token_hash: &[u8; 32],
+    now: UnixMillis,
+) -> Result<bool> {
+    spend(tx, user, Purpose::ResetPassword, token_hash, now)
+}
+
+pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: UnixMillis) -> Result<bool> {
+    let Some(user) = owner(tx, Purpose::VerifyEmail, token_hash, now)? else { return Ok(false) };
+    if !spend(tx, &user, Purpose::VerifyEmail, token_hash, now)? {
+        return Ok(false);
+    }
+    tx.execute("UPDATE users SET email_verified = 1 WHERE id = ?1", [user.id.uuid().as_bytes()])?;
+    Ok(true)
+}
+
+/// Rows are kept for an hour, which the limit counts, and as long as their token lives.
+pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
+    tx.execute(
+        "DELETE FROM mails WHERE next_attempt_at IS NULL AND created_at <= ?1 AND coalesce(expires_at, 0) <= ?2",
+        [now - HOUR, now],
+    )?;
+    Ok(())
+}
