@@ -48,6 +48,7 @@ impl Parts {
                     generation: 1,
                     name: &name,
                     roles: &roles,
+                    external_id: None,
                 };
                 self.issuer.issue(&subject, NOW).expect("a key signs").text
             })

@@ -4,6 +4,7 @@
 //! and, where the contract allows it, a `detail` written for the person at the keyboard.
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Every way in which authgate itself answers with a failure.
@@ -35,6 +36,8 @@ pub enum Kind {
     InsufficientRole,
     /// Registration is switched off.
     RegistrationClosed,
+    /// The signing keys are the config's.
+    KeysFromConfig,
     /// Nothing is there.
     NotFound,
     /// The path exists, not with this method.
@@ -87,6 +90,7 @@ impl Kind {
             }
             Self::InsufficientRole => (S::FORBIDDEN, "Insufficient role", "insufficient_role"),
             Self::RegistrationClosed => (S::FORBIDDEN, "Registration is closed", "registration_is_closed"),
+            Self::KeysFromConfig => (S::CONFLICT, "Keys come from the config", "keys_come_from_the_config"),
             Self::NotFound => (S::NOT_FOUND, "Not found", "not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed"),
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "Request timeout", "request_timeout"),
@@ -157,16 +161,23 @@ impl Statuses {
 }
 
 /// The body of a failure: `application/problem+json` (RFC 9457).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 pub struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The status in words.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// The message in snake case; stable.
     code: &'static str,
+    /// What a person reads.
     message: &'static str,
+    /// More for that person, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// The request's id, as in the log.
     request_id: &'a str,
 }
 

@@ -4,14 +4,19 @@
 mod harness;
 
 mod accounts;
+mod admin_api;
 mod commands;
 mod config;
+mod cors;
 mod credentials;
 mod data_plane;
+mod described;
 mod durability;
 mod identity;
+mod imports;
 mod layers;
 mod limits;
+mod mails;
 mod outages;
 mod passwords;
 mod paths;
@@ -19,6 +24,8 @@ mod refresh;
 mod revocation;
 mod routing;
 mod secrets;
+mod seeds;
 mod smuggling;
 mod store;
+mod throttling;
 mod upstreams;

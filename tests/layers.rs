@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
-    &["config", "telemetry"],
+    &["config", "telemetry", "openapi"],
     &["types", "clock", "error"],
 ];
 
@@ -35,7 +35,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("scrypt", &["password"]),
     ("csv", &["cli/import"]),
     ("indicatif", &["cli/import"]),
-    ("utoipa", &["auth_api", "admin", "error"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

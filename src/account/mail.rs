@@ -216,7 +216,7 @@ impl Postman {
         let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4);
         let lease = MailLease {
             // No other gateway tries it before this one has given up for certain.
-            hold: millis(self.config.smtp.timeout + Duration::from_secs(30)),
+            hold: millis(self.config.smtp.timeout + Duration::from_secs(10)),
             ttls: (millis(self.config.verify_ttl), millis(self.config.reset_ttl)),
         };
         let Some(mail) = self.store.claim_mail(&lease).await? else { return Ok(false) };

@@ -1,9 +1,21 @@
-//! The admin listener: whether the process lives, whether it is ready, and its metrics.
+//! The admin listener: whether the process lives, whether it is ready, its metrics, and the admin
+//! API.
 //!
-//! It listens on loopback only, and answers only to names that no web page can have: a browser
-//! that was told another name for this address is refused.
+//! It listens on loopback unless the operator insists, and answers only to names that no web page can
+//! have: a browser that was told another name for this address is refused.
 
-use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
+mod api;
+mod call;
+mod shape;
+
+pub use api::AdminApi;
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,6 +34,9 @@ pub trait Status: Send + Sync {
 
     /// The metrics in Prometheus's text format.
     fn metrics(&self) -> Vec<u8>;
+
+    /// The admin API, once everything is loaded.
+    fn api(&self) -> Option<Arc<AdminApi>>;
 }
 
 /// Probes and a scraper or two; more would be a mistake or worse.
@@ -39,8 +54,8 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::R
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "admin: no connection could be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -50,8 +65,8 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::R
         let status = status.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &*status);
-                async { Ok::<_, Infallible>(response) }
+                let status = status.clone();
+                async move { Ok::<_, Infallible>(answer(request, &*status, peer.ip()).await) }
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -64,9 +79,21 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::R
     }
 }
 
-fn answer(request: &Request<Incoming>, status: &dyn Status) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, status: &dyn Status, peer: IpAddr) -> Response<Full<Bytes>> {
     if !names_this_machine(request.headers().get(header::HOST)) {
         return text(StatusCode::FORBIDDEN, "the Host is not an address of this machine\n");
+    }
+    if request.uri().path().starts_with("/api/") {
+        return match status.api() {
+            Some(api) => {
+                // A task of its own: a change is not left half-way by a client that hangs up.
+                let answered = tokio::spawn(async move { api.handle(request, peer).await }).await;
+                let failed =
+                    |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer\n");
+                answered.unwrap_or_else(failed)
+            }
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "keys and revocations are not loaded\n"),
+        };
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");

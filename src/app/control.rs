@@ -19,7 +19,7 @@ use super::{
 use crate::{
     access::Access,
     account::{Accounts, Attempts, Keys, KeysError, Operator, Postman},
-    admin,
+    admin::{self, AdminApi},
     auth_api::{self, AuthApi},
     clock::{Clock, SystemClock, TimeKeeper},
     config::Config,
@@ -89,6 +89,7 @@ pub(super) struct Shared {
     pub(super) loaded: OnceLock<Arc<Gateway>>,
     time: Arc<TimeKeeper>,
     mirror: Arc<Mirror>,
+    admin_api: OnceLock<Arc<AdminApi>>,
 }
 
 impl Shared {
@@ -97,6 +98,7 @@ impl Shared {
             metrics,
             drain: Drain::default(),
             loaded: OnceLock::new(),
+            admin_api: OnceLock::new(),
             time: Arc::new(TimeKeeper::new(Arc::new(SystemClock))),
             mirror: Arc::new(Mirror::new(config.revocation.max_staleness)),
         }
@@ -126,6 +128,10 @@ impl admin::Status for Shared {
         let lag = self.mirror.lag(self.time.now());
         self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
         self.metrics.render()
+    }
+
+    fn api(&self) -> Option<Arc<AdminApi>> {
+        self.admin_api.get().cloned()
     }
 }
 
@@ -210,11 +216,23 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
         time: shared.time.clone(),
         random,
     });
+    let keys = Arc::new(keys);
+    let operator = Operator {
+        store: store.clone(),
+        hasher: hasher.clone(),
+        rules: Rules { min_length: auth.password.min_length, reject_common: auth.password.reject_common },
+        clock: Arc::new(SystemClock),
+        random: Arc::new(OsRandom),
+        gateway: Some((shared.mirror.clone(), auth.access_token_ttl)),
+    };
+    let admin_api = AdminApi::new(operator, access(), keys.clone(), auth.default_roles.clone());
     let jwks_max_age = config.revocation.max_staleness.as_secs();
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
     hasher.calibrate(&store.foreign_schemes().await?).await?;
     tokio::spawn(follow(follower, keys, verifier.clone(), store, hasher, shared.clone()));
+    // Nothing sets it twice: there is one start.
+    let _ = shared.admin_api.set(Arc::new(admin_api));
     let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
     Ok(Arc::new(gateway))
 }
@@ -236,7 +254,7 @@ async fn load(
 /// Keeps mirror and keys true, each second, for as long as the gateway runs.
 async fn follow(
     mut follower: Follower,
-    keys: Keys,
+    keys: Arc<Keys>,
     verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
     hasher: Arc<Hasher>,

@@ -45,12 +45,12 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
 }
 
 fn own_calls(mount: &str) -> Vec<Owned> {
-    auth_api::CALLS
-        .iter()
-        .filter_map(|(method, path)| {
+    auth_api::calls()
+        .into_iter()
+        .filter_map(|call| {
             // The paths are constants below a mount that was checked.
-            let pattern = Pattern::parse(&format!("{mount}{path}")).ok()?;
-            Some(Owned { method: method.clone(), pattern })
+            let pattern = Pattern::parse(&format!("{mount}{}", call.path)).ok()?;
+            Some(Owned { method: call.method, pattern })
         })
         .collect()
 }

@@ -158,6 +158,14 @@ impl AuthApi {
         Ok(done("Email verified successfully"))
     }
 
+    pub(super) fn description(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.description.clone());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
     pub(super) fn jwks(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(self.verifier.keyring().jwks().to_owned()));
         let headers = response.headers_mut();

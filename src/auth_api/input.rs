@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::output::Failure;
@@ -19,6 +20,11 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, F
     }
     if !is_json(request) {
         return Err(Kind::UnsupportedMediaType.into());
+    }
+    // A list would be taken for the members in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        return Err(if json { Kind::MissingParameters } else { Kind::BadRequest }.into());
     }
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Kind::MissingParameters.into(),
@@ -44,7 +50,7 @@ pub(super) fn required_secret(secret: Option<Secret>) -> Result<Secret, Failure>
 }
 
 /// An id of an account: ours, or the number or text that an older service gave.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum AccountId {
     Text(String),
@@ -60,55 +66,91 @@ impl From<AccountId> for String {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmailRequest")]
 pub(super) struct Email {
+    /// The address.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) email: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ResetRequest")]
 pub(super) struct Reset {
+    /// The token from the mail.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) token: Option<Secret>,
+    /// The new password.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) new_password: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "VerifyRequest")]
 pub(super) struct Verify {
+    /// The token from the mail. With a bearer token and without this one, the mail is sent again.
     pub(super) token: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RegisterRequest")]
 pub(super) struct Register {
+    /// The name. Its canonical form (RFC 8265, UsernameCaseMapped) is the account's.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) username: Option<String>,
+    /// The password.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) password: Option<Secret>,
+    /// The same again.
     pub(super) password_confirm: Option<Secret>,
+    /// An e-mail address.
     pub(super) email: Option<String>,
+    /// A role, in place of the default ones.
     pub(super) role: Option<String>,
+    /// Roles, in place of the default ones.
     pub(super) roles: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "LoginRequest")]
 pub(super) struct Login {
+    /// The name.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) username: Option<String>,
+    /// The password.
+    #[schemars(required, with = "String", length(min = 1))]
     pub(super) password: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RefreshRequest")]
 pub(super) struct Refresh {
+    /// The refresh token.
     pub(super) refresh_token: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChangeRequest")]
 pub(super) struct Change {
+    /// Whose account; the caller's own without.
     pub(super) user_id: Option<AccountId>,
+    /// A new name.
     pub(super) new_username: Option<String>,
+    /// A new e-mail address.
     pub(super) new_email: Option<String>,
+    /// A new password.
     pub(super) new_password: Option<Secret>,
+    /// The same again.
     pub(super) new_password_confirm: Option<Secret>,
+    /// The caller's own password, where the login is not recent.
     pub(super) current_password: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeleteRequest")]
 pub(super) struct Delete {
+    /// Whose account; the caller's own without.
     pub(super) user_id: Option<AccountId>,
+    /// The caller's own password, where the login is not recent.
     pub(super) current_password: Option<Secret>,
 }

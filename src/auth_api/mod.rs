@@ -3,6 +3,7 @@
 //! A call is a plain request with its whole body, and its answer is a plain response, so that the
 //! API can be tested without a socket.
 
+mod call;
 mod handler;
 mod input;
 mod output;
@@ -11,6 +12,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
+
+pub use call::calls;
 
 use self::output::Failure;
 use crate::{
@@ -24,26 +27,6 @@ use crate::{
 /// The largest body of a call, in bytes.
 pub const MAX_BODY: u64 = 64 << 10;
 
-/// Every path below the mount that is the gateway's, with its methods. `{id}` stands for a segment.
-pub const CALLS: &[(Method, &str)] = &[
-    (Method::POST, "/register"),
-    (Method::POST, "/login"),
-    (Method::POST, "/refresh"),
-    (Method::POST, "/logout"),
-    (Method::POST, "/logout-all"),
-    (Method::GET, "/me"),
-    (Method::PATCH, "/me"),
-    (Method::DELETE, "/me"),
-    (Method::POST, "/change"),
-    (Method::DELETE, "/delete"),
-    (Method::GET, "/sessions"),
-    (Method::DELETE, "/sessions/{id}"),
-    (Method::POST, "/password/forgot"),
-    (Method::POST, "/password/reset"),
-    (Method::POST, "/email/verify"),
-    (Method::GET, "/jwks.json"),
-];
-
 /// The API.
 pub struct AuthApi {
     mount: String,
@@ -52,6 +35,7 @@ pub struct AuthApi {
     verifier: Arc<Verifier>,
     jwks_max_age: u64,
     compat: Compat,
+    description: Bytes,
 }
 
 /// Who sends a call, and from where.
@@ -71,7 +55,8 @@ impl AuthApi {
         jwks_max_age: u64,
     ) -> Self {
         let compat = accounts.config.compat.clone();
-        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age, compat }
+        let description = call::description(mount, &compat.statuses).to_string().into();
+        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age, compat, description }
     }
 
     /// Answers a call.
@@ -108,6 +93,7 @@ impl AuthApi {
             ("POST", "/password/reset") => self.reset_password(request, caller).await,
             ("POST", "/email/verify") => self.verify_email(request, caller).await,
             ("GET", "/jwks.json") => Ok(self.jwks()),
+            ("GET", "/openapi.json") => Ok(self.description()),
             ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => {
                 self.end_session(id, caller).await
             }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -103,18 +104,21 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     response
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
 pub(super) struct Message {
     pub(super) message: &'static str,
 }
 
 /// What register, login, refresh and change answer.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
 pub(super) struct Session<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
     user_id: String,
     username: &'a str,
+    #[schemars(with = "Vec<String>")]
     roles: &'a Roles,
     access_token: &'a str,
     refresh_token: &'a str,
@@ -122,6 +126,7 @@ pub(super) struct Session<'a> {
     expires_in: i64,
     /// The access token once more, under the names that older clients know.
     #[serde(flatten)]
+    #[schemars(skip)]
     further: BTreeMap<&'a str, &'a str>,
 }
 
@@ -141,21 +146,25 @@ impl<'a> Session<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Account")]
 pub(super) struct Account<'a> {
     pub(super) user_id: String,
     pub(super) username: &'a str,
     pub(super) email: Option<&'a str>,
+    #[schemars(with = "Vec<String>")]
     pub(super) roles: &'a Roles,
     pub(super) created_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Sessions")]
 pub(super) struct Sessions {
     pub(super) sessions: Vec<SessionEntry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
 pub(super) struct SessionEntry {
     pub(super) id: String,
     pub(super) created_at: String,
@@ -169,4 +178,12 @@ pub(super) fn timestamp(at: UnixMillis) -> String {
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_default()
+}
+
+/// The shape of the key set, which the keyring writes.
+#[derive(JsonSchema)]
+#[schemars(rename = "JwkSet")]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct JwkSet {
+    keys: Vec<serde_json::Map<String, serde_json::Value>>,
 }

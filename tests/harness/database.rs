@@ -179,3 +179,11 @@ pub fn shared_database() -> String {
     });
     shared.lock().unwrap().as_ref().expect("the tests are still running").database()
 }
+
+/// Runs statements in a database that [`shared_database`] made.
+#[track_caller]
+pub fn shared_sql(url: &str, sql: &str) {
+    let database = url.rsplit('/').next().unwrap();
+    let shared = SHARED.get().expect("a database was made").lock().unwrap();
+    shared.as_ref().expect("the tests are still running").sql(database, sql);
+}

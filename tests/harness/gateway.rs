@@ -131,10 +131,34 @@ impl Gateway {
         gateway
     }
 
+    /// A gateway with one of the configs in `config/seeds`, named by its first letter.
+    #[track_caller]
+    pub fn seed(letter: &str, env: &[(&str, &str)]) -> Self {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/seeds");
+        let find = |entry: fs::DirEntry| {
+            entry.file_name().to_str()?.starts_with(&format!("{letter}-")).then(|| entry.path())
+        };
+        let seed = fs::read_dir(seeds).unwrap().find_map(|entry| find(entry.unwrap())).unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let env = [("LISTEN", "127.0.0.1:0"), ("ADMIN", "127.0.0.1:0")].iter().chain(env);
+        let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = write_config(folder.path(), &fs::read_to_string(seed).unwrap());
+        let mut gateway = Self::spawn(folder, nowhere, Settings { env, ..Settings::default() }, &config);
+        gateway.address = gateway.logged_address("listening");
+        eventually("the gateway is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+        gateway
+    }
+
     /// The same, not waiting until it serves.
     #[track_caller]
     pub fn spawn_in(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings) -> Self {
         let config = write_config(folder.path(), &settings.yaml(&upstream.to_string()));
+        Self::spawn(folder, upstream, settings, &config)
+    }
+
+    #[track_caller]
+    fn spawn(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings, config: &Path) -> Self {
         let mut command = authgate();
         command.arg("serve").arg("--config").arg(config).envs(settings.env.clone());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -249,6 +273,12 @@ impl Gateway {
         line.rsplit(' ').next()?.parse().ok()
     }
 
+    /// A call of the admin API.
+    #[track_caller]
+    pub fn admin(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        Client::connect(self.admin).send(request(method, path, token, body)).answer()
+    }
+
     #[track_caller]
     pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
         self.send("GET", path, token, None)
@@ -262,16 +292,7 @@ impl Gateway {
     /// One request on a connection of its own.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
-        if let Some(token) = token {
-            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        let body = body.map(ToString::to_string).unwrap_or_default();
-        if !body.is_empty() {
-            request
-                .push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
-        }
-        self.client().send(request + "\r\n" + &body).answer()
+        self.client().send(request(method, path, token, body)).answer()
     }
 
     /// Registers a user; the whole answer.
@@ -317,4 +338,16 @@ impl Gateway {
     pub fn logout(&self, token: &str) -> Answer {
         self.send("POST", "/auth/logout", Some(token), None)
     }
+}
+
+fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> String {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+    if let Some(token) = token {
+        request.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    if !body.is_empty() {
+        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    }
+    request + "\r\n" + &body
 }

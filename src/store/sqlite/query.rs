@@ -119,7 +119,7 @@ pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<Us
 
 pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
     db.prepare_cached(&format!(
-        "SELECT {USER} FROM users WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\' OR email_key LIKE ?3 ESCAPE '\') \
+        "SELECT {USER} FROM users WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\\' OR email_key LIKE ?3 ESCAPE '\\') \
          ORDER BY name LIMIT ?4"
     ))?
     .query_map(

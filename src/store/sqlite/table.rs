@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::store::{
     Result, StoreError,
@@ -13,6 +13,8 @@ pub(in crate::store) fn read_table(path: &Path, count: &str, select: String) -> 
     let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // Or a column that is not there would be read as the text of its name.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
     // A column that is not there is told now, not half-way.
     connection.prepare(&select).map_err(failed)?;
     let total: i64 = connection.query_row(count, [], |row| row.get(0)).map_err(failed)?;

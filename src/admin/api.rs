@@ -1,0 +1,343 @@
+//! The admin API: accounts, sessions, keys and the audit trail, for a bearer with the role `admin`.
+//!
+//! Whether the caller administers is looked up in the store at each call: an administrator who was
+//! removed a moment ago, on any gateway, is none.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    call,
+    shape::{
+        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Sessions, User, UserQuery,
+        UserUpdate, Users,
+    },
+};
+use crate::{
+    access::{Access, Credential, Denied},
+    account::{AccountError, By, Keys, KeysError, Operator, Update},
+    config::OnStale,
+    error::{Kind, Problem},
+    store::{AuditFilter, StoreError, UserFilter},
+    types::{Role, Roles, SessionId, UserId},
+};
+
+/// The largest body, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// For a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Entries of a list when none are asked for, and the most.
+const LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 500;
+
+/// The API.
+pub struct AdminApi {
+    operator: Operator,
+    access: Access,
+    keys: Arc<Keys>,
+    default_roles: Roles,
+    description: Bytes,
+}
+
+/// Why a call failed.
+struct Failure {
+    kind: Kind,
+    detail: Option<String>,
+    allow: Option<&'static str>,
+    had_token: bool,
+    log: Option<String>,
+}
+
+impl From<Kind> for Failure {
+    fn from(kind: Kind) -> Self {
+        Self { kind, detail: None, allow: None, had_token: false, log: None }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self { had_token: denied.had_token(), ..denied.kind().into() }
+    }
+}
+
+impl From<AccountError> for Failure {
+    fn from(error: AccountError) -> Self {
+        Self {
+            detail: error.detail(),
+            log: error.is_ours().then(|| error.to_string()),
+            ..error.kind().into()
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        AccountError::from(error).into()
+    }
+}
+
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::SharedSecret => Kind::KeysFromConfig.into(),
+            KeysError::Store(error) => error.into(),
+            other => Self { log: Some(other.to_string()), ..Kind::Internal.into() },
+        }
+    }
+}
+
+type Answer = Result<Response<Full<Bytes>>, Failure>;
+
+impl AdminApi {
+    /// The API.
+    pub fn new(operator: Operator, access: Access, keys: Arc<Keys>, default_roles: Roles) -> Self {
+        let description = call::description().to_string().into();
+        Self { operator, access, keys, default_roles, description }
+    }
+
+    /// Answers a call from `peer`.
+    pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        let id =
+            uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
+        let mut response = match self.route(request, peer).await {
+            Ok(response) => response,
+            Err(failure) => failed(failure, &id),
+        };
+        if let Ok(id) = HeaderValue::try_from(id) {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+        let (head, body) = request.into_parts();
+        let path: Vec<&str> = head.uri.path().split('/').skip(2).collect();
+        let query = head.uri.query().unwrap_or_default();
+        if path == ["openapi.json"] {
+            return match head.method {
+                Method::GET | Method::HEAD => Ok(response(StatusCode::OK, self.description.clone())),
+                _ => Err(wrong_method("GET, HEAD")),
+            };
+        }
+        let allowed = match path.as_slice() {
+            ["users"] => "GET, HEAD, POST",
+            ["users", _] => "DELETE, GET, HEAD, PATCH",
+            ["users", _, "sessions"] => "DELETE, GET, HEAD",
+            ["users", _, "sessions", _] => "DELETE",
+            ["keys"] | ["audit"] => "GET, HEAD",
+            ["keys", "rotate"] => "POST",
+            _ => return Err(Kind::NotFound.into()),
+        };
+        let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
+        if !allowed.split(", ").any(|allowed| allowed == method.as_str()) {
+            return Err(wrong_method(allowed));
+        }
+        let by = self.authenticate(&head.headers, peer).await?;
+        match (method.as_str(), path.as_slice()) {
+            ("GET", ["users"]) => self.users(query).await,
+            ("POST", ["users"]) => self.add_user(&by, read(&head.headers, body).await?).await,
+            ("GET", ["users", id]) => Ok(json(StatusCode::OK, &User::from(self.user(id).await?))),
+            ("PATCH", ["users", id]) => self.update(&by, id, read(&head.headers, body).await?).await,
+            ("DELETE", ["users", id]) => {
+                self.operator.delete(&by, &self.user(id).await?).await?;
+                Ok(done("Deleted"))
+            }
+            ("GET", ["users", id, "sessions"]) => {
+                let sessions = self.operator.store.sessions(self.user(id).await?.id).await?;
+                Ok(json(StatusCode::OK, &Sessions::from(sessions)))
+            }
+            ("DELETE", ["users", id, "sessions"]) => {
+                self.operator.end_sessions(&by, &self.user(id).await?).await?;
+                Ok(done("Ended"))
+            }
+            ("DELETE", ["users", id, "sessions", session]) => {
+                let (user, session) = (self.user(id).await?, SessionId::parse(session));
+                self.operator.end_session(&by, user.id, session.ok_or(Kind::NotFound)?).await?;
+                Ok(done("Ended"))
+            }
+            ("GET", ["keys"]) => {
+                let keys = self.keys.list().await?.into_iter().map(Key::from).collect();
+                Ok(json(StatusCode::OK, &KeyList { keys }))
+            }
+            ("POST", ["keys", "rotate"]) => {
+                Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await?)))
+            }
+            ("GET", ["audit"]) => self.audit(query).await,
+            _ => Err(Kind::NotFound.into()),
+        }
+    }
+
+    /// Who calls. The token says who it is; what the account is now, the store says.
+    async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<By, Failure> {
+        let credential = Credential::of(headers);
+        // Staleness is no matter where the store itself is asked.
+        let identity = self.access.identify(credential, OnStale::Allow, self.access.now())?;
+        let ended = || Failure { had_token: true, ..Kind::Unauthenticated.into() };
+        let user = self.operator.store.user(identity.user).await?.ok_or_else(ended)?;
+        let session = self.operator.store.session(identity.session).await?.ok_or_else(ended)?;
+        if user.disabled || user.generation != identity.generation || session.generation != user.generation {
+            return Err(ended());
+        }
+        if !user.roles.contains(Role::ADMIN) {
+            return Err(Kind::InsufficientRole.into());
+        }
+        Ok(By { id: Some(user.id), name: user.name.to_string(), address: Some(peer.to_string()) })
+    }
+
+    async fn user(&self, id: &str) -> Result<crate::store::User, Failure> {
+        let id = UserId::parse(id).ok_or(Kind::NotFound)?;
+        Ok(self.operator.store.user(id).await?.ok_or(Kind::NotFound)?)
+    }
+
+    async fn users(&self, query: &str) -> Answer {
+        let query: UserQuery = read_query(query)?;
+        let limit = limit(query.limit)?;
+        // One more than asked for tells whether there is a next page.
+        let filter = UserFilter { after: query.after, search: query.search, limit: limit + 1 };
+        let mut users = self.operator.store.users(&filter).await?;
+        let more = users.len() > limit as usize;
+        users.truncate(limit as usize);
+        let next = users.last().filter(|_| more).map(|user| user.name.to_string());
+        Ok(json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
+    }
+
+    async fn add_user(&self, by: &By, new: NewUser) -> Answer {
+        let roles = match &new.roles {
+            Some(texts) => parse_roles(texts)?,
+            None => self.default_roles.clone(),
+        };
+        let user = self.operator.add(by, &new.username, new.email.as_deref(), &new.password, roles).await?;
+        Ok(json(StatusCode::CREATED, &User::from(user)))
+    }
+
+    async fn update(&self, by: &By, id: &str, wanted: UserUpdate) -> Answer {
+        let user = self.user(id).await?;
+        let update = Update {
+            roles: wanted.roles.as_deref().map(parse_roles).transpose()?,
+            disabled: wanted.disabled,
+            password: wanted.password,
+            email: wanted.email,
+        };
+        let empty = update.roles.is_none()
+            && update.disabled.is_none()
+            && update.password.is_none()
+            && update.email.is_none();
+        if empty {
+            return Err(Kind::MissingParameters.into());
+        }
+        self.operator.update(by, &user, update).await?;
+        Ok(json(StatusCode::OK, &User::from(self.user(id).await?)))
+    }
+
+    async fn audit(&self, query: &str) -> Answer {
+        let query: AuditQuery = read_query(query)?;
+        let limit = limit(query.limit)?;
+        let subject = match query.user.as_deref() {
+            Some(id) => Some(UserId::parse(id).ok_or(Kind::MissingParameters)?),
+            None => None,
+        };
+        let filter = AuditFilter { before: query.before, subject, limit: limit + 1 };
+        let mut entries = self.operator.store.audit(&filter).await?;
+        let more = entries.len() > limit as usize;
+        entries.truncate(limit as usize);
+        let next = entries.last().filter(|_| more).map(|entry| entry.seq);
+        let entries = entries.into_iter().map(Into::into).collect();
+        Ok(json(StatusCode::OK, &AuditTrail { entries, next }))
+    }
+}
+
+fn limit(asked: Option<u32>) -> Result<u32, Failure> {
+    let limit = asked.unwrap_or(LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) { Ok(limit) } else { Err(Kind::MissingParameters.into()) }
+}
+
+fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
+    let parse = |text: &String| text.parse::<Role>();
+    let roles: Roles = texts
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() })?;
+    if roles.len() > Roles::MAX { Err(Kind::RoleNotAccepted.into()) } else { Ok(roles) }
+}
+
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
+    serde_urlencoded::from_str(query).map_err(|_| Kind::MissingParameters.into())
+}
+
+async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Kind::UnsupportedMediaType.into());
+    }
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let body = match collected {
+        Err(_) => return Err(Kind::RequestTimeout.into()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(Kind::BodyTooLarge.into());
+        }
+        Ok(Err(_)) => return Err(Kind::BadRequest.into()),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        return Err(if json { Kind::MissingParameters } else { Kind::BadRequest }.into());
+    }
+    serde_json::from_slice(&body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Kind::MissingParameters.into(),
+        _ => Kind::BadRequest.into(),
+    })
+}
+
+fn wrong_method(allow: &'static str) -> Failure {
+    Failure { allow: Some(allow), ..Kind::MethodNotAllowed.into() }
+}
+
+fn done(message: &'static str) -> Response<Full<Bytes>> {
+    json(StatusCode::OK, &Message { message })
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    // The bodies are structs of plain values, which always serialise.
+    response(status, serde_json::to_vec(body).unwrap_or_default().into())
+}
+
+fn response(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn failed(failure: Failure, request_id: &str) -> Response<Full<Bytes>> {
+    if let Some(reason) = &failure.log {
+        tracing::warn!(request.id = request_id, reason, "admin: {}", failure.kind.message());
+    }
+    let body = Problem::new(failure.kind, failure.detail.as_deref(), request_id).to_json();
+    let mut response = response(failure.kind.status(), body.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::CONTENT_TYPE));
+    match failure.kind {
+        Kind::Unauthenticated => {
+            let challenge = if failure.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        Kind::Unavailable => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))),
+        _ => {}
+    }
+    if let Some(allow) = failure.allow {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}

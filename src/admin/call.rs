@@ -1,0 +1,158 @@
+//! Every call of the admin API: what it is called with and what it answers.
+
+use http::Method;
+use serde_json::Value;
+
+use super::shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users};
+use crate::{
+    error::{Kind, Statuses},
+    openapi::{Bearer, Call, describe, schema},
+};
+
+const JSON: &str = "application/json";
+
+/// The description of the API.
+pub(super) fn description() -> Value {
+    const ABOUT: &str = "For a bearer with the role `admin`, which is looked up in the store at each call. \
+        Every change is noted in the audit trail.";
+    describe("authgate admin API", ABOUT, "", &calls(), &Statuses::default())
+}
+
+/// The calls.
+pub(super) fn calls() -> Vec<Call> {
+    use Kind as K;
+    const ANY: &[Kind] = &[K::InsufficientRole];
+    const ONE: &[Kind] = &[K::InsufficientRole, K::NotFound];
+    const QUERY: &[Kind] = &[K::InsufficientRole, K::MissingParameters];
+    const WRITE: &[Kind] = &[
+        K::InsufficientRole,
+        K::NotFound,
+        K::MissingParameters,
+        K::UsernameNotAccepted,
+        K::PasswordNotAccepted,
+        K::EmailNotAccepted,
+        K::RoleNotAccepted,
+        K::UsernameExists,
+    ];
+    let call = |method, path, id, summary, answer, failures| Call {
+        method,
+        path,
+        id,
+        summary,
+        bearer: Bearer::Required,
+        body: None,
+        query: &[],
+        answer,
+        failures,
+    };
+    let user = (200, JSON, schema::<User> as _);
+    let message = (200, JSON, schema::<Message> as _);
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    vec![
+        Call {
+            query: &[
+                ("search", "Part of a name or address", schema::<String>),
+                ("after", "Only names after this one", schema::<String>),
+                ("limit", "At most so many; 100 without", schema::<Limit>),
+            ],
+            ..call(
+                get.clone(),
+                "/api/users",
+                "listUsers",
+                "List accounts",
+                (200, JSON, schema::<Users>),
+                QUERY,
+            )
+        },
+        Call {
+            body: Some((schema::<NewUser>, true)),
+            ..call(
+                post.clone(),
+                "/api/users",
+                "addUser",
+                "Make an account",
+                (201, JSON, schema::<User>),
+                WRITE,
+            )
+        },
+        call(get.clone(), "/api/users/{id}", "showUser", "Show an account", user, ONE),
+        Call {
+            body: Some((schema::<UserUpdate>, true)),
+            ..call(
+                Method::PATCH,
+                "/api/users/{id}",
+                "updateUser",
+                "Set roles, password or address, disable or enable; the account's sessions end",
+                user,
+                WRITE,
+            )
+        },
+        call(delete.clone(), "/api/users/{id}", "deleteUser", "Delete an account for good", message, ONE),
+        call(
+            get.clone(),
+            "/api/users/{id}/sessions",
+            "listSessions",
+            "List the live sessions of an account",
+            (200, JSON, schema::<Sessions>),
+            ONE,
+        ),
+        call(
+            delete.clone(),
+            "/api/users/{id}/sessions",
+            "endSessions",
+            "End every session of an account",
+            message,
+            ONE,
+        ),
+        call(
+            delete,
+            "/api/users/{id}/sessions/{session}",
+            "endSession",
+            "End a session of an account",
+            message,
+            ONE,
+        ),
+        call(
+            get.clone(),
+            "/api/keys",
+            "listKeys",
+            "List the keys that verify tokens",
+            (200, JSON, schema::<Keys>),
+            &[K::InsufficientRole, K::KeysFromConfig],
+        ),
+        call(
+            post,
+            "/api/keys/rotate",
+            "rotateKey",
+            "Make a new key; the old ones verify until their tokens have expired",
+            (201, JSON, schema::<Key>),
+            &[K::InsufficientRole, K::KeysFromConfig],
+        ),
+        Call {
+            query: &[
+                ("user", "Only lines about the account with this id", schema::<uuid::Uuid>),
+                ("before", "Only lines with a lower number", schema::<i64>),
+                ("limit", "At most so many; 100 without", schema::<Limit>),
+            ],
+            ..call(
+                get.clone(),
+                "/api/audit",
+                "audit",
+                "Who changed what, when, from where",
+                (200, JSON, schema::<AuditTrail>),
+                QUERY,
+            )
+        },
+        Call {
+            bearer: Bearer::None,
+            ..call(
+                get,
+                "/api/openapi.json",
+                "openapi",
+                "This description",
+                (200, JSON, schema::<serde_json::Map<String, Value>>),
+                ANY,
+            )
+        },
+    ]
+}

@@ -1,0 +1,212 @@
+//! What the admin API reads and writes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{clock::UnixMillis, store, types::Secret};
+
+/// An account to be made.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct NewUser {
+    /// The name.
+    pub(super) username: String,
+    /// The password.
+    #[schemars(with = "String")]
+    pub(super) password: Secret,
+    /// An e-mail address.
+    pub(super) email: Option<String>,
+    /// The roles; the default ones without.
+    pub(super) roles: Option<Vec<String>>,
+}
+
+/// What is to be different. The account's sessions end.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct UserUpdate {
+    /// The roles.
+    pub(super) roles: Option<Vec<String>>,
+    /// Whether it may not log in.
+    pub(super) disabled: Option<bool>,
+    /// The password.
+    #[schemars(with = "Option<String>")]
+    pub(super) password: Option<Secret>,
+    /// The e-mail address, not verified yet; null takes it away.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<String>")]
+    pub(super) email: Option<Option<String>>,
+}
+
+/// Tells a member that is null from one that is not there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// An account.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct User {
+    user_id: String,
+    username: String,
+    email: Option<String>,
+    email_verified: bool,
+    /// The id that an imported account had before.
+    external_id: Option<String>,
+    roles: Vec<String>,
+    disabled: bool,
+    created_at: String,
+}
+
+impl From<store::User> for User {
+    fn from(user: store::User) -> Self {
+        Self {
+            user_id: user.id.to_string(),
+            username: user.name.to_string(),
+            email: user.email,
+            email_verified: user.email_verified,
+            external_id: user.external_id,
+            roles: user.roles.iter().map(ToString::to_string).collect(),
+            disabled: user.disabled,
+            created_at: timestamp(user.created_at),
+        }
+    }
+}
+
+/// Accounts, in the order of their names.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Users {
+    pub(super) users: Vec<User>,
+    /// What `after` is for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// A session.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Session {
+    id: String,
+    created_at: String,
+    last_used_at: String,
+}
+
+/// The live sessions of an account, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Sessions {
+    sessions: Vec<Session>,
+}
+
+impl From<Vec<store::Session>> for Sessions {
+    fn from(sessions: Vec<store::Session>) -> Self {
+        let session = |session: store::Session| Session {
+            id: session.id.to_string(),
+            created_at: timestamp(session.created_at),
+            last_used_at: timestamp(session.last_used_at),
+        };
+        Self { sessions: sessions.into_iter().map(session).collect() }
+    }
+}
+
+/// A signing key.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Key {
+    kid: String,
+    algorithm: String,
+    created_at: String,
+    /// When it begins to sign.
+    signs_at: String,
+    /// When it stops to verify; null while it may sign.
+    expires_at: Option<String>,
+}
+
+impl From<store::StoredKey> for Key {
+    fn from(key: store::StoredKey) -> Self {
+        Self {
+            kid: key.kid,
+            algorithm: key.algorithm,
+            created_at: timestamp(key.created_at),
+            signs_at: timestamp(key.signs_at),
+            expires_at: key.expires_at.map(timestamp),
+        }
+    }
+}
+
+/// The signing keys.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Keys {
+    pub(super) keys: Vec<Key>,
+}
+
+/// A line of the audit trail.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AuditLine {
+    seq: i64,
+    at: String,
+    /// The account that did it; null for the command line.
+    actor_id: Option<String>,
+    actor: String,
+    /// From where.
+    address: Option<String>,
+    action: String,
+    subject_id: Option<String>,
+    subject: String,
+    detail: String,
+}
+
+impl From<store::AuditEntry> for AuditLine {
+    fn from(entry: store::AuditEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            at: timestamp(entry.at),
+            actor_id: entry.actor_id,
+            actor: entry.actor,
+            address: entry.address,
+            action: entry.action,
+            subject_id: entry.subject_id,
+            subject: entry.subject,
+            detail: entry.detail,
+        }
+    }
+}
+
+/// The audit trail, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AuditTrail {
+    pub(super) entries: Vec<AuditLine>,
+    /// What `before` is for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<i64>,
+}
+
+/// A word on what was done.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Message {
+    pub(super) message: &'static str,
+}
+
+/// The query of a list of accounts.
+#[derive(Deserialize)]
+pub(super) struct UserQuery {
+    pub(super) search: Option<String>,
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<u32>,
+}
+
+/// The query of the audit trail.
+#[derive(Deserialize)]
+pub(super) struct AuditQuery {
+    pub(super) user: Option<String>,
+    pub(super) before: Option<i64>,
+    pub(super) limit: Option<u32>,
+}
+
+/// How many of a list are wanted.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct Limit(#[schemars(range(min = 1, max = 500))] u32);
+
+/// RFC 3339, in UTC.
+fn timestamp(at: UnixMillis) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}

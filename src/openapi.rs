@@ -1,0 +1,165 @@
+//! Descriptions of our own calls (OpenAPI 3.1.1), made from the types that read and write them.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Kind, Problem, Statuses};
+
+/// Whether a call wants a bearer token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer {
+    /// It does not look at one.
+    None,
+    /// It may be called with one.
+    Optional,
+    /// It is refused without one.
+    Required,
+}
+
+/// Makes the schema of a type.
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A parameter of a query: its name, what it is, its schema.
+pub type QueryParameter = (&'static str, &'static str, SchemaOf);
+
+/// A call, as it is described.
+#[derive(Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The path below the mount, with `{name}` for a segment.
+    pub path: &'static str,
+    /// A unique name for generated clients.
+    pub id: &'static str,
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// Whether it wants a token.
+    pub bearer: Bearer,
+    /// The schema of its body, and whether there must be one.
+    pub body: Option<(SchemaOf, bool)>,
+    /// Parameters of its query: name, what it is, schema.
+    pub query: &'static [QueryParameter],
+    /// Its answer when all is well: status, media type, schema.
+    pub answer: (u16, &'static str, SchemaOf),
+    /// How it fails, beside what every call may fail with.
+    pub failures: &'static [Kind],
+}
+
+/// What every call may fail with.
+const COMMON: &[Kind] = &[
+    Kind::BadRequest,
+    Kind::RequestTimeout,
+    Kind::BodyTooLarge,
+    Kind::HeadersTooLarge,
+    Kind::Internal,
+    Kind::Unavailable,
+];
+
+/// The schema of a type.
+pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// Describes an API.
+pub fn describe(title: &str, about: &str, mount: &str, calls: &[Call], statuses: &Statuses) -> Value {
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for call in calls {
+        let operation = operation(call, statuses, &mut generator);
+        let methods = paths.entry(format!("{mount}{}", call.path)).or_default();
+        methods.insert(call.method.as_str().to_ascii_lowercase(), operation);
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.1",
+        "info": {
+            "title": title,
+            "description": about,
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    })
+}
+
+fn operation(call: &Call, statuses: &Statuses, generator: &mut SchemaGenerator) -> Value {
+    let mut operation = Map::new();
+    operation.insert("operationId".into(), call.id.into());
+    operation.insert("summary".into(), call.summary.into());
+    let parameters = parameters(call, generator);
+    if !parameters.is_empty() {
+        operation.insert("parameters".into(), parameters.into());
+    }
+    if let Some((schema, required)) = call.body {
+        let content = json!({"application/json": {"schema": schema(generator)}});
+        operation.insert("requestBody".into(), json!({"required": required, "content": content}));
+    }
+    match call.bearer {
+        Bearer::None => {}
+        Bearer::Optional => drop(operation.insert("security".into(), json!([{}, {"bearer": []}]))),
+        Bearer::Required => drop(operation.insert("security".into(), json!([{"bearer": []}]))),
+    }
+    operation.insert("responses".into(), responses(call, statuses, generator).into());
+    operation.into()
+}
+
+fn parameters(call: &Call, generator: &mut SchemaGenerator) -> Vec<Value> {
+    let in_path = call.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = in_path
+        .map(|name| {
+            let schema = json!({"type": "string", "format": "uuid"});
+            json!({"name": name, "in": "path", "required": true, "schema": schema})
+        })
+        .collect();
+    for (name, about, schema) in call.query {
+        parameters
+            .push(json!({"name": name, "in": "query", "description": about, "schema": schema(generator)}));
+    }
+    parameters
+}
+
+fn responses(call: &Call, statuses: &Statuses, generator: &mut SchemaGenerator) -> Map<String, Value> {
+    let mut responses = Map::new();
+    let (status, media_type, schema) = call.answer;
+    let id = json!({"X-Request-Id": {"schema": {"type": "string"}}});
+    responses.insert(
+        status.to_string(),
+        json!({"description": "Done", "headers": id, "content": {media_type: {"schema": schema(generator)}}}),
+    );
+    let mut failures: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+    let body: &[Kind] = if call.body.is_some() { &[Kind::UnsupportedMediaType] } else { &[] };
+    let token: &[Kind] = if call.bearer == Bearer::None { &[] } else { &[Kind::Unauthenticated] };
+    for &kind in COMMON.iter().chain(body).chain(token).chain(call.failures) {
+        let messages = failures.entry(statuses.of(kind).as_u16()).or_default();
+        if !messages.contains(&kind.message()) {
+            messages.push(kind.message());
+        }
+    }
+    let problem = generator.subschema_for::<Problem<'static>>();
+    for (status, messages) in failures {
+        let mut headers = id.clone();
+        if status == 401 {
+            headers["WWW-Authenticate"] = json!({"schema": {"type": "string"}});
+        }
+        if [429, 503].contains(&status) {
+            headers["Retry-After"] = json!({"schema": {"type": "integer", "minimum": 1}});
+        }
+        let content = json!({Problem::CONTENT_TYPE: {"schema": problem}});
+        responses.insert(
+            status.to_string(),
+            json!({"description": messages.join("; "), "headers": headers, "content": content}),
+        );
+    }
+    responses
+}

@@ -1,0 +1,128 @@
+//! Programs that the tests meet beside the gateway. `./run setup` installs them.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
+}
+
+/// A program of the peers' folder.
+#[track_caller]
+pub fn peer(path: &str) -> Command {
+    let program = folder().join(path);
+    assert!(program.exists(), "{} is missing; `./run setup` installs it", program.display());
+    Command::new(program)
+}
+
+/// What a few lines of Python print.
+#[track_caller]
+pub fn python(script: &str, args: &[&str]) -> String {
+    let output = peer("venv/bin/python").args(["-c", script]).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// A real mail server.
+pub struct MailServer {
+    pub port: u16,
+    pub folder: Arc<TempDir>,
+    encryption: &'static str,
+    child: Child,
+    stdin: ChildStdin,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl MailServer {
+    /// `plain`, `starttls` or `tls`.
+    #[track_caller]
+    pub fn start(encryption: &'static str) -> Self {
+        Self::start_on(Arc::new(tempfile::tempdir().unwrap()), 0, encryption)
+    }
+
+    #[track_caller]
+    fn start_on(folder: Arc<TempDir>, port: u16, encryption: &'static str) -> Self {
+        let mut child = peer("venv/bin/python")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/smtp.py"))
+            .arg(folder.path())
+            .arg(port.to_string())
+            .arg(encryption)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = lines.clone();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let mut server = Self { port, folder, encryption, child, stdin, lines };
+        server.port = eventually("the mail server listens", || {
+            server.find(|line| line.strip_prefix("port ").and_then(|port| port.parse().ok()))
+        });
+        server
+    }
+
+    fn find<T>(&self, found: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.lines.lock().unwrap().iter().rev().find_map(|line| found(line))
+    }
+
+    /// Takes mails, refuses them, or never answers: `accept`, `refuse`, `stall`.
+    pub fn behave(&mut self, behaviour: &str) {
+        writeln!(self.stdin, "{behaviour}").unwrap();
+        let said = format!("now {behaviour}");
+        eventually(&said, || self.find(|line| (line == said).then_some(())));
+    }
+
+    /// Ends it; nothing listens on its port.
+    pub fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Another one on the same port.
+    pub fn restart(&self) -> Self {
+        Self::start_on(self.folder.clone(), self.port, self.encryption)
+    }
+
+    /// Every mail that it has taken.
+    pub fn mails(&self) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    }
+
+    /// Waits for the mail with that number, from 0.
+    #[track_caller]
+    pub fn mail(&self, index: usize) -> Value {
+        eventually("the mail arrives", || self.mails().get(index).cloned())
+    }
+}
+
+/// The token in the link of a mail.
+#[track_caller]
+pub fn token_of(mail: &Value) -> String {
+    let text = mail["text"].as_str().unwrap();
+    let rest = text.split("token=").nth(1).expect("a link with a token");
+    rest.split_whitespace().next().unwrap().to_owned()
+}

@@ -1,0 +1,359 @@
+//! Verifying addresses and resetting passwords, by a real mail server.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Gateway, MailServer, PASSWORD, Settings, eventually, shared_database, token_of,
+};
+
+const NEW_PASSWORD: &str = "another password for the tests";
+
+fn settings(mail: &MailServer, more: &str) -> Settings {
+    let port = mail.port;
+    Settings::default().auth(&format!(
+        "  throttle: {{mails: {{requests: 1000, per: 1m}}, registrations: {{requests: 1000, per: 1m}}}}\n  email:\n    smtp: {{host: 127.0.0.1, port: {port}, encryption: none, timeout: 2s}}\n    from: Tests <no-reply@example.com>\n    base_url: https://app.example.com\n{more}"
+    ))
+}
+
+fn gateway(mail: &MailServer) -> Gateway {
+    Gateway::alone(settings(mail, ""))
+}
+
+fn register(gateway: &Gateway, name: &str) -> Value {
+    let body = json!({"username": name, "password": PASSWORD, "email": format!("{name}@example.com")});
+    let answer = gateway.post("/auth/register", &body);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.json()
+}
+
+/// An account whose address is verified.
+fn verified(gateway: &Gateway, mail: &MailServer, name: &str) -> Value {
+    let before = mail.mails().len();
+    let registered = register(gateway, name);
+    let token = token_of(&mail.mail(before));
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": token})).status, 200);
+    registered
+}
+
+fn forgot(gateway: &Gateway, email: &str) -> Answer {
+    gateway.post("/auth/password/forgot", &json!({"email": email}))
+}
+
+fn reset(gateway: &Gateway, token: &str) -> Answer {
+    gateway.post("/auth/password/reset", &json!({"token": token, "new_password": NEW_PASSWORD}))
+}
+
+#[test]
+fn a_new_address_is_verified_by_the_link_that_was_sent_to_it() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    register(&gateway, "alice");
+    let sent = mail.mail(0);
+    assert_eq!(sent["to"], json!(["alice@example.com"]));
+    assert_eq!(sent["from"], "Tests <no-reply@example.com>");
+    assert_eq!(sent["auto_submitted"], "auto-generated");
+    assert!(sent["text"].as_str().unwrap().contains("https://app.example.com/verify-email?token="));
+    let shown = || gateway.run(&["user", "show", "alice"], "");
+    assert!(shown().contains("email verified  no"), "{}", shown());
+    let token = json!({"token": token_of(&sent)});
+    assert_eq!(gateway.post("/auth/email/verify", &token).message(), "Email verified successfully");
+    assert!(shown().contains("email verified  yes"), "{}", shown());
+    let again = gateway.post("/auth/email/verify", &token);
+    assert_eq!((again.status, again.message().as_str()), (400, "Invalid or expired token"));
+}
+
+#[test]
+fn a_forgotten_password_is_reset_once_and_every_session_ends() {
+    for url in [r#"sqlite:authgate.db"#.to_owned(), shared_database()] {
+        let mail = MailServer::start("plain");
+        let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..settings(&mail, "") };
+        let gateway = Gateway::alone(settings);
+        let alice = verified(&gateway, &mail, "alice");
+        assert_eq!(forgot(&gateway, "Alice@Example.com").status, 200);
+        let token = token_of(&mail.mail(1));
+        let weak = gateway.post("/auth/password/reset", &json!({"token": token, "new_password": "short"}));
+        assert_eq!((weak.status, weak.message().as_str()), (400, "Password not accepted"));
+        assert_eq!(reset(&gateway, &token).message(), "Password reset successfully");
+        let again = reset(&gateway, &token);
+        assert_eq!((again.status, again.message().as_str()), (400, "Invalid or expired token"));
+        assert_eq!(gateway.get("/auth/me", alice["access_token"].as_str()).status, 401);
+        assert_eq!(gateway.refresh(alice["refresh_token"].as_str().unwrap()).status, 401);
+        assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
+        assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 200);
+    }
+}
+
+#[test]
+fn of_two_resets_at_once_one_succeeds() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| reset(&gateway, &token).status)).collect();
+        tries.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|&&status| status == 200).count(), 1, "{statuses:?}");
+}
+
+#[test]
+fn an_unknown_address_is_answered_like_a_known_one() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    verified(&gateway, &mail, "alice");
+    register(&gateway, "unverified");
+    mail.mail(1);
+    let ask = |email: &str| {
+        let begun = Instant::now();
+        let mut answer = forgot(&gateway, email);
+        let took = begun.elapsed();
+        answer.headers.retain(|(name, _)| !["x-request-id", "date"].contains(&name.to_lowercase().as_str()));
+        (answer.status, answer.text(), answer.headers, took)
+    };
+    let known = ask("alice@example.com");
+    for email in ["nobody@example.com", "unverified@example.com"] {
+        let unknown = ask(email);
+        assert_eq!((&known.0, &known.1, &known.2), (&unknown.0, &unknown.1, &unknown.2));
+        // The timer answers, not the store.
+        assert!(unknown.3 >= Duration::from_millis(250) && known.3 >= Duration::from_millis(250));
+    }
+    assert_eq!(mail.mail(2)["to"], json!(["alice@example.com"]));
+    assert_eq!(mail.mails().len(), 3, "an unverified or unknown address gets no mail");
+}
+
+#[test]
+fn links_are_built_from_the_config_and_not_from_the_request() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    verified(&gateway, &mail, "alice");
+    let body = json!({"email": "alice@example.com"}).to_string();
+    let request = format!(
+        "POST /auth/password/forgot HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\nOrigin: https://evil.example\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(gateway.client().send(request).answer().status, 200);
+    let text = mail.mail(1)["text"].as_str().unwrap().to_owned();
+    assert!(
+        text.contains("https://app.example.com/reset-password?token=") && !text.contains("evil"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_link_expires() {
+    let mail = MailServer::start("plain");
+    let gateway = Gateway::alone(settings(&mail, "    reset_ttl: 1s\n"));
+    verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    // It is not used up by being looked at with a password that is too short.
+    let weak = || gateway.post("/auth/password/reset", &json!({"token": token, "new_password": "short"}));
+    eventually("the link expires", || (weak().message() == "Invalid or expired token").then_some(()));
+    assert_eq!(reset(&gateway, &token).status, 400);
+}
+
+#[test]
+fn a_link_is_worth_nothing_once_the_password_or_the_address_is_another() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    let change = json!({"new_password": "a third password for the tests"});
+    let answer = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
+    assert_eq!(answer.status, 200);
+    assert_eq!(reset(&gateway, &token).status, 400);
+    let change = json!({"new_email": "alice@example.org"});
+    let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
+    assert_eq!(answer.status, 200);
+    let first = token_of(&mail.mail(2));
+    assert_eq!(mail.mail(2)["to"], json!(["alice@example.org"]));
+    let change = json!({"new_email": "alice@example.net"});
+    let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
+    assert_eq!(answer.status, 200);
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": first})).status, 400);
+    let second = token_of(&mail.mail(3));
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": second})).status, 200);
+}
+
+#[test]
+fn a_token_of_one_purpose_does_not_serve_the_other() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    register(&gateway, "alice");
+    let token = token_of(&mail.mail(0));
+    assert_eq!(reset(&gateway, &token).status, 400);
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": token})).status, 200);
+}
+
+#[test]
+fn a_reset_does_not_enable_an_account() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    gateway.run(&["user", "disable", "alice"], "");
+    reset(&gateway, &token);
+    assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 401);
+    assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
+    assert_eq!(forgot(&gateway, "alice@example.com").status, 200);
+    verified(&gateway, &mail, "bob");
+    assert_eq!(mail.mails().len(), 3, "a disabled account gets no mail");
+}
+
+#[test]
+fn a_mail_can_be_asked_for_again_but_not_without_end() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = register(&gateway, "alice");
+    let token = alice["access_token"].as_str();
+    for _ in 0..5 {
+        assert_eq!(gateway.send("POST", "/auth/email/verify", token, Some(&json!({}))).status, 200);
+    }
+    mail.mail(2);
+    verified(&gateway, &mail, "bob");
+    assert_eq!(mail.mails().len(), 4, "three an hour to one account");
+    let nobody = gateway.send("POST", "/auth/email/verify", None, Some(&json!({})));
+    assert_eq!((nobody.status, nobody.message().as_str()), (400, "Missing parameters"));
+}
+
+#[test]
+fn a_mail_server_that_is_down_slow_or_refuses_loses_no_mail_and_delays_no_request() {
+    let mut mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let quick = |what: &str, name: &str| {
+        let begun = Instant::now();
+        register(&gateway, name);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{what} delayed a request");
+    };
+    mail.behave("stall");
+    quick("a slow server", "alice");
+    eventually("the slow attempt fails", || gateway.log().contains("mail not sent").then_some(()));
+    mail.behave("refuse");
+    quick("a server that refuses", "bob");
+    eventually("it refuses", || gateway.log().contains("550").then_some(()));
+    mail.stop();
+    quick("a server that is away", "carol");
+    let mail = mail.restart();
+    let mut to: Vec<String> =
+        (0..3).map(|index| mail.mail(index)["to"][0].as_str().unwrap().to_owned()).collect();
+    to.sort();
+    assert_eq!(to, ["alice@example.com", "bob@example.com", "carol@example.com"]);
+}
+
+#[test]
+fn a_queued_mail_survives_a_restart() {
+    let mut mail = MailServer::start("plain");
+    let mut first = gateway(&mail);
+    mail.stop();
+    register(&first, "alice");
+    first.kill();
+    let mail = mail.restart();
+    let second = first.restart();
+    let token = token_of(&mail.mail(0));
+    assert_eq!(second.post("/auth/email/verify", &json!({"token": token})).status, 200);
+}
+
+#[test]
+fn two_gateways_on_one_store_send_each_mail_once() {
+    let mail = MailServer::start("plain");
+    let url = shared_database();
+    let settings = settings(&mail, "").auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n");
+    let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..settings };
+    let gateways = [Gateway::alone(settings.clone()), Gateway::alone(settings)];
+    for index in 0..10 {
+        register(&gateways[index % 2], &format!("user{index}"));
+    }
+    mail.mail(9);
+    // A second round would come within the time that a gateway looks again.
+    verified(&gateways[0], &mail, "last");
+    let mut to: Vec<String> = mail.mails().iter().map(|mail| mail["to"].to_string()).collect();
+    to.sort();
+    let sent = to.len();
+    to.dedup();
+    assert_eq!((sent, to.len()), (11, 11));
+}
+
+#[test]
+fn the_connection_is_encrypted_and_authenticated() {
+    for encryption in ["starttls", "tls"] {
+        let mail = MailServer::start(encryption);
+        let (port, ca) = (mail.port, mail.folder.path().join("ca.pem"));
+        let email = |ca: &str| {
+            Settings::default().auth(&format!(
+                "  email:\n    smtp: {{host: localhost, port: {port}, encryption: {encryption}, username: authgate, password: a password for the mail server, {ca}timeout: 2s}}\n    from: no-reply@example.com\n    base_url: https://app.example.com\n"
+            ))
+        };
+        let gateway = Gateway::alone(email(&format!("ca: {}, ", ca.display())));
+        register(&gateway, "alice");
+        let sent = mail.mail(0);
+        assert_eq!((&sent["tls"], &sent["user"]), (&json!(true), &json!("authgate")));
+        // A certificate that nobody vouches for is no reason to go on without.
+        let gateway = Gateway::alone(email(""));
+        register(&gateway, "bob");
+        eventually("it is refused", || gateway.log().contains("mail not sent").then_some(()));
+        assert_eq!(mail.mails().len(), 1);
+    }
+}
+
+#[test]
+fn an_operators_own_texts_are_sent() {
+    let mail = MailServer::start("plain");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("verify.txt"), "Subject: Moin\n\nMoin {name}: {link} ({lifetime})\n")
+        .unwrap();
+    let templates =
+        format!("    templates: {}\n    verify_path: \"/moin#token={{token}}\"\n", folder.path().display());
+    let gateway = Gateway::alone(settings(&mail, &templates));
+    register(&gateway, "alice");
+    let sent = mail.mail(0);
+    assert_eq!(sent["subject"], "Moin");
+    let text = sent["text"].as_str().unwrap();
+    assert!(text.starts_with("Moin alice: https://app.example.com/moin#token="), "{text}");
+    assert!(text.contains("(24 hours)"), "{text}");
+}
+
+#[test]
+fn neither_tokens_nor_addresses_reach_the_log_or_the_queue() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    reset(&gateway, &token);
+    let log = gateway.log();
+    assert!(!log.contains(&token) && !log.contains("alice@example.com"), "{log}");
+    for file in ["authgate.db", "authgate.db-wal"] {
+        let bytes = std::fs::read(gateway.folder.path().join(file)).unwrap_or_default();
+        assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{file}");
+    }
+}
+
+#[test]
+fn without_a_mail_server_the_calls_say_so() {
+    let gateway = Gateway::alone(Settings::default());
+    register(&gateway, "alice");
+    for (path, body) in [
+        ("/auth/password/forgot", json!({"email": "alice@example.com"})),
+        ("/auth/password/reset", json!({"token": "t", "new_password": NEW_PASSWORD})),
+        ("/auth/email/verify", json!({"token": "t"})),
+    ] {
+        let answer = gateway.post(path, &body);
+        assert_eq!((answer.status, answer.message().as_str()), (404, "Email is not configured"), "{path}");
+    }
+}
+
+#[test]
+fn requests_for_mails_are_throttled_alike_for_known_and_unknown() {
+    let mail = MailServer::start("plain");
+    let port = mail.port;
+    let gateway = Gateway::alone(Settings::default().auth(&format!(
+        "  throttle: {{mails: {{requests: 2, per: 1m}}}}\n  email:\n    smtp: {{host: 127.0.0.1, port: {port}, encryption: none}}\n    from: a@example.com\n    base_url: https://app.example.com\n"
+    )));
+    let statuses: Vec<u16> = (0..3).map(|_| forgot(&gateway, "nobody@example.com").status).collect();
+    assert_eq!(statuses, [200, 200, 429]);
+}

@@ -1,0 +1,102 @@
+//! Throttling: of spellings, of several gateways, and never a lockout.
+
+use serde_json::json;
+
+use crate::harness::{Answer, Gateway, PASSWORD, Settings, shared_database};
+
+const WRONG: &str = "not the password at all";
+
+fn settings(url: &str) -> Settings {
+    Settings {
+        store: format!("{{url: \"{url}\"}}"),
+        ..Settings::default()
+            .auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n")
+            .auth("  throttle: {account: {failures: 4, per: 10m}, registrations: {requests: 5, per: 10m}}\n")
+            .extra("trusted_proxies: [127.0.0.1/32]\n")
+    }
+}
+
+fn login_from(gateway: &Gateway, address: &str, name: &str, password: &str) -> Answer {
+    let body = json!({"username": name, "password": password}).to_string();
+    let request = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    gateway.client().send(request).answer()
+}
+
+#[test]
+fn several_gateways_count_together() {
+    let url = shared_database();
+    let gateways = [Gateway::alone(settings(&url)), Gateway::alone(settings(&url))];
+    gateways[0].run(&["user", "add", "alice", "--password-stdin"], PASSWORD);
+    for name in ["alice", "nobody"] {
+        let statuses: Vec<u16> =
+            (0..6).map(|index| gateways[index % 2].try_login(name, WRONG).status).collect();
+        assert_eq!(statuses, [401, 401, 401, 401, 429, 429], "{name}");
+    }
+    let refused = gateways[1].try_login("alice", PASSWORD);
+    assert_eq!(refused.status, 429, "a throttled attempt does not evaluate the password");
+    let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=150).contains(&after), "{after}");
+    let registrations: Vec<u16> = (0..6)
+        .map(|index| {
+            let body = json!({"username": format!("user{index}"), "password": PASSWORD});
+            gateways[index % 2].post("/auth/register", &body).status
+        })
+        .collect();
+    assert_eq!(registrations, [201, 201, 201, 201, 201, 429]);
+}
+
+#[test]
+fn spellings_and_look_alikes_of_a_name_are_counted_as_one() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url));
+        gateway.register("alice");
+        for name in ["alice", "ALICE", "\u{ff41}lice", "Alice"] {
+            assert_eq!(gateway.try_login(name, WRONG).status, 401, "{name}");
+        }
+        assert_eq!(gateway.try_login("aLiCe", WRONG).status, 429);
+    }
+}
+
+#[test]
+fn a_stranger_does_not_lock_out_whoever_has_logged_in_before() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url));
+        gateway.register("alice");
+        assert_eq!(login_from(&gateway, "192.0.2.1", "alice", PASSWORD).status, 200);
+        for _ in 0..4 {
+            assert_eq!(login_from(&gateway, "198.51.100.7", "alice", WRONG).status, 401);
+        }
+        assert_eq!(login_from(&gateway, "198.51.100.7", "alice", WRONG).status, 429);
+        assert_eq!(login_from(&gateway, "203.0.113.9", "alice", PASSWORD).status, 429, "another stranger");
+        assert_eq!(login_from(&gateway, "192.0.2.1", "alice", PASSWORD).status, 200, "who was here before");
+    }
+}
+
+#[test]
+fn a_success_is_not_counted() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url));
+        gateway.register("alice");
+        for _ in 0..8 {
+            assert_eq!(gateway.try_login("alice", PASSWORD).status, 200);
+        }
+    }
+}
+
+#[test]
+fn attempts_at_once_are_reserved_before_they_are_judged() {
+    let url = shared_database();
+    let gateways = [Gateway::alone(settings(&url)), Gateway::alone(settings(&url))];
+    gateways[0].run(&["user", "add", "alice", "--password-stdin"], PASSWORD);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let gateways = &gateways;
+        let tries: Vec<_> = (0..12)
+            .map(|index| scope.spawn(move || gateways[index % 2].try_login("alice", WRONG).status))
+            .collect();
+        tries.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|&&status| status == 401).count(), 4, "{statuses:?}");
+}
