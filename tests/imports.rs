@@ -252,3 +252,30 @@ fn a_failed_login_is_answered_no_sooner_than_the_slowest_scheme_allows() {
     assert!(wrong("bob") * 2 > slow);
     assert!(wrong("nobody") * 2 > slow);
 }
+
+#[test]
+fn a_database_with_another_programs_tables_is_left_alone() {
+    let url = shared_database();
+    shared_sql(
+        &url,
+        "CREATE TABLE users (user_id serial PRIMARY KEY, username varchar(50), password varchar(255)); CREATE SCHEMA authgate",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = |url: &str| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:0\"}}]\nstore: {{url: \"{url}\"}}\nauth: {{issuer: i, audience: a}}\n"
+        );
+        crate::harness::write_config(folder.path(), &text)
+    };
+    let migrate = |url: &str| {
+        let output =
+            crate::harness::authgate().args(["migrate", "--config"]).arg(config(url)).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = migrate(&url);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("table `users` of another program"), "{said}");
+    // A schema of its own is enough.
+    let (code, said) = migrate(&format!("{url}?options=-csearch_path%3Dauthgate"));
+    assert_eq!(code, Some(0), "{said}");
+}

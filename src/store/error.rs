@@ -19,6 +19,15 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// A database that another program's tables are in, and none of ours.
+pub(super) fn occupied() -> StoreError {
+    StoreError::Unusable(
+        "the database holds a table `users` of another program: give authgate a database or a schema of its own, \
+         and take the users over with `authgate user import`"
+            .to_owned(),
+    )
+}
+
 /// What became of a migration.
 pub(super) fn migrated(result: std::result::Result<refinery::Report, refinery::Error>) -> super::Result<()> {
     match result {

@@ -86,8 +86,12 @@ impl Pool {
             .await
             .map_err(|error| convert(&error.into()))?;
         let lock = client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await;
-        let result = match lock {
-            Ok(_) => {
+        let sql =
+            "SELECT to_regclass('users') IS NOT NULL AND to_regclass('refinery_schema_history') IS NULL";
+        let occupied = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0));
+        let result = match lock.and(occupied) {
+            Ok(true) => Err(crate::store::error::occupied()),
+            Ok(false) => {
                 let wrapper: &mut ClientWrapper = &mut client;
                 let client: &mut tokio_postgres::Client = wrapper;
                 crate::store::error::migrated(runner.set_abort_missing(true).run_async(client).await)

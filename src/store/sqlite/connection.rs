@@ -99,6 +99,11 @@ impl Connections {
                 .map_err(|error| StoreError::Unusable(format!("{}: {error}", lock_path.display())))?;
             lock.lock().map_err(|error| StoreError::Unusable(format!("{}: {error}", lock_path.display())))?;
             let mut connection = connect(&path, timeout)?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'users') \
+                 AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'refinery_schema_history')";
+            if connection.query_row(sql, [], |row| row.get(0)).map_err(|error| convert(&error))? {
+                return Err(crate::store::error::occupied());
+            }
             crate::store::error::migrated(runner.set_abort_missing(true).run(&mut connection))
         })
         .await
