@@ -6,7 +6,8 @@ use authgate::{
     clock::SystemClock,
     config::{Store as Config, StoreLocation},
     store::{
-        AccountChange, Change, LogEntry, NewSession, NewUser, Rekey, Rotation, RotationRequest, Store,
+        AccountChange, AuditFilter, Change, ImportOutcome, ImportedUser, LogEntry, MailLease, NewMail,
+        NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest, Sent, SharedBucket, Store,
         StoredKey, Subject, Ttls, UserFilter, open,
     },
     types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
@@ -269,5 +270,170 @@ fn keys_and_the_master_are_claimed_once() {
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);
         store.prune().await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 2);
+    });
+}
+
+const LEASE: MailLease = MailLease { hold: 60_000, ttls: (60_000, 60_000) };
+
+fn mail(user: &NewUser, purpose: Purpose, token: u8) -> NewMail {
+    let id = uuid::Builder::from_random_bytes([token; 16]).into_uuid();
+    NewMail { id, user: user.id, purpose, token_hash: [token; 32], most_an_hour: 2 }
+}
+
+#[test]
+fn a_mail_is_claimed_by_one_and_its_token_spent_once() {
+    on_both(async |store| {
+        let new = user("alice", "user");
+        store.create_user(&new, None).await.unwrap();
+        let verify = mail(&new, Purpose::VerifyEmail, 1);
+        assert!(store.enqueue_mail(&verify).await.unwrap());
+        assert!(store.mail_owner(Purpose::VerifyEmail, &[1; 32]).await.unwrap().is_none(), "not sent yet");
+        let claimed = store.claim_mail(&LEASE).await.unwrap().unwrap();
+        assert_eq!((claimed.id, claimed.purpose, claimed.attempts), (verify.id, Purpose::VerifyEmail, 1));
+        assert_eq!(claimed.user.id, new.id);
+        assert!(store.claim_mail(&LEASE).await.unwrap().is_none(), "it is on its way");
+        store.mail_sent(verify.id, Sent::Again(0)).await.unwrap();
+        assert_eq!(store.claim_mail(&LEASE).await.unwrap().unwrap().attempts, 2);
+        store.mail_sent(verify.id, Sent::Done).await.unwrap();
+        assert!(store.claim_mail(&LEASE).await.unwrap().is_none());
+        assert!(store.mail_owner(Purpose::ResetPassword, &[1; 32]).await.unwrap().is_none());
+        assert!(store.mail_owner(Purpose::VerifyEmail, &[1; 32]).await.unwrap().is_some());
+        assert!(store.users_by_verified_email("alice@example.com").await.unwrap().is_empty());
+        assert!(store.verify_email(&[1; 32]).await.unwrap());
+        assert!(!store.verify_email(&[1; 32]).await.unwrap());
+        assert_eq!(store.users_by_verified_email("ALICE@example.com").await.unwrap().len(), 1);
+        // The share of an hour: two of a purpose.
+        assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 2)).await.unwrap());
+        assert!(!store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 3)).await.unwrap());
+        assert!(store.enqueue_mail(&mail(&new, Purpose::ResetPassword, 4)).await.unwrap());
+    });
+}
+
+#[test]
+fn a_reset_is_spent_with_the_change_that_it_allows_or_not_at_all() {
+    on_both(async |store| {
+        let new = user("alice", "user");
+        store.create_user(&new, None).await.unwrap();
+        store.enqueue_mail(&mail(&new, Purpose::ResetPassword, 1)).await.unwrap();
+        store.claim_mail(&LEASE).await.unwrap().unwrap();
+        let change = |hash: &str| AccountChange {
+            password_hash: Some(hash.to_owned()),
+            spends: Some([1; 32]),
+            ..AccountChange::default()
+        };
+        assert!(matches!(store.change_user(new.id, &change("second")).await.unwrap(), Change::Done(..)));
+        assert!(matches!(store.change_user(new.id, &change("third")).await.unwrap(), Change::Gone));
+        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "second");
+        // One that was asked for before another change is bound to the password that it was about.
+        store.enqueue_mail(&mail(&new, Purpose::ResetPassword, 2)).await.unwrap();
+        store.claim_mail(&LEASE).await.unwrap().unwrap();
+        let other = AccountChange { password_hash: Some("fourth".to_owned()), ..AccountChange::default() };
+        store.change_user(new.id, &other).await.unwrap();
+        let late = AccountChange { spends: Some([2; 32]), ..change("fifth") };
+        assert!(matches!(store.change_user(new.id, &late).await.unwrap(), Change::Gone));
+        assert!(store.mail_owner(Purpose::ResetPassword, &[2; 32]).await.unwrap().is_none());
+    });
+}
+
+fn imported(id: &str, name: &str) -> ImportedUser {
+    ImportedUser {
+        id: UserId::generate(1_700_000_000_000, &OsRandom),
+        external_id: id.to_owned(),
+        name: Username::new(name).unwrap(),
+        email: None,
+        email_verified: false,
+        password_hash: "pbkdf2:sha256:1000$salt$00".to_owned(),
+        foreign_scheme: Some("pbkdf2:sha256:1000".to_owned()),
+        roles: Roles::parse_joined("user").unwrap(),
+        disabled: false,
+    }
+}
+
+#[test]
+fn an_import_tells_what_became_of_each_and_can_be_undone() {
+    on_both(async |store| {
+        store.create_user(&user("taken", "user"), None).await.unwrap();
+        let batch = || {
+            vec![
+                imported("1", "alice"),
+                imported("2", "taken"),
+                imported("3", "\u{430}lice"),
+                imported("1", "bob"),
+                imported("4", "carol"),
+            ]
+        };
+        let expected = [
+            ImportOutcome::Imported,
+            ImportOutcome::NameTaken,
+            ImportOutcome::LooksLike("alice".to_owned()),
+            ImportOutcome::IdTaken("alice".to_owned()),
+            ImportOutcome::Imported,
+        ];
+        assert_eq!(store.import_users(batch(), false).await.unwrap(), expected);
+        assert!(store.foreign_schemes().await.unwrap().is_empty());
+        assert_eq!(store.import_users(batch(), true).await.unwrap(), expected);
+        assert_eq!(store.foreign_schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
+        let again = store.import_users(vec![imported("1", "alice")], true).await.unwrap();
+        assert_eq!(again, [ImportOutcome::AlreadyThere]);
+        for id in ["1", "4"] {
+            let found = store.user_by_external_id(id).await.unwrap().unwrap();
+            store.rehash(found.id, &found.password_hash, "new").await.unwrap();
+        }
+        assert!(store.foreign_schemes().await.unwrap().is_empty(), "all are renewed");
+    });
+}
+
+#[test]
+fn the_audit_trail_is_written_with_the_change() {
+    on_both(async |store| {
+        let note = |action| Note {
+            actor_id: None,
+            actor: "tests".to_owned(),
+            address: None,
+            action,
+            detail: String::new(),
+        };
+        let new = NewUser { note: Some(note("user.add")), ..user("alice", "user") };
+        store.create_user(&new, None).await.unwrap();
+        assert!(store.create_user(&new, None).await.unwrap().is_none());
+        let change = AccountChange {
+            note: Some(note("user.disable")),
+            disabled: Some(true),
+            ..AccountChange::default()
+        };
+        store.change_user(new.id, &change).await.unwrap();
+        let refused = AccountChange { expected_hash: Some("another".to_owned()), ..change };
+        store.change_user(new.id, &refused).await.unwrap();
+        let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
+        let trail = store.audit(&filter).await.unwrap();
+        let actions: Vec<&str> = trail.iter().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(actions, ["user.disable", "user.add"], "what did not happen is not in it");
+        assert_eq!(trail[0].subject, "alice");
+    });
+}
+
+#[test]
+fn shared_attempts_come_back_evenly_and_two_never_take_the_last() {
+    on_both(async |store| {
+        let Some(shared) = store.shared_counters() else { return };
+        let bucket = SharedBucket { key: [7; 16], count: 3, per: Duration::from_secs(3) };
+        let other = SharedBucket { key: [8; 16], count: 100, per: Duration::from_secs(100) };
+        let both = [other.clone(), bucket.clone()];
+        for _ in 0..3 {
+            assert_eq!(shared.take(&both).await.unwrap(), None);
+        }
+        let after = shared.take(&both).await.unwrap().unwrap();
+        assert!(after <= Duration::from_secs(1) && after > Duration::from_millis(500), "{after:?}");
+        // What was taken from the first bucket was given back.
+        for _ in 0..97 {
+            assert_eq!(shared.take(std::slice::from_ref(&other)).await.unwrap(), None);
+        }
+        assert!(shared.take(std::slice::from_ref(&other)).await.unwrap().is_some());
+        shared.give_back(std::slice::from_ref(&bucket)).await.unwrap();
+        assert_eq!(shared.take(std::slice::from_ref(&bucket)).await.unwrap(), None);
+        assert!(!shared.is_known(&[9; 16]).await.unwrap());
+        shared.note(&SharedBucket { key: [9; 16], count: 1, per: Duration::from_secs(60) }).await.unwrap();
+        store.prune().await.unwrap();
+        assert!(shared.is_known(&[9; 16]).await.unwrap());
     });
 }
