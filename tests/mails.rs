@@ -357,3 +357,48 @@ fn requests_for_mails_are_throttled_alike_for_known_and_unknown() {
     let statuses: Vec<u16> = (0..3).map(|_| forgot(&gateway, "nobody@example.com").status).collect();
     assert_eq!(statuses, [200, 200, 429]);
 }
+
+#[test]
+fn a_reset_that_was_sent_to_an_address_ends_with_it() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.mail(1));
+    let change = json!({"new_email": "alice@example.org"});
+    let answer = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
+    assert_eq!(answer.status, 200);
+    assert_eq!(reset(&gateway, &token).status, 400);
+}
+
+#[test]
+fn nobody_fills_a_mailbox_by_registering_with_its_address() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    for index in 0..13 {
+        let victim = if index % 2 == 0 { "victim@example.com" } else { "Victim@Example.com" };
+        let body = json!({"username": format!("user{index}"), "password": PASSWORD, "email": victim});
+        assert_eq!(gateway.post("/auth/register", &body).status, 201);
+    }
+    register(&gateway, "other");
+    eventually("the other mail arrives", || {
+        mail.mails().iter().any(|mail| mail["to"][0] == "other@example.com").then_some(())
+    });
+    eventually("ten are sent", || (mail.mails().len() == 11).then_some(()));
+}
+
+#[test]
+fn a_mail_whose_address_has_changed_meanwhile_is_not_sent() {
+    let mut mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    mail.behave("refuse");
+    let alice = register(&gateway, "alice");
+    eventually("it is refused", || gateway.log().contains("mail not sent").then_some(()));
+    let change = json!({"new_email": "alice@example.org"});
+    gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
+    mail.behave("accept");
+    assert_eq!(mail.mail(0)["to"], json!(["alice@example.org"]));
+    verified(&gateway, &mail, "bob");
+    assert_eq!(mail.mails().len(), 2, "the first has nobody to go to");
+    assert!(!gateway.log().contains("not here"), "the server's words stay out of the log");
+}

@@ -153,3 +153,17 @@ fn registrations_are_throttled_by_address() {
     let refused = gateway.post("/auth/register", &json!({"username": "a3", "password": PASSWORD}));
     assert_eq!(refused.status, 429);
 }
+
+#[test]
+fn a_hash_from_before_the_config_was_changed_still_logs_in() {
+    let costly = "  password: {argon2: {memory: 128MiB, iterations: 20}, queue_timeout: 20s}\n";
+    let first = Gateway::alone(Settings::default().auth(costly));
+    first.register("alice");
+    let cheap = Settings::default().auth("  password: {argon2: {memory: 64KiB, iterations: 1}}\n");
+    let folder = first.folder.clone();
+    drop(first);
+    let second = Gateway::start_in(folder, "127.0.0.1:1".parse().unwrap(), cheap);
+    assert_eq!(second.try_login("alice", "not the password at all").status, 401);
+    assert_eq!(second.try_login("alice", PASSWORD).status, 200);
+    assert_eq!(second.try_login("alice", PASSWORD).status, 200, "renewed");
+}

@@ -277,7 +277,7 @@ const LEASE: MailLease = MailLease { hold: 60_000, ttls: (60_000, 60_000) };
 
 fn mail(user: &NewUser, purpose: Purpose, token: u8) -> NewMail {
     let id = uuid::Builder::from_random_bytes([token; 16]).into_uuid();
-    NewMail { id, user: user.id, purpose, token_hash: [token; 32], most_an_hour: 2 }
+    NewMail { id, user: user.id, purpose, token_hash: [token; 32], most_live: 2, most_live_to_address: 10 }
 }
 
 #[test]
@@ -302,8 +302,9 @@ fn a_mail_is_claimed_by_one_and_its_token_spent_once() {
         assert!(store.verify_email(&[1; 32]).await.unwrap());
         assert!(!store.verify_email(&[1; 32]).await.unwrap());
         assert_eq!(store.users_by_verified_email("ALICE@example.com").await.unwrap().len(), 1);
-        // The share of an hour: two of a purpose.
+        // Two that hold are enough; one that was used up does not count.
         assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 2)).await.unwrap());
+        assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 5)).await.unwrap());
         assert!(!store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 3)).await.unwrap());
         assert!(store.enqueue_mail(&mail(&new, Purpose::ResetPassword, 4)).await.unwrap());
     });
@@ -333,6 +334,10 @@ fn a_reset_is_spent_with_the_change_that_it_allows_or_not_at_all() {
         assert!(matches!(store.change_user(new.id, &late).await.unwrap(), Change::Gone));
         assert!(store.mail_owner(Purpose::ResetPassword, &[2; 32]).await.unwrap().is_none());
     });
+}
+
+fn note(action: &'static str) -> Note {
+    Note { actor_id: None, actor: "tests".to_owned(), address: None, action, detail: String::new() }
 }
 
 fn imported(id: &str, name: &str) -> ImportedUser {
@@ -369,30 +374,31 @@ fn an_import_tells_what_became_of_each_and_can_be_undone() {
             ImportOutcome::IdTaken("alice".to_owned()),
             ImportOutcome::Imported,
         ];
-        assert_eq!(store.import_users(batch(), false).await.unwrap(), expected);
+        assert_eq!(store.import_users(batch(), &note("user.import"), false).await.unwrap(), expected);
         assert!(store.foreign_schemes().await.unwrap().is_empty());
-        assert_eq!(store.import_users(batch(), true).await.unwrap(), expected);
+        assert_eq!(store.import_users(batch(), &note("user.import"), true).await.unwrap(), expected);
         assert_eq!(store.foreign_schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
-        let again = store.import_users(vec![imported("1", "alice")], true).await.unwrap();
+        let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
+        let trail = store.audit(&filter).await.unwrap();
+        assert_eq!(trail.len(), 2, "what was undone or refused is not in the trail");
+        assert!(trail[0].detail.contains("roles: user"), "{trail:?}");
+        let again =
+            store.import_users(vec![imported("1", "alice")], &note("user.import"), true).await.unwrap();
         assert_eq!(again, [ImportOutcome::AlreadyThere]);
         for id in ["1", "4"] {
             let found = store.user_by_external_id(id).await.unwrap().unwrap();
             store.rehash(found.id, &found.password_hash, "new").await.unwrap();
         }
         assert!(store.foreign_schemes().await.unwrap().is_empty(), "all are renewed");
+        store.note_own_scheme("$argon2id$v=19$m=8,t=1,p=1").await.unwrap();
+        store.note_own_scheme("$argon2id$v=19$m=8,t=1,p=1").await.unwrap();
+        assert_eq!(store.foreign_schemes().await.unwrap(), ["$argon2id$v=19$m=8,t=1,p=1"]);
     });
 }
 
 #[test]
 fn the_audit_trail_is_written_with_the_change() {
     on_both(async |store| {
-        let note = |action| Note {
-            actor_id: None,
-            actor: "tests".to_owned(),
-            address: None,
-            action,
-            detail: String::new(),
-        };
         let new = NewUser { note: Some(note("user.add")), ..user("alice", "user") };
         store.create_user(&new, None).await.unwrap();
         assert!(store.create_user(&new, None).await.unwrap().is_none());

@@ -100,3 +100,18 @@ fn attempts_at_once_are_reserved_before_they_are_judged() {
     });
     assert_eq!(statuses.iter().filter(|&&status| status == 401).count(), 4, "{statuses:?}");
 }
+
+#[test]
+fn a_look_alike_does_not_tell_whether_there_is_such_an_account() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url));
+        gateway.register("paypal");
+        for name in ["paypal", "nobody"] {
+            for _ in 0..4 {
+                assert_eq!(gateway.try_login(name, WRONG).status, 401);
+            }
+        }
+        let look_alikes = ["p\u{430}ypal", "n\u{43e}body"].map(|name| gateway.try_login(name, WRONG).status);
+        assert_eq!(look_alikes, [429, 429]);
+    }
+}

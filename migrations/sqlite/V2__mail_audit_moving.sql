@@ -19,7 +19,7 @@ CREATE TABLE mails (
     user_id         BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     purpose         INTEGER NOT NULL,
     token_hash      BLOB NOT NULL UNIQUE,
-    -- SHA-256 of what must still be the same when the token comes back: the address, or the password's hash.
+    -- SHA-256 of what must still be the same when the token comes back: the address, the password's hash.
     bound_to        BLOB NOT NULL,
     created_at      INTEGER NOT NULL,
     attempts        INTEGER NOT NULL DEFAULT 0,
@@ -29,7 +29,8 @@ CREATE TABLE mails (
     expires_at      INTEGER,
     used_at         INTEGER
 ) STRICT;
-CREATE INDEX mails_by_user ON mails (user_id, purpose, created_at);
+CREATE INDEX mails_by_user ON mails (user_id);
+CREATE INDEX mails_by_bound ON mails (bound_to);
 CREATE INDEX mails_due ON mails (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 
 -- Who changed what, when, from where. Rows are written in the transaction of the change and never altered.

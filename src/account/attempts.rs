@@ -48,7 +48,9 @@ impl Attempts {
         let prefix = Prefix::of(address);
         let place = format!("{prefix}\0{account}");
         let familiar = bucket("familiar", &place, Rate { count: 1, per: FAMILIAR_FOR });
-        let counted = if known && shared.is_known(&familiar.key).await? {
+        // Asked for every name: one question less would tell by its time that there is no such account.
+        let is_familiar = shared.is_known(&familiar.key).await?;
+        let counted = if known && is_familiar {
             bucket("familiar account", &place, self.rates.account)
         } else if known {
             bucket("account", account, self.rates.account)

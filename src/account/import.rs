@@ -4,11 +4,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use thiserror::Error;
 
-use super::register::check_email;
+use super::{By, register::check_email};
 use crate::{
     clock::Clock,
     password::{ForeignHash, ForeignHashError},
-    store::{ImportOutcome, ImportedUser, Result as StoreResult, Store},
+    store::{ImportOutcome, ImportedUser, Note, Result as StoreResult, Store},
     types::{Random, Role, Roles, UserId, Username, UsernameError, hash::sha256},
 };
 
@@ -76,6 +76,8 @@ pub struct Importer {
     pub default_roles: Roles,
     /// Whether the other program had made sure of the addresses.
     pub email_verified: bool,
+    /// Who imports.
+    pub by: By,
 }
 
 /// What became of a user.
@@ -126,12 +128,16 @@ impl Importer {
         })
     }
 
+    fn note(&self) -> Note {
+        self.by.note("user.import", String::new())
+    }
+
     /// Takes users in, in one transaction; what became of each.
     ///
     /// # Errors
     /// When the store fails; then none was taken.
     pub async fn take(&self, users: Vec<ImportedUser>) -> StoreResult<Vec<Outcome>> {
-        let outcomes = self.store.import_users(users, true).await?;
+        let outcomes = self.store.import_users(users, &self.note(), true).await?;
         Ok(outcomes.into_iter().map(outcome).collect())
     }
 
@@ -146,7 +152,7 @@ impl Importer {
         seen: &mut HashSet<[u8; 32]>,
     ) -> StoreResult<Vec<Outcome>> {
         let looks: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
-        let outcomes = self.store.import_users(users, false).await?;
+        let outcomes = self.store.import_users(users, &self.note(), false).await?;
         let judge = |(known, look): (ImportOutcome, [u8; 32])| match outcome(known) {
             Ok(Taken::New) if !seen.insert(look) => Err(Refusal::NameTaken),
             other => other,

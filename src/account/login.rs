@@ -23,25 +23,35 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn login(&self, username: &str, typed: &Secret, address: IpAddr) -> Result<Tokens> {
-        let begun = Instant::now();
-        let result = self.try_login(username, typed, address).await;
+        let mut failure_moment = Instant::now();
+        let result = self.try_login(username, typed, address, &mut failure_moment).await;
         if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
             // By the timer, so that it does not tell what the account's hash costs, or that there is none.
-            tokio::time::sleep_until((begun + self.hasher.floor()).into()).await;
+            tokio::time::sleep_until(failure_moment.into()).await;
         }
         result
     }
 
-    async fn try_login(&self, username: &str, typed: &Secret, address: IpAddr) -> Result<Tokens> {
+    async fn try_login(
+        &self,
+        username: &str,
+        typed: &Secret,
+        address: IpAddr,
+        failure_moment: &mut Instant,
+    ) -> Result<Tokens> {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
         let password = Rules::prepare(typed).map_err(|_| invalid())?;
         let name = Username::new(username).ok();
-        let user = match &name {
-            Some(name) => self.store.user_by_name(name).await?,
+        // Look-alikes are counted as one, so whether there is such an account is asked of the look, too:
+        // or a look-alike that is counted apart would tell that there is.
+        let alike = match &name {
+            Some(name) => self.store.user_by_look(name).await?,
             None => None,
         };
-        let attempt = self.attempt(name.as_ref(), username, user.is_some(), address).await?;
+        let attempt = self.attempt(name.as_ref(), username, alike.is_some(), address).await?;
+        *failure_moment = self.hasher.failure_moment();
+        let user = alike.filter(|user| Some(&user.name) == name.as_ref());
         let Some(mut user) = user else {
             let verdict = self.hasher.verify_unknown(password).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;

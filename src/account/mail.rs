@@ -17,15 +17,18 @@ use super::{AccountError, Accounts, By, Result, register::check_email};
 use crate::{
     config,
     error::Kind,
-    mail::{Letter, MailSetupError, Mailer, Template},
+    mail::{Letter, MailSetupError, Mailer, SendError, Template},
     password::Rules,
     store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Purpose, Sent, Store},
     token::{Identity, MailTokens},
     types::{Secret, UserId},
 };
 
-/// Mails of one purpose to one account in an hour.
-const MOST_AN_HOUR: u32 = 3;
+/// Mails of one purpose to one account whose tokens still hold: who gets no other has one that works.
+const MOST_LIVE: u32 = 3;
+
+/// The same to one address, whatever the account: nobody's mailbox is filled by registering.
+const MOST_LIVE_TO_ADDRESS: u32 = 10;
 
 /// When a request for a reset is answered: later than looking an address up and queueing take, so that
 /// it does not tell whether there was anything to queue.
@@ -53,7 +56,14 @@ impl Accounts {
         let desk = self.desk()?;
         let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid();
         let token_hash = desk.tokens.token(label(purpose), id).hash;
-        let mail = NewMail { id, user, purpose, token_hash, most_an_hour: MOST_AN_HOUR };
+        let mail = NewMail {
+            id,
+            user,
+            purpose,
+            token_hash,
+            most_live: MOST_LIVE,
+            most_live_to_address: MOST_LIVE_TO_ADDRESS,
+        };
         let queued = self.store.enqueue_mail(&mail).await?;
         desk.wake.notify_one();
         Ok(queued)
@@ -89,20 +99,21 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`]; never for an unknown address.
-    pub async fn forgot_password(&self, email: &str, address: IpAddr) -> Result<()> {
+    pub async fn forgot_password(self: Arc<Self>, email: &str, address: IpAddr) -> Result<()> {
         self.desk()?;
         let email = check_email(email)?;
         self.attempts.mail(address, self.time.now().boot).await?;
         let begun = Instant::now();
-        let queued = self.queue_resets(&email).await;
+        let users = self.store.users_by_verified_email(&email).await?;
+        // What there is only for a known address neither delays the answer nor fails it.
+        tokio::spawn(async move {
+            for user in users {
+                if let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await {
+                    tracing::error!(user.id = %user.id, %error, "a mail to reset a password could not be queued");
+                }
+            }
+        });
         tokio::time::sleep_until((begun + ANSWERED_AFTER).into()).await;
-        queued
-    }
-
-    async fn queue_resets(&self, email: &str) -> Result<()> {
-        for user in self.store.users_by_verified_email(email).await? {
-            self.enqueue(user.id, Purpose::ResetPassword).await?;
-        }
         Ok(())
     }
 
@@ -220,19 +231,26 @@ impl Postman {
             ttls: (millis(self.config.verify_ttl), millis(self.config.reset_ttl)),
         };
         let Some(mail) = self.store.claim_mail(&lease).await? else { return Ok(false) };
-        let sent = match self.send(&mail).await {
-            Ok(()) => {
+        let too_old = mail.age > millis(self.config.retry_for);
+        let sent = match self.send(&mail, too_old).await {
+            // The address or the password is another by now: the link would open nothing.
+            Ok(false) => Sent::Done,
+            Ok(true) => {
                 tracing::info!(user.id = %mail.user.id, purpose = label(mail.purpose), "mail sent");
                 Sent::Done
             }
-            Err(reason) if mail.age > millis(self.config.retry_for) => {
-                tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), reason, "mail given up");
+            Err(error @ SendError::Illegal(_)) => {
+                tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), %error, "mail given up");
+                Sent::GivenUp
+            }
+            Err(reason) if too_old => {
+                tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), %reason, "mail given up");
                 Sent::GivenUp
             }
             Err(reason) => {
                 let wait =
                     FIRST_RETRY.saturating_mul(1 << mail.attempts.saturating_sub(1).min(20)).min(LAST_RETRY);
-                tracing::warn!(user.id = %mail.user.id, attempts = mail.attempts, reason, "mail not sent");
+                tracing::warn!(user.id = %mail.user.id, attempts = mail.attempts, %reason, "mail not sent");
                 Sent::Again(wait)
             }
         };
@@ -240,17 +258,21 @@ impl Postman {
         Ok(true)
     }
 
-    async fn send(&self, mail: &ClaimedMail) -> std::result::Result<(), String> {
+    /// Whether there was anything to send.
+    async fn send(&self, mail: &ClaimedMail, too_old: bool) -> std::result::Result<bool, SendError> {
         // Only to the address that is stored now; without one there is nobody to write to.
-        let Some(to) = &mail.user.email else { return Ok(()) };
+        let Some(to) = mail.user.email.as_ref().filter(|_| mail.holds) else { return Ok(false) };
+        if too_old {
+            return Err(SendError::NotTaken("it has waited too long".to_owned()));
+        }
         let (template, link, lifetime) = match mail.purpose {
             Purpose::VerifyEmail => (&self.verify, &self.config.verify_link, self.config.verify_ttl),
-            Purpose::ResetPassword if !mail.user.email_verified => return Ok(()),
+            Purpose::ResetPassword if !mail.user.email_verified => return Ok(false),
             Purpose::ResetPassword => (&self.reset, &self.config.reset_link, self.config.reset_ttl),
         };
         let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());
         let letter = Letter { name: mail.user.name.as_str(), link: &link, lifetime };
-        self.mailer.send(to, template, &letter).await.map_err(|error| error.to_string())
+        self.mailer.send(to, template, &letter).await.map(|()| true)
     }
 
     fn token(&self, purpose: Purpose, id: Uuid) -> Secret {

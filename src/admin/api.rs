@@ -269,6 +269,10 @@ fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
 }
 
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
+    // No name holds NUL, and PostgreSQL takes none.
+    if query.contains("%00") {
+        return Err(Kind::MissingParameters.into());
+    }
     serde_urlencoded::from_str(query).map_err(|_| Kind::MissingParameters.into())
 }
 

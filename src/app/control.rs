@@ -37,11 +37,13 @@ use crate::{
 /// How often the log and the keys are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many polls lie between two clean-ups.
+/// How many polls lie between two clean-ups of the mirror.
 const PRUNE_EVERY: u32 = 60;
 
-/// How many polls lie between two looks at the schemes of stored hashes.
-const CALIBRATE_EVERY: u32 = 10;
+/// How often the schemes of stored hashes are looked at, and how many looks lie between two clean-ups of
+/// the store.
+const LEARN_INTERVAL: Duration = Duration::from_secs(10);
+const STORE_PRUNE_EVERY: u32 = 6;
 
 /// How many mails are on their way at once: a slow server holds up no more.
 const POSTMEN: usize = 4;
@@ -229,8 +231,9 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let jwks_max_age = config.revocation.max_staleness.as_secs();
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
-    hasher.calibrate(&store.foreign_schemes().await?).await?;
-    tokio::spawn(follow(follower, keys, verifier.clone(), store, hasher, shared.clone()));
+    learn_schemes(&*store, &hasher).await?;
+    tokio::spawn(follow(follower, keys, verifier.clone(), shared.clone()));
+    tokio::spawn(tidy(store, hasher));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
     let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
@@ -252,14 +255,7 @@ async fn load(
 }
 
 /// Keeps mirror and keys true, each second, for as long as the gateway runs.
-async fn follow(
-    mut follower: Follower,
-    keys: Arc<Keys>,
-    verifier: Arc<Verifier>,
-    store: Arc<dyn Store>,
-    hasher: Arc<Hasher>,
-    shared: Arc<Shared>,
-) {
+async fn follow(mut follower: Follower, keys: Arc<Keys>, verifier: Arc<Verifier>, shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -278,20 +274,32 @@ async fn follow(
         count += 1;
         if count.is_multiple_of(PRUNE_EVERY) {
             shared.mirror.prune(shared.time.now());
-            if let Err(error) = store.prune().await {
-                tracing::warn!(%error, "what has expired could not be removed");
-            }
-        }
-        if count % CALIBRATE_EVERY == 1
-            && let Err(error) = learn_schemes(&*store, &hasher).await
-        {
-            tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
         }
     }
 }
 
-/// An import may have brought hashes that cost more than those before.
+/// What may take its time, beside the polls that must not wait for it.
+async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>) {
+    let mut ticks = tokio::time::interval(LEARN_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0_u32;
+    loop {
+        ticks.tick().await;
+        // An import may have brought hashes that cost more than those before.
+        if let Err(error) = learn_schemes(&*store, &hasher).await {
+            tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
+        }
+        count += 1;
+        if count.is_multiple_of(STORE_PRUNE_EVERY)
+            && let Err(error) = store.prune().await
+        {
+            tracing::warn!(%error, "what has expired could not be removed");
+        }
+    }
+}
+
 async fn learn_schemes(store: &dyn Store, hasher: &Hasher) -> Result<(), StartFault> {
+    store.note_own_scheme(&hasher.own_scheme()).await?;
     Ok(hasher.calibrate(&store.foreign_schemes().await?).await?)
 }
 

@@ -136,7 +136,7 @@ impl AuthApi {
 
     pub(super) async fn forgot_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Email = read(request)?;
-        self.accounts.forgot_password(&required(input.email)?, caller.address).await?;
+        self.accounts.clone().forgot_password(&required(input.email)?, caller.address).await?;
         Ok(done("If the address is known, a mail is on its way"))
     }
 

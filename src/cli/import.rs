@@ -18,7 +18,7 @@ use super::{
     Outcome, Refused,
     args::{Import, ImportSource},
     load, print, quiet_log, runtime,
-    user::parse_roles,
+    user::{operator_name, parse_roles},
 };
 use crate::{
     account::{Candidate, Importer, Refusal, Taken},
@@ -48,6 +48,7 @@ pub(super) fn run(args: &Import) -> Outcome {
                 named => parse_roles(named)?,
             },
             email_verified: args.email_verified,
+            by: operator_name(),
         };
         let columns = Columns::of(args);
         let (total, rows) = open(&args.source, &args.table, &columns.wanted).await?;

@@ -33,7 +33,7 @@ pub enum MailSetupError {
     Template(String, String),
 }
 
-/// Why a mail was not taken. The text is for the log: it may hold the server's words, not the mail's.
+/// Why a mail was not taken. The text is for the log: it holds no words of the server or the mail.
 #[derive(Debug, Error)]
 pub enum SendError {
     /// It is no mail: an address that cannot be written.
@@ -105,9 +105,18 @@ impl Mailer {
         // The library's own bound is on each step.
         match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(SendError::NotTaken(error.to_string())),
+            Ok(Err(error)) => Err(SendError::NotTaken(describe(&error))),
             Err(_) => Err(SendError::NotTaken("no answer in time".to_owned())),
         }
+    }
+}
+
+/// What happened, without the server's words: they may quote an address or the mail itself.
+fn describe(error: &lettre::transport::smtp::Error) -> String {
+    match error.status() {
+        Some(code) => format!("it answered {code}"),
+        None if error.is_timeout() => "no answer in time".to_owned(),
+        None => error.to_string(),
     }
 }
 

@@ -11,8 +11,10 @@ use thiserror::Error;
 
 /// The most rounds of PBKDF2.
 const MAX_ROUNDS: u32 = 2_000_000;
-/// The most memory of scrypt and argon2, in KiB.
+/// The most memory of scrypt, and of argon2 from elsewhere, in KiB.
 const MAX_KIB: u64 = 64 << 10;
+/// What our own hashes of other parameters may cost: what the config may say, in KiB and passes.
+const MAX_OWN: (u64, u32) = (1 << 20, 100);
 /// The highest cost of bcrypt.
 const MAX_BCRYPT_COST: u32 = 14;
 /// The most lanes of scrypt and argon2, and passes of argon2.
@@ -50,13 +52,25 @@ enum Kind {
 }
 
 impl ForeignHash {
-    /// Reads a stored hash.
+    /// Reads a hash that another program made.
     ///
     /// # Errors
     /// [`ForeignHashError`].
     pub fn parse(text: &str) -> Result<Self, ForeignHashError> {
+        Self::parse_within(text, (MAX_KIB, MAX_LANES))
+    }
+
+    /// Reads a stored hash, which may be one of our own from before the config was changed.
+    ///
+    /// # Errors
+    /// [`ForeignHashError`].
+    pub(super) fn parse_stored(text: &str) -> Result<Self, ForeignHashError> {
+        Self::parse_within(text, MAX_OWN)
+    }
+
+    fn parse_within(text: &str, argon2_caps: (u64, u32)) -> Result<Self, ForeignHashError> {
         if text.starts_with("$argon2") {
-            return argon2(text);
+            return argon2(text, argon2_caps);
         }
         if ["$2a$", "$2b$", "$2y$", "$2x$"].iter().any(|prefix| text.starts_with(prefix)) {
             return bcrypt(text);
@@ -85,7 +99,12 @@ impl ForeignHash {
             _ if scheme.starts_with("$2") => format!("{scheme}${}", ".".repeat(53)),
             _ => format!("{scheme}${salt}${}", "A".repeat(43)),
         };
-        Self::parse(&text).ok()
+        Self::parse_stored(&text).ok()
+    }
+
+    /// Whether it can be one of our own: those alone are of the normalised password.
+    pub(super) fn may_be_own(&self) -> bool {
+        self.scheme.starts_with("$argon2id$v=19$")
     }
 
     /// Whether it is the hash of `password`.
@@ -185,7 +204,7 @@ fn bcrypt(text: &str) -> Result<ForeignHash, ForeignHashError> {
     }
 }
 
-fn argon2(text: &str) -> Result<ForeignHash, ForeignHashError> {
+fn argon2(text: &str, (max_kib, max_passes): (u64, u32)) -> Result<ForeignHash, ForeignHashError> {
     let hash = PasswordHash::new(text).map_err(|_| ForeignHashError::Damaged)?;
     Algorithm::try_from(hash.algorithm.as_str()).map_err(|_| ForeignHashError::Unknown)?;
     let params = Params::try_from(&hash).map_err(|_| ForeignHashError::Damaged)?;
@@ -193,7 +212,7 @@ fn argon2(text: &str) -> Result<ForeignHash, ForeignHashError> {
         return Err(ForeignHashError::Damaged);
     }
     let costly =
-        u64::from(params.m_cost()) > MAX_KIB || params.t_cost() > MAX_LANES || params.p_cost() > MAX_LANES;
+        u64::from(params.m_cost()) > max_kib || params.t_cost() > max_passes || params.p_cost() > MAX_LANES;
     if costly {
         return Err(ForeignHashError::TooCostly);
     }

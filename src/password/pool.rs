@@ -132,6 +132,10 @@ impl Costs {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(scheme)
     }
 
+    fn knows_foreign(&self) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len() > 1
+    }
+
     fn slowest(&self) -> Duration {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().max().copied().unwrap_or_default()
     }
@@ -150,6 +154,8 @@ pub struct Hasher {
     shared: Arc<Shared>,
     /// The lane of hashes with other parameters: slow ones do not hold up the rest.
     foreign: Arc<Shared>,
+    /// When that lane would be free if every login went through it.
+    next_in_lane: Mutex<Instant>,
 }
 
 impl Drop for Hasher {
@@ -186,7 +192,7 @@ impl Hasher {
                 costs: costs.clone(),
             })
         };
-        let hasher = Self { shared: lane(), foreign: lane() };
+        let hasher = Self { shared: lane(), foreign: lane(), next_in_lane: Mutex::new(Instant::now()) };
         let names = (0..config.workers).map(|index| (format!("password-{index}"), &hasher.shared));
         for (name, lane) in names.chain([("foreign".to_owned(), &hasher.foreign)]) {
             let lane = lane.clone();
@@ -198,10 +204,25 @@ impl Hasher {
         Ok(hasher)
     }
 
-    /// How long after its begin a failed login may be answered: no earlier than the slowest scheme
-    /// in the store takes, so that it does not tell which one an account has.
-    pub fn floor(&self) -> Duration {
-        self.shared.costs.slowest().mul_f64(FLOOR)
+    /// When a failed login that begins now may be answered: no earlier than the slowest scheme in
+    /// the store takes, so that it does not tell which one an account has. While there are hashes in
+    /// the lane of their own, where one waits for the other, every login waits as if it were there.
+    pub fn failure_moment(&self) -> Instant {
+        let (now, slowest) = (Instant::now(), self.shared.costs.slowest());
+        let floor = slowest.mul_f64(FLOOR);
+        if !self.shared.costs.knows_foreign() {
+            return now + floor;
+        }
+        let mut next = self.next_in_lane.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*next).max(now);
+        *next = (turn + slowest).min(now + self.shared.timeout);
+        turn + floor
+    }
+
+    /// Scheme and cost of the hashes that are made.
+    pub fn own_scheme(&self) -> String {
+        let params = &self.shared.params;
+        format!("$argon2id$v=19$m={},t={},p={}", params.m_cost(), params.t_cost(), params.p_cost())
     }
 
     /// Learns what the schemes of stored hashes cost, and our own.
@@ -213,7 +234,8 @@ impl Hasher {
         if !self.shared.costs.knows(OWN_SCHEME) {
             self.submit_verify(nothing(), Stored::Unknown, false).await?;
         }
-        for scheme in schemes.iter().filter(|scheme| !self.shared.costs.knows(scheme)) {
+        let own = self.own_scheme();
+        for scheme in schemes.iter().filter(|scheme| **scheme != own && !self.shared.costs.knows(scheme)) {
             if let Some(specimen) = ForeignHash::specimen(scheme) {
                 self.submit_verify(nothing(), Stored::Foreign(Box::new(specimen), nothing()), false).await?;
             }
@@ -240,8 +262,8 @@ impl Hasher {
         let stored = match self.shared.current(stored) {
             Some(hash) => Stored::Current(Box::new(hash)),
             None => {
-                let hash =
-                    ForeignHash::parse(stored).map_err(|error| HashError::Failed(error.to_string()))?;
+                let hash = ForeignHash::parse_stored(stored)
+                    .map_err(|error| HashError::Failed(error.to_string()))?;
                 Stored::Foreign(Box::new(hash), typed.clone())
             }
         };
@@ -373,11 +395,12 @@ impl Shared {
             Stored::Unknown => (None, None),
             Stored::Current(hash) => (hash.salt.as_ref(), hash.hash.as_ref()),
             Stored::Foreign(hash, typed) => {
-                let typed_matches = hash.verify(typed.expose().as_bytes());
-                self.costs.observe(hash.scheme(), cost());
+                let mut matches = hash.verify(typed.expose().as_bytes());
                 // Our own hashes of other parameters are of the normalised password.
-                let matches = typed_matches
-                    || (typed.expose() != password.expose() && hash.verify(password.expose().as_bytes()));
+                if !matches && hash.may_be_own() && typed.expose() != password.expose() {
+                    matches = hash.verify(password.expose().as_bytes());
+                }
+                self.costs.observe(hash.scheme(), cost());
                 return Ok(Verdict { matches, outdated: true });
             }
         };

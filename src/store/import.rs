@@ -26,6 +26,13 @@ pub struct ImportedUser {
     pub disabled: bool,
 }
 
+impl ImportedUser {
+    /// What the audit trail says of it.
+    pub(super) fn note_detail(&self) -> String {
+        format!("external id: {}; roles: {}", self.external_id, self.roles)
+    }
+}
+
 /// What became of an imported user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImportOutcome {

@@ -30,13 +30,14 @@ impl Purpose {
         }
     }
 
-    /// What must still be the same when the token comes back: the address that was written to, or
+    /// What must still be the same when the token comes back: the address that was written to, and
     /// the password that was forgotten.
     pub(super) fn bound_to(self, user: &User) -> [u8; 32] {
-        sha256(match self {
-            Self::VerifyEmail => user.email.as_deref().unwrap_or_default().as_bytes(),
-            Self::ResetPassword => user.password_hash.as_bytes(),
-        })
+        let email = user.email.as_deref().unwrap_or_default().to_lowercase();
+        match self {
+            Self::VerifyEmail => sha256(email.as_bytes()),
+            Self::ResetPassword => sha256(format!("{}\0{email}", user.password_hash).as_bytes()),
+        }
     }
 }
 
@@ -51,8 +52,10 @@ pub struct NewMail {
     pub purpose: Purpose,
     /// SHA-256 of its token.
     pub token_hash: [u8; 32],
-    /// Not queued if so many were in the last hour.
-    pub most_an_hour: u32,
+    /// Not queued if the account has so many of the kind whose tokens still hold.
+    pub most_live: u32,
+    /// Not queued if the address has so many, whatever the account.
+    pub most_live_to_address: u32,
 }
 
 /// A mail that this gateway may send now, and no other does for a while.
@@ -68,6 +71,8 @@ pub struct ClaimedMail {
     pub attempts: u32,
     /// How long it has waited, in milliseconds.
     pub age: i64,
+    /// Whether its token is worth anything: the address and the password are still the same.
+    pub holds: bool,
 }
 
 /// How a mail is claimed.
@@ -89,6 +94,3 @@ pub enum Sent {
     /// It is too old to be of use.
     GivenUp,
 }
-
-/// An hour in milliseconds, as the limit on mails counts it.
-pub(super) const HOUR: i64 = 3_600_000;

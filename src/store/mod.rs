@@ -73,6 +73,9 @@ pub trait Store: Send + Sync {
     /// Finds an account by its canonical name.
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>>;
 
+    /// Finds the account whose name looks like this one, which may be the same.
+    async fn user_by_look(&self, name: &Username) -> Result<Option<User>>;
+
     /// Finds an account.
     async fn user(&self, id: UserId) -> Result<Option<User>>;
 
@@ -139,9 +142,18 @@ pub trait Store: Send + Sync {
 
     /// Takes users in from another program; what became of each, in their order. With `keep: false`
     /// everything is undone at the end.
-    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>>;
+    async fn import_users(
+        &self,
+        users: Vec<ImportedUser>,
+        note: &Note,
+        keep: bool,
+    ) -> Result<Vec<ImportOutcome>>;
 
-    /// Scheme and cost of every kind of hash that another program made and nobody has renewed.
+    /// Remembers the scheme and cost of our own hashes: some will be there after the config has changed.
+    async fn note_own_scheme(&self, scheme: &str) -> Result<()>;
+
+    /// Scheme and cost of every kind of hash that another program made and nobody has renewed, and of
+    /// our own since the store was begun.
     async fn foreign_schemes(&self) -> Result<Vec<String>>;
 
     /// The accounts, not disabled, whose address this was shown to be; a few at most.

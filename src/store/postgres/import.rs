@@ -1,28 +1,29 @@
 //! Users who come from another program.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, USER, one, only, read_user, user_by_external_id},
+    query::{NOW, USER, only, read_user, run},
 };
-use crate::store::{ImportOutcome, ImportedUser, import::explain};
+use crate::store::{ImportOutcome, ImportedUser, Note, User, import::explain};
 
 pub(super) async fn import(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
+    note: &Note,
     keep: bool,
 ) -> Result<Vec<ImportOutcome>> {
     tx.batch_execute("SAVEPOINT import").await?;
-    let outcomes = import_all(tx, users).await?;
+    let outcomes = import_all(tx, users, note).await?;
     tx.batch_execute(if keep { "RELEASE import" } else { "ROLLBACK TO import" }).await?;
     Ok(outcomes)
 }
 
-async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser]) -> Result<Vec<ImportOutcome>> {
+async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser], note: &Note) -> Result<Vec<ImportOutcome>> {
     let sql = format!(
         "INSERT INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
          foreign_scheme, roles, disabled, created_at, external_id) \
@@ -59,18 +60,53 @@ async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser]) -> Result<Vec<
         )
         .await?;
     let taken = rows.iter().map(only::<Uuid>).collect::<Result<HashSet<_>>>()?;
-    let mut outcomes = Vec::with_capacity(users.len());
-    for (user, skeleton) in users.iter().zip(&skeletons) {
-        outcomes.push(if taken.contains(&user.id.uuid()) {
-            ImportOutcome::Imported
-        } else {
-            let same_id = user_by_external_id(tx, &user.external_id).await?;
-            let sql = format!("SELECT {USER} FROM users WHERE skeleton = $1");
-            let holder = one(tx, &sql, &[skeleton], read_user).await?;
-            explain(user, same_id.as_ref(), holder.as_ref())
-        });
+    let new: Vec<&ImportedUser> = users.iter().filter(|user| taken.contains(&user.id.uuid())).collect();
+    let sql = format!(
+        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+         SELECT {NOW}, $1, $2, $3, $4, u.id, u.name, u.detail \
+         FROM unnest($5::text[], $6::text[], $7::text[]) AS u (id, name, detail)"
+    );
+    run(
+        tx,
+        &sql,
+        &[
+            &note.actor_id.map(|id| id.to_string()),
+            &note.actor,
+            &note.address,
+            &note.action,
+            &new.iter().map(|user| user.id.to_string()).collect::<Vec<_>>(),
+            &new.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(),
+            &new.iter().map(|user| user.note_detail()).collect::<Vec<_>>(),
+        ],
+    )
+    .await?;
+    // Who stands in the way of the others is looked up in one go: an import that is run again meets
+    // nobody else.
+    let sql = format!("SELECT {USER} FROM users WHERE external_id = ANY($1) OR skeleton = ANY($2)");
+    let left = || users.iter().zip(&skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
+    let ids: Vec<&str> = left().map(|(user, _)| user.external_id.as_str()).collect();
+    let looks: Vec<&str> = left().map(|(_, look)| look.as_str()).collect();
+    let mut by_id: HashMap<String, User> = HashMap::new();
+    let mut by_look: HashMap<String, User> = HashMap::new();
+    if !ids.is_empty() {
+        for row in &tx.query(&tx.prepare_cached(&sql).await?, &[&ids, &looks]).await? {
+            let found = read_user(row)?;
+            if let Some(id) = &found.external_id {
+                by_id.insert(id.clone(), found.clone());
+            }
+            by_look.insert(found.name.skeleton(), found);
+        }
     }
-    Ok(outcomes)
+    let outcome = |(user, look): (&ImportedUser, &String)| match taken.contains(&user.id.uuid()) {
+        true => ImportOutcome::Imported,
+        false => explain(user, by_id.get(&user.external_id), by_look.get(look)),
+    };
+    Ok(users.iter().zip(&skeletons).map(outcome).collect())
+}
+
+pub(super) async fn note_own_scheme(tx: &Transaction<'_>, scheme: &str) -> Result<()> {
+    let key = format!("scheme:{scheme}");
+    run(tx, "INSERT INTO meta (key, value) VALUES ($1, '') ON CONFLICT DO NOTHING", &[&key]).await.map(drop)
 }
 
 /// The schemes and costs of hashes that are still another program's. Each is found by one step
@@ -78,7 +114,8 @@ async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser]) -> Result<Vec<
 pub(super) async fn foreign_schemes(db: &Client) -> Result<Vec<String>> {
     let sql = "WITH RECURSIVE schemes (scheme) AS (SELECT min(foreign_scheme) FROM users UNION ALL \
          SELECT (SELECT min(foreign_scheme) FROM users WHERE foreign_scheme > scheme) FROM schemes \
-         WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL LIMIT 100";
+         WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL \
+         UNION SELECT substr(key, 8) FROM meta WHERE key LIKE 'scheme:%' LIMIT 100";
     let statement = db.prepare_cached(sql).await?;
     db.query(&statement, &[]).await?.iter().map(only).collect()
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
-    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User, mail::HOUR},
+    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User},
     types::UserId,
 };
 
@@ -25,9 +25,11 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
     // The lock makes the count hold until the row is there.
     let Some(user) = lock_user(tx, mail.user).await? else { return Ok(false) };
     let now = now(tx).await?;
-    let sql = "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
-         SELECT $1, $2, $3, $4, $5, $6, $6 WHERE $7 > \
-         (SELECT count(*) FROM mails WHERE user_id = $2 AND purpose = $3 AND created_at > $8)";
+    let sql = "WITH live AS (SELECT user_id FROM mails WHERE bound_to = $5 AND purpose = $3 AND used_at IS NULL \
+         AND coalesce(expires_at, $6::bigint + 1) > $6::bigint) \
+         INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
+         SELECT $1, $2, $3, $4, $5, $6, $6 WHERE (SELECT count(*) FROM live) < $8 \
+         AND (SELECT count(*) FROM live WHERE user_id = $2) < $7";
     let queued = run(
         tx,
         sql,
@@ -38,8 +40,8 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
             &mail.token_hash.as_slice(),
             &mail.purpose.bound_to(&user).as_slice(),
             &now,
-            &i64::from(mail.most_an_hour),
-            &(now - HOUR),
+            &i64::from(mail.most_live),
+            &i64::from(mail.most_live_to_address),
         ],
     )
     .await?;
@@ -52,18 +54,20 @@ pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Opt
          expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
          WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= $1 ORDER BY next_attempt_at \
          LIMIT 1 FOR UPDATE SKIP LOCKED) \
-         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at";
+         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at, bound_to";
     let due = one(tx, sql, &[&now, &lease.hold, &lease.ttls.0, &lease.ttls.1], |row| {
         let purpose = Purpose::read(row.try_get(2)?).ok_or(QueryError::Broken("mails.purpose"))?;
         let owner = UserId::from_uuid(row.try_get(1)?).ok_or(QueryError::Broken("mails.user_id"))?;
         let attempts: i64 = row.try_get(3)?;
         let attempts = u32::try_from(attempts).map_err(|_| QueryError::Broken("mails.attempts"))?;
-        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, row.try_get::<_, i64>(4)?))
+        let (age, bound_to): (i64, Vec<u8>) = (row.try_get(4)?, row.try_get(5)?);
+        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, age, bound_to))
     })
     .await?;
-    let Some((id, owner, purpose, attempts, age)) = due else { return Ok(None) };
+    let Some((id, owner, purpose, attempts, age, bound_to)) = due else { return Ok(None) };
+    let holds = |user: &User| purpose.bound_to(user).as_slice() == bound_to;
     let user = user(tx, owner).await?;
-    Ok(user.map(|user| ClaimedMail { id, purpose, user, attempts, age }))
+    Ok(user.map(|user| ClaimedMail { id, purpose, attempts, age, holds: holds(&user), user }))
 }
 
 pub(super) async fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
@@ -119,9 +123,8 @@ pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) ->
     Ok(true)
 }
 
-/// Rows are kept for an hour, which the limit counts, and as long as their token lives.
+/// Rows are kept as long as they wait or their token lives.
 pub(super) async fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
-    let sql = "DELETE FROM mails \
-         WHERE next_attempt_at IS NULL AND created_at <= $1 AND coalesce(expires_at, 0) <= $2";
-    run(tx, sql, &[&(now - HOUR), &now]).await.map(drop)
+    let sql = "DELETE FROM mails WHERE next_attempt_at IS NULL AND coalesce(expires_at, 0) <= $1";
+    run(tx, sql, &[&now]).await.map(drop)
 }

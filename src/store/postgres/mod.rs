@@ -69,6 +69,10 @@ impl Store for Postgres {
         self.pool.read(async |db| query::user_by_name(db, name).await).await
     }
 
+    async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
+        self.pool.read(async |db| query::user_by_look(db, name).await).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>> {
         self.pool.read(async |db| query::user(db, id).await).await
     }
@@ -145,8 +149,20 @@ impl Store for Postgres {
         self.pool.read(async |db| audit::entries(db, filter).await).await
     }
 
-    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>> {
-        self.pool.write(async |tx| import::import(tx, &users, keep).await).await
+    async fn import_users(
+        &self,
+        users: Vec<ImportedUser>,
+        note: &Note,
+        keep: bool,
+    ) -> Result<Vec<ImportOutcome>> {
+        self.pool.write(async |tx| import::import(tx, &users, note, keep).await).await
+    }
+
+    async fn note_own_scheme(&self, scheme: &str) -> Result<()> {
+        if self.foreign_schemes().await?.iter().any(|known| known == scheme) {
+            return Ok(());
+        }
+        self.pool.write(async |tx| import::note_own_scheme(tx, scheme).await).await
     }
 
     async fn foreign_schemes(&self) -> Result<Vec<String>> {

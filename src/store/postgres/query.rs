@@ -139,6 +139,12 @@ pub(super) async fn user_by_name(db: &Client, name: &Username) -> Result<Option<
     one(db, &format!("SELECT {USER} FROM users WHERE name = $1"), &[&name.as_str()], read_user).await
 }
 
+pub(super) async fn user_by_look(db: &Client, name: &Username) -> Result<Option<User>> {
+    let sql =
+        format!("SELECT {USER} FROM users WHERE name = $1 OR skeleton = $2 ORDER BY name = $1 DESC LIMIT 1");
+    one(db, &sql, &[&name.as_str(), &name.skeleton()], read_user).await
+}
+
 pub(super) async fn user(db: &impl GenericClient, id: UserId) -> Result<Option<User>> {
     one(db, &format!("SELECT {USER} FROM users WHERE id = $1"), &[&id.uuid()], read_user).await
 }
@@ -154,6 +160,10 @@ async fn lock_session(tx: &Transaction<'_>, id: SessionId) -> Result<Option<Sess
 }
 
 pub(super) async fn user_by_external_id(db: &impl GenericClient, id: &str) -> Result<Option<User>> {
+    // PostgreSQL refuses text that no column of it can hold.
+    if id.contains('\0') {
+        return Ok(None);
+    }
     one(db, &format!("SELECT {USER} FROM users WHERE external_id = $1"), &[&id], read_user).await
 }
 
@@ -563,6 +573,10 @@ pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
     let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
     run(tx, sql, &[&now]).await?;
     run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
-    run(tx, "DELETE FROM attempts WHERE full_at <= $1", &[&now]).await?;
+    // Rows that somebody holds are left for the next time: waiting for them in another order than
+    // logins take them would be a deadlock.
+    let sql = "DELETE FROM attempts WHERE bucket IN \
+         (SELECT bucket FROM attempts WHERE full_at <= $1 FOR UPDATE SKIP LOCKED)";
+    run(tx, sql, &[&now]).await?;
     mail::prune(tx, now).await
 }

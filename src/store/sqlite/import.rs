@@ -2,25 +2,34 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::query::{Result, USER, read_user, user_by_external_id};
+use super::{
+    audit,
+    query::{Result, USER, read_user, user_by_external_id},
+};
 use crate::{
     clock::UnixMillis,
-    store::{ImportOutcome, ImportedUser, User, import::explain},
+    store::{ImportOutcome, ImportedUser, Note, User, import::explain},
 };
 
 pub(super) fn import(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
+    note: &Note,
     keep: bool,
     now: UnixMillis,
 ) -> Result<Vec<ImportOutcome>> {
     tx.execute_batch("SAVEPOINT import")?;
-    let outcomes = users.iter().map(|user| import_one(tx, user, now)).collect::<Result<_>>()?;
+    let outcomes = users.iter().map(|user| import_one(tx, user, note, now)).collect::<Result<_>>()?;
     tx.execute_batch(if keep { "RELEASE import" } else { "ROLLBACK TO import; RELEASE import" })?;
     Ok(outcomes)
 }
 
-fn import_one(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis) -> Result<ImportOutcome> {
+fn import_one(
+    tx: &Transaction<'_>,
+    user: &ImportedUser,
+    note: &Note,
+    now: UnixMillis,
+) -> Result<ImportOutcome> {
     let skeleton = user.name.skeleton();
     let made = tx
         .prepare_cached(
@@ -44,6 +53,8 @@ fn import_one(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis) -> Res
             user.external_id
         ])?;
     if made > 0 {
+        let note = Note { detail: user.note_detail(), ..note.clone() };
+        audit::append(tx, &note, Some(user.id), user.name.as_str(), now)?;
         return Ok(ImportOutcome::Imported);
     }
     let same_id = user_by_external_id(tx, &user.external_id)?;
@@ -57,13 +68,19 @@ fn by_skeleton(db: &Connection, skeleton: &str) -> Result<Option<User>> {
         .optional()
 }
 
+pub(super) fn note_own_scheme(tx: &Transaction<'_>, scheme: &str) -> Result<()> {
+    tx.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('scheme:' || ?1, x'')", [scheme])?;
+    Ok(())
+}
+
 /// The schemes and costs of hashes that are still another program's. Each is found by one step
 /// through the index, however many users have it.
 pub(super) fn foreign_schemes(db: &Connection) -> Result<Vec<String>> {
     db.prepare_cached(
         "WITH RECURSIVE schemes (scheme) AS (SELECT min(foreign_scheme) FROM users UNION ALL \
          SELECT (SELECT min(foreign_scheme) FROM users WHERE foreign_scheme > scheme) FROM schemes \
-         WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL LIMIT 100",
+         WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL \
+         UNION SELECT substr(key, 8) FROM meta WHERE key LIKE 'scheme:%' LIMIT 100",
     )?
     .query_map([], |row| row.get(0))?
     .collect()

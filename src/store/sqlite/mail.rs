@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::query::{Result, USER, broken, read_user, user, uuid};
 use crate::{
     clock::UnixMillis,
-    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User, mail::HOUR},
+    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User},
     types::UserId,
 };
 
@@ -22,9 +22,11 @@ pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> 
     let Some(user) = user(tx, mail.user)? else { return Ok(false) };
     let queued = tx
         .prepare_cached(
-            "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6 WHERE ?7 > \
-             (SELECT count(*) FROM mails WHERE user_id = ?2 AND purpose = ?3 AND created_at > ?8)",
+            "WITH live AS (SELECT user_id FROM mails WHERE bound_to = ?5 AND purpose = ?3 AND used_at IS NULL \
+             AND coalesce(expires_at, ?6 + 1) > ?6) \
+             INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6 WHERE (SELECT count(*) FROM live) < ?8 \
+             AND (SELECT count(*) FROM live WHERE user_id = ?2) < ?7",
         )?
         .execute(params![
             mail.id.as_bytes(),
@@ -33,8 +35,8 @@ pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> 
             mail.token_hash,
             mail.purpose.bound_to(&user),
             now,
-            mail.most_an_hour,
-            now - HOUR
+            mail.most_live,
+            mail.most_live_to_address
         ])?;
     Ok(queued > 0)
 }
@@ -45,16 +47,18 @@ pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) ->
             "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
              expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 ELSE ?4 END \
              WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT 1) \
-             RETURNING id, user_id, purpose, attempts, ?1 - created_at",
+             RETURNING id, user_id, purpose, attempts, ?1 - created_at, bound_to",
         )?
         .query_row(params![now, lease.hold, lease.ttls.0, lease.ttls.1], |row| {
             let purpose = Purpose::read(row.get(2)?).ok_or_else(|| broken(2))?;
             let owner = UserId::from_uuid(uuid(row, 1)?).ok_or_else(|| broken(1))?;
-            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?))
+            let bound_to: [u8; 32] = row.get(5)?;
+            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?, bound_to))
         })
         .optional()?;
-    let Some((id, owner, purpose, attempts, age)) = due else { return Ok(None) };
-    Ok(user(tx, owner)?.map(|user| ClaimedMail { id, purpose, user, attempts, age }))
+    let Some((id, owner, purpose, attempts, age, bound_to)) = due else { return Ok(None) };
+    let holds = |user: &User| purpose.bound_to(user) == bound_to;
+    Ok(user(tx, owner)?.map(|user| ClaimedMail { id, purpose, attempts, age, holds: holds(&user), user }))
 }
 
 pub(super) fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Result<()> {
@@ -119,11 +123,8 @@ pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: Uni
     Ok(true)
 }
 
-/// Rows are kept for an hour, which the limit counts, and as long as their token lives.
+/// Rows are kept as long as they wait or their token lives.
 pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
-    tx.execute(
-        "DELETE FROM mails WHERE next_attempt_at IS NULL AND created_at <= ?1 AND coalesce(expires_at, 0) <= ?2",
-        [now - HOUR, now],
-    )?;
+    tx.execute("DELETE FROM mails WHERE next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1", [now])?;
     Ok(())
 }

@@ -99,6 +99,11 @@ impl Store for Sqlite {
         self.connections.read(move |db| query::user_by_name(db, &name)).await
     }
 
+    async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
+        let name = name.clone();
+        self.connections.read(move |db| query::user_by_look(db, &name)).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>> {
         self.connections.read(move |db| query::user(db, id)).await
     }
@@ -199,9 +204,22 @@ impl Store for Sqlite {
         self.connections.read(move |db| audit::entries(db, &filter)).await
     }
 
-    async fn import_users(&self, users: Vec<ImportedUser>, keep: bool) -> Result<Vec<ImportOutcome>> {
-        let now = self.clock.wall();
-        self.connections.write(move |tx| import::import(tx, &users, keep, now)).await
+    async fn import_users(
+        &self,
+        users: Vec<ImportedUser>,
+        note: &Note,
+        keep: bool,
+    ) -> Result<Vec<ImportOutcome>> {
+        let (note, now) = (note.clone(), self.clock.wall());
+        self.connections.write(move |tx| import::import(tx, &users, &note, keep, now)).await
+    }
+
+    async fn note_own_scheme(&self, scheme: &str) -> Result<()> {
+        let scheme = scheme.to_owned();
+        if self.foreign_schemes().await?.contains(&scheme) {
+            return Ok(());
+        }
+        self.connections.write(move |tx| import::note_own_scheme(tx, &scheme)).await
     }
 
     async fn foreign_schemes(&self) -> Result<Vec<String>> {

@@ -105,6 +105,14 @@ pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<Us
         .optional()
 }
 
+pub(super) fn user_by_look(db: &Connection, name: &Username) -> Result<Option<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM users WHERE name = ?1 OR skeleton = ?2 ORDER BY name = ?1 DESC LIMIT 1"
+    ))?
+    .query_row([name.as_str(), &name.skeleton()], read_user)
+    .optional()
+}
+
 pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
     db.prepare_cached(&format!("SELECT {USER} FROM users WHERE id = ?1"))?
         .query_row([id.uuid().as_bytes()], read_user)
