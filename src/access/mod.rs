@@ -4,12 +4,14 @@
 //! a route asks for is looked at on every request and never cached with a token.
 
 mod credential;
+mod failure;
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
 pub use credential::Credential;
+pub use failure::{Failure, answer};
 
 use crate::{
     clock::{Now, TimeKeeper},

@@ -19,11 +19,11 @@ use super::{
     },
 };
 use crate::{
-    access::{Access, Credential, Denied},
-    account::{AccountError, By, Keys, KeysError, Operator, Update},
+    access::{Access, Credential, Failure, answer},
+    account::{By, Keys, KeysError, Operator, Update},
     config::OnStale,
-    error::{Kind, Problem},
-    store::{AuditFilter, StoreError, UserFilter},
+    error::{Kind, Statuses},
+    store::{AuditFilter, UserFilter},
     types::{Role, Roles, SessionId, UserId},
 };
 
@@ -37,6 +37,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 500;
 
+const JSON: &str = "application/json";
+
 /// The API.
 pub struct AdminApi {
     operator: Operator,
@@ -46,54 +48,16 @@ pub struct AdminApi {
     description: Bytes,
 }
 
-/// Why a call failed.
-struct Failure {
-    kind: Kind,
-    detail: Option<String>,
-    allow: Option<&'static str>,
-    had_token: bool,
-    log: Option<String>,
-}
-
-impl From<Kind> for Failure {
-    fn from(kind: Kind) -> Self {
-        Self { kind, detail: None, allow: None, had_token: false, log: None }
+/// What a failure of the keys is to a client.
+fn key_failure(error: KeysError) -> Failure {
+    match error {
+        KeysError::SharedSecret => Kind::KeysFromConfig.into(),
+        KeysError::Store(error) => error.into(),
+        other => Failure { log: Some(other.to_string()), ..Kind::Internal.into() },
     }
 }
 
-impl From<Denied> for Failure {
-    fn from(denied: Denied) -> Self {
-        Self { had_token: denied.had_token(), ..denied.kind().into() }
-    }
-}
-
-impl From<AccountError> for Failure {
-    fn from(error: AccountError) -> Self {
-        Self {
-            detail: error.detail(),
-            log: error.is_ours().then(|| error.to_string()),
-            ..error.kind().into()
-        }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        AccountError::from(error).into()
-    }
-}
-
-impl From<KeysError> for Failure {
-    fn from(error: KeysError) -> Self {
-        match error {
-            KeysError::SharedSecret => Kind::KeysFromConfig.into(),
-            KeysError::Store(error) => error.into(),
-            other => Self { log: Some(other.to_string()), ..Kind::Internal.into() },
-        }
-    }
-}
-
-type Answer = Result<Response<Full<Bytes>>, Failure>;
+type Answer = Result<Response<Bytes>, Failure>;
 
 impl AdminApi {
     /// The API.
@@ -106,24 +70,24 @@ impl AdminApi {
     pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         let id =
             uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
-        let mut response = match self.route(request, peer).await {
-            Ok(response) => response,
-            Err(failure) => failed(failure, &id),
-        };
+        let mut response = self.route(request, peer, &id).await.unwrap_or_else(|failure| {
+            failure.log(&id);
+            failure.answer(&id, &Statuses::default())
+        });
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-request-id", id);
         }
-        response
+        response.map(Full::new)
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> Answer {
         let (head, body) = request.into_parts();
         let path: Vec<&str> = head.uri.path().split('/').skip(2).collect();
         let query = head.uri.query().unwrap_or_default();
         if path == ["openapi.json"] {
             return match head.method {
-                Method::GET | Method::HEAD => Ok(response(StatusCode::OK, self.description.clone())),
-                _ => Err(wrong_method("GET, HEAD")),
+                Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, JSON, self.description.clone())),
+                _ => Ok(wrong_method("GET, HEAD", id)),
             };
         }
         let allowed = match path.as_slice() {
@@ -137,13 +101,13 @@ impl AdminApi {
         };
         let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
         if !allowed.split(", ").any(|allowed| allowed == method.as_str()) {
-            return Err(wrong_method(allowed));
+            return Ok(wrong_method(allowed, id));
         }
         let by = self.authenticate(&head.headers, peer).await?;
         match (method.as_str(), path.as_slice()) {
             ("GET", ["users"]) => self.users(query).await,
             ("POST", ["users"]) => self.add_user(&by, read(&head.headers, body).await?).await,
-            ("GET", ["users", id]) => Ok(json(StatusCode::OK, &User::from(self.user(id).await?))),
+            ("GET", ["users", user]) => Ok(json(StatusCode::OK, &User::from(self.user(user).await?))),
             ("PATCH", ["users", id]) => self.update(&by, id, read(&head.headers, body).await?).await,
             ("DELETE", ["users", id]) => {
                 self.operator.delete(&by, &self.user(id).await?).await?;
@@ -163,11 +127,11 @@ impl AdminApi {
                 Ok(done("Ended"))
             }
             ("GET", ["keys"]) => {
-                let keys = self.keys.list().await?.into_iter().map(Key::from).collect();
+                let keys = self.keys.list().await.map_err(key_failure)?.into_iter().map(Key::from).collect();
                 Ok(json(StatusCode::OK, &KeyList { keys }))
             }
             ("POST", ["keys", "rotate"]) => {
-                Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await?)))
+                Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await.map_err(key_failure)?)))
             }
             ("GET", ["audit"]) => self.audit(query).await,
             _ => Err(Kind::NotFound.into()),
@@ -301,47 +265,17 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Resul
     })
 }
 
-fn wrong_method(allow: &'static str) -> Failure {
-    Failure { allow: Some(allow), ..Kind::MethodNotAllowed.into() }
+fn wrong_method(allow: &'static str, request_id: &str) -> Response<Bytes> {
+    let mut response = Failure::from(Kind::MethodNotAllowed).answer(request_id, &Statuses::default());
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
 }
 
-fn done(message: &'static str) -> Response<Full<Bytes>> {
+fn done(message: &'static str) -> Response<Bytes> {
     json(StatusCode::OK, &Message { message })
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // The bodies are structs of plain values, which always serialise.
-    response(status, serde_json::to_vec(body).unwrap_or_default().into())
-}
-
-fn response(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-fn failed(failure: Failure, request_id: &str) -> Response<Full<Bytes>> {
-    if let Some(reason) = &failure.log {
-        tracing::warn!(request.id = request_id, reason, "admin: {}", failure.kind.message());
-    }
-    let body = Problem::new(failure.kind, failure.detail.as_deref(), request_id).to_json();
-    let mut response = response(failure.kind.status(), body.into());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::CONTENT_TYPE));
-    match failure.kind {
-        Kind::Unauthenticated => {
-            let challenge = if failure.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
-        Kind::Unavailable => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))),
-        _ => {}
-    }
-    if let Some(allow) = failure.allow {
-        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-    }
-    response
+    answer(status, JSON, serde_json::to_vec(body).unwrap_or_default())
 }

@@ -6,10 +6,10 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use super::{
     AuthApi, Caller,
     input::{self, read, required, required_secret},
-    output::{Account, Failure, Message, Session, SessionEntry, Sessions, json, timestamp},
+    output::{Account, Message, Session, SessionEntry, Sessions, json, timestamp},
 };
 use crate::{
-    access::Credential,
+    access::{Credential, Failure},
     account::{ChangeRequest, Registration, Tokens},
 };
 

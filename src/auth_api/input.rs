@@ -5,8 +5,7 @@ use http::{Request, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::output::Failure;
-use crate::{error::Kind, types::Secret};
+use crate::{access::Failure, error::Kind, types::Secret};
 
 /// Reads a JSON object. No body at all reads as an empty one.
 ///

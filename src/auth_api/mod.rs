@@ -15,9 +15,8 @@ use http::{Method, Request, Response};
 
 pub use call::calls;
 
-use self::output::Failure;
 use crate::{
-    access::{Access, Credential},
+    access::{Access, Credential, Failure},
     account::Accounts,
     config::{Compat, OnStale},
     error::Kind,
