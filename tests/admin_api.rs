@@ -260,3 +260,16 @@ fn bodies_and_methods_are_checked() {
     let no_type = send("POST /api/users", "{}").replace("Content-Type: application/json\r\n", "");
     assert_eq!(Client::connect(gateway.admin).send(no_type).answer().status, 415);
 }
+
+#[test]
+fn a_token_from_before_a_change_on_another_gateway_is_refused_at_once() {
+    let settings =
+        Settings::postgres(&shared_database()).auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n");
+    let gateways = [Gateway::alone(settings.clone()), Gateway::alone(settings)];
+    let old = gateways[0].admin_token("root");
+    assert_eq!(gateways[1].admin("GET", "/api/users", Some(&old), None).status, 200);
+    // The session lives on with new tokens; only the generation tells the old one.
+    let change = json!({"new_password": "another password for the tests"});
+    assert_eq!(gateways[0].send("POST", "/auth/change", Some(&old), Some(&change)).status, 200);
+    assert_eq!(gateways[1].admin("GET", "/api/users", Some(&old), None).status, 401);
+}

@@ -137,6 +137,7 @@ fn the_demo_runs_and_its_lines_work_as_pasted() {
         "403 Forbidden",
         "Logged out successfully",
         r#""x-user-roles":"admin,user""#,
+        r#""username":"admin""#,
     ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }

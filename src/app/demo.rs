@@ -79,8 +79,8 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
     let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables)?)?;
     let _log = telemetry::init(log_settings(&loaded.config.log));
     let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
-    let base = format!("http://{}", options.listen);
-    let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, password.expose())));
+    let (base, admin) = (format!("http://{}", options.listen), format!("http://{}", options.admin));
+    let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, &admin, password.expose())));
     serve(loaded, Some(on_ready))?;
     Ok(())
 }
@@ -133,7 +133,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
 }
 
 /// What to try, to be pasted as it is.
-fn instructions(base: &str, admin_password: &str) -> String {
+fn instructions(base: &str, admin: &str, admin_password: &str) -> String {
     let json = "-H 'Content-Type: application/json'";
     let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
     format!(
@@ -161,6 +161,9 @@ curl -s -i {base}/api/orders -H "Authorization: Bearer $TOKEN"
 # the administrator
 ADMIN=$(curl -s {base}/auth/login {json} -d '{{"username":"admin","password":"{admin_password}"}}' | {token})
 curl -s {base}/admin/users -H "Authorization: Bearer $ADMIN"
+
+# the admin API, on a listener of its own
+curl -s {admin}/api/users -H "Authorization: Bearer $ADMIN"
 
 Ctrl-C ends it."#
     )

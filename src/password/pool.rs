@@ -29,6 +29,9 @@ use crate::{
 /// what happens beside it.
 const FLOOR: f64 = 1.5;
 
+/// For learning what a scheme costs.
+const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// What hashes with the configured parameters are called among the schemes.
 const OWN_SCHEME: &str = "own";
 
@@ -303,7 +306,10 @@ impl Hasher {
         if queue.jobs.len() >= lane.capacity {
             return Err(self.busy());
         }
-        queue.jobs.push_back(Job { counted, password, work, deadline: Instant::now() + lane.timeout });
+        // What nobody waits for may take as long as a busy machine needs.
+        let patience = if counted { lane.timeout } else { CALIBRATION_TIMEOUT };
+        let deadline = Instant::now() + patience;
+        queue.jobs.push_back(Job { counted, password, work, deadline });
         lane.metrics.password_queue_depth.set(queue.jobs.len() as i64);
         drop(queue);
         lane.wake.notify_one();
