@@ -66,7 +66,7 @@ pub(super) struct Demo {
     /// Where clients connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where health and metrics are
+    /// Where health, metrics and the admin API are
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
     /// The folder of the database

@@ -89,7 +89,7 @@ pub enum Registration {
     /// Anyone may register.
     #[default]
     Open,
-    /// Only the command line makes accounts.
+    /// Only an operator makes accounts: by the command line or the admin API.
     Closed,
 }
 
