@@ -95,6 +95,11 @@ impl MailServer {
         eventually(&said, || self.find(|line| (line == said).then_some(())));
     }
 
+    /// Whether a mail is on its way and not answered.
+    pub fn is_stalling(&self) -> bool {
+        self.find(|line| (line == "stalling").then_some(())).is_some()
+    }
+
     /// Ends it; nothing listens on its port.
     pub fn stop(&mut self) {
         self.child.kill().unwrap();

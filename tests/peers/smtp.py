@@ -55,6 +55,8 @@ class Handler:
     async def handle_DATA(self, server, session, envelope):
         if behaviour == "refuse":
             return "550 not here"
+        if behaviour == "stall":
+            print("stalling", flush=True)
         while behaviour == "stall":
             await asyncio.sleep(0.05)
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
