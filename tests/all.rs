@@ -12,6 +12,7 @@ mod credentials;
 mod data_plane;
 mod described;
 mod durability;
+mod gateways;
 mod identity;
 mod imports;
 mod layers;

@@ -74,6 +74,13 @@ pub struct Accounts {
     pub random: Arc<dyn Random>,
 }
 
+/// Tells the other gateways that the log has grown. They find out anyway, a little later.
+async fn hint(store: &dyn Store) {
+    if let Err(error) = store.hint().await {
+        tracing::debug!(%error, "the other gateways could not be told");
+    }
+}
+
 impl Accounts {
     fn rules(&self) -> Rules {
         Rules {
@@ -108,6 +115,13 @@ impl Accounts {
         };
         let access = self.issuer.issue(&subject, grant.issued_at)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text })
+    }
+
+    /// Brings what was revoked into force here, and tells the other gateways, before the caller hears
+    /// of it.
+    async fn in_force(&self, entry: &LogEntry) {
+        self.mirror.apply(entry);
+        hint(&*self.store).await;
     }
 
     /// Denies on this gateway what may or may not have been revoked in the store.

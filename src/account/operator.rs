@@ -135,7 +135,7 @@ impl Operator {
         let note = by.note("user.end-session", format!("session: {session}"));
         match self.store.end_session(user, session, Some(&note)).await {
             Ok(Some(entry)) => {
-                self.apply(&entry);
+                self.apply(&entry).await;
                 Ok(())
             }
             Ok(None) => Err(AccountError::Refused(Kind::NotFound)),
@@ -167,7 +167,7 @@ impl Operator {
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
         match self.store.change_user(user.id, &change).await {
             Ok(Change::Done(entry, _)) => {
-                self.apply(&entry);
+                self.apply(&entry).await;
                 Ok(())
             }
             Ok(Change::LastAdmin) => Err(AccountError::Explained(
@@ -182,11 +182,12 @@ impl Operator {
         }
     }
 
-    /// In force on this gateway before the caller hears of it.
-    fn apply(&self, entry: &LogEntry) {
+    /// In force on this gateway, and told to the others, before the caller hears of it.
+    async fn apply(&self, entry: &LogEntry) {
         if let Some((mirror, _)) = &self.gateway {
             mirror.apply(entry);
         }
+        super::hint(&*self.store).await;
     }
 
     /// Denies here what may or may not have been revoked.

@@ -36,7 +36,7 @@ impl Accounts {
                 self.issue(grant, same)
             }
             Rotation::Ended(entry) => {
-                self.mirror.apply(&entry);
+                self.in_force(&entry).await;
                 tracing::warn!(session.id = %presented.session, "a used refresh token came again; its session was ended");
                 Err(unauthenticated())
             }
@@ -81,7 +81,7 @@ impl Accounts {
     async fn end(&self, user: UserId, session: SessionId) -> Result<bool> {
         match self.store.end_session(user, session, None).await {
             Ok(Some(entry)) => {
-                self.mirror.apply(&entry);
+                self.in_force(&entry).await;
                 Ok(true)
             }
             Ok(None) => {
@@ -117,7 +117,7 @@ impl Accounts {
         match self.store.change_user(user, change).await {
             Ok(done) => {
                 if let Change::Done(entry, _) = &done {
-                    self.mirror.apply(entry);
+                    self.in_force(entry).await;
                 }
                 Ok(done)
             }

@@ -28,7 +28,7 @@ use crate::{
     mail::MailSetupError,
     password::{HashError, Hasher, Rules},
     revocation::{Follower, Mirror, Staleness},
-    store::{self, Store, StoreError},
+    store::{self, Hints, Store, StoreError},
     telemetry::Metrics,
     token::{Issuer, Verifier},
     types::{OsRandom, Random},
@@ -36,6 +36,9 @@ use crate::{
 
 /// How often the log and the keys are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long further hints are waited for once there is one.
+const GATHER_HINTS: Duration = Duration::from_millis(1);
 
 /// How many polls lie between two clean-ups of the mirror.
 const PRUNE_EVERY: u32 = 60;
@@ -172,7 +175,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
     let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone());
     let mut waiting = false;
-    let (keys, keyring) = loop {
+    let (keys, keyring, hints) = loop {
         match load(config, &store, random.clone(), &mut follower).await {
             Ok(loaded) => break loaded,
             Err(fault) if fault.is_passing() => {
@@ -232,7 +235,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
     learn_schemes(&*store, &hasher).await?;
-    tokio::spawn(follow(follower, keys, verifier.clone(), shared.clone()));
+    tokio::spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
     tokio::spawn(tidy(store, hasher));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
@@ -245,23 +248,73 @@ async fn load(
     store: &Arc<dyn Store>,
     random: Arc<dyn Random>,
     follower: &mut Follower,
-) -> Result<(Keys, crate::token::Keyring), StartFault> {
+) -> Result<(Keys, crate::token::Keyring, Option<Hints>), StartFault> {
     prepare_schema(config, &**store).await?;
     let master = load_master_key(&config.auth.master_key, &**store, random).await?;
     let keys = Keys::new(store.clone(), master, &config.auth, &config.revocation);
     let keyring = keys.load_or_create().await?;
+    // Heard from before the log is read: what commits in between is hinted at.
+    let hints = store.hints().await?;
     follower.poll(true).await?;
-    Ok((keys, keyring))
+    Ok((keys, keyring, hints))
 }
 
-/// Keeps mirror and keys true, each second, for as long as the gateway runs.
-async fn follow(mut follower: Follower, keys: Arc<Keys>, verifier: Arc<Verifier>, shared: Arc<Shared>) {
+/// The next hint. Without a connection to hear any there is none, and the poll is all there is.
+async fn next_hint(hints: &mut Option<Hints>) {
+    match hints {
+        Some(heard) => {
+            if heard.recv().await.is_none() {
+                *hints = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs.
+async fn follow(
+    mut follower: Follower,
+    mut hints: Option<Hints>,
+    keys: Arc<Keys>,
+    verifier: Arc<Verifier>,
+    hinting: Arc<dyn Store>,
+    shared: Arc<Shared>,
+) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let mut count = 0_u32;
+    let listens = hints.is_some();
+    let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = next_hint(&mut hints) => {
+                shared.metrics.revocation_hints.inc();
+                // Logouts come together; one look finds them all.
+                tokio::time::sleep(GATHER_HINTS).await;
+                // Whether the store still answers in time is the timed poll's to say.
+                if let Err(error) = follower.poll(false).await {
+                    tracing::debug!(%error, "a hint could not be followed");
+                }
+                continue;
+            }
+        }
+        if listens && hints.is_none() {
+            // Beside the polls, which must not wait for it.
+            hints = match reconnecting.take() {
+                Some(task) if task.is_finished() => task.await.ok().and_then(Result::ok).flatten(),
+                Some(task) => {
+                    reconnecting = Some(task);
+                    None
+                }
+                None => {
+                    let store = hinting.clone();
+                    reconnecting = Some(tokio::spawn(async move { store.hints().await }));
+                    None
+                }
+            };
+        }
         let followed = keys.follow(&verifier).await;
         let polled = follower.poll(followed.is_ok()).await;
         let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();

@@ -47,6 +47,9 @@ use crate::{
 /// A log row stays this long after the last token it concerns, for clocks that disagree.
 pub const LOG_MARGIN: Duration = Duration::from_secs(600);
 
+/// Hints that the log has grown; several at once may be one.
+pub type Hints = tokio::sync::mpsc::Receiver<()>;
+
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -120,6 +123,13 @@ pub trait Store: Send + Sync {
     /// What the log gained since `cursor`, or all live rows without one. Never misses a row,
     /// whatever the order in which transactions commit; may repeat rows.
     async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch>;
+
+    /// Tells the other gateways that the log has grown. Only a hint: what is lost is found by the poll.
+    async fn hint(&self) -> Result<()>;
+
+    /// Hears such hints from now on, until the receiver ends with the connection. None where one
+    /// gateway is all there is.
+    async fn hints(&self) -> Result<Option<Hints>>;
 
     /// Every signing key that may still verify.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>>;

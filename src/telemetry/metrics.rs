@@ -68,6 +68,8 @@ pub struct Metrics {
     pub revocation_lag_seconds: Gauge,
     /// Requests that were served although the mirror was stale.
     pub served_stale: IntCounter,
+    /// Hints of other gateways, or of this one, that the log has grown.
+    pub revocation_hints: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -132,7 +134,10 @@ impl Metrics {
             HistogramOpts::new("authgate_password_seconds", "Time to hash one password.")
                 .buckets(SECONDS.to_vec()),
         )?;
+        let revocation_hints =
+            IntCounter::new("authgate_revocation_hints_total", "Hints that the revocation log has grown")?;
         registry.register(Box::new(served_stale.clone()))?;
+        registry.register(Box::new(revocation_hints.clone()))?;
         registry.register(Box::new(revocation_entries.clone()))?;
         registry.register(Box::new(revocation_lag_seconds.clone()))?;
         registry.register(Box::new(password_queue_depth.clone()))?;
@@ -148,6 +153,7 @@ impl Metrics {
             revocation_entries,
             revocation_lag_seconds,
             served_stale,
+            revocation_hints,
             password_queue_depth,
             password_seconds,
         })

@@ -18,7 +18,9 @@ const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"authgate");
 
 pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
-    timeout: Duration,
+    /// For connections beside the pool.
+    pub(super) config: Config,
+    pub(super) timeout: Duration,
 }
 
 impl Pool {
@@ -28,8 +30,11 @@ impl Pool {
             StoreError::Unusable("store.url is not a PostgreSQL connection string".to_owned())
         })?;
         config.connect_timeout(timeout).application_name("authgate");
-        let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager = Manager::from_config(
+            config.clone(),
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
         let server_timeout = timeout.as_millis();
         let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
@@ -38,7 +43,7 @@ impl Pool {
             .post_create(Hook::async_fn(move |client, _| Box::pin(prepare(client, server_timeout))))
             .build()
             .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        Ok(Self { pool, timeout })
+        Ok(Self { pool, config, timeout })
     }
 
     /// Runs `work` on a connection, one statement a transaction.

@@ -7,6 +7,7 @@
 mod attempts;
 mod audit;
 mod connection;
+mod hint;
 mod import;
 mod mail;
 mod query;
@@ -18,9 +19,9 @@ use async_trait::async_trait;
 
 use self::connection::Pool;
 use super::{
-    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, ImportOutcome, ImportedUser,
-    LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result, Rotation,
-    RotationRequest, Sent, Session, SharedCounters, Store, StoredKey, User, UserFilter,
+    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
+    ImportedUser, LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result,
+    Rotation, RotationRequest, Sent, Session, SharedCounters, Store, StoredKey, User, UserFilter,
 };
 use crate::types::{Secret, SessionId, UserId, Username};
 
@@ -125,6 +126,14 @@ impl Store for Postgres {
 
     async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
         self.pool.read(async |db| query::log_since(db, cursor).await).await
+    }
+
+    async fn hint(&self) -> Result<()> {
+        self.pool.read(async |db| hint::send(db).await).await
+    }
+
+    async fn hints(&self) -> Result<Option<Hints>> {
+        hint::listen(&self.pool).await.map(Some)
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {

@@ -17,9 +17,9 @@ use async_trait::async_trait;
 
 use self::connection::Connections;
 use super::{
-    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, ImportOutcome, ImportedUser,
-    LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result, Rotation,
-    RotationRequest, Sent, Session, SharedCounters, Store, StoreError, StoredKey, User, UserFilter,
+    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
+    ImportedUser, LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result,
+    Rotation, RotationRequest, Sent, Session, SharedCounters, Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::Clock,
@@ -174,6 +174,14 @@ impl Store for Sqlite {
     async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
         let (cursor, now) = (cursor.cloned(), self.clock.wall());
         self.connections.read(move |db| query::log_since(db, cursor.as_ref(), now)).await
+    }
+
+    async fn hint(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn hints(&self) -> Result<Option<Hints>> {
+        Ok(None)
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {

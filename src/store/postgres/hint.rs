@@ -1,0 +1,70 @@
+//! Hints between gateways that the log has grown: NOTIFY, after the commit and on its own.
+//!
+//! Within the transaction it would take a lock that all commits of the database share, and a full queue
+//! would fail a logout. A hint that is lost costs time only: the poll finds everything.
+
+use std::{future::poll_fn, time::Duration};
+
+use deadpool_postgres::Client;
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Connection, NoTls, Socket, tls::NoTlsStream};
+
+use super::connection::{Pool, QueryResult, describe};
+use crate::store::{Hints, Result, StoreError};
+
+/// How long a connection may say nothing before the kernel asks whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+pub(super) async fn send(db: &Client) -> QueryResult<()> {
+    let statement = db.prepare_cached("SELECT pg_notify('authgate', '')").await?;
+    db.execute(&statement, &[]).await?;
+    Ok(())
+}
+
+/// Listens on a connection of its own, and makes sure that what is sent is heard: behind a pooler
+/// that hands connections out by the transaction it would not be.
+pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
+    let away = |error: tokio_postgres::Error| StoreError::Away(describe(&error));
+    let mut config = pool.config.clone();
+    config.keepalives_idle(KEEPALIVE).application_name("authgate hints");
+    let connecting = tokio::time::timeout(pool.timeout, config.connect(NoTls));
+    let late = |_| StoreError::Away("no answer in time".to_owned());
+    let (client, connection) = connecting.await.map_err(late)?.map_err(away)?;
+    let (sender, mut hints) = mpsc::channel(1);
+    tokio::spawn(hear(connection, sender));
+    let listening = tokio::time::timeout(pool.timeout, client.batch_execute("LISTEN authgate"));
+    listening.await.map_err(late)?.map_err(away)?;
+    pool.read(async |db| send(db).await).await?;
+    match tokio::time::timeout(pool.timeout, hints.recv()).await {
+        Ok(Some(())) => {}
+        Ok(None) => return Err(StoreError::Away("the listening connection ended".to_owned())),
+        Err(_) => {
+            return Err(StoreError::Unusable(
+                "notifications do not arrive (LISTEN): connect to PostgreSQL itself, or to a pooler that keeps sessions"
+                    .to_owned(),
+            ));
+        }
+    }
+    let (sender, heard) = mpsc::channel(1);
+    tokio::spawn(async move {
+        // The connection ends with its client.
+        let _client = client;
+        while hints.recv().await.is_some() {
+            // One that waits already says the same.
+            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                break;
+            }
+        }
+    });
+    Ok(heard)
+}
+
+/// Runs the connection; a notification becomes a hint.
+async fn hear(mut connection: Connection<Socket, NoTlsStream>, sender: mpsc::Sender<()>) {
+    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        if matches!(message, AsyncMessage::Notification(_)) {
+            // One that waits already says the same.
+            let _ = sender.try_send(());
+        }
+    }
+}
