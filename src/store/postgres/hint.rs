@@ -16,9 +16,14 @@ use crate::store::{Hints, Result, StoreError};
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 pub(super) async fn send(db: &Client) -> QueryResult<()> {
-    let statement = db.prepare_cached("SELECT pg_notify('authgate', '')").await?;
-    db.execute(&statement, &[]).await?;
-    Ok(())
+    // A notification commits like a change does; that it survives a crash is worth no wait for the disk.
+    let sql = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_notify('authgate', ''); COMMIT";
+    let sent = db.batch_execute(sql).await;
+    if sent.is_err() {
+        // The connection goes back to the pool, and not within a transaction.
+        db.batch_execute("ROLLBACK").await?;
+    }
+    Ok(sent?)
 }
 
 /// Listens on a connection of its own, and makes sure that what is sent is heard: behind a pooler
