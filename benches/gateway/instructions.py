@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Instructions of user code that one request takes, counted by valgrind: the same on a busy machine.
+
+  benches/gateway/instructions.py
+
+One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Two runs of
+different length are subtracted, so that start and login do not count. Needs valgrind, nginx and a release build.
+"""
+
+import http.client
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+AUTHGATE = pathlib.Path(__file__).resolve().parents[2] / "target/release/authgate"
+SHORT, LONG = 200, 2_200
+
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off; keepalive_requests 1000000;
+  server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 "hello"; }} }}
+}}
+"""
+
+CONFIG = """
+listeners: [{{address: "127.0.0.1:{port}"}}]
+admin: {{address: "127.0.0.1:{admin}"}}
+workers: 1
+store: {{url: "sqlite:authgate.db"}}
+auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1d}}
+upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
+routes: [{{path: /api/**, upstream: backend}}]
+log: {{level: error, access: false}}
+"""
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(600):
+        try:
+            return socket.create_connection(("127.0.0.1", port), 0.2).close()
+        except OSError:
+            time.sleep(0.2)
+    sys.exit(f"nothing listens on {port}")
+
+
+def count(folder, ports, requests):
+    output = folder / f"callgrind.{requests}"
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", AUTHGATE]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    gateway = subprocess.Popen([*command, "serve", "--config", folder / "gateway.yaml"], **quiet)
+    try:
+        wait_for(ports["port"])
+        connection = http.client.HTTPConnection("127.0.0.1", ports["port"], timeout=120)
+        body = json.dumps({"username": f"user{requests}", "password": "a long enough password"})
+        connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
+        token = json.loads(connection.getresponse().read())["access_token"]
+        for _ in range(requests):
+            connection.request("GET", "/api/x", headers={"Authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200, response.status
+        connection.close()
+    finally:
+        gateway.terminate()
+        gateway.wait()
+    return int(re.search(r"^(?:summary|totals): (\d+)", output.read_text(), re.MULTILINE).group(1))
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
+        (folder / "gateway.yaml").write_text(CONFIG.format(**ports))
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
+        nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
+        try:
+            wait_for(ports["upstream"])
+            short, long = count(folder, ports, SHORT), count(folder, ports, LONG)
+        finally:
+            nginx.terminate()
+            nginx.wait()
+    print(f"{(long - short) / (LONG - SHORT):,.0f} instructions a request")
+
+
+if __name__ == "__main__":
+    main()
