@@ -6,11 +6,11 @@ use authgate::{
     clock::SystemClock,
     config::{Store as Config, StoreLocation},
     store::{
-        AccountChange, AuditFilter, Change, ImportOutcome, ImportedUser, LogEntry, MailLease, NewMail,
-        NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest, Sent, SharedBucket, Store,
-        StoredKey, Subject, Ttls, UserFilter, open,
+        AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
+        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest,
+        Sent, SharedBucket, Store, StoredKey, Subject, Ttls, UserFilter, open,
     },
-    types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
+    types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
 use tokio::runtime::Runtime;
 
@@ -41,6 +41,21 @@ fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
             test(store).await;
         });
     }
+}
+
+/// The rows behind a cursor and the cursor behind them, as a poll reads them.
+async fn log(store: &Arc<dyn Store>, cursor: Option<&Cursor>) -> (Vec<LogEntry>, Cursor) {
+    let mut entries = Vec::new();
+    let beat = Beat { gateway: uuid::Uuid::nil(), number: 1, furthest: cursor.cloned() };
+    let read = store.read_log(cursor, &beat, &mut |entry| entries.push(entry)).await.unwrap();
+    (entries, read.cursor)
+}
+
+/// The same, as a hint has them read.
+async fn glance(store: &Arc<dyn Store>, cursor: &Cursor) -> (Vec<LogEntry>, Cursor) {
+    let mut entries = Vec::new();
+    let read = store.glance_at_log(cursor, &mut |entry| entries.push(entry)).await.unwrap();
+    (entries, read.cursor)
 }
 
 fn user(name: &str, roles: &str) -> NewUser {
@@ -138,7 +153,7 @@ fn a_refresh_token_rotates_once_replays_alike_and_then_ends_the_session() {
         };
         assert_eq!((entry.subject, entry.generation), (Subject::Session(own.id), LogEntry::ALL));
         assert!(matches!(store.rotate_session(&rotation(&own, 3, 5)).await.unwrap(), Rotation::Refused));
-        assert!(store.log_since(None).await.unwrap().entries.contains(&entry));
+        assert!(log(&store, None).await.0.contains(&entry));
     });
 }
 
@@ -210,7 +225,7 @@ fn names_are_not_given_out_twice_and_the_last_administrator_stays() {
 #[test]
 fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
     on_both(async |store| {
-        let mut cursor = store.log_since(None).await.unwrap().cursor;
+        let (_, begin) = log(&store, None).await;
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
         let writers: Vec<_> = (0..8)
@@ -227,16 +242,21 @@ fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
                 })
             })
             .collect();
-        let mut seen = Vec::new();
-        while !writers.iter().all(|writer| writer.is_finished()) {
-            let batch = store.log_since(Some(&cursor)).await.unwrap();
-            seen.extend(batch.entries);
-            cursor = batch.cursor;
+        let (mut polled, mut glanced) = (Vec::new(), Vec::new());
+        let (mut cursor, mut quick) = (begin.clone(), begin);
+        let mut ended = false;
+        while !ended {
+            ended = writers.iter().all(|writer| writer.is_finished());
+            let (entries, end) = log(&store, Some(&cursor)).await;
+            polled.extend(entries);
+            cursor = end;
+            let (entries, end) = glance(&store, &quick).await;
+            glanced.extend(entries);
+            quick = end;
         }
-        seen.extend(store.log_since(Some(&cursor)).await.unwrap().entries);
         for writer in writers {
             for entry in writer.await.unwrap() {
-                assert!(seen.contains(&entry));
+                assert!(polled.contains(&entry) && glanced.contains(&entry));
             }
         }
     });
@@ -249,15 +269,6 @@ fn keys_and_the_master_are_claimed_once() {
         assert!(store.claim_master(b"one").await.unwrap());
         assert!(store.claim_master(b"one").await.unwrap());
         assert!(!store.claim_master(b"two").await.unwrap());
-        let key = |kid: &str| StoredKey {
-            kid: kid.to_owned(),
-            algorithm: "EdDSA".to_owned(),
-            public_key: vec![1; 32],
-            wrapped_key: vec![2; 60],
-            created_at: 0,
-            signs_at: 0,
-            expires_at: None,
-        };
         store.create_first_key(&key("a")).await.unwrap();
         store.create_first_key(&key("b")).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 1);
@@ -270,6 +281,112 @@ fn keys_and_the_master_are_claimed_once() {
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);
         store.prune().await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 2);
+    });
+}
+
+fn key(kid: &str) -> StoredKey {
+    StoredKey {
+        kid: kid.to_owned(),
+        algorithm: "EdDSA".to_owned(),
+        public_key: vec![1; 32],
+        wrapped_key: vec![2; 60],
+        created_at: 0,
+        signs_at: 0,
+        expires_at: None,
+    }
+}
+
+fn revocation(kid: Option<&str>, successor: &str) -> KeyRevocation {
+    KeyRevocation {
+        kid: kid.map(str::to_owned),
+        successor: key(successor),
+        delay: Duration::from_secs(6),
+        access_ttl: Duration::from_secs(900),
+        note: Some(note("key.revoke")),
+    }
+}
+
+#[test]
+fn a_revoked_key_is_gone_and_in_the_log_and_another_takes_over() {
+    on_both(async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        let opened = store.create_user(&new, Some(&own)).await.unwrap().unwrap();
+        store.create_first_key(&key("a")).await.unwrap();
+        assert!(store.revoke_keys(&revocation(Some("b"), "c")).await.unwrap().is_none());
+        store.rotate_key(&key("b"), Duration::ZERO, Duration::from_secs(900), None).await.unwrap();
+        // One that was replaced: nothing need take over.
+        let revoked = store.revoke_keys(&revocation(Some("a"), "c")).await.unwrap().unwrap();
+        assert!(revoked.successor.is_none());
+        let revoked = store.revoke_keys(&revocation(Some("b"), "c")).await.unwrap().unwrap();
+        let [entry] = revoked.entries[..] else { panic!("{revoked:?}") };
+        assert_eq!((entry.subject, entry.generation), (Subject::Key(KeyId::of("b")), LogEntry::ALL));
+        assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
+        assert!(log(&store, None).await.0.contains(&entry));
+        let successor = revoked.successor.unwrap();
+        assert_eq!(successor.signs_at, successor.created_at + 6_000);
+        assert_eq!(store.signing_keys().await.unwrap(), [successor]);
+        assert!(store.session(own.id).await.unwrap().is_some(), "a key ends tokens, not sessions");
+        let all = store.revoke_keys(&revocation(None, "d")).await.unwrap().unwrap();
+        assert_eq!(all.kids, ["c"]);
+        assert!(store.session(own.id).await.unwrap().is_none());
+        assert_eq!(store.signing_keys().await.unwrap()[0].kid, "d");
+        let trail = store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap();
+        assert_eq!(trail.iter().map(|line| line.subject.as_str()).collect::<Vec<_>>(), ["c", "b", "a"]);
+    });
+}
+
+#[test]
+fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
+    on_both(async |store| {
+        if store.shared_counters().is_none() {
+            // A file has no other past than its process.
+            return;
+        }
+        let (alice, bob, carol) = (user("alice", ""), user("bob", ""), user("carol", ""));
+        let (ended, of_bob, kept) = (session(1), session(2), session(3));
+        store.create_user(&alice, Some(&ended)).await.unwrap();
+        store.create_user(&bob, Some(&of_bob)).await.unwrap();
+        store.create_user(&carol, Some(&kept)).await.unwrap();
+        store.create_first_key(&key("a")).await.unwrap();
+        let subjects = [
+            (Subject::Session(ended.id), LogEntry::ALL),
+            (Subject::User(bob.id), 4),
+            (Subject::Key(KeyId::of("a")), LogEntry::ALL),
+        ];
+        let entries =
+            subjects.map(|(subject, generation)| LogEntry { subject, generation, expires_at: i64::MAX / 2 });
+        for _ in 0..2 {
+            store.restore_log(&entries).await.unwrap();
+        }
+        let mut there = log(&store, None).await.0;
+        there.sort_by_key(|entry| entries.iter().position(|lost| lost == entry));
+        assert_eq!(there, entries, "each once");
+        assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 4);
+        assert!(store.sessions(bob.id).await.unwrap().is_empty());
+        assert!(store.session(ended.id).await.unwrap().is_none());
+        assert!(store.signing_keys().await.unwrap().is_empty());
+        assert!(store.session(kept.id).await.unwrap().is_some());
+        // A generation is never lowered.
+        store.restore_log(&[LogEntry { generation: 2, ..entries[1] }]).await.unwrap();
+        assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 4);
+    });
+}
+
+#[test]
+fn a_reading_shows_the_beat_before_and_the_lineage() {
+    on_both(async |store| {
+        let gateway = uuid::Uuid::from_u128(1);
+        let read = async |number, furthest: Option<&Cursor>| {
+            let beat = Beat { gateway, number, furthest: furthest.cloned() };
+            store.read_log(None, &beat, &mut |_| {}).await.unwrap()
+        };
+        let first = read(1, None).await;
+        let Some(history) = first.history else { return };
+        assert_eq!((history.found, history.rewound), (None, false));
+        let second = read(2, Some(&first.cursor)).await.history.unwrap();
+        assert_eq!((second.found, second.rewound), (Some(1), false));
+        assert_eq!(second.lineage, history.lineage);
+        assert!(second.lineage.ends_with(" 00000001"), "{second:?}");
     });
 }
 

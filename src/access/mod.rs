@@ -136,7 +136,7 @@ impl Access {
             self.metrics.token_cache_misses.inc();
         }
         let identity = checked.identity;
-        if self.mirror.is_revoked(identity.session, identity.user, identity.generation) {
+        if self.is_revoked(&identity) {
             return Err(Denied::Revoked);
         }
         match self.mirror.staleness(now) {
@@ -145,6 +145,11 @@ impl Access {
             Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),
         }
         Ok(identity)
+    }
+
+    fn is_revoked(&self, identity: &Identity) -> bool {
+        self.mirror.is_revoked(identity.session, identity.user, identity.generation)
+            || self.mirror.is_key_revoked(identity.key)
     }
 
     /// Whether a request with this credential may use a route.

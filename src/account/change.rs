@@ -82,7 +82,7 @@ impl Accounts {
             self.ask_to_verify(target.id).await;
         }
         match changed {
-            Change::Done(_, Some(grant)) => self.issue(*grant, refresh).map(Some),
+            Change::Done(_, Some(grant)) => self.issue(*grant, refresh).await.map(Some),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
             // The account changed under our hands, or the session ended meanwhile.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::By;
 use crate::{
     config,
-    store::{Store, StoreError, StoredKey},
+    store::{KeyRevocation, KeysRevoked, Store, StoreError, StoredKey},
     token::{KeyError, Keyring, MasterError, MasterKey, NewKey, PublicKey, SigningKey, Verifier},
 };
 
@@ -133,9 +133,34 @@ impl Keys {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };
-        let delay = self.max_staleness + Duration::from_secs(1);
         let note = by.note("key.rotate", String::new());
-        Ok(self.store.rotate_key(&self.generate(algorithm)?, delay, self.access_ttl, Some(&note)).await?)
+        let key = self.generate(algorithm)?;
+        Ok(self.store.rotate_key(&key, self.delay(), self.access_ttl, Some(&note)).await?)
+    }
+
+    /// Revokes a key, or all of them and every session with them. Where none is left that signs, a new one
+    /// is made, which begins as one that was rotated in. `None` when there is no such key.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub async fn revoke(&self, by: &By, kid: Option<&str>) -> Result<Option<KeysRevoked>, KeysError> {
+        let config::Signing::KeyPair(algorithm) = self.signing else {
+            return Err(KeysError::SharedSecret);
+        };
+        let detail = if kid.is_none() { "all keys, and every session" } else { "" };
+        let revocation = KeyRevocation {
+            kid: kid.map(str::to_owned),
+            successor: self.generate(algorithm)?,
+            delay: self.delay(),
+            access_ttl: self.access_ttl,
+            note: Some(by.note("key.revoke", detail.to_owned())),
+        };
+        Ok(self.store.revoke_keys(&revocation).await?)
+    }
+
+    /// After this time every gateway knows a new key, or denies.
+    fn delay(&self) -> Duration {
+        self.max_staleness + Duration::from_secs(1)
     }
 
     fn generate(&self, algorithm: config::Algorithm) -> Result<StoredKey, KeysError> {

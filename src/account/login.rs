@@ -83,7 +83,7 @@ impl Accounts {
             }
         };
         self.attempts.succeeded(attempt).await;
-        let tokens = self.issue(grant, refresh)?;
+        let tokens = self.issue(grant, refresh).await?;
         if verdict.outdated {
             self.rehash(&user, password).await;
         }

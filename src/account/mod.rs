@@ -15,7 +15,7 @@ mod operator;
 mod register;
 mod session;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use attempts::Attempts;
 pub use change::ChangeRequest;
@@ -32,12 +32,15 @@ use crate::{
     password::{Hasher, Rules},
     revocation::Mirror,
     store::{Grant, LOG_MARGIN, LogEntry, NewSession, Store, Subject, Ttls, User},
-    token::{self, AccessToken, Issuer, RefreshToken, RefreshTokens},
+    token::{self, AccessToken, Issuer, KeyError, RefreshToken, RefreshTokens},
     types::{Random, Secret, SessionId, UserId},
 };
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, AccountError>;
+
+/// How long a login waits for the key that signs next, in milliseconds.
+const LONGEST_WAIT_FOR_KEY: i64 = 30_000;
 
 /// The tokens of a session, and whose they are.
 #[derive(Debug)]
@@ -104,7 +107,7 @@ impl Accounts {
         (NewSession { id, refresh_hash: token.hash, nonce, ttls: self.ttls() }, token)
     }
 
-    fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
+    async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
         let subject = token::Subject {
             user: grant.user.id,
             session: grant.session,
@@ -113,7 +116,15 @@ impl Accounts {
             roles: &grant.user.roles,
             external_id: grant.user.external_id.as_deref(),
         };
-        let access = self.issuer.issue(&subject, grant.issued_at)?;
+        let access = match self.issuer.issue(&subject, grant.issued_at, grant.issued_at) {
+            // The key that signed was revoked, and the next one signs in a moment.
+            Err(KeyError::NotYet(signs_at)) if signs_at - grant.issued_at <= LONGEST_WAIT_FOR_KEY => {
+                let wait = u64::try_from(signs_at - grant.issued_at).unwrap_or(0);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                self.issuer.issue(&subject, grant.issued_at, signs_at)?
+            }
+            issued => issued?,
+        };
         Ok(Tokens { user: grant.user, access, refresh: refresh.text })
     }
 

@@ -135,7 +135,7 @@ impl Operator {
         let note = by.note("user.end-session", format!("session: {session}"));
         match self.store.end_session(user, session, Some(&note)).await {
             Ok(Some(entry)) => {
-                self.apply(&entry).await;
+                self.in_force(&[entry]).await;
                 Ok(())
             }
             Ok(None) => Err(AccountError::Refused(Kind::NotFound)),
@@ -167,7 +167,7 @@ impl Operator {
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
         match self.store.change_user(user.id, &change).await {
             Ok(Change::Done(entry, _)) => {
-                self.apply(&entry).await;
+                self.in_force(&[entry]).await;
                 Ok(())
             }
             Ok(Change::LastAdmin) => Err(AccountError::Explained(
@@ -183,9 +183,9 @@ impl Operator {
     }
 
     /// In force on this gateway, and told to the others, before the caller hears of it.
-    async fn apply(&self, entry: &LogEntry) {
+    pub async fn in_force(&self, entries: &[LogEntry]) {
         if let Some((mirror, _)) = &self.gateway {
-            mirror.apply(entry);
+            entries.iter().for_each(|entry| mirror.apply(entry));
         }
         super::hint(&*self.store).await;
     }

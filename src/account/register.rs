@@ -65,7 +65,7 @@ impl Accounts {
                 if has_email {
                     self.ask_to_verify(id).await;
                 }
-                self.issue(grant, refresh)
+                self.issue(grant, refresh).await
             }
             None => Err(AccountError::Refused(Kind::UsernameExists)),
         }

@@ -30,10 +30,10 @@ impl Accounts {
             ttls: self.ttls(),
         };
         match self.store.rotate_session(&request).await? {
-            Rotation::Rotated(grant) => self.issue(grant, successor),
+            Rotation::Rotated(grant) => self.issue(grant, successor).await,
             Rotation::Replayed(grant, nonce) => {
                 let same = self.refresh_tokens.successor(&presented, &nonce);
-                self.issue(grant, same)
+                self.issue(grant, same).await
             }
             Rotation::Ended(entry) => {
                 self.in_force(&entry).await;

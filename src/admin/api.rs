@@ -97,6 +97,7 @@ impl AdminApi {
             ["users", _, "sessions", _] => "DELETE",
             ["keys"] | ["audit"] => "GET, HEAD",
             ["keys", "rotate"] => "POST",
+            ["keys", _] => "DELETE",
             _ => return Err(Kind::NotFound.into()),
         };
         let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
@@ -132,6 +133,11 @@ impl AdminApi {
             }
             ("POST", ["keys", "rotate"]) => {
                 Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await.map_err(key_failure)?)))
+            }
+            ("DELETE", ["keys", kid]) => {
+                let revoked = self.keys.revoke(&by, Some(kid)).await.map_err(key_failure)?;
+                self.operator.in_force(&revoked.ok_or(Kind::NotFound)?.entries).await;
+                Ok(done("Revoked"))
             }
             ("GET", ["audit"]) => self.audit(query).await,
             _ => Err(Kind::NotFound.into()),

@@ -105,7 +105,7 @@ pub(super) fn calls() -> Vec<Call> {
             ONE,
         ),
         call(
-            delete,
+            delete.clone(),
             "/api/users/{id}/sessions/{session}",
             "endSession",
             "End a session of an account",
@@ -127,6 +127,14 @@ pub(super) fn calls() -> Vec<Call> {
             "Make a new key; the old ones verify until their tokens have expired",
             (201, JSON, schema::<Key>),
             &[K::InsufficientRole, K::KeysFromConfig],
+        ),
+        call(
+            delete,
+            "/api/keys/{kid}",
+            "revokeKey",
+            "End every token that a key has signed",
+            message,
+            &[K::InsufficientRole, K::KeysFromConfig, K::NotFound],
         ),
         Call {
             query: &[

@@ -27,7 +27,7 @@ use crate::{
     gateway::{Drain, Gateway, OwnCall, OwnCalls},
     mail::MailSetupError,
     password::{HashError, Hasher, Rules},
-    revocation::{Follower, Mirror, Staleness},
+    revocation::{Cut, Follower, Mirror, Staleness},
     store::{self, Hints, Store, StoreError},
     telemetry::Metrics,
     token::{Issuer, Verifier},
@@ -39,6 +39,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long further hints are waited for once there is one.
 const GATHER_HINTS: Duration = Duration::from_millis(1);
+
+/// How often streams are looked at whose time may be over.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many polls lie between two clean-ups of the mirror.
 const PRUNE_EVERY: u32 = 60;
@@ -132,6 +135,10 @@ impl admin::Status for Shared {
         self.metrics.revocation_entries.set(self.mirror.len() as i64);
         let lag = self.mirror.lag(self.time.now());
         self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
+        self.metrics.live_streams.set(self.mirror.live().len() as i64);
+        for cut in Cut::ALL {
+            self.metrics.streams_cut(cut.reason(), self.mirror.live().cuts(cut));
+        }
         self.metrics.render()
     }
 
@@ -173,7 +180,8 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let store = store::open(&config.store, Arc::new(SystemClock))?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
-    let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone());
+    let gateway = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
+    let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
     let mut waiting = false;
     let (keys, keyring, hints) = loop {
         match load(config, &store, random.clone(), &mut follower).await {
@@ -237,6 +245,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     learn_schemes(&*store, &hasher).await?;
     tokio::spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
     tokio::spawn(tidy(store, hasher));
+    tokio::spawn(sweep(shared.clone()));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
     let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
@@ -294,8 +303,15 @@ async fn follow(
                 // Logouts come together; one look finds them all.
                 tokio::time::sleep(GATHER_HINTS).await;
                 // Whether the store still answers in time is the timed poll's to say.
-                if let Err(error) = follower.poll(false).await {
-                    tracing::debug!(%error, "a hint could not be followed");
+                match follower.glance().await {
+                    // The verifier lets its tokens go at once; this is for what is published and what signs.
+                    Ok(followed) if followed.key => {
+                        if let Err(error) = keys.follow(&verifier).await {
+                            tracing::debug!(%error, "the keys could not be read");
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, "a hint could not be followed"),
                 }
                 continue;
             }
@@ -317,6 +333,11 @@ async fn follow(
         }
         let followed = keys.follow(&verifier).await;
         let polled = follower.poll(followed.is_ok()).await;
+        if let Ok(polled) = &polled
+            && polled.restored
+        {
+            shared.metrics.store_regressions.inc();
+        }
         let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
         match &fault {
             Some(fault) if !failing => tracing::warn!(error = %fault, "revocations and keys cannot be read"),
@@ -328,6 +349,19 @@ async fn follow(
         if count.is_multiple_of(PRUNE_EVERY) {
             shared.mirror.prune(shared.time.now());
         }
+    }
+}
+
+/// Ends streams whose time is over, by whichever clock: at the moment that the next one expires, and often
+/// enough for clocks that step and for a mirror that grows stale.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        let now = shared.time.now();
+        let next = shared
+            .mirror
+            .sweep(now)
+            .map(|seconds| Duration::from_millis((seconds * 1_000 - now.time).max(1) as u64));
+        tokio::time::sleep(next.map_or(SWEEP_INTERVAL, |next| next.min(SWEEP_INTERVAL))).await;
     }
 }
 

@@ -269,4 +269,15 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// End every token that a key has signed, at once and on all gateways
+    Revoke {
+        /// The key, as `key list` names it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        kid: Option<String>,
+        /// All keys, and every session: everybody signs in anew. For a store restored from a backup
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
 }

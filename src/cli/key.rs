@@ -10,7 +10,7 @@ use super::{
     user::{operator_name, timestamp},
 };
 use crate::{
-    account::Keys,
+    account::{Keys, Operator},
     app::{self, load_master_key},
     clock::SystemClock,
     types::OsRandom,
@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) fn run(command: KeyCommand) -> Outcome {
     match command {
-        KeyCommand::List { config } => with(&config.config, async |keys| {
+        KeyCommand::List { config } => with(&config.config, async |keys, _| {
             let mut rows =
                 vec![["KEY", "ALGORITHM", "CREATED", "SIGNS FROM", "VERIFIES UNTIL"].map(str::to_owned)];
             rows.extend(keys.list().await?.into_iter().map(|key| {
@@ -27,14 +27,28 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             }));
             print(&columns(&rows))
         }),
-        KeyCommand::Rotate { config } => with(&config.config, async |keys| {
+        KeyCommand::Rotate { config } => with(&config.config, async |keys, _| {
             let key = keys.rotate(&operator_name()).await?;
             print(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)))
+        }),
+        KeyCommand::Revoke { kid, all: _, config } => with(&config.config, async |keys, operator| {
+            let Some(revoked) = keys.revoke(&operator_name(), kid.as_deref()).await? else {
+                return Err(format!("there is no key {}", kid.unwrap_or_default()).into());
+            };
+            operator.in_force(&revoked.entries).await;
+            let mut said = String::new();
+            for kid in &revoked.kids {
+                said.push_str(&format!("Key {kid} is revoked.\n"));
+            }
+            if let Some(key) = &revoked.successor {
+                said.push_str(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)));
+            }
+            print(&said)
         }),
     }
 }
 
-fn with(config: &Path, work: impl AsyncFnOnce(&Keys) -> Outcome) -> Outcome {
+fn with(config: &Path, work: impl AsyncFnOnce(&Keys, &Operator) -> Outcome) -> Outcome {
     let loaded = load(config)?;
     let _log = quiet_log();
     runtime()?.block_on(async {
@@ -42,6 +56,6 @@ fn with(config: &Path, work: impl AsyncFnOnce(&Keys) -> Outcome) -> Outcome {
         let operator = app::open_operator(config, Arc::new(SystemClock)).await?;
         let master = load_master_key(&config.auth.master_key, &*operator.store, Arc::new(OsRandom)).await?;
         let keys = Keys::new(operator.store.clone(), master, &config.auth, &config.revocation);
-        work(&keys).await
+        work(&keys, &operator).await
     })
 }

@@ -1,25 +1,66 @@
 //! Keeping the mirror true.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use uuid::Uuid;
 
 use super::Mirror;
 use crate::{
     clock::TimeKeeper,
-    store::{self, Cursor, Store},
+    store::{self, Beat, Cursor, History, LogEntry, LogRead, Store, Subject},
 };
+
+/// How many entries are written back at once.
+const RESTORED_AT_ONCE: usize = 1_000;
+
+/// What a look at the log has brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// A key was revoked.
+    pub key: bool,
+    /// The store had lost a part of its past, and was given back what this gateway knew of it.
+    pub restored: bool,
+}
 
 /// Reads the log from where it was last read.
 pub struct Follower {
     store: Arc<dyn Store>,
     mirror: Arc<Mirror>,
     time: Arc<TimeKeeper>,
-    cursor: Option<Cursor>,
+    /// Names this gateway to the store.
+    gateway: Uuid,
+    beat: i64,
+    /// Where the last poll that counted ended: nothing before it is ever lost.
+    confirmed: Option<Confirmed>,
+    /// Where the last look ended. After a crash of the database it may lead past a row, which the next
+    /// poll finds from `confirmed`.
+    glanced: Option<Cursor>,
+    /// The store has lost a part of its past, and was not given it back yet.
+    lost: bool,
+}
+
+struct Confirmed {
+    cursor: Cursor,
+    /// The one before: each row is read by two polls, so that one that got lost on its way is found.
+    previous: Option<Cursor>,
+    /// The number of the beat, and the lineage of the store, where one can be told from another.
+    history: Option<(i64, String)>,
+}
+
+impl Confirmed {
+    /// Whether a store that shows `history` still is the one that was confirmed: it remembers a beat of
+    /// this gateway that is not older, and counts on from where it was.
+    fn goes_on_as(&self, history: &History) -> bool {
+        let Some((beat, lineage)) = &self.history else { return true };
+        history.found.is_some_and(|found| found >= *beat) && history.lineage == *lineage && !history.rewound
+    }
 }
 
 impl Follower {
-    /// A follower that has read nothing.
-    pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>) -> Self {
-        Self { store, mirror, time, cursor: None }
+    /// A follower that has read nothing; `gateway` names it to the store.
+    pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>, gateway: Uuid) -> Self {
+        Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false }
     }
 
     /// Reads what was added, all of it the first time, and confirms the mirror; unless
@@ -27,20 +68,99 @@ impl Follower {
     ///
     /// # Errors
     /// When the store does not answer; the mirror is then as old as it was.
-    pub async fn poll(&mut self, others_hold: bool) -> store::Result<()> {
+    pub async fn poll(&mut self, others_hold: bool) -> store::Result<Followed> {
         // Read before the question is sent: what commits while it is under way is not in the answer.
-        let asked = self.time.now();
-        let batch = self.store.log_since(self.cursor.as_ref()).await?;
-        for entry in &batch.entries {
-            self.mirror.apply(entry);
+        let mut asked = self.time.now();
+        let mut followed = Followed::default();
+        let mirror = self.mirror.clone();
+        let beat = self.next_beat();
+        let confirmed = self.confirmed.as_ref().filter(|_| !self.lost);
+        let from = confirmed.map(|confirmed| confirmed.previous.as_ref().unwrap_or(&confirmed.cursor));
+        let mut read = self
+            .store
+            .read_log(from, &beat, &mut |entry| {
+                followed.key |= matches!(entry.subject, Subject::Key(_));
+                mirror.apply(&entry);
+            })
+            .await?;
+        let goes_on = match (&self.confirmed, &read.history) {
+            (Some(confirmed), Some(history)) => confirmed.goes_on_as(history),
+            _ => true,
+        };
+        if !goes_on || self.lost {
+            self.lost = true;
+            tracing::warn!(
+                "the store has lost a part of its past; it is read anew and given back what is known here"
+            );
+            asked = self.time.now();
+            read = self.recover().await?;
+            self.lost = false;
+            followed = Followed { key: true, restored: true };
         }
-        if let Some(database_now) = batch.database_now {
+        if let Some(database_now) = read.database_now {
             self.time.observe_database(database_now, asked.boot);
         }
-        self.cursor = Some(batch.cursor);
+        self.glanced = Some(read.cursor.clone());
+        let history = read.history.map(|history| (self.beat, history.lineage));
+        let previous = self.confirmed.take().filter(|_| !followed.restored).map(|confirmed| confirmed.cursor);
+        self.confirmed = Some(Confirmed { cursor: read.cursor, previous, history });
         if others_hold {
             self.mirror.confirm(asked);
         }
-        Ok(())
+        Ok(followed)
+    }
+
+    fn next_beat(&mut self) -> Beat {
+        self.beat += 1;
+        Beat { gateway: self.gateway, number: self.beat, furthest: self.glanced.clone() }
+    }
+
+    /// Looks for what was added without confirming anything, as a hint asks for.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn glance(&mut self) -> store::Result<Followed> {
+        let Some(cursor) = &self.glanced else { return Ok(Followed::default()) };
+        let mut followed = Followed::default();
+        let mirror = self.mirror.clone();
+        let read = self
+            .store
+            .glance_at_log(cursor, &mut |entry| {
+                followed.key |= matches!(entry.subject, Subject::Key(_));
+                mirror.apply(&entry);
+            })
+            .await?;
+        self.glanced = Some(read.cursor);
+        Ok(followed)
+    }
+
+    /// Reads the whole log into the mirror, from which nothing is removed, and writes back what the log
+    /// has lost.
+    async fn recover(&mut self) -> store::Result<LogRead> {
+        let mut there: HashMap<Subject, LogEntry, RandomState> = HashMap::default();
+        let mirror = self.mirror.clone();
+        let beat = self.next_beat();
+        let read = self
+            .store
+            .read_log(None, &beat, &mut |entry| {
+                mirror.apply(&entry);
+                let known = there.entry(entry.subject).or_insert(entry);
+                known.generation = known.generation.max(entry.generation);
+                known.expires_at = known.expires_at.max(entry.expires_at);
+            })
+            .await?;
+        let covers = |known: &LogEntry, entry: &LogEntry| {
+            known.generation >= entry.generation && known.expires_at >= entry.expires_at
+        };
+        let mut lost = self.mirror.entries(self.time.now());
+        lost.retain(|entry| !there.get(&entry.subject).is_some_and(|known| covers(known, entry)));
+        for entries in lost.chunks(RESTORED_AT_ONCE) {
+            self.store.restore_log(entries).await?;
+        }
+        tracing::warn!(entries = lost.len(), "revocations that the store had lost are in it again");
+        if !lost.is_empty() {
+            self.store.hint().await?;
+        }
+        Ok(read)
     }
 }

@@ -1,14 +1,22 @@
 //! The copy of the log that every decision looks at.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    task::Waker,
+};
 
 use foldhash::fast::RandomState;
 use papaya::{HashMap, ResizeMode};
+use uuid::Uuid;
 
+use super::{LiveStreams, Registration, Token};
 use crate::{
     clock::{Now, UnixMillis},
     store::{LogEntry, Subject},
-    types::{SessionId, UserId},
+    types::{KeyId, SessionId, UserId},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +28,12 @@ struct Dead {
 
 /// The mirror. Readers take no lock.
 pub struct Mirror {
-    /// Sessions and users in one map, so that a decision pins it once. Their ids never meet: the
+    /// Sessions, users and keys in one map, so that a decision pins it once. Their ids never meet: the
     /// version nibble of the UUIDs differs.
     dead: HashMap<u128, Dead, RandomState>,
+    /// Whether a key was ever revoked: as long as none was, none is looked up.
+    any_key: AtomicBool,
+    live: Arc<LiveStreams>,
     confirmed_wall: AtomicI64,
     confirmed_boot: AtomicI64,
     max_staleness: i64,
@@ -47,6 +58,8 @@ impl Mirror {
             // few entries at a time, the map would stay half-way for as long as nobody writes, and each
             // look-up would search both halves: 3.5 µs among a million, measured.
             dead: HashMap::builder().hasher(RandomState::default()).resize_mode(ResizeMode::Blocking).build(),
+            any_key: AtomicBool::new(false),
+            live: Arc::default(),
             confirmed_wall: AtomicI64::new(i64::MIN),
             confirmed_boot: AtomicI64::new(i64::MIN),
             max_staleness: i64::try_from(max_staleness.as_millis()).unwrap_or(i64::MAX),
@@ -60,12 +73,18 @@ impl Mirror {
         hit(session.as_u128()) || hit(user.as_u128())
     }
 
+    /// Whether every token that this key has signed is dead.
+    pub fn is_key_revoked(&self, key: KeyId) -> bool {
+        self.any_key.load(SeqCst) && self.dead.pin().contains_key(&key.as_u128())
+    }
+
     /// Takes an entry in, however often and in whatever order: the highest generation and the
-    /// latest expiry stand.
+    /// latest expiry stand. Streams that it concerns are cut.
     pub fn apply(&self, entry: &LogEntry) {
         let key = match entry.subject {
             Subject::Session(id) => id.as_u128(),
             Subject::User(id) => id.as_u128(),
+            Subject::Key(id) => id.as_u128(),
         };
         let new = Dead { below: entry.generation, until: entry.expires_at };
         self.dead.pin().update_or_insert(
@@ -73,6 +92,44 @@ impl Mirror {
             |old| Dead { below: old.below.max(new.below), until: old.until.max(new.until) },
             new,
         );
+        if matches!(entry.subject, Subject::Key(_)) {
+            self.any_key.store(true, SeqCst);
+        }
+        self.live.revoke(entry);
+    }
+
+    /// Takes in a stream that outlives its decision; see [`LiveStreams::register`]. Whether the token
+    /// still holds must be looked at after this.
+    pub fn watch(&self, token: Token, outlives_staleness: bool, task: Waker) -> Registration {
+        self.live.register(token, outlives_staleness, task)
+    }
+
+    /// The streams that live.
+    pub fn live(&self) -> &LiveStreams {
+        &self.live
+    }
+
+    /// Cuts the streams whose time is over; the Unix second at which the next one's is.
+    pub fn sweep(&self, now: Now) -> Option<i64> {
+        if self.live.is_empty() {
+            None
+        } else {
+            self.live.sweep(now, self.staleness(now) != Staleness::Fresh)
+        }
+    }
+
+    /// What it holds that has not expired.
+    pub fn entries(&self, now: Now) -> Vec<LogEntry> {
+        let dead = self.dead.pin();
+        let live = dead.iter().filter(|(_, dead)| dead.until > now.time);
+        live.filter_map(|(&key, dead)| {
+            let id = Uuid::from_u128(key);
+            let subject = (SessionId::from_uuid(id).map(Subject::Session))
+                .or_else(|| UserId::from_uuid(id).map(Subject::User))
+                .or_else(|| KeyId::from_uuid(id).map(Subject::Key))?;
+            Some(LogEntry { subject, generation: dead.below, expires_at: dead.until })
+        })
+        .collect()
     }
 
     /// Forgets the entries whose tokens have all expired.
@@ -151,6 +208,30 @@ mod tests {
         mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: 10 });
         assert!(mirror.is_revoked(session, user, 1_000_000));
         assert!(!mirror.is_revoked(SessionId::generate(&OsRandom), user, 1));
+    }
+
+    #[test]
+    fn a_revoked_key_is_dead_and_others_live() {
+        let mirror = Mirror::new(Duration::from_secs(5));
+        let subject = Subject::Key(KeyId::of("a"));
+        assert!(!mirror.is_key_revoked(KeyId::of("a")));
+        mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: 10 });
+        assert!(mirror.is_key_revoked(KeyId::of("a")) && !mirror.is_key_revoked(KeyId::of("b")));
+    }
+
+    #[test]
+    fn every_entry_can_be_written_down_again() {
+        let mirror = Mirror::new(Duration::from_secs(5));
+        let subjects = [
+            Subject::Session(SessionId::generate(&OsRandom)),
+            Subject::User(UserId::generate(1, &OsRandom)),
+            Subject::Key(KeyId::of("a")),
+        ];
+        let entries = subjects.map(|subject| LogEntry { subject, generation: 7, expires_at: 10 });
+        entries.iter().for_each(|entry| mirror.apply(entry));
+        let found = mirror.entries(at(9, 0));
+        assert!(found.len() == 3 && entries.iter().all(|entry| found.contains(entry)));
+        assert!(mirror.entries(at(10, 0)).is_empty());
     }
 
     #[test]

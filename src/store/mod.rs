@@ -32,8 +32,9 @@ pub use error::StoreError;
 pub use import::{ImportOutcome, ImportedUser, UserFilter};
 pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
 pub use row::{
-    AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Opened, Rekey, Rotation,
-    RotationRequest, Session, StoredKey, Subject, Ttls, User,
+    AccountChange, Beat, Change, Cursor, Grant, History, KeyRevocation, KeysRevoked, LogEntry, LogRead,
+    NewSession, NewUser, Opened, Rekey, Rotation, RotationRequest, Session, Sink, StoredKey, Subject, Ttls,
+    User,
 };
 
 pub use table::{Row, Rows, TableSource, read_table};
@@ -120,9 +121,18 @@ pub trait Store: Send + Sync {
     /// but for the one that `change.rekey` moves along.
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change>;
 
-    /// What the log gained since `cursor`, or all live rows without one. Never misses a row,
-    /// whatever the order in which transactions commit; may repeat rows.
-    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch>;
+    /// Gives `sink` what the log gained since `cursor`, or all live rows without one. Never misses a row,
+    /// whatever the order in which transactions commit; may repeat rows. What was given is true even if
+    /// the call fails then.
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// The same at less cost and without `beat`: its cursor leads to no row that is lost, but after a
+    /// crash of the database it may lead past one.
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// Writes entries into a log that has lost them, ends their sessions, raises generations to theirs,
+    /// and removes their keys.
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()>;
 
     /// Tells the other gateways that the log has grown. Only a hint: what is lost is found by the poll.
     async fn hint(&self) -> Result<()>;
@@ -146,6 +156,9 @@ pub trait Store: Send + Sync {
         access_ttl: Duration,
         note: Option<&Note>,
     ) -> Result<StoredKey>;
+
+    /// Revokes keys: no token that they signed is good any more. `None` when there is no such key.
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>>;
 
     /// The audit trail, newest first.
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>>;
@@ -188,7 +201,7 @@ pub trait Store: Send + Sync {
     /// The counters that all gateways on this store share; none where there is one gateway only.
     fn shared_counters(&self) -> Option<&dyn SharedCounters>;
 
-    /// Removes what has expired: log rows, sessions, keys, mails and counters.
+    /// Removes what has expired: log rows, sessions, keys, mails and counters; and gateways that ended.
     async fn prune(&self) -> Result<()>;
 }
 

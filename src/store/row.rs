@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Note, millis};
 use crate::{
     clock::UnixMillis,
-    types::{Role, Roles, SessionId, UserId, Username},
+    types::{KeyId, Role, Roles, SessionId, UserId, Username},
 };
 
 /// An account.
@@ -234,16 +234,20 @@ pub enum Subject {
     Session(SessionId),
     /// All tokens of a user below a generation.
     User(UserId),
+    /// All tokens that a key has signed.
+    Key(KeyId),
 }
 
 impl Subject {
     pub(super) const SESSION: i16 = 1;
     pub(super) const USER: i16 = 2;
+    pub(super) const KEY: i16 = 3;
 
     pub(super) fn kind(self) -> i16 {
         match self {
             Self::Session(_) => Self::SESSION,
             Self::User(_) => Self::USER,
+            Self::Key(_) => Self::KEY,
         }
     }
 
@@ -251,6 +255,7 @@ impl Subject {
         match self {
             Self::Session(id) => id.uuid(),
             Self::User(id) => id.uuid(),
+            Self::Key(id) => id.uuid(),
         }
     }
 
@@ -258,6 +263,7 @@ impl Subject {
         match kind {
             Self::SESSION => SessionId::from_uuid(id).map(Self::Session),
             Self::USER => UserId::from_uuid(id).map(Self::User),
+            Self::KEY => KeyId::from_uuid(id).map(Self::Key),
             _ => None,
         }
     }
@@ -268,14 +274,14 @@ impl Subject {
 pub struct LogEntry {
     /// Whom it concerns.
     pub subject: Subject,
-    /// Tokens below this generation are dead; every token of an ended session is.
+    /// Tokens below this generation are dead; every token of an ended session or a revoked key is.
     pub generation: i64,
     /// When every token that it concerns has expired for certain.
     pub expires_at: UnixMillis,
 }
 
 impl LogEntry {
-    /// The generation in the row of a session: above any.
+    /// The generation in the row of a session or a key: above any.
     pub const ALL: i64 = i64::MAX;
 
     pub(super) fn new(subject: Subject, generation: i64, access_exp_max: UnixMillis) -> Self {
@@ -287,15 +293,66 @@ impl LogEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub(super) String);
 
-/// A part of the log.
+/// Takes in rows of the log, in no order that matters.
+pub type Sink<'a> = &'a mut (dyn FnMut(LogEntry) + Send);
+
+/// One reading of the log that a gateway counts.
 #[derive(Debug, Clone)]
-pub struct LogBatch {
-    /// The rows, in no order that matters.
-    pub entries: Vec<LogEntry>,
+pub struct Beat {
+    /// The gateway, for as long as its process runs.
+    pub gateway: uuid::Uuid,
+    /// Higher at each reading.
+    pub number: i64,
+    /// The furthest that the log was ever read.
+    pub furthest: Option<Cursor>,
+}
+
+/// What a reading of the log came to.
+#[derive(Debug, Clone)]
+pub struct LogRead {
     /// Where to go on.
     pub cursor: Cursor,
-    /// The database's clock, if it has one of its own.
+    /// The database's clock, if it has one of its own and was asked.
     pub database_now: Option<UnixMillis>,
+    /// What tells whether the database still is what it was; none where it cannot be exchanged.
+    pub history: Option<History>,
+}
+
+/// What a database shows of its past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The beat of this gateway that it remembered.
+    pub found: Option<i64>,
+    /// The system and the timeline of its log.
+    pub lineage: String,
+    /// Whether its transactions count from a lower number than the furthest cursor knew.
+    pub rewound: bool,
+}
+
+/// Keys to be revoked.
+#[derive(Debug, Clone)]
+pub struct KeyRevocation {
+    /// One key; none for all of them, and for all sessions with them.
+    pub kid: Option<String>,
+    /// The key that takes over if none is left that would sign.
+    pub successor: StoredKey,
+    /// When that begins to sign, from now on.
+    pub delay: Duration,
+    /// How long the access tokens live that the keys have signed.
+    pub access_ttl: Duration,
+    /// What the audit trail says of it.
+    pub note: Option<Note>,
+}
+
+/// Keys that were revoked.
+#[derive(Debug, Clone)]
+pub struct KeysRevoked {
+    /// Their ids.
+    pub kids: Vec<String>,
+    /// Their rows in the log.
+    pub entries: Vec<LogEntry>,
+    /// The key that took over.
+    pub successor: Option<StoredKey>,
 }
 
 /// A signing key, its private half wrapped.

@@ -70,6 +70,11 @@ pub struct Metrics {
     pub served_stale: IntCounter,
     /// Hints of other gateways, or of this one, that the log has grown.
     pub revocation_hints: IntCounter,
+    /// How often the store had lost a part of its past.
+    pub store_regressions: IntCounter,
+    /// Streams that go on after their decision.
+    pub live_streams: IntGauge,
+    streams_cut: IntCounterVec,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -136,6 +141,16 @@ impl Metrics {
         )?;
         let revocation_hints =
             IntCounter::new("authgate_revocation_hints_total", "Hints that the revocation log has grown")?;
+        let store_regressions = IntCounter::new(
+            "authgate_store_regressions_total",
+            "How often the store had lost a part of its past: a failover, a restored backup.",
+        )?;
+        let live_streams =
+            IntGauge::new("authgate_live_streams", "Tunnels, event streams and long transfers on a token.")?;
+        let streams_cut =
+            counters("authgate_streams_cut_total", "Streams ended because their token died.", &["reason"])?;
+        registry.register(Box::new(store_regressions.clone()))?;
+        registry.register(Box::new(live_streams.clone()))?;
         registry.register(Box::new(served_stale.clone()))?;
         registry.register(Box::new(revocation_hints.clone()))?;
         registry.register(Box::new(revocation_entries.clone()))?;
@@ -154,6 +169,9 @@ impl Metrics {
             revocation_lag_seconds,
             served_stale,
             revocation_hints,
+            store_regressions,
+            live_streams,
+            streams_cut,
             password_queue_depth,
             password_seconds,
         })
@@ -185,6 +203,12 @@ impl Metrics {
                 .or_insert_with(|| self.upstream_seconds.with_label_values(&[name]))
                 .observe(took.as_secs_f64());
         });
+    }
+
+    /// Takes over how many streams were cut so far, for a reason of a fixed set.
+    pub fn streams_cut(&self, reason: &'static str, total: u64) {
+        let counter = self.streams_cut.with_label_values(&[reason]);
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 
     /// Counts a refusal; `reason` is one of a fixed set of codes.

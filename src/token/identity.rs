@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderValue;
 
-use crate::types::{Roles, SessionId, UserId, Username};
+use crate::types::{KeyId, Roles, SessionId, UserId, Username};
 
 /// A caller whose token was verified. The header values are made once, when the token is first
 /// seen, and shared by every request that it is used for.
@@ -33,6 +33,8 @@ pub struct Identity {
     pub roles_value: HeaderValue,
     /// The id that an imported user had before, for an upstream.
     pub external_id_value: Option<HeaderValue>,
+    /// The key that signed the token.
+    pub key: KeyId,
     pub(super) key_in_use: Arc<AtomicBool>,
 }
 
@@ -42,7 +44,7 @@ impl Identity {
         expires_at: i64,
         (name, external_id): (Username, Option<String>),
         roles: Roles,
-        key_in_use: Arc<AtomicBool>,
+        (key, key_in_use): (KeyId, Arc<AtomicBool>),
     ) -> Option<Self> {
         Some(Self {
             id_value: HeaderValue::try_from(user.to_string()).ok()?,
@@ -58,6 +60,7 @@ impl Identity {
             expires_at,
             name,
             roles,
+            key,
             key_in_use,
         })
     }

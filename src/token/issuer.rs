@@ -74,12 +74,17 @@ impl Issuer {
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, verifier, random }
     }
 
-    /// Signs a token that was allowed at `issued_at`, by the store's clock.
+    /// Signs a token that was allowed at `issued_at`, by the store's clock, which stands at `now`.
     ///
     /// # Errors
     /// When no key signs.
-    pub fn issue(&self, subject: &Subject<'_>, issued_at: UnixMillis) -> Result<AccessToken, KeyError> {
-        let key = self.verifier.keyring().signing(issued_at).ok_or(KeyError::NoneSigns)?;
+    pub fn issue(
+        &self,
+        subject: &Subject<'_>,
+        issued_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<AccessToken, KeyError> {
+        let key = self.verifier.keyring().signing(now)?;
         let mut header = Header::new(key.algorithm);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(key.kid.clone());

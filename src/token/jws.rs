@@ -117,6 +117,8 @@ impl<'de> Deserialize<'de> for Present {
 pub struct Payload {
     /// `typ` of the header.
     pub typ: Option<String>,
+    /// `kid` of the header.
+    pub kid: Option<String>,
     /// The payload's bytes.
     pub bytes: Vec<u8>,
 }
@@ -158,7 +160,7 @@ pub fn verify_signature(
     }
     let bytes = decode(payload)?;
     match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, key.algorithm) {
-        Ok(true) => Ok((Payload { typ: header.typ, bytes }, key)),
+        Ok(true) => Ok((Payload { typ: header.typ, kid: header.kid, bytes }, key)),
         _ => Err(TokenError::Signature),
     }
 }

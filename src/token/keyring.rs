@@ -30,9 +30,12 @@ pub enum KeyError {
     /// No key was made.
     #[error("no key could be generated")]
     Generation,
-    /// Nothing signs.
+    /// Nothing signs, and nothing will.
     #[error("there is no key to sign with")]
     NoneSigns,
+    /// Nothing signs before this time: every gateway has to know the new key first.
+    #[error("the new key does not sign yet")]
+    NotYet(UnixMillis),
 }
 
 /// The public half of a key, and until when it verifies.
@@ -185,9 +188,13 @@ impl Keyring {
     }
 
     /// The key that signs at `now`.
-    pub fn signing(&self, now: UnixMillis) -> Option<Arc<SigningKey>> {
-        // Before the first one's time, as after a clock was set back, the oldest signs.
-        self.signing.iter().find(|key| key.signs_at <= now).or(self.signing.last()).cloned()
+    ///
+    /// # Errors
+    /// When none does, or none yet.
+    pub fn signing(&self, now: UnixMillis) -> Result<Arc<SigningKey>, KeyError> {
+        let first = self.signing.last().ok_or(KeyError::NoneSigns)?;
+        let signs = self.signing.iter().find(|key| key.signs_at <= now);
+        signs.cloned().ok_or(KeyError::NotYet(first.signs_at))
     }
 
     /// The public keys as a JWK Set (RFC 7517); empty for a shared secret.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    types::{Role, Roles, SessionId, UserId, Username},
+    types::{KeyId, Role, Roles, SessionId, UserId, Username},
 };
 
 /// The most memory that verified tokens may take.
@@ -139,7 +139,7 @@ impl Verifier {
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Claims)?;
         let session = SessionId::parse(&claims.sid).ok_or(TokenError::Claims)?;
         let subject = (user, session, claims.r#gen);
-        Identity::new(subject, claims.exp, (name, claims.external_id), roles, key.in_use.clone())
-            .ok_or(TokenError::Claims)
+        let key = (KeyId::of(payload.kid.as_deref().unwrap_or_default()), key.in_use.clone());
+        Identity::new(subject, claims.exp, (name, claims.external_id), roles, key).ok_or(TokenError::Claims)
     }
 }

@@ -1,10 +1,11 @@
-//! Identifiers of accounts and sessions.
+//! Identifiers of accounts, sessions and signing keys.
 //!
-//! Users are UUIDv7 and sessions UUIDv4 (RFC 9562), so the two never share a value: the version
-//! nibble differs. The revocation mirror relies on that to keep both in one map.
+//! Users are UUIDv7, sessions UUIDv4 and keys UUIDv8 (RFC 9562), so no two share a value: the version
+//! nibble differs. The revocation mirror relies on that to keep all in one map.
 
 use std::fmt;
 
+use aws_lc_rs::digest;
 use uuid::{Builder, Uuid};
 
 use super::Random;
@@ -16,6 +17,20 @@ pub struct UserId(Uuid);
 /// A login and what was refreshed from it, UUIDv4: the `sid` of access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
+
+/// A signing key, UUIDv8: what stands for its `kid` in the revocation log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(Uuid);
+
+impl KeyId {
+    /// The id of the key that tokens call `kid`: the beginning of its SHA-256.
+    pub fn of(kid: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, kid.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.as_ref()[..16]);
+        Self(Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
 
 impl UserId {
     /// A new id for an account made at `unix_millis`.
@@ -69,3 +84,4 @@ macro_rules! uuid_newtype {
 
 uuid_newtype!(UserId, 7);
 uuid_newtype!(SessionId, 4);
+uuid_newtype!(KeyId, 8);

@@ -9,7 +9,7 @@ mod role;
 mod secret;
 mod username;
 
-pub use id::{SessionId, UserId};
+pub use id::{KeyId, SessionId, UserId};
 pub use random::{OsRandom, Random};
 pub use role::{Role, RoleError, Roles};
 pub use secret::Secret;

@@ -6,7 +6,7 @@ use deadpool_postgres::{
     Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime,
     Timeouts, Transaction,
 };
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, IsolationLevel, NoTls};
 
 use crate::{
     store::{Result, StoreError},
@@ -83,6 +83,27 @@ impl Pool {
         Err(give_up(client, error))
     }
 
+    /// Reads within one snapshot, in a transaction that commits if it succeeds. `work` bounds its own time:
+    /// there may be much to read.
+    pub(super) async fn snapshot<T>(
+        &self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>,
+    ) -> Result<T> {
+        let mut client = self.client().await?;
+        let late = |_| QueryError::Late;
+        let attempt = async {
+            let begin = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start();
+            let tx = tokio::time::timeout(self.timeout, begin).await.map_err(late)??;
+            let value = work(&tx).await?;
+            tokio::time::timeout(self.timeout, tx.commit()).await.map_err(late)??;
+            Ok::<T, QueryError>(value)
+        };
+        match attempt.await {
+            Ok(value) => Ok(value),
+            Err(error) => Err(give_up(client, convert(&error))),
+        }
+    }
+
     pub(super) async fn migrate(&self, runner: refinery::Runner) -> Result<()> {
         let mut client = self.client().await?;
         // Migrations and the wait for another gateway's may take longer than a request may.
@@ -125,6 +146,8 @@ pub(super) enum QueryError {
     Postgres(tokio_postgres::Error),
     /// A column holds what it cannot hold.
     Broken(&'static str),
+    /// No answer in time.
+    Late,
 }
 
 pub(super) type QueryResult<T> = std::result::Result<T, QueryError>;
@@ -171,6 +194,7 @@ fn give_up(client: Client, error: StoreError) -> StoreError {
 fn convert(error: &QueryError) -> StoreError {
     let error = match error {
         QueryError::Broken(column) => return StoreError::Failed(format!("{column} holds an illegal value")),
+        QueryError::Late => return StoreError::Away("no answer in time".to_owned()),
         QueryError::Postgres(error) => error,
     };
     use tokio_postgres::error::SqlState;

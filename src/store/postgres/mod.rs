@@ -1,14 +1,13 @@
 //! The store for anything with more than one gateway: one PostgreSQL primary, 13 or later.
 //!
-//! Rows of the revocation log are found by transaction snapshot: a transaction that was running
-//! when the log was last read shows up later under a number that was passed over, and neither
-//! sequence numbers nor times would find it again.
+//! The log is read in [`log`]; everything that changes an account or a session in [`query`].
 
 mod attempts;
 mod audit;
 mod connection;
 mod hint;
 mod import;
+mod log;
 mod mail;
 mod query;
 mod table;
@@ -19,9 +18,10 @@ use async_trait::async_trait;
 
 use self::connection::Pool;
 use super::{
-    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result,
-    Rotation, RotationRequest, Sent, Session, SharedCounters, Store, StoredKey, User, UserFilter,
+    AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
+    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
+    Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink, Store,
+    StoredKey, User, UserFilter,
 };
 use crate::types::{Secret, SessionId, UserId, Username};
 
@@ -124,8 +124,17 @@ impl Store for Postgres {
         self.pool.write(async |tx| query::change_user(tx, user, change).await).await
     }
 
-    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
-        self.pool.read(async |db| query::log_since(db, cursor).await).await
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
+        let patience = self.pool.timeout;
+        self.pool.snapshot(async |tx| log::confirm(tx, cursor, beat, patience, sink).await).await
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+        self.pool.read(async |db| log::glance(db, cursor, sink).await).await
+    }
+
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
+        self.pool.write(async |tx| log::restore(tx, entries).await).await
     }
 
     async fn hint(&self) -> Result<()> {
@@ -152,6 +161,10 @@ impl Store for Postgres {
         note: Option<&Note>,
     ) -> Result<StoredKey> {
         self.pool.write(async |tx| query::rotate_key(tx, key, delay, access_ttl, note).await).await
+    }
+
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>> {
+        self.pool.write(async |tx| query::revoke_keys(tx, revocation).await).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -9,16 +9,16 @@ use uuid::Uuid;
 use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
-    mail,
+    log, mail,
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Note, Opened,
-        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter, judge,
-        millis,
+        AccountChange, Change, Grant, KeyRevocation, KeysRevoked, LogEntry, NewSession, NewUser, Note,
+        Opened, Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter,
+        judge, millis,
     },
-    types::{Roles, SessionId, UserId, Username},
+    types::{KeyId, Roles, SessionId, UserId, Username},
 };
 
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -354,18 +354,8 @@ async fn end_locked_session(
     let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
     let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max);
-    append(tx, &entry).await?;
+    log::append(tx, &entry).await?;
     Ok(Some(entry))
-}
-
-async fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
-    run(
-        tx,
-        "INSERT INTO revocations (kind, id, generation, expires_at) VALUES ($1, $2, $3, $4)",
-        &[&entry.subject.kind(), &entry.subject.uuid(), &entry.generation, &entry.expires_at],
-    )
-    .await
-    .map(drop)
 }
 
 pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &AccountChange) -> Result<Change> {
@@ -421,7 +411,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     let sql = "SELECT access_exp_max FROM users WHERE id = $1";
     let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
     let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
-    append(tx, &entry).await?;
+    log::append(tx, &entry).await?;
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str()).await?;
     }
@@ -478,41 +468,6 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     Ok(Change::Done(entry, Some(Box::new(grant))))
 }
 
-pub(super) async fn log_since(db: &Client, cursor: Option<&Cursor>) -> Result<LogBatch> {
-    // One statement, so that the rows and the snapshot that they are complete for belong together.
-    let rows = match cursor {
-        None => {
-            let sql = format!(
-                "WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
-                 SELECT c::text, {NOW}, r.kind, r.id, r.generation, r.expires_at \
-                 FROM s LEFT JOIN revocations r ON r.expires_at > {NOW}"
-            );
-            db.query(&db.prepare_cached(&sql).await?, &[]).await?
-        }
-        Some(Cursor(snapshot)) => {
-            let sql = format!(
-                "WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
-                 SELECT c::text, {NOW}, r.kind, r.id, r.generation, r.expires_at \
-                 FROM s LEFT JOIN revocations r ON r.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
-                 AND NOT pg_visible_in_snapshot(r.xid, $1::text::pg_snapshot)"
-            );
-            db.query(&db.prepare_cached(&sql).await?, &[snapshot]).await?
-        }
-    };
-    let first = rows.first().ok_or(QueryError::Broken("pg_current_snapshot"))?;
-    let (cursor, database_now) = (Cursor(first.try_get(0)?), Some(first.try_get(1)?));
-    let mut entries = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let Some(kind) = row.try_get::<_, Option<i16>>(2)? else { continue };
-        entries.push(LogEntry {
-            subject: Subject::read(kind, row.try_get(3)?).ok_or(QueryError::Broken("revocations.id"))?,
-            generation: row.try_get(4)?,
-            expires_at: row.try_get(5)?,
-        });
-    }
-    Ok(LogBatch { entries, cursor, database_now })
-}
-
 pub(super) async fn signing_keys(db: &Client) -> Result<Vec<StoredKey>> {
     let sql = format!(
         "SELECT {KEY} FROM signing_keys WHERE expires_at IS NULL OR expires_at > {NOW} ORDER BY created_at, kid"
@@ -567,9 +522,51 @@ pub(super) async fn rotate_key(
     Ok(key)
 }
 
+pub(super) async fn revoke_keys(
+    tx: &Transaction<'_>,
+    revocation: &KeyRevocation,
+) -> Result<Option<KeysRevoked>> {
+    lock_keys(tx).await?;
+    let sql = "DELETE FROM signing_keys WHERE kid = coalesce($1, kid) RETURNING kid";
+    let rows = tx.query(sql, &[&revocation.kid]).await?;
+    let kids = rows.iter().map(only::<String>).collect::<Result<Vec<_>>>()?;
+    if kids.is_empty() {
+        return Ok(None);
+    }
+    if revocation.kid.is_none() {
+        // Whoever writes sessions has finished, or waits: rows need no order of their own then.
+        tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE; DELETE FROM sessions").await?;
+    }
+    let now = now(tx).await?;
+    let issued: Option<i64> = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?.try_get(0)?;
+    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
+    let mut entries = Vec::new();
+    for kid in &kids {
+        let entry = LogEntry::new(Subject::Key(KeyId::of(kid)), LogEntry::ALL, last);
+        log::append(tx, &entry).await?;
+        entries.push(entry);
+        if let Some(note) = &revocation.note {
+            audit::append(tx, note, None, kid).await?;
+        }
+    }
+    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
+    let successor = if one(tx, sql, &[&revocation.successor.algorithm], only_bool).await? == Some(true) {
+        None
+    } else {
+        let signs_at = now + millis(revocation.delay);
+        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
+        // One that was replaced before signs until then.
+        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
+        run(tx, "UPDATE signing_keys SET expires_at = greatest(expires_at, $1)", &[&expires_at]).await?;
+        insert_key(tx, &key).await?;
+        Some(key)
+    };
+    Ok(Some(KeysRevoked { kids, entries, successor }))
+}
+
 pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
     let now = now(tx).await?;
-    run(tx, "DELETE FROM revocations WHERE expires_at <= $1", &[&now]).await?;
+    log::prune(tx).await?;
     let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
     run(tx, sql, &[&now]).await?;
     run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;

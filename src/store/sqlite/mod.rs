@@ -17,9 +17,10 @@ use async_trait::async_trait;
 
 use self::connection::Connections;
 use super::{
-    AccountChange, AuditEntry, AuditFilter, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, LogBatch, LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Opened, Purpose, Result,
-    Rotation, RotationRequest, Sent, Session, SharedCounters, Store, StoreError, StoredKey, User, UserFilter,
+    AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
+    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
+    Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink, Store,
+    StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::Clock,
@@ -171,9 +172,22 @@ impl Store for Sqlite {
         self.connections.write(move |tx| query::change_user(tx, user, &change, now)).await
     }
 
-    async fn log_since(&self, cursor: Option<&Cursor>) -> Result<LogBatch> {
+    async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> Result<LogRead> {
         let (cursor, now) = (cursor.cloned(), self.clock.wall());
-        self.connections.read(move |db| query::log_since(db, cursor.as_ref(), now)).await
+        let read = move |db: &rusqlite::Transaction<'_>| query::log_since(db, cursor.as_ref(), now);
+        let (entries, cursor) = self.connections.read(read).await?;
+        entries.into_iter().for_each(sink);
+        Ok(LogRead { cursor, database_now: None, history: None })
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+        let nobody = Beat { gateway: uuid::Uuid::nil(), number: 0, furthest: None };
+        self.read_log(Some(cursor), &nobody, sink).await
+    }
+
+    async fn restore_log(&self, _: &[LogEntry]) -> Result<()> {
+        // The file is this process's own: it is locked, and what it has lost, the process has not read.
+        Ok(())
     }
 
     async fn hint(&self) -> Result<()> {
@@ -205,6 +219,11 @@ impl Store for Sqlite {
         self.connections
             .write(move |tx| query::rotate_key(tx, &key, delay, access_ttl, note.as_ref(), now))
             .await
+    }
+
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>> {
+        let (revocation, now) = (revocation.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::revoke_keys(tx, &revocation, now)).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -9,11 +9,11 @@ use super::{audit, mail};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogBatch, LogEntry, NewSession, NewUser, Note, Opened,
-        Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter, judge,
-        millis,
+        AccountChange, Change, Cursor, Grant, KeyRevocation, KeysRevoked, LogEntry, NewSession, NewUser,
+        Note, Opened, Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter,
+        judge, millis,
     },
-    types::{Roles, SessionId, UserId, Username},
+    types::{KeyId, Roles, SessionId, UserId, Username},
 };
 
 pub(super) type Result<T> = rusqlite::Result<T>;
@@ -429,7 +429,12 @@ pub(super) fn change_user(
     Ok(Change::Done(entry, Some(Box::new(grant))))
 }
 
-pub(super) fn log_since(db: &Connection, cursor: Option<&Cursor>, now: UnixMillis) -> Result<LogBatch> {
+/// The rows behind `cursor` and the cursor behind them.
+pub(super) fn log_since(
+    db: &Connection,
+    cursor: Option<&Cursor>,
+    now: UnixMillis,
+) -> Result<(Vec<LogEntry>, Cursor)> {
     let from = cursor.and_then(|cursor| cursor.0.parse().ok()).unwrap_or(0_i64);
     let mut last = from;
     let mut entries = Vec::new();
@@ -445,7 +450,7 @@ pub(super) fn log_since(db: &Connection, cursor: Option<&Cursor>, now: UnixMilli
             expires_at: row.get(4)?,
         });
     }
-    Ok(LogBatch { entries, cursor: Cursor(last.to_string()), database_now: None })
+    Ok((entries, Cursor(last.to_string())))
 }
 
 pub(super) fn signing_keys(db: &Connection, now: UnixMillis) -> Result<Vec<StoredKey>> {
@@ -494,6 +499,47 @@ pub(super) fn rotate_key(
         audit::append(tx, note, None, &key.kid, now)?;
     }
     Ok(key)
+}
+
+pub(super) fn revoke_keys(
+    tx: &Transaction<'_>,
+    revocation: &KeyRevocation,
+    now: UnixMillis,
+) -> Result<Option<KeysRevoked>> {
+    let kids: Vec<String> = tx
+        .prepare_cached("DELETE FROM signing_keys WHERE kid = coalesce(?1, kid) RETURNING kid")?
+        .query_map([&revocation.kid], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    if kids.is_empty() {
+        return Ok(None);
+    }
+    if revocation.kid.is_none() {
+        tx.execute("DELETE FROM sessions", [])?;
+    }
+    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
+    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
+    let mut entries = Vec::new();
+    for kid in &kids {
+        let entry = LogEntry::new(Subject::Key(KeyId::of(kid)), LogEntry::ALL, last);
+        append(tx, &entry)?;
+        entries.push(entry);
+        if let Some(note) = &revocation.note {
+            audit::append(tx, note, None, kid, now)?;
+        }
+    }
+    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)";
+    let successor = if tx.query_row(sql, [&revocation.successor.algorithm], |row| row.get(0))? {
+        None
+    } else {
+        let signs_at = now + millis(revocation.delay);
+        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
+        // One that was replaced before signs until then.
+        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
+        tx.execute("UPDATE signing_keys SET expires_at = max(expires_at, ?1)", [expires_at])?;
+        insert_key(tx, &key)?;
+        Some(key)
+    };
+    Ok(Some(KeysRevoked { kids, entries, successor }))
 }
 
 pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {

@@ -1,0 +1,304 @@
+//! Streams that outlive the decision they began with: tunnels, event streams, long transfers.
+//!
+//! A decision is made once, at the head of a request; what goes on flowing afterwards is found here by
+//! session and by user, and cut when its token dies. Short answers never get here.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Included},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
+    },
+    task::Waker,
+};
+
+use crate::{
+    clock::Now,
+    store::{LogEntry, Subject},
+    types::{KeyId, SessionId, UserId},
+};
+
+/// Streams are spread over so many locks, by what they are found by.
+const SHARDS: usize = 64;
+
+/// How many streams are looked at while a lock is held: nobody who begins one waits for longer.
+const PIECE: usize = 16;
+
+/// The token that a stream lives by.
+#[derive(Debug, Clone, Copy)]
+pub struct Token {
+    /// Its session.
+    pub session: SessionId,
+    /// Its user.
+    pub user: UserId,
+    /// The user's generation in it.
+    pub generation: i64,
+    /// The key that signed it.
+    pub key: KeyId,
+    /// When it expires, in Unix seconds.
+    pub expires_at: i64,
+}
+
+/// Why a stream is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Its token was revoked.
+    Revoked,
+    /// Its token has expired.
+    Expired,
+    /// Nobody knows whether its token was revoked.
+    Stale,
+}
+
+impl Cut {
+    /// All of them, in the order of the counters.
+    pub const ALL: [Self; 3] = [Self::Revoked, Self::Expired, Self::Stale];
+
+    /// Its name in a metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+struct Stream {
+    token: Token,
+    /// Whether it may go on when the mirror is stale.
+    outlives_staleness: bool,
+    number: u64,
+    cut: AtomicBool,
+    task: Waker,
+}
+
+type Shard = BTreeMap<(u128, u64), Arc<Stream>>;
+
+/// The streams of all workers.
+pub struct LiveStreams {
+    shards: [Mutex<Shard>; SHARDS],
+    count: AtomicUsize,
+    next: AtomicU64,
+    cuts: [AtomicU64; 3],
+}
+
+/// A stream's place in the index, for as long as it lives.
+pub struct Registration {
+    stream: Arc<Stream>,
+    streams: Arc<LiveStreams>,
+}
+
+impl Registration {
+    /// Whether the stream must end now.
+    pub fn is_cut(&self) -> bool {
+        self.stream.cut.load(Relaxed)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        for key in self.stream.token.keys() {
+            self.streams.shard(key).remove(&(key, self.stream.number));
+        }
+        self.streams.count.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Token {
+    /// What its streams are found by.
+    fn keys(&self) -> [u128; 2] {
+        [self.session.as_u128(), self.user.as_u128()]
+    }
+}
+
+impl Default for LiveStreams {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            count: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+            cuts: Default::default(),
+        }
+    }
+}
+
+impl LiveStreams {
+    fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
+        // The last bits of each kind of id are random.
+        self.shards[key as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a stream that `task` carries. Whether its token still holds must be looked at after this:
+    /// then nothing that is revoked before or behind the look is missed.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        token: Token,
+        outlives_staleness: bool,
+        task: Waker,
+    ) -> Registration {
+        let number = self.next.fetch_add(1, Relaxed);
+        let stream =
+            Arc::new(Stream { token, outlives_staleness, number, cut: AtomicBool::new(false), task });
+        self.count.fetch_add(1, SeqCst);
+        for key in token.keys() {
+            self.shard(key).insert((key, number), stream.clone());
+        }
+        fence(SeqCst);
+        Registration { stream, streams: self.clone() }
+    }
+
+    /// Cuts what an entry concerns, which must be in the mirror already.
+    pub(super) fn revoke(&self, entry: &LogEntry) {
+        fence(SeqCst);
+        if self.is_empty() {
+            return;
+        }
+        match entry.subject {
+            Subject::Session(id) => self.cut_under(id.as_u128(), |_| Some(Cut::Revoked)),
+            Subject::User(id) => self.cut_under(id.as_u128(), |stream| {
+                (stream.token.generation < entry.generation).then_some(Cut::Revoked)
+            }),
+            Subject::Key(id) => self.cut_all(|stream| (stream.token.key == id).then_some(Cut::Revoked)),
+        }
+    }
+
+    /// Cuts what has expired and, with `stale`, what may not go on without knowledge. Gives the Unix second
+    /// at which the next one expires.
+    pub(super) fn sweep(&self, now: Now, stale: bool) -> Option<i64> {
+        let mut next: Option<i64> = None;
+        self.cut_all(|stream| {
+            let expires_at = stream.token.expires_at;
+            if expires_at <= now.seconds() {
+                return Some(Cut::Expired);
+            }
+            next = Some(next.map_or(expires_at, |next| next.min(expires_at)));
+            (stale && !stream.outlives_staleness).then_some(Cut::Stale)
+        });
+        next
+    }
+
+    fn cut_under(&self, key: u128, judge: impl FnMut(&Stream) -> Option<Cut>) {
+        self.cut_between(key, (key, 0), (key, u64::MAX), judge);
+    }
+
+    fn cut_all(&self, mut judge: impl FnMut(&Stream) -> Option<Cut>) {
+        for shard in 0..SHARDS as u128 {
+            self.cut_between(shard, (0, 0), (u128::MAX, u64::MAX), &mut judge);
+        }
+    }
+
+    fn cut_between(
+        &self,
+        shard: u128,
+        first: (u128, u64),
+        last: (u128, u64),
+        mut judge: impl FnMut(&Stream) -> Option<Cut>,
+    ) {
+        let mut from = Included(first);
+        loop {
+            let piece: Vec<_> = self
+                .shard(shard)
+                .range((from, Included(last)))
+                .take(PIECE)
+                .map(|(key, stream)| (*key, stream.clone()))
+                .collect();
+            for (_, stream) in &piece {
+                if let Some(cut) = judge(stream)
+                    && !stream.cut.swap(true, SeqCst)
+                {
+                    self.cuts[cut as usize].fetch_add(1, Relaxed);
+                    stream.task.wake_by_ref();
+                }
+            }
+            match piece.last() {
+                Some((key, _)) if piece.len() == PIECE => from = Excluded(*key),
+                _ => return,
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many were cut since the start.
+    pub fn cuts(&self, cut: Cut) -> u64 {
+        self.cuts[cut as usize].load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::OsRandom;
+
+    fn token(user: UserId, generation: i64) -> Token {
+        let session = SessionId::generate(&OsRandom);
+        Token { session, user, generation, key: KeyId::of("a"), expires_at: 100 }
+    }
+
+    fn entry(subject: Subject, generation: i64) -> LogEntry {
+        LogEntry { subject, generation, expires_at: 1_000_000 }
+    }
+
+    fn at(seconds: i64) -> Now {
+        Now { time: seconds * 1_000, wall: seconds * 1_000, boot: 0 }
+    }
+
+    #[test]
+    fn what_a_revocation_concerns_is_cut_and_nothing_else() {
+        let streams = Arc::new(LiveStreams::default());
+        let user = UserId::generate(1, &OsRandom);
+        let begin = |token| streams.register(token, false, Waker::noop().clone());
+        let (ended, other) = (token(user, 1), token(user, 1));
+        let (ended, other, newer) = (begin(ended), begin(other), begin(token(user, 2)));
+        let stranger = begin(token(UserId::generate(2, &OsRandom), 1));
+        streams.revoke(&entry(Subject::Session(ended.stream.token.session), LogEntry::ALL));
+        assert!(ended.is_cut() && !other.is_cut());
+        streams.revoke(&entry(Subject::User(user), 2));
+        assert!(other.is_cut() && !newer.is_cut() && !stranger.is_cut());
+        streams.revoke(&entry(Subject::Key(KeyId::of("b")), LogEntry::ALL));
+        assert!(!stranger.is_cut());
+        streams.revoke(&entry(Subject::Key(KeyId::of("a")), LogEntry::ALL));
+        assert!(stranger.is_cut() && newer.is_cut());
+        assert_eq!((streams.len(), streams.cuts(Cut::Revoked)), (4, 4));
+        drop((ended, other, newer, stranger));
+        assert!(streams.is_empty());
+        assert!(streams.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn hundreds_of_streams_of_one_user_are_all_cut() {
+        let streams = Arc::new(LiveStreams::default());
+        let user = UserId::generate(1, &OsRandom);
+        let begin = |_| streams.register(token(user, 1), false, Waker::noop().clone());
+        let all: Vec<_> = (0..500).map(begin).collect();
+        streams.revoke(&entry(Subject::User(user), 2));
+        assert!(all.iter().all(Registration::is_cut));
+    }
+
+    #[test]
+    fn what_expires_and_what_may_not_outlive_staleness_is_cut() {
+        let streams = Arc::new(LiveStreams::default());
+        let user = UserId::generate(1, &OsRandom);
+        let begin = |expires_at, outlives| {
+            streams.register(Token { expires_at, ..token(user, 1) }, outlives, Waker::noop().clone())
+        };
+        let (short, strict, lax) = (begin(10, true), begin(20, false), begin(30, true));
+        assert_eq!(streams.sweep(at(9), false), Some(10));
+        assert!(!short.is_cut());
+        assert_eq!(streams.sweep(at(10), false), Some(20));
+        assert!(short.is_cut() && !strict.is_cut());
+        streams.sweep(at(11), true);
+        assert!(strict.is_cut() && !lax.is_cut());
+        assert_eq!(streams.cuts(Cut::Stale), 1);
+    }
+}

@@ -1,0 +1,175 @@
+//! The revocation log: rows are found by transaction snapshot, and a lost part of history is noticed.
+//!
+//! A transaction that was running when the log was last read shows up later under a number that was passed
+//! over; neither sequence numbers nor times would find it again.
+
+use std::{pin::pin, time::Duration};
+
+use deadpool_postgres::{Client, Transaction};
+use futures_util::StreamExt;
+use tokio_postgres::{Row, RowStream, types::ToSql};
+use uuid::Uuid;
+
+use super::{
+    connection::{QueryError, QueryResult as Result},
+    query::{NOW, now, only, run},
+};
+use crate::{
+    store::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject},
+    types::KeyId,
+};
+
+/// Rows that were not there in the snapshot `$1`.
+const SINCE: &str = "r.xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(r.xid, $1::text::pg_snapshot)";
+
+/// How many rows are taken from the connection at once.
+const CHUNK: usize = 1_024;
+
+/// A gateway that was not seen for so long has ended. Were it to come back, it would miss its row and
+/// read everything anew.
+const GATEWAY_GONE_MILLIS: i64 = 24 * 3_600 * 1_000;
+
+fn read_entry(row: &Row, first: usize) -> Result<LogEntry> {
+    let subject = Subject::read(row.try_get(first)?, row.try_get(first + 1)?);
+    Ok(LogEntry {
+        subject: subject.ok_or(QueryError::Broken("revocations.id"))?,
+        generation: row.try_get(first + 2)?,
+        expires_at: row.try_get(first + 3)?,
+    })
+}
+
+pub(super) async fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
+    run(
+        tx,
+        "INSERT INTO revocations (kind, id, generation, expires_at) VALUES ($1, $2, $3, $4)",
+        &[&entry.subject.kind(), &entry.subject.uuid(), &entry.generation, &entry.expires_at],
+    )
+    .await
+    .map(drop)
+}
+
+/// A quick look, for a hint: one statement, so that the rows and the snapshot that they are complete for
+/// belong together.
+pub(super) async fn glance(db: &Client, Cursor(snapshot): &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+    let sql = format!(
+        "WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
+         SELECT c::text, r.kind, r.id, r.generation, r.expires_at FROM s LEFT JOIN revocations r ON {SINCE}"
+    );
+    let rows = db.query(&db.prepare_cached(&sql).await?, &[snapshot]).await?;
+    let first = rows.first().ok_or(QueryError::Broken("pg_current_snapshot"))?;
+    let cursor = Cursor(first.try_get(0)?);
+    for row in &rows {
+        if row.try_get::<_, Option<i16>>(1)?.is_some() {
+            sink(read_entry(row, 1)?);
+        }
+    }
+    Ok(LogRead { cursor, database_now: None, history: None })
+}
+
+/// The look that counts, in a transaction of one snapshot that also moves this gateway's beat. Its COMMIT
+/// shows that the server can still commit, and makes durable whatever the snapshot calls finished: after a
+/// crash no transaction gets a number again that this one has passed over.
+pub(super) async fn confirm(
+    tx: &Transaction<'_>,
+    cursor: Option<&Cursor>,
+    beat: &Beat,
+    patience: Duration,
+    sink: Sink<'_>,
+) -> Result<LogRead> {
+    let before = cursor.map(|Cursor(snapshot)| snapshot.as_str());
+    let furthest = beat.furthest.as_ref().map(|Cursor(snapshot)| snapshot.as_str());
+    let head = format!(
+        "WITH found AS MATERIALIZED (SELECT beat FROM gateways WHERE id = $1), \
+         moved AS (INSERT INTO gateways (id, beat, seen_at) VALUES ($1, $2, {NOW}) \
+            ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, seen_at = excluded.seen_at), \
+         s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
+         SELECT c::text, {NOW}, (SELECT beat FROM found), \
+            (SELECT system_identifier FROM pg_control_system())::text || ' ' || \
+               substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
+            coalesce(pg_snapshot_xmax(c) < pg_snapshot_xmax($3::text::pg_snapshot), FALSE) FROM s"
+    );
+    let begin = async {
+        let statement = tx.prepare_cached(&head).await?;
+        tx.query_one(&statement, &[&beat.gateway, &beat.number, &furthest]).await
+    };
+    let row = in_time(patience, begin).await??;
+    let read = LogRead {
+        cursor: Cursor(row.try_get(0)?),
+        database_now: Some(row.try_get(1)?),
+        history: Some(History { found: row.try_get(2)?, lineage: row.try_get(3)?, rewound: row.try_get(4)? }),
+    };
+    let columns = "r.kind, r.id, r.generation, r.expires_at";
+    let begin = async {
+        match before {
+            Some(snapshot) => {
+                let sql = format!("SELECT {columns} FROM revocations r WHERE {SINCE}");
+                stream(tx, &sql, &[&snapshot]).await
+            }
+            None => {
+                // All of it may take longer than a call may; what counts is that it goes on.
+                tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+                stream(tx, &format!("SELECT {columns} FROM revocations r WHERE r.expires_at > {NOW}"), &[])
+                    .await
+            }
+        }
+    };
+    let mut chunks = pin!(in_time(patience, begin).await??.ready_chunks(CHUNK));
+    while let Some(rows) = in_time(patience, chunks.next()).await? {
+        for row in rows {
+            sink(read_entry(&row?, 0)?);
+        }
+    }
+    Ok(read)
+}
+
+async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(patience, work).await.map_err(|_| QueryError::Late)
+}
+
+async fn stream(tx: &Transaction<'_>, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<RowStream> {
+    let statement = tx.prepare_cached(sql).await?;
+    Ok(tx.query_raw(&statement, params.iter().copied()).await?)
+}
+
+/// Writes entries into a log that has lost them, and does again what they stand for. Several gateways may
+/// do so at once; each row is written once.
+pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Result<()> {
+    tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate lost revocations'))", &[]).await?;
+    let of = |kind: i16| entries.iter().filter(move |entry| entry.subject.kind() == kind);
+    let sessions: Vec<Uuid> = of(Subject::SESSION).map(|entry| entry.subject.uuid()).collect();
+    let users: Vec<Uuid> = of(Subject::USER).map(|entry| entry.subject.uuid()).collect();
+    let generations: Vec<i64> = of(Subject::USER).map(|entry| entry.generation).collect();
+    // In the order in which everybody else takes locks: users, by id, and then sessions.
+    let sql = "SELECT id FROM users WHERE id = ANY($1) OR id IN (SELECT user_id FROM sessions WHERE id = ANY($2)) \
+         ORDER BY id FOR NO KEY UPDATE";
+    tx.query(sql, &[&users, &sessions]).await?;
+    let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
+         FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
+    run(tx, sql, &[&users, &generations]).await?;
+    let sql = "DELETE FROM sessions s USING users u WHERE s.user_id = u.id AND u.id = ANY($1) \
+         AND s.generation < u.generation";
+    run(tx, sql, &[&users]).await?;
+    run(tx, "DELETE FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
+    for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
+        let kid: String = only(&row)?;
+        let key = Subject::Key(KeyId::of(&kid));
+        if entries.iter().any(|entry| entry.subject == key) {
+            run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
+        }
+    }
+    let kinds: Vec<i16> = entries.iter().map(|entry| entry.subject.kind()).collect();
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.subject.uuid()).collect();
+    let below: Vec<i64> = entries.iter().map(|entry| entry.generation).collect();
+    let until: Vec<i64> = entries.iter().map(|entry| entry.expires_at).collect();
+    let sql = "INSERT INTO revocations (kind, id, generation, expires_at) SELECT m.* \
+         FROM unnest($1::smallint[], $2::uuid[], $3::bigint[], $4::bigint[]) AS m(kind, id, generation, expires_at) \
+         WHERE NOT EXISTS (SELECT 1 FROM revocations r WHERE r.id = m.id AND r.kind = m.kind \
+            AND r.generation >= m.generation AND r.expires_at >= m.expires_at)";
+    run(tx, sql, &[&kinds, &ids, &below, &until]).await.map(drop)
+}
+
+pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
+    let now = now(tx).await?;
+    run(tx, "DELETE FROM revocations WHERE expires_at <= $1", &[&now]).await?;
+    run(tx, "DELETE FROM gateways WHERE seen_at < $1", &[&(now - GATEWAY_GONE_MILLIS)]).await.map(drop)
+}
