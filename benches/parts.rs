@@ -50,7 +50,7 @@ impl Parts {
                     roles: &roles,
                     external_id: None,
                 };
-                self.issuer.issue(&subject, NOW).expect("a key signs").text
+                self.issuer.issue(&subject, NOW, NOW).expect("a key signs").text
             })
             .collect()
     }

@@ -28,5 +28,6 @@ mod secrets;
 mod seeds;
 mod smuggling;
 mod store;
+mod streams;
 mod throttling;
 mod upstreams;

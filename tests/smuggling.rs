@@ -239,26 +239,6 @@ fn pipelined_requests_are_answered_in_order_and_a_bad_one_last() {
 }
 
 #[test]
-fn an_upgrade_is_decided_like_any_request_and_never_tunnels() {
-    let (gateway, upstream) = start();
-    let upgrade =
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
-    for upgrade in [upgrade, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"] {
-        let mut client = gateway.client();
-        client.send(format!(
-            "GET /api/x HTTP/1.1\r\nHost: a\r\n{upgrade}\r\nGET /admin/x HTTP/1.1\r\nHost: a\r\n\r\n"
-        ));
-        assert_eq!(client.answer().status, 401);
-        assert_eq!(client.answer().status, 401);
-        assert_eq!(upstream.bytes(), 0);
-    }
-    let answer =
-        gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n")).answer();
-    assert_eq!(answer.status, 200);
-    assert_eq!(upstream.only().header("Upgrade"), None);
-}
-
-#[test]
 fn a_refusal_reaches_a_client_that_once_asked_for_an_upgrade() {
     let (gateway, _upstream) = start();
     let mut client = gateway.client();

@@ -6,7 +6,7 @@
 mod credential;
 mod failure;
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Waker};
 
 use thiserror::Error;
 
@@ -17,16 +17,17 @@ use crate::{
     clock::{Now, TimeKeeper},
     config::{self, OnStale, RoleRule},
     error::Kind,
-    revocation::{Mirror, Staleness},
+    revocation::{self, Mirror, Registration, Staleness},
     telemetry::Metrics,
     token::{Identity, TokenError, Verifier},
     types::Roles,
 };
 
 /// The right to be forwarded, and in whose name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Permit {
     identity: Option<Arc<Identity>>,
+    on_stale: OnStale,
 }
 
 impl Permit {
@@ -147,6 +148,37 @@ impl Access {
         Ok(identity)
     }
 
+    /// Takes in a stream that outlives its decision, carried by `task`: from now on it is cut when the
+    /// permit ends. Nothing for an anonymous caller, whose permit has no end.
+    ///
+    /// # Errors
+    /// Why the permit has ended already.
+    pub fn watch(&self, permit: &Permit, task: &Waker) -> Result<Option<Registration>, Denied> {
+        let Some(identity) = &permit.identity else { return Ok(None) };
+        let token = revocation::Token {
+            session: identity.session,
+            user: identity.user,
+            generation: identity.generation,
+            key: identity.key,
+            expires_at: identity.expires_at,
+        };
+        let outlives_staleness = permit.on_stale == OnStale::Allow;
+        // Taken in first and looked at then: whatever ends it meanwhile finds it, or is found.
+        let registration = self.mirror.watch(token, outlives_staleness, task.clone());
+        let now = self.now();
+        if self.is_revoked(identity) {
+            return Err(Denied::Revoked);
+        }
+        if identity.expires_at <= now.seconds() {
+            return Err(Denied::BadToken(TokenError::Expired));
+        }
+        match self.mirror.staleness(now) {
+            Staleness::Fresh => Ok(Some(registration)),
+            _ if outlives_staleness => Ok(Some(registration)),
+            _ => Err(Denied::Stale),
+        }
+    }
+
     fn is_revoked(&self, identity: &Identity) -> bool {
         self.mirror.is_revoked(identity.session, identity.user, identity.generation)
             || self.mirror.is_key_revoked(identity.key)
@@ -167,7 +199,7 @@ impl Access {
             _ => Some(self.identify(credential, on_stale, self.now())?),
         };
         judge(access, identity.as_ref().map(|identity| &identity.roles))?;
-        Ok(Permit { identity })
+        Ok(Permit { identity, on_stale })
     }
 }
 

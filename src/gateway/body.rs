@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange};
-use crate::upstream;
+use crate::{access::Permit, upstream};
 
 /// What a request's body may be and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -41,17 +41,26 @@ pub struct Streaming {
     exchange: Arc<Exchange>,
     bounds: BodyBounds,
     received: u64,
+    /// What the body ends with, if it turns out to be a long one.
+    permit: Option<Permit>,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, exchange: &Arc<Exchange>, bounds: BodyBounds) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        exchange: &Arc<Exchange>,
+        bounds: BodyBounds,
+        permit: Option<&Permit>,
+    ) -> Self {
         if incoming.is_end_stream() {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
         exchange.body_is(BodyState::Open);
-        Self::Streaming(Box::new(Streaming { incoming, exchange: exchange.clone(), bounds, received: 0 }))
+        let permit = permit.filter(|permit| permit.identity().is_some()).cloned();
+        let exchange = exchange.clone();
+        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, permit }))
     }
 }
 
@@ -59,6 +68,13 @@ impl Streaming {
     fn fail(&self, failure: BodyFailure) -> io::Error {
         self.exchange.body_fails(failure);
         io::Error::other("the request's body was given up")
+    }
+
+    fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
+        if self.received == 0 {
+            return true;
+        }
+        self.permit.take().is_none_or(|permit| self.exchange.watch(&permit, cx))
     }
 
     /// The moment by which the answer's head is due, given what has arrived.
@@ -79,6 +95,10 @@ impl Streaming {
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => {
+                    // What is still on its way after its beginning has arrived is a long body.
+                    if self.exchange.is_cut() || !self.may_go_on(cx) {
+                        return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
+                    }
                     self.exchange.body_is(BodyState::Awaited);
                     return Poll::Pending;
                 }
@@ -86,6 +106,9 @@ impl Streaming {
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
+                    if self.exchange.is_cut() {
+                        return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
+                    }
                     self.received += data.len() as u64;
                     if self.received > self.bounds.limit {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
@@ -142,6 +165,10 @@ pub struct AnswerBody {
     source: Source,
     /// Why the body breaks off, told only once what came before has had a turn to be written.
     failure: Option<io::Error>,
+    /// What the body ends with, if it turns out to be a long one.
+    permit: Option<Permit>,
+    /// Whether a part of it was sent already.
+    begun: bool,
     // Dropped last: the exchange is over when the body is.
     end: EndOfAnswer,
 }
@@ -155,12 +182,29 @@ impl AnswerBody {
     /// A body that is there as a whole.
     pub(super) fn whole(bytes: Bytes, exchange: &Arc<Exchange>) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
-        Self { source: Source::Whole(bytes), failure: None, end: EndOfAnswer(exchange.clone()) }
+        Self::new(Source::Whole(bytes), exchange)
     }
 
     /// A body that arrives from an upstream.
     pub(super) fn upstream(body: upstream::Body<RequestBody>, exchange: &Arc<Exchange>) -> Self {
-        Self { source: Source::Upstream(body), failure: None, end: EndOfAnswer(exchange.clone()) }
+        Self::new(Source::Upstream(body), exchange)
+    }
+
+    fn new(source: Source, exchange: &Arc<Exchange>) -> Self {
+        Self { source, failure: None, permit: None, begun: false, end: EndOfAnswer(exchange.clone()) }
+    }
+
+    /// If it goes on for long, it ends with this permit.
+    pub(super) fn lives_by(&mut self, permit: Permit) {
+        if permit.identity().is_some() && matches!(self.source, Source::Upstream(_)) {
+            self.permit = Some(permit);
+        }
+    }
+
+    /// Whether the body may go on, once it has turned out to be a long one.
+    fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
+        let exchange = &self.end.0;
+        self.permit.take().is_none_or(|permit| exchange.watch(&permit, cx)) && !exchange.is_cut()
     }
 }
 
@@ -180,7 +224,17 @@ impl Body for AnswerBody {
         if this.end.0.is_expired() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        match Pin::new(body).poll_frame(cx) {
+        let polled = Pin::new(body).poll_frame(cx);
+        // A short answer is over with its first part; whatever goes on ends with its token.
+        let goes_on = match &polled {
+            Poll::Ready(Some(Ok(_))) => std::mem::replace(&mut this.begun, true),
+            Poll::Ready(_) => false,
+            Poll::Pending => true,
+        };
+        if goes_on && !this.may_go_on(cx) {
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        }
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.end.0.answer_moves();
                 Poll::Ready(Some(Ok(frame)))

@@ -28,6 +28,7 @@ use super::{
     exchange::{Exchange, Phase},
     guard::Guard,
     service::{Context, Gateway},
+    tunnel::Tunnel,
     worker::Draining,
 };
 use crate::{types::framing::HeadLimits, upstream::Pool};
@@ -47,7 +48,7 @@ pub(super) async fn serve(
     draining: Arc<Draining>,
 ) {
     let limits = &gateway.limits;
-    let exchange = Arc::new(Exchange::new(limits));
+    let exchange = Arc::new(Exchange::new(limits, gateway.access().clone()));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let guard = Guard::new(socket, exchange.clone(), head_limits);
     let mut builder = http1::Builder::new();
@@ -69,37 +70,59 @@ pub(super) async fn serve(
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
-    let stage = Stage { serving: Some(connection), closing: None };
+    let stage = Stage::Serving(connection);
     Bounded { stage, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
 }
 
-/// A connection, and what is left of it when the library is done: of one on which a client once said
-/// `Upgrade` it does not close the sending side, so that is seen to here.
-struct Stage<S>
+/// What a connection is: served by the library; a tunnel; or, when the library is done, what is left of it.
+/// The library does not close the sending side of one on which a client once said `Upgrade`, so that is
+/// seen to here.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every connection is served; another allocation gains nothing"
+)]
+enum Stage<S>
 where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    serving: Option<http1::Connection<Guard, S>>,
-    closing: Option<Guard>,
+    Serving(http1::Connection<Guard, S>),
+    Tunnel(Box<Tunnel>),
+    Closing(Box<Guard>),
+    Over,
 }
 
 impl<S> Stage<S>
 where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        if let Some(connection) = &mut self.serving {
-            let ended = ready!(Pin::new(connection).poll(cx));
-            if let Err(error) = ended {
+    fn poll(&mut self, cx: &mut TaskContext<'_>, exchange: &Exchange) -> Poll<()> {
+        if let Self::Serving(connection) = self {
+            if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
                 // A client that breaks off is no event.
                 tracing::debug!(%error, "connection ended");
                 return Poll::Ready(());
             }
-            self.closing = self.serving.take().map(|connection| connection.into_parts().io);
+            *self = match std::mem::replace(self, Self::Over) {
+                Self::Serving(connection) => Self::after(connection, exchange),
+                other => other,
+            };
         }
-        match &mut self.closing {
-            Some(guard) => Pin::new(guard).poll_shutdown(cx).map(drop),
-            None => Poll::Ready(()),
+        match self {
+            Self::Tunnel(tunnel) => tunnel.poll(cx, exchange),
+            Self::Closing(guard) => Pin::new(&mut **guard).poll_shutdown(cx).map(drop),
+            Self::Serving(_) | Self::Over => Poll::Ready(()),
+        }
+    }
+
+    fn after(connection: http1::Connection<Guard, S>, exchange: &Exchange) -> Self {
+        let parts = connection.into_parts();
+        let Some(opening) = exchange.opening() else { return Self::Closing(Box::new(parts.io)) };
+        match parts.io.into_socket() {
+            // The guard hands over a head and nothing behind it.
+            Some((client, early)) if parts.read_buf.is_empty() => {
+                Self::Tunnel(Box::new(Tunnel::new(client, early, opening)))
+            }
+            _ => Self::Over,
         }
     }
 }
@@ -148,12 +171,19 @@ where
         }
         if !*this.told && this.draining.has_begun() {
             *this.told = true;
-            if let Some(connection) = &mut this.stage.serving {
-                Pin::new(connection).graceful_shutdown();
+            match this.stage {
+                Stage::Serving(connection) => Pin::new(connection).graceful_shutdown(),
+                // It has no end that could be waited for; its client connects anew, to another gateway.
+                Stage::Tunnel(_) => return Poll::Ready(()),
+                Stage::Closing(_) | Stage::Over => {}
             }
         }
         loop {
-            if this.stage.poll(cx).is_ready() {
+            if this.stage.poll(cx, this.exchange).is_ready() {
+                return Poll::Ready(());
+            }
+            if this.exchange.is_cut() {
+                // Its token has died. The rest of the answer may be waiting for a client who reads nothing.
                 return Poll::Ready(());
             }
             if this.exchange.is_expired() {

@@ -6,14 +6,20 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Waker},
     time::Duration,
 };
 
-use crate::{config::Limits, error::Kind};
+use super::tunnel::Opening;
+use crate::{
+    access::{Access, Permit},
+    config::Limits,
+    error::Kind,
+    revocation::Registration,
+};
 
 /// How long a connection that was closed from this side is still read from.
 const LINGER_MILLIS: u64 = 1_000;
@@ -40,6 +46,8 @@ pub(super) enum BodyFailure {
     Late = 2,
     /// Broken framing, or broken off.
     Malformed = 3,
+    /// The token that it came with has died meanwhile.
+    Cut = 4,
 }
 
 /// What a connection is doing.
@@ -65,6 +73,10 @@ fn now_millis() -> u64 {
     time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
 }
 
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4)
 }
@@ -82,13 +94,19 @@ pub(super) struct Exchange {
     called: AtomicBool,
     body_failure: AtomicU8,
     body: AtomicU8,
+    access: Arc<Access>,
+    /// Whether this exchange has turned out to be a long one, which ends with its token.
+    watched: AtomicBool,
+    registration: Mutex<Option<Registration>>,
+    /// What the connection becomes once the answer is written.
+    opening: Mutex<Option<Opening>>,
     idle: u64,
     head: u64,
     body_idle: u64,
 }
 
 impl Exchange {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, access: Arc<Access>) -> Self {
         let idle = millis(limits.idle_timeout);
         Self {
             phase: AtomicU8::new(Phase::Idle as u8),
@@ -99,6 +117,10 @@ impl Exchange {
             called: AtomicBool::new(false),
             body_failure: AtomicU8::new(0),
             body: AtomicU8::new(BodyState::Complete as u8),
+            access,
+            watched: AtomicBool::new(false),
+            registration: Mutex::default(),
+            opening: Mutex::default(),
             idle,
             head: millis(limits.header_timeout),
             body_idle: millis(limits.body_idle_timeout),
@@ -181,12 +203,46 @@ impl Exchange {
     /// The answer is complete, or was given up.
     pub(super) fn answer_ends(&self) {
         self.enter(Phase::Idle, now_millis() + self.idle);
+        if self.watched.swap(false, Relaxed) {
+            drop(lock(&self.registration).take());
+        }
         if self.holding.swap(false, Relaxed) {
-            let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let reader = lock(&self.reader).take();
             if let Some(waker) = reader {
                 waker.wake();
             }
         }
+    }
+
+    /// The exchange has turned out to be a long one: from now on it ends with the permit. Whether it may
+    /// go on.
+    pub(super) fn watch(&self, permit: &Permit, cx: &Context<'_>) -> bool {
+        if self.watched.load(Relaxed) {
+            return true;
+        }
+        match self.access.watch(permit, cx.waker()) {
+            Ok(registration) => {
+                self.watched.store(registration.is_some(), Relaxed);
+                *lock(&self.registration) = registration;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the permit of a long exchange has ended.
+    pub(super) fn is_cut(&self) -> bool {
+        self.watched.load(Relaxed) && lock(&self.registration).as_ref().is_some_and(Registration::is_cut)
+    }
+
+    /// Once its answer is written, the connection is a tunnel.
+    pub(super) fn becomes(&self, opening: Opening) {
+        *lock(&self.opening) = Some(opening);
+    }
+
+    /// The tunnel that the connection becomes, if it does.
+    pub(super) fn opening(&self) -> Option<Opening> {
+        lock(&self.opening).take()
     }
 
     /// The request's body cannot be read to its end.
@@ -213,6 +269,7 @@ impl Exchange {
             0 => None,
             1 => Some(Kind::BodyTooLarge),
             2 => Some(Kind::RequestTimeout),
+            4 => Some(Kind::Unauthenticated),
             _ => Some(Kind::BadRequest),
         }
     }
@@ -231,7 +288,7 @@ impl Exchange {
     /// The guard waits for the end of this exchange.
     pub(super) fn hold(&self, cx: &Context<'_>) {
         self.holding.store(true, Relaxed);
-        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        *lock(&self.reader) = Some(cx.waker().clone());
     }
 
     /// Whether the moment has come and gone without progress.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::{
     body::{AnswerBody, RequestBody},
@@ -19,6 +19,14 @@ use crate::{
     error::Kind,
     upstream::{Body, Connection, Pool},
 };
+
+/// What comes of a request that was sent on.
+pub(super) enum Forwarded {
+    /// An answer, its body still arriving.
+    Answer(Response<AnswerBody>),
+    /// The upstream speaks another protocol from here on, as it was asked to.
+    Switched(Response<()>, Box<Connection<RequestBody>>),
+}
 
 /// Sends `request` on, with the headers `added` by the gateway, and returns the answer's head, its
 /// body still arriving. Nothing gets here without a [`Permit`].
@@ -31,7 +39,7 @@ pub(super) async fn forward(
     request: Request<RequestBody>,
     added: &[(&HeaderName, &HeaderValue)],
     exchange: &Arc<Exchange>,
-) -> Result<Response<AnswerBody>, Kind> {
+) -> Result<Forwarded, Kind> {
     let name = &pool.upstream().config.name;
     let (head, body) = request.into_parts();
     let repeatable = matches!(body, RequestBody::Empty) && is_idempotent(&head.method);
@@ -46,12 +54,15 @@ pub(super) async fn forward(
         connection.begin(&head, added, body.take().unwrap_or(RequestBody::Empty));
         match in_time(exchange, poll_fn(|cx| connection.poll_answer(cx))).await {
             None => return Err(failure(exchange, Kind::UpstreamTimeout, "no answer in time", name)),
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Ok(Forwarded::Switched(response, connection));
+            }
             Some(Ok(response)) => {
                 let (mut answer, ()) = response.into_parts();
                 // What the upstream speaks is not what the client is spoken to in.
                 answer.version = Version::HTTP_11;
                 let body = AnswerBody::upstream(Body::new(connection, pool.clone()), exchange);
-                return Ok(Response::from_parts(answer, body));
+                return Ok(Forwarded::Answer(Response::from_parts(answer, body)));
             }
             Some(Err(broken)) if broken.unanswered && rested && repeatable => {}
             Some(Err(broken)) => {

@@ -298,6 +298,13 @@ impl rt::Read for Guard {
 }
 
 impl Guard {
+    /// The bare socket and what was read from it and not handed over, for a connection that becomes
+    /// another; none while a part of what was written before may not have left.
+    pub(super) fn into_socket(self) -> Option<(TcpStream, BytesMut)> {
+        let whole = !self.unflushed && self.refusal.is_none() && self.good == 0;
+        whole.then_some((self.io, self.held))
+    }
+
     /// Whether the library is about to write an answer of its own, to a head that it alone found
     /// wanting. It would have no body and no request id; ours takes its place.
     fn replace_library_answer(&mut self, bytes: &[u8]) -> bool {

@@ -9,7 +9,10 @@ use std::collections::HashSet;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded};
+use super::{
+    client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded},
+    tunnel::{UPGRADE, WEBSOCKET},
+};
 use crate::{config::IdentityHeaders, token::Identity};
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,10 +66,12 @@ pub(super) struct Injected<'a> {
     pub(super) request_id: &'a HeaderValue,
     /// `X-Forwarded-Host` where no trusted proxy said one.
     pub(super) host: Option<&'a HeaderValue>,
+    /// Whether a WebSocket is asked for.
+    pub(super) upgrade: bool,
 }
 
 /// The most headers that the gateway adds.
-const MAX_ADDED: usize = 8;
+const MAX_ADDED: usize = 10;
 
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
@@ -130,6 +135,10 @@ impl Headers {
         added.push(&FORWARDED_PROTO, &injected.forwarded.proto);
         if let Some(host) = injected.forwarded.host.as_ref().or(injected.host) {
             added.push(&FORWARDED_HOST, host);
+        }
+        if injected.upgrade {
+            added.push(&header::CONNECTION, &UPGRADE);
+            added.push(&header::UPGRADE, &WEBSOCKET);
         }
         if let Some(identity) = injected.identity {
             added.push(&self.identity.id, &identity.id_value);

@@ -21,6 +21,7 @@ mod own;
 mod refusal;
 mod respond;
 mod service;
+mod tunnel;
 mod worker;
 
 pub use body::{AnswerBody, RequestBody};

@@ -1,6 +1,6 @@
 //! The life of a request.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 
 use bytes::Bytes;
 use http::{
@@ -11,14 +11,15 @@ use hyper::body::{Body, Incoming};
 
 use super::{
     body::{AnswerBody, BodyBounds, RequestBody},
-    client::{Forwarded, Peer},
+    client::{self, Peer},
     cors::{self, Shared},
     exchange::Exchange,
-    forward,
+    forward::{self, Forwarded},
     headers::{Headers, Injected, REQUEST_ID, clean_answer},
     own::{OwnCall, OwnCalls},
     refusal::{Refusal, request_id},
     respond::respond,
+    tunnel::{self, Opening, UPGRADE, WEBSOCKET},
 };
 use crate::{
     access::{Access, Credential, Permit},
@@ -27,7 +28,7 @@ use crate::{
     route::{Match, Route, Table},
     telemetry::{ACCESS_TARGET, MethodLabel, Metrics, RequestLabels},
     types::path,
-    upstream::{Pool, Upstream},
+    upstream::{Connection, Pool, Upstream},
 };
 
 /// Everything that requests are served by and that workers share. It never changes while it is in
@@ -37,7 +38,7 @@ pub struct Gateway {
     pub(super) trusted_proxies: Vec<ipnet::IpNet>,
     routes: Table,
     headers: Headers,
-    access: Access,
+    access: Arc<Access>,
     own_calls: Arc<dyn OwnCalls>,
     upstreams: Vec<Arc<Upstream>>,
     metrics: Arc<Metrics>,
@@ -62,7 +63,7 @@ impl Gateway {
             trusted_proxies: config.trusted_proxies.clone(),
             routes,
             headers: Headers::new(config.identity_headers.clone()),
-            access,
+            access: Arc::new(access),
             own_calls,
             upstreams: upstreams
                 .map(|(config, index)| Arc::new(Upstream { config: config.clone(), index }))
@@ -83,6 +84,11 @@ impl Gateway {
             }
             Match::WrongMethod(_) | Match::None => None,
         }
+    }
+
+    /// What decides.
+    pub(super) fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Empty pools for one of `workers` workers, in the order of the upstreams.
@@ -161,6 +167,9 @@ impl Context<'_> {
         );
         if let Some(path) = logged_path {
             self.log(&method, &path, status, took, &request_id, &trace);
+        }
+        if let Some(permit) = trace.permit {
+            response.body_mut().lives_by(permit);
         }
         response
     }
@@ -255,7 +264,8 @@ impl Context<'_> {
             }
             Action::Forward(index) => &self.pools[*index],
         };
-        let forwarded = Forwarded::of(self.peer, request.headers(), &self.gateway.trusted_proxies);
+        let forwarded = client::Forwarded::of(self.peer, request.headers(), &self.gateway.trusted_proxies);
+        let upgrade = tunnel::is_asked(&request);
         let headers = &self.gateway.headers;
         headers.strip(request.headers_mut(), route.config.forward_token, self.peer.is_trusted());
         if !request.headers().contains_key(header::HOST)
@@ -270,13 +280,37 @@ impl Context<'_> {
             min_rate: self.gateway.limits.body_min_rate,
             response_timeout: forward::response_timeout(pool),
         };
-        let request = request.map(|body| RequestBody::new(body, self.exchange, bounds));
+        let request = request.map(|body| RequestBody::new(body, self.exchange, bounds, Some(permit)));
         let to_head = request.method() == Method::HEAD;
         let host = request.headers().get(header::HOST).cloned();
-        let injected = Injected { identity, forwarded: &forwarded, request_id, host: host.as_ref() };
+        let injected = Injected { identity, forwarded: &forwarded, request_id, host: host.as_ref(), upgrade };
         let added = headers.added(&injected);
-        let mut response = forward::forward(permit, pool, request, added.lines(), self.exchange).await?;
-        clean_answer(response.headers_mut(), to_head);
+        match forward::forward(permit, pool, request, added.lines(), self.exchange).await? {
+            Forwarded::Answer(mut response) => {
+                clean_answer(response.headers_mut(), to_head);
+                Ok(response)
+            }
+            Forwarded::Switched(head, connection) => self.switch(permit, head, *connection).await,
+        }
+    }
+
+    /// Makes a tunnel of the connection, if the permit still holds.
+    async fn switch(
+        &self,
+        permit: &Permit,
+        head: Response<()>,
+        connection: Connection<RequestBody>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let registration = self.gateway.access.watch(permit, &task)?;
+        let (upstream, early) = connection.into_socket();
+        self.exchange.becomes(Opening { upstream, early, registration });
+        let mut response = head.map(|()| AnswerBody::whole(Bytes::new(), self.exchange));
+        let headers = response.headers_mut();
+        clean_answer(headers, false);
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CONNECTION, UPGRADE.clone());
+        headers.insert(header::UPGRADE, WEBSOCKET.clone());
         Ok(response)
     }
 
@@ -290,7 +324,8 @@ impl Context<'_> {
         if request.body().size_hint().lower() > own_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
         }
-        let client = Forwarded::of(self.peer, request.headers(), &self.gateway.trusted_proxies).client;
+        let client =
+            client::Forwarded::of(self.peer, request.headers(), &self.gateway.trusted_proxies).client;
         let timeout = self.gateway.limits.request_timeout;
         let bounds = BodyBounds {
             limit: own_calls.max_body(),
@@ -302,7 +337,7 @@ impl Context<'_> {
         let path = PathAndQuery::try_from(decoded.as_ref()).map_err(|_| Kind::NotFound)?;
         *request.uri_mut() = path.into();
         let (head, incoming) = request.into_parts();
-        let body = collect(RequestBody::new(incoming, self.exchange, bounds), self.exchange).await?;
+        let body = collect(RequestBody::new(incoming, self.exchange, bounds, None), self.exchange).await?;
         let call =
             OwnCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
         let answered = forward::in_time(self.exchange, own_calls.call(call)).await;

@@ -66,6 +66,8 @@ pub struct Connection<B> {
     answer: Decoder,
     interim: u8,
     to_head: bool,
+    /// What the request asks to switch to, if it does; only that may be answered by 101.
+    upgrade: Option<HeaderValue>,
     keep_alive: bool,
 }
 
@@ -83,12 +85,13 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             answer: Decoder::done(),
             interim: 0,
             to_head: false,
+            upgrade: None,
             keep_alive: true,
         }
     }
 
     /// Puts a request on the connection, which must be idle; `added` stands behind its own headers,
-    /// none of which may have a name of those.
+    /// none of which may have a name of those. One of `Upgrade` asks for another protocol.
     pub fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.head.clear();
         self.written = 0;
@@ -105,7 +108,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 line(&mut self.head, name.as_str(), value.as_bytes());
             }
         }
+        self.upgrade = None;
         for (name, value) in added {
+            if **name == header::UPGRADE {
+                self.upgrade = Some((*value).clone());
+            }
             line(&mut self.head, name.as_str(), value.as_bytes());
         }
         self.upload = if body.is_end_stream() {
@@ -166,6 +173,15 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Ok(Some(response));
             }
             self.interim += 1;
+            if head.status == 101
+                && let Some(asked) = &self.upgrade
+            {
+                let response = to_response(&bytes)?;
+                if !switches_to(response.headers(), asked) {
+                    return Err("the upstream switches to what nobody asked for");
+                }
+                return Ok(Some(response));
+            }
             if head.status < 100 || head.status == 101 || self.interim > MAX_INTERIM {
                 return Err("an interim answer that nobody asked for");
             }
@@ -186,12 +202,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Decoder::until_close()
             }
         };
-        let says = |word: &str| {
-            let lines = response.headers().get_all(header::CONNECTION).iter();
-            lines
-                .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-                .any(|token| token.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-        };
+        let says = |word: &str| connection_says(response.headers(), word);
         let old = response.version() == http::Version::HTTP_10;
         if says("close") || (old && !says("keep-alive")) {
             self.keep_alive = false;
@@ -223,6 +234,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// The bare socket of a connection that has switched, and what came behind the answer.
+    pub fn into_socket(self) -> (TcpStream, BytesMut) {
+        (self.io, self.received)
     }
 
     /// What is known of the rest of the answer's body.
@@ -323,6 +339,21 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             }
         }
     }
+}
+
+/// Whether `Connection` names this option (RFC 9110, section 7.6.1).
+fn connection_says(headers: &HeaderMap, option: &str) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+}
+
+/// Whether an answer switches to the protocol that was asked for, and to no other.
+fn switches_to(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+    let mut values = headers.get_all(header::UPGRADE).iter();
+    let same = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
+    same && values.next().is_none() && connection_says(headers, "upgrade")
 }
 
 fn line(head: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -114,6 +114,42 @@ impl Client {
         }
     }
 
+    /// Reads the head of an answer alone: its status and headers.
+    #[track_caller]
+    pub fn head(&mut self) -> (u16, Vec<(String, String)>) {
+        self.read_head().expect("an answer")
+    }
+
+    /// Says that nothing more is sent.
+    pub fn end(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Everything that still arrives until the other side closes or breaks off, whatever it was in.
+    pub fn until_closed(&mut self) -> Vec<u8> {
+        let mut last = Vec::new();
+        loop {
+            match self.fill() {
+                Ok(0) => return std::mem::take(&mut self.read),
+                Ok(_) if self.read.len() > 1 << 20 => last = std::mem::take(&mut self.read),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return std::mem::take(&mut self.read);
+                }
+                Err(error) => panic!("not closed: {error}, after {} bytes", last.len() + self.read.len()),
+            }
+        }
+    }
+
+    /// The same, for a request that may have been refused instead.
+    pub fn until_closed_or_refused(&mut self) {
+        if let Some((status, _)) = self.read_head()
+            && status != 401
+        {
+            self.until_closed();
+        }
+    }
+
     fn read_head(&mut self) -> Option<(u16, Vec<(String, String)>)> {
         let end = loop {
             if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,0 +1,199 @@
+//! A connection that was switched to WebSocket: bytes both ways, until either side or its token ends.
+//!
+//! The request that asked for it is decided like any other, and only the upstream's own `101` opens the
+//! tunnel. Nothing but WebSocket is switched to: behind any other protocol a client could speak HTTP to the
+//! upstream, and nobody would decide it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use hyper::body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::exchange::Exchange;
+use crate::revocation::Registration;
+
+pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// What is read at once.
+const CHUNK: usize = 16 << 10;
+
+/// Whether a request asks for a WebSocket and for nothing else (RFC 6455, section 4.1). Any other request
+/// with `Upgrade` goes on without it.
+pub(super) fn is_asked(request: &Request<impl Body>) -> bool {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return false;
+    }
+    request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && !request.headers().contains_key(header::CONTENT_LENGTH)
+        && only_websocket(request.headers())
+        && says_upgrade(request.headers())
+}
+
+/// Whether `Upgrade` stands once and names WebSocket alone.
+pub(super) fn only_websocket(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::UPGRADE).iter();
+    let websocket = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    websocket && values.next().is_none()
+}
+
+/// Whether `Connection` names `upgrade`.
+pub(super) fn says_upgrade(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// The upstream's side of a tunnel, until the answer that opens it is written.
+pub(super) struct Opening {
+    pub(super) upstream: TcpStream,
+    /// What the upstream sent behind its answer.
+    pub(super) early: BytesMut,
+    /// The tunnel's place among what lives on a token; none for an anonymous client.
+    pub(super) registration: Option<Registration>,
+}
+
+/// An open tunnel.
+pub(super) struct Tunnel {
+    client: TcpStream,
+    upstream: TcpStream,
+    to_upstream: Flow,
+    to_client: Flow,
+    registration: Option<Registration>,
+}
+
+/// What flows one way.
+struct Flow {
+    /// Read and not written yet.
+    held: BytesMut,
+    /// The sender has ended.
+    ended: bool,
+    /// The receiver was told so.
+    told: bool,
+}
+
+impl Tunnel {
+    /// Joins a client, who has sent `early` behind its request, with an upstream.
+    pub(super) fn new(client: TcpStream, early: BytesMut, opening: Opening) -> Self {
+        let flow = |held| Flow { held, ended: false, told: false };
+        Self {
+            client,
+            upstream: opening.upstream,
+            to_upstream: flow(early),
+            to_client: flow(opening.early),
+            registration: opening.registration,
+        }
+    }
+
+    /// Carries bytes until both sides have ended, one has failed, or the token is dead. Each that moves
+    /// pushes the exchange's moment ahead.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
+        if self.registration.as_ref().is_some_and(Registration::is_cut) {
+            return Poll::Ready(());
+        }
+        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, exchange);
+        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, exchange);
+        match (up, down) {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                tracing::debug!(%error, "a tunnel ended");
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Flow {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        exchange: &Exchange,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while !self.held.is_empty() {
+                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
+                self.held.advance(written);
+                exchange.answer_moves();
+            }
+            // One that rests keeps no buffer.
+            self.held = BytesMut::new();
+            if self.ended {
+                if !self.told {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.told = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut scratch = [0; CHUNK];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
+            let filled = buffer.filled();
+            self.ended = filled.is_empty();
+            let written = match Pin::new(&mut *to).poll_write(cx, filled) {
+                _ if self.ended => 0,
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            exchange.answer_moves();
+            self.held.extend_from_slice(&filled[written..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, request::Builder};
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn request(lines: &[(&'static str, &'static str)]) -> Builder {
+        let mut builder = Request::builder().uri("/");
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            builder = builder.header(name, HeaderValue::from_static(value));
+        }
+        builder
+    }
+
+    fn asked(lines: &[(&'static str, &'static str)]) -> bool {
+        is_asked(&request(lines).body(Empty::<&[u8]>::new()).unwrap())
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_in_one_way() {
+        assert!(asked(&[("connection", "Upgrade"), ("upgrade", "websocket")]));
+        assert!(asked(&[("connection", "keep-alive, upgrade"), ("upgrade", "WebSocket")]));
+        for lines in [
+            &[("upgrade", "websocket")][..],
+            &[("connection", "upgrade")],
+            &[("connection", "close"), ("upgrade", "websocket")],
+            &[("connection", "upgrade"), ("upgrade", "h2c")],
+            &[("connection", "upgrade"), ("upgrade", "websocket, h2c")],
+            &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
+            &[("connection", "upgrade"), ("upgrade", "HTTP/2.0")],
+            &[("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "0")],
+        ] {
+            assert!(!asked(lines), "{lines:?}");
+        }
+        let good = || request(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        assert!(!is_asked(&good().method(Method::POST).body(Empty::<&[u8]>::new()).unwrap()));
+        assert!(!is_asked(&good().version(Version::HTTP_10).body(Empty::<&[u8]>::new()).unwrap()));
+        assert!(!is_asked(&good().body(Full::new(&b"x"[..])).unwrap()));
+    }
+}
