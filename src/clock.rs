@@ -58,12 +58,14 @@ impl Now {
     }
 }
 
-/// Reads the clocks so that no step back, of this machine or of the database, extends a token's
-/// life: time is the greatest of the wall clock, the database's clock projected by the boot
-/// clock, and what was read before.
+/// Reads the clocks so that no step back, of this machine or of the database, extends a token's life:
+/// time never goes back, and never stands still either, for it goes on with the boot clock from the
+/// greatest that was ever read. A clock that was ahead and is set right leaves it ahead until a restart.
 pub struct TimeKeeper {
     clock: Arc<dyn Clock>,
     last_seen: AtomicI64,
+    /// The greatest difference to the boot clock that any clock has shown.
+    offset: AtomicI64,
     /// Database time less boot time at the last poll; `i64::MIN` when there is no such clock.
     database_offset: AtomicI64,
 }
@@ -74,32 +76,55 @@ impl TimeKeeper {
 
     /// Keeps time by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, last_seen: AtomicI64::new(i64::MIN), database_offset: AtomicI64::new(i64::MIN) }
+        let unknown = || AtomicI64::new(i64::MIN);
+        Self { clock, last_seen: unknown(), offset: unknown(), database_offset: unknown() }
     }
 
     /// Reads the clocks.
     pub fn now(&self) -> Now {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let offset = self.database_offset.load(Relaxed);
-        let projected = if offset == i64::MIN { i64::MIN } else { boot + offset };
-        let seen = self.last_seen.load(Relaxed);
-        let time = wall.max(projected);
-        if time > seen {
-            // A racing smaller store only lowers the mark by the width of the race.
-            self.last_seen.fetch_max(time, Relaxed);
-        }
-        Now { time: time.max(seen), wall, boot }
+        raise(&self.offset, wall - boot);
+        // The last answer of the database may have taken its time, so this may be a little ahead.
+        let offset = self.offset.load(Relaxed).max(self.database_offset.load(Relaxed));
+        let time = boot + offset;
+        raise(&self.last_seen, time);
+        Now { time: time.max(self.last_seen.load(Relaxed)), wall, boot }
     }
 
-    /// Takes note of the database's clock, read when the boot clock stood at `boot`.
-    pub fn observe_database(&self, database: UnixMillis, boot: i64) {
-        self.database_offset.store(database - boot, Relaxed);
+    /// Takes note of the database's clock, read while the boot clock went on from `asked` to now.
+    pub fn observe_database(&self, database: UnixMillis, asked: i64) {
+        self.database_offset.store(database - asked, Relaxed);
+        raise(&self.offset, database - self.clock.boot());
     }
 
-    /// How far this machine's wall clock is from the database's, in milliseconds; 0 without one.
+    /// How far this machine is from the database's clock, in milliseconds, by its wall clock or by the time
+    /// that decisions go by; 0 without one.
     pub fn skew(&self) -> i64 {
         let offset = self.database_offset.load(Relaxed);
-        if offset == i64::MIN { 0 } else { (self.clock.wall() - (self.clock.boot() + offset)).abs() }
+        if offset == i64::MIN {
+            return 0;
+        }
+        let now = self.now();
+        let database = now.boot + offset;
+        (now.wall - database).abs().max(now.time - database)
+    }
+}
+
+/// Raises a mark, and leaves it alone where it is high enough: readers share it.
+fn raise(mark: &AtomicI64, value: i64) {
+    if value > mark.load(Relaxed) {
+        mark.fetch_max(value, Relaxed);
+    }
+}
+
+/// The time that decisions go by, for what must agree with them.
+impl Clock for TimeKeeper {
+    fn wall(&self) -> UnixMillis {
+        self.now().time
+    }
+
+    fn boot(&self) -> i64 {
+        self.clock.boot()
     }
 }
 
@@ -149,6 +174,36 @@ mod tests {
         assert_eq!(keeper.now().time, 1_000_000);
         clock.step_wall(-500_000);
         assert_eq!(keeper.now().time, 1_000_000);
+        // Nor does it stand still until the clock has caught up.
+        clock.advance(1_000);
+        assert_eq!(keeper.now().time, 1_001_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_leaves_time_ahead() {
+        let clock = ManualClock::at(1_000_000);
+        let keeper = TimeKeeper::new(clock.clone());
+        keeper.observe_database(1_000_000, clock.boot());
+        clock.step_wall(100_000);
+        assert_eq!(keeper.now().time, 1_100_000);
+        clock.step_wall(-100_000);
+        clock.advance(10);
+        assert_eq!(keeper.now().time, 1_100_010);
+        // The tokens that the database dates would be dead on arrival: somebody should know.
+        assert_eq!(keeper.skew(), 100_000);
+    }
+
+    #[test]
+    fn a_database_that_answers_late_moves_time_ahead_for_no_longer_than_that() {
+        let clock = ManualClock::at(1_000_000);
+        let keeper = TimeKeeper::new(clock.clone());
+        let asked = clock.boot();
+        clock.advance(2_000);
+        keeper.observe_database(1_002_000, asked);
+        assert_eq!(keeper.now().time, 1_004_000);
+        clock.advance(3_000);
+        keeper.observe_database(1_005_000, clock.boot());
+        assert_eq!(keeper.now().time, 1_005_000);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod harness;
 
 mod accounts;
 mod admin_api;
+mod clocks;
 mod commands;
 mod config;
 mod cors;

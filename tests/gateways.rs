@@ -1,47 +1,149 @@
-//! Several gateways on one PostgreSQL.
+//! Several gateways on one PostgreSQL, and what can come between them and it.
 
-use crate::harness::{Cluster, Gateway, Settings, eventually};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Gateway, PASSWORD, Proxy, Settings, claims_of, eventually, header_of};
+
+/// The bound that the tests declare, and what a busy machine may add between an answer and a question.
+const BOUND: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(1);
 
 fn settings(url: &str) -> Settings {
     Settings::postgres(url)
         .auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n")
         .auth("  throttle: {registrations: {requests: 1000, per: 1s}}\n")
+        .extra("revocation: {max_staleness: 2s}\n")
+}
+
+/// One gateway at the database and one behind a road that can be cut.
+fn pair(cluster: &Cluster) -> (Gateway, Gateway, Proxy) {
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let here = Gateway::alone(settings(&url));
+    let there = Gateway::alone(settings(&proxy.url(&url)));
+    (here, there, proxy)
 }
 
 fn hints(gateway: &Gateway) -> f64 {
     gateway.metric("authgate_revocation_hints_total").unwrap()
 }
 
+fn status(gateway: &Gateway, token: &str) -> u16 {
+    gateway.get("/api/x", Some(token)).status
+}
+
+fn access(answer: &Value) -> &str {
+    answer["access_token"].as_str().unwrap()
+}
+
+fn refresh(answer: &Value) -> &str {
+    answer["refresh_token"].as_str().unwrap()
+}
+
+#[track_caller]
+fn eventually_is(gateway: &Gateway, token: &str, wanted: u16) {
+    eventually(&format!("{wanted}"), || (status(gateway, token) == wanted).then_some(()));
+}
+
+/// The last request that a gateway lets through is begun before the bound has passed.
+#[track_caller]
+fn assert_refused_within_the_bound(gateway: &Gateway, token: &str, answered: Instant) {
+    loop {
+        let begun = answered.elapsed();
+        let status = status(gateway, token);
+        assert!(status != 200 || begun <= BOUND, "200 to a request begun {begun:?} after the logout");
+        if begun > BOUND + POLL {
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_logout_is_told_to_the_other_gateways() {
     let cluster = Cluster::start();
-    let url = cluster.database();
-    let (here, there) = (Gateway::alone(settings(&url)), Gateway::alone(settings(&url)));
+    let (here, there, _) = pair(&cluster);
     let token = here.token("alice");
-    assert_eq!(there.get("/api/x", Some(&token)).status, 200);
+    assert_eq!(status(&there, &token), 200);
     let before = hints(&there);
     assert_eq!(here.logout(&token).status, 200);
     eventually("the hint arrives", || (hints(&there) > before).then_some(()));
-    eventually("it is refused there", || (there.get("/api/x", Some(&token)).status == 401).then_some(()));
+    eventually_is(&there, &token, 401);
     // The command line tells, too.
     let token = here.token("bob");
     let before = hints(&there);
     here.run(&["user", "disable", "bob"], "");
     eventually("the hint arrives", || (hints(&there) > before).then_some(()));
-    eventually("it is refused there", || (there.get("/api/x", Some(&token)).status == 401).then_some(()));
+    eventually_is(&there, &token, 401);
+}
+
+#[test]
+fn whatever_revokes_holds_on_every_gateway() {
+    let cluster = Cluster::start();
+    let (here, there, _) = pair(&cluster);
+    let admin = here.admin_token("root");
+    let change = |body: Value| {
+        let (here, admin) = (&here, &admin);
+        move |answer: &Value| {
+            let path = format!("/api/users/{}", answer["user_id"].as_str().unwrap());
+            assert_eq!(here.admin("PATCH", &path, Some(admin), Some(&body)).status, 200);
+        }
+    };
+    let with_token = |method: &'static str, path: &'static str, body: Option<Value>| {
+        let here = &here;
+        move |answer: &Value| {
+            let done = here.send(method, path, Some(access(answer)), body.as_ref());
+            assert_eq!(done.status, 200, "{path}");
+        }
+    };
+    let changes: Vec<(&str, Box<dyn Fn(&Value) + '_>)> = vec![
+        ("logout", Box::new(with_token("POST", "/auth/logout", None))),
+        ("logout-all", Box::new(with_token("POST", "/auth/logout-all", None))),
+        ("delete", Box::new(with_token("DELETE", "/auth/delete", None))),
+        (
+            "password",
+            Box::new(with_token(
+                "POST",
+                "/auth/change",
+                Some(json!({"new_password": "quite another password"})),
+            )),
+        ),
+        (
+            "rename",
+            Box::new(with_token("POST", "/auth/change", Some(json!({"new_username": "somebody-else"})))),
+        ),
+        ("roles", Box::new(change(json!({"roles": ["staff"]})))),
+        ("disable", Box::new(change(json!({"disabled": true})))),
+        ("reset", Box::new(change(json!({"password": "quite another password"})))),
+    ];
+    for (name, change) in changes {
+        let answer = here.register(name);
+        assert_eq!(status(&there, access(&answer)), 200);
+        change(&answer);
+        assert_eq!(status(&here, access(&answer)), 401, "{name}");
+        eventually_is(&there, access(&answer), 401);
+        assert_eq!(there.refresh(refresh(&answer)).status, 401, "{name}");
+    }
+    // Roles in a token are those of the account, or the token is dead; a new one has the new ones.
+    let login = there.login("roles");
+    assert_eq!(claims_of(access(&login))["roles"], json!(["staff"]));
+    assert_eq!(status(&here, access(&login)), 200);
 }
 
 #[test]
 fn without_a_listening_connection_the_poll_finds_everything_and_another_is_made() {
     let cluster = Cluster::start();
-    let url = cluster.database();
-    let (here, there) = (Gateway::alone(settings(&url)), Gateway::alone(settings(&url)));
+    let (here, there, _) = pair(&cluster);
     let token = here.token("alice");
     let end =
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'authgate hints'";
-    cluster.sql(url.rsplit('/').next().unwrap(), end);
+    cluster.sql("postgres", end);
     assert_eq!(here.logout(&token).status, 200);
-    eventually("the poll finds it", || (there.get("/api/x", Some(&token)).status == 401).then_some(()));
+    eventually_is(&there, &token, 401);
     let before = hints(&there);
     let mut users = 0;
     eventually("hints are heard again", || {
@@ -49,4 +151,311 @@ fn without_a_listening_connection_the_poll_finds_everything_and_another_is_made(
         here.logout(&here.token(&format!("user-{users}")));
         (hints(&there) > before).then_some(())
     });
+}
+
+#[test]
+fn each_notification_may_be_lost() {
+    let cluster = Cluster::start();
+    let (here, there, proxy) = pair(&cluster);
+    proxy.lose_notifications(true);
+    for round in 0..5 {
+        let token = here.token(&format!("user-{round}"));
+        assert_eq!(status(&there, &token), 200);
+        let (before, lost) = (hints(&there), proxy.notifications());
+        assert_eq!(here.logout(&token).status, 200);
+        let answered = Instant::now();
+        assert_refused_within_the_bound(&there, &token, answered);
+        assert_eq!(status(&there, &token), 401);
+        assert!(proxy.notifications() > lost);
+        assert_eq!(hints(&there), before);
+    }
+}
+
+#[test]
+fn each_row_that_a_poll_reads_may_be_lost() {
+    let cluster = Cluster::start();
+    let (here, there, proxy) = pair(&cluster);
+    proxy.lose_notifications(true);
+    for round in 0..3 {
+        let (lost, kept) = (here.token(&format!("lost-{round}")), here.token(&format!("kept-{round}")));
+        proxy.lose_rows(1);
+        assert_eq!(here.logout(&lost).status, 200);
+        eventually("the row is lost", || (proxy.rows_to_lose() == 0).then_some(()));
+        let begun = Instant::now();
+        eventually_is(&there, &lost, 401);
+        assert!(begun.elapsed() < 2 * POLL, "{:?}", begun.elapsed());
+        assert_eq!(status(&there, &kept), 200);
+    }
+}
+
+#[test]
+fn a_gateway_that_is_cut_off_denies_within_its_bound_and_catches_up() {
+    let cluster = Cluster::start();
+    let (here, there, proxy) = pair(&cluster);
+    for blocked in [false, true] {
+        let name = if blocked { "blocked" } else { "cut" };
+        let (ended, kept) = (here.token(name), here.token(&format!("{name}-kept")));
+        for token in [&ended, &kept] {
+            assert_eq!(status(&there, token), 200);
+        }
+        if blocked {
+            proxy.block()
+        } else {
+            proxy.cut()
+        }
+        assert_eq!(here.logout(&ended).status, 200);
+        assert_refused_within_the_bound(&there, &ended, Instant::now());
+        // It does not know, and says so; nobody is told that a good token is bad.
+        assert_eq!((status(&there, &ended), status(&there, &kept)), (503, 503));
+        assert_eq!(there.admin_get("/readyz").status, 503);
+        assert_eq!(there.logout(&kept).status, 503);
+        proxy.open();
+        eventually_is(&there, &kept, 200);
+        assert_eq!(status(&there, &ended), 401);
+        eventually("it is ready", || (there.admin_get("/readyz").status == 200).then_some(()));
+        assert_eq!(there.metric("authgate_store_regressions_total"), Some(0.0));
+    }
+}
+
+#[test]
+fn a_slow_road_to_the_database_delays_and_loses_nothing() {
+    let cluster = Cluster::start();
+    let (here, there, proxy) = pair(&cluster);
+    proxy.delay(Duration::from_millis(150));
+    let kept = here.token("kept");
+    for round in 0..4 {
+        let token = here.token(&format!("user-{round}"));
+        assert_eq!(status(&there, &token), 200);
+        assert_eq!(here.logout(&token).status, 200);
+        assert_refused_within_the_bound(&there, &token, Instant::now());
+        assert_eq!((status(&there, &token), status(&there, &kept)), (401, 200));
+    }
+}
+
+#[test]
+fn a_database_that_was_killed_has_lost_no_logout() {
+    let mut cluster = Cluster::start();
+    let (here, there, _) = pair(&cluster);
+    let kept = here.token("kept");
+    for round in 0..3 {
+        let token = here.token(&format!("user-{round}"));
+        assert_eq!(status(&there, &token), 200);
+        assert_eq!(here.logout(&token).status, 200);
+        cluster.kill();
+        assert_refused_within_the_bound(&there, &token, Instant::now());
+        cluster.restart();
+        eventually_is(&there, &kept, 200);
+        eventually_is(&here, &kept, 200);
+        assert_eq!((status(&here, &token), status(&there, &token)), (401, 401));
+    }
+}
+
+#[test]
+fn a_failover_that_forgets_logouts_is_noticed_and_mended() {
+    for promoted in [false, true] {
+        let mut cluster = Cluster::start();
+        let url = cluster.database();
+        let proxy = Proxy::before(&url);
+        let settings = settings(&proxy.url(&url));
+        let (here, there) = (Gateway::alone(settings.clone()), Gateway::alone(settings.clone()));
+        let (ended, changed, kept, later) =
+            (here.register("ended"), here.register("changed"), here.register("kept"), here.register("later"));
+        let key = header_of(access(&ended))["kid"].clone();
+        // Each gateway has moved its beat before the copy is made, and moves it after.
+        let copy = cluster.copy(promoted);
+        assert_eq!(here.logout(access(&ended)).status, 200);
+        assert_eq!(there.send("POST", "/auth/logout-all", Some(access(&changed)), None).status, 200);
+        let polls = Instant::now();
+        eventually("both have polled", || (polls.elapsed() > 2 * POLL).then_some(()));
+        cluster.kill();
+        proxy.lead_to(&copy.url(url.rsplit('/').next().unwrap()));
+        for gateway in [&here, &there] {
+            eventually("it is noticed", || {
+                (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
+            });
+            eventually_is(gateway, access(&kept), 200);
+            for answer in [&ended, &changed] {
+                assert_eq!(status(gateway, access(answer)), 401);
+                assert_eq!(gateway.refresh(refresh(answer)).status, 401);
+            }
+        }
+        // A row that is made now has a lower number than the gateways have passed over.
+        assert_eq!(here.logout(access(&later)).status, 200);
+        eventually_is(&there, access(&later), 401);
+        // One that starts now knows only what the store was given back.
+        let fresh = Gateway::alone(settings);
+        for answer in [&ended, &changed, &later] {
+            assert_eq!(status(&fresh, access(answer)), 401);
+        }
+        assert_eq!(status(&fresh, access(&kept)), 200);
+        let login = fresh.login("changed");
+        assert_eq!(status(&here, access(&login)), 200);
+        assert_eq!(header_of(access(&login))["kid"], key);
+        let once = here.metric("authgate_store_regressions_total");
+        assert_eq!(once, Some(1.0), "promoted: {promoted}");
+    }
+}
+
+#[test]
+fn a_restored_backup_is_made_safe_by_one_command() {
+    let mut cluster = Cluster::start();
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let mut gateway = Gateway::alone(settings(&proxy.url(&url)));
+    let answer = gateway.register("alice");
+    let copy = cluster.copy(false);
+    assert_eq!(gateway.logout(access(&answer)).status, 200);
+    // Nobody is left who remembers.
+    gateway.kill();
+    cluster.kill();
+    proxy.lead_to(&copy.url(url.rsplit('/').next().unwrap()));
+    let gateway = gateway.restart();
+    assert_eq!(status(&gateway, access(&answer)), 200, "this is what the command is for");
+    gateway.run(&["key", "revoke", "--all"], "");
+    eventually_is(&gateway, access(&answer), 401);
+    assert_eq!(gateway.refresh(refresh(&answer)).status, 401);
+    assert_eq!(status(&gateway, access(&gateway.login("alice"))), 200);
+}
+
+#[test]
+fn a_revoked_key_ends_its_tokens_everywhere_and_nobody_is_logged_out() {
+    let cluster = Cluster::start();
+    let (here, there, _) = pair(&cluster);
+    let before = here.register("alice");
+    let kid = header_of(access(&before))["kid"].as_str().unwrap().to_owned();
+    assert_eq!(status(&there, access(&before)), 200);
+    let said = here.run(&["key", "revoke", &kid], "");
+    assert!(said.contains(&format!("Key {kid} is revoked.")), "{said}");
+    let answered = Instant::now();
+    for gateway in [&here, &there] {
+        eventually_is(gateway, access(&before), 401);
+    }
+    assert!(answered.elapsed() < BOUND);
+    // The session goes on, with a token by a key that every gateway knows before it signs.
+    let after = here.refresh(refresh(&before));
+    assert_eq!(after.status, 200);
+    assert!(answered.elapsed() > BOUND, "{:?}", answered.elapsed());
+    let after = after.json();
+    assert_ne!(header_of(access(&after))["kid"], kid);
+    for gateway in [&here, &there] {
+        assert_eq!(status(gateway, access(&after)), 200);
+        let published = gateway.get("/auth/jwks.json", None).json();
+        assert_eq!(published["keys"][0]["kid"], header_of(access(&after))["kid"]);
+        assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+    }
+    // By the admin API, of a key that was rotated out.
+    here.admin_token("root");
+    let old = header_of(access(&after))["kid"].as_str().unwrap().to_owned();
+    here.run(&["key", "rotate"], "");
+    let admin = eventually("the new key signs", || {
+        let login = here.login("root");
+        (header_of(access(&login))["kid"] != old).then(|| access(&login).to_owned())
+    });
+    let path = format!("/api/keys/{old}");
+    assert_eq!(there.admin("DELETE", &path, Some(&admin), None).status, 200);
+    assert_eq!(status(&there, access(&after)), 401);
+    eventually_is(&here, access(&after), 401);
+    assert_eq!(there.admin("DELETE", &path, Some(&admin), None).status, 404);
+    let begun = Instant::now();
+    assert_eq!(there.refresh(refresh(&after)).status, 200);
+    assert!(begun.elapsed() < POLL, "another key signs already");
+}
+
+#[test]
+fn a_gateway_killed_at_any_step_of_a_logout_leaves_it_done_or_undone() {
+    let cluster = Cluster::start();
+    let (here, mut there, proxy) = pair(&cluster);
+    let mut outcomes = Vec::new();
+    for step in 0..18 {
+        let (warm, answer) = (here.token(&format!("warm-{step}")), here.register(&format!("user-{step}")));
+        assert_eq!(there.logout(&warm).status, 200);
+        // Its own hint is followed meanwhile.
+        thread::sleep(Duration::from_millis(50));
+        proxy.block_after(step);
+        let logout = {
+            let (token, mut client) = (access(&answer).to_owned(), there.client());
+            thread::spawn(move || {
+                let request =
+                    format!("POST /auth/logout HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+                client.send(request).try_answer().map(|answer| answer.status)
+            })
+        };
+        eventually("the road is blocked", || (proxy.is_blocked() || logout.is_finished()).then_some(()));
+        there.kill();
+        let said = logout.join().unwrap();
+        proxy.open();
+        there = there.restart();
+        // Whatever became of it, both gateways and the store agree.
+        let ended = there.refresh(refresh(&answer)).status == 401;
+        assert!(said != Some(200) || ended, "step {step}: answered, and not done");
+        let wanted = if ended { 401 } else { 200 };
+        eventually_is(&here, access(&answer), wanted);
+        eventually_is(&there, access(&answer), wanted);
+        outcomes.push((said, ended));
+    }
+    for outcome in [(None, false), (None, true), (Some(200), true)] {
+        assert!(outcomes.contains(&outcome), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_gateway_killed_at_any_step_of_a_refresh_leaves_one_live_successor() {
+    let cluster = Cluster::start();
+    let (here, mut there, proxy) = pair(&cluster);
+    let mut answered = 0;
+    let mut rotated = 0;
+    for step in 0..32 {
+        let (warm, first) = (here.register(&format!("warm-{step}")), here.register(&format!("user-{step}")));
+        assert_eq!(there.refresh(refresh(&warm)).status, 200);
+        proxy.block_after(step);
+        let exchange = {
+            let (body, mut client) = (json!({"refresh_token": refresh(&first)}).to_string(), there.client());
+            thread::spawn(move || {
+                let length = body.len();
+                let request = format!(
+                    "POST /auth/refresh HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+                client.send(request).try_answer()
+            })
+        };
+        eventually("the road is blocked", || (proxy.is_blocked() || exchange.is_finished()).then_some(()));
+        there.kill();
+        let said = exchange.join().unwrap().filter(|answer| answer.status == 200).map(|answer| answer.json());
+        proxy.open();
+        there = there.restart();
+        // The client that got no answer asks again, and others do at the same time.
+        let again: Vec<Value> = [&here, &there, &here]
+            .map(|gateway| gateway.refresh(refresh(&first)))
+            .into_iter()
+            .inspect(|answer| assert_eq!(answer.status, 200, "step {step}"))
+            .map(|answer| answer.json())
+            .collect();
+        for answer in again.iter().chain(&said) {
+            assert_eq!(refresh(answer), refresh(&again[0]), "step {step}: one successor");
+        }
+        rotated += usize::from(said.is_none());
+        let next = there.refresh(refresh(&again[0]));
+        assert_eq!(next.status, 200);
+        // Now the first is two generations old: whoever has it is a thief.
+        assert_eq!(here.refresh(refresh(&first)).status, 401);
+        assert_eq!(there.refresh(refresh(&next.json())).status, 401);
+        if said.is_some() {
+            answered += 1;
+            break;
+        }
+    }
+    assert!(answered == 1 && rotated > 5, "{answered} {rotated}");
+}
+
+#[test]
+fn a_second_gateway_with_another_master_key_is_refused() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let gateway = Gateway::alone(settings(&url));
+    assert_eq!(gateway.try_login("nobody", PASSWORD).status, 401);
+    let other = Settings::postgres(&url).auth("  master_key: another-Hq7vK2xR9mB4wZ8nD5cF-tests\n");
+    let upstream = crate::harness::Upstream::start();
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let mut refused = Gateway::spawn_in(folder, upstream.address, other);
+    assert_eq!(eventually("it ends", || refused.ended()).code(), Some(1));
 }

@@ -177,7 +177,7 @@ async fn prepare_schema(config: &Config, store: &dyn Store) -> store::Result<()>
 /// What waiting does not mend.
 pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<Arc<Gateway>, StartFault> {
     let config = &loaded.config;
-    let store = store::open(&config.store, Arc::new(SystemClock))?;
+    let store = store::open(&config.store, shared.time.clone())?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
     let gateway = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
@@ -234,7 +234,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
         store: store.clone(),
         hasher: hasher.clone(),
         rules: Rules { min_length: auth.password.min_length, reject_common: auth.password.reject_common },
-        clock: Arc::new(SystemClock),
+        clock: shared.time.clone(),
         random: Arc::new(OsRandom),
         gateway: Some((shared.mirror.clone(), auth.access_token_ttl)),
     };

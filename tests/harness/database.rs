@@ -67,6 +67,33 @@ impl Cluster {
         cluster
     }
 
+    /// A server on a copy of this one's data as they are now, which remembers nothing later: a restored
+    /// backup or, with `promoted`, a standby that lagged and took over.
+    pub fn copy(&self, promoted: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("authgate-pg-").tempdir().unwrap();
+        Command::new("chmod").arg("777").arg(folder.path()).status().unwrap();
+        let data = folder.path().join("data");
+        let made = as_postgres("pg_basebackup")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "authgate", "--no-sync"])
+            .args(["--checkpoint=fast", "--wal-method=stream", "--pgdata"])
+            .arg(&data)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        if promoted {
+            // It follows nobody, and is told to take over.
+            std::fs::write(data.join("standby.signal"), "").unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Self::launch(&data, folder.path(), port);
+        let copy = Self { folder, port, server };
+        copy.wait();
+        if promoted {
+            copy.sql("postgres", "SELECT pg_promote()");
+        }
+        copy
+    }
+
     fn launch(data: &std::path::Path, sockets: &std::path::Path, port: u16) -> Child {
         as_postgres("postgres")
             .arg("-D")

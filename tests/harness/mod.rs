@@ -4,6 +4,7 @@ mod client;
 mod database;
 mod gateway;
 mod peers;
+mod proxy;
 mod token;
 mod upstream;
 
@@ -11,6 +12,7 @@ pub use client::{Answer, Client};
 pub use database::{Cluster, shared_database, shared_sql};
 pub use gateway::{Gateway, Settings, authgate, write_config};
 pub use peers::{MailServer, peer, python, token_of};
+pub use proxy::Proxy;
 pub use token::{SECRET, claims_of, forge, forge_raw, header_of, sign};
 pub use upstream::{Seen, Upstream, ok};
 

@@ -5,9 +5,9 @@
 
 use std::{pin::pin, time::Duration};
 
-use deadpool_postgres::{Client, Transaction};
+use deadpool_postgres::{Client, GenericClient, Transaction};
 use futures_util::StreamExt;
-use tokio_postgres::{Row, RowStream, types::ToSql};
+use tokio_postgres::{Row, Statement, types::ToSql};
 use uuid::Uuid;
 
 use super::{
@@ -66,54 +66,94 @@ pub(super) async fn glance(db: &Client, Cursor(snapshot): &Cursor, sink: Sink<'_
     Ok(LogRead { cursor, database_now: None, history: None })
 }
 
-/// The look that counts, in a transaction of one snapshot that also moves this gateway's beat. Its COMMIT
-/// shows that the server can still commit, and makes durable whatever the snapshot calls finished: after a
-/// crash no transaction gets a number again that this one has passed over.
+/// The first statement of a look that counts: it moves this gateway's beat. Its COMMIT shows that the
+/// server can still commit, and makes durable whatever the snapshot calls finished: after a crash no
+/// transaction gets a number again that this one has passed over.
+struct Head<'a> {
+    beat: &'a Beat,
+    furthest: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    fn of(beat: &'a Beat) -> Self {
+        Self { beat, furthest: beat.furthest.as_ref().map(|Cursor(snapshot)| snapshot.as_str()) }
+    }
+
+    async fn prepare(db: &impl GenericClient) -> Result<Statement> {
+        let sql = format!(
+            "WITH found AS MATERIALIZED (SELECT beat FROM gateways WHERE id = $1), \
+             moved AS (INSERT INTO gateways (id, beat, seen_at) VALUES ($1, $2, {NOW}) \
+                ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, seen_at = excluded.seen_at), \
+             s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
+             SELECT c::text, {NOW}, (SELECT beat FROM found), \
+                (SELECT system_identifier FROM pg_control_system())::text || ' ' || \
+                   substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
+                coalesce(pg_snapshot_xmax(c) < pg_snapshot_xmax($3::text::pg_snapshot), FALSE) FROM s"
+        );
+        Ok(db.prepare_cached(&sql).await?)
+    }
+
+    async fn read(&self, db: &impl GenericClient, statement: &Statement) -> Result<LogRead> {
+        let row = db.query_one(statement, &[&self.beat.gateway, &self.beat.number, &self.furthest]).await?;
+        let history = History { found: row.try_get(2)?, lineage: row.try_get(3)?, rewound: row.try_get(4)? };
+        Ok(LogRead {
+            cursor: Cursor(row.try_get(0)?),
+            database_now: Some(row.try_get(1)?),
+            history: Some(history),
+        })
+    }
+}
+
+/// The look that counts: a transaction of one snapshot. It is sent as a whole, so that it takes one way to
+/// the server and back; were a part of it to fail, the COMMIT behind it would undo the rest.
 pub(super) async fn confirm(
+    db: &Client,
+    Cursor(snapshot): &Cursor,
+    beat: &Beat,
+    sink: Sink<'_>,
+) -> Result<LogRead> {
+    let head = Head::of(beat);
+    let first = Head::prepare(db).await?;
+    let sql = format!("SELECT r.kind, r.id, r.generation, r.expires_at FROM revocations r WHERE {SINCE}");
+    let second = db.prepare_cached(&sql).await?;
+    let params: [&(dyn ToSql + Sync); 1] = [snapshot];
+    let (begun, read, rows, committed) = tokio::join!(
+        biased;
+        db.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+        head.read(db, &first),
+        db.query(&second, &params),
+        db.batch_execute("COMMIT"),
+    );
+    begun?;
+    let (read, rows) = (read?, rows?);
+    committed?;
+    for row in &rows {
+        sink(read_entry(row, 0)?);
+    }
+    Ok(read)
+}
+
+/// The same for all live rows, of which there may be many: they are taken as they come, and what is
+/// bounded is the wait for the next ones.
+pub(super) async fn load(
     tx: &Transaction<'_>,
-    cursor: Option<&Cursor>,
     beat: &Beat,
     patience: Duration,
     sink: Sink<'_>,
 ) -> Result<LogRead> {
-    let before = cursor.map(|Cursor(snapshot)| snapshot.as_str());
-    let furthest = beat.furthest.as_ref().map(|Cursor(snapshot)| snapshot.as_str());
-    let head = format!(
-        "WITH found AS MATERIALIZED (SELECT beat FROM gateways WHERE id = $1), \
-         moved AS (INSERT INTO gateways (id, beat, seen_at) VALUES ($1, $2, {NOW}) \
-            ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, seen_at = excluded.seen_at), \
-         s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
-         SELECT c::text, {NOW}, (SELECT beat FROM found), \
-            (SELECT system_identifier FROM pg_control_system())::text || ' ' || \
-               substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
-            coalesce(pg_snapshot_xmax(c) < pg_snapshot_xmax($3::text::pg_snapshot), FALSE) FROM s"
-    );
+    let head = Head::of(beat);
     let begin = async {
-        let statement = tx.prepare_cached(&head).await?;
-        tx.query_one(&statement, &[&beat.gateway, &beat.number, &furthest]).await
+        tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        let read = head.read(tx, &Head::prepare(tx).await?).await?;
+        let sql = format!(
+            "SELECT r.kind, r.id, r.generation, r.expires_at FROM revocations r WHERE r.expires_at > {NOW}"
+        );
+        let statement = tx.prepare_cached(&sql).await?;
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        Ok::<_, QueryError>((read, tx.query_raw(&statement, none).await?))
     };
-    let row = in_time(patience, begin).await??;
-    let read = LogRead {
-        cursor: Cursor(row.try_get(0)?),
-        database_now: Some(row.try_get(1)?),
-        history: Some(History { found: row.try_get(2)?, lineage: row.try_get(3)?, rewound: row.try_get(4)? }),
-    };
-    let columns = "r.kind, r.id, r.generation, r.expires_at";
-    let begin = async {
-        match before {
-            Some(snapshot) => {
-                let sql = format!("SELECT {columns} FROM revocations r WHERE {SINCE}");
-                stream(tx, &sql, &[&snapshot]).await
-            }
-            None => {
-                // All of it may take longer than a call may; what counts is that it goes on.
-                tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
-                stream(tx, &format!("SELECT {columns} FROM revocations r WHERE r.expires_at > {NOW}"), &[])
-                    .await
-            }
-        }
-    };
-    let mut chunks = pin!(in_time(patience, begin).await??.ready_chunks(CHUNK));
+    let (read, rows) = in_time(patience, begin).await??;
+    let mut chunks = pin!(rows.ready_chunks(CHUNK));
     while let Some(rows) = in_time(patience, chunks.next()).await? {
         for row in rows {
             sink(read_entry(&row?, 0)?);
@@ -124,11 +164,6 @@ pub(super) async fn confirm(
 
 async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(patience, work).await.map_err(|_| QueryError::Late)
-}
-
-async fn stream(tx: &Transaction<'_>, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<RowStream> {
-    let statement = tx.prepare_cached(sql).await?;
-    Ok(tx.query_raw(&statement, params.iter().copied()).await?)
 }
 
 /// Writes entries into a log that has lost them, and does again what they stand for. Several gateways may

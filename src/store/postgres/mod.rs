@@ -125,8 +125,11 @@ impl Store for Postgres {
     }
 
     async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
-        let patience = self.pool.timeout;
-        self.pool.snapshot(async |tx| log::confirm(tx, cursor, beat, patience, sink).await).await
+        let Some(cursor) = cursor else {
+            let patience = self.pool.timeout;
+            return self.pool.snapshot(async |tx| log::load(tx, beat, patience, sink).await).await;
+        };
+        self.pool.read(async |db| log::confirm(db, cursor, beat, sink).await).await
     }
 
     async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
