@@ -120,7 +120,8 @@ fn raise(mark: &AtomicI64, value: i64) {
 /// The time that decisions go by, for what must agree with them.
 impl Clock for TimeKeeper {
     fn wall(&self) -> UnixMillis {
-        self.now().time
+        let Now { time, .. } = self.now();
+        time
     }
 
     fn boot(&self) -> i64 {

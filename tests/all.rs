@@ -19,6 +19,7 @@ mod imports;
 mod layers;
 mod limits;
 mod mails;
+mod model;
 mod outages;
 mod passwords;
 mod paths;
