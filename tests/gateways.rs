@@ -100,7 +100,8 @@ fn whatever_revokes_holds_on_every_gateway() {
             assert_eq!(done.status, 200, "{path}");
         }
     };
-    let changes: Vec<(&str, Box<dyn Fn(&Value) + '_>)> = vec![
+    type Act<'a> = Box<dyn Fn(&Value) + 'a>;
+    let changes: Vec<(&str, Act<'_>)> = vec![
         ("logout", Box::new(with_token("POST", "/auth/logout", None))),
         ("logout-all", Box::new(with_token("POST", "/auth/logout-all", None))),
         ("delete", Box::new(with_token("DELETE", "/auth/delete", None))),

@@ -1,0 +1,143 @@
+//! The mirror with a million entries and more: memory an entry, CPU time a look-up with readers on two cores
+//! and a writer, and what readers notice of a map that grows.
+//!
+//!     cargo run --release --example mirror [ENTRIES]...
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use authgate::{
+    revocation::Mirror,
+    store::{LogEntry, Subject},
+    types::{OsRandom, SessionId, UserId},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LIVE: i64 = i64::MAX / 2;
+const READERS: usize = 2;
+const READ_FOR: Duration = Duration::from_secs(5);
+const WRITES_A_SECOND: u32 = 1_000;
+
+/// Bytes that the process holds.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").expect("smaps_rollup");
+    let line = text.lines().find(|line| line.starts_with("Rss:")).expect("Rss");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("KiB") * 1_024
+}
+
+/// CPU time of the calling thread.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the duration of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn entry() -> LogEntry {
+    let subject = Subject::Session(SessionId::generate(&OsRandom));
+    LogEntry { subject, generation: LogEntry::ALL, expires_at: LIVE }
+}
+
+/// Look-ups by `READERS` threads until `done`: CPU time of one, and the time at the 99.99th and the last
+/// of all ranks, of those that were timed one by one.
+fn read(mirror: &Arc<Mirror>, done: &Arc<AtomicBool>) -> (f64, Duration, Duration) {
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (mirror, done) = (mirror.clone(), done.clone());
+            thread::spawn(move || {
+                let callers: Vec<_> = (0..1 << 16)
+                    .map(|_| (SessionId::generate(&OsRandom), UserId::generate(1, &OsRandom)))
+                    .collect();
+                let (mut looked, mut spent, mut timed) = (0_u64, Duration::ZERO, Vec::new());
+                while !done.load(Relaxed) {
+                    let before = thread_time();
+                    for (session, user) in &callers {
+                        black_box(mirror.is_revoked(*session, *user, 1));
+                    }
+                    spent += thread_time() - before;
+                    looked += callers.len() as u64;
+                    for (session, user) in callers.iter().take(4_096) {
+                        let begun = Instant::now();
+                        black_box(mirror.is_revoked(*session, *user, 1));
+                        timed.push(begun.elapsed());
+                    }
+                }
+                (spent.as_nanos() as f64 / looked as f64, timed)
+            })
+        })
+        .collect();
+    let results: Vec<_> = readers.into_iter().map(|reader| reader.join().expect("a reader")).collect();
+    let cpu = results.iter().map(|(cpu, _)| cpu).sum::<f64>() / READERS as f64;
+    let mut timed: Vec<Duration> = results.into_iter().flat_map(|(_, timed)| timed).collect();
+    timed.sort();
+    (cpu, timed[timed.len() - 1 - timed.len() / 10_000], timed[timed.len() - 1])
+}
+
+fn measure(entries: usize) {
+    let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+    let done = Arc::new(AtomicBool::new(false));
+    let before = resident();
+    let filling = {
+        let (mirror, done) = (mirror.clone(), done.clone());
+        thread::spawn(move || {
+            let begun = Instant::now();
+            for _ in 0..entries {
+                mirror.apply(&entry());
+            }
+            done.store(true, Relaxed);
+            begun.elapsed()
+        })
+    };
+    let (_, slow, slowest) = read(&mirror, &done);
+    let filled = filling.join().expect("a writer");
+    let bytes = (resident() - before) as f64 / entries as f64;
+    println!(
+        "{entries} entries: {bytes:.1} bytes each, taken in by one writer in {:.2} s beside two readers",
+        filled.as_secs_f64()
+    );
+    println!("  while it grows: 99.99 % of look-ups within {slow:?}, the slowest {slowest:?}");
+    let done = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (mirror, done) = (mirror.clone(), done.clone());
+        thread::spawn(move || {
+            let begun = Instant::now();
+            for count in 1_u32.. {
+                if done.load(Relaxed) {
+                    return f64::from(count) / begun.elapsed().as_secs_f64();
+                }
+                mirror.apply(&entry());
+                let next = Duration::from_secs(1) * count / WRITES_A_SECOND;
+                thread::sleep(next.saturating_sub(begun.elapsed()));
+            }
+            0.0
+        })
+    };
+    let timer = {
+        let done = done.clone();
+        thread::spawn(move || {
+            thread::sleep(READ_FOR);
+            done.store(true, Relaxed);
+        })
+    };
+    let (cpu, slow, slowest) = read(&mirror, &done);
+    let rate = writing.join().expect("a writer");
+    timer.join().expect("a timer");
+    println!(
+        "  {cpu:.0} ns of CPU a look-up of session and user, two readers, a writer at {rate:.0} a second; 99.99 % within {slow:?}, the slowest {slowest:?}"
+    );
+}
+
+fn main() {
+    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|count| count.parse().ok()).collect();
+    let counts = if asked.is_empty() { vec![1_000_000, 10_000_000] } else { asked };
+    counts.into_iter().for_each(measure);
+}
