@@ -298,6 +298,33 @@ fn a_failover_that_forgets_logouts_is_noticed_and_mended() {
 }
 
 #[test]
+fn a_failover_that_forgets_a_revoked_key_leaves_one_that_signs() {
+    let mut cluster = Cluster::start();
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let gateway = Gateway::alone(settings(&proxy.url(&url)));
+    let answer = gateway.register("alice");
+    let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+    let copy = cluster.copy(false);
+    gateway.run(&["key", "revoke", &kid], "");
+    eventually_is(&gateway, access(&answer), 401);
+    let polls = Instant::now();
+    eventually("it has polled", || (polls.elapsed() > 2 * POLL).then_some(()));
+    cluster.kill();
+    proxy.lead_to(&copy.url(url.rsplit('/').next().unwrap()));
+    eventually("it is noticed", || {
+        (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
+    });
+    assert_eq!(status(&gateway, access(&answer)), 401);
+    let login = eventually("a new key signs", || {
+        let answer = gateway.try_login("alice", PASSWORD);
+        (answer.status == 200).then(|| answer.json())
+    });
+    assert_ne!(header_of(access(&login))["kid"], kid);
+    assert_eq!(status(&gateway, access(&login)), 200);
+}
+
+#[test]
 fn a_restored_backup_is_made_safe_by_one_command() {
     let mut cluster = Cluster::start();
     let url = cluster.database();

@@ -14,7 +14,7 @@ use authgate::{
 };
 use tokio::runtime::Runtime;
 
-use crate::harness::shared_database;
+use crate::harness::{shared_database, shared_sql};
 
 const TTLS: Ttls = Ttls {
     access: Duration::from_secs(900),
@@ -29,18 +29,26 @@ fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
         StoreLocation::Sqlite(folder.path().join("store.db")),
         StoreLocation::Postgres(Secret::new(shared_database())),
     ];
-    for location in locations {
-        let config = Config { location, pool_size: 8, timeout: Duration::from_secs(10), migrate: true };
-        let runtime = Runtime::new().unwrap();
-        runtime.block_on(async {
-            let store = open(&config, Arc::new(SystemClock)).unwrap();
-            assert!(store.check_schema().await.is_err());
-            store.migrate().await.unwrap();
-            store.migrate().await.unwrap();
-            store.check_schema().await.unwrap();
-            test(store).await;
-        });
-    }
+    locations.into_iter().for_each(|location| on(location, &test));
+}
+
+/// The same for what only several gateways can meet; with the database's connection string.
+fn on_postgres(test: impl AsyncFn(Arc<dyn Store>, &str)) {
+    let url = shared_database();
+    on(StoreLocation::Postgres(Secret::new(url.clone())), &async |store| test(store, &url).await);
+}
+
+fn on(location: StoreLocation, test: &impl AsyncFn(Arc<dyn Store>)) {
+    let config = Config { location, pool_size: 8, timeout: Duration::from_secs(10), migrate: true };
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = open(&config, Arc::new(SystemClock)).unwrap();
+        assert!(store.check_schema().await.is_err());
+        store.migrate().await.unwrap();
+        store.migrate().await.unwrap();
+        store.check_schema().await.unwrap();
+        test(store).await;
+    });
 }
 
 /// The rows behind a cursor and the cursor behind them, as a poll reads them.
@@ -269,8 +277,8 @@ fn keys_and_the_master_are_claimed_once() {
         assert!(store.claim_master(b"one").await.unwrap());
         assert!(store.claim_master(b"one").await.unwrap());
         assert!(!store.claim_master(b"two").await.unwrap());
-        store.create_first_key(&key("a")).await.unwrap();
-        store.create_first_key(&key("b")).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        store.create_key_if_none(&key("b"), Duration::ZERO).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 1);
         let rotated = store
             .rotate_key(&key("c"), Duration::from_secs(6), Duration::from_secs(900), None)
@@ -311,7 +319,7 @@ fn a_revoked_key_is_gone_and_in_the_log_and_another_takes_over() {
     on_both(async |store| {
         let (new, own) = (user("alice", ""), session(1));
         let opened = store.create_user(&new, Some(&own)).await.unwrap().unwrap();
-        store.create_first_key(&key("a")).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         assert!(store.revoke_keys(&revocation(Some("b"), "c")).await.unwrap().is_none());
         store.rotate_key(&key("b"), Duration::ZERO, Duration::from_secs(900), None).await.unwrap();
         // One that was replaced: nothing need take over.
@@ -337,17 +345,13 @@ fn a_revoked_key_is_gone_and_in_the_log_and_another_takes_over() {
 
 #[test]
 fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
-    on_both(async |store| {
-        if store.shared_counters().is_none() {
-            // A file has no other past than its process.
-            return;
-        }
+    on_postgres(async |store, _| {
         let (alice, bob, carol) = (user("alice", ""), user("bob", ""), user("carol", ""));
         let (ended, of_bob, kept) = (session(1), session(2), session(3));
         store.create_user(&alice, Some(&ended)).await.unwrap();
         store.create_user(&bob, Some(&of_bob)).await.unwrap();
         store.create_user(&carol, Some(&kept)).await.unwrap();
-        store.create_first_key(&key("a")).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         let subjects = [
             (Subject::Session(ended.id), LogEntry::ALL),
             (Subject::User(bob.id), 4),
@@ -373,15 +377,50 @@ fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
 }
 
 #[test]
+fn a_log_that_has_lost_the_revocation_of_all_keys_ends_the_sessions_of_that_time_again() {
+    on_postgres(async |store, _| {
+        let new = user("alice", "");
+        let (before, after) = (session(1), session(2));
+        store.create_user(&new, Some(&before)).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        let revoked = store.revoke_keys(&revocation(None, "b")).await.unwrap().unwrap();
+        assert_ne!(revoked.entries[0].generation, LogEntry::ALL);
+        // A database that knows nothing of it: the session is there again. Another was opened meanwhile.
+        let opened = store.open_session(new.id, "hash", &before).await.unwrap().unwrap();
+        let entry = LogEntry { generation: opened.issued_at, ..revoked.entries[0] };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        store.open_session(new.id, "hash", &after).await.unwrap();
+        store.restore_log(&[entry]).await.unwrap();
+        let left: Vec<_> = store.sessions(new.id).await.unwrap().iter().map(|session| session.id).collect();
+        assert_eq!(left, [after.id]);
+    });
+}
+
+#[test]
+fn rows_that_came_out_of_a_dump_are_read_once() {
+    on_postgres(async |store, url| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
+        shared_sql(url, "UPDATE revocations SET xid = '1000000000'");
+        let (entries, cursor) = log(&store, None).await;
+        assert_eq!(entries, [entry]);
+        // Its own change of the row is the last that is seen of it.
+        let (_, cursor) = log(&store, Some(&cursor)).await;
+        assert!(log(&store, Some(&cursor)).await.0.is_empty());
+    });
+}
+
+#[test]
 fn a_reading_shows_the_beat_before_and_the_lineage() {
-    on_both(async |store| {
+    on_postgres(async |store, _| {
         let gateway = uuid::Uuid::from_u128(1);
         let read = async |number, furthest: Option<&Cursor>| {
             let beat = Beat { gateway, number, furthest: furthest.cloned() };
             store.read_log(None, &beat, &mut |_| {}).await.unwrap()
         };
         let first = read(1, None).await;
-        let Some(history) = first.history else { return };
+        let history = first.history.unwrap();
         assert_eq!((history.found, history.rewound), (None, false));
         let second = read(2, Some(&first.cursor)).await.history.unwrap();
         assert_eq!((second.found, second.rewound), (Some(1), false));

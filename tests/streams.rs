@@ -450,6 +450,23 @@ fn an_ordinary_answer_in_flight_may_finish() {
 }
 
 #[test]
+fn a_long_upload_that_is_complete_gets_its_answer() {
+    let (gateway, _upstream, _) = start(Settings::default());
+    let token = gateway.token("alice");
+    let mut client = gateway.client();
+    client.send(format!(
+        "POST /api/slow HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nbegun"
+    ));
+    eventually("the upload is known", || {
+        (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
+    });
+    client.send("ended");
+    eventually("and over", || (gateway.metric("authgate_live_streams") == Some(0.0)).then_some(()));
+    assert_eq!(gateway.logout(&token).status, 200);
+    assert_eq!(client.answer().text(), "late");
+}
+
+#[test]
 fn a_stream_that_was_not_cut_leaves_its_connection_to_the_next_request() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -137,10 +137,13 @@ impl Access {
             self.metrics.token_cache_misses.inc();
         }
         let identity = checked.identity;
+        // How old the mirror is comes first: were it the other way round, what was not in it yet when the token
+        // was looked up could have been confirmed by the time that its age is.
+        let staleness = self.mirror.staleness(now);
         if self.is_revoked(&identity) {
             return Err(Denied::Revoked);
         }
-        match self.mirror.staleness(now) {
+        match staleness {
             Staleness::Fresh => {}
             Staleness::Stale if on_stale == OnStale::Allow => self.metrics.served_stale.inc(),
             Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),

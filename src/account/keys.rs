@@ -66,14 +66,28 @@ impl Keys {
     /// # Errors
     /// [`KeysError`].
     pub async fn load_or_create(&self) -> Result<Keyring, KeysError> {
+        self.create_if_none(Duration::ZERO).await?;
+        self.load(None).await
+    }
+
+    /// Makes a key where none is left that may sign: one that was revoked may have come back with a store that
+    /// had forgotten it, and its successor not.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub async fn replace_lost(&self) -> Result<(), KeysError> {
+        self.create_if_none(self.delay()).await
+    }
+
+    async fn create_if_none(&self, delay: Duration) -> Result<(), KeysError> {
         if let config::Signing::KeyPair(algorithm) = self.signing {
             let there = self.store.signing_keys().await?;
             let name = name(algorithm);
             if !there.iter().any(|key| key.algorithm == name && key.expires_at.is_none()) {
-                self.store.create_first_key(&self.generate(algorithm)?).await?;
+                self.store.create_key_if_none(&self.generate(algorithm)?, delay).await?;
             }
         }
-        self.load(None).await
+        Ok(())
     }
 
     /// Takes what has changed in the store into use.

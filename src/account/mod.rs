@@ -136,10 +136,12 @@ impl Accounts {
     }
 
     /// Denies on this gateway what may or may not have been revoked in the store.
-    fn deny_locally(&self, subject: Subject, generation: i64) {
+    fn deny_locally(&self, subject: Subject, generation: i64) -> LogEntry {
         let longest = self.config.access_token_ttl + LOG_MARGIN;
         let expires_at = self.time.now().time + longest.as_millis() as i64;
-        self.mirror.apply(&LogEntry { subject, generation, expires_at });
+        let entry = LogEntry { subject, generation, expires_at };
+        self.mirror.apply(&entry);
+        entry
     }
 
     fn deny_session_locally(&self, session: SessionId) {

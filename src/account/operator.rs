@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use super::{AccountError, Result, register::check_email};
+use super::{AccountError, Keys, KeysError, Result, register::check_email};
 use crate::{
     clock::{Clock, UnixMillis},
     error::Kind,
     password::{Hasher, Rules},
     revocation::Mirror,
-    store::{AccountChange, Change, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject, User},
-    types::{Random, Roles, Secret, SessionId, UserId, Username},
+    store::{
+        AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject,
+        User,
+    },
+    types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username},
 };
 
 /// Who does something.
@@ -155,6 +158,31 @@ impl Operator {
         self.change(by, user, AccountChange { delete: true, note, ..AccountChange::default() }).await
     }
 
+    /// Revokes a key, or all of them; see [`Keys::revoke`].
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub async fn revoke_keys(
+        &self,
+        keys: &Keys,
+        by: &By,
+        kid: Option<&str>,
+    ) -> std::result::Result<Option<KeysRevoked>, KeysError> {
+        match keys.revoke(by, kid).await {
+            Ok(Some(revoked)) => {
+                self.in_force(&revoked.entries).await;
+                Ok(Some(revoked))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                if let (KeysError::Store(error), Some(kid)) = (&error, kid) {
+                    self.deny(error, Subject::Key(KeyId::of(kid)), LogEntry::ALL);
+                }
+                Err(error)
+            }
+        }
+    }
+
     async fn hash(&self, password: &Secret, name: &Username) -> Result<String> {
         let password = Rules::prepare(password)?;
         self.rules.check(&password, name.as_str())?;
@@ -183,7 +211,7 @@ impl Operator {
     }
 
     /// In force on this gateway, and told to the others, before the caller hears of it.
-    pub async fn in_force(&self, entries: &[LogEntry]) {
+    async fn in_force(&self, entries: &[LogEntry]) {
         if let Some((mirror, _)) = &self.gateway {
             entries.iter().for_each(|entry| mirror.apply(entry));
         }

@@ -1,9 +1,9 @@
 //! Sessions: refreshing, ending, listing.
 
-use super::{AccountError, Accounts, Result, Tokens};
+use super::{AccountError, Accounts, Result, Tokens, hint};
 use crate::{
     error::Kind,
-    store::{AccountChange, Change, Rotation, RotationRequest, Session, StoreError, User},
+    store::{AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, StoreError, Subject, User},
     token::Identity,
     types::{SessionId, UserId},
 };
@@ -85,8 +85,11 @@ impl Accounts {
                 Ok(true)
             }
             Ok(None) => {
-                // It was ended before, by a gateway whose entry may not have arrived here yet.
-                self.deny_session_locally(session);
+                // It was ended before, by a gateway whose entry may not have arrived here yet; or the store
+                // has lost it, and with it all that it could tell the others.
+                let entry = self.deny_locally(Subject::Session(session), LogEntry::ALL);
+                self.store.restore_log(&[entry]).await?;
+                hint(&*self.store).await;
                 Ok(false)
             }
             Err(error) => {
@@ -118,6 +121,11 @@ impl Accounts {
             Ok(done) => {
                 if let Change::Done(entry, _) = &done {
                     self.in_force(entry).await;
+                    if entry.generation <= generation {
+                        // The store has lost the changes that this generation came from.
+                        let entry = self.deny_locally(Subject::User(user), generation + 1);
+                        self.store.restore_log(&[entry]).await?;
+                    }
                 }
                 Ok(done)
             }

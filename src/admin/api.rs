@@ -135,8 +135,8 @@ impl AdminApi {
                 Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await.map_err(key_failure)?)))
             }
             ("DELETE", ["keys", kid]) => {
-                let revoked = self.keys.revoke(&by, Some(kid)).await.map_err(key_failure)?;
-                self.operator.in_force(&revoked.ok_or(Kind::NotFound)?.entries).await;
+                let revoked = self.operator.revoke_keys(&self.keys, &by, Some(kid)).await;
+                revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
                 Ok(done("Revoked"))
             }
             ("GET", ["audit"]) => self.audit(query).await,

@@ -337,6 +337,11 @@ async fn follow(
             && polled.restored
         {
             shared.metrics.store_regressions.inc();
+            // A key that was revoked had come back, perhaps, and is gone again.
+            let replaced = keys.replace_lost().await;
+            if let Err(error) = replaced.and(keys.follow(&verifier).await) {
+                tracing::error!(%error, "the keys that sign could not be mended");
+            }
         }
         let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
         match &fault {
@@ -357,10 +362,10 @@ async fn follow(
 async fn sweep(shared: Arc<Shared>) {
     loop {
         let now = shared.time.now();
-        let next = shared
-            .mirror
-            .sweep(now)
-            .map(|seconds| Duration::from_millis((seconds * 1_000 - now.time).max(1) as u64));
+        let next = shared.mirror.sweep(now).map(|seconds| {
+            let millis = seconds.saturating_mul(1_000).saturating_sub(now.time);
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0).max(1))
+        });
         tokio::time::sleep(next.map_or(SWEEP_INTERVAL, |next| next.min(SWEEP_INTERVAL))).await;
     }
 }

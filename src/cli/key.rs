@@ -32,10 +32,9 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             print(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)))
         }),
         KeyCommand::Revoke { kid, all: _, config } => with(&config.config, async |keys, operator| {
-            let Some(revoked) = keys.revoke(&operator_name(), kid.as_deref()).await? else {
+            let Some(revoked) = operator.revoke_keys(keys, &operator_name(), kid.as_deref()).await? else {
                 return Err(format!("there is no key {}", kid.unwrap_or_default()).into());
             };
-            operator.in_force(&revoked.entries).await;
             let mut said = String::new();
             for kid in &revoked.kids {
                 said.push_str(&format!("Key {kid} is revoked.\n"));

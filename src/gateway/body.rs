@@ -74,7 +74,8 @@ impl Streaming {
         if self.received == 0 {
             return true;
         }
-        self.permit.take().is_none_or(|permit| self.exchange.watch(&permit, cx))
+        let watched = self.permit.take().is_none_or(|permit| self.exchange.watch(&permit, cx));
+        watched && !self.exchange.is_cut()
     }
 
     /// The moment by which the answer's head is due, given what has arrived.
@@ -85,6 +86,7 @@ impl Streaming {
     /// The whole body has arrived: now it is the upstream's turn.
     fn complete(&self) {
         self.exchange.body_is(BodyState::Complete);
+        self.exchange.upload_ends();
         self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
     }
 
@@ -96,7 +98,7 @@ impl Streaming {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => {
                     // What is still on its way after its beginning has arrived is a long body.
-                    if self.exchange.is_cut() || !self.may_go_on(cx) {
+                    if !self.may_go_on(cx) {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
                     }
                     self.exchange.body_is(BodyState::Awaited);
@@ -106,7 +108,7 @@ impl Streaming {
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
-                    if self.exchange.is_cut() {
+                    if !self.may_go_on(cx) {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
                     }
                     self.received += data.len() as u64;
@@ -204,7 +206,8 @@ impl AnswerBody {
     /// Whether the body may go on, once it has turned out to be a long one.
     fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
         let exchange = &self.end.0;
-        self.permit.take().is_none_or(|permit| exchange.watch(&permit, cx)) && !exchange.is_cut()
+        // Asked again each time: an upload that ends meanwhile ends the watch over itself.
+        self.permit.as_ref().is_none_or(|permit| exchange.watch(permit, cx)) && !exchange.is_cut()
     }
 }
 

@@ -171,15 +171,16 @@ where
         }
         if !*this.told && this.draining.has_begun() {
             *this.told = true;
-            match this.stage {
-                Stage::Serving(connection) => Pin::new(connection).graceful_shutdown(),
-                // It has no end that could be waited for; its client connects anew, to another gateway.
-                Stage::Tunnel(_) => return Poll::Ready(()),
-                Stage::Closing(_) | Stage::Over => {}
+            if let Stage::Serving(connection) = this.stage {
+                Pin::new(connection).graceful_shutdown();
             }
         }
         loop {
             if this.stage.poll(cx, this.exchange).is_ready() {
+                return Poll::Ready(());
+            }
+            if matches!(this.stage, Stage::Tunnel(_)) && this.draining.has_begun() {
+                // It has no end that could be waited for; its client connects anew, to another gateway.
                 return Poll::Ready(());
             }
             if this.exchange.is_cut() {

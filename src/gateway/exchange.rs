@@ -230,6 +230,13 @@ impl Exchange {
         }
     }
 
+    /// The request is complete, and its answer may come as that of any other.
+    pub(super) fn upload_ends(&self) {
+        if self.phase() == Phase::Request && self.watched.swap(false, Relaxed) {
+            drop(lock(&self.registration).take());
+        }
+    }
+
     /// Whether the permit of a long exchange has ended.
     pub(super) fn is_cut(&self) -> bool {
         self.watched.load(Relaxed) && lock(&self.registration).as_ref().is_some_and(Registration::is_cut)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Mirror;
 use crate::{
-    clock::TimeKeeper,
+    clock::{Now, TimeKeeper},
     store::{self, Beat, Cursor, History, LogEntry, LogRead, Store, Subject},
 };
 
@@ -38,7 +38,13 @@ pub struct Follower {
     glanced: Option<Cursor>,
     /// The store has lost a part of its past, and was not given it back yet.
     lost: bool,
+    /// Polls that failed one after the other.
+    failed: u32,
 }
+
+/// After so many failed polls the whole log is read, as often again: what has come together meanwhile may be
+/// more than one answer brings in time, and the whole is taken as it comes.
+const FAILURES_BEFORE_ALL: u32 = 3;
 
 struct Confirmed {
     cursor: Cursor,
@@ -60,7 +66,7 @@ impl Confirmed {
 impl Follower {
     /// A follower that has read nothing; `gateway` names it to the store.
     pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>, gateway: Uuid) -> Self {
-        Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false }
+        Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false, failed: 0 }
     }
 
     /// Reads what was added, all of it the first time, and confirms the mirror; unless
@@ -69,14 +75,24 @@ impl Follower {
     /// # Errors
     /// When the store does not answer; the mirror is then as old as it was.
     pub async fn poll(&mut self, others_hold: bool) -> store::Result<Followed> {
+        let polled = self.try_poll(others_hold).await;
+        self.failed = if polled.is_ok() { 0 } else { self.failed + 1 };
+        polled
+    }
+
+    async fn try_poll(&mut self, others_hold: bool) -> store::Result<Followed> {
+        if self.lost {
+            return self.recover(others_hold).await;
+        }
         // Read before the question is sent: what commits while it is under way is not in the answer.
-        let mut asked = self.time.now();
+        let asked = self.time.now();
         let mut followed = Followed::default();
         let mirror = self.mirror.clone();
         let beat = self.next_beat();
-        let confirmed = self.confirmed.as_ref().filter(|_| !self.lost);
+        let all = self.failed > 0 && self.failed.is_multiple_of(FAILURES_BEFORE_ALL);
+        let confirmed = self.confirmed.as_ref().filter(|_| !all);
         let from = confirmed.map(|confirmed| confirmed.previous.as_ref().unwrap_or(&confirmed.cursor));
-        let mut read = self
+        let read = self
             .store
             .read_log(from, &beat, &mut |entry| {
                 followed.key |= matches!(entry.subject, Subject::Key(_));
@@ -87,27 +103,26 @@ impl Follower {
             (Some(confirmed), Some(history)) => confirmed.goes_on_as(history),
             _ => true,
         };
-        if !goes_on || self.lost {
+        if !goes_on {
             self.lost = true;
-            tracing::warn!(
-                "the store has lost a part of its past; it is read anew and given back what is known here"
-            );
-            asked = self.time.now();
-            read = self.recover().await?;
-            self.lost = false;
-            followed = Followed { key: true, restored: true };
+            return self.recover(others_hold).await;
         }
+        let previous = self.confirmed.take().map(|confirmed| confirmed.cursor);
+        self.confirm(read, asked, previous, others_hold);
+        Ok(followed)
+    }
+
+    /// The mirror holds what the store held when it was `asked`.
+    fn confirm(&mut self, read: LogRead, asked: Now, previous: Option<Cursor>, others_hold: bool) {
         if let Some(database_now) = read.database_now {
             self.time.observe_database(database_now, asked.boot);
         }
         self.glanced = Some(read.cursor.clone());
         let history = read.history.map(|history| (self.beat, history.lineage));
-        let previous = self.confirmed.take().filter(|_| !followed.restored).map(|confirmed| confirmed.cursor);
         self.confirmed = Some(Confirmed { cursor: read.cursor, previous, history });
         if others_hold {
             self.mirror.confirm(asked);
         }
-        Ok(followed)
     }
 
     fn next_beat(&mut self) -> Beat {
@@ -136,7 +151,11 @@ impl Follower {
 
     /// Reads the whole log into the mirror, from which nothing is removed, and writes back what the log
     /// has lost.
-    async fn recover(&mut self) -> store::Result<LogRead> {
+    async fn recover(&mut self, others_hold: bool) -> store::Result<Followed> {
+        tracing::warn!(
+            "the store has lost a part of its past; it is read anew and given back what is known here"
+        );
+        let asked = self.time.now();
         let mut there: HashMap<Subject, LogEntry, RandomState> = HashMap::default();
         let mirror = self.mirror.clone();
         let beat = self.next_beat();
@@ -161,6 +180,8 @@ impl Follower {
         if !lost.is_empty() {
             self.store.hint().await?;
         }
-        Ok(read)
+        self.lost = false;
+        self.confirm(read, asked, None, others_hold);
+        Ok(Followed { key: true, restored: true })
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst},
     },
     task::Waker,
 };
@@ -149,14 +149,15 @@ impl Mirror {
 
     /// The store has confirmed the mirror; `asked` was read before the question was sent.
     pub fn confirm(&self, asked: Now) {
-        self.confirmed_wall.store(asked.wall, Relaxed);
-        self.confirmed_boot.store(asked.boot, Relaxed);
+        // What was applied before is seen by whoever sees this.
+        self.confirmed_wall.store(asked.wall, Release);
+        self.confirmed_boot.store(asked.boot, Release);
     }
 
     /// Milliseconds since the last confirmation, by the clock that saw more of them pass; `None`
     /// when there was none.
     pub fn lag(&self, now: Now) -> Option<i64> {
-        let (wall, boot) = (self.confirmed_wall.load(Relaxed), self.confirmed_boot.load(Relaxed));
+        let (wall, boot) = (self.confirmed_wall.load(Acquire), self.confirmed_boot.load(Acquire));
         if boot == i64::MIN {
             return None;
         }

@@ -144,8 +144,8 @@ pub trait Store: Send + Sync {
     /// Every signing key that may still verify.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>>;
 
-    /// Adds the very first key of an algorithm; returns whichever key is there afterwards.
-    async fn create_first_key(&self, key: &StoredKey) -> Result<()>;
+    /// Adds a key that signs after `delay`, unless there is one of its algorithm that may sign.
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()>;
 
     /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens
     /// that they sign meanwhile have expired.

@@ -274,7 +274,8 @@ impl Subject {
 pub struct LogEntry {
     /// Whom it concerns.
     pub subject: Subject,
-    /// Tokens below this generation are dead; every token of an ended session or a revoked key is.
+    /// Tokens below this generation are dead; every token of an ended session or a revoked key is. Of a key
+    /// with which every session ended, the time up to which those were opened.
     pub generation: i64,
     /// When every token that it concerns has expired for certain.
     pub expires_at: UnixMillis,
@@ -283,6 +284,10 @@ pub struct LogEntry {
 impl LogEntry {
     /// The generation in the row of a session or a key: above any.
     pub const ALL: i64 = i64::MAX;
+
+    pub(super) fn of_key(key: KeyId, sessions_until: Option<UnixMillis>, access_exp_max: UnixMillis) -> Self {
+        Self::new(Subject::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max)
+    }
 
     pub(super) fn new(subject: Subject, generation: i64, access_exp_max: UnixMillis) -> Self {
         Self { subject, generation, expires_at: access_exp_max + millis(super::LOG_MARGIN) }

@@ -61,16 +61,31 @@ impl Pool {
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>,
     ) -> Result<T> {
+        self.write_within(self.timeout, work).await
+    }
+
+    /// The same for what rightly takes longer than a request may.
+    pub(super) async fn write_within<T>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> QueryResult<T>,
+    ) -> Result<T> {
         let mut client = self.client().await?;
         let mut committing = false;
         let attempt = async {
             let tx = client.transaction().await?;
+            if limit > self.timeout {
+                let millis = limit.as_millis();
+                let sql =
+                    format!("SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}");
+                tx.batch_execute(&sql).await?;
+            }
             let value = work(&tx).await?;
             committing = true;
             tx.commit().await?;
             Ok::<T, QueryError>(value)
         };
-        let error = match tokio::time::timeout(self.timeout, attempt).await {
+        let error = match tokio::time::timeout(limit.max(self.timeout), attempt).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => convert(&error),
             Err(_) => StoreError::Away("no answer in time".to_owned()),

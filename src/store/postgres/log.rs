@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     connection::{QueryError, QueryResult as Result},
-    query::{NOW, now, only, run},
+    query::{NOW, lock_keys, now, only, run},
 };
 use crate::{
     store::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject},
@@ -144,6 +144,9 @@ pub(super) async fn load(
     let head = Head::of(beat);
     let begin = async {
         tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        // Rows that came out of a dump carry numbers of another server, perhaps of its future.
+        let sql = "UPDATE revocations SET xid = DEFAULT WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+        run(tx, sql, &[]).await?;
         let read = head.read(tx, &Head::prepare(tx).await?).await?;
         let sql = format!(
             "SELECT r.kind, r.id, r.generation, r.expires_at FROM revocations r WHERE r.expires_at > {NOW}"
@@ -170,14 +173,23 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result
 /// do so at once; each row is written once.
 pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Result<()> {
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate lost revocations'))", &[]).await?;
+    // In the order in which everybody else takes locks: keys, users by their ids, sessions.
+    lock_keys(tx).await?;
+    for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
+        let kid: String = only(&row)?;
+        let key = Subject::Key(KeyId::of(&kid));
+        if entries.iter().any(|entry| entry.subject == key) {
+            run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
+        }
+    }
     let of = |kind: i16| entries.iter().filter(move |entry| entry.subject.kind() == kind);
     let sessions: Vec<Uuid> = of(Subject::SESSION).map(|entry| entry.subject.uuid()).collect();
     let users: Vec<Uuid> = of(Subject::USER).map(|entry| entry.subject.uuid()).collect();
     let generations: Vec<i64> = of(Subject::USER).map(|entry| entry.generation).collect();
-    // In the order in which everybody else takes locks: users, by id, and then sessions.
-    let sql = "SELECT id FROM users WHERE id = ANY($1) OR id IN (SELECT user_id FROM sessions WHERE id = ANY($2)) \
-         ORDER BY id FOR NO KEY UPDATE";
-    tx.query(sql, &[&users, &sessions]).await?;
+    let owners = tx.query("SELECT DISTINCT user_id FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
+    let mut locked = owners.iter().map(only::<Uuid>).collect::<Result<Vec<_>>>()?;
+    locked.extend(&users);
+    tx.query("SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&locked]).await?;
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
          FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
     run(tx, sql, &[&users, &generations]).await?;
@@ -185,12 +197,11 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
          AND s.generation < u.generation";
     run(tx, sql, &[&users]).await?;
     run(tx, "DELETE FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
-    for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
-        let kid: String = only(&row)?;
-        let key = Subject::Key(KeyId::of(&kid));
-        if entries.iter().any(|entry| entry.subject == key) {
-            run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
-        }
+    let all_until =
+        of(Subject::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
+    if let Some(until) = all_until {
+        tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE").await?;
+        run(tx, "DELETE FROM sessions WHERE created_at <= $1", &[&until]).await?;
     }
     let kinds: Vec<i16> = entries.iter().map(|entry| entry.subject.kind()).collect();
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.subject.uuid()).collect();

@@ -31,6 +31,9 @@ mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
+/// For what looks at whole tables, at an operator's word or after a failover.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The store on a server.
 pub(super) struct Postgres {
     pool: Pool,
@@ -137,7 +140,7 @@ impl Store for Postgres {
     }
 
     async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
-        self.pool.write(async |tx| log::restore(tx, entries).await).await
+        self.pool.write_within(PATIENCE, async |tx| log::restore(tx, entries).await).await
     }
 
     async fn hint(&self) -> Result<()> {
@@ -152,8 +155,8 @@ impl Store for Postgres {
         self.pool.read(async |db| query::signing_keys(db).await).await
     }
 
-    async fn create_first_key(&self, key: &StoredKey) -> Result<()> {
-        self.pool.write(async |tx| query::create_first_key(tx, key).await).await
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {
+        self.pool.write(async |tx| query::create_key_if_none(tx, key, delay).await).await
     }
 
     async fn rotate_key(
@@ -163,11 +166,13 @@ impl Store for Postgres {
         access_ttl: Duration,
         note: Option<&Note>,
     ) -> Result<StoredKey> {
-        self.pool.write(async |tx| query::rotate_key(tx, key, delay, access_ttl, note).await).await
+        self.pool
+            .write_within(PATIENCE, async |tx| query::rotate_key(tx, key, delay, access_ttl, note).await)
+            .await
     }
 
     async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>> {
-        self.pool.write(async |tx| query::revoke_keys(tx, revocation).await).await
+        self.pool.write_within(PATIENCE, async |tx| query::revoke_keys(tx, revocation).await).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -487,17 +487,18 @@ async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
     .map(drop)
 }
 
-async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
+pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate signing keys'))", &[]).await?;
     Ok(())
 }
 
-pub(super) async fn create_first_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, delay: Duration) -> Result<()> {
     lock_keys(tx).await?;
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
     if one(tx, sql, &[&key.algorithm], only_bool).await? != Some(true) {
         let now = now(tx).await?;
-        insert_key(tx, &StoredKey { created_at: now, signs_at: now, ..key.clone() }).await?;
+        let signs_at = now + millis(delay);
+        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() }).await?;
     }
     Ok(())
 }
@@ -527,6 +528,8 @@ pub(super) async fn revoke_keys(
     revocation: &KeyRevocation,
 ) -> Result<Option<KeysRevoked>> {
     lock_keys(tx).await?;
+    // Before anybody has to wait for it.
+    let issued: Option<i64> = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?.try_get(0)?;
     let sql = "DELETE FROM signing_keys WHERE kid = coalesce($1, kid) RETURNING kid";
     let rows = tx.query(sql, &[&revocation.kid]).await?;
     let kids = rows.iter().map(only::<String>).collect::<Result<Vec<_>>>()?;
@@ -538,11 +541,10 @@ pub(super) async fn revoke_keys(
         tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE; DELETE FROM sessions").await?;
     }
     let now = now(tx).await?;
-    let issued: Option<i64> = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?.try_get(0)?;
     let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
     let mut entries = Vec::new();
     for kid in &kids {
-        let entry = LogEntry::new(Subject::Key(KeyId::of(kid)), LogEntry::ALL, last);
+        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
         log::append(tx, &entry).await?;
         entries.push(entry);
         if let Some(note) = &revocation.note {
@@ -557,7 +559,8 @@ pub(super) async fn revoke_keys(
         let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
         // One that was replaced before signs until then.
         let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
-        run(tx, "UPDATE signing_keys SET expires_at = greatest(expires_at, $1)", &[&expires_at]).await?;
+        let sql = "UPDATE signing_keys SET expires_at = greatest(expires_at, $1) WHERE expires_at > $2";
+        run(tx, sql, &[&expires_at, &now]).await?;
         insert_key(tx, &key).await?;
         Some(key)
     };
@@ -567,9 +570,10 @@ pub(super) async fn revoke_keys(
 pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
     let now = now(tx).await?;
     log::prune(tx).await?;
+    // Keys before sessions, as whoever revokes them.
+    run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
     let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
     run(tx, sql, &[&now]).await?;
-    run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
     // Rows that somebody holds are left for the next time: waiting for them in another order than
     // logins take them would be a deadlock.
     let sql = "DELETE FROM attempts WHERE bucket IN \

@@ -203,9 +203,9 @@ impl Store for Sqlite {
         self.connections.read(move |db| query::signing_keys(db, now)).await
     }
 
-    async fn create_first_key(&self, key: &StoredKey) -> Result<()> {
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {
         let (key, now) = (key.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::create_first_key(tx, &key, now)).await
+        self.connections.write(move |tx| query::create_key_if_none(tx, &key, delay, now)).await
     }
 
     async fn rotate_key(

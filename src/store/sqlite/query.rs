@@ -470,14 +470,20 @@ fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn create_first_key(tx: &Transaction<'_>, key: &StoredKey, now: UnixMillis) -> Result<()> {
+pub(super) fn create_key_if_none(
+    tx: &Transaction<'_>,
+    key: &StoredKey,
+    delay: Duration,
+    now: UnixMillis,
+) -> Result<()> {
     let there: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)",
         [&key.algorithm],
         |row| row.get(0),
     )?;
     if !there {
-        insert_key(tx, &StoredKey { created_at: now, signs_at: now, ..key.clone() })?;
+        let signs_at = now + millis(delay);
+        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() })?;
     }
     Ok(())
 }
@@ -520,7 +526,7 @@ pub(super) fn revoke_keys(
     let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
     let mut entries = Vec::new();
     for kid in &kids {
-        let entry = LogEntry::new(Subject::Key(KeyId::of(kid)), LogEntry::ALL, last);
+        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
         append(tx, &entry)?;
         entries.push(entry);
         if let Some(note) = &revocation.note {
@@ -535,7 +541,8 @@ pub(super) fn revoke_keys(
         let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
         // One that was replaced before signs until then.
         let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
-        tx.execute("UPDATE signing_keys SET expires_at = max(expires_at, ?1)", [expires_at])?;
+        let sql = "UPDATE signing_keys SET expires_at = max(expires_at, ?1) WHERE expires_at > ?2";
+        tx.execute(sql, [expires_at, now])?;
         insert_key(tx, &key)?;
         Some(key)
     };
