@@ -30,6 +30,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["config/load", "config/interpolate"]),
     ("prometheus", &["telemetry", "app/server"]),
     ("papaya", &["revocation"]),
+    ("seize", &["revocation"]),
     ("lettre", &["mail"]),
     ("bcrypt", &["password"]),
     ("scrypt", &["password"]),

@@ -5,6 +5,7 @@
 
 use std::{
     hint::black_box,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -82,10 +83,25 @@ fn read(mirror: &Arc<Mirror>, done: &Arc<AtomicBool>) -> (f64, Duration, Duratio
     (cpu, timed[timed.len() - 1 - timed.len() / 10_000], timed[timed.len() - 1])
 }
 
+/// What the process holds for so many entries, once it has come to rest.
+fn memory(entries: usize) {
+    let mirror = Mirror::new(Duration::from_secs(5));
+    mirror.apply(&entry());
+    let before = resident();
+    for _ in 0..entries {
+        mirror.apply(&entry());
+    }
+    thread::sleep(Duration::from_secs(1));
+    // Whatever grew left something behind for a later turn.
+    mirror.apply(&entry());
+    let bytes = (resident() - before) as f64 / entries as f64;
+    println!("{entries} entries: {bytes:.1} bytes each");
+    drop(mirror);
+}
+
 fn measure(entries: usize) {
     let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
     let done = Arc::new(AtomicBool::new(false));
-    let before = resident();
     let filling = {
         let (mirror, done) = (mirror.clone(), done.clone());
         thread::spawn(move || {
@@ -98,13 +114,10 @@ fn measure(entries: usize) {
         })
     };
     let (_, slow, slowest) = read(&mirror, &done);
-    let filled = filling.join().expect("a writer");
-    let bytes = (resident() - before) as f64 / entries as f64;
+    let filled = filling.join().expect("a writer").as_secs_f64();
     println!(
-        "{entries} entries: {bytes:.1} bytes each, taken in by one writer in {:.2} s beside two readers",
-        filled.as_secs_f64()
+        "  taken in by one writer in {filled:.2} s beside two readers: 99.99 % of look-ups within {slow:?}, the slowest {slowest:?}"
     );
-    println!("  while it grows: 99.99 % of look-ups within {slow:?}, the slowest {slowest:?}");
     let done = Arc::new(AtomicBool::new(false));
     let writing = {
         let (mirror, done) = (mirror.clone(), done.clone());
@@ -137,7 +150,22 @@ fn measure(entries: usize) {
 }
 
 fn main() {
-    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|count| count.parse().ok()).collect();
-    let counts = if asked.is_empty() { vec![1_000_000, 10_000_000] } else { asked };
-    counts.into_iter().for_each(measure);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let numbers =
+        |args: &[String]| args.iter().filter_map(|count| count.parse().ok()).collect::<Vec<usize>>();
+    match args.first().map(String::as_str) {
+        // Each in a process of its own: what one leaves behind would be memory of the next.
+        Some("memory") => numbers(&args[1..]).into_iter().for_each(memory),
+        Some("time") => numbers(&args[1..]).into_iter().for_each(measure),
+        _ => {
+            let counts = if args.is_empty() { vec![1_000_000, 10_000_000] } else { numbers(&args) };
+            let own = std::env::current_exe().expect("a path");
+            for count in counts {
+                for part in ["memory", "time"] {
+                    let done = Command::new(&own).arg(part).arg(count.to_string()).status();
+                    assert!(done.is_ok_and(|status| status.success()), "{part} {count}");
+                }
+            }
+        }
+    }
 }
