@@ -18,6 +18,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -165,7 +166,7 @@ class Cluster:
         init = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "authgate"]
         subprocess.run(init, check=True, **quiet, **options)
         server = [binaries / "postgres", "-D", data, "-p", str(self.port), "-k", self.folder]
-        self.process = subprocess.Popen([*server, "-c", "listen_addresses=127.0.0.1"], **quiet, **options)
+        self.process = subprocess.Popen([*server, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=500"], **quiet, **options)
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 0.1).close()
@@ -176,7 +177,8 @@ class Cluster:
         return f"postgres://authgate@127.0.0.1:{self.port}/postgres"
 
     def __exit__(self, *_):
-        self.process.terminate()
+        # At once, whoever is connected.
+        self.process.send_signal(signal.SIGINT)
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 

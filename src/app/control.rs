@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,8 +37,11 @@ use crate::{
 /// How often the log and the keys are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long further hints are waited for once there is one.
+/// How long further hints are waited for once there is one; and how far looks at the log lie apart when
+/// hints come thick and fast: fifty gateways that look for each of two hundred logouts a second would keep
+/// the database busy with nothing else.
 const GATHER_HINTS: Duration = Duration::from_millis(1);
+const LOOKS_APART: Duration = Duration::from_millis(20);
 
 /// How often streams are looked at whose time may be over.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -294,6 +297,7 @@ async fn follow(
     let mut failing = false;
     let mut count = 0_u32;
     let listens = hints.is_some();
+    let mut looked = Instant::now();
     let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
     loop {
         tokio::select! {
@@ -301,7 +305,9 @@ async fn follow(
             () = next_hint(&mut hints) => {
                 shared.metrics.revocation_hints.inc();
                 // Logouts come together; one look finds them all.
-                tokio::time::sleep(GATHER_HINTS).await;
+                let wait = LOOKS_APART.saturating_sub(looked.elapsed()).max(GATHER_HINTS);
+                tokio::time::sleep(wait).await;
+                looked = Instant::now();
                 // Whether the store still answers in time is the timed poll's to say.
                 match follower.glance().await {
                     // The verifier lets its tokens go at once; this is for what is published and what signs.
