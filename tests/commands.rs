@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::harness::{Gateway, PASSWORD, Settings, authgate};
+use crate::harness::{Gateway, PASSWORD, Settings, authgate, eventually};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = authgate().args(args).output().unwrap();
@@ -31,6 +31,30 @@ fn help_names_every_command_and_usage_faults_exit_with_2() {
         let (code, script, _) = run(&["completions", shell]);
         assert!(code == Some(0) && script.contains("set-password"), "{shell}");
     }
+}
+
+#[test]
+fn a_key_is_revoked_by_its_name_or_with_all_others() {
+    let gateway = Gateway::alone(Settings::default());
+    let answer = gateway.register("alice");
+    let listed = gateway.run(&["key", "list"], "");
+    let kid = listed.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    for args in [&["key", "revoke"][..], &["key", "revoke", &kid, "--all"]] {
+        assert_eq!(gateway.command(args, "").status.code(), Some(2), "{args:?}");
+    }
+    let unknown = gateway.command(&["key", "revoke", "nobody"], "");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no key nobody"));
+    let said = gateway.run(&["key", "revoke", &kid], "");
+    assert!(said.contains(&format!("Key {kid} is revoked.")) && said.contains("signs from"), "{said}");
+    assert!(!gateway.run(&["key", "list"], "").contains(&kid));
+    let refused = || gateway.get("/api/x", answer["access_token"].as_str()).status == 401;
+    eventually("its tokens have ended", || refused().then_some(()));
+    assert!(gateway.run(&["audit"], "").contains("key.revoke"));
+    let shared = Gateway::alone(Settings::shared_secret());
+    let refused = shared.command(&["key", "revoke", "--all"], "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("previous_secret"));
 }
 
 #[test]

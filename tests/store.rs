@@ -130,6 +130,30 @@ fn accounts_are_kept_as_they_were_made() {
 }
 
 #[test]
+fn a_login_that_races_a_logout_of_all_leaves_no_session_that_outlives_it() {
+    on_both(async |store| {
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        for round in 0..40_u8 {
+            let own = session(round);
+            let id = new.id;
+            let (opening, opened) = (store.clone(), own.clone());
+            let login = tokio::spawn(async move { opening.open_session(id, "hash", &opened).await.unwrap() });
+            let Change::Done(entry, _) = store.change_user(id, &AccountChange::default()).await.unwrap()
+            else {
+                panic!()
+            };
+            let grant = login.await.unwrap().unwrap();
+            let refreshed = store.rotate_session(&rotation(&own, round, round + 100)).await.unwrap();
+            // Whichever came first: tokens and session live, or both are dead.
+            let dead = grant.user.generation < entry.generation;
+            assert_eq!(matches!(refreshed, Rotation::Refused), dead, "round {round}");
+            store.end_session(id, own.id, None).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_session_opens_only_for_the_password_that_was_checked() {
     on_both(async |store| {
         let new = user("alice", "");
@@ -177,6 +201,8 @@ fn an_entry_outlives_every_token_of_its_session() {
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
         assert!(store.end_session(new.id, own.id, None).await.unwrap().is_none());
+        store.prune().await.unwrap();
+        assert!(log(&store, None).await.0.contains(&entry));
     });
 }
 

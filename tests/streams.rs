@@ -316,6 +316,16 @@ fn a_logout_cuts_the_streams_of_its_session_and_no_others() {
 }
 
 #[test]
+fn a_client_that_reads_nothing_is_cut_all_the_same() {
+    let (gateway, _upstream, open) = start(Settings::default());
+    let token = gateway.token("alice");
+    let clients = one_of_each(&gateway, &token);
+    assert_eq!(gateway.logout(&token).status, 200);
+    eventually("the upstream hears of it", || (open.load(SeqCst) == 0).then_some(()));
+    drop(clients);
+}
+
+#[test]
 fn nothing_arrives_on_a_stream_after_the_logout_was_answered() {
     let (gateway, _upstream, _) = start(Settings::default().auth(MANY));
     for round in 0..20 {

@@ -225,3 +225,111 @@ pub fn judge(access: &config::Access, roles: Option<&Roles>) -> Result<(), Denie
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        store::{LogEntry, Subject},
+        token::{Issuer, Keyring, Subject as TokenSubject},
+        types::{KeyId, OsRandom, Secret, SessionId, UserId, Username},
+    };
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    struct Parts {
+        access: Access,
+        mirror: Arc<Mirror>,
+        clock: Arc<ManualClock>,
+        token: String,
+        session: SessionId,
+        kid: String,
+    }
+
+    fn parts() -> Parts {
+        let keyring =
+            Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None).unwrap();
+        let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
+        let verifier = Arc::new(Verifier::new("tests", "tests", Arc::new(keyring)));
+        let ttl = Duration::from_secs(900);
+        let issuer = Issuer::new("tests", "tests", ttl, verifier.clone(), Arc::new(OsRandom));
+        let session = SessionId::generate(&OsRandom);
+        let subject = TokenSubject {
+            user: UserId::generate(NOW, &OsRandom),
+            session,
+            generation: 1,
+            name: &Username::new("alice").unwrap(),
+            roles: &Roles::parse_joined("user").unwrap(),
+            external_id: None,
+        };
+        let token = issuer.issue(&subject, NOW, NOW).unwrap().text;
+        let clock = ManualClock::at(NOW);
+        let time = Arc::new(TimeKeeper::new(clock.clone()));
+        let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let access = Access::new(verifier, mirror.clone(), time, metrics);
+        Parts { access, mirror, clock, token, session, kid }
+    }
+
+    impl Parts {
+        fn identify(&self, on_stale: OnStale) -> Result<Arc<Identity>, Denied> {
+            self.access.identify(Credential::Bearer(&self.token), on_stale, self.access.now())
+        }
+
+        fn revoke(&self, subject: Subject) {
+            self.mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: i64::MAX });
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_was_never_loaded_denies_whatever_a_route_says() {
+        let parts = parts();
+        for on_stale in [OnStale::Deny, OnStale::Allow] {
+            assert_eq!(parts.identify(on_stale).unwrap_err(), Denied::Stale);
+        }
+        parts.mirror.confirm(parts.access.now());
+        assert!(parts.identify(OnStale::Deny).is_ok());
+        parts.clock.advance(5_001);
+        assert_eq!(parts.identify(OnStale::Deny).unwrap_err(), Denied::Stale);
+        assert!(parts.identify(OnStale::Allow).is_ok());
+    }
+
+    #[test]
+    fn a_cached_token_is_dead_with_its_session_and_with_its_key() {
+        for by_key in [false, true] {
+            let parts = parts();
+            parts.mirror.confirm(parts.access.now());
+            assert!(parts.identify(OnStale::Deny).is_ok());
+            parts.revoke(if by_key {
+                Subject::Key(KeyId::of(&parts.kid))
+            } else {
+                Subject::Session(parts.session)
+            });
+            assert_eq!(parts.identify(OnStale::Allow).unwrap_err(), Denied::Revoked);
+        }
+    }
+
+    #[test]
+    fn what_ended_between_decision_and_stream_ends_the_stream_before_it_begins() {
+        type End = fn(&Parts);
+        let ends: [(End, Denied); 3] = [
+            (|parts| parts.revoke(Subject::Session(parts.session)), Denied::Revoked),
+            (|parts| parts.clock.advance(5_001), Denied::Stale),
+            (|parts| parts.clock.advance(900_000), Denied::BadToken(TokenError::Expired)),
+        ];
+        for (end, denied) in ends {
+            let parts = parts();
+            parts.mirror.confirm(parts.access.now());
+            let credential = Credential::Bearer(&parts.token);
+            let permit =
+                parts.access.decide(&config::Access::SignedIn(None), OnStale::Deny, credential).unwrap();
+            assert!(parts.access.watch(&permit, Waker::noop()).is_ok_and(|taken| taken.is_some()));
+            end(&parts);
+            assert_eq!(parts.access.watch(&permit, Waker::noop()).err(), Some(denied));
+            assert!(parts.mirror.live().is_empty());
+        }
+    }
+}

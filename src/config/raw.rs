@@ -383,7 +383,7 @@ pub struct Limits {
     pub body: Option<Size>,
     /// For a whole head, from its first byte. Default: 10s.
     pub header_timeout: Option<Span>,
-    /// For a connection between two requests. Default: 75s.
+    /// For a connection between two requests, or a WebSocket without a byte. Default: 75s.
     pub idle_timeout: Option<Span>,
     /// From the request's head to the answer's head. Default: 60s.
     pub request_timeout: Option<Span>,

@@ -185,3 +185,30 @@ impl Follower {
         Ok(Followed { key: true, restored: true })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Cursor;
+
+    #[test]
+    fn a_store_goes_on_only_as_itself() {
+        let confirmed = |history| Confirmed { cursor: Cursor::of("1:1:"), previous: None, history };
+        let known = confirmed(Some((7, "system 00000001".to_owned())));
+        let shown = |found, lineage: &str, rewound| History { found, lineage: lineage.to_owned(), rewound };
+        // Its last answer got lost on the way: it remembers a later beat than the last that was confirmed.
+        for found in [7, 8, 9] {
+            assert!(known.goes_on_as(&shown(Some(found), "system 00000001", false)), "{found}");
+        }
+        for (found, lineage, rewound) in [
+            (Some(6), "system 00000001", false),
+            (None, "system 00000001", false),
+            (Some(7), "system 00000002", false),
+            (Some(7), "another 00000001", false),
+            (Some(7), "system 00000001", true),
+        ] {
+            assert!(!known.goes_on_as(&shown(found, lineage, rewound)), "{found:?} {lineage} {rewound}");
+        }
+        assert!(confirmed(None).goes_on_as(&shown(None, "", false)));
+    }
+}

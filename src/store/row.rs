@@ -298,6 +298,14 @@ impl LogEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub(super) String);
 
+#[cfg(test)]
+impl Cursor {
+    /// A cursor that no store has made.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// Takes in rows of the log, in no order that matters.
 pub type Sink<'a> = &'a mut (dyn FnMut(LogEntry) + Send);
 

@@ -29,7 +29,7 @@ struct State {
     lose_notifications: AtomicBool,
     notifications: AtomicUsize,
     lose_rows: AtomicUsize,
-    /// How many more messages of clients go through before the road is blocked; below 0 without bound.
+    /// How many more messages of clients go through before the road is blocked; 0 without bound.
     left: AtomicI64,
 }
 
@@ -51,7 +51,7 @@ impl Proxy {
             lose_notifications: AtomicBool::new(false),
             notifications: AtomicUsize::new(0),
             lose_rows: AtomicUsize::new(0),
-            left: AtomicI64::new(-1),
+            left: AtomicI64::new(0),
         });
         let address = listener.local_addr().unwrap();
         let kept = state.clone();
@@ -84,7 +84,7 @@ impl Proxy {
     /// Everything goes through again. What was blocked meanwhile is lost with its connection.
     pub fn open(&self) {
         self.state.break_all();
-        self.state.left.store(-1, SeqCst);
+        self.state.left.store(0, SeqCst);
         self.set(Road::Open);
     }
 
@@ -117,7 +117,7 @@ impl Proxy {
         self.state.lose_rows.load(SeqCst)
     }
 
-    /// Blocks the road behind so many more messages of clients.
+    /// Blocks the road behind so many more messages of clients, of which the last gets no answer.
     pub fn block_after(&self, messages: i64) {
         self.state.left.store(messages, SeqCst);
     }
@@ -162,16 +162,16 @@ impl State {
             thread::sleep(Duration::from_millis(self.delay.load(SeqCst)));
             let mut out = Vec::new();
             while let Some(message) = next_message(&held, untyped) {
-                if of_client && !untyped && self.left.load(SeqCst) >= 0 && self.left.fetch_sub(1, SeqCst) == 0
-                {
-                    let _ = to.write_all(&out);
-                    out.clear();
-                    *self.road.lock().unwrap() = Road::Blocked;
-                }
                 if of_client || !self.is_lost(&held[..message]) {
                     out.extend_from_slice(&held[..message]);
                 }
                 held.drain(..message);
+                if of_client && !untyped && self.is_last() {
+                    // The answer is lost, whatever it is.
+                    *self.road.lock().unwrap() = Road::Blocked;
+                    let _ = to.write_all(&out);
+                    out.clear();
+                }
                 untyped = false;
             }
             while *self.road.lock().unwrap() == Road::Blocked {
@@ -183,6 +183,11 @@ impl State {
         }
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
+    }
+
+    /// Whether a message is the last that goes through.
+    fn is_last(&self) -> bool {
+        self.left.load(SeqCst) > 0 && self.left.fetch_sub(1, SeqCst) == 1
     }
 
     fn is_lost(&self, message: &[u8]) -> bool {
