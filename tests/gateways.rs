@@ -546,6 +546,26 @@ fn a_gateway_killed_at_any_step_of_a_refresh_leaves_one_live_successor() {
 }
 
 #[test]
+fn a_database_on_which_the_guarantee_would_not_hold_is_refused_with_the_reason() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let refused = |url: &str| {
+        let upstream = crate::harness::Upstream::start();
+        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let mut gateway = Gateway::spawn_in(folder, upstream.address, settings(url));
+        assert_eq!(eventually("it ends", || gateway.ended()).code(), Some(1));
+        gateway.log()
+    };
+    let proxy = Proxy::before(&url);
+    proxy.lose_notifications(true);
+    let said = refused(&proxy.url(&url));
+    assert!(said.contains("notifications do not arrive"), "{said}");
+    let standby = cluster.standby();
+    let said = refused(&standby.url(url.rsplit('/').next().unwrap()));
+    assert!(said.contains("the server is a standby"), "{said}");
+}
+
+#[test]
 fn a_second_gateway_with_another_master_key_is_refused() {
     let cluster = Cluster::start();
     let url = cluster.database();

@@ -4,15 +4,16 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::Response;
 use thiserror::Error;
-use tokio::{runtime::Handle, time::MissedTickBehavior};
+use tokio::runtime::Handle;
 
 use super::{
+    background::{follow, learn_schemes, sweep, tidy},
     load::LoadedGateway,
     master::{MasterFault, load_master_key},
 };
@@ -33,26 +34,6 @@ use crate::{
     token::{Issuer, Verifier},
     types::{OsRandom, Random},
 };
-
-/// How often the log and the keys are read.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long further hints are waited for once there is one; and how far looks at the log lie apart when
-/// hints come thick and fast: fifty gateways that look for each of two hundred logouts a second would keep
-/// the database busy with nothing else.
-const GATHER_HINTS: Duration = Duration::from_millis(1);
-const LOOKS_APART: Duration = Duration::from_millis(20);
-
-/// How often streams are looked at whose time may be over.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How many polls lie between two clean-ups of the mirror.
-const PRUNE_EVERY: u32 = 60;
-
-/// How often the schemes of stored hashes are looked at, and how many looks lie between two clean-ups of
-/// the store.
-const LEARN_INTERVAL: Duration = Duration::from_secs(10);
-const STORE_PRUNE_EVERY: u32 = 6;
 
 /// How many mails are on their way at once: a slow server holds up no more.
 const POSTMEN: usize = 4;
@@ -98,8 +79,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
     pub(super) loaded: OnceLock<Arc<Gateway>>,
-    time: Arc<TimeKeeper>,
-    mirror: Arc<Mirror>,
+    pub(super) time: Arc<TimeKeeper>,
+    pub(super) mirror: Arc<Mirror>,
     admin_api: OnceLock<Arc<AdminApi>>,
 }
 
@@ -269,136 +250,6 @@ async fn load(
     let hints = store.hints().await?;
     follower.poll(true).await?;
     Ok((keys, keyring, hints))
-}
-
-/// The next hint. Without a connection to hear any there is none, and the poll is all there is.
-async fn next_hint(hints: &mut Option<Hints>) {
-    match hints {
-        Some(heard) => {
-            if heard.recv().await.is_none() {
-                *hints = None;
-            }
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs.
-async fn follow(
-    mut follower: Follower,
-    mut hints: Option<Hints>,
-    keys: Arc<Keys>,
-    verifier: Arc<Verifier>,
-    hinting: Arc<dyn Store>,
-    shared: Arc<Shared>,
-) {
-    let mut ticks = tokio::time::interval(POLL_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    let mut count = 0_u32;
-    let listens = hints.is_some();
-    let mut looked = Instant::now();
-    let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = next_hint(&mut hints) => {
-                shared.metrics.revocation_hints.inc();
-                // Logouts come together; one look finds them all.
-                let wait = LOOKS_APART.saturating_sub(looked.elapsed()).max(GATHER_HINTS);
-                tokio::time::sleep(wait).await;
-                looked = Instant::now();
-                // Whether the store still answers in time is the timed poll's to say.
-                match follower.glance().await {
-                    // The verifier lets its tokens go at once; this is for what is published and what signs.
-                    Ok(followed) if followed.key => {
-                        if let Err(error) = keys.follow(&verifier).await {
-                            tracing::debug!(%error, "the keys could not be read");
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "a hint could not be followed"),
-                }
-                continue;
-            }
-        }
-        if listens && hints.is_none() {
-            // Beside the polls, which must not wait for it.
-            hints = match reconnecting.take() {
-                Some(task) if task.is_finished() => task.await.ok().and_then(Result::ok).flatten(),
-                Some(task) => {
-                    reconnecting = Some(task);
-                    None
-                }
-                None => {
-                    let store = hinting.clone();
-                    reconnecting = Some(tokio::spawn(async move { store.hints().await }));
-                    None
-                }
-            };
-        }
-        let followed = keys.follow(&verifier).await;
-        let polled = follower.poll(followed.is_ok()).await;
-        if let Ok(polled) = &polled
-            && polled.restored
-        {
-            shared.metrics.store_regressions.inc();
-            // A key that was revoked had come back, perhaps, and is gone again.
-            let replaced = keys.replace_lost().await;
-            if let Err(error) = replaced.and(keys.follow(&verifier).await) {
-                tracing::error!(%error, "the keys that sign could not be mended");
-            }
-        }
-        let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
-        match &fault {
-            Some(fault) if !failing => tracing::warn!(error = %fault, "revocations and keys cannot be read"),
-            None if failing => tracing::info!("revocations and keys are read again"),
-            _ => {}
-        }
-        failing = fault.is_some();
-        count += 1;
-        if count.is_multiple_of(PRUNE_EVERY) {
-            shared.mirror.prune(shared.time.now());
-        }
-    }
-}
-
-/// Ends streams whose time is over, by whichever clock: at the moment that the next one expires, and often
-/// enough for clocks that step and for a mirror that grows stale.
-async fn sweep(shared: Arc<Shared>) {
-    loop {
-        let now = shared.time.now();
-        let next = shared.mirror.sweep(now).map(|seconds| {
-            let millis = seconds.saturating_mul(1_000).saturating_sub(now.time);
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0).max(1))
-        });
-        tokio::time::sleep(next.map_or(SWEEP_INTERVAL, |next| next.min(SWEEP_INTERVAL))).await;
-    }
-}
-
-/// What may take its time, beside the polls that must not wait for it.
-async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>) {
-    let mut ticks = tokio::time::interval(LEARN_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count = 0_u32;
-    loop {
-        ticks.tick().await;
-        // An import may have brought hashes that cost more than those before.
-        if let Err(error) = learn_schemes(&*store, &hasher).await {
-            tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
-        }
-        count += 1;
-        if count.is_multiple_of(STORE_PRUNE_EVERY)
-            && let Err(error) = store.prune().await
-        {
-            tracing::warn!(%error, "what has expired could not be removed");
-        }
-    }
-}
-
-async fn learn_schemes(store: &dyn Store, hasher: &Hasher) -> Result<(), StartFault> {
-    store.note_own_scheme(&hasher.own_scheme()).await?;
-    Ok(hasher.calibrate(&store.foreign_schemes().await?).await?)
 }
 
 /// Calls below `auth.path` run beside the workers, and to their end.

@@ -1,5 +1,6 @@
 //! The composition root: what the parts are made of, and in which order they start and stop.
 
+mod background;
 mod control;
 mod demo;
 mod load;

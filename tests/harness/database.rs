@@ -70,6 +70,19 @@ impl Cluster {
     /// A server on a copy of this one's data as they are now, which remembers nothing later: a restored
     /// backup or, with `promoted`, a standby that lagged and took over.
     pub fn copy(&self, promoted: bool) -> Self {
+        let copy = self.copied(promoted);
+        if promoted {
+            copy.sql("postgres", "SELECT pg_promote()");
+        }
+        copy
+    }
+
+    /// A server that follows, and takes no writes.
+    pub fn standby(&self) -> Self {
+        self.copied(true)
+    }
+
+    fn copied(&self, as_standby: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("authgate-pg-").tempdir().unwrap();
         Command::new("chmod").arg("777").arg(folder.path()).status().unwrap();
         let data = folder.path().join("data");
@@ -80,7 +93,7 @@ impl Cluster {
             .status()
             .unwrap();
         assert!(made.success());
-        if promoted {
+        if as_standby {
             // It follows nobody, and is told to take over.
             std::fs::write(data.join("standby.signal"), "").unwrap();
         }
@@ -88,9 +101,6 @@ impl Cluster {
         let server = Self::launch(&data, folder.path(), port);
         let copy = Self { folder, port, server };
         copy.wait();
-        if promoted {
-            copy.sql("postgres", "SELECT pg_promote()");
-        }
         copy
     }
 

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{
     connection::{QueryError, QueryResult as Result},
-    query::{NOW, lock_keys, now, only, run},
+    key::lock_keys,
+    query::{NOW, now, only, run},
 };
 use crate::{
     store::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject},

@@ -7,6 +7,7 @@ mod audit;
 mod connection;
 mod hint;
 mod import;
+mod key;
 mod log;
 mod mail;
 mod query;
@@ -152,11 +153,11 @@ impl Store for Postgres {
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
-        self.pool.read(async |db| query::signing_keys(db).await).await
+        self.pool.read(async |db| key::signing_keys(db).await).await
     }
 
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {
-        self.pool.write(async |tx| query::create_key_if_none(tx, key, delay).await).await
+        self.pool.write(async |tx| key::create_key_if_none(tx, key, delay).await).await
     }
 
     async fn rotate_key(
@@ -167,12 +168,12 @@ impl Store for Postgres {
         note: Option<&Note>,
     ) -> Result<StoredKey> {
         self.pool
-            .write_within(PATIENCE, async |tx| query::rotate_key(tx, key, delay, access_ttl, note).await)
+            .write_within(PATIENCE, async |tx| key::rotate_key(tx, key, delay, access_ttl, note).await)
             .await
     }
 
     async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>> {
-        self.pool.write_within(PATIENCE, async |tx| query::revoke_keys(tx, revocation).await).await
+        self.pool.write_within(PATIENCE, async |tx| key::revoke_keys(tx, revocation).await).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -1,7 +1,5 @@
 //! The statements. Each function runs within one transaction, its locks taken user first.
 
-use std::time::Duration;
-
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -14,11 +12,10 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Grant, KeyRevocation, KeysRevoked, LogEntry, NewSession, NewUser, Note,
-        Opened, Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter,
-        judge, millis,
+        AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation, RotationRequest,
+        RotationRule, Session, Subject, User, UserFilter, judge,
     },
-    types::{KeyId, Roles, SessionId, UserId, Username},
+    types::{Roles, SessionId, UserId, Username},
 };
 
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -26,7 +23,6 @@ pub(super) const USER: &str =
     "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
-const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
 
 pub(super) fn read_user(row: &Row) -> Result<User> {
     Ok(User {
@@ -64,18 +60,6 @@ fn read_session(row: &Row) -> Result<Session> {
         current_hash: fixed(row.try_get(10)?, "sessions.current_hash")?,
         previous_hash: previous.map(|hash| fixed(hash, "sessions.previous_hash")).transpose()?,
         nonce: fixed(row.try_get(12)?, "sessions.nonce")?,
-    })
-}
-
-fn read_key(row: &Row) -> Result<StoredKey> {
-    Ok(StoredKey {
-        kid: row.try_get(0)?,
-        algorithm: row.try_get(1)?,
-        public_key: row.try_get(2)?,
-        wrapped_key: row.try_get(3)?,
-        created_at: row.try_get(4)?,
-        signs_at: row.try_get(5)?,
-        expires_at: row.try_get(6)?,
     })
 }
 
@@ -466,105 +450,6 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
     let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
     Ok(Change::Done(entry, Some(Box::new(grant))))
-}
-
-pub(super) async fn signing_keys(db: &Client) -> Result<Vec<StoredKey>> {
-    let sql = format!(
-        "SELECT {KEY} FROM signing_keys WHERE expires_at IS NULL OR expires_at > {NOW} ORDER BY created_at, kid"
-    );
-    let statement = db.prepare_cached(&sql).await?;
-    db.query(&statement, &[]).await?.iter().map(read_key).collect()
-}
-
-async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
-    run(
-        tx,
-        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, NULL)",
-        &[&key.kid, &key.algorithm, &key.public_key, &key.wrapped_key, &key.created_at, &key.signs_at],
-    )
-    .await
-    .map(drop)
-}
-
-pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
-    tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate signing keys'))", &[]).await?;
-    Ok(())
-}
-
-pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, delay: Duration) -> Result<()> {
-    lock_keys(tx).await?;
-    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
-    if one(tx, sql, &[&key.algorithm], only_bool).await? != Some(true) {
-        let now = now(tx).await?;
-        let signs_at = now + millis(delay);
-        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() }).await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn rotate_key(
-    tx: &Transaction<'_>,
-    key: &StoredKey,
-    delay: Duration,
-    access_ttl: Duration,
-    note: Option<&Note>,
-) -> Result<StoredKey> {
-    lock_keys(tx).await?;
-    let now = now(tx).await?;
-    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
-    let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
-    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
-    run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
-    insert_key(tx, &key).await?;
-    if let Some(note) = note {
-        audit::append(tx, note, None, &key.kid).await?;
-    }
-    Ok(key)
-}
-
-pub(super) async fn revoke_keys(
-    tx: &Transaction<'_>,
-    revocation: &KeyRevocation,
-) -> Result<Option<KeysRevoked>> {
-    lock_keys(tx).await?;
-    // Before anybody has to wait for it.
-    let issued: Option<i64> = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?.try_get(0)?;
-    let sql = "DELETE FROM signing_keys WHERE kid = coalesce($1, kid) RETURNING kid";
-    let rows = tx.query(sql, &[&revocation.kid]).await?;
-    let kids = rows.iter().map(only::<String>).collect::<Result<Vec<_>>>()?;
-    if kids.is_empty() {
-        return Ok(None);
-    }
-    if revocation.kid.is_none() {
-        // Whoever writes sessions has finished, or waits: rows need no order of their own then.
-        tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE; DELETE FROM sessions").await?;
-    }
-    let now = now(tx).await?;
-    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
-    let mut entries = Vec::new();
-    for kid in &kids {
-        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
-        log::append(tx, &entry).await?;
-        entries.push(entry);
-        if let Some(note) = &revocation.note {
-            audit::append(tx, note, None, kid).await?;
-        }
-    }
-    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
-    let successor = if one(tx, sql, &[&revocation.successor.algorithm], only_bool).await? == Some(true) {
-        None
-    } else {
-        let signs_at = now + millis(revocation.delay);
-        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
-        // One that was replaced before signs until then.
-        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
-        let sql = "UPDATE signing_keys SET expires_at = greatest(expires_at, $1) WHERE expires_at > $2";
-        run(tx, sql, &[&expires_at, &now]).await?;
-        insert_key(tx, &key).await?;
-        Some(key)
-    };
-    Ok(Some(KeysRevoked { kids, entries, successor }))
 }
 
 pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {

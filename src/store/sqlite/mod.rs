@@ -7,6 +7,7 @@
 mod audit;
 mod connection;
 mod import;
+mod key;
 mod mail;
 mod query;
 mod table;
@@ -200,12 +201,12 @@ impl Store for Sqlite {
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
         let now = self.clock.wall();
-        self.connections.read(move |db| query::signing_keys(db, now)).await
+        self.connections.read(move |db| key::signing_keys(db, now)).await
     }
 
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {
         let (key, now) = (key.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::create_key_if_none(tx, &key, delay, now)).await
+        self.connections.write(move |tx| key::create_key_if_none(tx, &key, delay, now)).await
     }
 
     async fn rotate_key(
@@ -217,13 +218,13 @@ impl Store for Sqlite {
     ) -> Result<StoredKey> {
         let (key, note, now) = (key.clone(), note.cloned(), self.clock.wall());
         self.connections
-            .write(move |tx| query::rotate_key(tx, &key, delay, access_ttl, note.as_ref(), now))
+            .write(move |tx| key::rotate_key(tx, &key, delay, access_ttl, note.as_ref(), now))
             .await
     }
 
     async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>> {
         let (revocation, now) = (revocation.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::revoke_keys(tx, &revocation, now)).await
+        self.connections.write(move |tx| key::revoke_keys(tx, &revocation, now)).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

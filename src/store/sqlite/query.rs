@@ -1,7 +1,5 @@
 //! The statements, each function within one transaction.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use uuid::Uuid;
 
@@ -9,11 +7,10 @@ use super::{audit, mail};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, KeyRevocation, KeysRevoked, LogEntry, NewSession, NewUser,
-        Note, Opened, Rotation, RotationRequest, RotationRule, Session, StoredKey, Subject, User, UserFilter,
-        judge, millis,
+        AccountChange, Change, Cursor, Grant, LogEntry, NewSession, NewUser, Opened, Rotation,
+        RotationRequest, RotationRule, Session, Subject, User, UserFilter, judge,
     },
-    types::{KeyId, Roles, SessionId, UserId, Username},
+    types::{Roles, SessionId, UserId, Username},
 };
 
 pub(super) type Result<T> = rusqlite::Result<T>;
@@ -22,7 +19,6 @@ pub(super) const USER: &str =
     "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
-const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
 
 pub(super) fn broken(column: usize) -> rusqlite::Error {
     rusqlite::Error::InvalidColumnType(column, "an illegal value".to_owned(), Type::Null)
@@ -62,18 +58,6 @@ fn read_session(row: &Row<'_>) -> Result<Session> {
         current_hash: row.get(10)?,
         previous_hash: row.get(11)?,
         nonce: row.get(12)?,
-    })
-}
-
-fn read_key(row: &Row<'_>) -> Result<StoredKey> {
-    Ok(StoredKey {
-        kid: row.get(0)?,
-        algorithm: row.get(1)?,
-        public_key: row.get(2)?,
-        wrapped_key: row.get(3)?,
-        created_at: row.get(4)?,
-        signs_at: row.get(5)?,
-        expires_at: row.get(6)?,
     })
 }
 
@@ -303,7 +287,7 @@ pub(super) fn end_session(
     Ok(Some(entry))
 }
 
-fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
+pub(super) fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
     tx.prepare_cached("INSERT INTO revocations (kind, id, generation, expires_at) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![
             entry.subject.kind(),
@@ -451,102 +435,6 @@ pub(super) fn log_since(
         });
     }
     Ok((entries, Cursor(last.to_string())))
-}
-
-pub(super) fn signing_keys(db: &Connection, now: UnixMillis) -> Result<Vec<StoredKey>> {
-    db.prepare_cached(&format!(
-        "SELECT {KEY} FROM signing_keys WHERE expires_at IS NULL OR expires_at > ?1 ORDER BY created_at, kid"
-    ))?
-    .query_map([now], read_key)?
-    .collect()
-}
-
-fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
-    tx.execute(
-        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
-        params![key.kid, key.algorithm, key.public_key, key.wrapped_key, key.created_at, key.signs_at],
-    )?;
-    Ok(())
-}
-
-pub(super) fn create_key_if_none(
-    tx: &Transaction<'_>,
-    key: &StoredKey,
-    delay: Duration,
-    now: UnixMillis,
-) -> Result<()> {
-    let there: bool = tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)",
-        [&key.algorithm],
-        |row| row.get(0),
-    )?;
-    if !there {
-        let signs_at = now + millis(delay);
-        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() })?;
-    }
-    Ok(())
-}
-
-pub(super) fn rotate_key(
-    tx: &Transaction<'_>,
-    key: &StoredKey,
-    delay: Duration,
-    access_ttl: Duration,
-    note: Option<&Note>,
-    now: UnixMillis,
-) -> Result<StoredKey> {
-    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
-    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
-    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, issued);
-    tx.execute("UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL", [expires_at])?;
-    insert_key(tx, &key)?;
-    if let Some(note) = note {
-        audit::append(tx, note, None, &key.kid, now)?;
-    }
-    Ok(key)
-}
-
-pub(super) fn revoke_keys(
-    tx: &Transaction<'_>,
-    revocation: &KeyRevocation,
-    now: UnixMillis,
-) -> Result<Option<KeysRevoked>> {
-    let kids: Vec<String> = tx
-        .prepare_cached("DELETE FROM signing_keys WHERE kid = coalesce(?1, kid) RETURNING kid")?
-        .query_map([&revocation.kid], |row| row.get(0))?
-        .collect::<Result<_>>()?;
-    if kids.is_empty() {
-        return Ok(None);
-    }
-    if revocation.kid.is_none() {
-        tx.execute("DELETE FROM sessions", [])?;
-    }
-    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
-    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
-    let mut entries = Vec::new();
-    for kid in &kids {
-        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
-        append(tx, &entry)?;
-        entries.push(entry);
-        if let Some(note) = &revocation.note {
-            audit::append(tx, note, None, kid, now)?;
-        }
-    }
-    let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)";
-    let successor = if tx.query_row(sql, [&revocation.successor.algorithm], |row| row.get(0))? {
-        None
-    } else {
-        let signs_at = now + millis(revocation.delay);
-        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
-        // One that was replaced before signs until then.
-        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
-        let sql = "UPDATE signing_keys SET expires_at = max(expires_at, ?1) WHERE expires_at > ?2";
-        tx.execute(sql, [expires_at, now])?;
-        insert_key(tx, &key)?;
-        Some(key)
-    };
-    Ok(Some(KeysRevoked { kids, entries, successor }))
 }
 
 pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
