@@ -134,7 +134,7 @@ fn a_login_that_races_a_logout_of_all_leaves_no_session_that_outlives_it() {
     on_both(async |store| {
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
-        for round in 0..40_u8 {
+        for round in 0..60_u8 {
             let own = session(round);
             let id = new.id;
             let (opening, opened) = (store.clone(), own.clone());
@@ -148,8 +148,19 @@ fn a_login_that_races_a_logout_of_all_leaves_no_session_that_outlives_it() {
             // Whichever came first: tokens and session live, or both are dead.
             let dead = grant.user.generation < entry.generation;
             assert_eq!(matches!(refreshed, Rotation::Refused), dead, "round {round}");
+            assert_eq!(store.session(own.id).await.unwrap().is_none(), dead, "round {round}");
             store.end_session(id, own.id, None).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_session_of_an_older_generation_refreshes_nothing() {
+    on_postgres(async |store, url| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        shared_sql(url, "UPDATE users SET generation = generation + 1");
+        assert!(matches!(store.rotate_session(&rotation(&own, 1, 2)).await.unwrap(), Rotation::Refused));
     });
 }
 

@@ -461,7 +461,7 @@ fn an_ordinary_answer_in_flight_may_finish() {
 
 #[test]
 fn a_long_upload_that_is_complete_gets_its_answer() {
-    let (gateway, _upstream, _) = start(Settings::default());
+    let (gateway, upstream, _) = start(Settings::default());
     let token = gateway.token("alice");
     let mut client = gateway.client();
     client.send(format!(
@@ -471,7 +471,8 @@ fn a_long_upload_that_is_complete_gets_its_answer() {
         (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
     });
     client.send("ended");
-    eventually("and over", || (gateway.metric("authgate_live_streams") == Some(0.0)).then_some(()));
+    // From here on it is an ordinary answer in flight.
+    eventually("it is complete", || upstream.seen().first().map(|seen| assert!(seen.complete)));
     assert_eq!(gateway.logout(&token).status, 200);
     assert_eq!(client.answer().text(), "late");
 }

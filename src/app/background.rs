@@ -67,6 +67,8 @@ pub(super) async fn follow(
     let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
     loop {
         tokio::select! {
+            // However thick the hints come, the poll has its turn.
+            biased;
             _ = ticks.tick() => {}
             () = next_hint(&mut hints) => {
                 shared.metrics.revocation_hints.inc();

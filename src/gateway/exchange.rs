@@ -203,7 +203,8 @@ impl Exchange {
     /// The answer is complete, or was given up.
     pub(super) fn answer_ends(&self) {
         self.enter(Phase::Idle, now_millis() + self.idle);
-        if self.watched.swap(false, Relaxed) {
+        if self.watched.load(Relaxed) {
+            self.watched.store(false, Relaxed);
             drop(lock(&self.registration).take());
         }
         if self.holding.swap(false, Relaxed) {
