@@ -396,15 +396,15 @@ fn a_logout_on_another_gateway_cuts_streams_here() {
 
 #[test]
 fn a_stream_ends_when_its_token_expires() {
-    let (gateway, _upstream, open) = start(Settings::default().auth("  access_token_ttl: 3s\n"));
+    let (gateway, _upstream, open) = start(Settings::default().auth("  access_token_ttl: 5s\n"));
     let begun = Instant::now();
     let token = gateway.token("alice");
     let streams = one_of_each(&gateway, &token);
-    assert!(begun.elapsed() < Duration::from_secs(2), "too slow to tell");
+    assert!(begun.elapsed() < Duration::from_millis(3_500), "too slow to tell");
     assert_all_end(&gateway, streams, &open);
     // Tokens carry whole seconds, rounded down.
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(1_900) && took < Duration::from_millis(4_500), "{took:?}");
+    assert!(took > Duration::from_millis(3_900) && took < Duration::from_millis(7_500), "{took:?}");
     assert_eq!(gateway.metric(r#"authgate_streams_cut_total{reason="expired"}"#), Some(4.0));
 }
 
