@@ -24,7 +24,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// hints come thick and fast: fifty gateways that look for each of two hundred logouts a second would keep
 /// the database busy with nothing else.
 const GATHER_HINTS: Duration = Duration::from_millis(1);
-const LOOKS_APART: Duration = Duration::from_millis(20);
+const LOOKS_APART: Duration = Duration::from_millis(10);
 
 /// How often streams are looked at whose time may be over.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
