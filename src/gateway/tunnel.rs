@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Version, header};
 use hyper::body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::exchange::Exchange;
-use crate::revocation::Registration;
+use crate::{revocation::Registration, upstream::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -37,23 +37,7 @@ pub(super) fn is_asked(request: &Request<impl Body>) -> bool {
         && request.version() == Version::HTTP_11
         && request.body().is_end_stream()
         && !request.headers().contains_key(header::CONTENT_LENGTH)
-        && only_websocket(request.headers())
-        && says_upgrade(request.headers())
-}
-
-/// Whether `Upgrade` stands once and names WebSocket alone.
-pub(super) fn only_websocket(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::UPGRADE).iter();
-    let websocket = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    websocket && values.next().is_none()
-}
-
-/// Whether `Connection` names `upgrade`.
-pub(super) fn says_upgrade(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        && names_upgrade(request.headers(), &WEBSOCKET)
 }
 
 /// The upstream's side of a tunnel, until the answer that opens it is written.

@@ -177,7 +177,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 && let Some(asked) = &self.upgrade
             {
                 let response = to_response(&bytes)?;
-                if !switches_to(response.headers(), asked) {
+                if !names_upgrade(response.headers(), asked) {
                     return Err("the upstream switches to what nobody asked for");
                 }
                 return Ok(Some(response));
@@ -349,10 +349,11 @@ fn connection_says(headers: &HeaderMap, option: &str) -> bool {
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }
 
-/// Whether an answer switches to the protocol that was asked for, and to no other.
-fn switches_to(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+/// Whether a head names this protocol in `Upgrade`, and no other, and `upgrade` in `Connection` (RFC 9110,
+/// section 7.8).
+pub fn names_upgrade(headers: &HeaderMap, protocol: &HeaderValue) -> bool {
     let mut values = headers.get_all(header::UPGRADE).iter();
-    let same = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
+    let same = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
     same && values.next().is_none() && connection_says(headers, "upgrade")
 }
 

@@ -9,5 +9,5 @@ mod framing;
 mod pool;
 pub mod sample;
 
-pub use connection::{Broken, Connection};
+pub use connection::{Broken, Connection, names_upgrade};
 pub use pool::{Body, Pool, Upstream};

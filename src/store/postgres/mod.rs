@@ -1,6 +1,6 @@
 //! The store for anything with more than one gateway: one PostgreSQL primary, 13 or later.
 //!
-//! The log is read in [`log`]; everything that changes an account or a session in [`query`].
+//! The log is read in [`log`], keys are kept in [`key`]; what changes an account or a session is in [`query`].
 
 mod attempts;
 mod audit;
