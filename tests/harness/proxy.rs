@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -29,8 +29,39 @@ struct State {
     lose_notifications: AtomicBool,
     notifications: AtomicUsize,
     lose_rows: AtomicUsize,
-    /// How many more messages of clients go through before the road is blocked; 0 without bound.
-    left: AtomicI64,
+    trap: Mutex<Option<Trap>>,
+    accepted: AtomicUsize,
+}
+
+/// Blocks the road in the midst of one transaction, whatever else is under way at that time.
+struct Trap {
+    /// What the transaction is known by, among the values of its statements.
+    marker: Vec<u8>,
+    connection: Option<usize>,
+    /// Statements that still go through, the one with the marker included.
+    left: usize,
+    executes: bool,
+}
+
+impl Trap {
+    /// Whether a client's message completes the last statement that goes through. Preparing one is no step:
+    /// it depends on what the connection was used for before.
+    fn shuts_behind(&mut self, connection: usize, message: &[u8]) -> bool {
+        if self.connection.is_none() && message.windows(self.marker.len()).any(|part| part == self.marker) {
+            self.connection = Some(connection);
+        }
+        if self.connection != Some(connection) {
+            return false;
+        }
+        let complete = match message[0] {
+            b'Q' => true,
+            b'S' => self.executes,
+            _ => false,
+        };
+        self.executes = message[0] == b'E' || (self.executes && !complete);
+        self.left = self.left.saturating_sub(usize::from(complete));
+        complete && self.left == 0
+    }
 }
 
 /// Speaks PostgreSQL's protocol just enough to tell its messages apart.
@@ -51,7 +82,8 @@ impl Proxy {
             lose_notifications: AtomicBool::new(false),
             notifications: AtomicUsize::new(0),
             lose_rows: AtomicUsize::new(0),
-            left: AtomicI64::new(0),
+            trap: Mutex::default(),
+            accepted: AtomicUsize::new(0),
         });
         let address = listener.local_addr().unwrap();
         let kept = state.clone();
@@ -84,7 +116,7 @@ impl Proxy {
     /// Everything goes through again. What was blocked meanwhile is lost with its connection.
     pub fn open(&self) {
         self.state.break_all();
-        self.state.left.store(0, SeqCst);
+        *self.state.trap.lock().unwrap() = None;
         self.set(Road::Open);
     }
 
@@ -117,9 +149,12 @@ impl Proxy {
         self.state.lose_rows.load(SeqCst)
     }
 
-    /// Blocks the road behind so many more messages of clients, of which the last gets no answer.
-    pub fn block_after(&self, messages: i64) {
-        self.state.left.store(messages, SeqCst);
+    /// Blocks the road behind so many statements of a transaction, of which the last gets no answer. They
+    /// count from the first one with an id among its values; COMMIT is one, too.
+    pub fn block_after(&self, id: &str, statements: usize) {
+        let marker = uuid::Uuid::parse_str(id).unwrap().into_bytes().to_vec();
+        let trap = Trap { marker, connection: None, left: statements, executes: false };
+        *self.state.trap.lock().unwrap() = Some(trap);
     }
 
     pub fn is_blocked(&self) -> bool {
@@ -134,13 +169,14 @@ impl State {
             return;
         }
         let Ok(server) = TcpStream::connect(target) else { return };
+        let connection = self.accepted.fetch_add(1, SeqCst);
         let mut connections = self.connections.lock().unwrap();
         for (from, to, of_client) in [(&client, &server, true), (&server, &client, false)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             let _ = to.set_nodelay(true);
             connections.push(to.try_clone().unwrap());
             let state = self.clone();
-            thread::spawn(move || state.pump(from, to, of_client));
+            thread::spawn(move || state.pump(from, to, of_client.then_some(connection)));
         }
     }
 
@@ -150,11 +186,12 @@ impl State {
         }
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, of_client: bool) {
+    /// Carries what comes from the client of a connection, or from its server.
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, of_client: Option<usize>) {
         let mut held = Vec::new();
         let mut chunk = vec![0; 64 << 10];
         // The first message of a client has no type.
-        let mut untyped = of_client;
+        let mut untyped = of_client.is_some();
         while let Ok(length) = from.read(&mut chunk)
             && length > 0
         {
@@ -162,11 +199,16 @@ impl State {
             thread::sleep(Duration::from_millis(self.delay.load(SeqCst)));
             let mut out = Vec::new();
             while let Some(message) = next_message(&held, untyped) {
-                if of_client || !self.is_lost(&held[..message]) {
+                if of_client.is_some() || !self.is_lost(&held[..message]) {
                     out.extend_from_slice(&held[..message]);
                 }
+                let last = !untyped
+                    && of_client.is_some_and(|connection| {
+                        let mut trap = self.trap.lock().unwrap();
+                        trap.as_mut().is_some_and(|trap| trap.shuts_behind(connection, &held[..message]))
+                    });
                 held.drain(..message);
-                if of_client && !untyped && self.is_last() {
+                if last {
                     // The answer is lost, whatever it is.
                     *self.road.lock().unwrap() = Road::Blocked;
                     let _ = to.write_all(&out);
@@ -183,11 +225,6 @@ impl State {
         }
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
-    }
-
-    /// Whether a message is the last that goes through.
-    fn is_last(&self) -> bool {
-        self.left.load(SeqCst) > 0 && self.left.fetch_sub(1, SeqCst) == 1
     }
 
     fn is_lost(&self, message: &[u8]) -> bool {
