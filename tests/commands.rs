@@ -167,3 +167,11 @@ fn the_demo_runs_and_its_lines_work_as_pasted() {
     }
     assert_eq!(said.matches("401 Unauthorized").count(), 2);
 }
+
+#[test]
+fn the_command_line_waits_for_its_hash_however_short_the_queue_is() {
+    let costly = "  password: {argon2: {memory: 512MiB, iterations: 1}, queue_timeout: 1ms}\n";
+    let gateway = Gateway::alone(Settings::default().auth(costly));
+    gateway.run(&["user", "add", "carol", "--password-stdin"], PASSWORD);
+    assert!(gateway.run(&["user", "list"], "").contains("carol"));
+}

@@ -23,7 +23,7 @@ use crate::{
     admin::{self, AdminApi},
     auth_api::{self, AuthApi},
     clock::{Clock, SystemClock, TimeKeeper},
-    config::Config,
+    config::{self, Config},
     error::{Kind, Problem},
     gateway::{Drain, Gateway, OwnCall, OwnCalls},
     mail::MailSetupError,
@@ -131,6 +131,9 @@ impl admin::Status for Shared {
     }
 }
 
+/// For a hash that an operator asks for.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
+
 /// Opens the store of a config for the command line, its schema up to date.
 ///
 /// # Errors
@@ -141,9 +144,11 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<Ope
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let metrics = Metrics::new().map_err(|error| HashError::Failed(error.to_string()))?;
     let password = &config.auth.password;
+    // Nobody waits behind it: one at a time, for as long as a busy machine needs.
+    let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
     Ok(Operator {
         store,
-        hasher: Arc::new(Hasher::start(password, random.clone(), Arc::new(metrics))?),
+        hasher: Arc::new(Hasher::start(&own, random.clone(), Arc::new(metrics))?),
         rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
         clock,
         random,
