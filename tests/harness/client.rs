@@ -65,9 +65,17 @@ impl Client {
 
     fn fill(&mut self) -> std::io::Result<usize> {
         let mut chunk = [0; 16 << 10];
-        let length = self.socket.read(&mut chunk)?;
-        self.read.extend_from_slice(&chunk[..length]);
-        Ok(length)
+        loop {
+            match self.socket.read(&mut chunk) {
+                // A socket with a timeout is interrupted when the whole machine was stopped for a while.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(length) => {
+                    self.read.extend_from_slice(&chunk[..length]);
+                    return Ok(length);
+                }
+            }
+        }
     }
 
     /// Reads one answer to a request that was not HEAD; `None` when the connection ends instead.
