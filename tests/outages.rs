@@ -1,6 +1,9 @@
 //! A store that is away: closed, said so within its timeout, and recovered from without help.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -72,4 +75,44 @@ fn a_gateway_waits_for_a_store_that_is_away_at_the_start() {
     eventually("it is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
     assert!(gateway.ended().is_none());
     assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn requests_that_wait_for_the_database_do_not_make_the_mirror_stale() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let database = url.rsplit('/').next().unwrap();
+    let settings = |pool: &str| {
+        Settings { store: format!("{{url: \"{url}\", timeout: 20s{pool}}}"), ..Settings::default() }
+            .auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n")
+            .extra("revocation: {max_staleness: 2s}\n")
+    };
+    let elsewhere = Gateway::alone(settings(""));
+    let gateway = Gateway::alone(settings(", pool_size: 2"));
+    let waiting: Vec<String> = std::iter::once(elsewhere.token("alice"))
+        .chain((0..3).map(|_| elsewhere.login("alice")["access_token"].as_str().unwrap().to_owned()))
+        .collect();
+    let (bob, carol) = (elsewhere.token("bob"), elsewhere.token("carol"));
+    let status = |token: &str| gateway.get("/api/x", Some(token)).status;
+    let alice = "SELECT id FROM users WHERE name = 'alice' FOR UPDATE";
+    thread::scope(|scope| {
+        let lock = scope.spawn(|| cluster.sql(database, &format!("{alice}; SELECT pg_sleep(8)")));
+        eventually("her row is locked", || {
+            (!cluster.try_sql(database, &format!("{alice} NOWAIT"))).then_some(())
+        });
+        let logouts: Vec<_> =
+            waiting.iter().map(|token| scope.spawn(|| gateway.logout(token).status)).collect();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(4) {
+            assert_eq!(status(&bob), 200);
+        }
+        // Neither does what another gateway revokes pass by.
+        assert_eq!(elsewhere.logout(&carol).status, 200);
+        eventually("it is told", || (status(&carol) == 401).then_some(()));
+        assert!(!lock.is_finished(), "they have waited all the time");
+        for logout in logouts {
+            assert_eq!(logout.join().unwrap(), 200);
+        }
+        lock.join().unwrap();
+    });
 }

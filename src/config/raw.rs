@@ -74,7 +74,7 @@ pub struct Admin {
 pub struct Store {
     /// sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE. Default: sqlite:authgate.db.
     pub url: Option<Secret>,
-    /// The most connections to the store. Default: 16.
+    /// The most connections for requests; on PostgreSQL two more follow the revocations. Default: 16.
     pub pool_size: Option<Number>,
     /// How long a call to the store may take before it counts as away. Default: 2s.
     pub timeout: Option<Span>,

@@ -119,7 +119,8 @@ impl Cluster {
         eventually("PostgreSQL answers", || self.try_sql("postgres", "SELECT 1").then_some(()));
     }
 
-    fn try_sql(&self, database: &str, sql: &str) -> bool {
+    /// Whether a statement succeeds.
+    pub fn try_sql(&self, database: &str, sql: &str) -> bool {
         as_postgres("psql")
             .args([
                 "-h",

@@ -38,11 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The store on a server.
 pub(super) struct Postgres {
     pool: Pool,
+    /// What every decision rests on is followed on a connection of its own: requests that wait for the
+    /// database, or for each other, do not make the mirror stale.
+    following: Pool,
 }
 
 impl Postgres {
     pub(super) fn open(url: &Secret, pool_size: usize, timeout: Duration) -> Result<Self> {
-        Ok(Self { pool: Pool::new(url, pool_size, timeout)? })
+        Ok(Self { pool: Pool::new(url, pool_size, timeout)?, following: Pool::new(url, 1, timeout)? })
     }
 }
 
@@ -130,18 +133,18 @@ impl Store for Postgres {
 
     async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
         let Some(cursor) = cursor else {
-            let patience = self.pool.timeout;
-            return self.pool.snapshot(async |tx| log::load(tx, beat, patience, sink).await).await;
+            let patience = self.following.timeout;
+            return self.following.snapshot(async |tx| log::load(tx, beat, patience, sink).await).await;
         };
-        self.pool.read(async |db| log::confirm(db, cursor, beat, sink).await).await
+        self.following.read(async |db| log::confirm(db, cursor, beat, sink).await).await
     }
 
     async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
-        self.pool.read(async |db| log::glance(db, cursor, sink).await).await
+        self.following.read(async |db| log::glance(db, cursor, sink).await).await
     }
 
     async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
-        self.pool.write_within(PATIENCE, async |tx| log::restore(tx, entries).await).await
+        self.following.write_within(PATIENCE, async |tx| log::restore(tx, entries).await).await
     }
 
     async fn hint(&self) -> Result<()> {
@@ -149,11 +152,11 @@ impl Store for Postgres {
     }
 
     async fn hints(&self) -> Result<Option<Hints>> {
-        hint::listen(&self.pool).await.map(Some)
+        hint::listen(&self.following).await.map(Some)
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
-        self.pool.read(async |db| key::signing_keys(db).await).await
+        self.following.read(async |db| key::signing_keys(db).await).await
     }
 
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {
