@@ -9,6 +9,7 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -112,6 +113,8 @@ impl Cluster {
             // Its processes are killed and the machine is not: what they wrote is there again without the
             // disk, which a busy machine may wait for longer than the bounds that the tests declare.
             .args(["-c", "fsync=off"])
+            // What a killed server leaves behind goes with its folder.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", sockets.display()))
             .spawn()
@@ -198,6 +201,16 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.thaw();
+        // It tidies up its shared memory on its way, without waiting for anybody.
+        // SAFETY: a signal to the server that was started here.
+        unsafe { libc::kill(self.server.id() as i32, libc::SIGQUIT) };
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            if !matches!(self.server.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.kill();
     }
 }
