@@ -42,9 +42,13 @@ fn a_key_is_revoked_by_its_name_or_with_all_others() {
     for args in [&["key", "revoke"][..], &["key", "revoke", &kid, "--all"]] {
         assert_eq!(gateway.command(args, "").status.code(), Some(2), "{args:?}");
     }
-    let unknown = gateway.command(&["key", "revoke", "nobody"], "");
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no key nobody"));
+    // Some names look like options.
+    for name in ["nobody", "-Ti0RX78NPbXnF6d", "--i0RX78NPbXnF6d"] {
+        let unknown = gateway.command(&["key", "revoke", name], "");
+        let said = String::from_utf8_lossy(&unknown.stderr);
+        assert_eq!(unknown.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("there is no key {name}")), "{said}");
+    }
     let said = gateway.run(&["key", "revoke", &kid], "");
     assert!(said.contains(&format!("Key {kid} is revoked.")) && said.contains("signs from"), "{said}");
     assert!(!gateway.run(&["key", "list"], "").contains(&kid));

@@ -272,7 +272,8 @@ pub(super) enum KeyCommand {
     /// End every token that a key has signed, at once and on all gateways
     Revoke {
         /// The key, as `key list` names it
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        // One in 64 begins with a hyphen.
+        #[arg(required_unless_present = "all", conflicts_with = "all", allow_hyphen_values = true)]
         kid: Option<String>,
         /// All keys, and every session: everybody signs in anew. For a store restored from a backup
         #[arg(long)]
