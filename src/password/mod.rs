@@ -1,5 +1,6 @@
 //! Passwords: the rules for new ones, and hashing that cannot starve the request path.
 
+mod cost;
 mod foreign;
 mod pool;
 mod rule;

@@ -6,7 +6,7 @@
 //! and an unknown user costs exactly what a known one costs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,7 +18,10 @@ use argon2::{
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::ForeignHash;
+use super::{
+    ForeignHash,
+    cost::{Costs, thread_time},
+};
 use crate::{
     config,
     telemetry::Metrics,
@@ -110,46 +113,6 @@ struct Shared {
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     costs: Arc<Costs>,
-}
-
-/// What each scheme was seen to cost, in CPU time: the wall clock would count other work in.
-#[derive(Default)]
-struct Costs {
-    seen: Mutex<HashMap<String, Duration>>,
-}
-
-/// More schemes than a store of one history holds.
-const MAX_SCHEMES: usize = 200;
-
-impl Costs {
-    fn observe(&self, scheme: &str, cost: Duration) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = seen.get_mut(scheme) {
-            *known = cost.max(*known);
-        } else if seen.len() < MAX_SCHEMES {
-            seen.insert(scheme.to_owned(), cost);
-        }
-    }
-
-    fn knows(&self, scheme: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(scheme)
-    }
-
-    fn knows_foreign(&self) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len() > 1
-    }
-
-    fn slowest(&self) -> Duration {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().max().copied().unwrap_or_default()
-    }
-}
-
-/// CPU time of the calling thread.
-fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the duration of the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The pool. Dropping it lets the threads finish and end.
