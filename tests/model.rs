@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Gateway, Proxy, Settings, claims_of};
 
-const BOUND: Duration = Duration::from_secs(2);
+const BOUND: Duration = Duration::from_secs(3);
 const ACCESS_TTL: Duration = Duration::from_secs(6);
 /// Tokens carry whole seconds.
 const GRAIN: Duration = Duration::from_millis(1_100);
 /// After this time a gateway that has the database again has polled.
-const SETTLES: Duration = Duration::from_secs(3);
+const SETTLES: Duration = Duration::from_secs(4);
 
 /// A generator of its own, so that a seed means the same for ever (xorshift64*).
 struct Dice(u64);
@@ -430,13 +430,13 @@ fn run(seed: u64, steps: usize) {
         .map(|_| {
             let proxy = Proxy::before(&url);
             let settings = Settings {
-                store: format!("{{url: \"{}\", timeout: 500ms}}", proxy.url(&url)),
+                store: format!("{{url: \"{}\", timeout: 1s}}", proxy.url(&url)),
                 ..Settings::default()
             };
             let settings = settings
                 .auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n  access_token_ttl: 6s\n")
                 .auth("  throttle: {registrations: {requests: 10000, per: 1s}, account: {failures: 10000, per: 1s}, address: {failures: 10000, per: 1s}}\n")
-                .extra("revocation: {max_staleness: 2s}\n");
+                .extra("revocation: {max_staleness: 3s}\n");
             Node { gateway: Some(Gateway::alone(settings)), proxy, reachable: true, since: Instant::now() }
         })
         .collect();
