@@ -66,6 +66,8 @@ pub struct TimeKeeper {
     last_seen: AtomicI64,
     /// The greatest difference to the boot clock that any clock has shown.
     offset: AtomicI64,
+    /// The least difference to the boot clock that the wall clock has shown.
+    least_offset: AtomicI64,
     /// Database time less boot time at the last poll; `i64::MIN` when there is no such clock.
     database_offset: AtomicI64,
 }
@@ -77,7 +79,8 @@ impl TimeKeeper {
     /// Keeps time by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let unknown = || AtomicI64::new(i64::MIN);
-        Self { clock, last_seen: unknown(), offset: unknown(), database_offset: unknown() }
+        let least_offset = AtomicI64::new(clock.wall() - clock.boot());
+        Self { clock, last_seen: unknown(), offset: unknown(), least_offset, database_offset: unknown() }
     }
 
     /// Reads the clocks.
@@ -91,10 +94,27 @@ impl TimeKeeper {
         Now { time: time.max(self.last_seen.load(Relaxed)), wall, boot }
     }
 
+    /// The time by the wall clock as it was when it was behind the most: what is removed for ever goes by
+    /// this, so that a clock that runs ahead for a while removes nothing that is needed when it is set right.
+    pub fn earliest(&self) -> UnixMillis {
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let offset = wall - boot;
+        boot + self.least_offset.fetch_min(offset, Relaxed).min(offset)
+    }
+
     /// Takes note of the database's clock, read while the boot clock went on from `asked` to now.
     pub fn observe_database(&self, database: UnixMillis, asked: i64) {
         self.database_offset.store(database - asked, Relaxed);
         raise(&self.offset, database - self.clock.boot());
+    }
+
+    /// The database's time as it was last read, going on with the boot clock; and the time that decisions go
+    /// by without one.
+    pub fn database_time(&self) -> UnixMillis {
+        match self.database_offset.load(Relaxed) {
+            i64::MIN => self.now().time,
+            offset => self.clock.boot() + offset,
+        }
     }
 
     /// How far this machine is from the database's clock, in milliseconds, by its wall clock or by the time
@@ -192,6 +212,19 @@ mod tests {
         assert_eq!(keeper.now().time, 1_100_010);
         // The tokens that the database dates would be dead on arrival: somebody should know.
         assert_eq!(keeper.skew(), 100_000);
+    }
+
+    #[test]
+    fn what_is_removed_for_ever_goes_by_the_clock_that_was_behind_the_most() {
+        let clock = ManualClock::at(1_000_000);
+        let keeper = TimeKeeper::new(clock.clone());
+        clock.advance(1_000);
+        clock.step_wall(100_000);
+        assert_eq!((keeper.earliest(), keeper.now().time), (1_001_000, 1_101_000));
+        clock.step_wall(-200_000);
+        assert_eq!(keeper.earliest(), 901_000);
+        clock.step_wall(100_000);
+        assert_eq!(keeper.earliest(), 901_000);
     }
 
     #[test]

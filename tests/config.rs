@@ -86,7 +86,10 @@ fn each_fault_names_its_place_and_what_is_legal() {
         (format!("{HEAD}  []\nidentity_headers: {{id: X_User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: nginx\n"), &["identity_headers", "grafana"]),
         (format!("{HEAD}  []\ntrusted_proxies: [10.0.0.0/33]\n"), &["trusted_proxies[0]", "10.0.0.0/8"]),
-        (format!("{HEAD}  []\nrevocation: {{max_staleness: 1s}}\n"), &["revocation.max_staleness", "2s"]),
+        (
+            format!("{HEAD}  []\nrevocation: {{max_staleness: 499ms}}\n"),
+            &["revocation.max_staleness", "500ms"],
+        ),
         (format!("{HEAD}  []\nlimits: {{header_count: 0}}\n"), &["limits.header_count"]),
         (format!("{HEAD}  []\nworkers: 1\nworkers: 2\n"), &[":11: workers", "twice"]),
         (HEAD.replace("audience: a", "audience: a\n  issuer: again"), &[":6: auth.issuer", "twice"]),

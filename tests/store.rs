@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use authgate::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::{Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
@@ -14,7 +14,7 @@ use authgate::{
 };
 use tokio::runtime::Runtime;
 
-use crate::harness::{shared_database, shared_sql};
+use crate::harness::{Cluster, Proxy, SqlSession, shared_database, shared_sql};
 
 const TTLS: Ttls = Ttls {
     access: Duration::from_secs(900),
@@ -54,7 +54,7 @@ fn on(location: StoreLocation, test: &impl AsyncFn(Arc<dyn Store>)) {
 /// The rows behind a cursor and the cursor behind them, as a poll reads them.
 async fn log(store: &Arc<dyn Store>, cursor: Option<&Cursor>) -> (Vec<LogEntry>, Cursor) {
     let mut entries = Vec::new();
-    let beat = Beat { gateway: uuid::Uuid::nil(), number: 1, furthest: cursor.cloned() };
+    let beat = Beat { gateway: uuid::Uuid::nil(), number: 1, furthest: cursor.cloned(), max_staleness: 0 };
     let read = store.read_log(cursor, &beat, &mut |entry| entries.push(entry)).await.unwrap();
     (entries, read.cursor)
 }
@@ -212,7 +212,7 @@ fn an_entry_outlives_every_token_of_its_session() {
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
         assert!(store.end_session(new.id, own.id, None).await.unwrap().is_none());
-        store.prune().await.unwrap();
+        store.prune(SystemClock.wall()).await.unwrap();
         assert!(log(&store, None).await.0.contains(&entry));
     });
 }
@@ -271,22 +271,22 @@ fn names_are_not_given_out_twice_and_the_last_administrator_stays() {
 fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
     on_both(async |store| {
         let (_, begin) = log(&store, None).await;
-        let new = user("alice", "");
-        store.create_user(&new, None).await.unwrap();
-        let writers: Vec<_> = (0..8)
-            .map(|writer: u8| {
-                let (store, id) = (store.clone(), new.id);
-                tokio::spawn(async move {
-                    let mut ended = Vec::new();
-                    for _ in 0..10 {
-                        let own = session(writer);
-                        store.open_session(id, "hash", &own).await.unwrap().unwrap();
-                        ended.push(store.end_session(id, own.id, None).await.unwrap().unwrap());
-                    }
-                    ended
-                })
-            })
-            .collect();
+        let mut writers = Vec::new();
+        for writer in 0..8_u8 {
+            // One each: writers of one user would wait for each other.
+            let new = user(&format!("user-{writer}"), "");
+            store.create_user(&new, None).await.unwrap();
+            let store = store.clone();
+            writers.push(tokio::spawn(async move {
+                let mut ended = Vec::new();
+                for _ in 0..10 {
+                    let own = session(writer);
+                    store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+                    ended.push(store.end_session(new.id, own.id, None).await.unwrap().unwrap());
+                }
+                ended
+            }));
+        }
         let (mut polled, mut glanced) = (Vec::new(), Vec::new());
         let (mut cursor, mut quick) = (begin.clone(), begin);
         let mut ended = false;
@@ -308,6 +308,131 @@ fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
 }
 
 #[test]
+fn a_row_that_commits_behind_later_ones_is_not_passed_over() {
+    on_postgres(async |store, url| {
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        let (_, begin) = log(&store, None).await;
+        let late = SessionId::generate(&OsRandom);
+        let mut other = SqlSession::open(url);
+        other.run(&format!(
+            "BEGIN; INSERT INTO revocations (kind, id, generation, expires_at) VALUES (1, '{}', 9, {})",
+            late.uuid(),
+            i64::MAX / 2
+        ));
+        let logout = async || {
+            let own = session(1);
+            store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+            store.end_session(new.id, own.id, None).await.unwrap().unwrap()
+        };
+        let (mut cursor, mut quick) = (begin.clone(), begin);
+        for _ in 0..4 {
+            let entry = logout().await;
+            let (polled, end) = log(&store, Some(&cursor)).await;
+            let (glanced, quick_end) = glance(&store, &quick).await;
+            assert_eq!((polled.as_slice(), glanced.as_slice()), ([entry].as_slice(), [entry].as_slice()));
+            (cursor, quick) = (end, quick_end);
+        }
+        other.run("COMMIT");
+        logout().await;
+        for (entries, _) in [log(&store, Some(&cursor)).await, glance(&store, &quick).await] {
+            assert_eq!(entries.len(), 2);
+            assert!(entries.iter().any(|entry| entry.subject == Subject::Session(late)), "{entries:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_reading_missed_is_known_by_the_count_of_the_server() {
+    let url = shared_database();
+    let proxy = Proxy::before(&url);
+    on(StoreLocation::Postgres(Secret::new(proxy.url(&url))), &async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
+        proxy.lose_rows(1);
+        let beat = Beat { gateway: uuid::Uuid::nil(), number: 1, furthest: None, max_staleness: 0 };
+        let lost = store.read_log(None, &beat, &mut |_| {}).await.unwrap_err();
+        assert!(lost.to_string().contains("rows were lost"), "{lost}");
+        assert_eq!(log(&store, None).await.0, [entry]);
+    });
+}
+
+#[test]
+fn what_has_expired_is_removed_by_the_clock_that_is_behind_and_in_pieces() {
+    on_both(async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        let ended = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
+        // A gateway whose clock runs ahead is not believed where the database has one of its own.
+        let later = ended.expires_at + 3_600_000;
+        store.prune(later).await.unwrap();
+        let has_clock = store.hints().await.unwrap().is_some();
+        let left = if has_clock { vec![ended] } else { Vec::new() };
+        assert_eq!(log(&store, None).await.0, left);
+    });
+    on_postgres(async |store, url| {
+        store.create_user(&user("alice", ""), None).await.unwrap();
+        shared_sql(
+            url,
+            "INSERT INTO revocations (kind, id, generation, expires_at) \
+             SELECT 1, gen_random_uuid(), 1, 1 FROM generate_series(1, 12000)",
+        );
+        store.prune(SystemClock.wall()).await.unwrap();
+        let left = SqlSession::open(url).run("SELECT count(*) FROM revocations");
+        assert_eq!(left, ["0"]);
+    });
+}
+
+#[test]
+fn an_entry_of_a_user_or_a_key_outlives_every_token_that_it_concerns() {
+    on_both(async |store| {
+        let (new, own) = (user("alice", ""), session(1));
+        let opened = store.create_user(&new, Some(&own)).await.unwrap().unwrap();
+        let last = opened.grant.unwrap().issued_at + 900_000 + 600_000;
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        // The present setting is shorter than that of the time when the token was issued.
+        let shorter = KeyRevocation { access_ttl: Duration::from_secs(1), ..revocation(Some("a"), "b") };
+        let revoked = store.revoke_keys(&shorter).await.unwrap().unwrap();
+        assert!(revoked.entries[0].expires_at >= last);
+        let Change::Done(entry, _) = store.change_user(new.id, &AccountChange::default()).await.unwrap()
+        else {
+            panic!()
+        };
+        assert!(entry.expires_at >= last);
+    });
+}
+
+#[test]
+fn the_end_of_a_session_whose_tokens_have_long_expired_is_remembered_for_a_while() {
+    on_both(async |store| {
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        let short = Ttls { access: Duration::ZERO, ..TTLS };
+        let own = NewSession { ttls: short, ..session(1) };
+        let opened = store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
+        assert!(entry.expires_at >= opened.issued_at + 600_000 + 50);
+    });
+}
+
+#[test]
+fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() {
+    on_postgres(async |store, _| {
+        let ttl = Duration::from_secs(900);
+        let delay = Duration::from_secs(3);
+        let rotated = store.rotate_key(&key("a"), delay, ttl, None).await.unwrap();
+        assert_eq!(rotated.signs_at, rotated.created_at + 3_000);
+        let beat =
+            Beat { gateway: uuid::Uuid::from_u128(1), number: 1, furthest: None, max_staleness: 30_000 };
+        store.read_log(None, &beat, &mut |_| {}).await.unwrap();
+        let rotated = store.rotate_key(&key("b"), delay, ttl, None).await.unwrap();
+        assert_eq!(rotated.signs_at, rotated.created_at + 31_000);
+    });
+}
+
+#[test]
 fn keys_and_the_master_are_claimed_once() {
     on_both(async |store| {
         assert!(!store.has_master().await.unwrap());
@@ -324,7 +449,7 @@ fn keys_and_the_master_are_claimed_once() {
         let keys = store.signing_keys().await.unwrap();
         assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);
-        store.prune().await.unwrap();
+        store.prune(SystemClock.wall()).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 2);
     });
 }
@@ -414,6 +539,63 @@ fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
 }
 
 #[test]
+fn what_may_not_have_happened_is_settled_once() {
+    on_both(async |store| {
+        let (alice, bob, carol) = (user("alice", ""), user("bob", ""), user("carol", ""));
+        let (ended, of_bob, kept) = (session(1), session(2), session(3));
+        store.create_user(&alice, Some(&ended)).await.unwrap();
+        store.create_user(&bob, Some(&of_bob)).await.unwrap();
+        let opened = store.create_user(&carol, Some(&kept)).await.unwrap().unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        let issued_at = opened.grant.unwrap().issued_at;
+        let entries = [
+            (Subject::Session(ended.id), LogEntry::ALL),
+            (Subject::User(bob.id), 2),
+            (Subject::Key(KeyId::of("a")), LogEntry::ALL),
+        ]
+        .map(|(subject, generation)| LogEntry {
+            subject,
+            generation,
+            expires_at: issued_at + 7_200_000,
+        });
+        for _ in 0..2 {
+            for entry in &entries {
+                store.settle(entry).await.unwrap();
+            }
+        }
+        assert_eq!(log(&store, None).await.0, entries, "each once");
+        assert!(store.session(ended.id).await.unwrap().is_none());
+        assert!(store.session(of_bob.id).await.unwrap().is_none());
+        assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 2);
+        assert!(store.signing_keys().await.unwrap().is_empty());
+        assert!(store.session(kept.id).await.unwrap().is_some());
+        // What did happen is not done again.
+        let entry = store.end_session(carol.id, kept.id, None).await.unwrap().unwrap();
+        store.settle(&LogEntry { expires_at: entry.expires_at + 60_000, ..entry }).await.unwrap();
+        assert_eq!(log(&store, None).await.0.len(), 4);
+    });
+}
+
+#[test]
+fn an_entry_that_was_lost_outlives_what_was_issued_since() {
+    on_postgres(async |store, _| {
+        let (new, own) = (user("alice", ""), session(1));
+        let issued_at = store.create_user(&new, Some(&own)).await.unwrap().unwrap().grant.unwrap().issued_at;
+        // It was ended when its last token had little time left, and came back with an older state.
+        let lost = LogEntry {
+            subject: Subject::Session(own.id),
+            generation: LogEntry::ALL,
+            expires_at: issued_at + 650_000,
+        };
+        let of_user = LogEntry { subject: Subject::User(new.id), generation: 2, ..lost };
+        store.restore_log(&[lost, of_user]).await.unwrap();
+        for entry in log(&store, None).await.0 {
+            assert!(entry.expires_at >= issued_at + 900_000 + 600_000, "{entry:?}");
+        }
+    });
+}
+
+#[test]
 fn a_log_that_has_lost_the_revocation_of_all_keys_ends_the_sessions_of_that_time_again() {
     on_postgres(async |store, _| {
         let new = user("alice", "");
@@ -449,11 +631,41 @@ fn rows_that_came_out_of_a_dump_are_read_once() {
 }
 
 #[test]
+fn a_server_that_counts_from_a_lower_number_than_was_seen_is_rewound() {
+    let beat = |furthest: Option<&Cursor>| Beat {
+        gateway: uuid::Uuid::from_u128(1),
+        number: 1,
+        furthest: furthest.cloned(),
+        max_staleness: 0,
+    };
+    let newer = Cluster::start();
+    for _ in 0..3 {
+        newer.sql("postgres", "DO $$ BEGIN FOR i IN 1..2000 LOOP BEGIN CREATE TEMP TABLE t (); DROP TABLE t; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$");
+    }
+    let mut seen = None;
+    let at = |url: String| StoreLocation::Postgres(Secret::new(url));
+    let seen_there = std::sync::Mutex::new(&mut seen);
+    on(at(newer.database()), &async |store| {
+        **seen_there.lock().unwrap() = Some(log(&store, None).await.1);
+    });
+    let older = Cluster::start();
+    on(at(older.database()), &async |store| {
+        let history = async |furthest| {
+            store.read_log(None, &beat(furthest), &mut |_| {}).await.unwrap().history.unwrap()
+        };
+        assert!(!history(None).await.rewound);
+        let own = log(&store, None).await.1;
+        assert!(!history(Some(&own)).await.rewound);
+        assert!(history(seen.as_ref()).await.rewound);
+    });
+}
+
+#[test]
 fn a_reading_shows_the_beat_before_and_the_lineage() {
     on_postgres(async |store, _| {
         let gateway = uuid::Uuid::from_u128(1);
         let read = async |number, furthest: Option<&Cursor>| {
-            let beat = Beat { gateway, number, furthest: furthest.cloned() };
+            let beat = Beat { gateway, number, furthest: furthest.cloned(), max_staleness: 0 };
             store.read_log(None, &beat, &mut |_| {}).await.unwrap()
         };
         let first = read(1, None).await;
@@ -632,7 +844,7 @@ fn shared_attempts_come_back_evenly_and_two_never_take_the_last() {
         assert_eq!(shared.take(std::slice::from_ref(&bucket)).await.unwrap(), None);
         assert!(!shared.is_known(&[9; 16]).await.unwrap());
         shared.note(&SharedBucket { key: [9; 16], count: 1, per: Duration::from_secs(60) }).await.unwrap();
-        store.prune().await.unwrap();
+        store.prune(SystemClock.wall()).await.unwrap();
         assert!(shared.is_known(&[9; 16]).await.unwrap());
     });
 }

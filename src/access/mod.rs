@@ -264,8 +264,10 @@ mod tests {
             name: &Username::new("alice").unwrap(),
             roles: &Roles::parse_joined("user").unwrap(),
             external_id: None,
+            issued_at: NOW,
+            session_ends_at: i64::MAX,
         };
-        let token = issuer.issue(&subject, NOW, NOW).unwrap().text;
+        let token = issuer.issue(&subject, &issuer.key(NOW).unwrap()).unwrap().text;
         let clock = ManualClock::at(NOW);
         let time = Arc::new(TimeKeeper::new(clock.clone()));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));

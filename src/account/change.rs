@@ -77,6 +77,9 @@ impl Accounts {
             rekey: own.then_some(Rekey { session, authenticated }),
             ..AccountChange::default()
         };
+        if own {
+            self.await_key().await?;
+        }
         let changed = self.apply_change(target.id, target.generation, &change).await?;
         if has_email && matches!(changed, Change::Done(..)) {
             self.ask_to_verify(target.id).await;

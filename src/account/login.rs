@@ -67,6 +67,10 @@ impl Accounts {
                 if !verdict.matches || user.disabled {
                     return Err(invalid());
                 }
+                if let Err(error) = self.await_key().await {
+                    self.attempts.forgotten(attempt).await;
+                    return Err(error);
+                }
                 let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
                 let opened = self.store.open_session(user.id, &user.password_hash, &session).await;
                 match opened {

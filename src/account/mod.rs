@@ -27,13 +27,14 @@ pub use operator::{By, Operator, Update};
 pub use register::Registration;
 
 use crate::{
-    clock::TimeKeeper,
+    clock::{Clock, TimeKeeper, UnixMillis},
     config,
+    error::Kind,
     password::{Hasher, Rules},
     revocation::Mirror,
     store::{Grant, LOG_MARGIN, LogEntry, NewSession, Store, Subject, Ttls, User},
-    token::{self, AccessToken, Issuer, KeyError, RefreshToken, RefreshTokens},
-    types::{Random, Secret, SessionId, UserId},
+    token::{self, AccessToken, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey},
+    types::{KeyId, Random, Secret, SessionId},
 };
 
 /// The result of a use case.
@@ -41,6 +42,9 @@ pub type Result<T> = std::result::Result<T, AccountError>;
 
 /// How long a login waits for the key that signs next, in milliseconds.
 const LONGEST_WAIT_FOR_KEY: i64 = 30_000;
+
+/// How often it looks, while the keys are being read anew.
+const LOOK_FOR_KEY: i64 = 10;
 
 /// The tokens of a session, and whose they are.
 #[derive(Debug)]
@@ -77,6 +81,10 @@ pub struct Accounts {
     pub random: Arc<dyn Random>,
 }
 
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
 /// Tells the other gateways that the log has grown. They find out anyway, a little later.
 async fn hint(store: &dyn Store) {
     if let Err(error) = store.hint().await {
@@ -107,7 +115,42 @@ impl Accounts {
         (NewSession { id, refresh_hash: token.hash, nonce, ttls: self.ttls() }, token)
     }
 
+    /// Waits for a key that signs, before anything is used up for tokens that could not be made: after a
+    /// revocation there may be none for a while.
+    async fn await_key(&self) -> Result<()> {
+        self.key(self.time.database_time()).await.map(drop)
+    }
+
+    /// The key that signs from `now` on, by the store's clock.
+    async fn key(&self, now: UnixMillis) -> Result<Arc<SigningKey>> {
+        let begun = self.time.boot();
+        loop {
+            let waited = self.time.boot() - begun;
+            let wait = match self.issuer.key(now + waited) {
+                Ok(key) if !self.mirror.is_key_revoked(KeyId::of(&key.kid)) => return Ok(key),
+                // It was revoked a moment ago, and the keys are being read.
+                Ok(key) if waited > LONGEST_WAIT_FOR_KEY => {
+                    return Err(KeyError::Revoked(key.kid.clone()).into());
+                }
+                Ok(_) => LOOK_FOR_KEY,
+                Err(KeyError::NotYet(signs_at)) if signs_at - now <= LONGEST_WAIT_FOR_KEY => {
+                    (signs_at - now - waited).max(1)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
+        }
+    }
+
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
+        if self.mirror.is_session_revoked(grant.session) {
+            return Err(AccountError::Refused(Kind::Unauthenticated));
+        }
+        if self.mirror.is_revoked(grant.session, grant.user.id, grant.user.generation) {
+            // It was ended meanwhile; or the store has lost what had ended it, and is about to be told.
+            return Err(AccountError::Refused(Kind::Unavailable));
+        }
+        let key = self.key(grant.issued_at).await?;
         let subject = token::Subject {
             user: grant.user.id,
             session: grant.session,
@@ -115,16 +158,10 @@ impl Accounts {
             name: &grant.user.name,
             roles: &grant.user.roles,
             external_id: grant.user.external_id.as_deref(),
+            issued_at: grant.issued_at,
+            session_ends_at: grant.session_ends_at,
         };
-        let access = match self.issuer.issue(&subject, grant.issued_at, grant.issued_at) {
-            // The key that signed was revoked, and the next one signs in a moment.
-            Err(KeyError::NotYet(signs_at)) if signs_at - grant.issued_at <= LONGEST_WAIT_FOR_KEY => {
-                let wait = u64::try_from(signs_at - grant.issued_at).unwrap_or(0);
-                tokio::time::sleep(Duration::from_millis(wait)).await;
-                self.issuer.issue(&subject, grant.issued_at, signs_at)?
-            }
-            issued => issued?,
-        };
+        let access = self.issuer.issue(&subject, &key)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text })
     }
 
@@ -135,20 +172,21 @@ impl Accounts {
         hint(&*self.store).await;
     }
 
-    /// Denies on this gateway what may or may not have been revoked in the store.
-    fn deny_locally(&self, subject: Subject, generation: i64) -> LogEntry {
-        let longest = self.config.access_token_ttl + LOG_MARGIN;
-        let expires_at = self.time.now().time + longest.as_millis() as i64;
-        let entry = LogEntry { subject, generation, expires_at };
-        self.mirror.apply(&entry);
-        entry
+    /// An entry for what is to be denied on this gateway though the store shows none, which outlives every
+    /// token that it may concern, and `token`.
+    fn denial(&self, subject: Subject, generation: i64, token: Option<&Identity>) -> LogEntry {
+        let issued_now = self.time.now().time + millis(self.config.access_token_ttl);
+        let known = token.map_or(0, |identity| identity.expires_at.saturating_mul(1_000));
+        LogEntry { subject, generation, expires_at: issued_now.max(known) + millis(LOG_MARGIN) }
     }
 
-    fn deny_session_locally(&self, session: SessionId) {
-        self.deny_locally(Subject::Session(session), LogEntry::ALL);
-    }
-
-    fn deny_user_locally(&self, user: UserId, generation: i64) {
-        self.deny_locally(Subject::User(user), generation);
+    /// Denies here, and in the store unless it has the entry, what it should have known of: another gateway's
+    /// entry that has not arrived here yet; or one that the store has lost, and with it all that it could tell
+    /// the others.
+    async fn deny(&self, entry: &LogEntry) -> Result<()> {
+        self.mirror.apply(entry);
+        self.store.settle(entry).await?;
+        hint(&*self.store).await;
+        Ok(())
     }
 }

@@ -222,8 +222,8 @@ impl Operator {
     fn deny(&self, error: &StoreError, subject: Subject, generation: i64) {
         if let (Some((mirror, access_ttl)), StoreError::OutcomeUnknown(_)) = (&self.gateway, error) {
             let longest = *access_ttl + LOG_MARGIN;
-            let expires_at: UnixMillis = self.clock.wall() + longest.as_millis() as i64;
-            mirror.apply(&LogEntry { subject, generation, expires_at });
+            let expires_at: UnixMillis = self.clock.wall() + super::millis(longest);
+            mirror.deny_in_doubt(&LogEntry { subject, generation, expires_at });
         }
     }
 }

@@ -55,6 +55,7 @@ impl Accounts {
             return Err(AccountError::Refused(Kind::UsernameExists));
         }
         let password_hash = self.hasher.hash(password).await?;
+        self.await_key().await?;
         let id = UserId::generate(self.time.now().time, &*self.random);
         let has_email = email.is_some();
         let user = NewUser { id, name, email, password_hash, roles, note: None };

@@ -1,6 +1,6 @@
 //! Sessions: refreshing, ending, listing.
 
-use super::{AccountError, Accounts, Result, Tokens, hint};
+use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
     store::{AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, StoreError, Subject, User},
@@ -19,6 +19,10 @@ impl Accounts {
     /// [`AccountError`]; a token that was used before ends its session.
     pub async fn refresh(&self, token: &str) -> Result<Tokens> {
         let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
+        // A store that has lost a part of its past may know the session as a live one.
+        if self.mirror.is_session_revoked(presented.session) {
+            return Err(unauthenticated());
+        }
         let nonce = self.refresh_tokens.nonce();
         let successor = self.refresh_tokens.successor(&presented, &nonce);
         let request = RotationRequest {
@@ -29,6 +33,7 @@ impl Accounts {
             grace: self.config.refresh_grace,
             ttls: self.ttls(),
         };
+        self.await_key().await?;
         match self.store.rotate_session(&request).await? {
             Rotation::Rotated(grant) => self.issue(grant, successor).await,
             Rotation::Replayed(grant, nonce) => {
@@ -49,7 +54,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn logout(&self, identity: &Identity) -> Result<()> {
-        self.end(identity.user, identity.session).await.map(drop)
+        self.end(identity.user, identity.session, Some(identity)).await.map(drop)
     }
 
     /// Ends the session of a refresh token, for a client whose access token has expired.
@@ -59,7 +64,7 @@ impl Accounts {
     pub async fn logout_by_refresh_token(&self, token: &str) -> Result<()> {
         let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
         let session = self.store.session(presented.session).await?.ok_or_else(unauthenticated)?;
-        self.end(session.user, session.id).await.map(drop)
+        self.end(session.user, session.id, None).await.map(drop)
     }
 
     /// Ends one of the caller's sessions.
@@ -74,27 +79,23 @@ impl Accounts {
         if !theirs {
             return Err(not_found());
         }
-        if self.end(identity.user, session).await? { Ok(()) } else { Err(not_found()) }
+        if self.end(identity.user, session, Some(identity)).await? { Ok(()) } else { Err(not_found()) }
     }
 
-    /// Whether there was a session to end.
-    async fn end(&self, user: UserId, session: SessionId) -> Result<bool> {
+    /// Whether there was a session to end. `by` is a token of the user's.
+    async fn end(&self, user: UserId, session: SessionId, by: Option<&Identity>) -> Result<bool> {
         match self.store.end_session(user, session, None).await {
             Ok(Some(entry)) => {
                 self.in_force(&entry).await;
                 Ok(true)
             }
             Ok(None) => {
-                // It was ended before, by a gateway whose entry may not have arrived here yet; or the store
-                // has lost it, and with it all that it could tell the others.
-                let entry = self.deny_locally(Subject::Session(session), LogEntry::ALL);
-                self.store.restore_log(&[entry]).await?;
-                hint(&*self.store).await;
+                self.deny(&self.denial(Subject::Session(session), LogEntry::ALL, by)).await?;
                 Ok(false)
             }
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.deny_session_locally(session);
+                    self.mirror.deny_in_doubt(&self.denial(Subject::Session(session), LogEntry::ALL, by));
                 }
                 Err(error.into())
             }
@@ -106,7 +107,12 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn logout_all(&self, identity: &Identity) -> Result<()> {
-        self.apply_change(identity.user, identity.generation, &AccountChange::default()).await.map(drop)
+        let (user, generation) = (identity.user, identity.generation);
+        let change = AccountChange::default();
+        if matches!(self.apply_change(user, generation, &change).await?, Change::Gone) {
+            self.deny(&self.denial(Subject::User(user), generation + 1, Some(identity))).await?;
+        }
+        Ok(())
     }
 
     /// Changes an account and brings the change into force here. `generation` is the latest that is
@@ -123,15 +129,14 @@ impl Accounts {
                     self.in_force(entry).await;
                     if entry.generation <= generation {
                         // The store has lost the changes that this generation came from.
-                        let entry = self.deny_locally(Subject::User(user), generation + 1);
-                        self.store.restore_log(&[entry]).await?;
+                        self.deny(&self.denial(Subject::User(user), generation + 1, None)).await?;
                     }
                 }
                 Ok(done)
             }
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.deny_user_locally(user, generation + 1);
+                    self.mirror.deny_in_doubt(&self.denial(Subject::User(user), generation + 1, None));
                 }
                 Err(error.into())
             }

@@ -24,6 +24,7 @@ use crate::{
     config::OnStale,
     error::{Kind, Statuses},
     store::{AuditFilter, UserFilter},
+    token::Verifier,
     types::{Role, Roles, SessionId, UserId},
 };
 
@@ -44,6 +45,7 @@ pub struct AdminApi {
     operator: Operator,
     access: Access,
     keys: Arc<Keys>,
+    verifier: Arc<Verifier>,
     default_roles: Roles,
     description: Bytes,
 }
@@ -61,9 +63,15 @@ type Answer = Result<Response<Bytes>, Failure>;
 
 impl AdminApi {
     /// The API.
-    pub fn new(operator: Operator, access: Access, keys: Arc<Keys>, default_roles: Roles) -> Self {
+    pub fn new(
+        operator: Operator,
+        access: Access,
+        keys: Arc<Keys>,
+        verifier: Arc<Verifier>,
+        default_roles: Roles,
+    ) -> Self {
         let description = call::description().to_string().into();
-        Self { operator, access, keys, default_roles, description }
+        Self { operator, access, keys, verifier, default_roles, description }
     }
 
     /// Answers a call from `peer`.
@@ -137,6 +145,10 @@ impl AdminApi {
             ("DELETE", ["keys", kid]) => {
                 let revoked = self.operator.revoke_keys(&self.keys, &by, Some(kid)).await;
                 revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
+                // It has happened; what signs from now on is read by the next poll, too.
+                if let Err(error) = self.keys.follow(&self.verifier).await {
+                    tracing::debug!(%error, "the keys could not be read");
+                }
                 Ok(done("Revoked"))
             }
             ("GET", ["audit"]) => self.audit(query).await,

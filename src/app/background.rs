@@ -11,13 +11,15 @@ use tokio::time::MissedTickBehavior;
 use super::control::{Shared, StartFault};
 use crate::{
     account::Keys,
+    clock::TimeKeeper,
     password::Hasher,
-    revocation::Follower,
-    store::{self, Hints, Store},
+    revocation::{Follower, Mirror},
+    store::{self, Hints, Store, Subject},
     token::Verifier,
 };
 
-/// How often the log and the keys are read.
+/// How often the log and the keys are read, at the least; more often where the bound would leave no room for
+/// two polls that fail.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long further hints are waited for once there is one; and how far looks at the log lie apart when
@@ -55,15 +57,17 @@ pub(super) async fn follow(
     mut hints: Option<Hints>,
     keys: Arc<Keys>,
     verifier: Arc<Verifier>,
-    hinting: Arc<dyn Store>,
+    store: Arc<dyn Store>,
     shared: Arc<Shared>,
 ) {
-    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    let bound = Duration::from_millis(shared.mirror.max_staleness().unsigned_abs());
+    let mut ticks = tokio::time::interval(POLL_INTERVAL.min(bound / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let mut count = 0_u32;
     let listens = hints.is_some();
     let mut looked = Instant::now();
+    let mut settling: Option<tokio::task::JoinHandle<()>> = None;
     let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
     loop {
         tokio::select! {
@@ -99,7 +103,7 @@ pub(super) async fn follow(
                     None
                 }
                 None => {
-                    let store = hinting.clone();
+                    let store = store.clone();
                     reconnecting = Some(tokio::spawn(async move { store.hints().await }));
                     None
                 }
@@ -107,16 +111,31 @@ pub(super) async fn follow(
         }
         let followed = keys.follow(&verifier).await;
         let polled = follower.poll(followed.is_ok()).await;
-        if let Ok(polled) = &polled
-            && polled.restored
-        {
-            shared.metrics.store_regressions.inc();
-            // A key that was revoked had come back, perhaps, and is gone again.
-            let replaced = keys.replace_lost().await;
-            if let Err(error) = replaced.and(keys.follow(&verifier).await) {
-                tracing::error!(%error, "the keys that sign could not be mended");
+        match &polled {
+            Ok(polled) if polled.restored => {
+                shared.metrics.store_regressions.inc();
+                // A key that was revoked had come back, perhaps, and is gone again.
+                let replaced = keys.replace_lost().await;
+                if let Err(error) = replaced.and(keys.follow(&verifier).await) {
+                    tracing::error!(%error, "the keys that sign could not be mended");
+                }
             }
+            Ok(polled) if polled.key => {
+                if let Err(error) = keys.follow(&verifier).await {
+                    tracing::debug!(%error, "the keys could not be read");
+                }
+            }
+            _ => {}
         }
+        if polled.is_ok()
+            && shared.mirror.doubt_count() > 0
+            && settling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
+        {
+            // Beside the polls, which must not wait for it.
+            let (store, keys, verifier) = (store.clone(), keys.clone(), verifier.clone());
+            settling = Some(tokio::spawn(settle(store, shared.mirror.clone(), keys, verifier)));
+        }
+        shared.metrics.revocation_listening.set(i64::from(hints.is_some()));
         let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
         match &fault {
             Some(fault) if !failing => tracing::warn!(error = %fault, "revocations and keys cannot be read"),
@@ -128,6 +147,33 @@ pub(super) async fn follow(
         if count.is_multiple_of(PRUNE_EVERY) {
             shared.mirror.prune(shared.time.now());
         }
+    }
+}
+
+/// Brings the store to what is denied here: changes whose outcome nobody knew are there afterwards as far as
+/// they revoke. What cannot be settled now is tried again after the next poll.
+async fn settle(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<Keys>, verifier: Arc<Verifier>) {
+    let (mut settled, mut key) = (0, false);
+    for entry in mirror.take_doubts() {
+        match store.settle(&entry).await {
+            Ok(()) => {
+                settled += 1;
+                key |= matches!(entry.subject, Subject::Key(_));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a revocation in doubt could not be settled yet");
+                mirror.deny_in_doubt(&entry);
+            }
+        }
+    }
+    if settled == 0 {
+        return;
+    }
+    tracing::info!(entries = settled, "revocations of which nobody knew whether they had happened have");
+    let hinted = store.hint().await;
+    let replaced = if key { keys.replace_lost().await.and(keys.follow(&verifier).await) } else { Ok(()) };
+    if let Err(error) = hinted.map_err(StartFault::from).and(replaced.map_err(StartFault::from)) {
+        tracing::debug!(%error, "the others or the keys wait for the next poll");
     }
 }
 
@@ -145,7 +191,7 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 }
 
 /// What may take its time, beside the polls that must not wait for it.
-pub(super) async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>) {
+pub(super) async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>, time: Arc<TimeKeeper>) {
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
@@ -157,7 +203,7 @@ pub(super) async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>) {
         }
         count += 1;
         if count.is_multiple_of(STORE_PRUNE_EVERY)
-            && let Err(error) = store.prune().await
+            && let Err(error) = store.prune(time.earliest()).await
         {
             tracing::warn!(%error, "what has expired could not be removed");
         }

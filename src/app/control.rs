@@ -173,7 +173,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
     let mut waiting = false;
     let (keys, keyring, hints) = loop {
-        match load(config, &store, random.clone(), &mut follower).await {
+        match load(config, &store, random.clone(), &hasher, &mut follower).await {
             Ok(loaded) => break loaded,
             Err(fault) if fault.is_passing() => {
                 if !waiting {
@@ -227,13 +227,13 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
         random: Arc::new(OsRandom),
         gateway: Some((shared.mirror.clone(), auth.access_token_ttl)),
     };
-    let admin_api = AdminApi::new(operator, access(), keys.clone(), auth.default_roles.clone());
+    let admin_api =
+        AdminApi::new(operator, access(), keys.clone(), verifier.clone(), auth.default_roles.clone());
     let jwks_max_age = config.revocation.max_staleness.as_secs();
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
-    learn_schemes(&*store, &hasher).await?;
     tokio::spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
-    tokio::spawn(tidy(store, hasher));
+    tokio::spawn(tidy(store, hasher, shared.time.clone()));
     tokio::spawn(sweep(shared.clone()));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
@@ -245,6 +245,7 @@ async fn load(
     config: &Config,
     store: &Arc<dyn Store>,
     random: Arc<dyn Random>,
+    hasher: &Hasher,
     follower: &mut Follower,
 ) -> Result<(Keys, crate::token::Keyring, Option<Hints>), StartFault> {
     prepare_schema(config, &**store).await?;
@@ -253,6 +254,7 @@ async fn load(
     let keyring = keys.load_or_create().await?;
     // Heard from before the log is read: what commits in between is hinted at.
     let hints = store.hints().await?;
+    learn_schemes(&**store, hasher).await?;
     follower.poll(true).await?;
     Ok((keys, keyring, hints))
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange};
-use crate::{access::Permit, upstream};
+use crate::{access::Permit, revocation::Cut, upstream};
 
 /// What a request's body may be and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +70,16 @@ impl Streaming {
         io::Error::other("the request's body was given up")
     }
 
-    fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
+    fn go_on(&mut self, cx: &Context<'_>) -> io::Result<()> {
         if self.received == 0 {
-            return true;
+            return Ok(());
         }
-        let watched = self.permit.take().is_none_or(|permit| self.exchange.watch(&permit, cx));
-        watched && !self.exchange.is_cut()
+        let watched = self.permit.take().map_or(Ok(()), |permit| self.exchange.watch(&permit, cx));
+        match watched.err().or_else(|| self.exchange.cut()) {
+            None => Ok(()),
+            Some(Cut::Stale) => Err(self.fail(BodyFailure::Stale)),
+            Some(_) => Err(self.fail(BodyFailure::Dead)),
+        }
     }
 
     /// The moment by which the answer's head is due, given what has arrived.
@@ -98,8 +102,8 @@ impl Streaming {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => {
                     // What is still on its way after its beginning has arrived is a long body.
-                    if !self.may_go_on(cx) {
-                        return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
+                    if let Err(error) = self.go_on(cx) {
+                        return Poll::Ready(Some(Err(error)));
                     }
                     self.exchange.body_is(BodyState::Awaited);
                     return Poll::Pending;
@@ -108,8 +112,8 @@ impl Streaming {
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
-                    if !self.may_go_on(cx) {
-                        return Poll::Ready(Some(Err(self.fail(BodyFailure::Cut))));
+                    if let Err(error) = self.go_on(cx) {
+                        return Poll::Ready(Some(Err(error)));
                     }
                     self.received += data.len() as u64;
                     if self.received > self.bounds.limit {
@@ -207,7 +211,8 @@ impl AnswerBody {
     fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
         let exchange = &self.end.0;
         // Asked again each time: an upload that ends meanwhile ends the watch over itself.
-        self.permit.as_ref().is_none_or(|permit| exchange.watch(permit, cx)) && !exchange.is_cut()
+        self.permit.as_ref().is_none_or(|permit| exchange.watch(permit, cx).is_ok())
+            && exchange.cut().is_none()
     }
 }
 

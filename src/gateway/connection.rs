@@ -183,7 +183,7 @@ where
                 // It has no end that could be waited for; its client connects anew, to another gateway.
                 return Poll::Ready(());
             }
-            if this.exchange.is_cut() {
+            if this.exchange.cut().is_some() {
                 // Its token has died. The rest of the answer may be waiting for a client who reads nothing.
                 return Poll::Ready(());
             }

@@ -15,10 +15,10 @@ use std::{
 
 use super::tunnel::Opening;
 use crate::{
-    access::{Access, Permit},
+    access::{Access, Denied, Permit},
     config::Limits,
     error::Kind,
-    revocation::Registration,
+    revocation::{Cut, Registration},
 };
 
 /// How long a connection that was closed from this side is still read from.
@@ -47,7 +47,9 @@ pub(super) enum BodyFailure {
     /// Broken framing, or broken off.
     Malformed = 3,
     /// The token that it came with has died meanwhile.
-    Cut = 4,
+    Dead = 4,
+    /// Nobody knows any more whether it has.
+    Stale = 5,
 }
 
 /// What a connection is doing.
@@ -215,19 +217,22 @@ impl Exchange {
         }
     }
 
-    /// The exchange has turned out to be a long one: from now on it ends with the permit. Whether it may
-    /// go on.
-    pub(super) fn watch(&self, permit: &Permit, cx: &Context<'_>) -> bool {
+    /// The exchange has turned out to be a long one: from now on it ends with the permit.
+    ///
+    /// # Errors
+    /// Why it has ended already.
+    pub(super) fn watch(&self, permit: &Permit, cx: &Context<'_>) -> Result<(), Cut> {
         if self.watched.load(Relaxed) {
-            return true;
+            return Ok(());
         }
         match self.access.watch(permit, cx.waker()) {
             Ok(registration) => {
                 self.watched.store(registration.is_some(), Relaxed);
                 *lock(&self.registration) = registration;
-                true
+                Ok(())
             }
-            Err(_) => false,
+            Err(Denied::Stale) => Err(Cut::Stale),
+            Err(_) => Err(Cut::Revoked),
         }
     }
 
@@ -238,9 +243,13 @@ impl Exchange {
         }
     }
 
-    /// Whether the permit of a long exchange has ended.
-    pub(super) fn is_cut(&self) -> bool {
-        self.watched.load(Relaxed) && lock(&self.registration).as_ref().is_some_and(Registration::is_cut)
+    /// Why a long exchange must end, if its permit has.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        if self.watched.load(Relaxed) {
+            lock(&self.registration).as_ref().and_then(Registration::cut)
+        } else {
+            None
+        }
     }
 
     /// Once its answer is written, the connection is a tunnel.
@@ -278,6 +287,7 @@ impl Exchange {
             1 => Some(Kind::BodyTooLarge),
             2 => Some(Kind::RequestTimeout),
             4 => Some(Kind::Unauthenticated),
+            5 => Some(Kind::Unavailable),
             _ => Some(Kind::BadRequest),
         }
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Mirror;
 use crate::{
     clock::{Now, TimeKeeper},
-    store::{self, Beat, Cursor, History, LogEntry, LogRead, Store, Subject},
+    store::{self, Beat, Cursor, History, Log, LogEntry, LogRead, Subject},
 };
 
 /// How many entries are written back at once.
@@ -25,7 +25,7 @@ pub struct Followed {
 
 /// Reads the log from where it was last read.
 pub struct Follower {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Log>,
     mirror: Arc<Mirror>,
     time: Arc<TimeKeeper>,
     /// Names this gateway to the store.
@@ -65,7 +65,7 @@ impl Confirmed {
 
 impl Follower {
     /// A follower that has read nothing; `gateway` names it to the store.
-    pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>, gateway: Uuid) -> Self {
+    pub fn new(store: Arc<dyn Log>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>, gateway: Uuid) -> Self {
         Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false, failed: 0 }
     }
 
@@ -127,7 +127,12 @@ impl Follower {
 
     fn next_beat(&mut self) -> Beat {
         self.beat += 1;
-        Beat { gateway: self.gateway, number: self.beat, furthest: self.glanced.clone() }
+        Beat {
+            gateway: self.gateway,
+            number: self.beat,
+            furthest: self.glanced.clone(),
+            max_staleness: self.mirror.max_staleness(),
+        }
     }
 
     /// Looks for what was added without confirming anything, as a hint asks for.

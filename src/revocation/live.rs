@@ -8,7 +8,7 @@ use std::{
     ops::Bound::{Excluded, Included},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
     },
     task::Waker,
 };
@@ -70,7 +70,8 @@ struct Stream {
     /// Whether it may go on when the mirror is stale.
     outlives_staleness: bool,
     number: u64,
-    cut: AtomicBool,
+    /// Why it was cut: a [`Cut`] and one; 0 while it flows.
+    cut: AtomicU8,
     task: Waker,
 }
 
@@ -93,7 +94,13 @@ pub struct Registration {
 impl Registration {
     /// Whether the stream must end now.
     pub fn is_cut(&self) -> bool {
-        self.stream.cut.load(Relaxed)
+        self.cut().is_some()
+    }
+
+    /// Why the stream must end now.
+    pub fn cut(&self) -> Option<Cut> {
+        let cut = usize::from(self.stream.cut.load(Relaxed));
+        cut.checked_sub(1).and_then(|cut| Cut::ALL.get(cut).copied())
     }
 }
 
@@ -139,8 +146,7 @@ impl LiveStreams {
         task: Waker,
     ) -> Registration {
         let number = self.next.fetch_add(1, Relaxed);
-        let stream =
-            Arc::new(Stream { token, outlives_staleness, number, cut: AtomicBool::new(false), task });
+        let stream = Arc::new(Stream { token, outlives_staleness, number, cut: AtomicU8::new(0), task });
         self.count.fetch_add(1, SeqCst);
         for key in token.keys() {
             self.shard(key).insert((key, number), stream.clone());
@@ -206,7 +212,7 @@ impl LiveStreams {
                 .collect();
             for (_, stream) in &piece {
                 if let Some(cut) = judge(stream)
-                    && !stream.cut.swap(true, SeqCst)
+                    && stream.cut.compare_exchange(0, cut as u8 + 1, SeqCst, SeqCst).is_ok()
                 {
                     self.cuts[cut as usize].fetch_add(1, Relaxed);
                     stream.task.wake_by_ref();
@@ -296,9 +302,9 @@ mod tests {
         assert_eq!(streams.sweep(at(9), false), Some(10));
         assert!(!short.is_cut());
         assert_eq!(streams.sweep(at(10), false), Some(20));
-        assert!(short.is_cut() && !strict.is_cut());
+        assert_eq!((short.cut(), strict.cut()), (Some(Cut::Expired), None));
         streams.sweep(at(11), true);
-        assert!(strict.is_cut() && !lax.is_cut());
+        assert_eq!((strict.cut(), lax.cut()), (Some(Cut::Stale), None));
         assert_eq!(streams.cuts(Cut::Stale), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst},
     },
     task::Waker,
@@ -27,6 +27,8 @@ struct Dead {
     until: UnixMillis,
 }
 
+type Doubts = std::collections::HashMap<Subject, LogEntry>;
+
 /// The mirror. Readers take no lock.
 pub struct Mirror {
     /// Sessions, users and keys in one map, so that a decision pins it once. Their ids never meet: the
@@ -35,6 +37,7 @@ pub struct Mirror {
     /// Whether a key was ever revoked: as long as none was, none is looked up.
     any_key: AtomicBool,
     live: Arc<LiveStreams>,
+    in_doubt: Mutex<Doubts>,
     confirmed_wall: AtomicI64,
     confirmed_boot: AtomicI64,
     max_staleness: i64,
@@ -67,6 +70,7 @@ impl Mirror {
                 .build(),
             any_key: AtomicBool::new(false),
             live: Arc::default(),
+            in_doubt: Mutex::default(),
             confirmed_wall: AtomicI64::new(i64::MIN),
             confirmed_boot: AtomicI64::new(i64::MIN),
             max_staleness: i64::try_from(max_staleness.as_millis()).unwrap_or(i64::MAX),
@@ -78,6 +82,11 @@ impl Mirror {
         let dead = self.dead.pin();
         let hit = |key: u128| dead.get(&key).is_some_and(|dead| generation < dead.below);
         hit(session.as_u128()) || hit(user.as_u128())
+    }
+
+    /// Whether every token of this session is dead.
+    pub fn is_session_revoked(&self, session: SessionId) -> bool {
+        self.dead.pin().contains_key(&session.as_u128())
     }
 
     /// Whether every token that this key has signed is dead.
@@ -103,6 +112,30 @@ impl Mirror {
             self.any_key.store(true, SeqCst);
         }
         self.live.revoke(entry);
+    }
+
+    /// Takes in what may or may not have been revoked in the store, to be settled with it when it answers:
+    /// until then they may differ, and nobody could log in again on this gateway.
+    pub fn deny_in_doubt(&self, entry: &LogEntry) {
+        self.apply(entry);
+        let mut doubts = self.doubts();
+        let known = doubts.entry(entry.subject).or_insert(*entry);
+        known.generation = known.generation.max(entry.generation);
+        known.expires_at = known.expires_at.max(entry.expires_at);
+    }
+
+    /// What is to be settled, which the caller does or gives back.
+    pub fn take_doubts(&self) -> Vec<LogEntry> {
+        std::mem::take(&mut *self.doubts()).into_values().collect()
+    }
+
+    /// How much there is to be settled.
+    pub fn doubt_count(&self) -> usize {
+        self.doubts().len()
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in a stream that outlives its decision; see [`LiveStreams::register`]. Whether the token
@@ -159,6 +192,11 @@ impl Mirror {
         // What was applied before is seen by whoever sees this.
         self.confirmed_wall.store(asked.wall, Release);
         self.confirmed_boot.store(asked.boot, Release);
+    }
+
+    /// The bound, in milliseconds.
+    pub fn max_staleness(&self) -> i64 {
+        self.max_staleness
     }
 
     /// Milliseconds since the last confirmation, by the clock that saw more of them pass; `None`

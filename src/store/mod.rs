@@ -40,7 +40,7 @@ pub use row::{
 pub use table::{Row, Rows, TableSource, read_table};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixMillis},
     config::{self, StoreLocation},
     types::{Role, SessionId, UserId, Username},
 };
@@ -54,9 +54,32 @@ pub type Hints = tokio::sync::mpsc::Receiver<()>;
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// The revocation log: what keeping the mirror true needs of a store.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// Gives `sink` what the log gained since `cursor`, or all live rows without one. Never misses a row,
+    /// whatever the order in which transactions commit; may repeat rows. What was given is true even if
+    /// the call fails then.
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// The same at less cost and without `beat`: its cursor leads to no row that is lost, but after a
+    /// crash of the database it may lead past one.
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// Writes entries into a log that has lost them, ends their sessions, raises generations to theirs,
+    /// and removes their keys. May take its time.
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()>;
+
+    /// The same for one that a caller waits for, and only if the log does not hold it.
+    async fn settle(&self, entry: &LogEntry) -> Result<()>;
+
+    /// Tells the other gateways that the log has grown. Only a hint: what is lost is found by the poll.
+    async fn hint(&self) -> Result<()>;
+}
+
 /// The contract.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: Log {
     /// Brings the schema up to date, one process at a time.
     async fn migrate(&self) -> Result<()>;
 
@@ -121,22 +144,6 @@ pub trait Store: Send + Sync {
     /// but for the one that `change.rekey` moves along.
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change>;
 
-    /// Gives `sink` what the log gained since `cursor`, or all live rows without one. Never misses a row,
-    /// whatever the order in which transactions commit; may repeat rows. What was given is true even if
-    /// the call fails then.
-    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead>;
-
-    /// The same at less cost and without `beat`: its cursor leads to no row that is lost, but after a
-    /// crash of the database it may lead past one.
-    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead>;
-
-    /// Writes entries into a log that has lost them, ends their sessions, raises generations to theirs,
-    /// and removes their keys.
-    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()>;
-
-    /// Tells the other gateways that the log has grown. Only a hint: what is lost is found by the poll.
-    async fn hint(&self) -> Result<()>;
-
     /// Hears such hints from now on, until the receiver ends with the connection. None where one
     /// gateway is all there is.
     async fn hints(&self) -> Result<Option<Hints>>;
@@ -144,7 +151,8 @@ pub trait Store: Send + Sync {
     /// Every signing key that may still verify.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>>;
 
-    /// Adds a key that signs after `delay`, unless there is one of its algorithm that may sign.
+    /// Adds a key that signs after `delay`, unless there is one of its algorithm that may sign. Here as below,
+    /// it is longer where another gateway on the store has a bound that is.
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()>;
 
     /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens
@@ -201,8 +209,10 @@ pub trait Store: Send + Sync {
     /// The counters that all gateways on this store share; none where there is one gateway only.
     fn shared_counters(&self) -> Option<&dyn SharedCounters>;
 
-    /// Removes what has expired: log rows, sessions, keys, mails and counters; and gateways that ended.
-    async fn prune(&self) -> Result<()>;
+    /// Removes what has expired: log rows, sessions, keys, mails and counters; and gateways that ended. The
+    /// time is `earliest`, or the database's where that is earlier: a row that was removed while a clock ran
+    /// ahead would be missing when it is set right.
+    async fn prune(&self, earliest: UnixMillis) -> Result<()>;
 }
 
 /// Opens the configured store. No connection is made yet.

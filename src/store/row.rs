@@ -79,8 +79,9 @@ impl Ttls {
         now + millis(self.access)
     }
 
-    pub(super) fn refresh_end(&self, now: UnixMillis) -> UnixMillis {
-        now + millis(self.refresh)
+    /// Never after its session.
+    pub(super) fn refresh_end(&self, now: UnixMillis, session_end: UnixMillis) -> UnixMillis {
+        (now + millis(self.refresh)).min(session_end)
     }
 
     pub(super) fn session_end(&self, now: UnixMillis) -> UnixMillis {
@@ -126,6 +127,8 @@ pub struct Grant {
     pub user: User,
     /// The session that the tokens belong to.
     pub session: SessionId,
+    /// When that ends, whatever is refreshed.
+    pub session_ends_at: UnixMillis,
     /// When the access token is issued, by the database's clock.
     pub issued_at: UnixMillis,
 }
@@ -277,7 +280,7 @@ pub struct LogEntry {
     /// Tokens below this generation are dead; every token of an ended session or a revoked key is. Of a key
     /// with which every session ended, the time up to which those were opened.
     pub generation: i64,
-    /// When every token that it concerns has expired for certain.
+    /// When every token that it concerns has expired for certain, and it may be forgotten.
     pub expires_at: UnixMillis,
 }
 
@@ -286,11 +289,18 @@ impl LogEntry {
     pub const ALL: i64 = i64::MAX;
 
     pub(super) fn of_key(key: KeyId, sessions_until: Option<UnixMillis>, access_exp_max: UnixMillis) -> Self {
-        Self::new(Subject::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max)
+        Self::new(Subject::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max, 0)
     }
 
-    pub(super) fn new(subject: Subject, generation: i64, access_exp_max: UnixMillis) -> Self {
-        Self { subject, generation, expires_at: access_exp_max + millis(super::LOG_MARGIN) }
+    /// It is remembered for a while after `now` even if the last token has long expired: a database that is
+    /// given back an older state is told of it again.
+    pub(super) fn new(
+        subject: Subject,
+        generation: i64,
+        access_exp_max: UnixMillis,
+        now: UnixMillis,
+    ) -> Self {
+        Self { subject, generation, expires_at: access_exp_max.max(now) + millis(super::LOG_MARGIN) }
     }
 }
 
@@ -318,6 +328,8 @@ pub struct Beat {
     pub number: i64,
     /// The furthest that the log was ever read.
     pub furthest: Option<Cursor>,
+    /// The bound that the gateway keeps, in milliseconds.
+    pub max_staleness: i64,
 }
 
 /// What a reading of the log came to.

@@ -70,6 +70,8 @@ pub struct Metrics {
     pub served_stale: IntCounter,
     /// Hints of other gateways, or of this one, that the log has grown.
     pub revocation_hints: IntCounter,
+    /// Whether hints can be heard.
+    pub revocation_listening: IntGauge,
     /// How often the store had lost a part of its past.
     pub store_regressions: IntCounter,
     /// Streams that go on after their decision.
@@ -141,6 +143,10 @@ impl Metrics {
         )?;
         let revocation_hints =
             IntCounter::new("authgate_revocation_hints_total", "Hints that the revocation log has grown")?;
+        let revocation_listening = IntGauge::new(
+            "authgate_revocation_listening",
+            "1 while hints can be heard; 0 where polls are all there is.",
+        )?;
         let store_regressions = IntCounter::new(
             "authgate_store_regressions_total",
             "How often the store had lost a part of its past: a failover, a restored backup.",
@@ -153,6 +159,7 @@ impl Metrics {
         registry.register(Box::new(live_streams.clone()))?;
         registry.register(Box::new(served_stale.clone()))?;
         registry.register(Box::new(revocation_hints.clone()))?;
+        registry.register(Box::new(revocation_listening.clone()))?;
         registry.register(Box::new(revocation_entries.clone()))?;
         registry.register(Box::new(revocation_lag_seconds.clone()))?;
         registry.register(Box::new(password_queue_depth.clone()))?;
@@ -169,6 +176,7 @@ impl Metrics {
             revocation_lag_seconds,
             served_stale,
             revocation_hints,
+            revocation_listening,
             store_regressions,
             live_streams,
             streams_cut,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{KeyError, Verifier};
+use super::{KeyError, SigningKey, Verifier};
 use crate::{
     clock::UnixMillis,
     types::{Random, Roles, SessionId, UserId, Username},
@@ -26,6 +26,10 @@ pub struct Subject<'a> {
     pub roles: &'a Roles,
     /// The id that an imported user had before.
     pub external_id: Option<&'a str>,
+    /// When the token was allowed, by the store's clock.
+    pub issued_at: UnixMillis,
+    /// When its session ends, whatever is refreshed.
+    pub session_ends_at: UnixMillis,
 }
 
 /// A signed token.
@@ -53,7 +57,7 @@ struct Claims<'a> {
     external_id: Option<&'a str>,
 }
 
-/// Issues access tokens with the key that signs at the time.
+/// Issues access tokens.
 pub struct Issuer {
     issuer: String,
     audience: String,
@@ -74,23 +78,26 @@ impl Issuer {
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, verifier, random }
     }
 
-    /// Signs a token that was allowed at `issued_at`, by the store's clock, which stands at `now`.
+    /// The key that signs while the store's clock stands at `now`.
     ///
     /// # Errors
-    /// When no key signs.
-    pub fn issue(
-        &self,
-        subject: &Subject<'_>,
-        issued_at: UnixMillis,
-        now: UnixMillis,
-    ) -> Result<AccessToken, KeyError> {
-        let key = self.verifier.keyring().signing(now)?;
+    /// When none does.
+    pub fn key(&self, now: UnixMillis) -> Result<Arc<SigningKey>, KeyError> {
+        self.verifier.keyring().signing(now)
+    }
+
+    /// Signs a token.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn issue(&self, subject: &Subject<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
         let mut header = Header::new(key.algorithm);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(key.kid.clone());
-        let iat = issued_at.div_euclid(1_000);
-        // Rounded down, so that no token outlives what the store has noted for it.
-        let exp = (issued_at + self.ttl.as_millis() as i64).div_euclid(1_000);
+        let iat = subject.issued_at.div_euclid(1_000);
+        // Rounded down, so that no token outlives its session, or what the store has noted for it.
+        let end = (subject.issued_at + self.ttl.as_millis() as i64).min(subject.session_ends_at);
+        let exp = end.div_euclid(1_000);
         let claims = Claims {
             iss: &self.issuer,
             aud: &self.audience,

@@ -33,6 +33,9 @@ pub enum KeyError {
     /// Nothing signs, and nothing will.
     #[error("there is no key to sign with")]
     NoneSigns,
+    /// The key that signed was revoked, and no other was read since.
+    #[error("key {0} was revoked, and no other one is there to sign with")]
+    Revoked(String),
     /// Nothing signs before this time: every gateway has to know the new key first.
     #[error("the new key does not sign yet")]
     NotYet(UnixMillis),

@@ -1,10 +1,11 @@
 //! A PostgreSQL cluster that belongs to the tests: made, frozen, killed and thrown away by them.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -212,6 +213,47 @@ impl Drop for Cluster {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.kill();
+    }
+}
+
+/// One connection with what it holds: locks, a transaction that has not ended. Dropping it rolls back.
+pub struct SqlSession {
+    client: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl SqlSession {
+    pub fn open(url: &str) -> Self {
+        let mut client = as_postgres("psql")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(client.stdout.take().unwrap());
+        Self { client, said }
+    }
+
+    /// Runs statements to their end; the lines that they gave.
+    #[track_caller]
+    pub fn run(&mut self, sql: &str) -> Vec<String> {
+        writeln!(self.client.stdin.as_mut().unwrap(), "{sql};\n\\echo done").unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it failed: {sql}");
+            match line.trim_end() {
+                "done" => return lines,
+                line => lines.push(line.to_owned()),
+            }
+        }
+    }
+}
+
+impl Drop for SqlSession {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 

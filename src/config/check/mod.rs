@@ -137,8 +137,11 @@ impl Check<'_> {
             ),
             on_stale: raw.revocation.on_stale,
         };
-        if revocation.max_staleness < Duration::from_secs(2) {
-            self.fault("revocation.max_staleness", "expected 2s or more: the store is asked each second");
+        if revocation.max_staleness < Duration::from_millis(500) {
+            self.fault(
+                "revocation.max_staleness",
+                "expected 500ms or more: the store must have time to answer within it",
+            );
         }
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);

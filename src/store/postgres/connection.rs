@@ -16,6 +16,13 @@ use crate::{
 /// Any number that no other program takes for its advisory lock: the bytes of "authgate".
 const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"authgate");
 
+/// For how long the other side's kernel may say nothing before it is asked, or not answer, until a connection
+/// counts as broken.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long another process's migration is waited for, before the start is tried again.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(60);
+
 pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
     /// For connections beside the pool.
@@ -29,7 +36,13 @@ impl Pool {
         let mut config: Config = url.expose().parse().map_err(|_| {
             StoreError::Unusable("store.url is not a PostgreSQL connection string".to_owned())
         })?;
-        config.connect_timeout(timeout).application_name("authgate");
+        config
+            .connect_timeout(timeout)
+            .application_name("authgate")
+            .tcp_user_timeout(SILENCE)
+            .keepalives_idle(SILENCE)
+            .keepalives_interval(SILENCE / 4)
+            .keepalives_retries(3);
         let manager = Manager::from_config(
             config.clone(),
             NoTls,
@@ -87,12 +100,11 @@ impl Pool {
         };
         let error = match tokio::time::timeout(limit.max(self.timeout), attempt).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => convert(&error),
-            Err(_) => StoreError::Away("no answer in time".to_owned()),
+            Ok(Err(error)) => error,
+            Err(_) => QueryError::Late,
         };
-        // A COMMIT that the server itself refused did not happen; one that got no answer may have.
-        let error = match error {
-            StoreError::Away(text) if committing => StoreError::OutcomeUnknown(text),
+        let error = match convert(&error) {
+            StoreError::Away(text) if committing && !error.is_refusal() => StoreError::OutcomeUnknown(text),
             error => error,
         };
         Err(give_up(client, error))
@@ -123,7 +135,10 @@ impl Pool {
         let mut client = self.client().await?;
         // Migrations and the wait for another gateway's may take longer than a request may.
         client
-            .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            .batch_execute(&format!(
+                "SET statement_timeout = 0; SET lock_timeout = {}",
+                MIGRATION_PATIENCE.as_millis()
+            ))
             .await
             .map_err(|error| convert(&error.into()))?;
         let lock = client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await;
@@ -145,7 +160,10 @@ impl Pool {
     }
 
     async fn client(&self) -> Result<Client> {
-        self.pool.get().await.map_err(|error| match error {
+        // The pool's own limits leave out what is asked on a new connection.
+        let client = tokio::time::timeout(self.timeout, self.pool.get()).await;
+        let client = client.map_err(|_| StoreError::Away("no connection in time".to_owned()))?;
+        client.map_err(|error| match error {
             deadpool_postgres::PoolError::PostCreateHook(HookError::Message(text)) => {
                 StoreError::Unusable(text.into_owned())
             }
@@ -163,6 +181,17 @@ pub(super) enum QueryError {
     Broken(&'static str),
     /// No answer in time.
     Late,
+    /// Rows were lost on their way.
+    Incomplete,
+}
+
+impl QueryError {
+    /// Whether the server itself refused a COMMIT, which then did not happen. One that got no answer, or the
+    /// word that the server is ending, may have.
+    fn is_refusal(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code().is_some_and(|code| !code.code().starts_with("08") && !code.code().starts_with("57P"))
+    }
 }
 
 pub(super) type QueryResult<T> = std::result::Result<T, QueryError>;
@@ -209,6 +238,7 @@ fn give_up(client: Client, error: StoreError) -> StoreError {
 fn convert(error: &QueryError) -> StoreError {
     let error = match error {
         QueryError::Broken(column) => return StoreError::Failed(format!("{column} holds an illegal value")),
+        QueryError::Incomplete => return StoreError::Away("rows were lost on their way".to_owned()),
         QueryError::Late => return StoreError::Away("no answer in time".to_owned()),
         QueryError::Postgres(error) => error,
     };

@@ -3,7 +3,7 @@
 //! Within the transaction it would take a lock that all commits of the database share, and a full queue
 //! would fail a logout. A hint that is lost costs time only: the poll finds everything.
 
-use std::{future::poll_fn, time::Duration};
+use std::future::poll_fn;
 
 use deadpool_postgres::Client;
 use tokio::sync::mpsc;
@@ -12,8 +12,8 @@ use tokio_postgres::{AsyncMessage, Connection, NoTls, Socket, tls::NoTlsStream};
 use super::connection::{Pool, QueryResult, describe};
 use crate::store::{Hints, Result, StoreError};
 
-/// How long a connection may say nothing before the kernel asks whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How often a notification to oneself may get lost before a pooler is to blame.
+const TRIES: u32 = 3;
 
 pub(super) async fn send(db: &Client) -> QueryResult<()> {
     // A notification commits like a change does; that it survives a crash is worth no wait for the disk.
@@ -31,7 +31,7 @@ pub(super) async fn send(db: &Client) -> QueryResult<()> {
 pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
     let away = |error: tokio_postgres::Error| StoreError::Away(describe(&error));
     let mut config = pool.config.clone();
-    config.keepalives_idle(KEEPALIVE).application_name("authgate hints");
+    config.application_name("authgate hints");
     let connecting = tokio::time::timeout(pool.timeout, config.connect(NoTls));
     let late = |_| StoreError::Away("no answer in time".to_owned());
     let (client, connection) = connecting.await.map_err(late)?.map_err(away)?;
@@ -39,15 +39,19 @@ pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
     tokio::spawn(hear(connection, sender));
     let listening = tokio::time::timeout(pool.timeout, client.batch_execute("LISTEN authgate"));
     listening.await.map_err(late)?.map_err(away)?;
-    pool.read(async |db| send(db).await).await?;
-    match tokio::time::timeout(pool.timeout, hints.recv()).await {
-        Ok(Some(())) => {}
-        Ok(None) => return Err(StoreError::Away("the listening connection ended".to_owned())),
-        Err(_) => {
-            return Err(StoreError::Unusable(
-                "notifications do not arrive (LISTEN): connect to PostgreSQL itself, or to a pooler that keeps sessions"
-                    .to_owned(),
-            ));
+    for attempt in 1.. {
+        // Even a full queue is no reason not to serve: hints only save time.
+        pool.read(async |db| send(db).await).await.map_err(|error| StoreError::Away(error.to_string()))?;
+        match tokio::time::timeout(pool.timeout, hints.recv()).await {
+            Ok(Some(())) => break,
+            Ok(None) => return Err(StoreError::Away("the listening connection ended".to_owned())),
+            Err(_) if attempt < TRIES => {}
+            Err(_) => {
+                return Err(StoreError::Unusable(
+                    "notifications do not arrive (LISTEN): connect to PostgreSQL itself, or to a pooler that keeps sessions"
+                        .to_owned(),
+                ));
+            }
         }
     }
     let (sender, heard) = mpsc::channel(1);

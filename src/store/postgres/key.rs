@@ -9,12 +9,16 @@ use super::{
     audit,
     connection::QueryResult as Result,
     log,
-    query::{NOW, now, one, only, only_bool, run},
+    query::{NOW, now, one, only, only_bool, only_i64, run},
 };
 use crate::{
+    clock::UnixMillis,
     store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis},
     types::KeyId,
 };
+
+/// What an answer that confirms a mirror may take to arrive.
+const ROUND_TRIP_MILLIS: i64 = 1_000;
 
 const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
 
@@ -54,12 +58,23 @@ pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
     Ok(())
 }
 
+/// When a new key signs: after `delay`, if there is any, and not before every gateway has read it or denies.
+/// Each has a bound of its own.
+async fn signs_at(tx: &Transaction<'_>, now: UnixMillis, delay: Duration) -> Result<UnixMillis> {
+    if delay.is_zero() {
+        return Ok(now);
+    }
+    let sql = "SELECT coalesce(max(max_staleness), 0) FROM gateways";
+    let longest = one(tx, sql, &[], only_i64).await?.unwrap_or(0);
+    Ok(now + millis(delay).max(longest + ROUND_TRIP_MILLIS))
+}
+
 pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, delay: Duration) -> Result<()> {
     lock_keys(tx).await?;
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
     if one(tx, sql, &[&key.algorithm], only_bool).await? != Some(true) {
         let now = now(tx).await?;
-        let signs_at = now + millis(delay);
+        let signs_at = signs_at(tx, now, delay).await?;
         insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() }).await?;
     }
     Ok(())
@@ -74,7 +89,7 @@ pub(super) async fn rotate_key(
 ) -> Result<StoredKey> {
     lock_keys(tx).await?;
     let now = now(tx).await?;
-    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
+    let key = StoredKey { created_at: now, signs_at: signs_at(tx, now, delay).await?, ..key.clone() };
     let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
     let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
     run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
@@ -117,7 +132,7 @@ pub(super) async fn revoke_keys(
     let successor = if one(tx, sql, &[&revocation.successor.algorithm], only_bool).await? == Some(true) {
         None
     } else {
-        let signs_at = now + millis(revocation.delay);
+        let signs_at = signs_at(tx, now, revocation.delay).await?;
         let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
         // One that was replaced before signs until then.
         let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);

@@ -3,7 +3,7 @@
 //! A transaction that was running when the log was last read shows up later under a number that was passed
 //! over; neither sequence numbers nor times would find it again.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::HashMap, pin::pin, time::Duration};
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use futures_util::StreamExt;
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::{
     connection::{QueryError, QueryResult as Result},
     key::lock_keys,
-    query::{NOW, now, only, run},
+    query::{NOW, only, run},
 };
 use crate::{
-    store::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject},
+    store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Sink, Subject, millis},
     types::KeyId,
 };
 
@@ -25,10 +25,6 @@ const SINCE: &str = "r.xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg
 
 /// How many rows are taken from the connection at once.
 const CHUNK: usize = 1_024;
-
-/// A gateway that was not seen for so long has ended. Were it to come back, it would miss its row and
-/// read everything anew.
-const GATEWAY_GONE_MILLIS: i64 = 24 * 3_600 * 1_000;
 
 fn read_entry(row: &Row, first: usize) -> Result<LogEntry> {
     let subject = Subject::read(row.try_get(first)?, row.try_get(first + 1)?);
@@ -83,7 +79,7 @@ impl<'a> Head<'a> {
     async fn prepare(db: &impl GenericClient) -> Result<Statement> {
         let sql = format!(
             "WITH found AS MATERIALIZED (SELECT beat FROM gateways WHERE id = $1), \
-             moved AS (INSERT INTO gateways (id, beat, seen_at) VALUES ($1, $2, {NOW}) \
+             moved AS (INSERT INTO gateways (id, beat, seen_at, max_staleness) VALUES ($1, $2, {NOW}, $4) \
                 ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, seen_at = excluded.seen_at), \
              s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
              SELECT c::text, {NOW}, (SELECT beat FROM found), \
@@ -95,7 +91,12 @@ impl<'a> Head<'a> {
     }
 
     async fn read(&self, db: &impl GenericClient, statement: &Statement) -> Result<LogRead> {
-        let row = db.query_one(statement, &[&self.beat.gateway, &self.beat.number, &self.furthest]).await?;
+        let row = db
+            .query_one(
+                statement,
+                &[&self.beat.gateway, &self.beat.number, &self.furthest, &self.beat.max_staleness],
+            )
+            .await?;
         let history = History { found: row.try_get(2)?, lineage: row.try_get(3)?, rewound: row.try_get(4)? };
         Ok(LogRead {
             cursor: Cursor(row.try_get(0)?),
@@ -158,10 +159,16 @@ pub(super) async fn load(
     };
     let (read, rows) = in_time(patience, begin).await??;
     let mut chunks = pin!(rows.ready_chunks(CHUNK));
+    let mut taken = 0;
     while let Some(rows) = in_time(patience, chunks.next()).await? {
         for row in rows {
             sink(read_entry(&row?, 0)?);
+            taken += 1;
         }
+    }
+    // No later look brings these rows again: what the server says that it sent must have come.
+    if chunks.as_ref().get_ref().get_ref().rows_affected() != Some(taken) {
+        return Err(QueryError::Incomplete);
     }
     Ok(read)
 }
@@ -170,19 +177,40 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result
     tokio::time::timeout(patience, work).await.map_err(|_| QueryError::Late)
 }
 
+/// Whether a row says already what an entry does.
+pub(super) async fn holds(db: &Client, entry: &LogEntry) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = $1 AND kind = $2 AND generation >= $3 \
+         AND expires_at > {NOW})"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let (id, kind) = (entry.subject.uuid(), entry.subject.kind());
+    only(&db.query_one(&statement, &[&id, &kind, &entry.generation]).await?)
+}
+
 /// Writes entries into a log that has lost them, and does again what they stand for. Several gateways may
-/// do so at once; each row is written once.
+/// do so at once; each row is written once. Tokens that were issued since a session or a generation came
+/// back are outlived, too.
 pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Result<()> {
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate lost revocations'))", &[]).await?;
     // In the order in which everybody else takes locks: keys, users by their ids, sessions.
-    lock_keys(tx).await?;
-    for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
-        let kid: String = only(&row)?;
-        let key = Subject::Key(KeyId::of(&kid));
-        if entries.iter().any(|entry| entry.subject == key) {
-            run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
+    if entries.iter().any(|entry| entry.subject.kind() == Subject::KEY) {
+        lock_keys(tx).await?;
+        for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
+            let kid: String = only(&row)?;
+            let key = Subject::Key(KeyId::of(&kid));
+            if entries.iter().any(|entry| entry.subject == key) {
+                run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
+            }
         }
     }
+    let mut issued_until: HashMap<Uuid, i64> = HashMap::new();
+    let mut note = |rows: Vec<Row>| -> Result<()> {
+        for row in rows {
+            issued_until.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        Ok(())
+    };
     let of = |kind: i16| entries.iter().filter(move |entry| entry.subject.kind() == kind);
     let sessions: Vec<Uuid> = of(Subject::SESSION).map(|entry| entry.subject.uuid()).collect();
     let users: Vec<Uuid> = of(Subject::USER).map(|entry| entry.subject.uuid()).collect();
@@ -190,14 +218,16 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     let owners = tx.query("SELECT DISTINCT user_id FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
     let mut locked = owners.iter().map(only::<Uuid>).collect::<Result<Vec<_>>>()?;
     locked.extend(&users);
-    tx.query("SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&locked]).await?;
+    let sql = "SELECT id, access_exp_max FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+    note(tx.query(sql, &[&locked]).await?)?;
+    let sql = "DELETE FROM sessions WHERE id = ANY($1) RETURNING id, access_exp_max";
+    note(tx.query(sql, &[&sessions]).await?)?;
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
          FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
     run(tx, sql, &[&users, &generations]).await?;
     let sql = "DELETE FROM sessions s USING users u WHERE s.user_id = u.id AND u.id = ANY($1) \
          AND s.generation < u.generation";
     run(tx, sql, &[&users]).await?;
-    run(tx, "DELETE FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
     let all_until =
         of(Subject::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
     if let Some(until) = all_until {
@@ -207,16 +237,14 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     let kinds: Vec<i16> = entries.iter().map(|entry| entry.subject.kind()).collect();
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.subject.uuid()).collect();
     let below: Vec<i64> = entries.iter().map(|entry| entry.generation).collect();
-    let until: Vec<i64> = entries.iter().map(|entry| entry.expires_at).collect();
+    let outlive = |entry: &LogEntry| {
+        let issued = issued_until.get(&entry.subject.uuid()).map_or(0, |end| end + millis(LOG_MARGIN));
+        entry.expires_at.max(issued)
+    };
+    let until: Vec<i64> = entries.iter().map(outlive).collect();
     let sql = "INSERT INTO revocations (kind, id, generation, expires_at) SELECT m.* \
          FROM unnest($1::smallint[], $2::uuid[], $3::bigint[], $4::bigint[]) AS m(kind, id, generation, expires_at) \
          WHERE NOT EXISTS (SELECT 1 FROM revocations r WHERE r.id = m.id AND r.kind = m.kind \
             AND r.generation >= m.generation AND r.expires_at >= m.expires_at)";
     run(tx, sql, &[&kinds, &ids, &below, &until]).await.map(drop)
-}
-
-pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
-    let now = now(tx).await?;
-    run(tx, "DELETE FROM revocations WHERE expires_at <= $1", &[&now]).await?;
-    run(tx, "DELETE FROM gateways WHERE seen_at < $1", &[&(now - GATEWAY_GONE_MILLIS)]).await.map(drop)
 }

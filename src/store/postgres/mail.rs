@@ -8,7 +8,6 @@ use super::{
     query::{NOW, USER, lock_user, now, one, read_user, run, user},
 };
 use crate::{
-    clock::UnixMillis,
     store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User},
     types::UserId,
 };
@@ -121,10 +120,4 @@ pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) ->
     }
     run(tx, "UPDATE users SET email_verified = TRUE WHERE id = $1", &[&user.id.uuid()]).await?;
     Ok(true)
-}
-
-/// Rows are kept as long as they wait or their token lives.
-pub(super) async fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
-    let sql = "DELETE FROM mails WHERE next_attempt_at IS NULL AND coalesce(expires_at, 0) <= $1";
-    run(tx, sql, &[&now]).await.map(drop)
 }

@@ -10,6 +10,7 @@ mod import;
 mod key;
 mod log;
 mod mail;
+mod prune;
 mod query;
 mod table;
 
@@ -20,11 +21,14 @@ use async_trait::async_trait;
 use self::connection::Pool;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
-    Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink, Store,
-    StoredKey, User, UserFilter,
+    ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
+    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink,
+    Store, StoredKey, User, UserFilter,
 };
-use crate::types::{Secret, SessionId, UserId, Username};
+use crate::{
+    clock::UnixMillis,
+    types::{Secret, SessionId, UserId, Username},
+};
 
 pub(super) use table::read_table;
 
@@ -46,6 +50,36 @@ pub(super) struct Postgres {
 impl Postgres {
     pub(super) fn open(url: &Secret, pool_size: usize, timeout: Duration) -> Result<Self> {
         Ok(Self { pool: Pool::new(url, pool_size, timeout)?, following: Pool::new(url, 1, timeout)? })
+    }
+}
+
+#[async_trait]
+impl Log for Postgres {
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
+        let Some(cursor) = cursor else {
+            let patience = self.following.timeout;
+            return self.following.snapshot(async |tx| log::load(tx, beat, patience, sink).await).await;
+        };
+        self.following.read(async |db| log::confirm(db, cursor, beat, sink).await).await
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+        self.following.read(async |db| log::glance(db, cursor, sink).await).await
+    }
+
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
+        self.following.write_within(PATIENCE, async |tx| log::restore(tx, entries).await).await
+    }
+
+    async fn settle(&self, entry: &LogEntry) -> Result<()> {
+        if self.pool.read(async |db| log::holds(db, entry).await).await? {
+            return Ok(());
+        }
+        self.pool.write(async |tx| log::restore(tx, std::slice::from_ref(entry)).await).await
+    }
+
+    async fn hint(&self) -> Result<()> {
+        self.pool.read(async |db| hint::send(db).await).await
     }
 }
 
@@ -131,26 +165,6 @@ impl Store for Postgres {
         self.pool.write(async |tx| query::change_user(tx, user, change).await).await
     }
 
-    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
-        let Some(cursor) = cursor else {
-            let patience = self.following.timeout;
-            return self.following.snapshot(async |tx| log::load(tx, beat, patience, sink).await).await;
-        };
-        self.following.read(async |db| log::confirm(db, cursor, beat, sink).await).await
-    }
-
-    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
-        self.following.read(async |db| log::glance(db, cursor, sink).await).await
-    }
-
-    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
-        self.following.write_within(PATIENCE, async |tx| log::restore(tx, entries).await).await
-    }
-
-    async fn hint(&self) -> Result<()> {
-        self.pool.read(async |db| hint::send(db).await).await
-    }
-
     async fn hints(&self) -> Result<Option<Hints>> {
         hint::listen(&self.following).await.map(Some)
     }
@@ -232,7 +246,7 @@ impl Store for Postgres {
         Some(self)
     }
 
-    async fn prune(&self) -> Result<()> {
-        self.pool.write(async |tx| query::prune(tx).await).await
+    async fn prune(&self, earliest: UnixMillis) -> Result<()> {
+        prune::prune(&self.pool, earliest).await
     }
 }

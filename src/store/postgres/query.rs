@@ -250,7 +250,7 @@ async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> R
             &user.generation,
             &now,
             &new.ttls.session_end(now),
-            &new.ttls.refresh_end(now),
+            &new.ttls.refresh_end(now, new.ttls.session_end(now)),
             &new.refresh_hash.as_slice(),
             &new.nonce.as_slice(),
             &new.ttls.access_end(now),
@@ -258,7 +258,7 @@ async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> R
     )
     .await?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
-    Ok(Grant { user, session: new.id, issued_at: now })
+    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now })
 }
 
 async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -293,7 +293,7 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
             let id = session.id.uuid();
             let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
             run(tx, used, &[&id, &now, &access_end]).await?;
-            let grant = Grant { user, session: session.id, issued_at: now };
+            let grant = Grant { user, session: session.id, session_ends_at: session.ends_at, issued_at: now };
             if rule == RotationRule::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -306,7 +306,7 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
                     &request.successor.as_slice(),
                     &request.nonce.as_slice(),
                     &now,
-                    &request.ttls.refresh_end(now),
+                    &request.ttls.refresh_end(now, session.ends_at),
                 ],
             )
             .await?;
@@ -337,7 +337,7 @@ async fn end_locked_session(
     let sql = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING access_exp_max";
     let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
-    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max);
+    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max, now(tx).await?);
     log::append(tx, &entry).await?;
     Ok(Some(entry))
 }
@@ -347,11 +347,12 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
         return Ok(Change::Gone);
     }
+    let mut rekeyed = None;
     if let Some(rekey) = &change.rekey {
         let own = lock_session(tx, rekey.session.id).await?;
-        if own.is_none_or(|own| own.user != id || own.generation != user.generation) {
-            return Ok(Change::Gone);
-        }
+        let own = own.filter(|own| own.user == id && own.generation == user.generation);
+        let Some(own) = own else { return Ok(Change::Gone) };
+        rekeyed = Some((rekey, own.ends_at));
     }
     if change.keep_last_admin && change.takes_admin_from(&user) {
         // Two admins who remove each other at once must not both succeed.
@@ -394,7 +395,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     }
     let sql = "SELECT access_exp_max FROM users WHERE id = $1";
     let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
-    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
+    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max, now);
     log::append(tx, &entry).await?;
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str()).await?;
@@ -423,10 +424,10 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         &[&id.uuid(), &change.password_hash, &change.roles.as_ref().map(Roles::to_string), &change.disabled],
     )
     .await?;
-    let kept = change.rekey.as_ref().map(|rekey| rekey.session.id.uuid());
+    let kept = rekeyed.map(|(rekey, _)| rekey.session.id.uuid());
     run(tx, "DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2", &[&id.uuid(), &kept])
         .await?;
-    let Some(rekey) = &change.rekey else { return Ok(Change::Done(entry, None)) };
+    let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end).await?;
     run(
@@ -439,7 +440,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
             &rekey.session.id.uuid(),
             &(user.generation + 1),
             &now,
-            &rekey.session.ttls.refresh_end(now),
+            &rekey.session.ttls.refresh_end(now, session_ends_at),
             &rekey.session.refresh_hash.as_slice(),
             &rekey.session.nonce.as_slice(),
             &access_end,
@@ -448,21 +449,6 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     )
     .await?;
     let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
-    let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
+    let grant = Grant { user: changed, session: rekey.session.id, session_ends_at, issued_at: now };
     Ok(Change::Done(entry, Some(Box::new(grant))))
-}
-
-pub(super) async fn prune(tx: &Transaction<'_>) -> Result<()> {
-    let now = now(tx).await?;
-    log::prune(tx).await?;
-    // Keys before sessions, as whoever revokes them.
-    run(tx, "DELETE FROM signing_keys WHERE expires_at <= $1", &[&now]).await?;
-    let sql = "DELETE FROM sessions WHERE least(refresh_expires_at, ends_at) <= $1 AND access_exp_max <= $1";
-    run(tx, sql, &[&now]).await?;
-    // Rows that somebody holds are left for the next time: waiting for them in another order than
-    // logins take them would be a deadlock.
-    let sql = "DELETE FROM attempts WHERE bucket IN \
-         (SELECT bucket FROM attempts WHERE full_at <= $1 FOR UPDATE SKIP LOCKED)";
-    run(tx, sql, &[&now]).await?;
-    mail::prune(tx, now).await
 }

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{
-    audit,
-    query::{Result, append},
-};
+use super::{audit, log, query::Result};
 use crate::{
     clock::UnixMillis,
     store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis},
@@ -102,7 +99,7 @@ pub(super) fn revoke_keys(
     let mut entries = Vec::new();
     for kid in &kids {
         let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
-        append(tx, &entry)?;
+        log::append(tx, &entry)?;
         entries.push(entry);
         if let Some(note) = &revocation.note {
             audit::append(tx, note, None, kid, now)?;

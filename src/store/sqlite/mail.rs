@@ -122,9 +122,3 @@ pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: Uni
     tx.execute("UPDATE users SET email_verified = 1 WHERE id = ?1", [user.id.uuid().as_bytes()])?;
     Ok(true)
 }
-
-/// Rows are kept as long as they wait or their token lives.
-pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
-    tx.execute("DELETE FROM mails WHERE next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1", [now])?;
-    Ok(())
-}

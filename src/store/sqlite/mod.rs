@@ -8,7 +8,9 @@ mod audit;
 mod connection;
 mod import;
 mod key;
+mod log;
 mod mail;
+mod prune;
 mod query;
 mod table;
 
@@ -19,12 +21,12 @@ use async_trait::async_trait;
 use self::connection::Connections;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
-    Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink, Store,
-    StoreError, StoredKey, User, UserFilter,
+    ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
+    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink,
+    Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixMillis},
     types::{SessionId, UserId, Username},
 };
 
@@ -68,6 +70,38 @@ pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
         ))
     })?;
     Ok(file)
+}
+
+#[async_trait]
+impl Log for Sqlite {
+    async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> Result<LogRead> {
+        let (cursor, now) = (cursor.cloned(), self.clock.wall());
+        let read = move |db: &rusqlite::Transaction<'_>| log::since(db, cursor.as_ref(), now);
+        let (entries, cursor) = self.connections.read(read).await?;
+        entries.into_iter().for_each(sink);
+        Ok(LogRead { cursor, database_now: None, history: None })
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+        let nobody = Beat { gateway: uuid::Uuid::nil(), number: 0, furthest: None, max_staleness: 0 };
+        self.read_log(Some(cursor), &nobody, sink).await
+    }
+
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
+        let (entries, now) = (entries.to_vec(), self.clock.wall());
+        let settle = move |tx: &rusqlite::Transaction<'_>| {
+            entries.iter().try_for_each(|entry| log::settle(tx, entry, now))
+        };
+        self.connections.write(settle).await
+    }
+
+    async fn settle(&self, entry: &LogEntry) -> Result<()> {
+        self.restore_log(std::slice::from_ref(entry)).await
+    }
+
+    async fn hint(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -149,7 +183,7 @@ impl Store for Sqlite {
         let (note, now) = (note.cloned(), self.clock.wall());
         self.connections
             .write(move |tx| {
-                let ended = query::end_session(tx, user, session)?;
+                let ended = query::end_session(tx, user, session, now)?;
                 if let (Some(note), true) = (&note, ended.is_some()) {
                     let name = query::user(tx, user)?.map(|user| user.name.to_string()).unwrap_or_default();
                     audit::append(tx, note, Some(user), &name, now)?;
@@ -171,28 +205,6 @@ impl Store for Sqlite {
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
         let (change, now) = (change.clone(), self.clock.wall());
         self.connections.write(move |tx| query::change_user(tx, user, &change, now)).await
-    }
-
-    async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> Result<LogRead> {
-        let (cursor, now) = (cursor.cloned(), self.clock.wall());
-        let read = move |db: &rusqlite::Transaction<'_>| query::log_since(db, cursor.as_ref(), now);
-        let (entries, cursor) = self.connections.read(read).await?;
-        entries.into_iter().for_each(sink);
-        Ok(LogRead { cursor, database_now: None, history: None })
-    }
-
-    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
-        let nobody = Beat { gateway: uuid::Uuid::nil(), number: 0, furthest: None };
-        self.read_log(Some(cursor), &nobody, sink).await
-    }
-
-    async fn restore_log(&self, _: &[LogEntry]) -> Result<()> {
-        // The file is this process's own: it is locked, and what it has lost, the process has not read.
-        Ok(())
-    }
-
-    async fn hint(&self) -> Result<()> {
-        Ok(())
     }
 
     async fn hints(&self) -> Result<Option<Hints>> {
@@ -288,8 +300,7 @@ impl Store for Sqlite {
         None
     }
 
-    async fn prune(&self) -> Result<()> {
-        let now = self.clock.wall();
-        self.connections.write(move |tx| query::prune(tx, now)).await
+    async fn prune(&self, earliest: UnixMillis) -> Result<()> {
+        prune::prune(&self.connections, earliest).await
     }
 }

@@ -3,12 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use uuid::Uuid;
 
-use super::{audit, mail};
+use super::{audit, log, mail};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Cursor, Grant, LogEntry, NewSession, NewUser, Opened, Rotation,
-        RotationRequest, RotationRule, Session, Subject, User, UserFilter, judge,
+        AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Opened, Rotation, RotationRequest,
+        RotationRule, Session, Subject, User, UserFilter, judge,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -206,13 +206,13 @@ fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession, now: UnixM
         user.generation,
         now,
         new.ttls.session_end(now),
-        new.ttls.refresh_end(now),
+        new.ttls.refresh_end(now, new.ttls.session_end(now)),
         new.refresh_hash,
         new.nonce,
         new.ttls.access_end(now)
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
-    Ok(Grant { user, session: new.id, issued_at: now })
+    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now })
 }
 
 fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -239,7 +239,7 @@ pub(super) fn rotate_session(
     match judge(&session, &user, &request.presented, now, request.grace) {
         RotationRule::Refuse => Ok(Rotation::Refused),
         RotationRule::EndSession => {
-            Ok(end_session(tx, user.id, session.id)?.map_or(Rotation::Refused, Rotation::Ended))
+            Ok(end_session(tx, user.id, session.id, now)?.map_or(Rotation::Refused, Rotation::Ended))
         }
         rule => {
             let access_end = request.ttls.access_end(now);
@@ -249,7 +249,7 @@ pub(super) fn rotate_session(
                 "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), now, access_end])?;
-            let grant = Grant { user, session: session.id, issued_at: now };
+            let grant = Grant { user, session: session.id, session_ends_at: session.ends_at, issued_at: now };
             if rule == RotationRule::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -262,7 +262,7 @@ pub(super) fn rotate_session(
                 request.successor,
                 request.nonce,
                 now,
-                request.ttls.refresh_end(now)
+                request.ttls.refresh_end(now, session.ends_at)
             ])?;
             Ok(Rotation::Rotated(grant))
         }
@@ -273,6 +273,7 @@ pub(super) fn end_session(
     tx: &Transaction<'_>,
     user: UserId,
     session: SessionId,
+    now: UnixMillis,
 ) -> Result<Option<LogEntry>> {
     let access_exp_max: Option<i64> = tx
         .query_row(
@@ -282,20 +283,9 @@ pub(super) fn end_session(
         )
         .optional()?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
-    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max);
-    append(tx, &entry)?;
+    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max, now);
+    log::append(tx, &entry)?;
     Ok(Some(entry))
-}
-
-pub(super) fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
-    tx.prepare_cached("INSERT INTO revocations (kind, id, generation, expires_at) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            entry.subject.kind(),
-            entry.subject.uuid().as_bytes(),
-            entry.generation,
-            entry.expires_at
-        ])?;
-    Ok(())
 }
 
 pub(super) fn change_user(
@@ -308,11 +298,12 @@ pub(super) fn change_user(
     if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
         return Ok(Change::Gone);
     }
+    let mut rekeyed = None;
     if let Some(rekey) = &change.rekey {
         let own = session(tx, rekey.session.id)?;
-        if own.is_none_or(|own| own.user != id || own.generation != user.generation) {
-            return Ok(Change::Gone);
-        }
+        let own = own.filter(|own| own.user == id && own.generation == user.generation);
+        let Some(own) = own else { return Ok(Change::Gone) };
+        rekeyed = Some((rekey, own.ends_at));
     }
     if change.keep_last_admin && change.takes_admin_from(&user) {
         let others: Vec<String> = tx
@@ -346,8 +337,8 @@ pub(super) fn change_user(
         tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| {
             row.get(0)
         })?;
-    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max);
-    append(tx, &entry)?;
+    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max, now);
+    log::append(tx, &entry)?;
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str(), now)?;
     }
@@ -384,12 +375,12 @@ pub(super) fn change_user(
             change.disabled
         ],
     )?;
-    let kept = change.rekey.as_ref().map(|rekey| rekey.session.id.uuid());
+    let kept = rekeyed.map(|(rekey, _)| rekey.session.id.uuid());
     tx.execute(
         "DELETE FROM sessions WHERE user_id = ?1 AND id IS NOT ?2",
         params![id.uuid().as_bytes(), kept.as_ref().map(|kept| kept.as_bytes())],
     )?;
-    let Some(rekey) = &change.rekey else { return Ok(Change::Done(entry, None)) };
+    let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end)?;
     tx.execute(
@@ -401,7 +392,7 @@ pub(super) fn change_user(
             rekey.session.id.uuid().as_bytes(),
             user.generation + 1,
             now,
-            rekey.session.ttls.refresh_end(now),
+            rekey.session.ttls.refresh_end(now, session_ends_at),
             rekey.session.refresh_hash,
             rekey.session.nonce,
             access_end,
@@ -409,40 +400,6 @@ pub(super) fn change_user(
         ],
     )?;
     let changed = self::user(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let grant = Grant { user: changed, session: rekey.session.id, issued_at: now };
+    let grant = Grant { user: changed, session: rekey.session.id, session_ends_at, issued_at: now };
     Ok(Change::Done(entry, Some(Box::new(grant))))
-}
-
-/// The rows behind `cursor` and the cursor behind them.
-pub(super) fn log_since(
-    db: &Connection,
-    cursor: Option<&Cursor>,
-    now: UnixMillis,
-) -> Result<(Vec<LogEntry>, Cursor)> {
-    let from = cursor.and_then(|cursor| cursor.0.parse().ok()).unwrap_or(0_i64);
-    let mut last = from;
-    let mut entries = Vec::new();
-    let mut statement = db.prepare_cached(
-        "SELECT seq, kind, id, generation, expires_at FROM revocations WHERE seq > ?1 AND expires_at > ?2",
-    )?;
-    let mut rows = statement.query(params![from, now])?;
-    while let Some(row) = rows.next()? {
-        last = last.max(row.get(0)?);
-        entries.push(LogEntry {
-            subject: Subject::read(row.get(1)?, uuid(row, 2)?).ok_or_else(|| broken(1))?,
-            generation: row.get(3)?,
-            expires_at: row.get(4)?,
-        });
-    }
-    Ok((entries, Cursor(last.to_string())))
-}
-
-pub(super) fn prune(tx: &Transaction<'_>, now: UnixMillis) -> Result<()> {
-    tx.execute("DELETE FROM revocations WHERE expires_at <= ?1", [now])?;
-    tx.execute(
-        "DELETE FROM sessions WHERE (refresh_expires_at <= ?1 OR ends_at <= ?1) AND access_exp_max <= ?1",
-        [now],
-    )?;
-    tx.execute("DELETE FROM signing_keys WHERE expires_at <= ?1", [now])?;
-    mail::prune(tx, now)
 }

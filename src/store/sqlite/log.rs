@@ -1,0 +1,80 @@
+//! The revocation log. One writer at a time makes its sequence numbers the order of commits.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::query::{Result, broken, uuid};
+use crate::{
+    clock::UnixMillis,
+    store::{Cursor, LogEntry, Subject},
+    types::KeyId,
+};
+
+pub(super) fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
+    tx.prepare_cached("INSERT INTO revocations (kind, id, generation, expires_at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            entry.subject.kind(),
+            entry.subject.uuid().as_bytes(),
+            entry.generation,
+            entry.expires_at
+        ])?;
+    Ok(())
+}
+
+/// The rows behind `cursor` and the cursor behind them.
+pub(super) fn since(
+    db: &Connection,
+    cursor: Option<&Cursor>,
+    now: UnixMillis,
+) -> Result<(Vec<LogEntry>, Cursor)> {
+    let from = cursor.and_then(|cursor| cursor.0.parse().ok()).unwrap_or(0_i64);
+    let mut last = from;
+    let mut entries = Vec::new();
+    let mut statement = db.prepare_cached(
+        "SELECT seq, kind, id, generation, expires_at FROM revocations WHERE seq > ?1 AND expires_at > ?2",
+    )?;
+    let mut rows = statement.query(params![from, now])?;
+    while let Some(row) = rows.next()? {
+        last = last.max(row.get(0)?);
+        entries.push(LogEntry {
+            subject: Subject::read(row.get(1)?, uuid(row, 2)?).ok_or_else(|| broken(1))?,
+            generation: row.get(3)?,
+            expires_at: row.get(4)?,
+        });
+    }
+    Ok((entries, Cursor(last.to_string())))
+}
+
+/// Writes an entry unless a row says the same already, and does what it stands for.
+pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) -> Result<()> {
+    let id = entry.subject.uuid();
+    let id = id.as_bytes();
+    let held: bool = tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = ?1 AND kind = ?2 AND generation >= ?3 AND expires_at > ?4)",
+        params![id, entry.subject.kind(), entry.generation, now],
+        |row| row.get(0),
+    )?;
+    if held {
+        return Ok(());
+    }
+    match entry.subject {
+        Subject::Session(_) => {
+            tx.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
+        }
+        Subject::User(_) => {
+            let raise = "UPDATE users SET generation = max(generation, ?2) WHERE id = ?1";
+            tx.execute(raise, params![id, entry.generation])?;
+            let end = "DELETE FROM sessions WHERE user_id = ?1 AND generation < ?2";
+            tx.execute(end, params![id, entry.generation])?;
+        }
+        Subject::Key(key) => {
+            let kids: Vec<String> = tx
+                .prepare("SELECT kid FROM signing_keys")?
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_>>()?;
+            for kid in kids.iter().filter(|kid| KeyId::of(kid) == key) {
+                tx.execute("DELETE FROM signing_keys WHERE kid = ?1", [kid])?;
+            }
+        }
+    }
+    append(tx, entry)
+}

@@ -1,0 +1,31 @@
+//! Removing what has expired, a piece at a time: others write in between.
+
+use rusqlite::{Transaction, params};
+
+use super::{connection::Connections, query};
+use crate::{clock::UnixMillis, store::Result};
+
+/// Rows that are removed at once.
+const PIECE: usize = 5_000;
+
+/// Tables, and what is over in them at `?1`.
+const OVER: [(&str, &str); 4] = [
+    ("revocations", "expires_at <= ?1"),
+    ("signing_keys", "expires_at <= ?1"),
+    ("sessions", "refresh_expires_at <= ?1 AND access_exp_max <= ?1"),
+    ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
+];
+
+/// Removes what has expired by `earliest`.
+pub(super) async fn prune(connections: &Connections, earliest: UnixMillis) -> Result<()> {
+    for (table, over) in OVER {
+        while connections.write(move |tx| remove(tx, table, over, earliest)).await? == PIECE {}
+    }
+    Ok(())
+}
+
+fn remove(tx: &Transaction<'_>, table: &str, over: &str, until: UnixMillis) -> query::Result<usize> {
+    let sql =
+        format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {over} LIMIT {PIECE})");
+    tx.execute(&sql, params![until])
+}
