@@ -1,8 +1,12 @@
 //! Registering, logging in, and what an account can do with itself.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Settings, Upstream, claims_of, header_of};
+use crate::harness::{
+    Gateway, PASSWORD, Settings, Upstream, claims_of, eventually, header_of, shared_database,
+};
 
 #[test]
 fn register_log_in_call_through_log_out_and_be_refused() {
@@ -259,11 +263,45 @@ fn an_account_is_changed_and_deleted_by_its_owner_or_an_administrator_only() {
 fn without_a_recent_login_the_current_password_is_needed() {
     let gateway = Gateway::alone(Settings::default().auth("  reauth_window: 0s\n"));
     let token = gateway.token("nina");
-    std::thread::sleep(std::time::Duration::from_millis(5));
+    std::thread::sleep(Duration::from_millis(5));
     let refused = gateway.send("DELETE", "/auth/delete", Some(&token), None);
     assert_eq!((refused.status, refused.message().as_str()), (401, "Invalid credentials"));
     let proof = json!({"current_password": PASSWORD});
     assert_eq!(gateway.send("DELETE", "/auth/delete", Some(&token), Some(&proof)).status, 200);
+}
+
+#[test]
+fn a_refreshed_token_is_no_recent_login() {
+    let gateway = Gateway::alone(Settings::default().auth("  reauth_window: 1s\n"));
+    let answer = gateway.register("otto");
+    let begun = Instant::now();
+    eventually("the window is over", || (begun.elapsed() > Duration::from_millis(1_500)).then_some(()));
+    let fresh = gateway.refresh(answer["refresh_token"].as_str().unwrap()).json();
+    let change = json!({"new_email": "otto@example.com"});
+    let refused = gateway.send("POST", "/auth/change", fresh["access_token"].as_str(), Some(&change));
+    assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn an_access_token_does_not_outlive_its_session() {
+    for store in [Settings::default(), Settings::postgres(&shared_database())] {
+        let gateway = Gateway::alone(store.auth("  session_max_ttl: 3s\n  access_token_ttl: 10m\n"));
+        let answer = gateway.register("paula");
+        let life = |answer: &serde_json::Value| {
+            let claims = claims_of(answer["access_token"].as_str().unwrap());
+            let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+            assert_eq!(answer["expires_in"], life);
+            life
+        };
+        assert!((2..=3).contains(&life(&answer)), "{answer}");
+        let refreshed = gateway.refresh(answer["refresh_token"].as_str().unwrap()).json();
+        assert!(life(&refreshed) <= 3, "{refreshed}");
+        eventually("the session is over", || {
+            let token = refreshed["access_token"].as_str();
+            (gateway.get("/api/x", token).status == 401).then_some(())
+        });
+        assert_eq!(gateway.try_login("paula", PASSWORD).status, 200);
+    }
 }
 
 #[test]

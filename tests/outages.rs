@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Gateway, PASSWORD, Settings, Upstream, eventually};
+use crate::harness::{
+    Cluster, Gateway, PASSWORD, Proxy, Settings, SqlSession, Upstream, eventually, shared_database,
+    shared_sql,
+};
 
 fn settings(cluster: &Cluster) -> Settings {
     Settings { store: format!("{{url: \"{}\", timeout: 1s}}", cluster.database()), ..Settings::default() }
@@ -116,4 +119,85 @@ fn requests_that_wait_for_the_database_do_not_make_the_mirror_stale() {
         }
         lock.join().unwrap();
     });
+}
+
+#[test]
+fn connections_that_fall_silent_while_they_are_made_hold_nothing_up() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let settings = Settings {
+        store: format!("{{url: \"{}\", timeout: 1s, pool_size: 2}}", proxy.url(&url)),
+        ..Settings::default()
+    };
+    let gateway = Gateway::alone(settings.extra("revocation: {max_staleness: 2s}\n"));
+    let token = gateway.token("alice");
+    // Those that look for revocations, listen, and serve requests are made anew, and say nothing.
+    proxy.silence(4);
+    proxy.open();
+    eventually("all have fallen silent", || {
+        gateway.try_login("alice", PASSWORD);
+        (proxy.connections_to_silence() == 0).then_some(())
+    });
+    eventually("it is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+    eventually("logins work", || (gateway.try_login("alice", PASSWORD).status == 200).then_some(()));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    eventually("hints are heard", || {
+        (gateway.metric("authgate_revocation_listening") == Some(1.0)).then_some(())
+    });
+}
+
+#[test]
+fn logouts_that_wait_for_a_lock_do_not_make_the_mirror_stale() {
+    let url = shared_database();
+    let settings = Settings { store: format!("{{url: \"{url}\", timeout: 3s}}"), ..Settings::default() };
+    let gateway = Gateway::alone(settings.extra("revocation: {max_staleness: 2s}\n"));
+    let tokens: Vec<String> = (0..8).map(|user| gateway.token(&format!("user-{user}"))).collect();
+    let kept = gateway.token("kept");
+    // The store has lost their sessions; what puts that right has to wait.
+    shared_sql(&url, "DELETE FROM sessions WHERE user_id IN (SELECT id FROM users WHERE name LIKE 'user-%')");
+    let mut other = SqlSession::open(&url);
+    other.run("SELECT pg_advisory_lock(hashtext('authgate lost revocations'))");
+    thread::scope(|scope| {
+        let logouts: Vec<_> =
+            tokens.iter().map(|token| scope.spawn(|| gateway.logout(token).status)).collect();
+        while !logouts.iter().all(|logout| logout.is_finished()) {
+            assert_eq!(gateway.get("/api/x", Some(&kept)).status, 200);
+            thread::sleep(Duration::from_millis(20));
+        }
+        for logout in logouts {
+            assert_eq!(logout.join().unwrap(), 503, "nobody could be told");
+        }
+    });
+    for token in &tokens {
+        assert_eq!(gateway.get("/api/x", Some(token)).status, 401);
+    }
+    drop(other);
+    assert_eq!(gateway.logout(&gateway.token("later")).status, 200);
+}
+
+#[test]
+fn a_logout_that_was_answered_outlives_the_end_of_a_database_that_commits_without_the_disk() {
+    let mut cluster = Cluster::start();
+    let url = cluster.database();
+    let database = url.rsplit('/').next().unwrap().to_owned();
+    cluster.sql("postgres", "ALTER SYSTEM SET wal_writer_delay = '10s'");
+    cluster.sql("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
+    cluster.sql("postgres", "SELECT pg_reload_conf()");
+    let gateway = Gateway::alone(Settings::postgres(&url));
+    for round in 0..3 {
+        let answer = gateway.register(&format!("user-{round}"));
+        let (access, refresh) = (answer["access_token"].as_str().unwrap(), answer["refresh_token"].as_str());
+        cluster.sql("postgres", "CHECKPOINT");
+        assert_eq!(gateway.logout(access).status, 200);
+        cluster.kill();
+        cluster.restart();
+        let refreshed = eventually("it has the database again", || {
+            let answer = gateway.refresh(refresh.unwrap());
+            (answer.status != 503).then_some(answer)
+        });
+        assert_eq!(refreshed.status, 401);
+        let kept = SqlSession::open(&url).run("SELECT count(*) FROM revocations WHERE kind = 1");
+        assert_eq!(kept, [(round + 1).to_string()]);
+    }
 }

@@ -448,6 +448,24 @@ fn a_long_upload_ends_with_its_token_and_is_told_so() {
 }
 
 #[test]
+fn a_long_upload_of_which_nobody_knows_whether_its_token_lives_is_told_to_come_again() {
+    let cluster = Cluster::start();
+    let store = format!("{{url: \"{}\", timeout: 500ms}}", cluster.database());
+    let settings = Settings { store, ..Settings::default() }.extra("revocation: {max_staleness: 2s}\n");
+    let (gateway, _upstream, _) = start(settings);
+    let token = gateway.token("alice");
+    let mut client = gateway.client();
+    client.send(format!(
+        "POST /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\nbegun"
+    ));
+    eventually("the upload is known", || {
+        (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
+    });
+    cluster.freeze();
+    assert_eq!(client.answer().status, 503);
+}
+
+#[test]
 fn an_ordinary_answer_in_flight_may_finish() {
     let (gateway, _upstream, _) = start(Settings::default());
     let token = gateway.token("alice");

@@ -118,7 +118,7 @@ pub(super) fn calls() -> Vec<Call> {
             "listKeys",
             "List the keys that verify tokens",
             (200, JSON, schema::<Keys>),
-            &[K::InsufficientRole, K::KeysFromConfig],
+            &[K::InsufficientRole],
         ),
         call(
             post,

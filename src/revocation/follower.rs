@@ -193,8 +193,22 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, PoisonError},
+        time::Duration,
+    };
+
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::store::Cursor;
+    use crate::{
+        clock::ManualClock,
+        store::{Cursor, Result, Sink, StoreError},
+        types::{OsRandom, SessionId},
+    };
+
+    const NOW: i64 = 1_700_000_000_000;
 
     #[test]
     fn a_store_goes_on_only_as_itself() {
@@ -215,5 +229,197 @@ mod tests {
             assert!(!known.goes_on_as(&shown(found, lineage, rewound)), "{found:?} {lineage} {rewound}");
         }
         assert!(confirmed(None).goes_on_as(&shown(None, "", false)));
+    }
+
+    /// An answer to a reading: the rows, and where it ends; or none.
+    type Answer = Option<(Vec<LogEntry>, &'static str)>;
+
+    /// A log that answers what it was told to, in as many milliseconds, and remembers what it was asked.
+    struct Scripted {
+        clock: Arc<ManualClock>,
+        answers: Mutex<VecDeque<(i64, Answer)>>,
+        asked: Mutex<Vec<Option<String>>>,
+        lineage: Mutex<&'static str>,
+        written: Mutex<Vec<LogEntry>>,
+    }
+
+    fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    impl Scripted {
+        fn answer(&self, cursor: Option<&Cursor>, sink: Sink<'_>) -> Result<LogRead> {
+            lock(&self.asked).push(cursor.map(|cursor| format!("{cursor:?}")));
+            let (millis, answer) = lock(&self.answers).pop_front().unwrap();
+            self.clock.advance(millis);
+            let (entries, end) = answer.ok_or_else(|| StoreError::Away("tests".to_owned()))?;
+            entries.into_iter().for_each(sink);
+            Ok(LogRead { cursor: Cursor::of(end), database_now: None, history: None })
+        }
+    }
+
+    #[async_trait]
+    impl Log for Scripted {
+        async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
+            assert_eq!(beat.max_staleness, 5_000);
+            let read = self.answer(cursor, sink)?;
+            let history = History {
+                found: Some(beat.number - 1),
+                lineage: lock(&self.lineage).to_string(),
+                rewound: false,
+            };
+            Ok(LogRead { history: Some(history), ..read })
+        }
+
+        async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
+            self.answer(Some(cursor), sink)
+        }
+
+        async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
+            lock(&self.written).extend(entries);
+            Ok(())
+        }
+
+        async fn settle(&self, _: &LogEntry) -> Result<()> {
+            Ok(())
+        }
+
+        async fn hint(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Parts {
+        log: Arc<Scripted>,
+        mirror: Arc<Mirror>,
+        time: Arc<TimeKeeper>,
+        clock: Arc<ManualClock>,
+        follower: Follower,
+    }
+
+    impl Parts {
+        fn new() -> Self {
+            let clock = ManualClock::at(NOW);
+            let time = Arc::new(TimeKeeper::new(clock.clone()));
+            let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+            let log = Arc::new(Scripted {
+                clock: clock.clone(),
+                answers: Mutex::default(),
+                asked: Mutex::default(),
+                lineage: Mutex::new("system 00000001"),
+                written: Mutex::default(),
+            });
+            let follower = Follower::new(log.clone(), mirror.clone(), time.clone(), Uuid::nil());
+            Self { log, mirror, time, clock, follower }
+        }
+
+        fn answers(&self, millis: i64, answer: Answer) {
+            lock(&self.log.answers).push_back((millis, answer));
+        }
+
+        async fn polls(&mut self, end: &'static str) {
+            self.answers(0, Some((Vec::new(), end)));
+            self.follower.poll(true).await.unwrap();
+        }
+
+        fn asked(&self) -> Vec<Option<String>> {
+            std::mem::take(&mut lock(&self.log.asked))
+        }
+
+        fn lag(&self) -> Option<i64> {
+            self.mirror.lag(self.time.now())
+        }
+    }
+
+    fn from(cursor: &str) -> Option<String> {
+        Some(format!("{:?}", Cursor::of(cursor)))
+    }
+
+    fn entry() -> LogEntry {
+        let subject = Subject::Session(SessionId::generate(&OsRandom));
+        LogEntry { subject, generation: LogEntry::ALL, expires_at: NOW + 60_000 }
+    }
+
+    fn is_dead(mirror: &Mirror, entry: &LogEntry) -> bool {
+        let Subject::Session(session) = entry.subject else { return false };
+        mirror.is_session_revoked(session)
+    }
+
+    #[tokio::test]
+    async fn the_mirror_is_as_old_as_the_question_and_not_as_the_answer() {
+        let mut parts = Parts::new();
+        assert_eq!(parts.lag(), None);
+        parts.answers(3_000, Some((Vec::new(), "a")));
+        parts.follower.poll(true).await.unwrap();
+        assert_eq!(parts.lag(), Some(3_000));
+        // Nor does a poll count beside which something else could not be read.
+        parts.answers(0, Some((Vec::new(), "b")));
+        parts.follower.poll(false).await.unwrap();
+        assert_eq!(parts.lag(), Some(3_000));
+    }
+
+    #[tokio::test]
+    async fn a_hint_neither_confirms_nor_moves_what_polls_go_by() {
+        let mut parts = Parts::new();
+        parts.polls("a").await;
+        parts.polls("b").await;
+        parts.clock.advance(1_000);
+        let told = entry();
+        for end in ["hint-1", "hint-2", "hint-3"] {
+            parts.answers(0, Some((vec![told], end)));
+            parts.follower.glance().await.unwrap();
+        }
+        assert!(is_dead(&parts.mirror, &told));
+        assert_eq!(parts.lag(), Some(1_000));
+        parts.polls("c").await;
+        parts.polls("d").await;
+        assert_eq!(
+            parts.asked(),
+            [None, from("a"), from("b"), from("hint-1"), from("hint-2"), from("a"), from("b")]
+        );
+    }
+
+    #[tokio::test]
+    async fn each_row_is_read_by_two_polls() {
+        let mut parts = Parts::new();
+        for end in ["a", "b", "c", "d"] {
+            parts.polls(end).await;
+        }
+        assert_eq!(parts.asked(), [None, from("a"), from("a"), from("b")]);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_poll_failed_stands_and_after_three_all_is_read() {
+        let mut parts = Parts::new();
+        parts.polls("a").await;
+        for _ in 0..3 {
+            parts.answers(1_000, None);
+            assert!(parts.follower.poll(true).await.is_err());
+        }
+        assert_eq!(parts.lag(), Some(3_000));
+        let told = entry();
+        parts.answers(0, Some((vec![told], "b")));
+        parts.follower.poll(true).await.unwrap();
+        assert_eq!((parts.lag(), is_dead(&parts.mirror, &told)), (Some(0), true));
+        assert_eq!(parts.asked(), [None, from("a"), from("a"), from("a"), None]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_has_lost_its_past_is_given_it_back_before_it_confirms() {
+        let mut parts = Parts::new();
+        let (lost, kept) = (entry(), entry());
+        parts.answers(0, Some((vec![lost, kept], "a")));
+        parts.follower.poll(true).await.unwrap();
+        *lock(&parts.log.lineage) = "system 00000002";
+        parts.answers(1_000, Some((Vec::new(), "b")));
+        parts.answers(1_000, None);
+        assert!(parts.follower.poll(true).await.is_err());
+        assert_eq!(parts.lag(), Some(2_000));
+        parts.answers(500, Some((vec![kept], "c")));
+        let followed = parts.follower.poll(true).await.unwrap();
+        assert!(followed.restored && is_dead(&parts.mirror, &lost));
+        assert_eq!((lock(&parts.log.written).as_slice(), parts.lag()), ([lost].as_slice(), Some(500)));
+        parts.polls("d").await;
+        assert_eq!(parts.asked(), [None, from("a"), None, None, from("c")]);
     }
 }

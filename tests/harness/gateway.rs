@@ -125,10 +125,16 @@ impl Gateway {
     #[track_caller]
     pub fn start_in(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings) -> Self {
         let mut gateway = Self::spawn_in(folder, upstream, settings);
-        gateway.address = gateway.logged_address("listening");
-        // The workers accept a moment after the sockets listen.
-        eventually("the gateway is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+        gateway.wait();
         gateway
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub fn wait(&mut self) {
+        self.address = self.logged_address("listening");
+        // The workers accept a moment after the sockets listen.
+        eventually("the gateway is ready", || (self.admin_get("/readyz").status == 200).then_some(()));
     }
 
     /// A gateway with one of the configs in `config/seeds`, named by its first letter.
@@ -145,8 +151,7 @@ impl Gateway {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = write_config(folder.path(), &fs::read_to_string(seed).unwrap());
         let mut gateway = Self::spawn(folder, nowhere, Settings { env, ..Settings::default() }, &config);
-        gateway.address = gateway.logged_address("listening");
-        eventually("the gateway is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+        gateway.wait();
         gateway
     }
 
@@ -217,6 +222,12 @@ impl Gateway {
     #[track_caller]
     pub fn restart(&self) -> Self {
         Self::start_in(self.folder.clone(), self.upstream, self.settings.clone())
+    }
+
+    /// The same with other settings.
+    #[track_caller]
+    pub fn restart_with(&self, settings: Settings) -> Self {
+        Self::start_in(self.folder.clone(), self.upstream, settings)
     }
 
     /// Everything it has logged.

@@ -2,6 +2,7 @@
 
 mod client;
 mod database;
+pub mod fleet;
 mod gateway;
 mod peers;
 mod proxy;

@@ -30,6 +30,7 @@ struct State {
     notifications: AtomicUsize,
     lose_rows: AtomicUsize,
     trap: Mutex<Option<Trap>>,
+    silence: AtomicUsize,
     accepted: AtomicUsize,
 }
 
@@ -38,29 +39,55 @@ struct Trap {
     /// What the transaction is known by, among the values of its statements.
     marker: Vec<u8>,
     connection: Option<usize>,
-    /// Statements that still go through, the one with the marker included.
-    left: usize,
+    place: Place,
     executes: bool,
 }
 
+/// Where a trap shuts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Behind so many statements, the one with the marker included.
+    Behind(usize),
+    BeforeCommit,
+    BehindCommit,
+}
+
+/// What a trap does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shut {
+    No,
+    Before,
+    Behind,
+}
+
 impl Trap {
-    /// Whether a client's message completes the last statement that goes through. Preparing one is no step:
-    /// it depends on what the connection was used for before.
-    fn shuts_behind(&mut self, connection: usize, message: &[u8]) -> bool {
-        if self.connection.is_none() && message.windows(self.marker.len()).any(|part| part == self.marker) {
+    /// Whether it shuts at a client's message, which may complete a statement. Preparing one is no step: it
+    /// depends on what the connection was used for before.
+    fn shuts(&mut self, connection: usize, message: &[u8]) -> Shut {
+        // It may have been read before, on another connection.
+        let open = self.connection.is_none() || !matches!(self.place, Place::Behind(_));
+        if open && message.windows(self.marker.len()).any(|part| part == self.marker) {
             self.connection = Some(connection);
         }
         if self.connection != Some(connection) {
-            return false;
+            return Shut::No;
         }
+        let commits = message[0] == b'Q' && message.windows(6).any(|part| part == b"COMMIT");
         let complete = match message[0] {
             b'Q' => true,
             b'S' => self.executes,
             _ => false,
         };
         self.executes = message[0] == b'E' || (self.executes && !complete);
-        self.left = self.left.saturating_sub(usize::from(complete));
-        complete && self.left == 0
+        match &mut self.place {
+            Place::Behind(left) if complete => {
+                *left -= 1;
+                if *left == 0 { Shut::Behind } else { Shut::No }
+            }
+            Place::BeforeCommit if commits => Shut::Before,
+            Place::BehindCommit if commits => Shut::Behind,
+            _ => Shut::No,
+        }
     }
 }
 
@@ -83,6 +110,7 @@ impl Proxy {
             notifications: AtomicUsize::new(0),
             lose_rows: AtomicUsize::new(0),
             trap: Mutex::default(),
+            silence: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
         });
         let address = listener.local_addr().unwrap();
@@ -152,9 +180,31 @@ impl Proxy {
     /// Blocks the road behind so many statements of a transaction, of which the last gets no answer. They
     /// count from the first one with an id among its values; COMMIT is one, too.
     pub fn block_after(&self, id: &str, statements: usize) {
-        let marker = uuid::Uuid::parse_str(id).unwrap().into_bytes().to_vec();
-        let trap = Trap { marker, connection: None, left: statements, executes: false };
+        self.set_trap(id, Place::Behind(statements));
+    }
+
+    /// Blocks the road at the COMMIT of a transaction with an id, or another text, among its values: before it
+    /// arrives, or `arrives` and gets no answer.
+    pub fn block_at_commit(&self, id: &str, arrives: bool) {
+        self.set_trap(id, if arrives { Place::BehindCommit } else { Place::BeforeCommit });
+    }
+
+    fn set_trap(&self, id: &str, place: Place) {
+        let marker = match uuid::Uuid::parse_str(id) {
+            Ok(id) => id.into_bytes().to_vec(),
+            Err(_) => id.as_bytes().to_vec(),
+        };
+        let trap = Trap { marker, connection: None, place, executes: false };
         *self.state.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// The next connections fall silent when they are made, and stay.
+    pub fn silence(&self, connections: usize) {
+        self.state.silence.store(connections, SeqCst);
+    }
+
+    pub fn connections_to_silence(&self) -> usize {
+        self.state.silence.load(SeqCst)
     }
 
     pub fn is_blocked(&self) -> bool {
@@ -170,13 +220,15 @@ impl State {
         }
         let Ok(server) = TcpStream::connect(target) else { return };
         let connection = self.accepted.fetch_add(1, SeqCst);
+        let silenced =
+            self.silence.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok().then(Arc::default);
         let mut connections = self.connections.lock().unwrap();
         for (from, to, of_client) in [(&client, &server, true), (&server, &client, false)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             let _ = to.set_nodelay(true);
             connections.push(to.try_clone().unwrap());
-            let state = self.clone();
-            thread::spawn(move || state.pump(from, to, of_client.then_some(connection)));
+            let (state, silenced) = (self.clone(), silenced.clone());
+            thread::spawn(move || state.pump(from, to, of_client.then_some(connection), silenced));
         }
     }
 
@@ -186,8 +238,15 @@ impl State {
         }
     }
 
-    /// Carries what comes from the client of a connection, or from its server.
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, of_client: Option<usize>) {
+    /// Carries what comes from the client of a connection, or from its server. What a client says is not heard
+    /// any more once `silenced` is set, behind the server's first word that it is ready.
+    fn pump(
+        &self,
+        mut from: TcpStream,
+        mut to: TcpStream,
+        of_client: Option<usize>,
+        silenced: Option<Arc<AtomicBool>>,
+    ) {
         let mut held = Vec::new();
         let mut chunk = vec![0; 64 << 10];
         // The first message of a client has no type.
@@ -198,17 +257,28 @@ impl State {
             held.extend_from_slice(&chunk[..length]);
             thread::sleep(Duration::from_millis(self.delay.load(SeqCst)));
             let mut out = Vec::new();
+            if of_client.is_some() && silenced.as_ref().is_some_and(|silenced| silenced.load(SeqCst)) {
+                held.clear();
+                continue;
+            }
             while let Some(message) = next_message(&held, untyped) {
+                if let (None, Some(silenced), b'Z') = (of_client, &silenced, held[0]) {
+                    silenced.store(true, SeqCst);
+                }
+                let mut shut = Shut::No;
+                if let (false, Some(connection), Some(trap)) =
+                    (untyped, of_client, self.trap.lock().unwrap().as_mut())
+                {
+                    shut = trap.shuts(connection, &held[..message]);
+                }
+                if shut == Shut::Before {
+                    *self.road.lock().unwrap() = Road::Blocked;
+                }
                 if of_client.is_some() || !self.is_lost(&held[..message]) {
                     out.extend_from_slice(&held[..message]);
                 }
-                let last = !untyped
-                    && of_client.is_some_and(|connection| {
-                        let mut trap = self.trap.lock().unwrap();
-                        trap.as_mut().is_some_and(|trap| trap.shuts_behind(connection, &held[..message]))
-                    });
                 held.drain(..message);
-                if last {
+                if shut == Shut::Behind {
                     // The answer is lost, whatever it is.
                     *self.road.lock().unwrap() = Road::Blocked;
                     let _ = to.write_all(&out);
@@ -233,8 +303,9 @@ impl State {
                 self.notifications.fetch_add(1, SeqCst);
                 self.lose_notifications.load(SeqCst)
             }
-            // A row of four columns, the first of two bytes: how polls read the log.
-            b'D' if message.len() > 13 && message[5..11] == [0, 4, 0, 0, 0, 2] => {
+            // A row of four columns, the first of two bytes: how polls read the log. With five, of which the
+            // second is such a one: how hints have it read.
+            b'D' if message.len() > 13 && (message[5..11] == [0, 4, 0, 0, 0, 2] || is_glanced(message)) => {
                 self.lose_rows.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
             }
             _ => false,
@@ -247,6 +318,11 @@ fn next_message(bytes: &[u8], untyped: bool) -> Option<usize> {
     let at = usize::from(!untyped);
     let length = u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().unwrap()) as usize + at;
     (bytes.len() >= length).then_some(length)
+}
+
+fn is_glanced(message: &[u8]) -> bool {
+    let length = |at: usize| Some(u32::from_be_bytes(message.get(at..at + 4)?.try_into().ok()?) as usize);
+    message[5..7] == [0, 5] && length(7).and_then(|cursor| length(11 + cursor)) == Some(2)
 }
 
 fn host_of(url: &str) -> SocketAddr {

@@ -95,7 +95,8 @@ impl Pool {
             }
             let value = work(&tx).await?;
             committing = true;
-            tx.commit().await?;
+            // Whatever the work took, this is but a word.
+            tokio::time::timeout(self.timeout, tx.commit()).await.map_err(|_| QueryError::Late)??;
             Ok::<T, QueryError>(value)
         };
         let error = match tokio::time::timeout(limit.max(self.timeout), attempt).await {

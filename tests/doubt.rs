@@ -1,0 +1,211 @@
+//! Changes of which nobody knows whether they have happened.
+
+use std::{thread, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Client, Cluster, Gateway, PASSWORD, Proxy, Settings, SqlSession, eventually,
+    fleet::{access, eventually_is, has_ended, refresh, settings, status, user_id},
+    header_of, shared_database, shared_sql,
+};
+
+#[test]
+fn a_logout_whose_outcome_nobody_knows_is_denied_and_said_to_be_unavailable() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let settings = Settings {
+        store: format!("{{url: \"{}\", timeout: 500ms, pool_size: 2}}", proxy.url(&url)),
+        ..settings(&url)
+    };
+    let gateway = Gateway::alone(settings);
+    let (mut undone, mut unknown) = (0, 0);
+    for step in 1..20 {
+        let answer = eventually("it has the database again", || {
+            let account = json!({"username": format!("user-{step}"), "password": PASSWORD});
+            let (registered, login) =
+                (gateway.post("/auth/register", &account), gateway.post("/auth/login", &account));
+            ([201, 409].contains(&registered.status) && login.status == 200).then(|| login.json())
+        });
+        eventually_is(&gateway, access(&answer), 200);
+        proxy.block_after(user_id(&answer), step);
+        let said = gateway.logout(access(&answer)).status;
+        let here = status(&gateway, access(&answer));
+        proxy.open();
+        let ended = has_ended(&gateway, &answer);
+        if ended {
+            // Even where nobody had said so.
+            assert_ne!(here, 200, "step {step}: {said}");
+            eventually_is(&gateway, access(&answer), 401);
+        }
+        match (said, ended) {
+            (200, true) => {
+                assert!(undone > 0 && unknown == 1, "{undone} {unknown}");
+                return;
+            }
+            (503, true) => unknown += 1,
+            (503, false) => undone += 1,
+            other => panic!("step {step}: {other:?}"),
+        }
+    }
+    panic!("{undone} {unknown}, and none was answered");
+}
+
+/// A gateway behind a road, one beside it, and an administrator of the first.
+fn doubted(pool_size: usize) -> (Cluster, Gateway, Gateway, Proxy, String) {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let proxy = Proxy::before(&url);
+    let behind = Settings {
+        store: format!("{{url: \"{}\", timeout: 500ms, pool_size: {pool_size}}}", proxy.url(&url)),
+        ..settings(&url)
+    };
+    let (gateway, other) = (Gateway::alone(behind), Gateway::alone(settings(&url)));
+    let admin = gateway.admin_token("root");
+    (cluster, gateway, other, proxy, admin)
+}
+
+#[test]
+fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store_answers() {
+    let (_cluster, gateway, other, proxy, admin) = doubted(3);
+    let own = |method: &'static str, path: &'static str, body: Option<Value>| {
+        let gateway = &gateway;
+        move |answer: &Value| gateway.send(method, path, Some(access(answer)), body.as_ref())
+    };
+    let operated = |method: &'static str, tail: &'static str, body: Option<Value>| {
+        let (gateway, admin) = (&gateway, &admin);
+        move |answer: &Value| {
+            gateway.admin(
+                method,
+                &format!("/api/users/{}{tail}", user_id(answer)),
+                Some(admin),
+                body.as_ref(),
+            )
+        }
+    };
+    type Act<'a> = Box<dyn Fn(&Value) -> Answer + 'a>;
+    let acts: Vec<(&str, Act<'_>)> = vec![
+        ("logout", Box::new(own("POST", "/auth/logout", None))),
+        ("logout-all", Box::new(own("POST", "/auth/logout-all", None))),
+        ("roles", Box::new(operated("PATCH", "", Some(json!({"roles": ["staff"]}))))),
+        ("sessions", Box::new(operated("DELETE", "/sessions", None))),
+        ("deletion", Box::new(operated("DELETE", "", None))),
+    ];
+    for (name, act) in &acts {
+        for arrives in [false, true] {
+            let name = format!("{name}-{arrives}");
+            let answer = eventually("the store is there", || {
+                let account = json!({"username": name, "password": PASSWORD});
+                let registered = gateway.post("/auth/register", &account);
+                (registered.status == 201).then(|| registered.json())
+            });
+            eventually_is(&gateway, access(&answer), 200);
+            proxy.block_at_commit(user_id(&answer), arrives);
+            assert_eq!(act(&answer).status, 503, "{name}");
+            assert_eq!(status(&gateway, access(&answer)), 401, "{name}");
+            proxy.open();
+            // Nobody gets a token that is dead, and whoever may log in soon can.
+            eventually("a login", || {
+                let login = gateway.try_login(&name, PASSWORD);
+                if login.status == 200 {
+                    let login = login.json();
+                    assert_ne!(status(&gateway, access(&login)), 401, "{name}");
+                    for gateway in [&gateway, &other] {
+                        eventually_is(gateway, access(&login), 200);
+                    }
+                    return Some(());
+                }
+                (login.status == 401 && name == "deletion-true").then_some(())
+            });
+            for gateway in [&gateway, &other] {
+                eventually_is(gateway, access(&answer), 401);
+                assert_eq!(gateway.refresh(refresh(&answer)).status, 401, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_is_away() {
+    let (_cluster, gateway, other, proxy, admin) = doubted(3);
+    for arrives in [false, true] {
+        let answer = eventually("the store is there", || {
+            let login = gateway.try_login("root", PASSWORD);
+            (login.status == 200).then(|| login.json())
+        });
+        let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+        proxy.block_at_commit(&kid, arrives);
+        let admin = if arrives { access(&answer) } else { &admin };
+        let said = gateway.admin("DELETE", &format!("/api/keys/{kid}"), Some(admin), None);
+        assert_eq!(said.status, 503);
+        assert_eq!(status(&gateway, access(&answer)), 401);
+        proxy.open();
+        let login = eventually("a login", || {
+            let login = gateway.try_login("root", PASSWORD);
+            (login.status == 200).then(|| login.json())
+        });
+        assert_ne!(header_of(access(&login))["kid"], kid.as_str());
+        for gateway in [&gateway, &other] {
+            assert_ne!(status(gateway, access(&login)), 401);
+            eventually_is(gateway, access(&login), 200);
+            eventually_is(gateway, access(&answer), 401);
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_the_server_refuses_has_changed_nothing() {
+    let url = shared_database();
+    let gateway = Gateway::alone(Settings::postgres(&url));
+    let answer = gateway.register("alice");
+    shared_sql(
+        &url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+            $$ BEGIN RAISE EXCEPTION 'tests' USING ERRCODE = '57014'; END $$; \
+         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON revocations DEFERRABLE INITIALLY DEFERRED \
+            FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let logout_all = || gateway.send("POST", "/auth/logout-all", Some(access(&answer)), None).status;
+    assert_eq!(logout_all(), 503);
+    assert_eq!(status(&gateway, access(&answer)), 200);
+    shared_sql(&url, "DROP TRIGGER refuse ON revocations");
+    assert_eq!(logout_all(), 200);
+    assert_eq!(status(&gateway, access(&answer)), 401);
+}
+
+#[test]
+fn a_client_that_hangs_up_does_not_stop_what_it_has_asked_for() {
+    let url = shared_database();
+    let gateway =
+        Gateway::alone(Settings { store: format!("{{url: \"{url}\", timeout: 15s}}"), ..settings(&url) });
+    let admin = gateway.admin_token("root");
+    let (alice, bob) = (gateway.register("alice"), gateway.register("bob"));
+    let mut other = SqlSession::open(&url);
+    other.run("BEGIN; SELECT 1 FROM users FOR UPDATE");
+    let logout =
+        format!("POST /auth/logout HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", access(&alice));
+    let disable = format!(
+        "DELETE /api/users/{}/sessions HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {admin}\r\n\r\n",
+        user_id(&bob),
+        gateway.admin,
+    );
+    let mut clients = [gateway.client(), Client::connect(gateway.admin)];
+    for (client, request) in clients.iter_mut().zip([logout, disable]) {
+        client.send(request);
+    }
+    let mut watcher = SqlSession::open(&url);
+    eventually("both wait for a row", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+             AND datname = current_database()";
+        (watcher.run(sql) == ["2"]).then_some(())
+    });
+    drop(clients);
+    // They are gone for as long as it takes to notice.
+    thread::sleep(Duration::from_millis(300));
+    other.run("COMMIT");
+    for answer in [&alice, &bob] {
+        eventually_is(&gateway, access(answer), 401);
+        assert_eq!(gateway.refresh(refresh(answer)).status, 401);
+    }
+}

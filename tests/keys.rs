@@ -1,0 +1,147 @@
+//! Signing keys: made once, revoked everywhere, and known to all before they sign.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::harness::{
+    Cluster, Gateway, PASSWORD, SECRET, Settings, SqlSession, Upstream, eventually,
+    fleet::{BOUND, access, eventually_is, pair, refresh, settings, status},
+    header_of, shared_database,
+};
+
+#[test]
+fn a_revoked_key_ends_its_tokens_everywhere_and_nobody_is_logged_out() {
+    let cluster = Cluster::start();
+    let (here, there, _) = pair(&cluster);
+    let before = here.register("alice");
+    let kid = header_of(access(&before))["kid"].as_str().unwrap().to_owned();
+    assert_eq!(status(&there, access(&before)), 200);
+    let said = here.run(&["key", "revoke", &kid], "");
+    assert!(said.contains(&format!("Key {kid} is revoked.")), "{said}");
+    let answered = Instant::now();
+    for gateway in [&here, &there] {
+        eventually_is(gateway, access(&before), 401);
+    }
+    assert!(answered.elapsed() < BOUND);
+    // The session goes on, with a token by a key that every gateway knows before it signs.
+    let after = here.refresh(refresh(&before));
+    assert_eq!(after.status, 200);
+    assert!(answered.elapsed() > BOUND, "{:?}", answered.elapsed());
+    let after = after.json();
+    assert_ne!(header_of(access(&after))["kid"], kid);
+    for gateway in [&here, &there] {
+        assert_eq!(status(gateway, access(&after)), 200);
+        let published = gateway.get("/auth/jwks.json", None).json();
+        assert_eq!(published["keys"][0]["kid"], header_of(access(&after))["kid"]);
+        assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+    }
+    // By the admin API, of a key that was rotated out.
+    here.admin_token("root");
+    let old = header_of(access(&after))["kid"].as_str().unwrap().to_owned();
+    here.run(&["key", "rotate"], "");
+    let admin = eventually("the new key signs", || {
+        let login = here.login("root");
+        (header_of(access(&login))["kid"] != old).then(|| access(&login).to_owned())
+    });
+    let path = format!("/api/keys/{old}");
+    assert_eq!(there.admin("DELETE", &path, Some(&admin), None).status, 200);
+    assert_eq!(status(&there, access(&after)), 401);
+    eventually_is(&here, access(&after), 401);
+    assert_eq!(there.admin("DELETE", &path, Some(&admin), None).status, 404);
+    let begun = Instant::now();
+    assert_eq!(there.refresh(refresh(&after)).status, 200);
+    assert!(begun.elapsed() < BOUND, "another key signs already");
+}
+
+#[test]
+fn a_second_gateway_with_another_master_key_is_refused() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let gateway = Gateway::alone(settings(&url));
+    assert_eq!(gateway.try_login("nobody", PASSWORD).status, 401);
+    let other = Settings::postgres(&url).auth("  master_key: another-Hq7vK2xR9mB4wZ8nD5cF-tests\n");
+    let upstream = crate::harness::Upstream::start();
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let mut refused = Gateway::spawn_in(folder, upstream.address, other);
+    assert_eq!(eventually("it ends", || refused.ended()).code(), Some(1));
+}
+
+#[test]
+fn a_login_right_after_a_key_was_revoked_gets_a_token_that_holds() {
+    for store in [Settings::default(), Settings::postgres(&shared_database())] {
+        let gateway = Gateway::alone(store.extra("revocation: {max_staleness: 500ms}\n"));
+        let admin = gateway.admin_token("root");
+        let kid = header_of(&admin)["kid"].as_str().unwrap().to_owned();
+        let revoked = gateway.admin("DELETE", &format!("/api/keys/{kid}"), Some(&admin), None);
+        assert_eq!(revoked.status, 200);
+        assert_eq!(status(&gateway, &admin), 401);
+        let login = gateway.login("root");
+        assert_eq!(status(&gateway, access(&login)), 200);
+        let published = gateway.get("/auth/jwks.json", None).json();
+        assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+        assert_ne!(published["keys"][0]["kid"], kid.as_str());
+    }
+}
+
+#[test]
+fn as_long_as_no_key_signs_nothing_is_used_up() {
+    let url = shared_database();
+    // Longer than any call waits for the key that takes over.
+    let gateway = Gateway::alone(Settings::postgres(&url).extra("revocation: {max_staleness: 60s}\n"));
+    let answer = gateway.register("alice");
+    let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+    gateway.run(&["key", "revoke", &kid], "");
+    eventually_is(&gateway, access(&answer), 401);
+    let begun = Instant::now();
+    for call in [gateway.refresh(refresh(&answer)), gateway.try_login("alice", PASSWORD)] {
+        assert_eq!(call.status, 503);
+        assert!(call.header("Retry-After").is_some());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let kept = SqlSession::open(&url).run("SELECT refresh_number FROM sessions");
+    assert_eq!(kept, ["0"], "one session, its token not used");
+}
+
+#[test]
+fn gateways_that_start_at_once_on_an_empty_database_have_one_key() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let upstream = Upstream::start();
+    let mut starting: Vec<_> = (0..3)
+        .map(|_| {
+            let folder = Arc::new(tempfile::tempdir().unwrap());
+            Gateway::spawn_in(folder, upstream.address, settings(&url))
+        })
+        .collect();
+    starting.iter_mut().for_each(Gateway::wait);
+    let answer = starting[0].register("alice");
+    for gateway in &starting {
+        assert_eq!(status(gateway, access(&answer)), 200);
+        let keys = gateway.get("/auth/jwks.json", None).json();
+        assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+        assert_eq!(keys["keys"][0]["kid"], header_of(access(&answer))["kid"]);
+    }
+}
+
+#[test]
+fn a_shared_secret_is_changed_by_way_of_the_one_before() {
+    let signing =
+        |more: &str| Settings::default().auth(&format!("  signing: {{algorithm: HS256, {more}}}\n"));
+    let mut gateway = Gateway::alone(signing(&format!("secret: \"{SECRET}\"")));
+    let old = gateway.token("alice");
+    assert!(gateway.log().contains("every holder of the secret"), "{}", gateway.log());
+    assert!(gateway.run(&["key", "list"], "").starts_with("KEY"));
+    gateway.kill();
+    let next = "another-Hq7vK2xR9mB4wZ8nD5cF-secret-of-the-tests";
+    let mut gateway =
+        gateway.restart_with(signing(&format!("secret: \"{next}\", previous_secret: \"{SECRET}\"")));
+    let new = gateway.login("alice");
+    for token in [&old, access(&new)] {
+        assert_eq!(status(&gateway, token), 200);
+    }
+    gateway.kill();
+    let gateway = gateway.restart_with(signing(&format!("secret: \"{next}\"")));
+    assert_eq!((status(&gateway, &old), status(&gateway, access(&new))), (401, 200));
+}
