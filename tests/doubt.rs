@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Client, Cluster, Gateway, PASSWORD, Proxy, Settings, SqlSession, eventually,
+    Answer, Client, Cluster, Gateway, PASSWORD, Proxy, Settings, SqlSession, claims_of, eventually,
     fleet::{access, eventually_is, has_ended, refresh, settings, status, user_id},
     header_of, shared_database, shared_sql,
 };
@@ -151,6 +151,28 @@ fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_i
             eventually_is(gateway, access(&login), 200);
             eventually_is(gateway, access(&answer), 401);
         }
+    }
+}
+
+#[test]
+fn a_stolen_refresh_token_whose_use_may_have_ended_the_session_denies_at_once() {
+    let (_cluster, gateway, other, proxy, _) = doubted(3);
+    for arrives in [false, true] {
+        let first = eventually("the store is there", || {
+            let account = json!({"username": format!("user-{arrives}"), "password": PASSWORD});
+            let registered = gateway.post("/auth/register", &account);
+            (registered.status == 201).then(|| registered.json())
+        });
+        let second = gateway.refresh(refresh(&first)).json();
+        let third = gateway.refresh(refresh(&second)).json();
+        let session = claims_of(access(&third))["sid"].clone();
+        proxy.block_at_commit(session.as_str().unwrap(), arrives);
+        assert_eq!(gateway.refresh(refresh(&first)).status, 503);
+        assert_eq!(status(&gateway, access(&third)), 401);
+        proxy.open();
+        eventually_is(&other, access(&third), 401);
+        eventually_is(&gateway, access(&third), 401);
+        assert_eq!(other.refresh(refresh(&third)).status, 401);
     }
 }
 

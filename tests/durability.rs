@@ -1,6 +1,6 @@
 //! What outlives the process.
 
-use crate::harness::{Gateway, Settings, header_of, shared_database};
+use crate::harness::{Gateway, Settings, authgate, header_of, shared_database};
 
 #[test]
 fn accounts_sessions_logouts_and_keys_survive_a_restart_and_a_kill() {
@@ -65,6 +65,20 @@ fn another_master_key_than_the_store_was_begun_with_is_refused() {
 fn a_second_gateway_on_the_same_file_is_refused() {
     let gateway = Gateway::alone(Settings::default());
     let second = gateway.command(&["serve"], "");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another gateway"));
+    // By another name it is the same file.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, link) in [("gateway.yaml", false), ("authgate.db", true)] {
+        let (from, to) = (gateway.folder.path().join(name), folder.path().join(name));
+        if link {
+            std::os::unix::fs::symlink(from, to).unwrap();
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+    let config = folder.path().join("gateway.yaml");
+    let second = authgate().arg("serve").arg("--config").arg(config).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another gateway"));
     assert_eq!(gateway.get("/public/x", None).status, 200);

@@ -45,6 +45,11 @@ impl Accounts {
                 tracing::warn!(session.id = %presented.session, "a used refresh token came again; its session was ended");
                 Err(unauthenticated())
             }
+            Rotation::InDoubt(entry) => {
+                self.mirror.deny_in_doubt(&entry);
+                Err(StoreError::OutcomeUnknown("the end of a session whose token came again".to_owned())
+                    .into())
+            }
             Rotation::Refused => Err(unauthenticated()),
         }
     }

@@ -168,6 +168,8 @@ pub enum Rotation {
     Replayed(Grant, [u8; 16]),
     /// It was used before: the session was ended.
     Ended(LogEntry),
+    /// It was used before, and nobody knows whether the session was ended for it.
+    InDoubt(LogEntry),
     /// There is no live session for it.
     Refused,
 }

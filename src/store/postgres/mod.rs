@@ -23,7 +23,7 @@ use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
     ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
     NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink,
-    Store, StoredKey, User, UserFilter,
+    Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::UnixMillis,
@@ -141,7 +141,21 @@ impl Store for Postgres {
     }
 
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
-        self.pool.write(async |tx| query::rotate_session(tx, request).await).await
+        let mut ends = None;
+        let rotated = self
+            .pool
+            .write(async |tx| {
+                let rotation = query::rotate_session(tx, request).await?;
+                if let Rotation::Ended(entry) = &rotation {
+                    ends = Some(*entry);
+                }
+                Ok(rotation)
+            })
+            .await;
+        match (rotated, ends) {
+            (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(entry)),
+            (rotated, _) => rotated,
+        }
     }
 
     async fn end_session(

@@ -14,7 +14,12 @@ mod prune;
 mod query;
 mod table;
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -56,7 +61,13 @@ impl Sqlite {
 
 /// Takes the lock file beside the database for as long as the returned file lives.
 pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
-    let lock_path = connection::beside(path, "lock");
+    // One lock for one file, by whatever name it is found.
+    let real = fs::canonicalize(path).or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok::<_, std::io::Error>(fs::canonicalize(folder)?.join(path.file_name().unwrap_or_default()))
+    });
+    let real = real.map_err(|error| StoreError::Unusable(format!("{}: {error}", path.display())))?;
+    let lock_path = connection::beside(&real, "lock");
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -171,7 +182,19 @@ impl Store for Sqlite {
 
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
         let (request, now) = (request.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::rotate_session(tx, &request, now)).await
+        let ends = Arc::new(OnceLock::new());
+        let noted = ends.clone();
+        let rotate = move |tx: &rusqlite::Transaction<'_>| {
+            let rotation = query::rotate_session(tx, &request, now)?;
+            if let Rotation::Ended(entry) = &rotation {
+                let _ = noted.set(*entry);
+            }
+            Ok(rotation)
+        };
+        match (self.connections.write(rotate).await, ends.get()) {
+            (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(*entry)),
+            (rotated, _) => rotated,
+        }
     }
 
     async fn end_session(
