@@ -1,7 +1,7 @@
 //! The mirror with a million entries and more: memory an entry, CPU time a look-up with readers on two cores
-//! and a writer, and what readers notice of a map that grows.
+//! and a writer, what readers notice of a map that grows, and what whoever begins a stream waits for.
 //!
-//!     cargo run --release --example mirror [ENTRIES]...
+//!     ./run bench-revocation mirror
 
 use std::{
     hint::black_box,
@@ -10,14 +10,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Waker,
     thread,
     time::{Duration, Instant},
 };
 
 use authgate::{
-    revocation::Mirror,
+    clock::{SystemClock, TimeKeeper},
+    revocation::{Mirror, Token},
     store::{LogEntry, Subject},
-    types::{OsRandom, SessionId, UserId},
+    types::{KeyId, OsRandom, SessionId, UserId},
 };
 
 #[global_allocator]
@@ -83,6 +85,15 @@ fn read(mirror: &Arc<Mirror>, done: &Arc<AtomicBool>) -> (f64, Duration, Duratio
     (cpu, timed[timed.len() - 1 - timed.len() / 10_000], timed[timed.len() - 1])
 }
 
+/// What is asked of a million entries.
+fn judged(entries: usize, held: bool, bound: &str) -> String {
+    match (entries, held) {
+        (1_000_000, true) => format!(" (within {bound})"),
+        (1_000_000, false) => format!(" (OVER {bound})"),
+        _ => String::new(),
+    }
+}
+
 /// What the process holds for so many entries, once it has come to rest.
 fn memory(entries: usize) {
     let mirror = Mirror::new(Duration::from_secs(5));
@@ -95,7 +106,7 @@ fn memory(entries: usize) {
     // Whatever grew left something behind for a later turn.
     mirror.apply(&entry());
     let bytes = (resident() - before) as f64 / entries as f64;
-    println!("{entries} entries: {bytes:.1} bytes each");
+    println!("{entries} entries: {bytes:.1} bytes each{}", judged(entries, bytes <= 64.0, "64"));
     drop(mirror);
 }
 
@@ -115,6 +126,9 @@ fn measure(entries: usize) {
     };
     let (_, slow, slowest) = read(&mirror, &done);
     let filled = filling.join().expect("a writer").as_secs_f64();
+    if entries == 0 {
+        println!("no entries, but those that are written meanwhile:");
+    }
     println!(
         "  taken in by one writer in {filled:.2} s beside two readers: 99.99 % of look-ups within {slow:?}, the slowest {slowest:?}"
     );
@@ -145,8 +159,55 @@ fn measure(entries: usize) {
     let rate = writing.join().expect("a writer");
     timer.join().expect("a timer");
     println!(
-        "  {cpu:.0} ns of CPU a look-up of session and user, two readers, a writer at {rate:.0} a second; 99.99 % within {slow:?}, the slowest {slowest:?}"
+        "  {cpu:.0} ns of CPU a look-up of session and user{}, two readers, a writer at {rate:.0} a second; 99.99 % within {slow:?}, the slowest {slowest:?}",
+        judged(entries, cpu <= 150.0, "150")
     );
+}
+
+/// What it takes to enter the index of live streams and to leave it, alone and beside a sweep and a writer that
+/// never rest: the only locks on the way of a request, and only of one that turns out to be a long one.
+fn streams(count: usize) {
+    let mirror = Mirror::new(Duration::from_secs(5));
+    let watch = || {
+        let token = Token {
+            session: SessionId::generate(&OsRandom),
+            user: UserId::generate(1, &OsRandom),
+            generation: 1,
+            key: KeyId::of("bench"),
+            expires_at: LIVE,
+        };
+        mirror.watch(token, true, Waker::noop().clone())
+    };
+    let _live: Vec<_> = (0..count).map(|_| watch()).collect();
+    let time = TimeKeeper::new(Arc::new(SystemClock));
+    for busy in [false, true] {
+        let done = AtomicBool::new(false);
+        let mut timed = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while busy && !done.load(Relaxed) {
+                    mirror.sweep(time.now());
+                    mirror.apply(&entry());
+                }
+            });
+            for _ in 0..200_000 {
+                let begun = Instant::now();
+                let registration = watch();
+                timed.push(begun.elapsed());
+                drop(registration);
+            }
+            done.store(true, Relaxed);
+        });
+        timed.sort();
+        let at = |share: f64| timed[(timed.len() as f64 * share) as usize];
+        println!(
+            "  {count} streams, {}: entering takes {:?}, 99 % within {:?}, 99.9 % within {:?}",
+            if busy { "beside sweeps without a pause" } else { "alone" },
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
+    }
 }
 
 fn main() {
@@ -157,15 +218,17 @@ fn main() {
         // Each in a process of its own: what one leaves behind would be memory of the next.
         Some("memory") => numbers(&args[1..]).into_iter().for_each(memory),
         Some("time") => numbers(&args[1..]).into_iter().for_each(measure),
+        Some("streams") => numbers(&args[1..]).into_iter().for_each(streams),
         _ => {
-            let counts = if args.is_empty() { vec![1_000_000, 10_000_000] } else { numbers(&args) };
+            let counts = if args.is_empty() { vec![0, 1_000_000, 10_000_000] } else { numbers(&args) };
             let own = std::env::current_exe().expect("a path");
             for count in counts {
-                for part in ["memory", "time"] {
+                for part in ["memory", "time"].iter().skip(usize::from(count == 0)) {
                     let done = Command::new(&own).arg(part).arg(count.to_string()).status();
                     assert!(done.is_ok_and(|status| status.success()), "{part} {count}");
                 }
             }
+            streams(100_000);
         }
     }
 }

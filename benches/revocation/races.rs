@@ -1,7 +1,7 @@
 //! Races between a logout and requests on the same gateway: none that begins after the logout's answer may
 //! succeed.
 //!
-//!     cargo run --release --example races [ROUNDS]
+//!     ./run bench-revocation races
 
 use std::{
     io::{Read, Write},
@@ -83,12 +83,13 @@ struct Round {
 
 fn main() {
     let rounds: u64 = std::env::args().nth(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(10_000);
+    let store = std::env::args().nth(2).unwrap_or_else(|| "sqlite:authgate.db".to_owned());
     let folder = std::env::temp_dir().join(format!("authgate-races-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let port = free_port();
     let config = format!(
         "listeners: [{{address: \"127.0.0.1:{port}\"}}]\nadmin: {{address: \"127.0.0.1:{}\"}}\nworkers: 2\n\
-         store: {{url: \"sqlite:authgate.db\"}}\nauth:\n  issuer: https://login.example.com\n  audience: races\n  \
+         store: {{url: \"{store}\"}}\nauth:\n  issuer: https://login.example.com\n  audience: races\n  \
          password: {{argon2: {{memory: 64KiB, iterations: 1}}}}\n  \
          throttle: {{registrations: {{requests: 1000000, per: 1s}}, account: {{failures: 1000000, per: 1s}}}}\n\
          routes: [{{path: /api/**, respond: {{json: {{ok: true}}}}}}]\nlog: {{level: error, access: false}}\n",

@@ -143,6 +143,7 @@ impl Accounts {
     }
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
+        // A store that has lost a part of its past may know the session as a live one.
         if self.mirror.is_session_revoked(grant.session) {
             return Err(AccountError::Refused(Kind::Unauthenticated));
         }
