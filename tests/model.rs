@@ -6,11 +6,11 @@
 //!
 //! `AUTHGATE_MODEL_SEED` and `AUTHGATE_MODEL_STEPS` repeat a history or run longer ones.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Gateway, Proxy, Settings, claims_of};
+use crate::harness::{Cluster, Gateway, Proxy, Settings, claims_of, header_of};
 
 const BOUND: Duration = Duration::from_secs(3);
 const ACCESS_TTL: Duration = Duration::from_secs(6);
@@ -51,6 +51,7 @@ struct Session {
 struct Token {
     text: String,
     session: usize,
+    kid: String,
     expires: Instant,
     end: Option<End>,
 }
@@ -82,6 +83,10 @@ impl Node {
 
 struct World {
     dice: Dice,
+    cluster: Cluster,
+    frozen: bool,
+    /// The keys that were revoked, and when.
+    revoked: Vec<(String, Instant)>,
     nodes: Vec<Node>,
     users: Vec<User>,
     sessions: Vec<Session>,
@@ -102,14 +107,14 @@ impl World {
         assert!(holds, "{what}\nafter\n  {}", self.history.join("\n  "));
     }
 
-    fn opened(&mut self, user: usize, answer: &Value, begun: Instant) -> usize {
+    fn opened(&mut self, user: usize, answer: &Value) -> usize {
         self.sessions.push(Session { user, refresh: String::new(), older: Vec::new(), ended: false });
         let session = self.sessions.len() - 1;
-        self.issued(session, answer, begun);
+        self.issued(session, answer);
         session
     }
 
-    fn issued(&mut self, session: usize, answer: &Value, begun: Instant) {
+    fn issued(&mut self, session: usize, answer: &Value) {
         let text = answer["access_token"].as_str().unwrap().to_owned();
         let claims = claims_of(&text);
         let roles: Vec<&str> = claims["roles"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -118,7 +123,14 @@ impl World {
             roles == user.roles && claims["name"] == *user.name,
             "the token says what the account is",
         );
-        self.tokens.push(Token { text, session, expires: begun + ACCESS_TTL, end: None });
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let life = Duration::from_secs(claims["exp"].as_u64().unwrap()).saturating_sub(wall);
+        self.expect(life <= ACCESS_TTL, "the token lives as long as was set");
+        let kid = header_of(&text)["kid"].as_str().unwrap().to_owned();
+        // By a key that was revoked elsewhere a moment ago: it ends with that.
+        let end = self.revoked.iter().find(|(revoked, _)| *revoked == kid);
+        let end = end.map(|(_, answered)| End { answered: *answered, by: None });
+        self.tokens.push(Token { text, session, kid, expires: Instant::now() + life, end });
         let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
         let session = &mut self.sessions[session];
         let before = std::mem::replace(&mut session.refresh, refresh);
@@ -178,7 +190,7 @@ impl World {
 
     fn step(&mut self) {
         let node = self.any_node();
-        match self.dice.below(22) {
+        match self.dice.below(26) {
             0 | 1 => self.register(node),
             2..=4 => self.login(node),
             5..=7 => self.refresh(node),
@@ -192,6 +204,9 @@ impl World {
             16 => self.crash(node),
             17 | 18 => self.partition(node),
             19 => self.heal(node),
+            22 => self.deafen(node),
+            23 => self.freeze(),
+            24 => self.revoke_key(),
             _ => {
                 let wait = Duration::from_millis(100 + self.dice.below(600) as u64);
                 self.say(format!("{wait:?} pass"));
@@ -232,7 +247,6 @@ impl World {
     fn register(&mut self, node: usize) {
         let name = format!("user-{}", self.users.len());
         let password = "a password for the tests".to_owned();
-        let begun = Instant::now();
         let answer = self.nodes[node]
             .gateway()
             .post("/auth/register", &json!({"username": name, "password": password}));
@@ -242,7 +256,7 @@ impl World {
             let id = answer["user_id"].as_str().unwrap().to_owned();
             let roles = vec!["user".to_owned()];
             self.users.push(User { id, name, password, roles, disabled: false, deleted: false });
-            let session = self.opened(self.users.len() - 1, &answer, begun);
+            let session = self.opened(self.users.len() - 1, &answer);
             self.say(format!("  session {session}"));
         }
     }
@@ -250,12 +264,11 @@ impl World {
     fn login(&mut self, node: usize) {
         let Some(user) = self.any_user() else { return };
         let (name, password) = (self.users[user].name.clone(), self.users[user].password.clone());
-        let begun = Instant::now();
         let answer = self.nodes[node].gateway().try_login(&name, &password);
         self.say(format!("login {name} on {node}: {}", answer.status));
         let wanted = if self.users[user].disabled { 401 } else { 200 };
         if self.done(node, wanted, answer.status, "login") && wanted == 200 {
-            let session = self.opened(user, &answer.json(), begun);
+            let session = self.opened(user, &answer.json());
             self.say(format!("  session {session}"));
         }
     }
@@ -263,12 +276,11 @@ impl World {
     fn refresh(&mut self, node: usize) {
         let session = self.dice.below(self.sessions.len());
         let token = self.sessions[session].refresh.clone();
-        let begun = Instant::now();
         let answer = self.nodes[node].gateway().refresh(&token);
         self.say(format!("refresh session {session} on {node}: {}", answer.status));
         let wanted = if self.sessions[session].ended { 401 } else { 200 };
         if self.done(node, wanted, answer.status, "refresh") && wanted == 200 {
-            self.issued(session, &answer.json(), begun);
+            self.issued(session, &answer.json());
         }
     }
 
@@ -319,7 +331,6 @@ impl World {
         }
         let password = format!("another password, number {}", self.history.len());
         let body = json!({"current_password": self.users[user].password, "new_password": password});
-        let begun = Instant::now();
         let answer = self.nodes[node].gateway().send("POST", "/auth/change", Some(&token), Some(&body));
         self.say(format!("change by session {session} on {node}: {}", answer.status));
         if self.done(node, 200, answer.status, "change") {
@@ -327,20 +338,18 @@ impl World {
             self.end(Some(node), |_, session| session.user == user);
             // The caller's session goes on with a new pair.
             self.sessions[session].ended = false;
-            self.issued(session, &answer.json(), begun);
+            self.issued(session, &answer.json());
         }
     }
 
     fn admin_token(&mut self, node: usize) -> Option<String> {
         let (name, password) = (self.users[self.admin].name.clone(), self.users[self.admin].password.clone());
-        let begun = Instant::now();
         let answer = self.nodes[node].gateway().try_login(&name, &password);
         if !self.done(node, 200, answer.status, "the administrator's login") {
             return None;
         }
-        let answer = answer.json();
-        self.opened(self.admin, &answer, begun);
-        Some(answer["access_token"].as_str().unwrap().to_owned())
+        self.opened(self.admin, &answer.json());
+        self.tokens.last().filter(|token| token.end.is_none()).map(|token| token.text.clone())
     }
 
     fn update(&mut self, node: usize, user: usize, change: &Value) -> bool {
@@ -384,10 +393,16 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
+        if self.frozen {
+            // One that starts would wait for it.
+            self.thaw();
+        }
         self.say(format!("{node} crashes"));
         let own = &mut self.nodes[node];
         let mut gateway = own.gateway.take().unwrap();
         gateway.kill();
+        // It would not start where no notification arrives.
+        own.proxy.lose_notifications(false);
         if !own.reachable {
             own.proxy.open();
             own.reachable = true;
@@ -411,7 +426,57 @@ impl World {
         self.say(format!("{node} loses the database; blocked: {blocked}"));
     }
 
+    /// Hints get lost on their way to a gateway, or arrive again.
+    fn deafen(&mut self, node: usize) {
+        let lost = self.dice.below(2) == 0;
+        self.nodes[node].proxy.lose_notifications(lost);
+        self.say(format!("{node} hears notifications: {}", !lost));
+    }
+
+    /// The database answers nobody.
+    fn freeze(&mut self) {
+        if self.frozen {
+            return;
+        }
+        self.say("the database freezes".to_owned());
+        self.cluster.freeze();
+        self.frozen = true;
+        self.nodes.iter_mut().for_each(|node| node.reachable = false);
+    }
+
+    fn thaw(&mut self) {
+        self.say("the database goes on".to_owned());
+        self.cluster.thaw();
+        self.frozen = false;
+        for node in &mut self.nodes {
+            // What was sent meanwhile goes no further.
+            node.proxy.open();
+            node.reachable = true;
+            node.since = Instant::now();
+        }
+    }
+
+    /// Ends every token that the key has signed, and no session.
+    fn revoke_key(&mut self) {
+        let Some(node) = (0..self.nodes.len()).find(|&node| self.nodes[node].is_settled()) else { return };
+        let Some(kid) =
+            self.tokens.iter().rev().find(|token| token.end.is_none()).map(|token| token.kid.clone())
+        else {
+            return;
+        };
+        let said = self.nodes[node].gateway().command(&["key", "revoke", &kid], "");
+        self.say(format!("key {kid} is revoked: {}", said.status));
+        let answered = Instant::now();
+        self.revoked.push((kid.clone(), answered));
+        for token in self.tokens.iter_mut().filter(|token| token.kid == kid) {
+            token.end.get_or_insert(End { answered, by: None });
+        }
+    }
+
     fn heal(&mut self, node: usize) {
+        if self.frozen {
+            return self.thaw();
+        }
         let own = &mut self.nodes[node];
         if own.reachable {
             return;
@@ -442,6 +507,9 @@ fn run(seed: u64, steps: usize) {
         .collect();
     let mut world = World {
         dice: Dice(seed.max(1)),
+        cluster,
+        frozen: false,
+        revoked: Vec::new(),
         nodes,
         users: Vec::new(),
         sessions: Vec::new(),

@@ -418,6 +418,32 @@ fn the_end_of_a_session_whose_tokens_have_long_expired_is_remembered_for_a_while
 }
 
 #[test]
+fn two_that_make_the_first_key_at_once_make_one() {
+    on_postgres(async |store, url| {
+        // Another gateway has made its key and not committed.
+        let mut other = SqlSession::open(url);
+        other.run(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('authgate signing keys')); \
+             INSERT INTO signing_keys VALUES ('theirs', 'EdDSA', '', '', 1, 1)",
+        );
+        let making = {
+            let store = store.clone();
+            tokio::spawn(async move { store.create_key_if_none(&key("ours"), Duration::ZERO).await })
+        };
+        let mut watcher = SqlSession::open(url);
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = \
+             (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while !making.is_finished() && watcher.run(waiting) != ["1"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        other.run("COMMIT");
+        making.await.unwrap().unwrap();
+        let kids: Vec<String> = store.signing_keys().await.unwrap().into_iter().map(|key| key.kid).collect();
+        assert_eq!(kids, ["theirs"]);
+    });
+}
+
+#[test]
 fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() {
     on_postgres(async |store, _| {
         let ttl = Duration::from_secs(900);
