@@ -110,8 +110,8 @@ fn memory(entries: usize) {
     drop(mirror);
 }
 
-fn measure(entries: usize) {
-    let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+/// What readers notice of a map that grows.
+fn fill(mirror: &Arc<Mirror>, entries: usize) {
     let done = Arc::new(AtomicBool::new(false));
     let filling = {
         let (mirror, done) = (mirror.clone(), done.clone());
@@ -124,14 +124,20 @@ fn measure(entries: usize) {
             begun.elapsed()
         })
     };
-    let (_, slow, slowest) = read(&mirror, &done);
+    let (_, slow, slowest) = read(mirror, &done);
     let filled = filling.join().expect("a writer").as_secs_f64();
-    if entries == 0 {
-        println!("no entries, but those that are written meanwhile:");
-    }
     println!(
         "  taken in by one writer in {filled:.2} s beside two readers: 99.99 % of look-ups within {slow:?}, the slowest {slowest:?}"
     );
+}
+
+fn measure(entries: usize) {
+    let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+    if entries == 0 {
+        println!("no entries but those that are written meanwhile:");
+    } else {
+        fill(&mirror, entries);
+    }
     let done = Arc::new(AtomicBool::new(false));
     let writing = {
         let (mirror, done) = (mirror.clone(), done.clone());
