@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, Gateway, Proxy, Settings, claims_of, eventually,
+    Cluster, Gateway, Pooler, Proxy, Settings, claims_of, eventually,
     fleet::{
         POLL, access, assert_refused_within_the_bound, eventually_is, has_ended, hints, pair, refresh,
         settings, status, user_id,
@@ -227,6 +227,21 @@ fn a_database_that_was_killed_has_lost_no_logout() {
 }
 
 #[test]
+fn a_pooler_that_keeps_sessions_will_do() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let pooler = Pooler::start(&cluster, "session");
+    let (here, there) =
+        (Gateway::alone(settings(&pooler.url(&url))), Gateway::alone(settings(&pooler.url(&url))));
+    let token = here.token("alice");
+    assert_eq!(status(&there, &token), 200);
+    let before = hints(&there);
+    assert_eq!(here.logout(&token).status, 200);
+    eventually("the hint arrives", || (hints(&there) > before).then_some(()));
+    eventually_is(&there, &token, 401);
+}
+
+#[test]
 fn a_gateway_killed_at_any_step_of_a_logout_leaves_it_done_or_undone() {
     let cluster = Cluster::start();
     let (here, mut there, proxy) = pair(&cluster);
@@ -326,6 +341,9 @@ fn a_database_on_which_the_guarantee_would_not_hold_is_refused_with_the_reason()
     proxy.lose_notifications(true);
     let said = refused(&proxy.url(&url));
     assert!(said.contains("notifications do not arrive"), "{said}");
+    let pooler = Pooler::start(&cluster, "transaction");
+    let said = refused(&pooler.url(&url));
+    assert!(said.contains("a pooler that keeps sessions"), "{said}");
     let standby = cluster.standby();
     let said = refused(&standby.url(url.rsplit('/').next().unwrap()));
     assert!(said.contains("the server is a standby"), "{said}");

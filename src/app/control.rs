@@ -248,12 +248,13 @@ async fn load(
     hasher: &Hasher,
     follower: &mut Follower,
 ) -> Result<(Keys, crate::token::Keyring, Option<Hints>), StartFault> {
+    // Heard from before the log is read: what commits in between is hinted at. And before anything that a pooler
+    // without sessions would make fail for no plain reason.
+    let hints = store.hints().await?;
     prepare_schema(config, &**store).await?;
     let master = load_master_key(&config.auth.master_key, &**store, random).await?;
     let keys = Keys::new(store.clone(), master, &config.auth, &config.revocation);
     let keyring = keys.load_or_create().await?;
-    // Heard from before the log is read: what commits in between is hinted at.
-    let hints = store.hints().await?;
     learn_schemes(&**store, hasher).await?;
     follower.poll(true).await?;
     Ok((keys, keyring, hints))

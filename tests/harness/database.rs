@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -24,7 +24,7 @@ pub struct Cluster {
     server: Child,
 }
 
-/// The newest installed server's programs.
+/// The newest installed server's programs, and what else is not on everybody's path.
 fn bin(program: &str) -> PathBuf {
     let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|versions| {
@@ -33,7 +33,8 @@ fn bin(program: &str) -> PathBuf {
         .unwrap_or_default();
     found.retain(|path| path.exists());
     found.sort();
-    found.pop().unwrap_or_else(|| program.into())
+    let beside = Path::new("/usr/sbin").join(program);
+    found.pop().unwrap_or_else(|| if beside.exists() { beside } else { program.into() })
 }
 
 /// PostgreSQL refuses to run as root.
@@ -254,6 +255,46 @@ impl Drop for SqlSession {
     fn drop(&mut self) {
         let _ = self.client.kill();
         let _ = self.client.wait();
+    }
+}
+
+/// A real pooler before a cluster.
+pub struct Pooler {
+    _folder: TempDir,
+    port: u16,
+    process: Child,
+}
+
+impl Pooler {
+    /// Hands connections out by the `session` or by the `transaction`.
+    pub fn start(cluster: &Cluster, mode: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("authgate-pool-").tempdir().unwrap();
+        Command::new("chmod").arg("777").arg(folder.path()).status().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = folder.path().join("pgbouncer.ini");
+        let settings = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=authgate\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = {mode}\n\
+             unix_socket_dir =\n",
+            cluster.port
+        );
+        std::fs::write(&config, settings).unwrap();
+        let process = as_postgres("pgbouncer").arg(&config).spawn().expect("pgbouncer runs");
+        let pooler = Self { _folder: folder, port, process };
+        eventually("the pooler answers", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        pooler
+    }
+
+    /// A connection string of the cluster's by way of the pooler.
+    pub fn url(&self, url: &str) -> String {
+        format!("postgres://authgate@127.0.0.1:{}/{}", self.port, url.rsplit('/').next().unwrap())
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

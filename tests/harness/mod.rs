@@ -10,7 +10,7 @@ mod token;
 mod upstream;
 
 pub use client::{Answer, Client};
-pub use database::{Cluster, SqlSession, shared_database, shared_sql};
+pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use gateway::{Gateway, Settings, authgate, write_config};
 pub use peers::{MailServer, peer, python, token_of};
 pub use proxy::Proxy;

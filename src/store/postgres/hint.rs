@@ -29,6 +29,8 @@ pub(super) async fn send(db: &Client) -> QueryResult<()> {
 /// Listens on a connection of its own, and makes sure that what is sent is heard: behind a pooler
 /// that hands connections out by the transaction it would not be.
 pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
+    // A server that will not do says why when a connection is set up, and would only refuse to listen here.
+    pool.read(async |_| Ok(())).await?;
     let away = |error: tokio_postgres::Error| StoreError::Away(describe(&error));
     let mut config = pool.config.clone();
     config.application_name("authgate hints");
