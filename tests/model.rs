@@ -6,8 +6,9 @@
 //!
 //! `AUTHGATE_MODEL_SEED` and `AUTHGATE_MODEL_STEPS` repeat a history or run longer ones.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use authgate::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Gateway, Proxy, Settings, claims_of, header_of};
@@ -123,8 +124,8 @@ impl World {
             roles == user.roles && claims["name"] == *user.name,
             "the token says what the account is",
         );
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let life = Duration::from_secs(claims["exp"].as_u64().unwrap()).saturating_sub(wall);
+        let life = claims["exp"].as_i64().unwrap() * 1_000 - SystemClock.wall();
+        let life = Duration::from_millis(u64::try_from(life).unwrap_or(0));
         self.expect(life <= ACCESS_TTL, "the token lives as long as was set");
         let kid = header_of(&text)["kid"].as_str().unwrap().to_owned();
         // By a key that was revoked elsewhere a moment ago: it ends with that.
