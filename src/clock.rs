@@ -1,7 +1,7 @@
 //! Time as a parameter, and the rule by which tokens age.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicI64, Ordering::Relaxed},
 };
 
@@ -58,6 +58,17 @@ impl Now {
     }
 }
 
+/// For how long at least a clock that was behind is remembered.
+const LEAST_WINDOW_MILLIS: i64 = 24 * 3_600 * 1_000;
+
+struct Least {
+    /// When the window began, by the boot clock.
+    begun: i64,
+    offset: i64,
+    /// The window before.
+    before: i64,
+}
+
 /// Reads the clocks so that no step back, of this machine or of the database, extends a token's life:
 /// time never goes back, and never stands still either, for it goes on with the boot clock from the
 /// greatest that was ever read. A clock that was ahead and is set right leaves it ahead until a restart.
@@ -66,8 +77,8 @@ pub struct TimeKeeper {
     last_seen: AtomicI64,
     /// The greatest difference to the boot clock that any clock has shown.
     offset: AtomicI64,
-    /// The least difference to the boot clock that the wall clock has shown.
-    least_offset: AtomicI64,
+    /// The least differences to the boot clock that the wall clock has shown, in this window and in the one before.
+    least: Mutex<Least>,
     /// Database time less boot time at the last poll; `i64::MIN` when there is no such clock.
     database_offset: AtomicI64,
 }
@@ -79,8 +90,9 @@ impl TimeKeeper {
     /// Keeps time by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let unknown = || AtomicI64::new(i64::MIN);
-        let least_offset = AtomicI64::new(clock.wall() - clock.boot());
-        Self { clock, last_seen: unknown(), offset: unknown(), least_offset, database_offset: unknown() }
+        let offset = clock.wall() - clock.boot();
+        let least = Mutex::new(Least { begun: clock.boot(), offset, before: offset });
+        Self { clock, last_seen: unknown(), offset: unknown(), least, database_offset: unknown() }
     }
 
     /// Reads the clocks.
@@ -94,12 +106,18 @@ impl TimeKeeper {
         Now { time: time.max(self.last_seen.load(Relaxed)), wall, boot }
     }
 
-    /// The time by the wall clock as it was when it was behind the most: what is removed for ever goes by
-    /// this, so that a clock that runs ahead for a while removes nothing that is needed when it is set right.
+    /// The time by the wall clock as it was when it was behind the most, within a day or two: what is removed
+    /// for ever goes by this, so that a clock that runs ahead for a while removes nothing that is needed when it
+    /// is set right; and one that was far behind when the machine started is forgotten in the end.
     pub fn earliest(&self) -> UnixMillis {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let offset = wall - boot;
-        boot + self.least_offset.fetch_min(offset, Relaxed).min(offset)
+        let mut least = self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        if boot - least.begun >= LEAST_WINDOW_MILLIS {
+            *least = Least { begun: boot, offset, before: least.offset };
+        }
+        least.offset = least.offset.min(offset);
+        boot + least.offset.min(least.before)
     }
 
     /// Takes note of the database's clock, read while the boot clock went on from `asked` to now.
@@ -225,6 +243,11 @@ mod tests {
         assert_eq!(keeper.earliest(), 901_000);
         clock.step_wall(100_000);
         assert_eq!(keeper.earliest(), 901_000);
+        // What was two days ago is forgotten.
+        clock.advance(LEAST_WINDOW_MILLIS);
+        assert_eq!(keeper.earliest(), LEAST_WINDOW_MILLIS + 901_000);
+        clock.advance(LEAST_WINDOW_MILLIS);
+        assert_eq!(keeper.earliest(), 2 * LEAST_WINDOW_MILLIS + 1_001_000);
     }
 
     #[test]

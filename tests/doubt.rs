@@ -10,6 +10,21 @@ use crate::harness::{
     header_of, shared_database, shared_sql,
 };
 
+/// The answer to a login of a user who may be new, once the gateway has the database.
+fn signed_in(gateway: &Gateway, name: &str) -> Value {
+    let answer = eventually("it has the database", || {
+        let account = json!({"username": name, "password": PASSWORD});
+        let registered = gateway.post("/auth/register", &account);
+        if ![201, 409].contains(&registered.status) {
+            return None;
+        }
+        let login = gateway.post("/auth/login", &account);
+        (login.status == 200).then(|| login.json())
+    });
+    eventually_is(gateway, access(&answer), 200);
+    answer
+}
+
 #[test]
 fn a_logout_whose_outcome_nobody_knows_is_denied_and_said_to_be_unavailable() {
     let cluster = Cluster::start();
@@ -22,13 +37,7 @@ fn a_logout_whose_outcome_nobody_knows_is_denied_and_said_to_be_unavailable() {
     let gateway = Gateway::alone(settings);
     let (mut undone, mut unknown) = (0, 0);
     for step in 1..20 {
-        let answer = eventually("it has the database again", || {
-            let account = json!({"username": format!("user-{step}"), "password": PASSWORD});
-            let (registered, login) =
-                (gateway.post("/auth/register", &account), gateway.post("/auth/login", &account));
-            ([201, 409].contains(&registered.status) && login.status == 200).then(|| login.json())
-        });
-        eventually_is(&gateway, access(&answer), 200);
+        let answer = signed_in(&gateway, &format!("user-{step}"));
         proxy.block_after(user_id(&answer), step);
         let said = gateway.logout(access(&answer)).status;
         let here = status(&gateway, access(&answer));
@@ -58,7 +67,7 @@ fn doubted(pool_size: usize) -> (Cluster, Gateway, Gateway, Proxy, String) {
     let url = cluster.database();
     let proxy = Proxy::before(&url);
     let behind = Settings {
-        store: format!("{{url: \"{}\", timeout: 500ms, pool_size: {pool_size}}}", proxy.url(&url)),
+        store: format!("{{url: \"{}\", timeout: 1s, pool_size: {pool_size}}}", proxy.url(&url)),
         ..settings(&url)
     };
     let (gateway, other) = (Gateway::alone(behind), Gateway::alone(settings(&url)));
@@ -95,14 +104,12 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
     for (name, act) in &acts {
         for arrives in [false, true] {
             let name = format!("{name}-{arrives}");
-            let answer = eventually("the store is there", || {
-                let account = json!({"username": name, "password": PASSWORD});
-                let registered = gateway.post("/auth/register", &account);
-                (registered.status == 201).then(|| registered.json())
-            });
-            eventually_is(&gateway, access(&answer), 200);
+            let answer = signed_in(&gateway, &name);
             proxy.block_at_commit(user_id(&answer), arrives);
-            assert_eq!(act(&answer).status, 503, "{name}");
+            eventually("the road is blocked", || {
+                assert_eq!(act(&answer).status, 503, "{name}");
+                proxy.is_blocked().then_some(())
+            });
             assert_eq!(status(&gateway, access(&answer)), 401, "{name}");
             proxy.open();
             // Nobody gets a token that is dead, and whoever may log in soon can.
@@ -130,15 +137,15 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
 fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_is_away() {
     let (_cluster, gateway, other, proxy, admin) = doubted(3);
     for arrives in [false, true] {
-        let answer = eventually("the store is there", || {
-            let login = gateway.try_login("root", PASSWORD);
-            (login.status == 200).then(|| login.json())
-        });
+        let answer = signed_in(&gateway, "root");
         let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
         proxy.block_at_commit(&kid, arrives);
         let admin = if arrives { access(&answer) } else { &admin };
-        let said = gateway.admin("DELETE", &format!("/api/keys/{kid}"), Some(admin), None);
-        assert_eq!(said.status, 503);
+        eventually("the road is blocked", || {
+            let said = gateway.admin("DELETE", &format!("/api/keys/{kid}"), Some(admin), None);
+            assert_eq!(said.status, 503);
+            proxy.is_blocked().then_some(())
+        });
         assert_eq!(status(&gateway, access(&answer)), 401);
         proxy.open();
         let login = eventually("a login", || {
@@ -158,16 +165,21 @@ fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_i
 fn a_stolen_refresh_token_whose_use_may_have_ended_the_session_denies_at_once() {
     let (_cluster, gateway, other, proxy, _) = doubted(3);
     for arrives in [false, true] {
-        let first = eventually("the store is there", || {
-            let account = json!({"username": format!("user-{arrives}"), "password": PASSWORD});
-            let registered = gateway.post("/auth/register", &account);
-            (registered.status == 201).then(|| registered.json())
-        });
-        let second = gateway.refresh(refresh(&first)).json();
-        let third = gateway.refresh(refresh(&second)).json();
+        let first = signed_in(&gateway, &format!("user-{arrives}"));
+        let refreshed = |answer: &Value| {
+            eventually("the store is there", || {
+                let next = gateway.refresh(refresh(answer));
+                (next.status != 503).then(|| next.json())
+            })
+        };
+        let second = refreshed(&first);
+        let third = refreshed(&second);
         let session = claims_of(access(&third))["sid"].clone();
         proxy.block_at_commit(session.as_str().unwrap(), arrives);
-        assert_eq!(gateway.refresh(refresh(&first)).status, 503);
+        eventually("the road is blocked", || {
+            assert_eq!(gateway.refresh(refresh(&first)).status, 503);
+            proxy.is_blocked().then_some(())
+        });
         assert_eq!(status(&gateway, access(&third)), 401);
         proxy.open();
         eventually_is(&other, access(&third), 401);

@@ -445,7 +445,7 @@ fn two_that_make_the_first_key_at_once_make_one() {
 
 #[test]
 fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() {
-    on_postgres(async |store, _| {
+    on_postgres(async |store, url| {
         let ttl = Duration::from_secs(900);
         let delay = Duration::from_secs(3);
         let rotated = store.rotate_key(&key("a"), delay, ttl, None).await.unwrap();
@@ -455,6 +455,10 @@ fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() 
         store.read_log(None, &beat, &mut |_| {}).await.unwrap();
         let rotated = store.rotate_key(&key("b"), delay, ttl, None).await.unwrap();
         assert_eq!(rotated.signs_at, rotated.created_at + 31_000);
+        // One that was not seen for longer denies, and counts no more.
+        shared_sql(url, "UPDATE gateways SET seen_at = seen_at - 31000");
+        let rotated = store.rotate_key(&key("c"), delay, ttl, None).await.unwrap();
+        assert_eq!(rotated.signs_at, rotated.created_at + 3_000);
     });
 }
 
@@ -569,9 +573,9 @@ fn what_may_not_have_happened_is_settled_once() {
     on_both(async |store| {
         let (alice, bob, carol) = (user("alice", ""), user("bob", ""), user("carol", ""));
         let (ended, of_bob, kept) = (session(1), session(2), session(3));
-        store.create_user(&alice, Some(&ended)).await.unwrap();
+        let opened = store.create_user(&alice, Some(&ended)).await.unwrap().unwrap();
         store.create_user(&bob, Some(&of_bob)).await.unwrap();
-        let opened = store.create_user(&carol, Some(&kept)).await.unwrap().unwrap();
+        store.create_user(&carol, Some(&kept)).await.unwrap().unwrap();
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         let issued_at = opened.grant.unwrap().issued_at;
         let entries = [
@@ -582,14 +586,22 @@ fn what_may_not_have_happened_is_settled_once() {
         .map(|(subject, generation)| LogEntry {
             subject,
             generation,
-            expires_at: issued_at + 7_200_000,
+            // As one would say who knows only that tokens live for a moment by now.
+            expires_at: issued_at + 60_000,
         });
         for _ in 0..2 {
             for entry in &entries {
                 store.settle(entry).await.unwrap();
             }
         }
-        assert_eq!(log(&store, None).await.0, entries, "each once");
+        let settled = log(&store, None).await.0;
+        let said = |entries: &[LogEntry]| -> Vec<(Subject, i64)> {
+            entries.iter().map(|entry| (entry.subject, entry.generation)).collect()
+        };
+        assert_eq!(said(&settled), said(&entries), "each once");
+        for entry in &settled[..2] {
+            assert!(entry.expires_at >= issued_at + 900_000 + 600_000, "{entry:?}");
+        }
         assert!(store.session(ended.id).await.unwrap().is_none());
         assert!(store.session(of_bob.id).await.unwrap().is_none());
         assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 2);

@@ -57,7 +57,7 @@ impl AccountError {
             Self::Password(_) => Kind::PasswordNotAccepted,
             Self::Throttled(_) => Kind::TooManyRequests,
             Self::Hash(HashError::Busy(_)) => Kind::Unavailable,
-            Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_)) => Kind::Unavailable,
+            Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => Kind::Unavailable,
             Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {
                 Kind::Internal
             }
@@ -81,7 +81,7 @@ impl AccountError {
             Self::Throttled(after) => Some(*after),
             Self::Hash(HashError::Busy(busy)) => Some(busy.retry_after),
             Self::Store(StoreError::Failed(_)) => None,
-            Self::Store(_) | Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_)) => {
+            Self::Store(_) | Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => {
                 Some(Duration::from_secs(1))
             }
             _ => None,

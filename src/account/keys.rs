@@ -67,16 +67,7 @@ impl Keys {
     /// [`KeysError`].
     pub async fn load_or_create(&self) -> Result<Keyring, KeysError> {
         self.create_if_none(Duration::ZERO).await?;
-        self.load(None).await
-    }
-
-    /// Makes a key where none is left that may sign: one that was revoked may have come back with a store that
-    /// had forgotten it, and its successor not.
-    ///
-    /// # Errors
-    /// [`KeysError`].
-    pub async fn replace_lost(&self) -> Result<(), KeysError> {
-        self.create_if_none(self.delay()).await
+        Ok(self.load(None).await?.0)
     }
 
     async fn create_if_none(&self, delay: Duration) -> Result<(), KeysError> {
@@ -90,22 +81,30 @@ impl Keys {
         Ok(())
     }
 
-    /// Takes what has changed in the store into use.
+    /// Takes what has changed in the store into use. Where no key is left that may sign, one is made: what took
+    /// a key away (a revocation that was in doubt, or that the store had lost) may not have come to make its
+    /// successor.
     ///
     /// # Errors
     /// [`KeysError`]; the keys in use stay.
     pub async fn follow(&self, verifier: &Verifier) -> Result<(), KeysError> {
         if let config::Signing::KeyPair(_) = self.signing {
-            let keyring = self.load(Some(&verifier.keyring())).await?;
+            let (keyring, lasts) = self.load(Some(&verifier.keyring())).await?;
             verifier.replace_keyring(Arc::new(keyring));
+            if !lasts {
+                self.create_if_none(self.delay()).await?;
+                let (keyring, _) = self.load(Some(&verifier.keyring())).await?;
+                verifier.replace_keyring(Arc::new(keyring));
+            }
         }
         Ok(())
     }
 
-    async fn load(&self, previous: Option<&Keyring>) -> Result<Keyring, KeysError> {
+    /// The keys, and whether one of them signs until somebody says otherwise.
+    async fn load(&self, previous: Option<&Keyring>) -> Result<(Keyring, bool), KeysError> {
         let algorithm = match &self.signing {
             config::Signing::Shared { secret, previous } => {
-                return Ok(Keyring::of_secrets(secret, previous.as_ref())?);
+                return Ok((Keyring::of_secrets(secret, previous.as_ref())?, true));
             }
             config::Signing::KeyPair(algorithm) => name(*algorithm),
         };
@@ -119,12 +118,13 @@ impl Keys {
                 expires_at: key.expires_at,
             })
             .collect();
+        let lasts = stored.iter().any(|key| key.algorithm == algorithm && key.expires_at.is_none());
         let mut signing = Vec::new();
         for key in stored.iter().filter(|key| key.algorithm == algorithm) {
             let private = self.master.unwrap(&key.kid, &key.wrapped_key)?;
             signing.push(SigningKey::pair(&key.kid, &key.algorithm, &private, key.signs_at)?);
         }
-        Ok(Keyring::of_pairs(&public, signing, previous)?)
+        Ok((Keyring::of_pairs(&public, signing, previous)?, lasts))
     }
 
     /// Every key that may still verify; shared secrets are no keys of the store's.

@@ -43,8 +43,9 @@ pub type Result<T> = std::result::Result<T, AccountError>;
 /// How long a login waits for the key that signs next, in milliseconds.
 const LONGEST_WAIT_FOR_KEY: i64 = 30_000;
 
-/// How often it looks, while the keys are being read anew.
-const LOOK_FOR_KEY: i64 = 10;
+/// How long for keys that are being read anew or made, and how often it looks.
+const LONGEST_READ_OF_KEYS: i64 = 3_000;
+const LOOK_FOR_KEY: i64 = 50;
 
 /// The tokens of a session, and whose they are.
 #[derive(Debug)]
@@ -128,11 +129,9 @@ impl Accounts {
             let waited = self.time.boot() - begun;
             let wait = match self.issuer.key(now + waited) {
                 Ok(key) if !self.mirror.is_key_revoked(KeyId::of(&key.kid)) => return Ok(key),
-                // It was revoked a moment ago, and the keys are being read.
-                Ok(key) if waited > LONGEST_WAIT_FOR_KEY => {
-                    return Err(KeyError::Revoked(key.kid.clone()).into());
-                }
-                Ok(_) => LOOK_FOR_KEY,
+                // It was revoked a moment ago, and the keys are being read; or its successor is being made.
+                Ok(_) | Err(KeyError::NoneSigns) if waited < LONGEST_READ_OF_KEYS => LOOK_FOR_KEY,
+                Ok(key) => return Err(KeyError::Revoked(key.kid.clone()).into()),
                 Err(KeyError::NotYet(signs_at)) if signs_at - now <= LONGEST_WAIT_FOR_KEY => {
                     (signs_at - now - waited).max(1)
                 }
@@ -186,7 +185,10 @@ impl Accounts {
     /// the others.
     async fn deny(&self, entry: &LogEntry) -> Result<()> {
         self.mirror.apply(entry);
-        self.store.settle(entry).await?;
+        if let Err(error) = self.store.settle(entry).await {
+            self.mirror.deny_in_doubt(entry);
+            return Err(error.into());
+        }
         hint(&*self.store).await;
         Ok(())
     }

@@ -111,24 +111,17 @@ pub(super) async fn follow(
         }
         let followed = keys.follow(&verifier).await;
         let polled = follower.poll(followed.is_ok()).await;
-        match &polled {
-            Ok(polled) if polled.restored => {
-                shared.metrics.store_regressions.inc();
-                // A key that was revoked had come back, perhaps, and is gone again.
-                let replaced = keys.replace_lost().await;
-                if let Err(error) = replaced.and(keys.follow(&verifier).await) {
-                    tracing::error!(%error, "the keys that sign could not be mended");
-                }
+        if let Ok(polled) = &polled {
+            shared.metrics.store_regressions.inc_by(u64::from(polled.restored));
+            // A key was revoked a moment ago; or one that was had come back, perhaps, and is gone again.
+            if polled.key
+                && let Err(error) = keys.follow(&verifier).await
+            {
+                tracing::debug!(%error, "the keys could not be read");
             }
-            Ok(polled) if polled.key => {
-                if let Err(error) = keys.follow(&verifier).await {
-                    tracing::debug!(%error, "the keys could not be read");
-                }
-            }
-            _ => {}
         }
         if polled.is_ok()
-            && shared.mirror.doubt_count() > 0
+            && shared.mirror.has_doubts()
             && settling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
         {
             // Beside the polls, which must not wait for it.
@@ -154,25 +147,24 @@ pub(super) async fn follow(
 /// they revoke. What cannot be settled now is tried again after the next poll.
 async fn settle(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<Keys>, verifier: Arc<Verifier>) {
     let (mut settled, mut key) = (0, false);
-    for entry in mirror.take_doubts() {
+    for entry in mirror.doubts() {
         match store.settle(&entry).await {
             Ok(()) => {
+                mirror.is_settled(&entry);
                 settled += 1;
                 key |= matches!(entry.subject, Subject::Key(_));
             }
-            Err(error) => {
-                tracing::debug!(%error, "a revocation in doubt could not be settled yet");
-                mirror.deny_in_doubt(&entry);
-            }
+            Err(error) => tracing::debug!(%error, "a revocation in doubt could not be settled yet"),
         }
     }
     if settled == 0 {
         return;
     }
     tracing::info!(entries = settled, "revocations of which nobody knew whether they had happened have");
+    // The others find the successor of a key with its end.
+    let followed = if key { keys.follow(&verifier).await } else { Ok(()) };
     let hinted = store.hint().await;
-    let replaced = if key { keys.replace_lost().await.and(keys.follow(&verifier).await) } else { Ok(()) };
-    if let Err(error) = hinted.map_err(StartFault::from).and(replaced.map_err(StartFault::from)) {
+    if let Err(error) = followed.map_err(StartFault::from).and(hinted.map_err(StartFault::from)) {
         tracing::debug!(%error, "the others or the keys wait for the next poll");
     }
 }

@@ -118,23 +118,31 @@ impl Mirror {
     /// until then they may differ, and nobody could log in again on this gateway.
     pub fn deny_in_doubt(&self, entry: &LogEntry) {
         self.apply(entry);
-        let mut doubts = self.doubts();
+        let mut doubts = self.lock_doubts();
         let known = doubts.entry(entry.subject).or_insert(*entry);
         known.generation = known.generation.max(entry.generation);
         known.expires_at = known.expires_at.max(entry.expires_at);
     }
 
-    /// What is to be settled, which the caller does or gives back.
-    pub fn take_doubts(&self) -> Vec<LogEntry> {
-        std::mem::take(&mut *self.doubts()).into_values().collect()
+    /// What is to be settled.
+    pub fn doubts(&self) -> Vec<LogEntry> {
+        self.lock_doubts().values().copied().collect()
     }
 
-    /// How much there is to be settled.
-    pub fn doubt_count(&self) -> usize {
-        self.doubts().len()
+    /// The store has what this entry says; there may be more to be said by now.
+    pub fn is_settled(&self, entry: &LogEntry) {
+        let mut doubts = self.lock_doubts();
+        if doubts.get(&entry.subject) == Some(entry) {
+            doubts.remove(&entry.subject);
+        }
     }
 
-    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+    /// Whether there is anything to be settled.
+    pub fn has_doubts(&self) -> bool {
+        !self.lock_doubts().is_empty()
+    }
+
+    fn lock_doubts(&self) -> MutexGuard<'_, Doubts> {
         self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

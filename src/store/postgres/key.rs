@@ -64,8 +64,9 @@ async fn signs_at(tx: &Transaction<'_>, now: UnixMillis, delay: Duration) -> Res
     if delay.is_zero() {
         return Ok(now);
     }
-    let sql = "SELECT coalesce(max(max_staleness), 0) FROM gateways";
-    let longest = one(tx, sql, &[], only_i64).await?.unwrap_or(0);
+    // One that was not seen for as long denies, and reads the keys before it serves again.
+    let sql = "SELECT coalesce(max(max_staleness), 0) FROM gateways WHERE seen_at + max_staleness + $1 > $2";
+    let longest = one(tx, sql, &[&ROUND_TRIP_MILLIS, &now], only_i64).await?.unwrap_or(0);
     Ok(now + millis(delay).max(longest + ROUND_TRIP_MILLIS))
 }
 
@@ -88,9 +89,10 @@ pub(super) async fn rotate_key(
     note: Option<&Note>,
 ) -> Result<StoredKey> {
     lock_keys(tx).await?;
+    // Time goes on while it looks through all of them.
+    let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
     let now = now(tx).await?;
     let key = StoredKey { created_at: now, signs_at: signs_at(tx, now, delay).await?, ..key.clone() };
-    let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
     let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
     run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
     insert_key(tx, &key).await?;

@@ -176,7 +176,20 @@ impl Store for Postgres {
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
-        self.pool.write(async |tx| query::change_user(tx, user, change).await).await
+        let mut refused = None;
+        let changed = self
+            .pool
+            .write(async |tx| {
+                let changed = query::change_user(tx, user, change).await?;
+                refused = Some(changed.clone()).filter(|changed| !matches!(changed, Change::Done(..)));
+                Ok(changed)
+            })
+            .await;
+        match (changed, refused) {
+            // Nothing was written, whatever became of the COMMIT.
+            (Err(StoreError::OutcomeUnknown(_)), Some(refused)) => Ok(refused),
+            (changed, _) => changed,
+        }
     }
 
     async fn hints(&self) -> Result<Option<Hints>> {

@@ -1,6 +1,6 @@
 //! The revocation log. One writer at a time makes its sequence numbers the order of commits.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::query::{Result, broken, uuid};
 use crate::{
@@ -44,7 +44,8 @@ pub(super) fn since(
     Ok((entries, Cursor(last.to_string())))
 }
 
-/// Writes an entry unless a row says the same already, and does what it stands for.
+/// Writes an entry unless a row says the same already, and does what it stands for. Tokens that were issued
+/// for longer than the entry knows are outlived, too.
 pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) -> Result<()> {
     let id = entry.subject.uuid();
     let id = id.as_bytes();
@@ -56,13 +57,16 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
     if held {
         return Ok(());
     }
+    let mut issued = None;
     match entry.subject {
         Subject::Session(_) => {
-            tx.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
+            let end = "DELETE FROM sessions WHERE id = ?1 RETURNING access_exp_max";
+            issued = tx.query_row(end, [id], |row| row.get(0)).optional()?;
         }
         Subject::User(_) => {
-            let raise = "UPDATE users SET generation = max(generation, ?2) WHERE id = ?1";
-            tx.execute(raise, params![id, entry.generation])?;
+            let raise =
+                "UPDATE users SET generation = max(generation, ?2) WHERE id = ?1 RETURNING access_exp_max";
+            issued = tx.query_row(raise, params![id, entry.generation], |row| row.get(0)).optional()?;
             let end = "DELETE FROM sessions WHERE user_id = ?1 AND generation < ?2";
             tx.execute(end, params![id, entry.generation])?;
         }
@@ -76,5 +80,6 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             }
         }
     }
-    append(tx, entry)
+    let outlives = LogEntry::new(entry.subject, entry.generation, issued.unwrap_or(0), now).expires_at;
+    append(tx, &LogEntry { expires_at: entry.expires_at.max(outlives), ..*entry })
 }
