@@ -455,6 +455,12 @@ fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() 
         store.read_log(None, &beat, &mut |_| {}).await.unwrap();
         let rotated = store.rotate_key(&key("b"), delay, ttl, None).await.unwrap();
         assert_eq!(rotated.signs_at, rotated.created_at + 31_000);
+        // Also one that is made at a start, where it is the first of its kind.
+        let first = StoredKey { algorithm: "ES256".to_owned(), ..key("first") };
+        store.create_key_if_none(&first, Duration::ZERO).await.unwrap();
+        let keys = store.signing_keys().await.unwrap();
+        let first = keys.iter().find(|key| key.kid == "first").unwrap();
+        assert_eq!(first.signs_at, first.created_at + 31_000);
         // One that was not seen for longer denies, and counts no more.
         shared_sql(url, "UPDATE gateways SET seen_at = seen_at - 31000");
         let rotated = store.rotate_key(&key("c"), delay, ttl, None).await.unwrap();

@@ -152,7 +152,7 @@ pub trait Store: Log {
     async fn signing_keys(&self) -> Result<Vec<StoredKey>>;
 
     /// Adds a key that signs after `delay`, unless there is one of its algorithm that may sign. Here as below,
-    /// it is longer where another gateway on the store has a bound that is.
+    /// it is longer where a gateway that runs on the store has a bound that is.
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()>;
 
     /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens

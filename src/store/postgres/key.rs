@@ -58,16 +58,14 @@ pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
     Ok(())
 }
 
-/// When a new key signs: after `delay`, if there is any, and not before every gateway has read it or denies.
-/// Each has a bound of its own.
+/// When a new key signs: after `delay`, and not before every gateway that runs has read it or denies. Each has a
+/// bound of its own.
 async fn signs_at(tx: &Transaction<'_>, now: UnixMillis, delay: Duration) -> Result<UnixMillis> {
-    if delay.is_zero() {
-        return Ok(now);
-    }
     // One that was not seen for as long denies, and reads the keys before it serves again.
-    let sql = "SELECT coalesce(max(max_staleness), 0) FROM gateways WHERE seen_at + max_staleness + $1 > $2";
-    let longest = one(tx, sql, &[&ROUND_TRIP_MILLIS, &now], only_i64).await?.unwrap_or(0);
-    Ok(now + millis(delay).max(longest + ROUND_TRIP_MILLIS))
+    let sql = "SELECT max_staleness FROM gateways WHERE seen_at + max_staleness + $1 > $2 \
+         ORDER BY max_staleness DESC LIMIT 1";
+    let longest = one(tx, sql, &[&ROUND_TRIP_MILLIS, &now], only_i64).await?;
+    Ok(now + millis(delay).max(longest.map_or(0, |longest| longest + ROUND_TRIP_MILLIS)))
 }
 
 pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, delay: Duration) -> Result<()> {
