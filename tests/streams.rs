@@ -431,17 +431,23 @@ fn a_stream_ends_when_nobody_knows_whether_its_token_was_revoked_unless_its_rout
     cluster.thaw();
 }
 
-#[test]
-fn a_long_upload_ends_with_its_token_and_is_told_so() {
-    let (gateway, upstream, _) = start(Settings::default());
-    let token = gateway.token("alice");
+/// A body of which the beginning has arrived.
+fn upload(gateway: &Gateway, path: &str, token: &str, length: usize) -> Client {
     let mut client = gateway.client();
     client.send(format!(
-        "POST /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\nbegun"
+        "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\nbegun"
     ));
     eventually("the upload is known", || {
         (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
     });
+    client
+}
+
+#[test]
+fn a_long_upload_ends_with_its_token_and_is_told_so() {
+    let (gateway, upstream, _) = start(Settings::default());
+    let token = gateway.token("alice");
+    let mut client = upload(&gateway, "/api/x", &token, 1000);
     assert_eq!(gateway.logout(&token).status, 200);
     assert_eq!(client.answer().status, 401);
     eventually("the upstream has half of it", || upstream.seen().first().map(|seen| assert!(!seen.complete)));
@@ -454,13 +460,7 @@ fn a_long_upload_of_which_nobody_knows_whether_its_token_lives_is_told_to_come_a
     let settings = Settings { store, ..Settings::default() }.extra("revocation: {max_staleness: 2s}\n");
     let (gateway, _upstream, _) = start(settings);
     let token = gateway.token("alice");
-    let mut client = gateway.client();
-    client.send(format!(
-        "POST /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\nbegun"
-    ));
-    eventually("the upload is known", || {
-        (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
-    });
+    let mut client = upload(&gateway, "/api/x", &token, 1000);
     cluster.freeze();
     assert_eq!(client.answer().status, 503);
 }
@@ -481,13 +481,7 @@ fn an_ordinary_answer_in_flight_may_finish() {
 fn a_long_upload_that_is_complete_gets_its_answer() {
     let (gateway, upstream, _) = start(Settings::default());
     let token = gateway.token("alice");
-    let mut client = gateway.client();
-    client.send(format!(
-        "POST /api/slow HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nbegun"
-    ));
-    eventually("the upload is known", || {
-        (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(())
-    });
+    let mut client = upload(&gateway, "/api/slow", &token, 10);
     client.send("ended");
     // From here on it is an ordinary answer in flight.
     eventually("it is complete", || upstream.seen().first().map(|seen| assert!(seen.complete)));

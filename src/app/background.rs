@@ -150,7 +150,7 @@ async fn settle(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<Keys>, ver
     for entry in mirror.doubts() {
         match store.settle(&entry).await {
             Ok(()) => {
-                mirror.is_settled(&entry);
+                mirror.forget_doubt(&entry);
                 settled += 1;
                 key |= matches!(entry.subject, Subject::Key(_));
             }

@@ -129,8 +129,8 @@ impl Mirror {
         self.lock_doubts().values().copied().collect()
     }
 
-    /// The store has what this entry says; there may be more to be said by now.
-    pub fn is_settled(&self, entry: &LogEntry) {
+    /// The store has what this entry says. One that says more by now stays.
+    pub fn forget_doubt(&self, entry: &LogEntry) {
         let mut doubts = self.lock_doubts();
         if doubts.get(&entry.subject) == Some(entry) {
             doubts.remove(&entry.subject);
