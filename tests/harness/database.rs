@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -15,7 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, port_to_keep};
 
 /// One server on loopback.
 pub struct Cluster {
@@ -63,7 +62,7 @@ impl Cluster {
             .status()
             .expect("initdb runs");
         assert!(made.success());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port_to_keep();
         let server = Self::launch(&data, folder.path(), port);
         let cluster = Self { folder, port, server };
         cluster.wait();
@@ -100,7 +99,7 @@ impl Cluster {
             // It follows nobody, and is told to take over.
             std::fs::write(data.join("standby.signal"), "").unwrap();
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port_to_keep();
         let server = Self::launch(&data, folder.path(), port);
         let copy = Self { folder, port, server };
         copy.wait();
@@ -195,8 +194,13 @@ impl Cluster {
     pub fn restart(&mut self) {
         let data = self.folder.path().join("data");
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
-        self.server = Self::launch(&data, self.folder.path(), self.port);
-        self.wait();
+        // One of its children that was made while it was killed may still hold its memory for a moment.
+        eventually("PostgreSQL answers again", || {
+            if !matches!(self.server.try_wait(), Ok(None)) {
+                self.server = Self::launch(&data, self.folder.path(), self.port);
+            }
+            self.try_sql("postgres", "SELECT 1").then_some(())
+        });
     }
 }
 
@@ -270,7 +274,7 @@ impl Pooler {
     pub fn start(cluster: &Cluster, mode: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("authgate-pool-").tempdir().unwrap();
         Command::new("chmod").arg("777").arg(folder.path()).status().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port_to_keep();
         let config = folder.path().join("pgbouncer.ini");
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={} user=authgate\n\

@@ -17,10 +17,27 @@ pub use proxy::Proxy;
 pub use token::{SECRET, claims_of, forge, forge_raw, header_of, sign};
 pub use upstream::{Seen, Upstream, ok};
 
-use std::time::{Duration, Instant};
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 /// A password that every rule accepts.
 pub const PASSWORD: &str = "a password for the tests";
+
+/// A port for what comes back to it: below those that the kernel gives to whoever asks for any, which somebody
+/// might hold meanwhile.
+pub fn port_to_keep() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    // Tests that run beside these begin elsewhere.
+    let begin = (std::process::id() % u32::from(COUNT)) as u16;
+    let ports = std::iter::repeat_with(|| FIRST + (begin + NEXT.fetch_add(1, Relaxed) % COUNT) % COUNT);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(usize::from(COUNT)).find(free).expect("a free port")
+}
 
 /// Waits until `condition` gives something, or fails with `what`.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, port_to_keep};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
@@ -54,7 +54,7 @@ impl MailServer {
     /// `plain`, `starttls` or `tls`.
     #[track_caller]
     pub fn start(encryption: &'static str) -> Self {
-        Self::start_on(Arc::new(tempfile::tempdir().unwrap()), 0, encryption)
+        Self::start_on(Arc::new(tempfile::tempdir().unwrap()), port_to_keep(), encryption)
     }
 
     #[track_caller]
