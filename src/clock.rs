@@ -1,12 +1,20 @@
 //! Time as a parameter, and the rule by which tokens age.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = i64;
+
+/// A span as the clocks count, in milliseconds.
+pub fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
+}
 
 /// The two clocks that expiry and staleness are read from.
 pub trait Clock: Send + Sync {

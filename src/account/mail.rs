@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{AccountError, Accounts, By, Result, register::check_email};
 use crate::{
+    clock::millis,
     config,
     error::Kind,
     mail::{Letter, MailSetupError, Mailer, SendError, Template},
@@ -224,7 +225,6 @@ impl Postman {
 
     /// Whether there was one to send.
     async fn deliver_next(&self) -> crate::store::Result<bool> {
-        let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4);
         let lease = MailLease {
             // No other gateway tries it before this one has given up for certain.
             hold: millis(self.config.smtp.timeout + Duration::from_secs(10)),

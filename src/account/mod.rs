@@ -27,7 +27,7 @@ pub use operator::{By, Operator, Update};
 pub use register::Registration;
 
 use crate::{
-    clock::{Clock, TimeKeeper, UnixMillis},
+    clock::{Clock, TimeKeeper, UnixMillis, millis},
     config,
     error::Kind,
     password::{Hasher, Rules},
@@ -80,10 +80,6 @@ pub struct Accounts {
     pub time: Arc<TimeKeeper>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-}
-
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
 /// Tells the other gateways that the log has grown. They find out anyway, a little later.

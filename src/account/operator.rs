@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{AccountError, Keys, KeysError, Result, register::check_email};
 use crate::{
-    clock::{Clock, UnixMillis},
+    clock::{Clock, UnixMillis, millis},
     error::Kind,
     password::{Hasher, Rules},
     revocation::Mirror,
@@ -222,7 +222,7 @@ impl Operator {
     fn deny(&self, error: &StoreError, subject: Subject, generation: i64) {
         if let (Some((mirror, access_ttl)), StoreError::OutcomeUnknown(_)) = (&self.gateway, error) {
             let longest = *access_ttl + LOG_MARGIN;
-            let expires_at: UnixMillis = self.clock.wall() + super::millis(longest);
+            let expires_at: UnixMillis = self.clock.wall() + millis(longest);
             mirror.deny_in_doubt(&LogEntry { subject, generation, expires_at });
         }
     }

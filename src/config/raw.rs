@@ -331,7 +331,7 @@ pub enum OnStale {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
-    /// Since the store last confirmed it. Default: 5s.
+    /// Since the store last confirmed it; 500ms or more. Default: 5s.
     pub max_staleness: Option<Span>,
     /// deny or allow. Default: deny.
     #[serde(default)]

@@ -40,7 +40,7 @@ pub use row::{
 pub use table::{Row, Rows, TableSource, read_table};
 
 use crate::{
-    clock::{Clock, UnixMillis},
+    clock::{Clock, UnixMillis, millis},
     config::{self, StoreLocation},
     types::{Role, SessionId, UserId, Username},
 };
@@ -277,8 +277,4 @@ fn any_admin(joined: &[String]) -> bool {
 /// When a key that is being replaced stops to verify: after the last token that it can sign.
 fn predecessor_expiry(successor_signs_at: i64, access_ttl: Duration, issued: Option<i64>) -> i64 {
     (successor_signs_at + millis(access_ttl)).max(issued.unwrap_or(0)) + millis(LOG_MARGIN)
-}
-
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
 }

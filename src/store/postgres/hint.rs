@@ -43,7 +43,10 @@ pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
     listening.await.map_err(late)?.map_err(away)?;
     for attempt in 1.. {
         // Even a full queue is no reason not to serve: hints only save time.
-        pool.read(async |db| send(db).await).await.map_err(|error| StoreError::Away(error.to_string()))?;
+        pool.read(async |db| send(db).await).await.map_err(|error| match error {
+            StoreError::Failed(text) => StoreError::Away(text),
+            error => error,
+        })?;
         match tokio::time::timeout(pool.timeout, hints.recv()).await {
             Ok(Some(())) => break,
             Ok(None) => return Err(StoreError::Away("the listening connection ended".to_owned())),
