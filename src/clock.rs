@@ -28,6 +28,23 @@ pub trait Clock: Send + Sync {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;
 
+/// Milliseconds of a clock that never steps. Coarse, to 4 ms, because it is read several times a
+/// request and compared with seconds.
+pub fn coarse_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the duration of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// Microseconds since the Unix epoch, for the time in a log line; no decision goes by it.
+pub fn log_micros() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the duration of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut time) };
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
+}
+
 impl SystemClock {
     fn read(clock: libc::clockid_t) -> i64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -54,6 +54,8 @@ pub enum Kind {
     TooManyRequests,
     /// The head is over its limit.
     HeadersTooLarge,
+    /// A version of HTTP that does not exist yet.
+    VersionNotSupported,
     /// A failure of ours while registering.
     RegistrationFailed,
     /// A failure of ours.
@@ -102,6 +104,9 @@ impl Kind {
             Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "Too many requests", "too_many_requests"),
             Self::HeadersTooLarge => {
                 (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large", "headers_too_large")
+            }
+            Self::VersionNotSupported => {
+                (S::HTTP_VERSION_NOT_SUPPORTED, "HTTP version not supported", "http_version_not_supported")
             }
             Self::RegistrationFailed => {
                 (S::INTERNAL_SERVER_ERROR, "Registration failed", "registration_failed")

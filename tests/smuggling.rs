@@ -123,13 +123,15 @@ fn one_host_however_it_is_said() {
 #[test]
 fn broken_chunks_abort_the_upstream_request_and_are_400() {
     for body in [
-        "5;ext=1\r\nhello\r\n0\r\n\r\n",
+        "5;ext=1\nhello\r\n0\r\n\r\n",
+        "5;\rext=1\r\nhello\r\n0\r\n\r\n",
         "5 \r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",
         "+5\r\nhello\r\n0\r\n\r\n",
         "5\nhello\r\n0\r\n\r\n",
         "5\r\nhelloXX0\r\n\r\n",
-        "5\r\nhello\r\n0\r\nX-User-Roles: admin\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-User-Roles: admin\n\r\n",
+        "5\r\nhello\r\n0\r\nX: y\rz\r\n\r\n",
         "5\r\nhello\r\nffffffffffffffff1\r\nx",
         "5\r\nhello\r\n-1\r\nx",
         "g\r\n",
@@ -162,6 +164,34 @@ fn whole_chunks_arrive_as_they_were() {
         assert_eq!(client.answer().status, 200);
         assert_eq!(upstream.last().body, b"hello world");
     }
+}
+
+#[test]
+fn chunk_extensions_and_trailers_are_read_over_within_a_bound() {
+    let (gateway, upstream) = start();
+    let mut client = gateway.client();
+    for body in [
+        "5;ext=1\r\nhello\r\n0;last\r\n\r\n",
+        "5 ; ext=\"a b\"\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-User-Roles: admin\r\nContent-Length: 9\r\n\r\n",
+    ] {
+        client.send(format!(
+            "POST /public/x HTTP/1.1\r\nHost: a\r\nTrailer: X-User-Roles\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+        ));
+        assert_eq!(client.answer().status, 200, "{body:?}");
+        let seen = upstream.last();
+        assert_eq!(seen.body, b"hello", "{body:?}");
+        assert!(seen.header("X-User-Roles").is_none() && seen.header("Trailer").is_none(), "{body:?}");
+    }
+    for body in
+        [format!("5;{}\r\nhello\r\n", "x".repeat(20_000)), format!("0\r\n{}\r\n", "A: b\r\n".repeat(5_000))]
+    {
+        let mut client = gateway.client();
+        client
+            .send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        assert_eq!(client.answer().status, 400);
+    }
+    others_are_unaffected(&gateway);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use crate::{
     password::{HashError, Hasher, Rules},
     revocation::{Cut, Follower, Mirror, Staleness},
     store::{self, Hints, Store, StoreError},
-    telemetry::Metrics,
+    telemetry::{Logs, Metrics},
     token::{Issuer, Verifier},
     types::{OsRandom, Random},
 };
@@ -81,13 +81,15 @@ pub(super) struct Shared {
     pub(super) loaded: OnceLock<Arc<Gateway>>,
     pub(super) time: Arc<TimeKeeper>,
     pub(super) mirror: Arc<Mirror>,
+    logs: Logs,
     admin_api: OnceLock<Arc<AdminApi>>,
 }
 
 impl Shared {
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, logs: Logs) -> Self {
         Self {
             metrics,
+            logs,
             drain: Drain::default(),
             loaded: OnceLock::new(),
             admin_api: OnceLock::new(),
@@ -99,7 +101,7 @@ impl Shared {
 
 impl admin::Status for Shared {
     fn ready(&self) -> Result<(), &'static str> {
-        if self.drain.has_begun() {
+        if self.drain.is_announced() {
             return Err("draining");
         }
         if self.loaded.get().is_none() {
@@ -119,6 +121,18 @@ impl admin::Status for Shared {
         self.metrics.revocation_entries.set(self.mirror.len() as i64);
         let lag = self.mirror.lag(self.time.now());
         self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
+        self.metrics.open_connections.set(self.drain.live() as i64);
+        self.metrics.log_lines_lost(self.logs.lost());
+        if let Some(gateway) = self.loaded.get() {
+            self.metrics.connections_refused("address", gateway.refused_connections());
+            for upstream in gateway.upstreams() {
+                let (name, connections) = (&upstream.config.name, upstream.connections());
+                self.metrics.upstream_connections(name, "active", connections.active);
+                self.metrics.upstream_connections(name, "idle", connections.idle);
+                self.metrics.upstream_connections(name, "waiting", connections.waiting);
+                self.metrics.upstream_aborted(name, upstream.aborted.load(Relaxed));
+            }
+        }
         self.metrics.live_streams.set(self.mirror.live().len() as i64);
         for cut in Cut::ALL {
             self.metrics.streams_cut(cut.reason(), self.mirror.live().cuts(cut));
@@ -237,7 +251,9 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
     tokio::spawn(sweep(shared.clone()));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
-    let gateway = Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone());
+    let access_log = shared.logs.access.clone();
+    let gateway =
+        Gateway::new(config, loaded.routes, access(), own_calls, shared.metrics.clone(), access_log);
     Ok(Arc::new(gateway))
 }
 

@@ -77,11 +77,11 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
         _ => None,
     };
     let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables)?)?;
-    let _log = telemetry::init(log_settings(&loaded.config.log));
+    let log = telemetry::init(log_settings(&loaded.config.log));
     let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
     let (base, admin) = (format!("http://{}", options.listen), format!("http://{}", options.admin));
     let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, &admin, password.expose())));
-    serve(loaded, Some(on_ready))?;
+    serve(loaded, log.logs(), Some(on_ready))?;
     Ok(())
 }
 

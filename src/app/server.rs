@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -33,10 +33,12 @@ use super::{
     control::{self, Shared},
     load::LoadedGateway,
 };
-use crate::{admin, gateway::Worker, store, telemetry::Metrics};
-
-/// How long requests in flight may take once the process was told to end.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+use crate::{
+    admin, config,
+    gateway::{Listening, Worker},
+    store,
+    telemetry::{Logs, Metrics},
+};
 
 /// The queue of connections that the kernel has made and no worker has accepted yet.
 const BACKLOG: i32 = 4_096;
@@ -66,31 +68,41 @@ pub enum ServeError {
 
 /// Sockets that are bound and, once all is loaded, listen.
 struct Listeners {
-    sockets: Vec<(SocketAddr, Socket)>,
+    sockets: Vec<(config::Listener, Socket, Arc<AtomicUsize>)>,
     message: &'static str,
 }
 
 impl Listeners {
-    fn bind(addresses: &[SocketAddr], message: &'static str) -> Result<Self, ServeError> {
-        let bind = |&address: &SocketAddr| {
-            bind(address).map(|socket| (address, socket)).map_err(|error| ServeError::Listen(address, error))
+    fn bind(listeners: &[config::Listener], message: &'static str) -> Result<Self, ServeError> {
+        let bind = |&listener: &config::Listener| {
+            let socket =
+                bind(listener.address).map_err(|error| ServeError::Listen(listener.address, error))?;
+            Ok::<_, ServeError>((listener, socket, Arc::default()))
         };
-        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, message })
+        Ok(Self { sockets: listeners.iter().map(bind).collect::<Result<_, _>>()?, message })
     }
 
     fn listen(&self) -> Result<(), ServeError> {
-        for (address, socket) in &self.sockets {
-            socket.listen(BACKLOG).map_err(|error| ServeError::Listen(*address, error))?;
+        for (listener, socket, _) in &self.sockets {
+            let address = listener.address;
+            socket.listen(BACKLOG).map_err(|error| ServeError::Listen(address, error))?;
             // The port that the system chose, where the config leaves it to it.
-            let local = socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(*address);
+            let local = socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(address);
             tracing::info!(address = %local, "{}", self.message);
         }
         Ok(())
     }
 
     /// The same sockets, for one more worker.
-    fn share(&self) -> io::Result<Vec<TcpListener>> {
-        self.sockets.iter().map(|(_, socket)| Ok(socket.try_clone()?.into())).collect()
+    fn share(&self) -> io::Result<Vec<Listening>> {
+        let share = |(listener, socket, open): &(config::Listener, Socket, Arc<AtomicUsize>)| {
+            Ok(Listening {
+                socket: socket.try_clone()?.into(),
+                open: open.clone(),
+                most: listener.max_connections.unwrap_or(usize::MAX),
+            })
+        };
+        self.sockets.iter().map(share).collect()
     }
 }
 
@@ -126,20 +138,22 @@ pub type OnReady = Box<dyn FnOnce() + Send>;
 ///
 /// # Errors
 /// When it could not start.
-pub fn serve(loaded: LoadedGateway, on_ready: Option<OnReady>) -> Result<(), ServeError> {
+pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Result<(), ServeError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = &loaded.config;
     let _lock = store::lock_for_serving(&config.store)?;
     let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners, "listening")?)));
-    let admin_listeners = Listeners::bind(&[config.admin], "admin listening")?;
+    let admin = config::Listener { address: config.admin, max_connections: None };
+    let admin_listeners = Listeners::bind(&[admin], "admin listening")?;
     admin_listeners.listen()?;
     let admin = admin_listeners.share().map_err(|error| ServeError::Listen(config.admin, error))?;
     drop(admin_listeners);
-    let workers = config.workers;
+    let admin = admin.into_iter().map(|listening| listening.socket).collect();
+    let (workers, drain) = (config.workers, config.drain);
     let max_connections = max_connections(workers);
-    let shared = Arc::new(Shared::new(config, Arc::new(Metrics::new()?)));
+    let shared = Arc::new(Shared::new(config, Arc::new(Metrics::new()?), logs));
     let fatal = Arc::new(Fatal::default());
 
     let conf = ServerConf {
@@ -162,7 +176,7 @@ pub fn serve(loaded: LoadedGateway, on_ready: Option<OnReady>) -> Result<(), Ser
     for index in 0..workers {
         let worker = WorkerService {
             name: format!("worker-{index}"),
-            workers,
+            index,
             max_connections,
             shared: shared.clone(),
             listeners: listeners.clone(),
@@ -170,7 +184,7 @@ pub fn serve(loaded: LoadedGateway, on_ready: Option<OnReady>) -> Result<(), Ser
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let end = End { shared, listeners, fatal: fatal.clone() };
+    let end = End { shared, listeners, fatal: fatal.clone(), drain };
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
 }
@@ -286,7 +300,7 @@ async fn ignore_hangup() {
 /// One worker, on a single-threaded runtime of its own.
 struct WorkerService {
     name: String,
-    workers: usize,
+    index: usize,
     max_connections: usize,
     shared: Arc<Shared>,
     listeners: Arc<Mutex<Option<Listeners>>>,
@@ -302,7 +316,7 @@ impl Service for WorkerService {
             None => return,
         };
         let worker =
-            Worker::new(gateway.clone(), self.workers, self.shared.drain.clone(), self.max_connections);
+            Worker::new(gateway.clone(), self.index, self.shared.drain.clone(), self.max_connections);
         let ran = match sockets {
             Ok(sockets) => worker.run(sockets).await,
             Err(error) => Err(error),
@@ -327,12 +341,22 @@ struct End {
     shared: Arc<Shared>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
+    drain: config::Drain,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for End {
     async fn recv(&self) -> ShutdownSignal {
         self.told_to_end().await;
+        self.shared.drain.announce();
+        if !self.drain.delay.is_zero() {
+            tracing::info!(delay_ms = self.drain.delay.as_millis() as u64, "not ready any more");
+            tokio::select! {
+                () = tokio::time::sleep(self.drain.delay) => {}
+                // Told twice, it does not wait.
+                () = self.told_to_end() => {}
+            }
+        }
         tracing::info!("draining");
         // New clients are refused at once, not left waiting in the backlog.
         drop(take(&self.listeners));
@@ -342,7 +366,7 @@ impl ShutdownSignalWatch for End {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+        if tokio::time::timeout(self.drain.limit, drained).await.is_err() {
             tracing::warn!(connections = self.shared.drain.live(), "not drained in time");
         }
         ShutdownSignal::FastShutdown

@@ -68,8 +68,8 @@ fn dispatch(command: Command) -> Outcome {
         }
         Command::Serve(config) => {
             let loaded = load(&config.config)?;
-            let _log = telemetry::init(app::log_settings(&loaded.config.log));
-            app::serve(loaded, None)?;
+            let log = telemetry::init(app::log_settings(&loaded.config.log));
+            app::serve(loaded, log.logs(), None)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(config) => inspect::check(load(&config.config)?),

@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Config {
     /// Where clients connect; at least one.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     /// The admin listener.
     pub admin: SocketAddr,
     /// How many worker threads serve requests.
@@ -61,6 +61,26 @@ pub struct Config {
     pub tests: Vec<Test>,
     /// Logging.
     pub log: Log,
+    /// The end.
+    pub drain: Drain,
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// The address.
+    pub address: SocketAddr,
+    /// The most connections; `None` for what the limit on open files allows.
+    pub max_connections: Option<usize>,
+}
+
+/// How the gateway ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// Between not ready and closed listeners.
+    pub delay: Duration,
+    /// For what is in flight then.
+    pub limit: Duration,
 }
 
 /// Which store, and how it is used.
@@ -274,6 +294,17 @@ pub struct IdentityHeaders {
     pub roles: HeaderName,
     /// The id that an imported user had before.
     pub external_id: Option<HeaderName>,
+    /// Further headers that no client may send.
+    pub strip: Vec<StripRule>,
+}
+
+/// Headers that are stripped, folded as [`IdentityHeaders::fold`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StripRule {
+    /// Of this name.
+    Name(String),
+    /// Whose names begin so.
+    Prefix(String),
 }
 
 impl IdentityHeaders {
@@ -301,6 +332,11 @@ impl IdentityHeaders {
         "x-webauth-id",
     ];
 
+    /// The form in which spellings of a header name are one: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
+    pub fn fold(name: &str) -> String {
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+    }
+
     /// The names of a preset.
     pub fn preset(name: &str) -> Option<Self> {
         let names = match name {
@@ -312,7 +348,7 @@ impl IdentityHeaders {
             _ => return None,
         };
         let [id, name, roles] = names.map(HeaderName::from_static);
-        Some(Self { id, name, roles, external_id: None })
+        Some(Self { id, name, roles, external_id: None, strip: Vec::new() })
     }
 }
 
@@ -335,6 +371,12 @@ pub struct Limits {
     pub body_min_rate: u64,
     /// Between two bytes of a body.
     pub body_idle_timeout: Duration,
+    /// For a whole response.
+    pub response_drain_timeout: Duration,
+    /// Connections of one client address.
+    pub connections_per_address: usize,
+    /// Whether that binds clients on loopback, too.
+    pub bounds_loopback: bool,
 }
 
 /// A backend.
@@ -350,6 +392,20 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Idle connections of all workers together.
     pub idle_connections: usize,
+    /// How long one may rest.
+    pub idle_timeout: Duration,
+    /// How old one may become.
+    pub max_age: Duration,
+    /// Connections of all workers together.
+    pub max_connections: usize,
+    /// Requests that may wait for one.
+    pub max_waiting: usize,
+    /// How long one may wait.
+    pub max_wait: Duration,
+    /// Bytes of a response's head.
+    pub header_bytes: usize,
+    /// Header lines of a response's head.
+    pub header_count: usize,
     /// Where it stands in the config.
     pub source: Source,
 }
@@ -411,6 +467,8 @@ pub struct Route {
     pub body: u64,
     /// What happens when the mirror is stale.
     pub on_stale: OnStale,
+    /// Whether a client may ask the upstream for another method.
+    pub method_override: bool,
     /// Calls from pages of other origins.
     pub cors: Option<Cors>,
 }

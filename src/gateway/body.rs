@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,8 +11,11 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange};
-use crate::{access::Permit, revocation::Cut, upstream};
+use super::{
+    exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange},
+    record::Record,
+};
+use crate::{access::Permit, clock::coarse_millis, revocation::Cut, upstream};
 
 /// What a request's body may be and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +60,6 @@ impl RequestBody {
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
-        exchange.body_is(BodyState::Open);
         let permit = permit.filter(|permit| permit.identity().is_some()).cloned();
         let exchange = exchange.clone();
         Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, permit }))
@@ -115,16 +117,19 @@ impl Streaming {
                     if let Err(error) = self.go_on(cx) {
                         return Poll::Ready(Some(Err(error)));
                     }
-                    self.received += data.len() as u64;
+                    let length = data.len() as u64;
+                    self.received += length;
                     if self.received > self.bounds.limit {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
                     }
                     if self.incoming.is_end_stream() {
                         // Of a body with a length, nobody asks for more than its last byte.
+                        self.exchange.upload_moves(length, self.due());
                         self.complete();
                     } else {
                         self.exchange.body_is(BodyState::Open);
-                        self.exchange.expect_by(self.due().min(self.exchange.next_body_byte()));
+                        let due = self.due().min(self.exchange.next_body_byte());
+                        self.exchange.upload_moves(length, due);
                     }
                     return Poll::Ready(Some(Ok(data)));
                 }
@@ -175,8 +180,17 @@ pub struct AnswerBody {
     permit: Option<Permit>,
     /// Whether a part of it was sent already.
     begun: bool,
+    record: Option<Box<Record>>,
     // Dropped last: the exchange is over when the body is.
     end: EndOfAnswer,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.request_bytes = self.end.0.request_bytes();
+        }
+    }
 }
 
 enum Source {
@@ -197,13 +211,45 @@ impl AnswerBody {
     }
 
     fn new(source: Source, exchange: &Arc<Exchange>) -> Self {
-        Self { source, failure: None, permit: None, begun: false, end: EndOfAnswer(exchange.clone()) }
+        let end = EndOfAnswer(exchange.clone());
+        Self { source, failure: None, permit: None, begun: false, record: None, end }
+    }
+
+    /// The line that the request leaves once the body ends.
+    pub(super) fn leaves(&mut self, record: Option<Box<Record>>) {
+        self.record = record;
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.response_bytes += bytes as u64;
+        }
     }
 
     /// If it goes on for long, it ends with this permit.
     pub(super) fn lives_by(&mut self, permit: Permit) {
         if permit.identity().is_some() && matches!(self.source, Source::Upstream(_)) {
             self.permit = Some(permit);
+        }
+    }
+
+    /// The upstream ended the response before its end.
+    fn broke_off(&mut self, error: &io::Error) {
+        if let Some(kind) = self.end.0.body_failure() {
+            tracing::debug!(reason = kind.code(), "a response was given up with its request's body");
+            return;
+        }
+        let Source::Upstream(body) = &self.source else { return };
+        let upstream = body.upstream();
+        upstream.aborted.fetch_add(1, Relaxed);
+        let mut request_id = None;
+        if let Some(record) = &mut self.record {
+            record.aborted = true;
+            request_id = Some(record.request_id());
+        }
+        if let Some(suppressed) = upstream.warnings.admit(coarse_millis()) {
+            let (name, id) = (&upstream.config.name, request_id.unwrap_or_default());
+            tracing::warn!(upstream.name = name, request.id = id, %error, suppressed, "response broke off");
         }
     }
 
@@ -223,7 +269,11 @@ impl Body for AnswerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         let body = match &mut this.source {
-            Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Whole(bytes) => {
+                let bytes = bytes.take();
+                this.count(bytes.as_ref().map_or(0, Bytes::len));
+                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            }
             Source::Upstream(body) => body,
         };
         if let Some(failure) = this.failure.take() {
@@ -245,9 +295,11 @@ impl Body for AnswerBody {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.end.0.answer_moves();
+                this.count(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
+                this.broke_off(&error);
                 this.failure = Some(io::Error::other(error));
                 cx.waker().wake_by_ref();
                 Poll::Pending

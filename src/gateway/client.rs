@@ -1,9 +1,11 @@
 //! Who is at the other end, as far as can be believed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use crate::error::Kind;
 
 pub(super) static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -29,6 +31,11 @@ impl Peer {
         self.address
     }
 
+    /// Its address, as header values and logs have it.
+    pub(super) fn value(&self) -> &HeaderValue {
+        &self.value
+    }
+
     /// Whether what it says of others is believed.
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted
@@ -48,11 +55,24 @@ pub(super) struct Forwarded {
 }
 
 impl Forwarded {
+    /// The client's address, as logs have it.
+    pub(super) fn client_value(&self) -> HeaderValue {
+        to_value(&self.client.to_string())
+    }
+
     /// Believes nothing but the socket, unless the peer is a trusted proxy.
-    pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Self {
+    ///
+    /// # Errors
+    /// When such a proxy names several hosts: it is not known which one the client asked for.
+    pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
         let direct = Self { client: peer.address, chain: peer.value.clone(), proto: HTTP, host: None };
         if !peer.trusted {
-            return direct;
+            return Ok(direct);
+        }
+        let mut hosts = headers.get_all(&FORWARDED_HOST).iter();
+        let host = hosts.next().cloned();
+        if hosts.next().is_some() || host.as_ref().is_some_and(|host| host.as_bytes().contains(&b',')) {
+            return Err(Kind::BadRequest);
         }
         let believed = believed_chain(headers, trusted_proxies);
         let only = |name: &HeaderName| {
@@ -61,11 +81,7 @@ impl Forwarded {
         };
         let proto = only(&FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
         let Some(client) = believed.last() else {
-            return Self {
-                proto: proto.cloned().unwrap_or(HTTP),
-                host: only(&FORWARDED_HOST).cloned(),
-                ..direct
-            };
+            return Ok(Self { proto: proto.cloned().unwrap_or(HTTP), host, ..direct });
         };
         let mut chain = String::new();
         for address in believed.iter().rev() {
@@ -73,12 +89,7 @@ impl Forwarded {
             chain.push_str(", ");
         }
         chain.push_str(&peer.address.to_string());
-        Self {
-            client: *client,
-            chain: to_value(&chain),
-            proto: proto.cloned().unwrap_or(HTTP),
-            host: only(&FORWARDED_HOST).cloned(),
-        }
+        Ok(Self { client: *client, chain: to_value(&chain), proto: proto.cloned().unwrap_or(HTTP), host })
     }
 }
 
@@ -90,7 +101,7 @@ fn believed_chain(headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Vec<IpAddr>
     for line in lines.into_iter().rev() {
         let Ok(line) = line.to_str() else { return believed };
         for entry in line.rsplit(',') {
-            let Ok(address) = entry.trim().parse::<IpAddr>() else { return believed };
+            let Some(address) = entry_address(entry.trim()) else { return believed };
             let address = address.to_canonical();
             believed.push(address);
             if !is_trusted(address, trusted_proxies) {
@@ -99,6 +110,18 @@ fn believed_chain(headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Vec<IpAddr>
         }
     }
     believed
+}
+
+/// The address of an entry, which some load balancers write with its port: `192.0.2.1:1234`, `[2001:db8::1]:80`.
+fn entry_address(entry: &str) -> Option<IpAddr> {
+    if let Ok(address) = entry.parse() {
+        return Some(address);
+    }
+    if let Ok(with_port) = entry.parse::<SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    let bracketed = entry.strip_prefix('[')?.strip_suffix(']')?;
+    bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
 fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
@@ -121,7 +144,7 @@ mod tests {
             headers.append(&FORWARDED_FOR, HeaderValue::from_static(line));
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), &trusted);
-        let forwarded = Forwarded::of(&peer, &headers, &trusted);
+        let forwarded = Forwarded::of(&peer, &headers, &trusted).unwrap();
         (forwarded.client.to_string(), forwarded.chain.to_str().unwrap().to_owned())
     }
 
@@ -134,6 +157,20 @@ mod tests {
         assert_eq!(forwarded("192.0.2.1", &["198.51.100.1"]), pair("192.0.2.1", "192.0.2.1"));
         assert_eq!(forwarded("10.0.0.1", &["198.51.100.1"]), pair("198.51.100.1", "198.51.100.1, 10.0.0.1"));
         assert_eq!(forwarded("::ffff:10.0.0.1", &["198.51.100.1"]).0, "198.51.100.1");
+    }
+
+    #[test]
+    fn entries_with_ports_are_addresses_too() {
+        for (entry, client) in [
+            ("2.2.2.2:1234", "2.2.2.2"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("2.2.2.2:x", "10.0.0.1"),
+            ("[2.2.2.2]", "10.0.0.1"),
+        ] {
+            assert_eq!(forwarded("10.0.0.1", &[entry]).0, client, "{entry}");
+        }
     }
 
     #[test]

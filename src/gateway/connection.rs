@@ -27,7 +27,7 @@ use super::{
     client::Peer,
     exchange::{Exchange, Phase},
     guard::Guard,
-    service::{Context, Gateway},
+    service::Gateway,
     tunnel::Tunnel,
     worker::Draining,
 };
@@ -39,6 +39,14 @@ const CLOCK_GRAIN_MILLIS: u64 = 5;
 /// The library's own count of headers, for which it needs no allocation; the guard's comes first.
 const LIBRARY_HEADERS: usize = 100;
 
+/// What the parts of one connection share.
+pub(super) struct Shared {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) pools: Arc<[Arc<Pool<RequestBody>>]>,
+    pub(super) peer: Peer,
+    pub(super) exchange: Arc<Exchange>,
+}
+
 /// Serves a connection until it ends, expires, or the drain lets it end.
 pub(super) async fn serve(
     socket: TcpStream,
@@ -47,10 +55,11 @@ pub(super) async fn serve(
     pools: Arc<[Arc<Pool<RequestBody>>]>,
     draining: Arc<Draining>,
 ) {
-    let limits = &gateway.limits;
-    let exchange = Arc::new(Exchange::new(limits, gateway.access().clone()));
+    let limits = gateway.limits;
+    let exchange = Arc::new(Exchange::new(&limits, gateway.access().clone()));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
-    let guard = Guard::new(socket, exchange.clone(), head_limits);
+    let shared = Arc::new(Shared { gateway, pools, peer, exchange: exchange.clone() });
+    let guard = Guard::new(socket, shared.clone(), head_limits);
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
@@ -59,14 +68,9 @@ pub(super) async fn serve(
     if limits.header_count > LIBRARY_HEADERS {
         builder.max_headers(limits.header_count);
     }
-    let shared = Arc::new((gateway.clone(), pools, peer, exchange.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = shared.clone();
-        async move {
-            let (gateway, pools, peer, exchange) = &*shared;
-            let context = Context { gateway, pools, peer, exchange };
-            Ok::<Response<AnswerBody>, Infallible>(context.serve(request).await)
-        }
+        async move { Ok::<Response<AnswerBody>, Infallible>(shared.serve(request).await) }
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);

@@ -13,16 +13,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::tunnel::Opening;
 use crate::{
     access::{Access, Denied, Permit},
+    clock::coarse_millis as now_millis,
     config::Limits,
     error::Kind,
     revocation::{Cut, Registration},
 };
 
-/// How long a connection that was closed from this side is still read from.
-const LINGER_MILLIS: u64 = 1_000;
+/// How long a connection that was closed from this side is still read from while bytes come, and in all. As
+/// nginx's `lingering_timeout` and `lingering_time`: an uploader reads a 413 only once it has sent its fill.
+const LINGER_MILLIS: u64 = 5_000;
+const LONGEST_LINGER_MILLIS: u64 = 30_000;
 
 /// How far a request's body has come.
 #[derive(Debug, Clone, Copy)]
@@ -66,15 +71,6 @@ pub(super) enum Phase {
     Answer,
 }
 
-/// Milliseconds of a clock that never steps. Coarse, to 4 ms, because it is read several times a
-/// request and compared with seconds.
-fn now_millis() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the duration of the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
-}
-
 fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -102,9 +98,19 @@ pub(super) struct Exchange {
     registration: Mutex<Option<Registration>>,
     /// What the connection becomes once the answer is written.
     opening: Mutex<Option<Opening>>,
+    /// An interim response that waits to be written.
+    hints: Mutex<Option<Bytes>>,
+    has_hints: AtomicBool,
+    /// Bytes of the request's body so far.
+    received: AtomicU64,
+    /// Since when the client takes nothing of what is there for it, and how long it took before; both in
+    /// milliseconds, and 0 for not at all.
+    blocked_since: AtomicU64,
+    blocked: AtomicU64,
     idle: u64,
     head: u64,
     body_idle: u64,
+    drain: u64,
 }
 
 impl Exchange {
@@ -123,6 +129,12 @@ impl Exchange {
             watched: AtomicBool::new(false),
             registration: Mutex::default(),
             opening: Mutex::default(),
+            hints: Mutex::default(),
+            has_hints: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+            drain: millis(limits.response_drain_timeout),
             idle,
             head: millis(limits.header_timeout),
             body_idle: millis(limits.body_idle_timeout),
@@ -161,11 +173,15 @@ impl Exchange {
         self.called.load(Relaxed)
     }
 
-    /// A whole head was read: its answer's head is due after `timeout`.
-    pub(super) fn request_begins(&self, timeout: Duration) {
+    /// A whole head was read: its answer's head is due after `timeout`. `body` says whether more of the request
+    /// may come.
+    pub(super) fn request_begins(&self, timeout: Duration, body: bool) {
         self.called.store(true, Relaxed);
         self.body_failure.store(0, Relaxed);
-        self.body_is(BodyState::Complete);
+        self.received.store(0, Relaxed);
+        self.blocked.store(0, Relaxed);
+        self.blocked_since.store(0, Relaxed);
+        self.body_is(if body { BodyState::Open } else { BodyState::Complete });
         self.enter(Phase::Request, now_millis() + millis(timeout));
     }
 
@@ -175,6 +191,54 @@ impl Exchange {
         if self.phase() == Phase::Request {
             self.due.store(at, Relaxed);
         }
+    }
+
+    /// Bytes of the request's body arrived; the request must go on by `at`. Once the answer has begun, bytes either
+    /// way count for both.
+    pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+        match self.phase() {
+            Phase::Request => self.due.store(at, Relaxed),
+            Phase::Answer => self.answer_moves(),
+            Phase::Idle | Phase::Head => {}
+        }
+    }
+
+    /// Bytes of the request's body so far.
+    pub(super) fn request_bytes(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// The client takes nothing of what is there for it.
+    pub(super) fn client_blocks(&self) {
+        if self.blocked_since.load(Relaxed) == 0 {
+            self.blocked_since.store(now_millis().max(1), Relaxed);
+        }
+    }
+
+    /// The client has taken something.
+    fn client_reads(&self) {
+        let since = self.blocked_since.load(Relaxed);
+        if since != 0 {
+            self.blocked_since.store(0, Relaxed);
+            // At least a clock's grain: many short waits are a long one.
+            self.blocked.fetch_add(now_millis().saturating_sub(since).max(1), Relaxed);
+        }
+    }
+
+    /// An interim response to be written before the final one.
+    pub(super) fn hint(&self, head: Bytes) {
+        *lock(&self.hints) = Some(head);
+        self.has_hints.store(true, Relaxed);
+    }
+
+    /// The interim response to be written, if there is one.
+    pub(super) fn take_hint(&self) -> Option<Bytes> {
+        if !self.has_hints.load(Relaxed) {
+            return None;
+        }
+        self.has_hints.store(false, Relaxed);
+        lock(&self.hints).take()
     }
 
     /// The moment that is `span` from now.
@@ -190,6 +254,12 @@ impl Exchange {
     /// The answer's head is ready.
     pub(super) fn answer_begins(&self) {
         self.enter(Phase::Answer, now_millis() + self.body_idle);
+    }
+
+    /// Bytes of the answer were written.
+    pub(super) fn answer_leaves(&self) {
+        self.client_reads();
+        self.answer_moves();
     }
 
     /// Bytes of the answer went out or came in.
@@ -293,9 +363,17 @@ impl Exchange {
     }
 
     /// No further request will be read: what the client still sends is taken in and dropped for a
-    /// moment, so that closing does not destroy the answer on its way (RFC 9112, section 9.6).
-    pub(super) fn lingers(&self) {
-        self.enter(Phase::Idle, now_millis() + LINGER_MILLIS);
+    /// while, so that closing does not destroy the answer on its way (RFC 9112, section 9.6). The moment at which
+    /// that ends at the latest.
+    pub(super) fn lingers(&self) -> u64 {
+        let end = now_millis() + LONGEST_LINGER_MILLIS;
+        self.lingers_on(end);
+        end
+    }
+
+    /// The client still sends.
+    pub(super) fn lingers_on(&self, end: u64) {
+        self.enter(Phase::Idle, (now_millis() + LINGER_MILLIS).min(end));
     }
 
     /// Whether a request is being answered.
@@ -316,7 +394,13 @@ impl Exchange {
 
     /// The present moment, and the one by which something must move.
     pub(super) fn clock(&self) -> (u64, u64) {
-        (now_millis(), self.due.load(Relaxed))
+        let due = self.due.load(Relaxed);
+        let since = self.blocked_since.load(Relaxed);
+        if since == 0 {
+            return (now_millis(), due);
+        }
+        let left = self.drain.saturating_sub(self.blocked.load(Relaxed));
+        (now_millis(), due.min(since + left))
     }
 
     /// The moment has come and gone.

@@ -20,40 +20,40 @@ use tokio::{
 };
 
 use super::{
+    connection::Shared,
     exchange::{BodyFailure, Exchange, Phase},
-    refusal,
+    record, refusal,
 };
 use crate::{
     error::Kind,
-    types::framing::{Framing, HeadFault, HeadLimits, request_head},
+    types::{
+        chunked::{ChunkError, Chunked},
+        framing::{Framing, HeadFault, HeadLimits, HeadScanner},
+    },
 };
 
-/// The longest run of digits in a chunk's size: 4 GiB, far beyond any limit on bodies.
-const MAX_CHUNK_DIGITS: u8 = 8;
+/// What is read and dropped at once of a client that still sends, in bytes.
+const LINGER_BUFFER: usize = 16 << 10;
 
-/// What is dropped of a client's data after this side has closed.
-const MAX_LINGER_BYTES: usize = 1 << 20;
+/// Digits of the size of a chunk that is handed over.
+const SIZE_DIGITS: usize = 8;
 
 /// Where in the stream of requests the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     Head,
     Length(u64),
-    /// In a chunk's size: its value so far, its digits so far.
-    ChunkSize(u64, u8),
-    /// Behind the CR of a chunk's size.
-    ChunkSizeEnd(u64),
-    ChunkData(u64),
-    /// In the CRLF behind a chunk: bytes seen of it.
-    ChunkEnd(u8),
-    /// In the CRLF behind the last chunk. Trailers are refused: none is ever passed on.
-    BodyEnd(u8),
+    /// In a chunked body. It is decoded here and handed over in chunks as large as what was read at once: a body
+    /// in small pieces costs no more than one in large ones, and neither extensions nor trailers get any further.
+    Chunked(Chunked),
 }
 
 /// What can be said of a run of bytes.
 enum Judged {
     /// So many bytes are good, perhaps none.
     Good(usize),
+    /// So many bytes were decoded.
+    Decoded(usize),
     /// The head or chunk is refused.
     Bad(Kind),
 }
@@ -69,13 +69,18 @@ enum Refusal {
 /// The guarded stream.
 pub(super) struct Guard {
     io: TcpStream,
-    exchange: Arc<Exchange>,
+    shared: Arc<Shared>,
     limits: HeadLimits,
     /// Bytes that were read and not handed over yet.
     held: BytesMut,
     /// How many of them are known to be good.
     good: usize,
+    /// What was decoded of a chunked body and not handed over yet; it goes before what is held.
+    decoded: BytesMut,
+    scanner: HeadScanner,
     position: Position,
+    /// What is left of an interim response that is being written.
+    hint: Bytes,
     refusal: Option<Refusal>,
     /// Some of what was written may still lie with the library.
     unflushed: bool,
@@ -89,110 +94,137 @@ enum End {
     Open,
     /// The client sends no more.
     Read,
-    /// We send no more, and drop what the client still sends.
-    Lingering(usize),
+    /// We send no more, and drop what the client still sends, until a moment of the exchange's.
+    Lingering(u64),
 }
 
 impl Guard {
-    pub(super) fn new(io: TcpStream, exchange: Arc<Exchange>, limits: HeadLimits) -> Self {
+    pub(super) fn new(io: TcpStream, shared: Arc<Shared>, limits: HeadLimits) -> Self {
         Self {
             io,
-            exchange,
+            shared,
             limits,
             held: BytesMut::new(),
             good: 0,
+            decoded: BytesMut::new(),
+            scanner: HeadScanner::default(),
             position: Position::Head,
+            hint: Bytes::new(),
             refusal: None,
             unflushed: false,
             end: End::Open,
         }
     }
 
+    fn exchange(&self) -> &Arc<Exchange> {
+        &self.shared.exchange
+    }
+
     /// Judges the beginning of `bytes` and moves the position behind what is good.
     ///
-    /// A head is handed over alone: after what precedes it, and after the exchange before it.
+    /// A head is handed over alone: after what precedes it, and after the exchange before it. A chunked body
+    /// begins in a call of its own, which decodes it.
     fn judge(&mut self, bytes: &[u8]) -> Judged {
         let mut good = 0;
         while good < bytes.len() {
             let rest = &bytes[good..];
             match self.position {
                 Position::Head if good > 0 || self.must_wait() => break,
-                Position::Head => match request_head(rest, self.limits) {
+                Position::Chunked(_) if good > 0 => break,
+                Position::Head => match self.scanner.request(rest, self.limits) {
                     Ok(Some(head)) => {
                         good += head.length;
+                        self.scanner = HeadScanner::default();
                         self.position = match head.framing {
                             Framing::None | Framing::Length(0) => Position::Head,
                             Framing::Length(length) => Position::Length(length),
-                            Framing::Chunked => Position::ChunkSize(0, 0),
+                            Framing::Chunked => Position::Chunked(Chunked::new(false)),
                         };
-                        self.exchange.head_released();
+                        self.exchange().head_released();
                     }
                     Ok(None) => {
-                        self.exchange.head_begins();
+                        // An empty line before a request (RFC 9112, section 2.2) begins none.
+                        if rest.iter().any(|byte| !b"\r\n".contains(byte)) {
+                            self.exchange().head_begins();
+                        }
                         break;
                     }
                     Err(HeadFault::Bad) => return Judged::Bad(Kind::BadRequest),
                     Err(HeadFault::TooLarge) => return Judged::Bad(Kind::HeadersTooLarge),
+                    Err(HeadFault::Version) => return Judged::Bad(Kind::VersionNotSupported),
                 },
                 Position::Length(left) => {
                     let run = left.min(rest.len() as u64);
                     good += run as usize;
                     self.position = if run == left { Position::Head } else { Position::Length(left - run) };
                 }
-                Position::ChunkData(left) => {
-                    let run = left.min(rest.len() as u64);
-                    good += run as usize;
-                    self.position =
-                        if run == left { Position::ChunkEnd(0) } else { Position::ChunkData(left - run) };
-                }
-                _ => match self.behind(rest[0]) {
-                    Some(position) => {
-                        self.position = position;
-                        good += 1;
+                Position::Chunked(mut chunked) => match self.decode(&mut chunked, rest) {
+                    Ok(taken) => {
+                        self.position =
+                            if chunked.is_done() { Position::Head } else { Position::Chunked(chunked) };
+                        return Judged::Decoded(taken);
                     }
-                    // What is good before it goes first; it is met again at the next turn.
-                    None if good > 0 => break,
-                    None => return Judged::Bad(Kind::BadRequest),
+                    Err(ChunkError) => return Judged::Bad(Kind::BadRequest),
                 },
             }
         }
         Judged::Good(good)
     }
 
-    /// The position behind one byte of chunked framing; `None` for a byte that has no place there:
-    /// extensions, signs, spaces, bare line feeds, trailers.
-    fn behind(&self, byte: u8) -> Option<Position> {
-        Some(match (self.position, byte) {
-            (Position::ChunkSize(size, digits), b'\r') if digits > 0 => Position::ChunkSizeEnd(size),
-            (Position::ChunkSize(size, digits), byte) if digits < MAX_CHUNK_DIGITS => {
-                let digit = (byte as char).to_digit(16)?;
-                Position::ChunkSize(size * 16 + u64::from(digit), digits + 1)
+    /// Decodes what is there of a chunked body into one chunk of it; how many bytes it took.
+    fn decode(&mut self, chunked: &mut Chunked, bytes: &[u8]) -> Result<usize, ChunkError> {
+        let out = &mut self.decoded;
+        let begin = out.len();
+        out.reserve(bytes.len() + SIZE_DIGITS + 9);
+        out.extend_from_slice(&[b'0'; SIZE_DIGITS]);
+        out.extend_from_slice(b"\r\n");
+        let data = out.len();
+        let mut taken = 0;
+        while taken < bytes.len() && !chunked.is_done() {
+            taken += chunked.skip_framing(&bytes[taken..])?;
+            let length = chunked.take_data(bytes.len() - taken);
+            out.extend_from_slice(&bytes[taken..taken + length]);
+            taken += length;
+        }
+        let mut size = out.len() - data;
+        if size == 0 {
+            out.truncate(begin);
+        } else {
+            for digit in out[begin..begin + SIZE_DIGITS].iter_mut().rev() {
+                *digit = b"0123456789abcdef"[size & 15];
+                size >>= 4;
             }
-            (Position::ChunkSizeEnd(0), b'\n') => Position::BodyEnd(0),
-            (Position::ChunkSizeEnd(size), b'\n') => Position::ChunkData(size),
-            (Position::ChunkEnd(0), b'\r') => Position::ChunkEnd(1),
-            (Position::ChunkEnd(1), b'\n') => Position::ChunkSize(0, 0),
-            (Position::BodyEnd(0), b'\r') => Position::BodyEnd(1),
-            (Position::BodyEnd(1), b'\n') => Position::Head,
-            _ => return None,
-        })
+            out.extend_from_slice(b"\r\n");
+        }
+        if chunked.is_done() {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        Ok(taken)
     }
 
     /// Whether the exchange before is not over to its last byte.
     fn must_wait(&self) -> bool {
-        self.unflushed || self.exchange.is_busy()
+        self.unflushed || self.exchange().is_busy()
     }
 
-    fn refuse(&mut self, kind: Kind) {
-        self.held = BytesMut::new();
-        self.good = 0;
+    fn refuse(&mut self, kind: Kind, head: &[u8]) {
         self.refusal = Some(if self.position == Position::Head {
-            Refusal::Answer(refusal::raw(kind))
+            self.answer(kind, head)
         } else {
             // The request was handed over already: its body fails, and the service answers.
-            self.exchange.body_fails(BodyFailure::Malformed);
+            self.exchange().body_fails(BodyFailure::Malformed);
             Refusal::Silent
         });
+        self.held = BytesMut::new();
+        self.decoded = BytesMut::new();
+        self.good = 0;
+    }
+
+    /// A refusal, written down as any response is. `head` is what there is of the request.
+    fn answer(&self, kind: Kind, head: &[u8]) -> Refusal {
+        let id = refusal::request_id();
+        record::refused(&self.shared, kind, &id);
+        Refusal::Answer(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
     }
 
     /// What the library reads of a refused stream: an end between requests, a failure within one.
@@ -204,7 +236,7 @@ impl Guard {
             )));
         }
         if self.must_wait() {
-            self.exchange.hold(cx);
+            self.exchange().hold(cx);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -218,8 +250,12 @@ impl Guard {
                 self.held.extend_from_slice(&filled[good..]);
                 good
             }
+            Judged::Decoded(taken) => {
+                self.held.extend_from_slice(&filled[taken..]);
+                0
+            }
             Judged::Bad(kind) => {
-                self.refuse(kind);
+                self.refuse(kind, filled);
                 0
             }
         }
@@ -231,7 +267,25 @@ impl Guard {
         self.held = held;
         match judged {
             Judged::Good(good) => self.good = good,
-            Judged::Bad(kind) => self.refuse(kind),
+            Judged::Decoded(taken) => {
+                self.held.advance(taken);
+                if self.held.is_empty() {
+                    self.held = BytesMut::new();
+                }
+            }
+            Judged::Bad(kind) => {
+                let head = self.held.split();
+                self.refuse(kind, &head);
+            }
+        }
+    }
+
+    fn hand_over_decoded(&mut self, out: &mut rt::ReadBufCursor<'_>) {
+        let length = self.decoded.len().min(out.remaining());
+        out.put_slice(&self.decoded[..length]);
+        self.decoded.advance(length);
+        if self.decoded.is_empty() {
+            self.decoded = BytesMut::new();
         }
     }
 
@@ -255,21 +309,32 @@ impl rt::Read for Guard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
+            if !this.decoded.is_empty() {
+                this.hand_over_decoded(&mut out);
+                return Poll::Ready(Ok(()));
+            }
             if this.good == 0 && !this.held.is_empty() && this.refusal.is_none() {
                 this.judge_held();
+                if !this.decoded.is_empty() {
+                    continue;
+                }
             }
             if this.good > 0 {
                 this.hand_over_held(&mut out);
                 return Poll::Ready(Ok(()));
             }
-            if this.refusal.is_none() && this.exchange.is_expired() && this.exchange.phase() == Phase::Head {
-                this.refuse(Kind::RequestTimeout);
+            if this.refusal.is_none()
+                && this.exchange().is_expired()
+                && this.exchange().phase() == Phase::Head
+            {
+                let head = this.held.split();
+                this.refuse(Kind::RequestTimeout, &head);
             }
             if this.refusal.is_some() {
                 return this.refused(cx);
             }
             if !this.held.is_empty() && this.must_wait() {
-                this.exchange.hold(cx);
+                this.exchange().hold(cx);
                 if this.held.len() >= this.limits.bytes {
                     return Poll::Pending;
                 }
@@ -301,22 +366,47 @@ impl Guard {
     /// The bare socket and what was read from it and not handed over, for a connection that becomes
     /// another; none while a part of what was written before may not have left.
     pub(super) fn into_socket(self) -> Option<(TcpStream, BytesMut)> {
-        let whole = !self.unflushed && self.refusal.is_none() && self.good == 0;
+        let whole = !self.unflushed && self.refusal.is_none() && self.good == 0 && self.decoded.is_empty();
         whole.then_some((self.io, self.held))
     }
 
     /// Whether the library is about to write an answer of its own, to a head that it alone found
     /// wanting. It would have no body and no request id; ours takes its place.
     fn replace_library_answer(&mut self, bytes: &[u8]) -> bool {
-        if self.exchange.is_called() {
+        if self.exchange().is_called() {
             return false;
         }
         if self.refusal.is_none() {
             let too_large = bytes.get(9..12).is_some_and(|status| status == b"431" || status == b"414");
             let kind = if too_large { Kind::HeadersTooLarge } else { Kind::BadRequest };
-            self.refusal = Some(Refusal::Answer(refusal::raw(kind)));
+            self.refusal = Some(self.answer(kind, b""));
         }
         true
+    }
+
+    /// Writes an interim response that waits.
+    fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(hint) = self.exchange().take_hint() {
+            // Those that could not be written in time are dropped: nobody waits for them.
+            if self.hint.is_empty() {
+                self.hint = hint;
+            }
+        }
+        while !self.hint.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.hint))?;
+            self.hint.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Notes what became of a write.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(_)) => self.exchange().answer_leaves(),
+            Poll::Pending => self.exchange().client_blocks(),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
     }
 }
 
@@ -325,10 +415,10 @@ impl rt::Write for Guard {
         if self.replace_library_answer(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(self.poll_hint(cx))?;
         self.unflushed = true;
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-        self.exchange.answer_moves();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -340,10 +430,10 @@ impl rt::Write for Guard {
         if self.replace_library_answer(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
+        ready!(self.poll_hint(cx))?;
         self.unflushed = true;
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
-        self.exchange.answer_moves();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -361,7 +451,10 @@ impl rt::Write for Guard {
                 cx.waker().wake_by_ref();
             }
         }
-        let waits = self.exchange.is_busy() && self.position == Position::Head && self.held.is_empty();
+        if let Poll::Ready(Err(error)) = self.poll_hint(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let waits = self.exchange().is_busy() && self.position == Position::Head && self.held.is_empty();
         if waits && self.io.poll_read_ready(cx).is_ready() {
             let mut byte = [0];
             let mut buffer = ReadBuf::new(&mut byte);
@@ -385,17 +478,17 @@ impl rt::Write for Guard {
         }
         if this.end == End::Open {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.exchange.lingers();
-            this.end = End::Lingering(0);
+            this.end = End::Lingering(this.exchange().lingers());
         }
-        let mut scratch = [0; 4_096];
-        while let End::Lingering(dropped) = this.end
-            && dropped < MAX_LINGER_BYTES
-        {
+        let mut scratch = [0; LINGER_BUFFER];
+        while let End::Lingering(end) = this.end {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
-            let length = buffer.filled().len();
-            this.end = if length == 0 { End::Read } else { End::Lingering(dropped + length) };
+            if buffer.filled().is_empty() {
+                this.end = End::Read;
+            } else {
+                this.exchange().lingers_on(end);
+            }
         }
         Poll::Ready(Ok(()))
     }

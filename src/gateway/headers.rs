@@ -6,18 +6,22 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{
     client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded},
     tunnel::{UPGRADE, WEBSOCKET},
 };
-use crate::{config::IdentityHeaders, token::Identity};
+use crate::{
+    config::{IdentityHeaders, StripRule},
+    token::Identity,
+};
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longer names are none of those that are stripped.
+/// What is looked at of a name: no rule is longer.
 const MAX_FOLDED: usize = 64;
 
 /// Belongs to one connection (RFC 9110, section 7.6.1), or was dealt with here.
@@ -35,27 +39,57 @@ const HOP_BY_HOP: &[&str] = &[
     "http2-settings",
 ];
 
-/// What only a proxy in front of this one could know.
-const PROXY_WORDS: &[&str] = &[
-    "forwarded",
-    "x-real-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-rewrite-url",
-    "x-request-id",
+/// What only a proxy in front of this gateway could know, and who says it: as names, or as beginnings of names.
+const PROXY_NAMES: &[&str] = &[
+    "forwarded",             // RFC 7239
+    "via",                   // RFC 9110, section 7.6.3; said anew
+    "x-real-ip",             // nginx
+    "client-ip",             // PHP programs; Apache mod_remoteip
+    "x-client-ip",           // Azure, Heroku
+    "x-cluster-client-ip",   // Rackspace, Zeus
+    "true-client-ip",        // Akamai, Cloudflare
+    "cf-connecting-ip",      // Cloudflare
+    "cf-connecting-ipv6",    // Cloudflare
+    "fastly-client-ip",      // Fastly
+    "fly-client-ip",         // Fly.io
+    "x-appengine-user-ip",   // App Engine
+    "x-rewrite-url",         // IIS
+    "x-request-id",          // made here
+    "x-url-scheme",          // WSGI and Rack programs
+    "front-end-https",       // Outlook Web Access, Rack
+    "proxy",                 // becomes HTTP_PROXY in CGI (httpoxy, CVE-2016-5385)
+    "x-remote-user",         // programs behind Apache or nginx
+    "x-authenticated-user",  // programs behind Apache
+    "x-user-email",          // programs behind identity-aware proxies
+    "x-ms-client-principal", // Azure App Service
+];
+const PROXY_PREFIXES: &[&str] = &[
+    "x-forwarded-",               // the de facto standard
+    "x-original-",                // nginx, IIS, oauth2-proxy
+    "ssl-client-",                // Apache mod_ssl by mod_headers
+    "x-ssl-client-",              // nginx, HAProxy
+    "x-client-cert-",             // this gateway, Traefik
+    "x-envoy-",                   // Envoy
+    "x-amzn-oidc-",               // AWS Application Load Balancer
+    "x-goog-authenticated-user-", // Google Identity-Aware Proxy
+    "x-goog-iap-",                // Google Identity-Aware Proxy
+    "x-ms-client-principal-",     // Azure App Service
 ];
 
+/// Framing is said anew by what a body really is; under another spelling it would be said by the client.
+const CONTENT_LENGTH: &[u8] = b"content-length";
+
 /// What makes some frameworks take a request for one of another method.
-const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+pub(super) const METHOD_OVERRIDES: &[&str] =
+    &["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// The rules for headers on their way to upstreams.
 pub(super) struct Headers {
     identity: IdentityHeaders,
     stripped: HashSet<Box<[u8]>, RandomState>,
     overrides: HashSet<Box<[u8]>, RandomState>,
-    /// The first bytes of names in either set, so that most names are let through by one look.
+    prefixes: Vec<Box<[u8]>>,
+    /// The first bytes of all of these, so that most names are let through by one look.
     first: [bool; 256],
 }
 
@@ -68,57 +102,93 @@ pub(super) struct Injected<'a> {
     pub(super) host: Option<&'a HeaderValue>,
     /// Whether a WebSocket is asked for.
     pub(super) upgrade: bool,
+    /// `Via`, this gateway last.
+    pub(super) via: &'a HeaderValue,
+    /// `Max-Forwards`, counted down.
+    pub(super) max_forwards: Option<&'a HeaderValue>,
+}
+
+/// What this gateway calls itself in `Via`.
+const VIA_HTTP_11: HeaderValue = HeaderValue::from_static("1.1 authgate");
+
+/// `Via` with this gateway at its end (RFC 9110, section 7.6.3); a request of the version `received`.
+pub(super) fn via(headers: &HeaderMap, received: Version) -> HeaderValue {
+    let mut before = headers.get_all(header::VIA).iter().peekable();
+    if before.peek().is_none() && received == Version::HTTP_11 {
+        return VIA_HTTP_11;
+    }
+    let mut chain = Vec::new();
+    for value in before {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(if received == Version::HTTP_10 { b"1.0 authgate" } else { b"1.1 authgate" });
+    HeaderValue::from_maybe_shared(Bytes::from(chain)).unwrap_or(VIA_HTTP_11)
 }
 
 /// The most headers that the gateway adds.
-const MAX_ADDED: usize = 10;
+const MAX_ADDED: usize = 12;
 
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
         let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
-        let stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
+        let mut stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
             .iter()
             .chain(HOP_BY_HOP)
-            .chain(PROXY_WORDS)
+            .chain(PROXY_NAMES)
             .copied()
             .chain(own.map(HeaderName::as_str))
             .map(|name| name.as_bytes().into())
             .collect();
+        let mut prefixes: Vec<Box<[u8]>> =
+            PROXY_PREFIXES.iter().map(|prefix| prefix.as_bytes().into()).collect();
+        for rule in &identity.strip {
+            match rule {
+                StripRule::Name(name) => drop(stripped.insert(name.as_bytes().into())),
+                StripRule::Prefix(prefix) => prefixes.push(prefix.as_bytes().into()),
+            }
+        }
         let overrides: HashSet<Box<[u8]>, _> =
             METHOD_OVERRIDES.iter().map(|name| name.as_bytes().into()).collect();
         let mut first = [false; 256];
-        for name in stripped.iter().chain(&overrides) {
+        for name in stripped.iter().chain(&overrides).chain(&prefixes) {
             first[usize::from(name[0])] = true;
         }
-        Self { identity, stripped, overrides, first }
+        first[usize::from(CONTENT_LENGTH[0])] = true;
+        Self { identity, stripped, overrides, prefixes, first }
     }
 
     /// Whether no client may send this header on, in this or any spelling that a backend could
     /// take for it: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
-    fn is_stripped(&self, name: &HeaderName, trusted_peer: bool) -> bool {
+    fn is_stripped(&self, name: &HeaderName, keep_overrides: bool) -> bool {
         let name = name.as_str().as_bytes();
-        if !self.first[usize::from(name[0])] || name.len() > MAX_FOLDED {
+        if !self.first[usize::from(name[0])] {
             return false;
         }
         let mut folded = [0; MAX_FOLDED];
         for (to, from) in folded.iter_mut().zip(name) {
             *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
         }
-        let folded = &folded[..name.len()];
-        folded.starts_with(b"x-forwarded-")
-            || folded.starts_with(b"x-original-")
-            || self.stripped.contains(folded)
-            || (!trusted_peer && self.overrides.contains(folded))
+        let folded = &folded[..name.len().min(MAX_FOLDED)];
+        if self.prefixes.iter().any(|prefix| folded.starts_with(prefix)) {
+            return true;
+        }
+        if name.len() > MAX_FOLDED {
+            return false;
+        }
+        self.stripped.contains(folded)
+            || (!keep_overrides && self.overrides.contains(folded))
+            || (folded == CONTENT_LENGTH && name != CONTENT_LENGTH)
     }
 
     /// Takes out of a client's headers whatever an upstream could believe, and what belongs to the
     /// client's connection.
-    pub(super) fn strip(&self, headers: &mut HeaderMap, keep_token: bool, trusted_peer: bool) {
+    pub(super) fn strip(&self, headers: &mut HeaderMap, keep_token: bool, keep_overrides: bool) {
         let mut doomed: Vec<HeaderName> = Vec::new();
         if headers.contains_key(header::CONNECTION) {
             doomed.extend(nominated(headers));
         }
-        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, trusted_peer)).cloned());
+        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, keep_overrides)).cloned());
         for name in &doomed {
             headers.remove(name);
         }
@@ -133,6 +203,10 @@ impl Headers {
         let mut added = Added { lines: [(&REQUEST_ID, injected.request_id); MAX_ADDED], count: 1 };
         added.push(&FORWARDED_FOR, &injected.forwarded.chain);
         added.push(&FORWARDED_PROTO, &injected.forwarded.proto);
+        added.push(&header::VIA, injected.via);
+        if let Some(hops) = injected.max_forwards {
+            added.push(&header::MAX_FORWARDS, hops);
+        }
         if let Some(host) = injected.forwarded.host.as_ref().or(injected.host) {
             added.push(&FORWARDED_HOST, host);
         }
@@ -216,6 +290,7 @@ mod tests {
             name: HeaderName::from_static("x-caller"),
             roles: HeaderName::from_static("x-user-roles"),
             external_id: None,
+            strip: vec![StripRule::Name("x-mine".to_owned()), StripRule::Prefix("x-corp-".to_owned())],
         };
         Headers::new(identity).strip(&mut headers, false, trusted_peer);
         let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
@@ -245,15 +320,35 @@ mod tests {
             ("Authorization", "Bearer x"),
             ("Accept", "*/*"),
             ("X-Users", "1"),
+            ("Content_Length", "5"),
+            ("Content.Length", "5"),
+            ("Transfer_Encoding", "chunked"),
+            ("Keep_Alive", "1"),
+            ("Proxy", "http://evil"),
+            ("Client-IP", "1.1.1.1"),
+            ("Fastly-Client-IP", "1.1.1.1"),
+            ("X-Remote-User", "root"),
+            ("X-Authenticated-User", "root"),
+            ("X-User-Email", "root@example.com"),
+            ("X-Url-Scheme", "https"),
+            ("Front-End-Https", "on"),
+            ("SSL-Client-Verify", "SUCCESS"),
+            ("X-SSL-Client-DN", "CN=root"),
+            ("X_Envoy_Original_Path", "/x"),
+            ("Via", "1.1 other"),
+            ("X-Mine", "1"),
+            ("x_corp_user", "1"),
+            ("X-Forwarded-A-Name-Of-More-Than-Sixty-Four-Bytes-Is-Stripped-By-The-Same-Rules", "1"),
+            ("Content-Length", "0"),
         ];
-        assert_eq!(prepared(&spoofed, false), ["accept", "x-users"]);
+        assert_eq!(prepared(&spoofed, false), ["accept", "content-length", "x-users"]);
     }
 
     #[test]
     fn connection_takes_away_what_it_nominates_and_itself() {
         let lines = [
-            ("Connection", "close, X-Mine, host, X-Forwarded-For"),
-            ("X-Mine", "1"),
+            ("Connection", "close, X-Other, host, X-Forwarded-For"),
+            ("X-Other", "1"),
             ("Host", "a"),
             ("TE", "trailers"),
             ("Upgrade", "h2c"),
@@ -263,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_may_override_the_method() {
+    fn the_method_is_overridden_where_a_route_asks_for_it() {
         assert_eq!(prepared(&[("X-HTTP-Method-Override", "PUT")], true), ["x-http-method-override"]);
     }
 }

@@ -18,13 +18,15 @@ mod forward;
 mod guard;
 mod headers;
 mod own;
+mod record;
 mod refusal;
 mod respond;
 mod service;
+mod target;
 mod tunnel;
 mod worker;
 
 pub use body::{AnswerBody, RequestBody};
 pub use own::{OwnCall, OwnCalls};
 pub use service::Gateway;
-pub use worker::{Drain, Worker};
+pub use worker::{Drain, Listening, Worker};

@@ -1,12 +1,18 @@
 //! Every refusal becomes an answer here, and only here.
 
-use std::{cell::RefCell, fmt::Write};
+use std::{
+    cell::RefCell,
+    fmt::Write,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use httpdate::HttpDate;
 
 use crate::{
     access::Denied,
+    clock::log_micros,
     error::{Kind, Problem, Statuses},
     types::{OsRandom, Random},
 };
@@ -75,22 +81,24 @@ impl Refusal {
     }
 }
 
-/// The same as bytes on the wire, for what never became a request.
-pub(super) fn raw(kind: Kind) -> Bytes {
-    let id = request_id();
-    let id = id.to_str().unwrap_or_default();
+/// The same as bytes on the wire, for what never became a request; without a body as the response to HEAD.
+pub(super) fn raw(kind: Kind, request_id: &HeaderValue, to_head: bool) -> Bytes {
+    let id = request_id.to_str().unwrap_or_default();
     let body = Problem::new(kind, None, id).to_json();
     let status = kind.status();
+    let now = Duration::from_micros(log_micros().unsigned_abs());
     let mut answer = String::with_capacity(512);
     // Writing to a string does not fail.
     let _ = write!(
         answer,
         "HTTP/1.1 {} {}\r\ncontent-type: {}\r\nx-request-id: {id}\r\nx-content-type-options: nosniff\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         cache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\ndate: {}\r\n\r\n{}",
         status.as_u16(),
         status.canonical_reason().unwrap_or("Error"),
         Problem::CONTENT_TYPE,
         body.len(),
+        HttpDate::from(UNIX_EPOCH + now),
+        if to_head { "" } else { &body },
     );
     answer.into()
 }

@@ -16,6 +16,7 @@ use hyper::body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 
 use super::exchange::Exchange;
@@ -47,6 +48,8 @@ pub(super) struct Opening {
     pub(super) early: BytesMut,
     /// The tunnel's place among what lives on a token; none for an anonymous client.
     pub(super) registration: Option<Registration>,
+    /// What it takes of the connections that the upstream may have.
+    pub(super) slot: OwnedSemaphorePermit,
 }
 
 /// An open tunnel.
@@ -56,6 +59,7 @@ pub(super) struct Tunnel {
     to_upstream: Flow,
     to_client: Flow,
     registration: Option<Registration>,
+    _slot: OwnedSemaphorePermit,
 }
 
 /// What flows one way.
@@ -78,6 +82,7 @@ impl Tunnel {
             to_upstream: flow(early),
             to_client: flow(opening.early),
             registration: opening.registration,
+            _slot: opening.slot,
         }
     }
 

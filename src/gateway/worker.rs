@@ -15,10 +15,10 @@ use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{body::RequestBody, client::Peer, connection, service::Gateway};
-use crate::upstream::Pool;
+use crate::{limit::Prefix, upstream::Pool};
 
-/// How often idle upstream connections are looked after.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often idle upstream connections are looked after, and how late a line of the access log may be.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// How many connections are accepted before those that are open get their turn: in a burst, the
 /// first clients are answered while the last ones still wait.
@@ -27,17 +27,28 @@ const ACCEPT_BATCH: usize = 16;
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The end of service: told once, and waited for.
+/// The end of service: announced, told once, and waited for.
 #[derive(Clone)]
 pub struct Drain {
+    announced: Arc<AtomicBool>,
     tell: watch::Sender<bool>,
     live: Arc<AtomicUsize>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { tell: watch::Sender::new(false), live: Arc::default() }
+        Self { announced: Arc::default(), tell: watch::Sender::new(false), live: Arc::default() }
     }
+}
+
+/// A socket that a worker accepts on, and how many connections all workers have from it.
+pub struct Listening {
+    /// The socket.
+    pub socket: TcpListener,
+    /// The connections.
+    pub open: Arc<AtomicUsize>,
+    /// The most of them.
+    pub most: usize,
 }
 
 /// The same for the connections of one worker. Each looks at a flag when it has something to do,
@@ -72,14 +83,19 @@ impl Draining {
 }
 
 impl Drain {
+    /// Says that the end is near: the gateway is not ready any more, and serves on.
+    pub fn announce(&self) {
+        self.announced.store(true, Relaxed);
+    }
+
+    /// Whether the end is near.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Relaxed)
+    }
+
     /// Tells every worker to accept no more and to finish what is in flight.
     pub fn begin(&self) {
         self.tell.send_replace(true);
-    }
-
-    /// Whether it has begun.
-    pub fn has_begun(&self) -> bool {
-        *self.tell.borrow()
     }
 
     /// How many connections are open.
@@ -94,6 +110,12 @@ impl Counted {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Relaxed);
         Self(count.clone())
+    }
+
+    /// Counts one more, if that is not more than `most`.
+    fn within(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let counted = Self::new(count);
+        (counted.0.load(Relaxed) <= most).then_some(counted)
     }
 }
 
@@ -114,10 +136,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// One of `workers` workers, to be run on its own single-threaded runtime. It keeps at most
+    /// A worker, by its number, to be run on its own single-threaded runtime. It keeps at most
     /// `max_connections` clients.
-    pub fn new(gateway: Arc<Gateway>, workers: usize, drain: Drain, max_connections: usize) -> Self {
-        let pools = gateway.pools(workers).into();
+    pub fn new(gateway: Arc<Gateway>, worker: usize, drain: Drain, max_connections: usize) -> Self {
+        let pools = gateway.pools(worker).into();
         Self { gateway, pools, drain, max_connections, open: Arc::default(), draining: Arc::default() }
     }
 
@@ -125,18 +147,18 @@ impl Worker {
     ///
     /// # Errors
     /// When a listener cannot be used.
-    pub async fn run(self, listeners: Vec<TcpListener>) -> io::Result<()> {
+    pub async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
         let worker = Arc::new(self);
         let mut accepting = Vec::new();
-        for listener in listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.push(tokio::spawn(worker.clone().accept(listener)));
+        for Listening { socket, open, most } in listeners {
+            socket.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            accepting.push(tokio::spawn(worker.clone().accept(listener, open, most)));
         }
         let mut drain = worker.drain.tell.subscribe();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => worker.pools.iter().for_each(|pool| pool.sweep()),
+                () = tokio::time::sleep(SWEEP) => worker.sweep(),
                 _ = drain.wait_for(|draining| *draining) => break,
             }
         }
@@ -147,22 +169,38 @@ impl Worker {
                 tracing::error!(%error, "a listener failed");
             }
         }
+        let mut swept = tokio::time::Instant::now();
         while worker.open.load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            if swept.elapsed() >= SWEEP {
+                swept = tokio::time::Instant::now();
+                worker.sweep();
+            }
         }
+        worker.sweep();
         Ok(())
     }
 
-    async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
+    fn sweep(&self) {
+        self.pools.iter().for_each(|pool| pool.sweep());
+        if let Some(log) = self.gateway.access_log() {
+            log.flush();
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener, open: Arc<AtomicUsize>, most: usize) {
         let mut drain = self.drain.tell.subscribe();
         let mut batch = 0;
         loop {
-            if self.open.load(Relaxed) >= self.max_connections {
+            // Taken before a connection is, so that all workers together keep to the bound.
+            let place =
+                Counted::within(&open, most).filter(|_| self.open.load(Relaxed) < self.max_connections);
+            let Some(place) = place else {
                 tokio::select! {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                     _ = drain.wait_for(|draining| *draining) => return,
                 }
-            }
+            };
             let accepted = tokio::select! {
                 biased;
                 _ = drain.wait_for(|draining| *draining) => return,
@@ -170,7 +208,7 @@ impl Worker {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies))
+                    self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies), place);
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -185,7 +223,17 @@ impl Worker {
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: Peer) {
+    fn serve(&self, socket: TcpStream, peer: Peer, place: Counted) {
+        let limits = &self.gateway.limits;
+        let exempt = peer.is_trusted() || (peer.address().is_loopback() && !limits.bounds_loopback);
+        let counted = if exempt {
+            None
+        } else {
+            match self.gateway.address_counts.enter(Prefix::of(peer.address())) {
+                None => return,
+                counted => counted,
+            }
+        };
         // Answers are written whole; waiting for more would only delay them.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a client was gone at once");
@@ -196,7 +244,7 @@ impl Worker {
             connection::serve(socket, peer, self.gateway.clone(), self.pools.clone(), self.draining.clone());
         tokio::spawn(async move {
             serving.await;
-            drop((live, open));
+            drop((live, open, place, counted));
         });
     }
 }

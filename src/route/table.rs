@@ -35,10 +35,18 @@ impl Route {
 }
 
 pub(super) fn takes(methods: Option<&[Method]>, method: &Method) -> bool {
-    methods.is_none_or(|methods| {
-        methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
-    })
+    match methods {
+        Some(methods) => {
+            methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
+        }
+        // A response to TRACE shows what was put into the request on its way: only where a route asks for it.
+        None => method != Method::TRACE,
+    }
 }
+
+/// What a route without `methods` says in `Allow`.
+const ORDINARY: &[Method] =
+    &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 /// What a request meets.
 #[derive(Debug)]
@@ -128,7 +136,7 @@ impl Table {
             if route.takes(method) {
                 return ControlFlow::Break(route);
             }
-            met.extend(route.config.methods.iter().flatten());
+            met.extend(route.config.methods.as_deref().unwrap_or(ORDINARY));
             ControlFlow::Continue(())
         };
         let specific = host.and_then(|host| self.hosts.get(host));
@@ -143,6 +151,11 @@ impl Table {
     /// Whether any route names a host.
     pub fn knows_hosts(&self) -> bool {
         !self.hosts.is_empty()
+    }
+
+    /// The label of a route, by its number.
+    pub fn label(&self, index: u32) -> Option<&str> {
+        self.routes.get(index as usize).map(|route| route.label.as_str())
     }
 
     /// The routes in the order of the file.

@@ -3,11 +3,10 @@
 use std::io::IsTerminal;
 
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// The target of the line that each request leaves.
-pub const ACCESS_TARGET: &str = "access";
+use super::access_log::{AccessLog, Writer, standard_error};
 
 /// Lines that may wait for a slow reader of the log before further ones are dropped: the request
 /// path never waits for the log.
@@ -15,6 +14,8 @@ const MAX_WAITING_LINES: usize = 65_536;
 
 /// Writes out what is still waiting when it is dropped.
 pub struct LogGuard {
+    access: Option<Writer>,
+    lost: ErrorCounter,
     _worker: WorkerGuard,
 }
 
@@ -29,17 +30,40 @@ pub struct LogSettings {
     pub access: bool,
 }
 
+/// What the gateway logs through, beside events.
+#[derive(Clone)]
+pub struct Logs {
+    /// The access log, unless it is switched off.
+    pub access: Option<AccessLog>,
+    lost: ErrorCounter,
+}
+
+impl Logs {
+    /// How many lines were lost so far, of any kind.
+    pub fn lost(&self) -> u64 {
+        let events = self.lost.dropped_lines() as u64;
+        events + self.access.as_ref().map_or(0, AccessLog::lost)
+    }
+}
+
+impl LogGuard {
+    /// What the gateway logs through.
+    pub fn logs(&self) -> Logs {
+        Logs { access: self.access.as_ref().map(|writer| writer.log().clone()), lost: self.lost.clone() }
+    }
+}
+
 /// Starts logging to standard error.
 pub fn init(log: LogSettings) -> LogGuard {
     let (writer, worker): (NonBlocking, _) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_WAITING_LINES)
         .lossy(true)
         .finish(std::io::stderr());
+    let lost = writer.error_counter();
     let level = log.level;
-    let access = if log.access { "info" } else { "off" };
     // What the engine says of its own life cycle is of no use to an operator.
     let filter = EnvFilter::new(format!(
-        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,{ACCESS_TARGET}={access}"
+        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn"
     ));
     let json = log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
@@ -49,5 +73,9 @@ pub fn init(log: LogSettings) -> LogGuard {
     } else {
         registry.with(fmt::layer().with_writer(writer)).try_init()
     };
-    LogGuard { _worker: worker }
+    let access = log.access.then(|| Writer::start(json, standard_error));
+    let access = access.and_then(|started| {
+        started.inspect_err(|error| tracing::error!(%error, "the access log could not be started")).ok()
+    });
+    LogGuard { access, lost, _worker: worker }
 }

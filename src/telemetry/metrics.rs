@@ -8,8 +8,8 @@ use std::{cell::RefCell, collections::HashMap, time::Duration};
 use foldhash::fast::FixedState;
 use http::Method;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// A method as a label: one of the known ones, so that clients cannot grow the metrics.
@@ -20,6 +20,9 @@ const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "OTHER"];
 
 impl MethodLabel {
+    /// Any other, or one that is not known.
+    pub const OTHER: Self = Self(9);
+
     /// The label of a method.
     pub fn of(method: &Method) -> Self {
         let known = match *method {
@@ -77,6 +80,14 @@ pub struct Metrics {
     /// Streams that go on after their decision.
     pub live_streams: IntGauge,
     streams_cut: IntCounterVec,
+    /// Open client connections.
+    pub open_connections: IntGauge,
+    /// Calls below `auth.path` that run or wait.
+    pub builtin_calls: IntGauge,
+    connections_refused: IntCounterVec,
+    upstream_connections: IntGaugeVec,
+    upstream_aborted: IntCounterVec,
+    log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -155,6 +166,34 @@ impl Metrics {
             IntGauge::new("authgate_live_streams", "Tunnels, event streams and long transfers on a token.")?;
         let streams_cut =
             counters("authgate_streams_cut_total", "Streams ended because their token died.", &["reason"])?;
+        let open_connections = IntGauge::new("authgate_open_connections", "Open client connections.")?;
+        let builtin_calls =
+            IntGauge::new("authgate_builtin_calls", "Requests below auth.path that run or wait.")?;
+        let connections_refused = counters(
+            "authgate_connections_refused_total",
+            "Client connections that were closed unserved.",
+            &["reason"],
+        )?;
+        let upstream_connections = IntGaugeVec::new(
+            Opts::new(
+                "authgate_upstream_connections",
+                "Connections to an upstream (active, idle), and requests that wait for one (waiting).",
+            ),
+            &["upstream", "state"],
+        )?;
+        let upstream_aborted = counters(
+            "authgate_upstream_aborted_total",
+            "Responses that their upstream broke off.",
+            &["upstream"],
+        )?;
+        let log_lines_lost = IntCounter::new(
+            "authgate_log_lines_lost_total",
+            "Lines of the log that were dropped because it was not read fast enough.",
+        )?;
+        registry.register(Box::new(open_connections.clone()))?;
+        registry.register(Box::new(builtin_calls.clone()))?;
+        registry.register(Box::new(upstream_connections.clone()))?;
+        registry.register(Box::new(log_lines_lost.clone()))?;
         registry.register(Box::new(store_regressions.clone()))?;
         registry.register(Box::new(live_streams.clone()))?;
         registry.register(Box::new(served_stale.clone()))?;
@@ -180,6 +219,12 @@ impl Metrics {
             store_regressions,
             live_streams,
             streams_cut,
+            open_connections,
+            builtin_calls,
+            connections_refused,
+            upstream_connections,
+            upstream_aborted,
+            log_lines_lost,
             password_queue_depth,
             password_seconds,
         })
@@ -211,6 +256,28 @@ impl Metrics {
                 .or_insert_with(|| self.upstream_seconds.with_label_values(&[name]))
                 .observe(took.as_secs_f64());
         });
+    }
+
+    /// Takes over how many responses their upstream broke off so far.
+    pub fn upstream_aborted(&self, name: &str, total: u64) {
+        let counter = self.upstream_aborted.with_label_values(&[name]);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    /// Sets how many connections an upstream has, by state.
+    pub fn upstream_connections(&self, name: &str, state: &'static str, count: usize) {
+        self.upstream_connections.with_label_values(&[name, state]).set(count as i64);
+    }
+
+    /// Takes over how many connections were refused so far, for a reason of a fixed set.
+    pub fn connections_refused(&self, reason: &'static str, total: u64) {
+        let counter = self.connections_refused.with_label_values(&[reason]);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    /// Takes over how many lines of the log were lost so far.
+    pub fn log_lines_lost(&self, total: u64) {
+        self.log_lines_lost.inc_by(total.saturating_sub(self.log_lines_lost.get()));
     }
 
     /// Takes over how many streams were cut so far, for a reason of a fixed set.

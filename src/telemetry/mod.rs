@@ -4,8 +4,12 @@
 //! (`user.id`); query strings, attempted names, bodies, tokens and connection strings are never
 //! logged.
 
+mod access_log;
 mod log;
 mod metrics;
+mod warning;
 
-pub use log::{ACCESS_TARGET, LogGuard, LogSettings, init};
+pub use access_log::{AccessEntry, AccessLog, UpstreamEntry};
+pub use log::{LogGuard, LogSettings, Logs, init};
 pub use metrics::{MethodLabel, Metrics, RequestLabels};
+pub use warning::WarningLimit;

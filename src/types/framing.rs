@@ -37,6 +37,8 @@ pub enum HeadFault {
     Bad,
     /// It is over a limit.
     TooLarge,
+    /// A version of HTTP/1 that does not exist yet.
+    Version,
 }
 
 /// The bounds of a head.
@@ -48,106 +50,146 @@ pub struct HeadLimits {
     pub count: usize,
 }
 
-/// Looks at the head of a request; `None` while it is incomplete.
-///
-/// # Errors
-/// When it is ambiguous or over a limit.
-pub fn request_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
-    scan(bytes, limits, |line| {
-        // The library cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
-        if memchr::memchr(b'#', line).is_some() {
-            return Err(HeadFault::Bad);
-        }
-        Ok((line.ends_with(b"HTTP/1.0"), 0))
-    })
+/// Scans one head as it arrives, each byte once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeadScanner {
+    /// Where the line that is not complete yet begins.
+    line: usize,
+    /// Everything before was searched for line ends; a CR whose LF has not arrived stands here.
+    searched: usize,
+    /// Lines so far, the start line included.
+    lines: usize,
+    length: Option<u64>,
+    chunked: bool,
+    old: bool,
+    status: u16,
 }
 
-/// Looks at the head of an answer; `None` while it is incomplete.
-///
-/// # Errors
-/// When it is ambiguous or over a limit.
-pub fn response_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
-    scan(bytes, limits, |line| {
-        let status = line.get(9..12).filter(|digits| digits.iter().all(u8::is_ascii_digit));
-        let status = status.ok_or(HeadFault::Bad)?;
-        let status = status.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-        Ok((false, status))
-    })
-}
+/// What the start line tells: whether the sender speaks HTTP/1.0, and the status of a response.
+type StartLine = fn(&[u8]) -> Result<(bool, u16), HeadFault>;
 
-fn scan(
-    bytes: &[u8],
-    limits: HeadLimits,
-    start_line: impl Fn(&[u8]) -> Result<(bool, u16), HeadFault>,
-) -> Result<Option<Head>, HeadFault> {
-    let mut at = 0;
-    let mut lines = 0;
-    // One pass finds everything that can end a line, or must not stand in one.
-    let mut marks = Controls::of(bytes);
-    let mut length = None;
-    let mut chunked = false;
-    let (mut old, mut status) = (false, 0);
-    loop {
-        let incomplete = if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
-        let Some(end) = marks.next() else { return incomplete };
-        if bytes[end] != b'\r' {
-            return Err(HeadFault::Bad);
-        }
-        match marks.next() {
-            Some(next) if next == end + 1 && bytes[next] == b'\n' => {}
-            None if end + 1 == bytes.len() => return incomplete,
-            _ => return Err(HeadFault::Bad),
-        }
-        let line = &bytes[at..end];
-        at = end + 2;
-        if at > limits.bytes {
-            return Err(HeadFault::TooLarge);
-        }
-        if lines == 0 {
-            // Empty lines before a head are to be ignored (RFC 9112, section 2.2); a few will do.
-            if !line.is_empty() {
-                (old, status) = start_line(line)?;
-                lines = 1;
-            } else if at > MAX_EMPTY_LINES * 2 {
+impl HeadScanner {
+    /// Scans on in the head of a request, which `bytes` hold from its beginning; `None` while it is
+    /// incomplete. The next call expects the same bytes with more behind them.
+    ///
+    /// # Errors
+    /// When the head is ambiguous or over a limit.
+    pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+        self.scan(bytes, limits, |line| {
+            // The library cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
+            if memchr::memchr(b'#', line).is_some() {
                 return Err(HeadFault::Bad);
             }
-            continue;
-        }
-        if line.is_empty() {
-            if chunked && (length.is_some() || old) {
+            // A minor version above ours (RFC 9110, section 15.6.6).
+            if let [.., b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] = line {
+                return Err(HeadFault::Version);
+            }
+            Ok((line.ends_with(b"HTTP/1.0"), 0))
+        })
+    }
+
+    /// Scans on in the head of a response, as [`Self::request`] does.
+    ///
+    /// # Errors
+    /// When the head is ambiguous or over a limit.
+    pub fn response(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+        self.scan(bytes, limits, |line| {
+            let digits = line.get(9..12).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+            let digits = digits.ok_or(HeadFault::Bad)?;
+            // Three digits and no more (RFC 9112, section 4).
+            if line.get(12).is_some_and(|byte| *byte != b' ') {
                 return Err(HeadFault::Bad);
             }
-            let framing = match length {
-                _ if chunked => Framing::Chunked,
-                Some(length) => Framing::Length(length),
-                None => Framing::None,
+            let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+            Ok((false, status))
+        })
+    }
+
+    fn scan(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        start_line: StartLine,
+    ) -> Result<Option<Head>, HeadFault> {
+        // One pass finds everything that can end a line, or must not stand in one.
+        let mut marks = Controls::from(bytes, self.searched);
+        loop {
+            let Some(end) = marks.next() else {
+                self.searched = bytes.len();
+                return if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
             };
-            return Ok(Some(Head { length: at, framing, status }));
+            if bytes[end] != b'\r' {
+                return Err(HeadFault::Bad);
+            }
+            match marks.next() {
+                Some(next) if next == end + 1 && bytes[next] == b'\n' => {}
+                None if end + 1 == bytes.len() => {
+                    self.searched = end;
+                    return if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
+                }
+                _ => return Err(HeadFault::Bad),
+            }
+            let line = &bytes[self.line..end];
+            self.line = end + 2;
+            if self.line > limits.bytes {
+                return Err(HeadFault::TooLarge);
+            }
+            if self.lines == 0 {
+                // Empty lines before a head are to be ignored (RFC 9112, section 2.2); a few will do.
+                if !line.is_empty() {
+                    (self.old, self.status) = start_line(line)?;
+                    self.lines = 1;
+                } else if self.line > MAX_EMPTY_LINES * 2 {
+                    return Err(HeadFault::Bad);
+                }
+                continue;
+            }
+            if line.is_empty() {
+                return self.complete().map(Some);
+            }
+            if self.lines > limits.count {
+                return Err(HeadFault::TooLarge);
+            }
+            self.lines += 1;
+            self.field(line)?;
         }
-        if lines > limits.count {
-            return Err(HeadFault::TooLarge);
-        }
-        lines += 1;
+    }
+
+    /// Takes note of a field line that decides the framing.
+    fn field(&mut self, line: &[u8]) -> Result<(), HeadFault> {
         match line[0] {
             b'c' | b'C' | b't' | b'T' => {}
             // A folded line.
             b' ' | b'\t' => return Err(HeadFault::Bad),
-            _ => continue,
+            _ => return Ok(()),
         }
         let colon = memchr::memchr(b':', line).ok_or(HeadFault::Bad)?;
         let value = line[colon + 1..].trim_ascii();
         if colon == 14 && line[..14].eq_ignore_ascii_case(b"content-length") {
             let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-            if length.is_some() || !digits {
+            if self.length.is_some() || !digits {
                 return Err(HeadFault::Bad);
             }
-            length = Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+            self.length = Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
         } else if colon == 17 && line[..17].eq_ignore_ascii_case(b"transfer-encoding") {
-            if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(HeadFault::Bad);
             }
-            chunked = true;
+            self.chunked = true;
         }
+        Ok(())
+    }
+
+    fn complete(&self) -> Result<Head, HeadFault> {
+        if self.chunked && (self.length.is_some() || self.old) {
+            return Err(HeadFault::Bad);
+        }
+        let framing = match self.length {
+            _ if self.chunked => Framing::Chunked,
+            Some(length) => Framing::Length(length),
+            None => Framing::None,
+        };
+        Ok(Head { length: self.line, framing, status: self.status })
     }
 }
 
@@ -161,8 +203,9 @@ struct Controls<'a> {
 }
 
 impl<'a> Controls<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        Self { bytes, found: 0, next: 0 }
+    /// Those at `start` and behind it.
+    fn from(bytes: &'a [u8], start: usize) -> Self {
+        Self { bytes, found: 0, next: start }
     }
 
     /// Marks each byte below 0x0e.
@@ -209,9 +252,48 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1_000, count: 5 };
 
+    fn request_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+        HeadScanner::default().request(bytes, limits)
+    }
+
     fn request(rest: &str) -> Result<Option<Framing>, HeadFault> {
         let head = format!("GET / HTTP/1.1\r\n{rest}\r\n");
         request_head(head.as_bytes(), LIMITS).map(|head| head.map(|head| head.framing))
+    }
+
+    #[test]
+    fn a_head_that_trickles_in_reads_as_one_that_comes_at_once() {
+        let heads = [
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX: y\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\rc\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\n\r\n",
+            "GET / HTTP/1.2\r\nA: b\r\n\r\n",
+        ];
+        for head in heads {
+            let whole = request_head(head.as_bytes(), LIMITS);
+            for step in 1..9 {
+                let mut scanner = HeadScanner::default();
+                let ends = (step..head.len()).step_by(step).chain([head.len()]);
+                let mut trickled = ends.map(|end| scanner.request(&head.as_bytes()[..end], LIMITS));
+                let last = trickled.find(|result| *result != Ok(None));
+                assert_eq!(last, Some(whole), "{head:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_has_three_digits() {
+        let status = |line: &str| {
+            let head = format!("{line}\r\n\r\n");
+            HeadScanner::default().response(head.as_bytes(), LIMITS).map(|head| head.map(|head| head.status))
+        };
+        assert_eq!(status("HTTP/1.1 200 OK"), Ok(Some(200)));
+        assert_eq!(status("HTTP/1.1 204"), Ok(Some(204)));
+        for line in ["HTTP/1.1 1000 X", "HTTP/1.1 20 OK", "HTTP/1.1 2x0 OK", "HTTP/1.1 200OK"] {
+            assert_eq!(status(line), Err(HeadFault::Bad), "{line}");
+        }
     }
 
     #[test]
@@ -223,7 +305,7 @@ mod tests {
                     bytes[position] = byte;
                     let expected = (byte < 0x0e && byte != b'\t').then_some(position);
                     assert_eq!(
-                        Controls::of(&bytes).collect::<Vec<_>>(),
+                        Controls::from(&bytes, 0).collect::<Vec<_>>(),
                         expected.into_iter().collect::<Vec<_>>()
                     );
                 }

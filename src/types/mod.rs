@@ -1,5 +1,6 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
+pub mod chunked;
 pub mod framing;
 pub mod hash;
 mod id;

@@ -1,11 +1,10 @@
-//! Where an answer's body ends, and what of it has arrived.
+//! Where a response's body ends, and what of it has arrived.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A chunk's size and its extensions, or all trailers: longer ones serve no purpose.
-const MAX_LINES: usize = 8 << 10;
+use crate::types::chunked::Chunked;
 
-/// Follows the body of one answer.
+/// Follows the body of one response.
 #[derive(Debug)]
 pub struct Decoder(State);
 
@@ -14,14 +13,10 @@ enum State {
     Done,
     Length(u64),
     UntilClose,
-    ChunkSize,
-    ChunkData(u64),
-    ChunkEnd,
-    /// Bytes of trailers so far; they are dropped.
-    Trailers(usize),
+    Chunked(Chunked),
 }
 
-/// What a look at the received bytes gives.
+/// What decoding the received bytes gives.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     /// A part of the body.
@@ -44,7 +39,8 @@ impl Decoder {
     }
 
     pub(super) fn chunked() -> Self {
-        Self(State::ChunkSize)
+        // Old servers pad sizes with blanks.
+        Self(State::Chunked(Chunked::new(true)))
     }
 
     pub(super) fn until_close() -> Self {
@@ -71,87 +67,49 @@ impl Decoder {
     /// Takes what can be taken of `received`. Behind data, framing that has arrived is taken too, so
     /// that the end is known as soon as it is there.
     pub(super) fn decode(&mut self, received: &mut BytesMut) -> Decoded {
-        if let Some(result) = self.framing(received) {
-            return result;
+        if !self.skip_framing(received) {
+            return Decoded::Bad;
         }
-        let left = match self.0 {
-            State::Length(left) | State::ChunkData(left) => left,
-            _ => u64::MAX,
+        let left = match &self.0 {
+            State::Done => return Decoded::End,
+            State::Length(left) => *left,
+            State::UntilClose => u64::MAX,
+            State::Chunked(chunked) => chunked.left(),
         };
         if received.is_empty() {
             return Decoded::More(usize::try_from(left).unwrap_or(usize::MAX));
         }
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(received.len());
         let data = received.split_to(length).freeze();
-        let left = left - length as u64;
-        self.0 = match self.0 {
-            State::Length(_) if left == 0 => State::Done,
-            State::Length(_) => State::Length(left),
-            State::ChunkData(_) if left == 0 => State::ChunkEnd,
-            State::ChunkData(_) => State::ChunkData(left),
-            other => other,
-        };
-        // A fault behind the data is met again at the next call.
-        let _ = self.framing(received);
+        match &mut self.0 {
+            State::Length(left) if *left == length as u64 => self.0 = State::Done,
+            State::Length(left) => *left -= length as u64,
+            State::Chunked(chunked) => {
+                chunked.take_data(length);
+                // An error behind the data is met again at the next call.
+                self.skip_framing(received);
+            }
+            State::Done | State::UntilClose => {}
+        }
         Decoded::Data(data)
     }
 
-    /// Takes framing up to the next data; what there is to say if it comes to none.
-    fn framing(&mut self, received: &mut BytesMut) -> Option<Decoded> {
-        loop {
-            match self.0 {
-                State::Done => return Some(Decoded::End),
-                State::Length(_) | State::UntilClose | State::ChunkData(_) => return None,
-                State::ChunkEnd => {
-                    match received.get(..2) {
-                        Some(b"\r\n") => {}
-                        Some(_) => return Some(Decoded::Bad),
-                        None => return Some(Decoded::More(0)),
-                    }
-                    received.advance(2);
-                    self.0 = State::ChunkSize;
-                }
-                State::ChunkSize => {
-                    let Some(end) = line_end(received) else {
-                        return Some(too_long_or_more(received.len()));
-                    };
-                    let Some(size) = chunk_size(&received[..end]) else { return Some(Decoded::Bad) };
-                    received.advance(end + 2);
-                    self.0 = if size == 0 { State::Trailers(0) } else { State::ChunkData(size) };
-                }
-                State::Trailers(seen) => {
-                    let Some(end) = line_end(received) else {
-                        return Some(too_long_or_more(seen + received.len()));
-                    };
-                    received.advance(end + 2);
-                    let seen = seen + end + 2;
-                    if seen > MAX_LINES {
-                        return Some(Decoded::Bad);
-                    }
-                    self.0 = if end == 0 { State::Done } else { State::Trailers(seen) };
-                }
+    /// Takes framing up to the next data or the end; whether it is sound.
+    fn skip_framing(&mut self, received: &mut BytesMut) -> bool {
+        let State::Chunked(chunked) = &mut self.0 else { return true };
+        let before = *chunked;
+        match chunked.skip_framing(received) {
+            Ok(length) => received.advance(length),
+            Err(_) => {
+                *chunked = before;
+                return false;
             }
         }
+        if chunked.is_done() {
+            self.0 = State::Done;
+        }
+        true
     }
-}
-
-fn too_long_or_more(length: usize) -> Decoded {
-    if length > MAX_LINES { Decoded::Bad } else { Decoded::More(0) }
-}
-
-/// Where the first line ends; a bare line feed ends none.
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    let end = memchr::memchr(b'\r', bytes)?;
-    (bytes.get(end + 1) == Some(&b'\n')).then_some(end)
-}
-
-/// The size of a chunk, its extensions aside (RFC 9112, section 7.1).
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
-    if digits.is_empty() || digits.len() > 15 || memchr::memchr(b'\n', line).is_some() {
-        return None;
-    }
-    digits.iter().try_fold(0, |sum, digit| Some(sum * 16 + u64::from((*digit as char).to_digit(16)?)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 mod connection;
 mod framing;
 mod pool;
+mod resolve;
 pub mod sample;
 
-pub use connection::{Broken, Connection, names_upgrade};
-pub use pool::{Body, Pool, Upstream};
+pub use connection::{Broken, Connection, Head, Outgoing, names_upgrade};
+pub use pool::{Body, ConnectError, Connections, Pool, Upstream};

@@ -1,31 +1,77 @@
-//! The connections that one worker keeps to one upstream.
+//! The connections to one upstream: how many there may be, and who gets the next.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::net::TcpStream;
+use thiserror::Error;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
 
-use super::Connection;
-use crate::config;
+use super::{Connection, resolve::Resolver};
+use crate::{config, telemetry::WarningLimit, types::framing::HeadLimits};
 
-/// An idle connection is not used after this time: servers commonly close at 60 s or later, and
-/// a request on a connection that is just being closed is lost.
-const MAX_IDLE: Duration = Duration::from_secs(50);
+/// Why there is no connection. The text is for the log.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The upstream has as many connections as it may, and none became free in time.
+    #[error("all connections are busy")]
+    Busy,
+    /// No server took the connection in time.
+    #[error("no connection in time")]
+    Timeout,
+    /// The server, or the lookup of its name, failed.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
 
 /// An upstream as all workers see it.
-#[derive(Debug)]
-pub struct Upstream {
+pub struct Upstream<B> {
     /// What the config says.
     pub config: config::Upstream,
     /// Its number, as routes refer to it.
     pub index: u32,
+    /// Responses that broke off.
+    pub aborted: AtomicU64,
+    /// Warnings of its failures.
+    pub warnings: WarningLimit,
+    resolver: Resolver,
+    /// One permit for each connection that may be open.
+    slots: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// The idle connections of each worker. A worker uses its own; it looks at the others' only when there is
+    /// no slot left, to close one of theirs.
+    workers: Vec<Mutex<Shelf<B>>>,
+}
+
+/// How many connections an upstream has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// With a request on them, or being made.
+    pub active: usize,
+    /// Resting.
+    pub idle: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+}
+
+/// What one worker keeps.
+struct Shelf<B> {
+    idle: Vec<Idle<B>>,
+    /// Requests that wait for a connection, in the order in which they came.
+    waiters: VecDeque<oneshot::Sender<Box<Connection<B>>>>,
 }
 
 struct Idle<B> {
@@ -34,75 +80,218 @@ struct Idle<B> {
     since: Instant,
 }
 
-/// One worker's connections to one upstream. The lock is never contended: it is there because
-/// futures must be `Send`.
+/// One worker's connections to one upstream.
 pub struct Pool<B> {
-    upstream: Arc<Upstream>,
+    upstream: Arc<Upstream<B>>,
+    worker: usize,
     capacity: usize,
-    idle: Mutex<Vec<Idle<B>>>,
+}
+
+impl<B> Upstream<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    /// An upstream that `workers` workers use.
+    pub fn new(config: config::Upstream, index: u32, workers: usize) -> Self {
+        let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new() });
+        Self {
+            resolver: Resolver::new(&config.authority),
+            slots: Arc::new(Semaphore::new(config.max_connections)),
+            waiting: AtomicUsize::new(0),
+            aborted: AtomicU64::new(0),
+            warnings: WarningLimit::default(),
+            workers: (0..workers.max(1)).map(|_| shelf()).collect(),
+            config,
+            index,
+        }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> Connections {
+        let idle = (0..self.workers.len()).map(|worker| self.shelf(worker).idle.len()).sum();
+        let open = self.config.max_connections.saturating_sub(self.slots.available_permits());
+        Connections { active: open.saturating_sub(idle), idle, waiting: self.waiting.load(SeqCst) }
+    }
+
+    fn shelf(&self, worker: usize) -> MutexGuard<'_, Shelf<B>> {
+        self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// A slot, if need be that of a connection that rests with another worker.
+    fn slot_of_any(&self) -> Option<OwnedSemaphorePermit> {
+        self.slot().or_else(|| {
+            for worker in 0..self.workers.len() {
+                let closed = self.shelf(worker).idle.pop();
+                if closed.is_some() {
+                    drop(closed);
+                    return self.slot();
+                }
+            }
+            None
+        })
+    }
+}
+
+/// Counts a request as waiting for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let entered = count.fetch_add(1, SeqCst);
+        let waiting = Self(count);
+        (entered < most).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl<B> Pool<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// An empty pool for one of `workers` workers.
-    pub fn new(upstream: Arc<Upstream>, workers: usize) -> Self {
-        let capacity = upstream.config.idle_connections.div_ceil(workers.max(1));
-        Self { upstream, capacity, idle: Mutex::default() }
+    /// The pool of one worker of an upstream, by its number.
+    pub fn new(upstream: Arc<Upstream<B>>, worker: usize) -> Self {
+        let workers = upstream.workers.len();
+        let capacity = upstream.config.idle_connections.div_ceil(workers);
+        Self { upstream, worker: worker % workers, capacity }
     }
 
     /// The upstream.
-    pub fn upstream(&self) -> &Upstream {
+    pub fn upstream(&self) -> &Upstream<B> {
         &self.upstream
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf<B>> {
+        self.upstream.shelf(self.worker)
     }
 
     /// An idle connection that is still good: the one that rested least.
     pub fn take(&self) -> Option<Box<Connection<B>>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(candidate) = idle.pop() {
-            if candidate.connection.is_quiet() {
+        let mut shelf = self.shelf();
+        if shelf.idle.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(candidate) = shelf.idle.pop() {
+            if self.is_good(&candidate, now) {
                 return Some(candidate.connection);
             }
         }
         None
     }
 
-    /// Makes a connection.
-    ///
-    /// # Errors
-    /// When nobody takes it within `connect_timeout`.
-    pub async fn connect(&self) -> io::Result<Box<Connection<B>>> {
+    fn is_good(&self, idle: &Idle<B>, now: Instant) -> bool {
         let config = &self.upstream.config;
-        let connect = TcpStream::connect(config.authority.as_str());
-        let socket = pingora_timeout::timeout(config.connect_timeout, connect)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
-        socket.set_nodelay(true)?;
-        Ok(Box::new(Connection::new(socket)))
+        now.saturating_duration_since(idle.since) < config.idle_timeout
+            && now.saturating_duration_since(idle.connection.made_at()) < config.max_age
+            && idle.connection.is_quiet()
     }
 
-    /// Takes a connection back if its exchange is over and there is room; otherwise it is closed.
-    fn put(&self, connection: Box<Connection<B>>) {
+    /// Makes a connection, or waits for one that another request gives back.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self) -> Result<Box<Connection<B>>, ConnectError> {
+        let slot = loop {
+            if let Some(slot) = self.upstream.slot_of_any() {
+                break slot;
+            }
+            match self.wait().await? {
+                Next::Connection(connection) if connection.is_quiet() => return Ok(connection),
+                Next::Connection(_) => {}
+                Next::Slot(slot) => break slot,
+            }
+        };
+        let config = &self.upstream.config;
+        let connect = async {
+            let addresses = self.upstream.resolver.addresses().await?;
+            TcpStream::connect(&*addresses).await
+        };
+        let socket = pingora_timeout::timeout(config.connect_timeout, connect)
+            .await
+            .map_err(|_| ConnectError::Timeout)??;
+        socket.set_nodelay(true)?;
+        let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
+        Ok(Box::new(Connection::new(socket, limits, slot)))
+    }
+
+    async fn wait(&self) -> Result<Next<B>, ConnectError> {
+        let config = &self.upstream.config;
+        let _waiting =
+            Waiting::enter(&self.upstream.waiting, config.max_waiting).ok_or(ConnectError::Busy)?;
+        // Once more, now that whoever gives a connection back knows that somebody waits.
+        if let Some(slot) = self.upstream.slot_of_any() {
+            return Ok(Next::Slot(slot));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.shelf().waiters.push_back(sender);
+        let next = async {
+            tokio::select! {
+                biased;
+                Ok(connection) = receiver => Next::Connection(connection),
+                Ok(slot) = self.upstream.slots.clone().acquire_owned() => Next::Slot(slot),
+                // Neither channel nor semaphore is ever closed.
+                else => std::future::pending().await,
+            }
+        };
+        let next = pingora_timeout::timeout(config.max_wait, next).await.map_err(|_| ConnectError::Busy);
+        // Those that gave up must not pile up.
+        self.shelf().waiters.retain(|waiter| !waiter.is_closed());
+        next
+    }
+
+    /// Takes a connection back if its exchange is over: for a request that waits, or to rest if there is room.
+    /// Otherwise it is closed.
+    fn put(&self, mut connection: Box<Connection<B>>) {
         if !connection.is_complete() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.capacity {
-            idle.push(Idle { connection, since: Instant::now() });
+        let now = Instant::now();
+        if now.saturating_duration_since(connection.made_at()) >= self.upstream.config.max_age {
+            return;
+        }
+        connection.rest();
+        let mut shelf = self.shelf();
+        while let Some(waiter) = shelf.waiters.pop_front() {
+            match waiter.send(connection) {
+                Ok(()) => return,
+                Err(returned) => connection = returned,
+            }
+        }
+        // Another worker's request waits for the slot.
+        let is_wanted = self.upstream.waiting.load(SeqCst) > 0;
+        if shelf.idle.len() < self.capacity && !is_wanted {
+            shelf.idle.push(Idle { connection, since: now });
         }
     }
 
     /// Closes connections that rested too long or that the other side has closed.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| now - idle.since < MAX_IDLE && idle.connection.is_quiet());
-        idle.shrink_to_fit();
+        let mut shelf = self.shelf();
+        shelf.idle.retain(|idle| self.is_good(idle, now));
+        shelf.idle.shrink_to_fit();
     }
+
+    /// How often to sweep.
+    pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 }
 
-/// The body of an upstream's answer. It drives the connection that it comes from, and gives it
+/// What a request that waited gets.
+enum Next<B> {
+    Connection(Box<Connection<B>>),
+    Slot(OwnedSemaphorePermit),
+}
+
+/// The body of an upstream's response. It drives the connection that it comes from, and gives it
 /// back to the pool once the exchange is over.
 pub struct Body<B>
 where
@@ -116,9 +305,14 @@ impl<B> Body<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The body that arrives on `connection`, behind the head of an answer.
+    /// The body that arrives on `connection`, behind the head of a response.
     pub fn new(connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
         Self { connection: Some(connection), pool }
+    }
+
+    /// The upstream that it comes from.
+    pub fn upstream(&self) -> &Upstream<B> {
+        self.pool.upstream()
     }
 }
 
@@ -137,11 +331,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.answer().is_done())
+        self.connection.as_ref().is_none_or(|connection| connection.response().is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.connection.as_ref().and_then(|connection| connection.answer().remaining()) {
+        match self.connection.as_ref().and_then(|connection| connection.response().remaining()) {
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),
         }

@@ -99,7 +99,7 @@ impl Client {
     fn read_answer(&mut self, head_only: bool) -> Option<Answer> {
         loop {
             let (status, headers) = self.read_head()?;
-            if status == 100 {
+            if status == 100 || status == 103 {
                 continue;
             }
             let find = |name: &str| {

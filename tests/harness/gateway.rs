@@ -33,6 +33,10 @@ pub struct Settings {
     pub extra: String,
     /// Settings of the upstream after `servers`, each with a leading comma.
     pub upstream: String,
+    /// Settings of the listener after `address`, each with a leading comma.
+    pub listener: String,
+    /// How many workers there are.
+    pub workers: usize,
     /// Environment variables.
     pub env: Vec<(String, String)>,
 }
@@ -45,6 +49,8 @@ impl Default for Settings {
             routes: "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n".to_owned(),
             extra: String::new(),
             upstream: String::new(),
+            listener: String::new(),
+            workers: 2,
             env: Vec::new(),
         }
     }
@@ -77,10 +83,10 @@ impl Settings {
 
     fn yaml(&self, upstream: &str) -> String {
         format!(
-            "listeners:\n  - address: 127.0.0.1:0\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: 2\nstore: {}\n\
+            "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nstore: {}\n\
              auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
              upstreams:\n  backend: {{servers: [{{url: \"http://{upstream}\"}}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
-            self.store, self.auth, self.upstream, self.routes, self.extra
+            self.listener, self.workers, self.store, self.auth, self.upstream, self.routes, self.extra
         )
     }
 }

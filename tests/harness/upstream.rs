@@ -14,6 +14,8 @@ pub struct Seen {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// In how many chunks it came, if it did.
+    pub chunks: usize,
     /// Whether the body came to its end.
     pub complete: bool,
 }
@@ -82,6 +84,36 @@ impl Upstream {
             }
         });
         Self { address, record }
+    }
+
+    /// Lets `respond` answer when only the head of a request is there; it reads the body by the function that it is
+    /// given.
+    pub fn with_head(
+        respond: impl Fn(&mut TcpStream, &mut dyn FnMut() -> String) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let (mut buffer, mut reading) = (Vec::new(), socket.try_clone().unwrap());
+                let mut more = move |buffer: &mut Vec<u8>| {
+                    let mut chunk = [0; 16 << 10];
+                    let length = reading.read(&mut chunk).unwrap_or(0);
+                    buffer.extend_from_slice(&chunk[..length]);
+                    length > 0
+                };
+                while let Some(mut seen) = read_request(&mut buffer, &mut more) {
+                    let mut read = || {
+                        read_body(&mut seen, &mut buffer, &mut more);
+                        String::from_utf8_lossy(&seen.body).into_owned()
+                    };
+                    if !respond(&mut socket, &mut read) {
+                        break;
+                    }
+                }
+            }
+        });
+        Self { address, record: Arc::default() }
     }
 
     /// Every request so far.
@@ -154,6 +186,7 @@ fn read_request(buffer: &mut Vec<u8>, more: &mut impl FnMut(&mut Vec<u8>) -> boo
         target: start.next()?.to_owned(),
         headers: lines.filter_map(header).collect(),
         body: Vec::new(),
+        chunks: 0,
         complete: false,
     })
 }
@@ -177,6 +210,7 @@ fn read_body(seen: &mut Seen, buffer: &mut Vec<u8>, more: &mut impl FnMut(&mut V
             }
             seen.body.extend_from_slice(&buffer[end + 2..end + 2 + size]);
             buffer.drain(..end + 2 + size + 2);
+            seen.chunks += 1;
             if size == 0 {
                 return true;
             }

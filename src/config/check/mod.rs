@@ -11,7 +11,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, Fault, Faults, IdentityHeaders, Limits, Loaded, Log, Revocation, Store, StoreLocation,
+    Config, Drain, Fault, Faults, IdentityHeaders, Limits, Listener, Loaded, Log, Revocation, Store,
+    StoreLocation, StripRule,
     load::Document,
     raw,
     units::{Number, Size, Span},
@@ -99,6 +100,7 @@ impl Check<'_> {
             self.fault("listeners", "expected at least one `- address: IP:PORT`");
         }
         let mut listeners: Vec<SocketAddr> = Vec::new();
+        let mut bounds = Vec::new();
         for (index, listener) in raw.listeners.iter().enumerate() {
             let key = format!("listeners[{index}].address");
             let address = self.address(&key, &listener.address);
@@ -106,6 +108,10 @@ impl Check<'_> {
                 self.fault(&key, "another listener has this address already");
             }
             listeners.push(address);
+            bounds.push(listener.max_connections.map(|most| {
+                let key = format!("listeners[{index}].max_connections");
+                self.number(&key, Some(most), 1, (1, 10_000_000))
+            }));
         }
         let admin = match &raw.admin.address {
             Some(text) => self.address("admin.address", text),
@@ -153,8 +159,16 @@ impl Check<'_> {
             format: raw.log.format,
             access: raw.log.access.is_none_or(|access| access.0),
         };
+        let drain = Drain {
+            delay: raw.drain.delay.map_or(Duration::ZERO, |Span(delay)| delay),
+            limit: self.span("drain.limit", raw.drain.limit, Duration::from_secs(30)),
+        };
+        let listeners = listeners.into_iter().zip(bounds);
         Config {
-            listeners,
+            listeners: listeners
+                .map(|(address, max_connections)| Listener { address, max_connections })
+                .collect(),
+            drain,
             admin,
             workers,
             trusted_proxies,
@@ -213,6 +227,7 @@ impl Check<'_> {
             name: HeaderName::from_static("x-user-name"),
             roles: HeaderName::from_static("x-user-roles"),
             external_id: None,
+            strip: Vec::new(),
         };
         let names = match raw {
             raw::IdentityHeaders::Preset(preset) => {
@@ -234,6 +249,7 @@ impl Check<'_> {
             external_id: names
                 .external_id
                 .map(|name| self.identity_header("external_id", Some(name), default.roles)),
+            strip: self.strip_rules(&names.strip),
         };
         let all =
             [Some(&headers.id), Some(&headers.name), Some(&headers.roles), headers.external_id.as_ref()];
@@ -242,6 +258,32 @@ impl Check<'_> {
             self.fault("identity_headers", "expected a different name for each");
         }
         headers
+    }
+
+    fn strip_rules(&mut self, texts: &[String]) -> Vec<StripRule> {
+        let mut rules = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let (name, prefix) = match text.strip_suffix('*') {
+                Some(name) => (name, true),
+                None => (text.as_str(), false),
+            };
+            let key = format!("identity_headers.strip[{index}]");
+            match HeaderName::try_from(name) {
+                // Without these no request would be one.
+                Ok(_)
+                    if ["host", "content-length", "content-type"].iter().any(|kept| {
+                        let folded = IdentityHeaders::fold(name);
+                        if prefix { kept.starts_with(&folded) } else { *kept == folded }
+                    }) =>
+                {
+                    self.fault(&key, "this would take away Host, Content-Length or Content-Type")
+                }
+                Ok(_) if prefix => rules.push(StripRule::Prefix(IdentityHeaders::fold(name))),
+                Ok(_) => rules.push(StripRule::Name(IdentityHeaders::fold(name))),
+                Err(_) => self.fault(&key, "expected a header name, or the beginning of one and `*`"),
+            }
+        }
+        rules
     }
 
     fn identity_header(&mut self, key: &str, name: Option<String>, default: HeaderName) -> HeaderName {
@@ -302,6 +344,18 @@ impl Check<'_> {
             request_timeout: self.span("limits.request_timeout", raw.request_timeout, seconds(60)),
             body_min_rate: self.size("limits.body_min_rate", raw.body_min_rate, 1 << 10, (1, 1 << 30)),
             body_idle_timeout: self.span("limits.body_idle_timeout", raw.body_idle_timeout, seconds(30)),
+            response_drain_timeout: self.span(
+                "limits.response_drain_timeout",
+                raw.response_drain_timeout,
+                seconds(600),
+            ),
+            bounds_loopback: raw.connections_per_address.is_some(),
+            connections_per_address: self.number(
+                "limits.connections_per_address",
+                raw.connections_per_address,
+                1_000,
+                (1, 10_000_000),
+            ),
         }
     }
 }

@@ -57,6 +57,33 @@ impl Check<'_> {
                     512,
                     (0, 100_000),
                 ),
+                idle_timeout: self.span(&format!("{key}.idle_timeout"), upstream.idle_timeout, seconds(4)),
+                max_age: self.span(&format!("{key}.max_age"), upstream.max_age, seconds(600)),
+                max_connections: self.number(
+                    &format!("{key}.max_connections"),
+                    upstream.max_connections,
+                    1_000,
+                    (1, 1_000_000),
+                ),
+                max_waiting: self.number(
+                    &format!("{key}.max_waiting"),
+                    upstream.max_waiting,
+                    1_000,
+                    (0, 1_000_000),
+                ),
+                max_wait: self.span(&format!("{key}.max_wait"), upstream.max_wait, seconds(1)),
+                header_bytes: self.size(
+                    &format!("{key}.header_bytes"),
+                    upstream.header_bytes,
+                    256 << 10,
+                    (1 << 10, 4 << 20),
+                ) as usize,
+                header_count: self.number(
+                    &format!("{key}.header_count"),
+                    upstream.header_count,
+                    100,
+                    (1, 1_000),
+                ),
                 source: self.document.source(&key),
                 name,
             });
@@ -152,6 +179,7 @@ impl Check<'_> {
                     timeout,
                     body,
                     on_stale: route.on_stale.unwrap_or(on_stale),
+                    method_override: route.method_override.is_some_and(|kept| kept.0),
                     cors,
                 });
             }
