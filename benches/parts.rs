@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 use authgate::{
     clock::{ManualClock, TimeKeeper},
     config::{self, Pattern},
-    password::Hasher,
+    password::{Hasher, Origin},
     revocation::Mirror,
     route::{Owned, Table},
     store::{LogEntry, Subject},
@@ -163,7 +163,11 @@ fn passwords(c: &mut Criterion) {
     let mut group = c.benchmark_group("passwords");
     group.sample_size(30);
     group.bench_function("one hash through the pool", |b| {
-        b.iter(|| runtime.block_on(hasher.hash(Secret::new("the password of somebody"))).expect("a hash"));
+        b.iter(|| {
+            runtime
+                .block_on(hasher.hash(Secret::new("the password of somebody"), false, Origin::default()))
+                .expect("a hash")
+        });
     });
     group.finish();
 }

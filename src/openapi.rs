@@ -118,7 +118,11 @@ fn parameters(call: &Call, generator: &mut SchemaGenerator) -> Vec<Value> {
     let in_path = call.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = in_path
         .map(|name| {
-            let schema = json!({"type": "string", "format": "uuid"});
+            // Keys have ids of another kind.
+            let schema = match name {
+                "kid" => json!({"type": "string"}),
+                _ => json!({"type": "string", "format": "uuid"}),
+            };
             json!({"name": name, "in": "path", "required": true, "schema": schema})
         })
         .collect();

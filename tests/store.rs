@@ -8,7 +8,7 @@ use authgate::{
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
         LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest,
-        Sent, SharedBucket, Store, StoredKey, Subject, Ttls, UserFilter, open,
+        Sent, SessionPage, SharedBucket, Store, StoredKey, Subject, Ttls, UserFilter, open,
     },
     types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
@@ -83,8 +83,12 @@ fn session(token: u8) -> NewSession {
         refresh_hash: [token; 32],
         nonce: [token; 16],
         ttls: TTLS,
+        most: 100,
     }
 }
+
+/// A page that holds all that the tests make.
+const PAGE: SessionPage = SessionPage { limit: 10_000, after: None };
 
 fn rotation(session: &NewSession, presented: u8, successor: u8) -> RotationRequest {
     RotationRequest {
@@ -237,8 +241,121 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
         assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
         assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
         assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Ended(_)));
-        let sessions = store.sessions(new.id).await.unwrap();
+        let sessions = store.sessions(new.id, PAGE).await.unwrap();
         assert!(sessions.is_empty());
+    });
+}
+
+#[test]
+fn an_account_has_so_many_sessions_and_the_one_used_longest_ago_ends() {
+    on_both(async |store| {
+        let (new, cursor) = (user("alice", ""), log(&store, None).await.1);
+        let few = |token| NewSession { most: 3, ..session(token) };
+        let opened: Vec<NewSession> = (1..=3).map(few).collect();
+        store.create_user(&new, Some(&opened[0])).await.unwrap();
+        for session in &opened[1..] {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            assert!(store.open_session(new.id, "hash", session).await.unwrap().unwrap().ended.is_empty());
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        // The first was used again since.
+        store.rotate_session(&rotation(&opened[0], 1, 9)).await.unwrap();
+        let grant = store.open_session(new.id, "hash", &few(4)).await.unwrap().unwrap();
+        let ended: Vec<_> = grant.ended.iter().map(|entry| entry.subject).collect();
+        assert_eq!(ended, [Subject::Session(opened[1].id)]);
+        assert_eq!(log(&store, Some(&cursor)).await.0, grant.ended);
+        assert_eq!(store.sessions(new.id, PAGE).await.unwrap().len(), 3);
+        let refused = store.rotate_session(&rotation(&opened[1], 2, 8)).await.unwrap();
+        assert!(matches!(refused, Rotation::Refused));
+    });
+}
+
+#[test]
+fn sessions_are_listed_by_the_page() {
+    on_both(async |store| {
+        let new = user("alice", "");
+        store.create_user(&new, None).await.unwrap();
+        for token in 0..25 {
+            store.open_session(new.id, "hash", &session(token)).await.unwrap();
+        }
+        let all: Vec<_> = store.sessions(new.id, PAGE).await.unwrap();
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.sessions(new.id, SessionPage { limit: 4, after }).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = SessionPage::parse(&SessionPage::cursor(last));
+            paged.extend(page);
+        }
+        assert_eq!((paged.len(), &paged), (25, &all));
+    });
+}
+
+#[test]
+fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
+    on_both(async |store| {
+        let (alice, bob) = (user("alice", ""), user("bob", ""));
+        store.create_user(&alice, None).await.unwrap();
+        store.create_user(&bob, None).await.unwrap();
+        let many = |token: usize| NewSession { most: 10_000, ..session(token as u8) };
+        let opened: Vec<NewSession> = (0..1_200).map(many).collect();
+        for session in &opened {
+            store.open_session(alice.id, "hash", session).await.unwrap();
+        }
+        store.open_session(bob.id, "hash", &session(1)).await.unwrap();
+        assert!(matches!(
+            store.change_user(alice.id, &AccountChange::default()).await.unwrap(),
+            Change::Done(..)
+        ));
+        assert!(store.sessions(alice.id, PAGE).await.unwrap().is_empty());
+        for session in &opened {
+            assert!(store.session(session.id).await.unwrap().is_none());
+        }
+        // One whose row is still there is as dead as the others.
+        for (token, session) in
+            opened.iter().enumerate().take(50).chain(opened.iter().enumerate().skip(1_150))
+        {
+            let rotated = store.rotate_session(&rotation(session, token as u8, 7)).await.unwrap();
+            assert!(matches!(rotated, Rotation::Refused));
+        }
+        let delete = AccountChange { delete: true, ..AccountChange::default() };
+        store.open_session(bob.id, "hash", &session(2)).await.unwrap();
+        assert!(matches!(store.change_user(bob.id, &delete).await.unwrap(), Change::Done(..)));
+        store.prune(SystemClock.wall()).await.unwrap();
+        let ended: Vec<_> = opened
+            .iter()
+            .map(|session| LogEntry {
+                subject: Subject::Session(session.id),
+                generation: LogEntry::ALL,
+                expires_at: i64::MAX / 2,
+            })
+            .collect();
+        // No row is left: what settles the end of one finds none to end, and none comes back.
+        store.restore_log(&ended[..3]).await.unwrap();
+        assert!(store.end_session(alice.id, opened[0].id, None).await.unwrap().is_none());
+        assert!(store.end_session(alice.id, opened[1_199].id, None).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_former_name_is_kept_for_its_holder() {
+    on_both(async |store| {
+        let (alice, bob) = (user("alice", ""), user("bob", ""));
+        store.create_user(&alice, None).await.unwrap();
+        store.create_user(&bob, None).await.unwrap();
+        let rename = async |id, name: &str| {
+            let name = Some(Username::new(name).unwrap());
+            store.change_user(id, &AccountChange { name, ..AccountChange::default() }).await.unwrap()
+        };
+        assert!(matches!(rename(alice.id, "anna").await, Change::Done(..)));
+        assert!(matches!(rename(bob.id, "alice").await, Change::NameTaken));
+        assert!(store.create_user(&user("alice", ""), None).await.unwrap().is_none());
+        assert!(matches!(rename(alice.id, "alice").await, Change::Done(..)));
+        assert!(matches!(rename(bob.id, "anna").await, Change::NameTaken));
+        assert!(matches!(rename(alice.id, "anna").await, Change::Done(..)));
+        let delete = AccountChange { delete: true, ..AccountChange::default() };
+        store.change_user(alice.id, &delete).await.unwrap();
+        assert!(matches!(rename(bob.id, "alice").await, Change::NameTaken));
+        assert!(matches!(rename(bob.id, "anna").await, Change::NameTaken));
     });
 }
 
@@ -564,7 +681,7 @@ fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
         there.sort_by_key(|entry| entries.iter().position(|lost| lost == entry));
         assert_eq!(there, entries, "each once");
         assert_eq!(store.user(bob.id).await.unwrap().unwrap().generation, 4);
-        assert!(store.sessions(bob.id).await.unwrap().is_empty());
+        assert!(store.sessions(bob.id, PAGE).await.unwrap().is_empty());
         assert!(store.session(ended.id).await.unwrap().is_none());
         assert!(store.signing_keys().await.unwrap().is_empty());
         assert!(store.session(kept.id).await.unwrap().is_some());
@@ -654,7 +771,8 @@ fn a_log_that_has_lost_the_revocation_of_all_keys_ends_the_sessions_of_that_time
         tokio::time::sleep(Duration::from_millis(5)).await;
         store.open_session(new.id, "hash", &after).await.unwrap();
         store.restore_log(&[entry]).await.unwrap();
-        let left: Vec<_> = store.sessions(new.id).await.unwrap().iter().map(|session| session.id).collect();
+        let left: Vec<_> =
+            store.sessions(new.id, PAGE).await.unwrap().iter().map(|session| session.id).collect();
         assert_eq!(left, [after.id]);
     });
 }

@@ -1,133 +1,189 @@
-//! Counting attempts: here, or in the store where several gateways share one.
+//! Throttling: what is counted of an attempt, and where.
+//!
+//! It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an address before has
+//! buckets of his own there. Each attempt counts twice: as a failure until it has succeeded, and, in a bucket ten times
+//! as wide, whatever comes of it, since a right password costs a hash, too.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{AccountError, Result};
 use crate::{
+    clock::TimeKeeper,
     config::{self, Rate},
-    limit::{Attempt, Prefix, Throttle},
-    store::{SharedBucket, SharedCounters, Store},
-    types::hash::sha256,
+    limit::{Bucket, Counter, Prefix, Throttle},
+    store::{SharedBucket, Store},
 };
 
 /// For how long an address is familiar after a login.
 const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 86_400);
 
-/// Counts attempts.
+/// How many attempts there may be for each failure.
+const ATTEMPTS_A_FAILURE: u32 = 10;
+
+/// Counts attempts: here, or in the store where several gateways share one.
 pub struct Attempts {
     local: Arc<Throttle>,
     store: Arc<dyn Store>,
+    time: Arc<TimeKeeper>,
     rates: config::Throttle,
 }
 
-/// A reserved login attempt. Unless it is given back, it counts as a failure.
+/// A reserved attempt to prove who somebody is. Unless it is given back, it counts as a failure.
 #[must_use]
-pub(super) enum Reserved {
-    Here(Attempt),
-    Shared { buckets: Vec<SharedBucket>, familiar: SharedBucket },
+pub(super) struct Reserved {
+    failures: Vec<Bucket>,
+    attempts: Vec<Bucket>,
+    familiar: Bucket,
+}
+
+/// A reserved use of what is merely bounded.
+#[must_use]
+pub(super) struct Used(Vec<Bucket>);
+
+fn wide(rate: Rate) -> Rate {
+    Rate { count: rate.count.saturating_mul(ATTEMPTS_A_FAILURE), ..rate }
 }
 
 impl Attempts {
     /// Counters for a store: its own if it has any, otherwise in memory.
-    pub fn new(store: Arc<dyn Store>, rates: config::Throttle) -> Self {
-        Self { local: Throttle::new(&rates), store, rates }
+    pub fn new(store: Arc<dyn Store>, time: Arc<TimeKeeper>, rates: config::Throttle) -> Self {
+        Self { local: Throttle::new(), store, time, rates }
     }
 
-    /// Reserves a login of `account` (its look, so that spellings count together). `known` says
+    /// Reserves a login of `account` (its skeleton, so that spellings count together). `known` says
     /// whether there is such an account.
-    pub(super) async fn login(
-        &self,
-        account: &str,
-        known: bool,
-        address: IpAddr,
-        boot: i64,
-    ) -> Result<Reserved> {
-        let Some(shared) = self.store.shared_counters() else {
-            return Ok(Reserved::Here(self.local.login(account, known, address, boot)?));
-        };
-        let prefix = Prefix::of(address);
-        let place = format!("{prefix}\0{account}");
-        let familiar = bucket("familiar", &place, Rate { count: 1, per: FAMILIAR_FOR });
+    pub(super) async fn login(&self, account: &str, known: bool, address: IpAddr) -> Result<Reserved> {
+        let prefix = Prefix::of(address).to_string();
+        let familiar = familiar(&prefix, account);
         // Asked for every name: one question less would tell by its time that there is no such account.
-        let is_familiar = shared.is_known(&familiar.key).await?;
-        let counted = if known && is_familiar {
-            bucket("familiar account", &place, self.rates.account)
+        let is_familiar = self.is_known(&familiar).await?;
+        let (failures, attempts, whom) = if known && is_familiar {
+            (Counter::FamiliarFailures, Counter::FamiliarAttempts, format!("{prefix}\0{account}"))
         } else if known {
-            bucket("account", account, self.rates.account)
+            (Counter::AccountFailures, Counter::AccountAttempts, account.to_owned())
         } else {
-            bucket("unknown name", account, self.rates.account)
+            (Counter::UnknownFailures, Counter::UnknownAttempts, account.to_owned())
         };
-        // Addresses before accounts, always: two gateways never wait for each other's row.
-        let buckets = vec![bucket("address", &prefix.to_string(), self.rates.address), counted];
-        take(shared, &buckets).await?;
-        Ok(Reserved::Shared { buckets, familiar })
+        let rates = &self.rates;
+        let reserved = Reserved {
+            failures: vec![
+                Bucket::new(Counter::AddressFailures, &prefix, rates.address),
+                Bucket::new(failures, &whom, rates.account),
+            ],
+            attempts: vec![
+                Bucket::new(Counter::AddressAttempts, &prefix, wide(rates.address)),
+                Bucket::new(attempts, &whom, wide(rates.account)),
+            ],
+            familiar,
+        };
+        self.take(&reserved.all()).await?;
+        Ok(reserved)
+    }
+
+    /// Counts what a signed-in caller does with credentials, in the wide buckets of its account and address.
+    pub(super) async fn change(&self, account: &str, address: IpAddr) -> Result<Used> {
+        let prefix = Prefix::of(address).to_string();
+        let (counter, whom) = match self.is_known(&familiar(&prefix, account)).await? {
+            true => (Counter::FamiliarAttempts, format!("{prefix}\0{account}")),
+            false => (Counter::AccountAttempts, account.to_owned()),
+        };
+        let buckets = vec![
+            Bucket::new(Counter::AddressAttempts, &prefix, wide(self.rates.address)),
+            Bucket::new(counter, &whom, wide(self.rates.account)),
+        ];
+        self.take(&buckets).await?;
+        Ok(Used(buckets))
+    }
+
+    async fn by_address(&self, counter: Counter, address: IpAddr, rate: Rate) -> Result<Used> {
+        let buckets = vec![Bucket::new(counter, &Prefix::of(address).to_string(), rate)];
+        self.take(&buckets).await?;
+        Ok(Used(buckets))
     }
 
     /// Counts a registration.
-    pub(super) async fn registration(&self, address: IpAddr, boot: i64) -> Result<()> {
-        match self.store.shared_counters() {
-            Some(shared) => {
-                let prefix = Prefix::of(address).to_string();
-                take(shared, &[bucket("registration", &prefix, self.rates.registrations)]).await
-            }
-            None => Ok(self.local.registration(address, boot)?),
-        }
+    pub(super) async fn registration(&self, address: IpAddr) -> Result<Used> {
+        self.by_address(Counter::Registrations, address, self.rates.registrations).await
     }
 
     /// Counts a request for a mail.
-    pub(super) async fn mail(&self, address: IpAddr, boot: i64) -> Result<()> {
-        match self.store.shared_counters() {
-            Some(shared) => {
-                let prefix = Prefix::of(address).to_string();
-                take(shared, &[bucket("mail", &prefix, self.rates.mails)]).await
-            }
-            None => Ok(self.local.mail(address, boot)?),
-        }
+    pub(super) async fn mail(&self, address: IpAddr) -> Result<Used> {
+        self.by_address(Counter::Mails, address, self.rates.mails).await
     }
 
-    /// The password was right: nothing is counted, and the address is familiar from now on.
+    /// Counts a refresh.
+    pub(super) async fn refresh(&self, address: IpAddr) -> Result<Used> {
+        self.by_address(Counter::Refreshes, address, wide(self.rates.address)).await
+    }
+
+    /// The password was right: it was no failure, and the address is familiar from now on.
     pub(super) async fn succeeded(&self, reserved: Reserved) {
-        match reserved {
-            Reserved::Here(attempt) => attempt.succeeded(),
-            Reserved::Shared { buckets, familiar } => {
-                if let Some(shared) = self.store.shared_counters() {
-                    warn(shared.give_back(&buckets).await);
-                    warn(shared.note(&familiar).await);
-                }
-            }
+        self.give_back(&reserved.failures).await;
+        match self.store.shared_counters() {
+            Some(shared) => warn(shared.note(&shared_bucket(&reserved.familiar)).await),
+            None => self.local.note(&reserved.familiar, self.time.now().boot),
         }
     }
 
     /// The password was never looked at, as when the store is away: nothing is counted.
     pub(super) async fn forgotten(&self, reserved: Reserved) {
-        match reserved {
-            Reserved::Here(attempt) => attempt.forgotten(),
-            Reserved::Shared { buckets, .. } => {
-                if let Some(shared) = self.store.shared_counters() {
-                    warn(shared.give_back(&buckets).await);
-                }
-            }
+        self.give_back(&reserved.all()).await;
+    }
+
+    /// Nothing came of it through no fault of the caller's: nothing is counted.
+    pub(super) async fn unused(&self, used: Used) {
+        self.give_back(&used.0).await;
+    }
+
+    async fn is_known(&self, bucket: &Bucket) -> Result<bool> {
+        match self.store.shared_counters() {
+            Some(shared) => Ok(shared.is_known(&bucket.key).await?),
+            None => Ok(self.local.is_known(bucket, self.time.now().boot)),
         }
     }
+
+    async fn take(&self, buckets: &[Bucket]) -> Result<()> {
+        let Some(shared) = self.store.shared_counters() else {
+            return Ok(self.local.take(buckets, self.time.now().boot)?);
+        };
+        match shared.take(&shared_buckets(buckets)).await? {
+            None => Ok(()),
+            Some(after) => Err(AccountError::Throttled(after)),
+        }
+    }
+
+    async fn give_back(&self, buckets: &[Bucket]) {
+        match self.store.shared_counters() {
+            Some(shared) => warn(shared.give_back(&shared_buckets(buckets)).await),
+            None => self.local.give_back(buckets, self.time.now().boot),
+        }
+    }
+}
+
+impl Reserved {
+    /// Addresses before accounts, always: two gateways never wait for each other's row.
+    fn all(&self) -> Vec<Bucket> {
+        let mut all: Vec<Bucket> = self.failures.iter().chain(&self.attempts).cloned().collect();
+        all.sort_by_key(|bucket| bucket.counter as usize);
+        all
+    }
+}
+
+fn familiar(prefix: &str, account: &str) -> Bucket {
+    Bucket::new(Counter::Familiar, &format!("{prefix}\0{account}"), Rate { count: 1, per: FAMILIAR_FOR })
+}
+
+fn shared_bucket(bucket: &Bucket) -> SharedBucket {
+    SharedBucket { key: bucket.key, count: bucket.rate.count, per: bucket.rate.per }
+}
+
+fn shared_buckets(buckets: &[Bucket]) -> Vec<SharedBucket> {
+    buckets.iter().map(shared_bucket).collect()
 }
 
 /// A login does not fail because it could not be uncounted.
 fn warn(result: crate::store::Result<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "an attempt could not be given back");
-    }
-}
-
-fn bucket(kind: &str, key: &str, rate: Rate) -> SharedBucket {
-    let hash = sha256(format!("{kind}\0{key}").as_bytes());
-    let mut short = [0; 16];
-    short.copy_from_slice(&hash[..16]);
-    SharedBucket { key: short, count: rate.count, per: rate.per }
-}
-
-async fn take(shared: &dyn SharedCounters, buckets: &[SharedBucket]) -> Result<()> {
-    match shared.take(buckets).await? {
-        None => Ok(()),
-        Some(after) => Err(AccountError::Throttled(after)),
     }
 }

@@ -48,16 +48,37 @@ impl Accounts {
             return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
         }
         let me = self.me(caller).await?;
-        let target = self.target(&me, wanted.user_id.as_deref()).await?;
+        // With the current password, the attempt at that is counted.
+        let used = match wanted.current_password {
+            Some(_) => None,
+            None => Some(self.attempts.change(&me.name.skeleton(), address).await?),
+        };
+        let result = self.try_change(caller, &me, wanted, address).await;
+        if let (Err(error), Some(used)) = (&result, used)
+            && error.is_ours()
+        {
+            self.attempts.unused(used).await;
+        }
+        result
+    }
+
+    async fn try_change(
+        &self,
+        caller: &Identity,
+        me: &User,
+        wanted: ChangeRequest,
+        address: IpAddr,
+    ) -> Result<Option<Tokens>> {
+        let target = self.target(me, wanted.user_id.as_deref()).await?;
         let name = wanted.new_username.as_deref().map(Username::new).transpose()?;
         let password = wanted.new_password.as_ref().map(Rules::prepare).transpose()?;
         if let Some(password) = &password {
             self.rules().check(password, name.as_ref().unwrap_or(&target.name).as_str())?;
         }
         let email = wanted.new_email.as_deref().map(check_email).transpose()?;
-        let authenticated = self.prove(caller, &me, wanted.current_password.as_ref(), address).await?;
+        let authenticated = self.prove(caller, me, wanted.current_password.as_ref(), address).await?;
         let password_hash = match password {
-            Some(password) => Some(self.hasher.hash(password).await?),
+            Some(password) => Some(self.hash_new(password, &me.name, address).await?),
             None => None,
         };
         let own = target.id == me.id;
@@ -110,6 +131,9 @@ impl Accounts {
                 Kind::MissingParameters,
                 "an administrator names the account by user_id",
             ));
+        }
+        if current_password.is_none() {
+            let _counted = self.attempts.change(&me.name.skeleton(), address).await?;
         }
         let target = self.target(&me, user_id).await?;
         self.prove(caller, &me, current_password, address).await?;

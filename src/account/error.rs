@@ -57,6 +57,8 @@ impl AccountError {
             Self::Password(_) => Kind::PasswordNotAccepted,
             Self::Throttled(_) => Kind::TooManyRequests,
             Self::Hash(HashError::Busy(_)) => Kind::Unavailable,
+            Self::Hash(HashError::Crowded) => Kind::TooManyRequests,
+            Self::Hash(HashError::Rejected(_)) => Kind::PasswordNotAccepted,
             Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => Kind::Unavailable,
             Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {
                 Kind::Internal
@@ -69,7 +71,7 @@ impl AccountError {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Username(error) => Some(error.to_string()),
-            Self::Password(error) => Some(error.to_string()),
+            Self::Password(error) | Self::Hash(HashError::Rejected(error)) => Some(error.to_string()),
             Self::Explained(_, detail) => Some((*detail).to_owned()),
             _ => None,
         }
@@ -80,6 +82,7 @@ impl AccountError {
         match self {
             Self::Throttled(after) => Some(*after),
             Self::Hash(HashError::Busy(busy)) => Some(busy.retry_after),
+            Self::Hash(HashError::Crowded) => Some(Duration::from_secs(1)),
             Self::Store(StoreError::Failed(_)) => None,
             Self::Store(_) | Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => {
                 Some(Duration::from_secs(1))
@@ -90,6 +93,10 @@ impl AccountError {
 
     /// Whether an operator should hear of it.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Hash(_) | Self::Store(_) | Self::Key(_))
+        match self {
+            Self::Hash(error) => matches!(error, HashError::Busy(_) | HashError::Failed(_)),
+            Self::Store(_) | Self::Key(_) => true,
+            _ => false,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use super::{AccountError, Accounts, Result, Tokens, attempts::Reserved};
 use crate::{
     error::Kind,
-    password::{HashError, Rules, Verdict},
+    password::{HashError, Origin, Rules, Verdict},
     store::User,
     types::{Secret, SessionId, Username},
 };
@@ -14,6 +14,14 @@ use crate::{
 pub(super) enum Judged {
     Right,
     Wrong,
+}
+
+/// The form of a name in which attempts are counted: spellings and look-alikes of it are one.
+fn counted_as(name: Option<&Username>, typed: &str) -> String {
+    match name {
+        Some(name) => name.skeleton(),
+        None => typed.chars().take(Username::MAX_CHARS).collect(),
+    }
 }
 
 impl Accounts {
@@ -52,8 +60,9 @@ impl Accounts {
         let attempt = self.attempt(name.as_ref(), username, alike.is_some(), address).await?;
         *failure_moment = self.hasher.failure_moment();
         let user = alike.filter(|user| Some(&user.name) == name.as_ref());
+        let origin = Origin::new(Some(&counted_as(name.as_ref(), username)), address);
         let Some(mut user) = user else {
-            let verdict = self.hasher.verify_unknown(password).await;
+            let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;
             return Err(invalid());
         };
@@ -61,7 +70,8 @@ impl Accounts {
             let mut attempt = attempt;
             let mut again = true;
             loop {
-                let judged = self.hasher.verify(password.clone(), typed, &user.password_hash).await;
+                let stored = &user.password_hash;
+                let judged = self.hasher.verify(password.clone(), typed, stored, origin.clone()).await;
                 let verdict;
                 (attempt, verdict) = self.hash_outcome(attempt, judged).await?;
                 if !verdict.matches || user.disabled {
@@ -83,13 +93,19 @@ impl Accounts {
                     }
                 }
                 // The hash is another one by now: another login of this user may have renewed it.
-                user = self.store.user(user.id).await?.ok_or_else(invalid)?;
+                user = match self.store.user(user.id).await {
+                    Ok(user) => user.ok_or_else(invalid)?,
+                    Err(error) => {
+                        self.attempts.forgotten(attempt).await;
+                        return Err(error.into());
+                    }
+                };
             }
         };
         self.attempts.succeeded(attempt).await;
         let tokens = self.issue(grant, refresh).await?;
         if verdict.outdated {
-            self.rehash(&user, password).await;
+            self.rehash(&user, password, origin).await;
         }
         Ok(tokens)
     }
@@ -101,12 +117,7 @@ impl Accounts {
         known: bool,
         address: IpAddr,
     ) -> Result<Reserved> {
-        // Spellings and look-alikes of a name are counted as one.
-        let account = match name {
-            Some(name) => name.skeleton(),
-            None => typed.chars().take(Username::MAX_CHARS).collect(),
-        };
-        self.attempts.login(&account, known, address, self.time.now().boot).await
+        self.attempts.login(&counted_as(name, typed), known, address).await
     }
 
     /// Gives an attempt back when its password was never looked at.
@@ -125,8 +136,8 @@ impl Accounts {
     }
 
     /// Replaces a hash made with older parameters. The login does not depend on it.
-    async fn rehash(&self, user: &User, password: Secret) {
-        let done = match self.hasher.hash(password).await {
+    async fn rehash(&self, user: &User, password: Secret, origin: Origin) {
+        let done = match self.hasher.hash(password, false, origin).await {
             Ok(hash) => {
                 self.store.rehash(user.id, &user.password_hash, &hash).await.map_err(AccountError::from)
             }
@@ -146,7 +157,8 @@ impl Accounts {
     ) -> Result<Judged> {
         let Ok(prepared) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
         let attempt = self.attempt(Some(&user.name), "", true, address).await?;
-        let verdict = self.hasher.verify(prepared, password, &user.password_hash).await;
+        let origin = Origin::new(Some(&user.name.skeleton()), address);
+        let verdict = self.hasher.verify(prepared, password, &user.password_hash, origin).await;
         let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
         if verdict.matches {
             self.attempts.succeeded(attempt).await;

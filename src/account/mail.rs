@@ -87,7 +87,7 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn resend_verification(&self, caller: &Identity, address: IpAddr) -> Result<()> {
         self.desk()?;
-        self.attempts.mail(address, self.time.now().boot).await?;
+        let _counted = self.attempts.mail(address).await?;
         let me = self.me(caller).await?;
         if me.email.is_some() && !me.email_verified {
             self.enqueue(me.id, Purpose::VerifyEmail).await?;
@@ -103,7 +103,7 @@ impl Accounts {
     pub async fn forgot_password(self: Arc<Self>, email: &str, address: IpAddr) -> Result<()> {
         self.desk()?;
         let email = check_email(email)?;
-        self.attempts.mail(address, self.time.now().boot).await?;
+        let _counted = self.attempts.mail(address).await?;
         let begun = Instant::now();
         let users = self.store.users_by_verified_email(&email).await?;
         // What there is only for a known address neither delays the answer nor fails it.
@@ -129,7 +129,7 @@ impl Accounts {
         let user = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
-        let password_hash = self.hasher.hash(password).await?;
+        let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = By { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
         let change = AccountChange {
             password_hash: Some(password_hash),

@@ -15,7 +15,7 @@ mod operator;
 mod register;
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use attempts::Attempts;
 pub use change::ChangeRequest;
@@ -25,16 +25,17 @@ pub use keys::{Keys, KeysError};
 pub use mail::{MailDesk, Postman};
 pub use operator::{By, Operator, Update};
 pub use register::Registration;
+pub use session::{ListedSessions, list_sessions};
 
 use crate::{
     clock::{Clock, TimeKeeper, UnixMillis, millis},
     config,
     error::Kind,
-    password::{Hasher, Rules},
+    password::{Hasher, Origin, Rules},
     revocation::Mirror,
     store::{Grant, LOG_MARGIN, LogEntry, NewSession, Store, Subject, Ttls, User},
     token::{self, AccessToken, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey},
-    types::{KeyId, Random, Secret, SessionId},
+    types::{KeyId, Random, Secret, SessionId, Username},
 };
 
 /// The result of a use case.
@@ -97,6 +98,12 @@ impl Accounts {
         }
     }
 
+    /// Hashes a new password on behalf of `account`, unless it is a common one.
+    async fn hash_new(&self, password: Secret, account: &Username, address: IpAddr) -> Result<String> {
+        let origin = Origin::new(Some(&account.skeleton()), address);
+        Ok(self.hasher.hash(password, self.config.password.reject_common, origin).await?)
+    }
+
     fn ttls(&self) -> Ttls {
         Ttls {
             access: self.config.access_token_ttl,
@@ -109,7 +116,8 @@ impl Accounts {
     fn new_session(&self, id: SessionId) -> (NewSession, RefreshToken) {
         let token = self.refresh_tokens.first(id);
         let nonce = self.refresh_tokens.nonce();
-        (NewSession { id, refresh_hash: token.hash, nonce, ttls: self.ttls() }, token)
+        let (ttls, most) = (self.ttls(), self.config.max_sessions);
+        (NewSession { id, refresh_hash: token.hash, nonce, ttls, most }, token)
     }
 
     /// Waits for a key that signs, before anything is used up for tokens that could not be made: after a
@@ -138,6 +146,9 @@ impl Accounts {
     }
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
+        for entry in &grant.ended {
+            self.in_force(entry).await;
+        }
         // A store that has lost a part of its past may know the session as a live one.
         if self.mirror.is_session_revoked(grant.session) {
             return Err(AccountError::Refused(Kind::Unauthenticated));

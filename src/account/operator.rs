@@ -7,7 +7,7 @@ use super::{AccountError, Keys, KeysError, Result, register::check_email};
 use crate::{
     clock::{Clock, UnixMillis, millis},
     error::Kind,
-    password::{Hasher, Rules},
+    password::{Hasher, Origin, Rules},
     revocation::Mirror,
     store::{
         AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject,
@@ -186,7 +186,7 @@ impl Operator {
     async fn hash(&self, password: &Secret, name: &Username) -> Result<String> {
         let password = Rules::prepare(password)?;
         self.rules.check(&password, name.as_str())?;
-        Ok(self.hasher.hash(password).await?)
+        Ok(self.hasher.hash(password, self.rules.reject_common, Origin::default()).await?)
     }
 
     async fn change(&self, by: &By, user: &User, change: AccountChange) -> Result<()> {

@@ -38,9 +38,19 @@ impl Accounts {
         if self.config.registration == config::Registration::Closed {
             return Err(AccountError::Refused(Kind::RegistrationClosed));
         }
-        if wanted.password_confirm.is_some_and(|confirm| confirm.expose() != wanted.password.expose()) {
+        let confirmed = wanted.password_confirm.as_ref().map(Secret::expose);
+        if confirmed.is_some_and(|confirmed| confirmed != wanted.password.expose()) {
             return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
         }
+        let used = self.attempts.registration(address).await?;
+        let result = self.try_register(wanted, address).await;
+        if matches!(&result, Err(error) if error.is_ours()) {
+            self.attempts.unused(used).await;
+        }
+        result
+    }
+
+    async fn try_register(&self, wanted: Registration, address: IpAddr) -> Result<Tokens> {
         let name = Username::new(&wanted.username)?;
         let password = Rules::prepare(&wanted.password)?;
         self.rules().check(&password, name.as_str())?;
@@ -49,12 +59,11 @@ impl Accounts {
             None => self.config.default_roles.clone(),
         };
         let email = wanted.email.map(|email| check_email(&email)).transpose()?;
-        self.attempts.registration(address, self.time.now().boot).await?;
         // A taken name costs no hash; that it is taken is told anyway.
         if self.store.user_by_name(&name).await?.is_some() {
             return Err(AccountError::Refused(Kind::UsernameExists));
         }
-        let password_hash = self.hasher.hash(password).await?;
+        let password_hash = self.hash_new(password, &name, address).await?;
         self.await_key().await?;
         let id = UserId::generate(self.time.now().time, &*self.random);
         let has_email = email.is_some();

@@ -1,9 +1,14 @@
 //! Sessions: refreshing, ending, listing.
 
+use std::net::IpAddr;
+
 use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
-    store::{AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, StoreError, Subject, User},
+    store::{
+        AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, SessionPage, Store, StoreError,
+        Subject, User,
+    },
     token::Identity,
     types::{SessionId, UserId},
 };
@@ -17,7 +22,16 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`]; a token that was used before ends its session.
-    pub async fn refresh(&self, token: &str) -> Result<Tokens> {
+    pub async fn refresh(&self, token: &str, address: IpAddr) -> Result<Tokens> {
+        let used = self.attempts.refresh(address).await?;
+        let result = self.try_refresh(token).await;
+        if matches!(&result, Err(error) if error.is_ours()) {
+            self.attempts.unused(used).await;
+        }
+        result
+    }
+
+    async fn try_refresh(&self, token: &str) -> Result<Tokens> {
         let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
         let nonce = self.refresh_tokens.nonce();
         let successor = self.refresh_tokens.successor(&presented, &nonce);
@@ -155,11 +169,43 @@ impl Accounts {
         user.filter(live).ok_or_else(unauthenticated)
     }
 
-    /// The caller's live sessions.
+    /// A page of the caller's live sessions.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn sessions(&self, identity: &Identity) -> Result<Vec<Session>> {
-        Ok(self.store.sessions(identity.user).await?)
+    pub async fn sessions(
+        &self,
+        identity: &Identity,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<ListedSessions> {
+        list_sessions(&*self.store, identity.user, limit, after).await
     }
+}
+
+/// A page of a list of sessions.
+pub struct ListedSessions {
+    /// The sessions, newest first.
+    pub sessions: Vec<Session>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<String>,
+}
+
+/// Lists up to `limit` live sessions of a user, behind those of the page that said `after`.
+///
+/// # Errors
+/// `Missing parameters` for an `after` that no page has said.
+pub async fn list_sessions(
+    store: &dyn Store,
+    user: UserId,
+    limit: u32,
+    after: Option<&str>,
+) -> Result<ListedSessions> {
+    let illegal = || AccountError::Refused(Kind::MissingParameters);
+    let after = after.map(|after| SessionPage::parse(after).ok_or_else(illegal)).transpose()?;
+    let mut sessions = store.sessions(user, SessionPage { limit: limit + 1, after }).await?;
+    let more = sessions.len() > limit as usize;
+    sessions.truncate(limit as usize);
+    let next = sessions.last().filter(|_| more).map(SessionPage::cursor);
+    Ok(ListedSessions { sessions, next })
 }

@@ -14,13 +14,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     call,
     shape::{
-        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Sessions, User, UserQuery,
+        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, User, UserQuery,
         UserUpdate, Users,
     },
 };
 use crate::{
     access::{Access, Credential, Failure, answer},
-    account::{By, Keys, KeysError, Operator, Update},
+    account::{By, Keys, KeysError, Operator, Update, list_sessions},
     config::OnStale,
     error::{Kind, Statuses},
     store::{AuditFilter, UserFilter},
@@ -123,8 +123,10 @@ impl AdminApi {
                 Ok(done("Deleted"))
             }
             ("GET", ["users", id, "sessions"]) => {
-                let sessions = self.operator.store.sessions(self.user(id).await?.id).await?;
-                Ok(json(StatusCode::OK, &Sessions::from(sessions)))
+                let page: Page = read_query(query)?;
+                let (user, limit) = (self.user(id).await?.id, limit(page.limit)?);
+                let listed = list_sessions(&*self.operator.store, user, limit, page.after.as_deref()).await?;
+                Ok(json(StatusCode::OK, &Sessions::from(listed)))
             }
             ("DELETE", ["users", id, "sessions"]) => {
                 self.operator.end_sessions(&by, &self.user(id).await?).await?;

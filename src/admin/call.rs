@@ -23,6 +23,7 @@ pub(super) fn calls() -> Vec<Call> {
     use Kind as K;
     const ANY: &[Kind] = &[K::InsufficientRole];
     const ONE: &[Kind] = &[K::InsufficientRole, K::NotFound];
+    const PAGED: &[Kind] = &[K::InsufficientRole, K::NotFound, K::MissingParameters];
     const QUERY: &[Kind] = &[K::InsufficientRole, K::MissingParameters];
     const WRITE: &[Kind] = &[
         K::InsufficientRole,
@@ -88,14 +89,20 @@ pub(super) fn calls() -> Vec<Call> {
             )
         },
         call(delete.clone(), "/api/users/{id}", "deleteUser", "Delete an account for good", message, ONE),
-        call(
-            get.clone(),
-            "/api/users/{id}/sessions",
-            "listSessions",
-            "List the live sessions of an account",
-            (200, JSON, schema::<Sessions>),
-            ONE,
-        ),
+        Call {
+            query: &[
+                ("after", "The `next` of the page before", schema::<String>),
+                ("limit", "At most so many; 100 without", schema::<Limit>),
+            ],
+            ..call(
+                get.clone(),
+                "/api/users/{id}/sessions",
+                "listSessions",
+                "List the live sessions of an account",
+                (200, JSON, schema::<Sessions>),
+                PAGED,
+            )
+        },
         call(
             delete.clone(),
             "/api/users/{id}/sessions",

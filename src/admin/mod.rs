@@ -22,7 +22,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 /// What the listener reports on.
 pub trait Status: Send + Sync {
@@ -39,19 +39,23 @@ pub trait Status: Send + Sync {
     fn api(&self) -> Option<Arc<AdminApi>>;
 }
 
-/// Probes and a scraper or two; more would be a mistake or worse.
-const MAX_CONNECTIONS: usize = 64;
+/// Probes, a scraper or two, and administrators; more would be a mistake or worse.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Calls of the admin API that run at once: so many leave places for probes.
+const MAX_CALLS: usize = 64;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the runtime ends.
+/// Serves until the runtime ends. The admin API's calls run on `calls`, so that probes are answered whatever those do.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, calls: Handle) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let running = Arc::new(Semaphore::new(MAX_CALLS));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
         let (socket, peer) = match listener.accept().await {
@@ -62,11 +66,17 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::R
                 continue;
             }
         };
-        let status = status.clone();
+        let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let status = status.clone();
-                async move { Ok::<_, Infallible>(answer(request, &*status, peer.ip()).await) }
+            let service = service_fn(|request: Request<Incoming>| {
+                let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
+                async move {
+                    let answered = match request.uri().path().starts_with("/api/") {
+                        true => call(request, &*status, peer.ip(), &calls, running).await,
+                        false => answer(&request, &*status),
+                    };
+                    Ok::<_, Infallible>(answered)
+                }
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -79,21 +89,46 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) -> std::io::R
     }
 }
 
-async fn answer(request: Request<Incoming>, status: &dyn Status, peer: IpAddr) -> Response<Full<Bytes>> {
-    if !names_this_machine(request.headers().get(header::HOST)) {
-        return text(StatusCode::FORBIDDEN, "the Host is not an address of this machine\n");
+/// Refuses what a web page could have sent that was told another name for this address.
+fn refuse_strangers<T>(request: &Request<T>) -> Result<(), Response<Full<Bytes>>> {
+    match names_this_machine(request.headers().get(header::HOST)) {
+        true => Ok(()),
+        false => Err(text(StatusCode::FORBIDDEN, "the Host is not an address of this machine\n")),
     }
-    if request.uri().path().starts_with("/api/") {
-        return match status.api() {
-            Some(api) => {
-                // A task of its own: a change is not left half-way by a client that hangs up.
-                let answered = tokio::spawn(async move { api.handle(request, peer).await }).await;
-                let failed =
-                    |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer\n");
-                answered.unwrap_or_else(failed)
-            }
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "keys and revocations are not loaded\n"),
-        };
+}
+
+/// A call of the admin API.
+async fn call(
+    request: Request<Incoming>,
+    status: &dyn Status,
+    peer: IpAddr,
+    calls: &Handle,
+    running: Arc<Semaphore>,
+) -> Response<Full<Bytes>> {
+    if let Err(refused) = refuse_strangers(&request) {
+        return refused;
+    }
+    let Some(api) = status.api() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "keys and revocations are not loaded\n");
+    };
+    let Ok(place) = running.try_acquire_owned() else {
+        let mut busy = text(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once\n");
+        busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return busy;
+    };
+    // A task of its own: a change is not left half-way by a client that hangs up.
+    let answered = calls.spawn(async move {
+        let _place = place;
+        api.handle(request, peer).await
+    });
+    let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer\n");
+    answered.await.unwrap_or_else(failed)
+}
+
+/// A probe, or the metrics.
+fn answer<T>(request: &Request<T>, status: &dyn Status) -> Response<Full<Bytes>> {
+    if let Err(refused) = refuse_strangers(request) {
+        return refused;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{clock::UnixMillis, store, types::Secret};
+use crate::{account::ListedSessions, clock::UnixMillis, store, types::Secret};
 
 /// An account to be made.
 #[derive(Deserialize, JsonSchema)]
@@ -91,16 +91,25 @@ pub(super) struct Session {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Sessions {
     sessions: Vec<Session>,
+    /// For `after`, to get the next page; null at the end.
+    next: Option<String>,
 }
 
-impl From<Vec<store::Session>> for Sessions {
-    fn from(sessions: Vec<store::Session>) -> Self {
+/// Which page of a list.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<u32>,
+}
+
+impl From<ListedSessions> for Sessions {
+    fn from(listed: ListedSessions) -> Self {
         let session = |session: store::Session| Session {
             id: session.id.to_string(),
             created_at: timestamp(session.created_at),
             last_used_at: timestamp(session.last_used_at),
         };
-        Self { sessions: sessions.into_iter().map(session).collect() }
+        Self { sessions: listed.sessions.into_iter().map(session).collect(), next: listed.next }
     }
 }
 

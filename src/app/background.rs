@@ -53,13 +53,15 @@ async fn next_hint(hints: &mut Option<Hints>) {
 
 /// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs.
 pub(super) async fn follow(
-    mut follower: Follower,
+    follower: Arc<tokio::sync::Mutex<Follower>>,
     mut hints: Option<Hints>,
     keys: Arc<Keys>,
     verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
 ) {
+    // Nobody else uses it any more.
+    let mut follower = follower.lock_owned().await;
     let bound = Duration::from_millis(shared.mirror.max_staleness().unsigned_abs());
     let mut ticks = tokio::time::interval(POLL_INTERVAL.min(bound / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -18,14 +18,15 @@ use super::{
     master::{MasterFault, load_master_key},
 };
 use crate::{
-    access::Access,
+    access::{Access, Failure},
     account::{Accounts, Attempts, Keys, KeysError, Operator, Postman},
     admin::{self, AdminApi},
     auth_api::{self, AuthApi},
     clock::{Clock, SystemClock, TimeKeeper},
     config::{self, Config},
-    error::{Kind, Problem},
+    error::{Kind, Problem, Statuses},
     gateway::{Drain, Gateway, OwnCall, OwnCalls},
+    limit::{CallGate, Prefix},
     mail::MailSetupError,
     password::{HashError, Hasher, Rules},
     revocation::{Cut, Follower, Mirror, Staleness},
@@ -37,6 +38,9 @@ use crate::{
 
 /// How many mails are on their way at once: a slow server holds up no more.
 const POSTMEN: usize = 4;
+
+/// Calls below `auth.path` that run at once. Each waits for the store or a password worker most of its time.
+const MAX_CALLS: usize = 512;
 
 /// How long to wait for a store that is away at the start.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -82,6 +86,7 @@ pub(super) struct Shared {
     pub(super) time: Arc<TimeKeeper>,
     pub(super) mirror: Arc<Mirror>,
     logs: Logs,
+    gate: OnceLock<Arc<CallGate>>,
     admin_api: OnceLock<Arc<AdminApi>>,
 }
 
@@ -90,6 +95,7 @@ impl Shared {
         Self {
             metrics,
             logs,
+            gate: OnceLock::new(),
             drain: Drain::default(),
             loaded: OnceLock::new(),
             admin_api: OnceLock::new(),
@@ -122,6 +128,7 @@ impl admin::Status for Shared {
         let lag = self.mirror.lag(self.time.now());
         self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
         self.metrics.open_connections.set(self.drain.live() as i64);
+        self.metrics.builtin_calls.set(self.gate.get().map_or(0, |gate| gate.running() as i64));
         self.metrics.log_lines_lost(self.logs.lost());
         if let Some(gateway) = self.loaded.get() {
             self.metrics.connections_refused("address", gateway.refused_connections());
@@ -178,16 +185,24 @@ async fn prepare_schema(config: &Config, store: &dyn Store) -> store::Result<()>
 ///
 /// # Errors
 /// What waiting does not mend.
-pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<Arc<Gateway>, StartFault> {
+///
+/// What keeps the mirror true runs on `vital`, where no client's work does; the rest on the runtime that this is
+/// called on.
+pub(super) async fn start(
+    loaded: LoadedGateway,
+    shared: Arc<Shared>,
+    vital: Handle,
+) -> Result<Arc<Gateway>, StartFault> {
     let config = &loaded.config;
     let store = store::open(&config.store, shared.time.clone())?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
     let gateway = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
-    let mut follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
+    let follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
+    let follower = Arc::new(tokio::sync::Mutex::new(follower));
     let mut waiting = false;
     let (keys, keyring, hints) = loop {
-        match load(config, &store, random.clone(), &hasher, &mut follower).await {
+        match load(config, &store, random.clone(), &hasher, &follower, &vital).await {
             Ok(loaded) => break loaded,
             Err(fault) if fault.is_passing() => {
                 if !waiting {
@@ -218,7 +233,7 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
         config: auth.clone(),
         store: store.clone(),
         hasher: hasher.clone(),
-        attempts: Attempts::new(store.clone(), auth.throttle),
+        attempts: Attempts::new(store.clone(), shared.time.clone(), auth.throttle),
         mail,
         issuer: Issuer::new(
             &auth.issuer,
@@ -245,10 +260,12 @@ pub(super) async fn start(loaded: LoadedGateway, shared: Arc<Shared>) -> Result<
         AdminApi::new(operator, access(), keys.clone(), verifier.clone(), auth.default_roles.clone());
     let jwks_max_age = config.revocation.max_staleness.as_secs();
     let api = AuthApi::new(&auth.path, accounts, Arc::new(access()), verifier.clone(), jwks_max_age);
-    let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current() });
-    tokio::spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
+    let gate = CallGate::new(MAX_CALLS);
+    let _ = shared.gate.set(gate.clone());
+    let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current(), gate });
+    vital.spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
+    vital.spawn(sweep(shared.clone()));
     tokio::spawn(tidy(store, hasher, shared.time.clone()));
-    tokio::spawn(sweep(shared.clone()));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
     let access_log = shared.logs.access.clone();
@@ -262,24 +279,36 @@ async fn load(
     store: &Arc<dyn Store>,
     random: Arc<dyn Random>,
     hasher: &Hasher,
-    follower: &mut Follower,
+    follower: &Arc<tokio::sync::Mutex<Follower>>,
+    vital: &Handle,
 ) -> Result<(Keys, crate::token::Keyring, Option<Hints>), StartFault> {
     // Heard from before the log is read: what commits in between is hinted at. And before anything that a pooler
     // without sessions would make fail for no plain reason.
-    let hints = store.hints().await?;
+    let hearing = store.clone();
+    let hints = on(vital, async move { hearing.hints().await }).await?;
     prepare_schema(config, &**store).await?;
     let master = load_master_key(&config.auth.master_key, &**store, random).await?;
     let keys = Keys::new(store.clone(), master, &config.auth, &config.revocation);
     let keyring = keys.load_or_create().await?;
     learn_schemes(&**store, hasher).await?;
-    follower.poll(true).await?;
+    let follower = follower.clone();
+    on(vital, async move { follower.lock().await.poll(true).await }).await?;
     Ok((keys, keyring, hints))
+}
+
+/// Runs work of the store on another runtime, where the connections that it makes stay.
+async fn on<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl Future<Output = store::Result<T>> + Send + 'static,
+) -> store::Result<T> {
+    runtime.spawn(work).await.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
 }
 
 /// Calls below `auth.path` run beside the workers, and to their end.
 struct OnControl {
     api: Arc<AuthApi>,
     runtime: Handle,
+    gate: Arc<CallGate>,
 }
 
 impl OwnCalls for OnControl {
@@ -290,8 +319,14 @@ impl OwnCalls for OnControl {
     fn call(&self, call: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
         let api = self.api.clone();
         let id = call.request_id.clone();
+        let Some(admitted) = self.gate.admit(Prefix::of(call.client)) else {
+            let request_id = id.to_str().unwrap_or_default();
+            let refused = Failure::from(Kind::Unavailable).answer(request_id, &Statuses::default());
+            return Box::pin(async { refused });
+        };
         // A task of its own: dropping the handle, when the client hangs up, does not stop it.
         let task = self.runtime.spawn(async move {
+            let _admitted = admitted;
             let request_id = call.request_id.to_str().unwrap_or_default();
             api.handle(call.request, call.client, request_id).await
         });

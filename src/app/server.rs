@@ -25,6 +25,7 @@ use pingora_core::{
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::{
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
@@ -46,8 +47,13 @@ const BACKLOG: i32 = 4_096;
 /// File descriptors that are kept for the store, the log and the listeners.
 const RESERVED_FILES: u64 = 128;
 
-/// Threads for the store, the keys, and the calls below `auth.path`.
+/// Threads for the calls below `auth.path`, and what they need of the store.
 const CONTROL_THREADS: usize = 2;
+
+/// Makes a runtime with threads of its own.
+fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
 
 /// Why the gateway did not run, or did not end well.
 #[derive(Debug, Error)]
@@ -222,9 +228,9 @@ fn take<T: Default>(slot: &Mutex<T>) -> T {
 }
 
 impl Control {
-    async fn load(&self, loaded: LoadedGateway, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
-        let shared = self.shared.clone();
-        let started = runtime.spawn(control::start(loaded, shared)).await;
+    async fn load(&self, loaded: LoadedGateway, runtime: &Runtime, vital: &Runtime) -> Result<(), String> {
+        let (shared, vital) = (self.shared.clone(), vital.handle().clone());
+        let started = runtime.spawn(control::start(loaded, shared, vital)).await;
         let gateway = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if let Some(listeners) = &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
             listeners.listen().map_err(|error| error.to_string())?;
@@ -243,19 +249,15 @@ impl ServiceWithDependents for Control {
         _: usize,
         ready: ServiceReadyNotifier,
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONTROL_THREADS)
-            .thread_name("control")
-            .enable_all()
-            .build();
-        let (runtime, Some(loaded)) = (runtime, take(&self.loaded)) else { return };
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return self.fatal.fail(&error),
+        let Some(loaded) = take(&self.loaded) else { return };
+        // No client's work runs on the second: what follows the log and ends streams, and the probes.
+        let (runtime, vital) = match (runtime("control", CONTROL_THREADS), runtime("vital", 1)) {
+            (Ok(runtime), Ok(vital)) => (runtime, vital),
+            (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
         };
         for listener in take(&self.admin) {
-            let serving = admin::serve(listener, self.shared.clone());
-            runtime.spawn(async move {
+            let serving = admin::serve(listener, self.shared.clone(), runtime.handle().clone());
+            vital.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the admin listener failed");
                 }
@@ -263,7 +265,7 @@ impl ServiceWithDependents for Control {
         }
         runtime.spawn(ignore_hangup());
         tokio::select! {
-            loaded = self.load(loaded, &runtime) => match loaded {
+            loaded = self.load(loaded, &runtime, &vital) => match loaded {
                 Ok(()) => {
                     tracing::info!("serving");
                     if let Some(on_ready) = take(&self.on_ready) {
@@ -278,6 +280,7 @@ impl ServiceWithDependents for Control {
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
         runtime.shutdown_background();
+        vital.shutdown_background();
     }
 
     fn name(&self) -> &str {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     input,
-    output::{Account, JwkSet, Message, Session, Sessions},
+    output::{Account, Changed, JwkSet, Message, Session, Sessions},
 };
 use crate::{
     error::{Kind, Statuses},
@@ -40,6 +40,7 @@ pub fn calls() -> Vec<Call> {
     };
     let tokens = (200, JSON, schema::<Session<'static>> as _);
     let message = (200, JSON, schema::<Message> as _);
+    let changed = (200, JSON, schema::<Changed> as _);
     let account = (200, JSON, schema::<Account<'static>> as _);
     const CREDENTIALS: &[Kind] = &[
         K::MissingParameters,
@@ -64,7 +65,7 @@ pub fn calls() -> Vec<Call> {
     let change = |method, path, id| Call {
         body: Some((schema::<input::Change>, true)),
         failures: CREDENTIALS,
-        ..call(method, path, id, "Change a name, a password or an address", Bearer::Required, message)
+        ..call(method, path, id, "Change a name, a password or an address", Bearer::Required, changed)
     };
     let delete = |path, id| Call {
         body: Some((schema::<input::Delete>, false)),
@@ -129,14 +130,21 @@ pub fn calls() -> Vec<Call> {
         delete("/me", "deleteMe"),
         change(post(), "/change", "change"),
         delete("/delete", "delete"),
-        call(
-            Method::GET,
-            "/sessions",
-            "sessions",
-            "The caller's sessions",
-            Bearer::Required,
-            (200, JSON, schema::<Sessions>),
-        ),
+        Call {
+            query: &[
+                ("limit", "At most so many; 50 without", schema::<input::Limit>),
+                ("after", "The `next` of the page before", schema::<String>),
+            ],
+            failures: &[K::MissingParameters],
+            ..call(
+                Method::GET,
+                "/sessions",
+                "sessions",
+                "The caller's sessions",
+                Bearer::Required,
+                (200, JSON, schema::<Sessions>),
+            )
+        },
         Call {
             failures: &[K::NotFound],
             ..call(

@@ -51,10 +51,10 @@ impl AuthApi {
         Ok(response)
     }
 
-    pub(super) async fn refresh(&self, request: &Request<Bytes>) -> Answer {
+    pub(super) async fn refresh(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Refresh = read(request)?;
         let token = required_secret(input.refresh_token)?;
-        let tokens = self.accounts.refresh(token.expose()).await?;
+        let tokens = self.accounts.refresh(token.expose(), caller.address).await?;
         Ok(json(StatusCode::OK, &self.session(&tokens, None)))
     }
 
@@ -116,16 +116,18 @@ impl AuthApi {
         Ok(done("User account deleted successfully"))
     }
 
-    pub(super) async fn sessions(&self, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn sessions(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let identity = self.identify(caller)?;
-        let sessions = self.accounts.sessions(&identity).await?;
+        let (limit, after) = input::page(request)?;
+        let listed = self.accounts.sessions(&identity, limit, after.as_deref()).await?;
         let entry = |session: crate::store::Session| SessionEntry {
             id: session.id.to_string(),
             created_at: timestamp(session.created_at),
             last_used_at: timestamp(session.last_used_at),
             current: session.id == identity.session,
         };
-        Ok(json(StatusCode::OK, &Sessions { sessions: sessions.into_iter().map(entry).collect() }))
+        let sessions = listed.sessions.into_iter().map(entry).collect();
+        Ok(json(StatusCode::OK, &Sessions { sessions, next: listed.next }))
     }
 
     pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> Answer {

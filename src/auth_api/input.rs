@@ -38,6 +38,30 @@ fn is_json(request: &Request<Bytes>) -> bool {
         || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }
 
+/// Which page of a list.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub(super) limit: Option<u32>,
+    pub(super) after: Option<String>,
+}
+
+/// How many of a list are wanted.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct Limit(#[schemars(range(min = 1, max = 200))] u32);
+
+/// Reads which page of a list is wanted.
+///
+/// # Errors
+/// `Missing parameters` for a limit out of bounds.
+pub(super) fn page<T>(request: &Request<T>) -> Result<(u32, Option<String>), Failure> {
+    let page: Page = serde_urlencoded::from_str(request.uri().query().unwrap_or_default())
+        .map_err(|_| Kind::MissingParameters)?;
+    let limit = page.limit.unwrap_or(50);
+    if (1..=200).contains(&limit) { Ok((limit, page.after)) } else { Err(Kind::MissingParameters.into()) }
+}
+
 /// A member that must be there and not be empty.
 pub(super) fn required(text: Option<String>) -> Result<String, Failure> {
     text.filter(|text| !text.is_empty()).ok_or_else(|| Kind::MissingParameters.into())

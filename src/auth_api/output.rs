@@ -58,6 +58,15 @@ impl<'a> Session<'a> {
     }
 }
 
+/// What a change answers: new tokens for the caller's own account, a message alone for another's.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) enum Changed {
+    Own(Session<'static>),
+    Other(Message),
+}
+
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Account")]
 pub(super) struct Account<'a> {
@@ -73,6 +82,8 @@ pub(super) struct Account<'a> {
 #[schemars(rename = "Sessions")]
 pub(super) struct Sessions {
     pub(super) sessions: Vec<SessionEntry>,
+    /// For `after`, to get the next page; null at the end.
+    pub(super) next: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]

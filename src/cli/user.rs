@@ -20,7 +20,7 @@ use crate::{
     account::{By, Operator, Update},
     app::{self, LoadedGateway},
     clock::SystemClock,
-    store::{User, UserFilter},
+    store::{SessionPage, User, UserFilter},
     types::{Role, Roles, Secret},
 };
 
@@ -164,6 +164,9 @@ async fn list(operator: &Operator) -> Outcome {
     print(&columns(&rows))
 }
 
+/// How many sessions `show` lists.
+const SHOWN_SESSIONS: u32 = 100;
+
 async fn show(operator: &Operator, name: &str) -> Outcome {
     let user = find(operator, name).await?;
     let mut text = columns(&[
@@ -177,8 +180,10 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
         ["created".to_owned(), timestamp(user.created_at)],
         ["generation".to_owned(), user.generation.to_string()],
     ]);
-    let sessions = operator.store.sessions(user.id).await?;
-    let _ = writeln!(text, "sessions    {}", sessions.len());
+    let page = SessionPage { limit: SHOWN_SESSIONS, after: None };
+    let sessions = operator.store.sessions(user.id, page).await?;
+    let more = if sessions.len() == SHOWN_SESSIONS as usize { " or more" } else { "" };
+    let _ = writeln!(text, "sessions    {}{more}", sessions.len());
     for session in sessions {
         let (created, used) = (timestamp(session.created_at), timestamp(session.last_used_at));
         let _ = writeln!(text, "  {} since {created}, last used {used}", session.id);

@@ -128,6 +128,8 @@ pub struct Auth {
     pub refresh_grace: Duration,
     /// Life of a session.
     pub session_max_ttl: Duration,
+    /// Sessions of one account.
+    pub max_sessions: u32,
     /// Where the master secret comes from.
     pub master_key: MasterKeySource,
     /// How recent a login counts as proof.

@@ -408,7 +408,11 @@ impl Shared {
             response_timeout: timeout,
         };
         let decoded = path::canonical(request.uri().path()).map_err(|_| Kind::BadRequest)?.decoded;
-        let path = PathAndQuery::try_from(decoded.as_ref()).map_err(|_| Kind::NotFound)?;
+        let target = match request.uri().query() {
+            Some(query) => format!("{decoded}?{query}"),
+            None => decoded.into_owned(),
+        };
+        let path = PathAndQuery::try_from(target).map_err(|_| Kind::NotFound)?;
         *request.uri_mut() = path.into();
         let (head, incoming) = request.into_parts();
         let body = collect(RequestBody::new(incoming, &self.exchange, bounds, None), &self.exchange).await?;

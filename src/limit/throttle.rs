@@ -1,30 +1,26 @@
-//! Throttling of logins, registrations and mails, counted in memory.
+//! Counts attempts in memory, in buckets that refill evenly.
 //!
 //! What is required here:
-//! - An attempt is reserved before anything costly and given back when it succeeds, so that a
-//!   thousand attempts at once are not a thousand free ones.
-//! - It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an
-//!   address before has a bucket of his own there.
-//! - Names that do not exist are counted in a place of their own, so that random names cannot push
-//!   out the counters of real accounts.
-//! - Memory is bounded. What was not touched for its whole period is forgotten, which is the same
-//!   as being full again; beyond that the least spent bucket goes first.
+//! - Buckets are taken from together, all or none, before anything costly, so that a thousand attempts at once are
+//!   not a thousand free ones.
+//! - Each counter has a place of its own, so that names that do not exist cannot push out the counters of accounts.
+//! - Memory is bounded. What was not touched for its whole period is forgotten, which is the same as being full
+//!   again; beyond that the least spent bucket goes first.
 //!
 //! Several gateways on one store count in the store instead.
 
 use std::{
     collections::HashMap,
-    hash::Hash,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use foldhash::quality::RandomState;
 
-use crate::config::{self, Rate};
+use crate::{config::Rate, types::hash::sha256};
 
-/// The most buckets of each kind.
+/// Buckets of one counter that are remembered.
 const MAX_BUCKETS: usize = 200_000;
 
 /// Refused: too many attempts.
@@ -54,188 +50,159 @@ impl Prefix {
     }
 }
 
-/// The throttle.
-pub struct Throttle {
-    accounts: Buckets<Box<str>>,
-    unknown_names: Buckets<Box<str>>,
-    familiar: Buckets<(Box<str>, Prefix)>,
-    addresses: Buckets<Prefix>,
-    registrations: Buckets<Prefix>,
-    mails: Buckets<Prefix>,
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// Failures from an address.
+    AddressFailures,
+    /// Attempts from an address, whatever comes of them.
+    AddressAttempts,
+    /// Failures of an account, from addresses that are strange to it.
+    AccountFailures,
+    /// Attempts at such an account, whatever comes of them.
+    AccountAttempts,
+    /// Failures of an account from an address that is familiar to it.
+    FamiliarFailures,
+    /// Attempts at such an account, whatever comes of them.
+    FamiliarAttempts,
+    /// Failures of names that no account has.
+    UnknownFailures,
+    /// Attempts at such names: counted so that they cost what those at accounts do.
+    UnknownAttempts,
+    /// Registrations from an address.
+    Registrations,
+    /// Requests for mails from an address.
+    Mails,
+    /// Refreshes from an address.
+    Refreshes,
+    /// The addresses that are familiar to an account.
+    Familiar,
 }
 
-/// A reserved login attempt. Unless it is marked as succeeded, it counts as a failure.
-#[must_use]
-pub struct Attempt {
-    throttle: Arc<Throttle>,
-    account: Box<str>,
-    known: bool,
-    familiar: bool,
-    prefix: Prefix,
-    now: i64,
+/// How many counters there are.
+const COUNTERS: usize = Counter::Familiar as usize + 1;
+
+/// A bucket that refills evenly.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    /// What it counts.
+    pub counter: Counter,
+    /// Of whom: a hash, so that no name that somebody tried is kept.
+    pub key: [u8; 16],
+    /// How many attempts it holds, and in how long it refills.
+    pub rate: Rate,
 }
 
-impl Throttle {
-    /// A throttle that has seen nothing.
-    pub fn new(config: &config::Throttle) -> Arc<Self> {
-        Arc::new(Self {
-            accounts: Buckets::new(config.account),
-            unknown_names: Buckets::new(config.account),
-            familiar: Buckets::new(config.account),
-            addresses: Buckets::new(config.address),
-            registrations: Buckets::new(config.registrations),
-            mails: Buckets::new(config.mails),
-        })
-    }
-
-    /// Reserves a login of `account` (its look, so that spellings count together) from `address`
-    /// at `now`, boot-time milliseconds. `known` says whether there is such an account.
-    ///
-    /// # Errors
-    /// When there were too many failures.
-    pub fn login(
-        self: &Arc<Self>,
-        account: &str,
-        known: bool,
-        address: IpAddr,
-        now: i64,
-    ) -> Result<Attempt, Throttled> {
-        let prefix = Prefix::of(address);
-        self.addresses.take(prefix, now)?;
-        let account: Box<str> = account.into();
-        let pair = (account.clone(), prefix);
-        let familiar = known && self.familiar.contains(&pair);
-        let taken = if familiar {
-            self.familiar.take(pair, now)
-        } else if known {
-            self.accounts.take(account.clone(), now)
-        } else {
-            self.unknown_names.take(account.clone(), now)
-        };
-        if let Err(throttled) = taken {
-            // Not evaluated, so not a failure of the address either.
-            self.addresses.give_back(&prefix, now);
-            return Err(throttled);
-        }
-        Ok(Attempt { throttle: self.clone(), account, known, familiar, prefix, now })
-    }
-
-    /// Counts a registration from `address`.
-    ///
-    /// # Errors
-    /// When there were too many.
-    pub fn registration(&self, address: IpAddr, now: i64) -> Result<(), Throttled> {
-        self.registrations.take(Prefix::of(address), now)
-    }
-
-    /// Counts a request for a mail from `address`.
-    ///
-    /// # Errors
-    /// When there were too many.
-    pub fn mail(&self, address: IpAddr, now: i64) -> Result<(), Throttled> {
-        self.mails.take(Prefix::of(address), now)
-    }
-}
-
-impl Attempt {
-    /// The password was right: nothing is counted, and the address is familiar from now on.
-    pub fn succeeded(self) {
-        let throttle = self.throttle.clone();
-        let pair = (self.account.clone(), self.prefix);
-        self.forgotten();
-        throttle.familiar.note(pair);
-    }
-
-    /// The password was never looked at, as when the store is away: nothing is counted.
-    pub fn forgotten(self) {
-        let throttle = &self.throttle;
-        throttle.addresses.give_back(&self.prefix, self.now);
-        if self.familiar {
-            throttle.familiar.give_back(&(self.account, self.prefix), self.now);
-        } else if self.known {
-            throttle.accounts.give_back(&self.account, self.now);
-        } else {
-            throttle.unknown_names.give_back(&self.account, self.now);
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// What is spent, in attempts; shrinks with time.
-    spent: f64,
-    at: i64,
-}
-
-/// Buckets that refill evenly over their period.
-struct Buckets<K> {
-    rate: Rate,
-    map: Mutex<HashMap<K, Bucket, RandomState>>,
-}
-
-impl<K: Hash + Eq + Clone> Buckets<K> {
-    fn new(rate: Rate) -> Self {
-        Self { rate, map: Mutex::default() }
+impl Bucket {
+    /// The bucket of `whom`.
+    pub fn new(counter: Counter, whom: &str, rate: Rate) -> Self {
+        let hash = sha256(format!("{counter:?}\0{whom}").as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash[..16]);
+        Self { counter, key, rate }
     }
 
     fn millis_each(&self) -> f64 {
         self.rate.per.as_millis() as f64 / f64::from(self.rate.count)
     }
+}
 
-    fn spent(&self, bucket: Bucket, now: i64) -> f64 {
-        (bucket.spent - (now - bucket.at).max(0) as f64 / self.millis_each()).max(0.0)
+/// The counters of one gateway.
+#[derive(Default)]
+pub struct Throttle {
+    counters: [Mutex<HashMap<[u8; 16], Spent, RandomState>>; COUNTERS],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    /// What is spent, in attempts; shrinks with time.
+    attempts: f64,
+    at: i64,
+    /// When nothing is spent any more.
+    full_at: i64,
+}
+
+impl Spent {
+    fn left(&self, each: f64, now: i64) -> f64 {
+        (self.attempts - (now - self.at).max(0) as f64 / each).max(0.0)
+    }
+}
+
+impl Throttle {
+    /// Counters that have counted nothing.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
     }
 
-    fn take(&self, key: K, now: i64) -> Result<(), Throttled> {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= MAX_BUCKETS && !map.contains_key(&key) {
-            self.make_room(&mut map, now);
+    fn counter(&self, counter: Counter) -> MutexGuard<'_, HashMap<[u8; 16], Spent, RandomState>> {
+        self.counters[counter as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one from each bucket, or from none, at `now`, boot-time milliseconds.
+    ///
+    /// # Errors
+    /// When one of them is empty.
+    pub fn take(&self, buckets: &[Bucket], now: i64) -> Result<(), Throttled> {
+        for (index, bucket) in buckets.iter().enumerate() {
+            if let Err(throttled) = self.take_one(bucket, now) {
+                self.give_back(&buckets[..index], now);
+                return Err(throttled);
+            }
         }
-        let bucket = map.entry(key).or_insert(Bucket { spent: 0.0, at: now });
-        let spent = self.spent(*bucket, now);
-        let over = spent + 1.0 - f64::from(self.rate.count);
-        if over > 1e-9 {
-            return Err(Throttled {
-                retry_after: Duration::from_millis((over * self.millis_each()).ceil() as u64),
-            });
-        }
-        *bucket = Bucket { spent: spent + 1.0, at: now.max(bucket.at) };
         Ok(())
     }
 
-    fn give_back(&self, key: &K, now: i64) {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = map.get_mut(key) {
-            let spent = (self.spent(*bucket, now) - 1.0).max(0.0);
-            *bucket = Bucket { spent, at: now.max(bucket.at) };
+    fn take_one(&self, bucket: &Bucket, now: i64) -> Result<(), Throttled> {
+        let mut counter = self.counter(bucket.counter);
+        if counter.len() >= MAX_BUCKETS && !counter.contains_key(&bucket.key) {
+            make_room(&mut counter, now);
+        }
+        let each = bucket.millis_each();
+        let entry = counter.entry(bucket.key).or_insert(Spent { attempts: 0.0, at: now, full_at: now });
+        let spent = entry.left(each, now);
+        let over = spent + 1.0 - f64::from(bucket.rate.count);
+        if over > 1e-9 {
+            return Err(Throttled { retry_after: Duration::from_millis((over * each).ceil() as u64) });
+        }
+        let at = now.max(entry.at);
+        *entry = Spent { attempts: spent + 1.0, at, full_at: at + ((spent + 1.0) * each).ceil() as i64 };
+        Ok(())
+    }
+
+    /// Gives one back to each bucket.
+    pub fn give_back(&self, buckets: &[Bucket], now: i64) {
+        for bucket in buckets {
+            let each = bucket.millis_each();
+            if let Some(entry) = self.counter(bucket.counter).get_mut(&bucket.key) {
+                let spent = (entry.left(each, now) - 1.0).max(0.0);
+                let at = now.max(entry.at);
+                *entry = Spent { attempts: spent, at, full_at: at + (spent * each).ceil() as i64 };
+            }
         }
     }
 
-    fn contains(&self, key: &K) -> bool {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    /// Remembers a bucket for its period, from which nothing is taken.
+    pub fn note(&self, bucket: &Bucket, now: i64) {
+        let mut counter = self.counter(bucket.counter);
+        if counter.len() >= MAX_BUCKETS && !counter.contains_key(&bucket.key) {
+            make_room(&mut counter, now);
+        }
+        let full_at = now + bucket.rate.per.as_millis() as i64;
+        counter.insert(bucket.key, Spent { attempts: 0.0, at: now, full_at });
     }
 
-    /// Makes sure that `key` is there.
-    fn note(&self, key: K) {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= MAX_BUCKETS {
-            let victim = map.keys().next().cloned();
-            victim.map(|victim| map.remove(&victim));
-        }
-        map.entry(key).or_insert(Bucket { spent: 0.0, at: i64::MIN / 2 });
+    /// Whether a bucket is remembered.
+    pub fn is_known(&self, bucket: &Bucket, now: i64) -> bool {
+        self.counter(bucket.counter).get(&bucket.key).is_some_and(|entry| now < entry.full_at)
     }
+}
 
-    fn make_room(&self, map: &mut HashMap<K, Bucket, RandomState>, now: i64) {
-        map.retain(|_, bucket| self.spent(*bucket, now) > 0.0);
-        if map.len() >= MAX_BUCKETS {
-            // A sample is enough: what matters is that a spent bucket survives those around it.
-            let least = map
-                .iter()
-                .take(64)
-                .min_by(|a, b| self.spent(*a.1, now).total_cmp(&self.spent(*b.1, now)))
-                .map(|(key, _)| key.clone());
-            least.map(|key| map.remove(&key));
-        }
+fn make_room(counter: &mut HashMap<[u8; 16], Spent, RandomState>, now: i64) {
+    counter.retain(|_, entry| now < entry.full_at);
+    if counter.len() >= MAX_BUCKETS {
+        // A sample is enough: what matters is that a spent bucket survives those around it.
+        let least = counter.iter().take(64).min_by_key(|(_, entry)| entry.full_at).map(|(key, _)| *key);
+        least.map(|key| counter.remove(&key));
     }
 }
 
@@ -243,91 +210,79 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
 mod tests {
     use super::*;
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    fn bucket(counter: Counter, whom: &str, count: u32) -> Bucket {
+        Bucket::new(counter, whom, Rate { count, per: Duration::from_secs(100) })
+    }
 
-    fn throttle() -> Arc<Throttle> {
-        let rate = |count| Rate { count, per: Duration::from_secs(100) };
-        Throttle::new(&config::Throttle {
-            account: rate(3),
-            address: rate(50),
-            registrations: rate(2),
-            mails: rate(2),
-        })
+    fn account(name: &str) -> [Bucket; 1] {
+        [bucket(Counter::AccountFailures, name, 3)]
     }
 
     #[test]
-    fn failures_of_an_account_are_bounded_and_come_back_evenly() {
-        let throttle = throttle();
+    fn a_bucket_is_bounded_and_refills_evenly() {
+        let throttle = Throttle::new();
         for _ in 0..3 {
-            drop(throttle.login("a", true, HERE, 0).unwrap());
+            assert_eq!(throttle.take(&account("a"), 0), Ok(()));
         }
-        let refused = throttle.login("a", true, HERE, 0).err().unwrap();
+        let refused = throttle.take(&account("a"), 0).unwrap_err();
         assert_eq!(refused.retry_after, Duration::from_millis(33_334));
-        assert!(throttle.login("a", true, HERE, 33_334).is_ok());
-        assert!(throttle.login("a", true, HERE, 33_335).is_err());
-        assert!(throttle.login("b", true, HERE, 0).is_ok());
+        assert_eq!(throttle.take(&account("a"), 33_334), Ok(()));
+        assert!(throttle.take(&account("a"), 33_335).is_err());
+        assert_eq!(throttle.take(&account("b"), 0), Ok(()));
     }
 
     #[test]
-    fn a_success_is_not_counted() {
-        let throttle = throttle();
+    fn what_is_given_back_was_not_taken() {
+        let throttle = Throttle::new();
         for _ in 0..100 {
-            throttle.login("a", true, HERE, 0).unwrap().succeeded();
+            assert_eq!(throttle.take(&account("a"), 0), Ok(()));
+            throttle.give_back(&account("a"), 0);
         }
     }
 
     #[test]
-    fn a_stranger_cannot_lock_out_whoever_has_logged_in_before() {
-        let throttle = throttle();
-        throttle.login("a", true, HERE, 0).unwrap().succeeded();
+    fn buckets_are_taken_together_or_not_at_all() {
+        let throttle = Throttle::new();
+        let both = [bucket(Counter::AddressFailures, "here", 10), bucket(Counter::AccountFailures, "a", 1)];
+        assert_eq!(throttle.take(&both, 0), Ok(()));
+        for _ in 0..20 {
+            assert!(throttle.take(&both, 0).is_err());
+        }
+        for _ in 0..9 {
+            assert_eq!(throttle.take(&both[..1], 0), Ok(()));
+        }
+        assert!(throttle.take(&both[..1], 0).is_err());
+    }
+
+    #[test]
+    fn what_is_noted_is_known_for_its_period() {
+        let throttle = Throttle::new();
+        let pair = bucket(Counter::Familiar, "here a", 1);
+        assert!(!throttle.is_known(&pair, 0));
+        throttle.note(&pair, 0);
+        assert!(throttle.is_known(&pair, 99_999));
+        assert!(!throttle.is_known(&pair, 100_000));
+    }
+
+    #[test]
+    fn ipv6_counts_by_its_network() {
+        let prefix = |text: &str| Prefix::of(text.parse().unwrap());
+        assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::ffff"));
+        assert_ne!(prefix("2001:db8::1"), prefix("2001:db8:0:1::1"));
+        assert_eq!(prefix("::ffff:192.0.2.1"), prefix("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_flood_of_keys_pushes_out_none_that_is_spent() {
+        let throttle = Throttle::new();
         for _ in 0..3 {
-            drop(throttle.login("a", true, THERE, 0).unwrap());
-        }
-        assert!(throttle.login("a", true, THERE, 0).is_err());
-        assert!(throttle.login("a", true, HERE, 0).is_ok());
-    }
-
-    #[test]
-    fn attempts_at_once_are_reserved_before_they_are_judged() {
-        let throttle = throttle();
-        let open: Vec<_> = (0..3).map(|_| throttle.login("a", true, HERE, 0).unwrap()).collect();
-        assert!(throttle.login("a", true, HERE, 0).is_err());
-        open.into_iter().for_each(Attempt::forgotten);
-        assert!(throttle.login("a", true, HERE, 0).is_ok());
-    }
-
-    #[test]
-    fn addresses_are_bounded_and_ipv6_counts_by_its_network() {
-        let throttle = throttle();
-        for host in 0..50_u16 {
-            let address: IpAddr = format!("2001:db8::{host:x}").parse().unwrap();
-            drop(throttle.login(&host.to_string(), false, address, 0).unwrap());
-        }
-        assert!(throttle.login("x", false, "2001:db8::ffff".parse().unwrap(), 0).is_err());
-        assert!(throttle.login("x", false, "2001:db8:0:1::1".parse().unwrap(), 0).is_ok());
-    }
-
-    #[test]
-    fn random_names_do_not_push_out_real_accounts() {
-        let throttle = throttle();
-        for _ in 0..3 {
-            drop(throttle.login("real", true, HERE, 0).unwrap());
+            assert_eq!(throttle.take(&account("real"), 0), Ok(()));
         }
         for name in 0..MAX_BUCKETS + 100 {
-            let address = IpAddr::V4(std::net::Ipv4Addr::from(name as u32));
-            drop(throttle.login(&name.to_string(), false, address, 1).unwrap());
+            let unknown = [bucket(Counter::UnknownFailures, &name.to_string(), 3)];
+            assert_eq!(throttle.take(&unknown, 1), Ok(()));
         }
-        assert!(throttle.login("real", true, HERE, 1).is_err());
-        assert!(throttle.unknown_names.map.lock().unwrap().len() <= MAX_BUCKETS);
-    }
-
-    #[test]
-    fn registrations_are_counted_by_address() {
-        let throttle = throttle();
-        assert!(throttle.registration(HERE, 0).is_ok());
-        assert!(throttle.registration(HERE, 0).is_ok());
-        assert!(throttle.registration(HERE, 0).is_err());
-        assert!(throttle.registration(THERE, 0).is_ok());
+        assert!(throttle.take(&account("real"), 1).is_err());
+        assert!(throttle.counter(Counter::UnknownFailures).len() <= MAX_BUCKETS);
     }
 }

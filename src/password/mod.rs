@@ -2,9 +2,12 @@
 
 mod cost;
 mod foreign;
+mod job;
 mod pool;
+mod queue;
 mod rule;
 
 pub use foreign::{ForeignHash, ForeignHashError};
-pub use pool::{Busy, HashError, Hasher, Verdict};
+pub use job::{Busy, HashError, Origin, Verdict};
+pub use pool::Hasher;
 pub use rule::{MAX_PASSWORD_BYTES, PasswordError, Rules};

@@ -6,7 +6,6 @@
 //! and an unknown user costs exactly what a known one costs.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,12 +14,14 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{
-    ForeignHash,
+    ForeignHash, PasswordError,
     cost::{Costs, thread_time},
+    job::{Busy, HashError, Job, Origin, Stored, Verdict, Work},
+    queue::{Full, Queue},
+    rule,
 };
 use crate::{
     config,
@@ -37,72 +38,6 @@ const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What hashes with the configured parameters are called among the schemes.
 const OWN_SCHEME: &str = "own";
-
-/// Turned away: the queue is full, or the wait was too long.
-#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-#[error("the password workers are busy")]
-pub struct Busy {
-    /// When to try again.
-    pub retry_after: Duration,
-}
-
-/// Why there is no hash.
-#[derive(Debug, Error)]
-pub enum HashError {
-    /// Turned away.
-    #[error(transparent)]
-    Busy(#[from] Busy),
-    /// The stored hash cannot be used, or the library refused.
-    #[error("password hash: {0}")]
-    Failed(String),
-}
-
-/// What a stored hash says to a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// It is the password.
-    pub matches: bool,
-    /// It was hashed with other parameters than are configured now.
-    pub outdated: bool,
-}
-
-/// What a password is compared with.
-enum Stored {
-    /// Nothing: the same is spent, and the answer is no.
-    Unknown,
-    /// A hash with the parameters that are configured.
-    Current(Box<PasswordHash>),
-    /// Any other, with the password as it was typed.
-    Foreign(Box<ForeignHash>, Secret),
-}
-
-enum Work {
-    Hash(oneshot::Sender<Result<String, HashError>>),
-    Verify(Stored, oneshot::Sender<Result<Verdict, HashError>>),
-}
-
-struct Job {
-    /// Whether a person waits for it: only those are measured.
-    counted: bool,
-    password: Secret,
-    work: Work,
-    deadline: Instant,
-}
-
-impl Job {
-    fn is_abandoned(&self) -> bool {
-        match &self.work {
-            Work::Hash(reply) => reply.is_closed(),
-            Work::Verify(_, reply) => reply.is_closed(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -198,24 +133,31 @@ impl Hasher {
     pub async fn calibrate(&self, schemes: &[String]) -> Result<(), HashError> {
         let nothing = || Secret::new("calibration");
         if !self.shared.costs.knows(OWN_SCHEME) {
-            self.submit_verify(nothing(), Stored::Unknown, false).await?;
+            self.submit_verify(nothing(), Stored::Unknown, None).await?;
         }
         let own = self.own_scheme();
         for scheme in schemes.iter().filter(|scheme| **scheme != own && !self.shared.costs.knows(scheme)) {
             if let Some(specimen) = ForeignHash::specimen(scheme) {
-                self.submit_verify(nothing(), Stored::Foreign(Box::new(specimen), nothing()), false).await?;
+                self.submit_verify(nothing(), Stored::Foreign(Box::new(specimen), nothing()), None).await?;
             }
         }
         Ok(())
     }
 
-    /// Hashes a password; the result is a PHC string.
+    /// Hashes a password; the result is a PHC string. With `reject_common` one of those that are tried first is
+    /// refused, which may cost as much as the hash.
     ///
     /// # Errors
-    /// [`HashError::Busy`] when the queue is full or the wait was too long.
-    pub async fn hash(&self, password: Secret) -> Result<String, HashError> {
+    /// [`HashError::Busy`] when the queue is full or the wait was too long; [`HashError::Crowded`] when others of
+    /// the same origin are to blame.
+    pub async fn hash(
+        &self,
+        password: Secret,
+        reject_common: bool,
+        origin: Origin,
+    ) -> Result<String, HashError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(&self.shared, password, Work::Hash(reply), true)?;
+        self.submit(&self.shared, password, Work::Hash { reject_common, reply }, Some(origin))?;
         self.wait(answer).await
     }
 
@@ -224,7 +166,13 @@ impl Hasher {
     /// # Errors
     /// [`HashError::Busy`] as for [`Self::hash`]; [`HashError::Failed`] when `stored` is not a
     /// hash that this pool can verify.
-    pub async fn verify(&self, password: Secret, typed: &Secret, stored: &str) -> Result<Verdict, HashError> {
+    pub async fn verify(
+        &self,
+        password: Secret,
+        typed: &Secret,
+        stored: &str,
+        origin: Origin,
+    ) -> Result<Verdict, HashError> {
         let stored = match self.shared.current(stored) {
             Some(hash) => Stored::Current(Box::new(hash)),
             None => {
@@ -233,26 +181,26 @@ impl Hasher {
                 Stored::Foreign(Box::new(hash), typed.clone())
             }
         };
-        self.submit_verify(password, stored, true).await
+        self.submit_verify(password, stored, Some(origin)).await
     }
 
     /// Spends what comparing with a stored hash would cost, and says no.
     ///
     /// # Errors
     /// As for [`Self::hash`].
-    pub async fn verify_unknown(&self, password: Secret) -> Result<Verdict, HashError> {
-        self.submit_verify(password, Stored::Unknown, true).await
+    pub async fn verify_unknown(&self, password: Secret, origin: Origin) -> Result<Verdict, HashError> {
+        self.submit_verify(password, Stored::Unknown, Some(origin)).await
     }
 
     async fn submit_verify(
         &self,
         password: Secret,
         stored: Stored,
-        counted: bool,
+        origin: Option<Origin>,
     ) -> Result<Verdict, HashError> {
         let lane = if matches!(stored, Stored::Foreign(..)) { &self.foreign } else { &self.shared };
         let (reply, answer) = oneshot::channel();
-        self.submit(lane, password, Work::Verify(stored, reply), counted)?;
+        self.submit(lane, password, Work::Verify(stored, reply), origin)?;
         self.wait(answer).await
     }
 
@@ -260,21 +208,27 @@ impl Hasher {
         Busy { retry_after: self.shared.timeout.max(Duration::from_secs(1)) }
     }
 
-    fn submit(&self, lane: &Shared, password: Secret, work: Work, counted: bool) -> Result<(), Busy> {
-        let mut queue = lane.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.jobs.len() >= lane.capacity {
-            queue.jobs.retain(|job| !job.is_abandoned());
-            lane.metrics.password_queue_depth.set(queue.jobs.len() as i64);
-        }
-        if queue.jobs.len() >= lane.capacity {
-            return Err(self.busy());
-        }
+    /// Puts work into a lane; without an origin, what nobody waits for.
+    fn submit(
+        &self,
+        lane: &Shared,
+        password: Secret,
+        work: Work,
+        origin: Option<Origin>,
+    ) -> Result<(), HashError> {
+        let counted = origin.is_some();
         // What nobody waits for may take as long as a busy machine needs.
         let patience = if counted { lane.timeout } else { CALIBRATION_TIMEOUT };
         let deadline = Instant::now() + patience;
-        queue.jobs.push_back(Job { counted, password, work, deadline });
-        lane.metrics.password_queue_depth.set(queue.jobs.len() as i64);
+        let job = Job { origin: origin.unwrap_or_default(), counted, password, work, deadline };
+        let mut queue = lane.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let pushed = queue.push(job, lane.capacity);
+        lane.metrics.password_queue_depth.set(queue.len() as i64);
         drop(queue);
+        pushed.map_err(|full| match full {
+            Full::Queue => self.busy().into(),
+            Full::Origin => HashError::Crowded,
+        })?;
         lane.wake.notify_one();
         Ok(())
     }
@@ -292,7 +246,7 @@ impl Shared {
         let mut blocks = vec![Block::new(); self.params.block_count()];
         while let Some(job) = self.next_job() {
             let begun = Instant::now();
-            let Job { counted, password, work, .. } = job;
+            let Job { origin, counted, password, work, .. } = job;
             let count = || {
                 if counted {
                     self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
@@ -300,8 +254,11 @@ impl Shared {
             };
             // The caller may have gone; then nobody hears the answer.
             match work {
-                Work::Hash(reply) => {
-                    let hash = self.hash(&password, &mut blocks);
+                Work::Hash { reject_common, reply } => {
+                    let hash = match reject_common && rule::is_common(password.expose()) {
+                        true => Err(PasswordError::Common.into()),
+                        false => self.hash(&password, &mut blocks),
+                    };
                     count();
                     drop(reply.send(hash));
                 }
@@ -311,15 +268,17 @@ impl Shared {
                     drop(reply.send(verdict));
                 }
             }
+            self.queue.lock().unwrap_or_else(PoisonError::into_inner).ends(&origin);
         }
     }
 
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            while let Some(job) = queue.jobs.pop_front() {
-                self.metrics.password_queue_depth.set(queue.jobs.len() as i64);
+            while let Some(job) = queue.pop() {
+                self.metrics.password_queue_depth.set(queue.len() as i64);
                 if !job.is_abandoned() && Instant::now() < job.deadline {
+                    queue.begins(&job.origin);
                     return Some(job);
                 }
             }

@@ -33,8 +33,8 @@ pub use import::{ImportOutcome, ImportedUser, UserFilter};
 pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
 pub use row::{
     AccountChange, Beat, Change, Cursor, Grant, History, KeyRevocation, KeysRevoked, LogEntry, LogRead,
-    NewSession, NewUser, Opened, Rekey, Rotation, RotationRequest, Session, Sink, StoredKey, Subject, Ttls,
-    User,
+    NewSession, NewUser, Opened, Rekey, Rotation, RotationRequest, Session, SessionPage, Sink, StoredKey,
+    Subject, Ttls, User,
 };
 
 pub use table::{Row, Rows, TableSource, read_table};
@@ -112,7 +112,8 @@ pub trait Store: Log {
     /// Accounts in the order of their names.
     async fn users(&self, filter: &UserFilter) -> Result<Vec<User>>;
 
-    /// Opens a session, if the account still has this password hash and is not disabled.
+    /// Opens a session, if the account still has this password hash and is not disabled. Beyond the most that the
+    /// session names, those that were used longest ago end.
     async fn open_session(
         &self,
         user: UserId,
@@ -138,10 +139,11 @@ pub trait Store: Log {
     async fn session(&self, session: SessionId) -> Result<Option<Session>>;
 
     /// The live sessions of a user, newest first.
-    async fn sessions(&self, user: UserId) -> Result<Vec<Session>>;
+    async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>>;
 
-    /// Changes or deletes an account. Every change raises the generation and ends the sessions,
-    /// but for the one that `change.rekey` moves along.
+    /// Changes or deletes an account. Every change raises the generation and with it ends the sessions,
+    /// but for the one that `change.rekey` moves along. However many there are, it takes the same time: what rows
+    /// are left [`Self::prune`] removes.
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change>;
 
     /// Hears such hints from now on, until the receiver ends with the connection. None where one
@@ -241,6 +243,12 @@ pub fn lock_for_serving(config: &config::Store) -> Result<Option<std::fs::File>>
         StoreLocation::Postgres(_) => Ok(None),
     }
 }
+
+/// Rows of ended sessions that are removed with what ended them; the others are left for later.
+const REMOVED_AT_ONCE: i64 = 1_000;
+
+/// Sessions that end at most for a new one.
+const MOST_ENDED_FOR_ONE: i64 = 100;
 
 /// What a refresh token entitles to: the rule is one for both databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,6 +61,30 @@ pub struct NewSession {
     pub nonce: [u8; 16],
     /// How long things live.
     pub ttls: Ttls,
+    /// The most sessions of the account, this one included: the one that was used longest ago ends for it.
+    pub most: u32,
+}
+
+/// Which of a user's sessions to list, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionPage {
+    /// How many at most.
+    pub limit: u32,
+    /// Those behind the session that was opened then and has this id.
+    pub after: Option<(UnixMillis, SessionId)>,
+}
+
+impl SessionPage {
+    /// Reads where a page begins, as [`Self::cursor`] has written it.
+    pub fn parse(cursor: &str) -> Option<(UnixMillis, SessionId)> {
+        let (created_at, id) = cursor.split_once('.')?;
+        Some((created_at.parse().ok()?, SessionId::parse(id)?))
+    }
+
+    /// Where the page behind a session begins.
+    pub fn cursor(session: &Session) -> String {
+        format!("{}.{}", session.created_at, session.id)
+    }
 }
 
 /// How long tokens and sessions live.
@@ -131,6 +155,8 @@ pub struct Grant {
     pub session_ends_at: UnixMillis,
     /// When the access token is issued, by the database's clock.
     pub issued_at: UnixMillis,
+    /// The log rows of sessions that ended to make room.
+    pub ended: Vec<LogEntry>,
 }
 
 /// An account that was made, and its session.

@@ -73,6 +73,7 @@ impl Check<'_> {
         }
         let refresh_token_ttl = self.span("auth.refresh_token_ttl", raw.refresh_token_ttl, days(30));
         let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
+        let max_sessions = self.number("auth.max_sessions", raw.max_sessions, 100, (1, 10_000)) as u32;
         let master_key = match raw.master_key {
             Some(key) => {
                 self.secret_key("auth.master_key", &key);
@@ -94,6 +95,7 @@ impl Check<'_> {
             refresh_token_ttl,
             refresh_grace: raw.refresh_grace.map_or(Duration::from_secs(30), |grace| grace.0),
             session_max_ttl,
+            max_sessions,
             master_key,
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),

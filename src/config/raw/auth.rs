@@ -43,6 +43,9 @@ pub struct Auth {
     pub refresh_grace: Option<Span>,
     /// How long a session lives, whatever is refreshed. Default: 30d.
     pub session_max_ttl: Option<Span>,
+    /// How many sessions an account has at most; for a further one the one that was used longest ago ends.
+    /// Default: 100.
+    pub max_sessions: Option<Number>,
     /// 32 bytes or more that wrap the private keys in the store. Default: the file master.key beside the
     /// SQLite database, or beside this file.
     pub master_key: Option<Secret>,

@@ -115,7 +115,8 @@ pub(super) async fn revoke_keys(
     }
     if revocation.kid.is_none() {
         // Whoever writes sessions has finished, or waits: rows need no order of their own then.
-        tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE; DELETE FROM sessions").await?;
+        // However many they are: emptied at once.
+        tx.batch_execute("TRUNCATE sessions").await?;
     }
     let now = now(tx).await?;
     let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));

@@ -14,6 +14,7 @@ use super::{
     connection::{QueryError, QueryResult as Result},
     key::lock_keys,
     query::{NOW, only, run},
+    sweep::remove_sessions,
 };
 use crate::{
     store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Sink, Subject, millis},
@@ -225,9 +226,11 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
          FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
     run(tx, sql, &[&users, &generations]).await?;
-    let sql = "DELETE FROM sessions s USING users u WHERE s.user_id = u.id AND u.id = ANY($1) \
-         AND s.generation < u.generation";
-    run(tx, sql, &[&users]).await?;
+    for entry in of(Subject::USER) {
+        if let Subject::User(user) = entry.subject {
+            remove_sessions(tx, user, None, entry.generation).await?;
+        }
+    }
     let all_until =
         of(Subject::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
     if let Some(until) = all_until {

@@ -12,6 +12,7 @@ mod log;
 mod mail;
 mod prune;
 mod query;
+mod sweep;
 mod table;
 
 use std::time::Duration;
@@ -22,8 +23,8 @@ use self::connection::Pool;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
     ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink,
-    Store, StoreError, StoredKey, User, UserFilter,
+    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SessionPage,
+    SharedCounters, Sink, Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::UnixMillis,
@@ -171,8 +172,8 @@ impl Store for Postgres {
         self.pool.read(async |db| query::session(db, session).await).await
     }
 
-    async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
-        self.pool.read(async |db| query::sessions(db, user).await).await
+    async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>> {
+        self.pool.read(async |db| query::sessions(db, user, page).await).await
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {

@@ -6,6 +6,7 @@ use deadpool_postgres::Transaction;
 use super::{
     connection::{Pool, QueryResult},
     query::{now, run},
+    sweep::sweep_sessions,
 };
 use crate::{clock::UnixMillis, store::Result};
 
@@ -33,6 +34,7 @@ pub(super) async fn prune(pool: &Pool, earliest: UnixMillis) -> Result<()> {
         let piece = async |tx: &Transaction<'_>| remove(tx, table, over, earliest, later).await;
         while pool.write(piece).await? == PIECE {}
     }
+    while pool.write(sweep_sessions).await? {}
     Ok(())
 }
 

@@ -8,12 +8,13 @@ use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
     log, mail,
+    sweep::remove_sessions,
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation, RotationRequest,
-        RotationRule, Session, Subject, User, UserFilter, judge,
+        self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation,
+        RotationRequest, RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -162,17 +163,25 @@ pub(super) async fn users(db: &Client, filter: &UserFilter) -> Result<Vec<User>>
     rows.iter().map(read_user).collect()
 }
 
+/// Whether the row of a session is that of a live one: rows of dead ones are removed later.
+const OF_THE_LIVING: &str = "generation = (SELECT generation FROM users WHERE users.id = sessions.user_id)";
+
 pub(super) async fn session(db: &Client, id: SessionId) -> Result<Option<Session>> {
-    one(db, &format!("SELECT {SESSION} FROM sessions WHERE id = $1"), &[&id.uuid()], read_session).await
+    let sql = format!("SELECT {SESSION} FROM sessions WHERE id = $1 AND {OF_THE_LIVING}");
+    one(db, &sql, &[&id.uuid()], read_session).await
 }
 
-pub(super) async fn sessions(db: &Client, user: UserId) -> Result<Vec<Session>> {
+pub(super) async fn sessions(db: &Client, user: UserId, page: SessionPage) -> Result<Vec<Session>> {
     let sql = format!(
         "SELECT {SESSION} FROM sessions WHERE user_id = $1 AND least(refresh_expires_at, ends_at) > {NOW} \
-         ORDER BY created_at DESC, id"
+         AND {OF_THE_LIVING} AND (created_at < $2 OR (created_at = $2 AND id > $3)) \
+         ORDER BY created_at DESC, id LIMIT $4"
     );
+    let (created_at, id) =
+        page.after.map_or((i64::MAX, Uuid::nil()), |(created_at, id)| (created_at, id.uuid()));
     let statement = db.prepare_cached(&sql).await?;
-    db.query(&statement, &[&user.uuid()]).await?.iter().map(read_session).collect()
+    let rows = db.query(&statement, &[&user.uuid(), &created_at, &id, &i64::from(page.limit)]).await?;
+    rows.iter().map(read_session).collect()
 }
 
 async fn is_retired(tx: &Transaction<'_>, skeleton: &str) -> Result<bool> {
@@ -237,7 +246,25 @@ pub(super) async fn open_session(
     }
 }
 
+/// Ends the sessions that were used longest ago, so that there is room for one more.
+async fn make_room(tx: &Transaction<'_>, user: &User, most: u32) -> Result<Vec<LogEntry>> {
+    let sql = "SELECT id FROM sessions WHERE user_id = $1 AND generation = $2 ORDER BY last_used_at, id LIMIT \
+         least($4, greatest(0, (SELECT count(*) FROM sessions WHERE user_id = $1 AND generation = $2) - $3 + 1))";
+    let statement = tx.prepare_cached(sql).await?;
+    let most = i64::from(most);
+    let rows =
+        tx.query(&statement, &[&user.id.uuid(), &user.generation, &most, &store::MOST_ENDED_FOR_ONE]).await?;
+    let mut ended = Vec::new();
+    for row in rows {
+        if let Some(id) = SessionId::from_uuid(only(&row)?) {
+            ended.extend(end_locked_session(tx, user.id, id).await?);
+        }
+    }
+    Ok(ended)
+}
+
 async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> Result<Grant> {
+    let ended = make_room(tx, &user, new.most).await?;
     let now = now(tx).await?;
     run(
         tx,
@@ -258,7 +285,7 @@ async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> R
     )
     .await?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
-    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now })
+    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
 }
 
 async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -293,7 +320,9 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
             let id = session.id.uuid();
             let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
             run(tx, used, &[&id, &now, &access_end]).await?;
-            let grant = Grant { user, session: session.id, session_ends_at: session.ends_at, issued_at: now };
+            let session_ends_at = session.ends_at;
+            let grant =
+                Grant { user, session: session.id, session_ends_at, issued_at: now, ended: Vec::new() };
             if rule == RotationRule::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -375,7 +404,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     if let Some(name) = renamed {
         let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
              AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
-             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $3)";
+             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $3 AND user_id IS DISTINCT FROM $1)";
         let skeleton = name.skeleton();
         match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton]).await {
             Ok(0) => return Ok(Change::NameTaken),
@@ -403,12 +432,19 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
         run(
             tx,
-            "INSERT INTO retired_names (skeleton, name, retired_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            &[&user.name.skeleton(), &user.name.as_str(), &now],
+            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING",
+            &[&user.name.skeleton(), &user.name.as_str(), &now, &(!change.delete).then_some(id.uuid())],
         )
         .await?;
     }
+    if let Some(name) = renamed {
+        // Its own again.
+        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&name.skeleton()]).await?;
+    }
     if change.delete {
+        run(tx, "UPDATE retired_names SET user_id = NULL WHERE user_id = $1", &[&id.uuid()]).await?;
+        remove_sessions(tx, id, None, i64::MAX).await?;
         run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
         return Ok(Change::Done(entry, None));
     }
@@ -424,9 +460,8 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         &[&id.uuid(), &change.password_hash, &change.roles.as_ref().map(Roles::to_string), &change.disabled],
     )
     .await?;
-    let kept = rekeyed.map(|(rekey, _)| rekey.session.id.uuid());
-    run(tx, "DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2", &[&id.uuid(), &kept])
-        .await?;
+    let kept = rekeyed.map(|(rekey, _)| rekey.session.id);
+    remove_sessions(tx, id, kept, user.generation + 1).await?;
     let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end).await?;
@@ -449,6 +484,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     )
     .await?;
     let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
-    let grant = Grant { user: changed, session: rekey.session.id, session_ends_at, issued_at: now };
+    let session = rekey.session.id;
+    let grant = Grant { user: changed, session, session_ends_at, issued_at: now, ended: Vec::new() };
     Ok(Change::Done(entry, Some(Box::new(grant))))
 }

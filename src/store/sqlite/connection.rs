@@ -23,6 +23,8 @@ pub(super) struct Connections {
     readers: Arc<Mutex<Vec<Connection>>>,
     writing: Semaphore,
     reading: Semaphore,
+    /// The turn of whoever follows the log: that waits for nobody else's reading.
+    following: Semaphore,
 }
 
 impl Connections {
@@ -38,6 +40,7 @@ impl Connections {
             readers: Arc::default(),
             writing: Semaphore::new(1),
             reading: Semaphore::new(pool_size.clamp(1, MAX_READERS)),
+            following: Semaphore::new(1),
         })
     }
 
@@ -66,7 +69,23 @@ impl Connections {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.turn(&self.reading).await?;
+        self.read_in_turn(&self.reading, work).await
+    }
+
+    /// The same for whoever follows the log.
+    pub(super) async fn follow<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.read_in_turn(&self.following, work).await
+    }
+
+    async fn read_in_turn<T: Send + 'static>(
+        &self,
+        turns: &Semaphore,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.turn(turns).await?;
         let (readers, path, timeout) = (self.readers.clone(), self.path.clone(), self.timeout);
         blocking(move || {
             let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();

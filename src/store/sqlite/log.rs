@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::query::{Result, broken, uuid};
+use super::sweep::remove_sessions;
 use crate::{
     clock::UnixMillis,
     store::{Cursor, LogEntry, Subject},
@@ -63,12 +64,11 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             let end = "DELETE FROM sessions WHERE id = ?1 RETURNING access_exp_max";
             issued = tx.query_row(end, [id], |row| row.get(0)).optional()?;
         }
-        Subject::User(_) => {
+        Subject::User(user) => {
             let raise =
                 "UPDATE users SET generation = max(generation, ?2) WHERE id = ?1 RETURNING access_exp_max";
             issued = tx.query_row(raise, params![id, entry.generation], |row| row.get(0)).optional()?;
-            let end = "DELETE FROM sessions WHERE user_id = ?1 AND generation < ?2";
-            tx.execute(end, params![id, entry.generation])?;
+            remove_sessions(tx, user, None, entry.generation)?;
         }
         Subject::Key(key) => {
             let kids: Vec<String> = tx

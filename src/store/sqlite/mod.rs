@@ -12,6 +12,7 @@ mod log;
 mod mail;
 mod prune;
 mod query;
+mod sweep;
 mod table;
 
 use std::{
@@ -27,8 +28,8 @@ use self::connection::Connections;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
     ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SharedCounters, Sink,
-    Store, StoreError, StoredKey, User, UserFilter,
+    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SessionPage,
+    SharedCounters, Sink, Store, StoreError, StoredKey, User, UserFilter,
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -88,7 +89,7 @@ impl Log for Sqlite {
     async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> Result<LogRead> {
         let (cursor, now) = (cursor.cloned(), self.clock.wall());
         let read = move |db: &rusqlite::Transaction<'_>| log::since(db, cursor.as_ref(), now);
-        let (entries, cursor) = self.connections.read(read).await?;
+        let (entries, cursor) = self.connections.follow(read).await?;
         entries.into_iter().for_each(sink);
         Ok(LogRead { cursor, database_now: None, history: None })
     }
@@ -220,9 +221,9 @@ impl Store for Sqlite {
         self.connections.read(move |db| query::session(db, session)).await
     }
 
-    async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
+    async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>> {
         let now = self.clock.wall();
-        self.connections.read(move |db| query::sessions(db, user, now)).await
+        self.connections.read(move |db| query::sessions(db, user, page, now)).await
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
@@ -236,7 +237,7 @@ impl Store for Sqlite {
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>> {
         let now = self.clock.wall();
-        self.connections.read(move |db| key::signing_keys(db, now)).await
+        self.connections.follow(move |db| key::signing_keys(db, now)).await
     }
 
     async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{connection::Connections, query};
+use super::{connection::Connections, query, sweep::sweep_sessions};
 use crate::{clock::UnixMillis, store::Result};
 
 /// Rows that are removed at once.
@@ -21,6 +21,7 @@ pub(super) async fn prune(connections: &Connections, earliest: UnixMillis) -> Re
     for (table, over) in OVER {
         while connections.write(move |tx| remove(tx, table, over, earliest)).await? == PIECE {}
     }
+    while connections.write(sweep_sessions).await? {}
     Ok(())
 }
 

@@ -3,12 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use uuid::Uuid;
 
-use super::{audit, log, mail};
+use super::{audit, log, mail, sweep::remove_sessions};
 use crate::{
     clock::UnixMillis,
     store::{
-        AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Opened, Rotation, RotationRequest,
-        RotationRule, Session, Subject, User, UserFilter, judge,
+        self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Opened, Rotation, RotationRequest,
+        RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -121,18 +121,29 @@ pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
     .collect()
 }
 
+/// Whether the row of a session is that of a live one: rows of dead ones are removed later.
+const OF_THE_LIVING: &str = "generation = (SELECT generation FROM users WHERE users.id = sessions.user_id)";
+
 pub(super) fn session(db: &Connection, id: SessionId) -> Result<Option<Session>> {
-    db.prepare_cached(&format!("SELECT {SESSION} FROM sessions WHERE id = ?1"))?
+    db.prepare_cached(&format!("SELECT {SESSION} FROM sessions WHERE id = ?1 AND {OF_THE_LIVING}"))?
         .query_row([id.uuid().as_bytes()], read_session)
         .optional()
 }
 
-pub(super) fn sessions(db: &Connection, user: UserId, now: UnixMillis) -> Result<Vec<Session>> {
+pub(super) fn sessions(
+    db: &Connection,
+    user: UserId,
+    page: SessionPage,
+    now: UnixMillis,
+) -> Result<Vec<Session>> {
+    let (created_at, id) =
+        page.after.map_or((i64::MAX, vec![]), |(created_at, id)| (created_at, id.uuid().as_bytes().to_vec()));
     db.prepare_cached(&format!(
         "SELECT {SESSION} FROM sessions WHERE user_id = ?1 AND refresh_expires_at > ?2 AND ends_at > ?2 \
-         ORDER BY created_at DESC, id"
+         AND {OF_THE_LIVING} AND (created_at < ?3 OR (created_at = ?3 AND id > ?4)) \
+         ORDER BY created_at DESC, id LIMIT ?5"
     ))?
-    .query_map(params![user.uuid().as_bytes(), now], read_session)?
+    .query_map(params![user.uuid().as_bytes(), now, created_at, id, page.limit], read_session)?
     .collect()
 }
 
@@ -194,7 +205,24 @@ pub(super) fn open_session(
     }
 }
 
+/// Ends the sessions that were used longest ago, so that there is room for one more.
+fn make_room(tx: &Transaction<'_>, user: &User, most: u32, now: UnixMillis) -> Result<Vec<LogEntry>> {
+    let oldest: Vec<Uuid> = tx
+        .prepare_cached(
+            "SELECT id FROM sessions WHERE user_id = ?1 AND generation = ?2 ORDER BY last_used_at, id LIMIT \
+             min(?4, max(0, (SELECT count(*) FROM sessions WHERE user_id = ?1 AND generation = ?2) - ?3 + 1))",
+        )?
+        .query_map(
+            params![user.id.uuid().as_bytes(), user.generation, most, store::MOST_ENDED_FOR_ONE],
+            |row| uuid(row, 0),
+        )?
+        .collect::<Result<_>>()?;
+    let oldest = oldest.into_iter().filter_map(SessionId::from_uuid);
+    oldest.filter_map(|id| end_session(tx, user.id, id, now).transpose()).collect()
+}
+
 fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession, now: UnixMillis) -> Result<Grant> {
+    let ended = make_room(tx, &user, new.most, now)?;
     tx.prepare_cached(
         "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
          refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
@@ -212,7 +240,7 @@ fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession, now: UnixM
         new.ttls.access_end(now)
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
-    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now })
+    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
 }
 
 fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -249,7 +277,9 @@ pub(super) fn rotate_session(
                 "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), now, access_end])?;
-            let grant = Grant { user, session: session.id, session_ends_at: session.ends_at, issued_at: now };
+            let session_ends_at = session.ends_at;
+            let grant =
+                Grant { user, session: session.id, session_ends_at, issued_at: now, ended: Vec::new() };
             if rule == RotationRule::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -320,7 +350,7 @@ pub(super) fn change_user(
     if let Some(name) = renamed {
         let taken: bool = tx.query_row(
             "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND (name = ?2 OR skeleton = ?3)) \
-             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3)",
+             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3 AND user_id IS NOT ?1)",
             params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
             |row| row.get(0),
         )?;
@@ -343,12 +373,20 @@ pub(super) fn change_user(
         audit::append(tx, note, Some(id), user.name.as_str(), now)?;
     }
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
+        let holder = (!change.delete).then_some(id.uuid());
         tx.execute(
-            "INSERT OR IGNORE INTO retired_names (skeleton, name, retired_at) VALUES (?1, ?2, ?3)",
-            params![user.name.skeleton(), user.name.as_str(), now],
+            "INSERT OR IGNORE INTO retired_names (skeleton, name, retired_at, user_id) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                user.name.skeleton(),
+                user.name.as_str(),
+                now,
+                holder.as_ref().map(|holder| holder.as_bytes())
+            ],
         )?;
     }
     if change.delete {
+        tx.execute("UPDATE retired_names SET user_id = NULL WHERE user_id = ?1", [id.uuid().as_bytes()])?;
+        remove_sessions(tx, id, None, i64::MAX)?;
         tx.execute("DELETE FROM users WHERE id = ?1", [id.uuid().as_bytes()])?;
         return Ok(Change::Done(entry, None));
     }
@@ -357,6 +395,8 @@ pub(super) fn change_user(
             "UPDATE users SET name = ?2, skeleton = ?3 WHERE id = ?1",
             params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
         )?;
+        // Its own again.
+        tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [name.skeleton()])?;
     }
     if let Some(email) = &change.email {
         tx.execute(
@@ -375,11 +415,7 @@ pub(super) fn change_user(
             change.disabled
         ],
     )?;
-    let kept = rekeyed.map(|(rekey, _)| rekey.session.id.uuid());
-    tx.execute(
-        "DELETE FROM sessions WHERE user_id = ?1 AND id IS NOT ?2",
-        params![id.uuid().as_bytes(), kept.as_ref().map(|kept| kept.as_bytes())],
-    )?;
+    remove_sessions(tx, id, rekeyed.map(|(rekey, _)| rekey.session.id), user.generation + 1)?;
     let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end)?;
@@ -400,6 +436,7 @@ pub(super) fn change_user(
         ],
     )?;
     let changed = self::user(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let grant = Grant { user: changed, session: rekey.session.id, session_ends_at, issued_at: now };
+    let session = rekey.session.id;
+    let grant = Grant { user: changed, session, session_ends_at, issued_at: now, ended: Vec::new() };
     Ok(Change::Done(entry, Some(Box::new(grant))))
 }
