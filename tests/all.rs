@@ -12,6 +12,7 @@ mod config;
 mod cors;
 mod credentials;
 mod data_plane;
+mod database_tls;
 mod described;
 mod doubt;
 mod durability;

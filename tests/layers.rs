@@ -32,6 +32,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("papaya", &["revocation"]),
     ("seize", &["revocation"]),
     ("lettre", &["mail"]),
+    ("rustls", &["store/postgres"]),
+    ("tokio_postgres_rustls", &["store/postgres"]),
     ("bcrypt", &["password"]),
     ("scrypt", &["password"]),
     ("csv", &["cli/import"]),

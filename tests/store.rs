@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use authgate::{
     clock::{Clock, SystemClock},
-    config::{Store as Config, StoreLocation},
+    config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
         LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest,
@@ -22,12 +22,17 @@ const TTLS: Ttls = Ttls {
     session: Duration::from_secs(7_200),
 };
 
+fn postgres(url: String) -> StoreLocation {
+    let location = PostgresUrl::parse(&Secret::new(url), std::path::Path::new("."));
+    StoreLocation::Postgres(location.unwrap())
+}
+
 /// Runs `test` on a fresh store of each kind.
 fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
     let folder = tempfile::tempdir().unwrap();
     let locations = [
         StoreLocation::Sqlite(folder.path().join("store.db")),
-        StoreLocation::Postgres(Secret::new(shared_database())),
+        postgres(shared_database()),
     ];
     locations.into_iter().for_each(|location| on(location, &test));
 }
@@ -35,7 +40,7 @@ fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
 /// The same for what only several gateways can meet; with the database's connection string.
 fn on_postgres(test: impl AsyncFn(Arc<dyn Store>, &str)) {
     let url = shared_database();
-    on(StoreLocation::Postgres(Secret::new(url.clone())), &async |store| test(store, &url).await);
+    on(postgres(url.clone()), &async |store| test(store, &url).await);
 }
 
 fn on(location: StoreLocation, test: &impl AsyncFn(Arc<dyn Store>)) {
@@ -463,7 +468,7 @@ fn a_row_that_commits_behind_later_ones_is_not_passed_over() {
 fn what_a_reading_missed_is_known_by_the_count_of_the_server() {
     let url = shared_database();
     let proxy = Proxy::before(&url);
-    on(StoreLocation::Postgres(Secret::new(proxy.url(&url))), &async |store| {
+    on(postgres(proxy.url(&url)), &async |store| {
         let (new, own) = (user("alice", ""), session(1));
         store.create_user(&new, Some(&own)).await.unwrap();
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
@@ -805,7 +810,7 @@ fn a_server_that_counts_from_a_lower_number_than_was_seen_is_rewound() {
         newer.sql("postgres", "DO $$ BEGIN FOR i IN 1..2000 LOOP BEGIN CREATE TEMP TABLE t (); DROP TABLE t; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$");
     }
     let mut seen = None;
-    let at = |url: String| StoreLocation::Postgres(Secret::new(url));
+    let at = |url: String| postgres(url);
     let seen_there = std::sync::Mutex::new(&mut seen);
     on(at(newer.database()), &async |store| {
         **seen_there.lock().unwrap() = Some(log(&store, None).await.1);

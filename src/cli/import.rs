@@ -24,6 +24,7 @@ use crate::{
     account::{Candidate, Importer, Refusal, Taken},
     app,
     clock::SystemClock,
+    config::PostgresUrl,
     store::{self, Row, Rows, TableSource},
     types::{OsRandom, Secret},
 };
@@ -110,7 +111,9 @@ async fn open(source: &ImportSource, table: &str, wanted: &[String]) -> Result<(
         } else {
             std::env::var(url).map_err(|_| Refused(format!("the environment variable {url} is not set")))?
         };
-        let (total, rows) = store::read_table(TableSource::Postgres(Secret::new(url)), table, wanted).await?;
+        let location = PostgresUrl::parse(&Secret::new(url), Path::new("."));
+        let location = location.map_err(|problem| Refused(format!("--postgres: {problem}")))?;
+        let (total, rows) = store::read_table(TableSource::Postgres(location), table, wanted).await?;
         return Ok((Some(total), rows));
     }
     if let Some(path) = &source.sqlite {

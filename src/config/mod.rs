@@ -11,6 +11,7 @@ mod interpolate;
 mod load;
 mod pattern;
 mod position;
+mod postgres;
 mod raw;
 mod units;
 
@@ -23,6 +24,7 @@ pub use fault::{Fault, Faults};
 pub use interpolate::Lookup;
 pub use load::{Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
+pub use postgres::{PostgresTls, PostgresUrl, SslMode};
 pub use raw::{
     Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
 };
@@ -101,8 +103,8 @@ pub struct Store {
 pub enum StoreLocation {
     /// A file of the embedded database.
     Sqlite(PathBuf),
-    /// A PostgreSQL connection string.
-    Postgres(Secret),
+    /// A PostgreSQL server.
+    Postgres(PostgresUrl),
 }
 
 /// Accounts and tokens.

@@ -7,11 +7,8 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use super::job::{Job, Origin};
 
-/// Hashes of one account that may wait: a person needs one at a time.
-const MOST_OF_ACCOUNT: usize = 4;
-
-/// The share of the queue that one address may fill is one in so many.
-const SHARE_OF_ADDRESS: usize = 4;
+/// The share of the queue that one address, and one account, may fill is one in so many.
+const SHARE: usize = 4;
 
 /// Why a hash may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +48,19 @@ impl Queue {
         if self.length >= capacity {
             return Err(Full::Queue);
         }
+        let share = (capacity / SHARE).max(1);
         if let Some(account) = &job.origin.account {
             let waiting = self.lines.iter().flat_map(|line| &line.jobs);
             let waiting = waiting.filter(|waiting| waiting.origin.account.as_ref() == Some(account)).count();
             let running = self.running.iter().filter(|running| *running == account).count();
-            if waiting + running >= MOST_OF_ACCOUNT {
+            if waiting + running >= share {
                 return Err(Full::Origin);
             }
         }
         let address = job.origin.address;
         let line = self.lines.iter_mut().find(|line| line.address == address);
         match line {
-            Some(line) if address.is_some() && line.jobs.len() >= (capacity / SHARE_OF_ADDRESS).max(1) => {
+            Some(line) if address.is_some() && line.jobs.len() >= share => {
                 return Err(Full::Origin);
             }
             Some(line) => line.jobs.push_back(job),
@@ -146,7 +144,7 @@ mod tests {
         let mut push = |queue: &mut Queue, from: &str| {
             let (job, reply) = Job::for_test(Origin::new(Some("alice"), address(from)));
             replies.push(reply);
-            queue.push(job, 64)
+            queue.push(job, 16)
         };
         for index in 0..4 {
             assert_eq!(push(&mut queue, &format!("192.0.2.{index}")), Ok(()));

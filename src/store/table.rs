@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 use super::{Result, StoreError, postgres, sqlite};
-use crate::types::Secret;
+use crate::config::PostgresUrl;
 
 /// Rows that are handed over at a time.
 const BATCH: usize = 500;
@@ -19,8 +19,8 @@ pub type Rows = mpsc::Receiver<std::result::Result<Vec<Row>, String>>;
 /// A database of another program.
 #[derive(Debug, Clone)]
 pub enum TableSource {
-    /// A PostgreSQL connection string.
-    Postgres(Secret),
+    /// A PostgreSQL server.
+    Postgres(PostgresUrl),
     /// A SQLite file.
     Sqlite(PathBuf),
 }

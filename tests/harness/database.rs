@@ -165,6 +165,24 @@ impl Cluster {
     }
 
     /// Stops every process of the server where it is; they answer nobody.
+    /// Where the server listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Writes a file beside the data, readable by the server alone; its path.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join("data").join(name);
+        std::fs::write(&path, text).unwrap();
+        // As the data's, or the server would refuse a key.
+        let owner =
+            Command::new("chown").arg("--reference").arg(self.folder.path().join("data")).arg(&path).status();
+        assert!(owner.unwrap().success());
+        let mode = Command::new("chmod").arg("600").arg(&path).status();
+        assert!(mode.unwrap().success());
+        path
+    }
+
     pub fn freeze(&self) {
         self.signal_all(libc::SIGSTOP);
     }

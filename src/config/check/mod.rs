@@ -11,8 +11,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, Drain, Fault, Faults, IdentityHeaders, Limits, Listener, Loaded, Log, Revocation, Store,
-    StoreLocation, StripRule,
+    Config, Drain, Fault, Faults, IdentityHeaders, Limits, Listener, Loaded, Log, PostgresUrl, Revocation,
+    Store, StoreLocation, StripRule,
     load::Document,
     raw,
     units::{Number, Size, Span},
@@ -207,7 +207,13 @@ impl Check<'_> {
             Some(("sqlite", path)) if !path.is_empty() => {
                 StoreLocation::Sqlite(self.document.folder.join(path))
             }
-            Some(("postgres" | "postgresql", _)) => StoreLocation::Postgres(url),
+            Some(("postgres" | "postgresql", _)) => match PostgresUrl::parse(&url, self.document.folder) {
+                Ok(location) => StoreLocation::Postgres(location),
+                Err(problem) => {
+                    self.fault("store.url", problem);
+                    StoreLocation::Sqlite(PathBuf::new())
+                }
+            },
             _ => {
                 self.fault("store.url", "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
                 StoreLocation::Sqlite(PathBuf::new())

@@ -6,11 +6,12 @@ use deadpool_postgres::{
     Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime,
     Timeouts, Transaction,
 };
-use tokio_postgres::{Config, IsolationLevel, NoTls};
+use tokio_postgres::{Config, IsolationLevel};
 
+use super::tls::{self, MakeRustlsConnect};
 use crate::{
+    config::PostgresUrl,
     store::{Result, StoreError},
-    types::Secret,
 };
 
 /// Any number that no other program takes for its advisory lock: the bytes of "authgate".
@@ -27,15 +28,13 @@ pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
     /// For connections beside the pool.
     pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
     pub(super) timeout: Duration,
 }
 
 impl Pool {
-    pub(super) fn new(url: &Secret, size: usize, timeout: Duration) -> Result<Self> {
-        // The error's own text could quote the connection string.
-        let mut config: Config = url.expose().parse().map_err(|_| {
-            StoreError::Unusable("store.url is not a PostgreSQL connection string".to_owned())
-        })?;
+    pub(super) fn new(location: &PostgresUrl, size: usize, timeout: Duration) -> Result<Self> {
+        let (mut config, tls) = tls::settings(location)?;
         config
             .connect_timeout(timeout)
             .application_name("authgate")
@@ -45,7 +44,7 @@ impl Pool {
             .keepalives_retries(3);
         let manager = Manager::from_config(
             config.clone(),
-            NoTls,
+            tls.clone(),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let server_timeout = timeout.as_millis();
@@ -56,7 +55,7 @@ impl Pool {
             .post_create(Hook::async_fn(move |client, _| Box::pin(prepare(client, server_timeout))))
             .build()
             .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        Ok(Self { pool, config, timeout })
+        Ok(Self { pool, config, tls, timeout })
     }
 
     /// Runs `work` on a connection, one statement a transaction.

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 
 use deadpool_postgres::Client;
 use tokio::sync::mpsc;
-use tokio_postgres::{AsyncMessage, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_postgres::{AsyncMessage, Connection, Socket, tls::TlsStream};
 
 use super::connection::{Pool, QueryResult, describe};
 use crate::store::{Hints, Result, StoreError};
@@ -34,7 +34,7 @@ pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
     let away = |error: tokio_postgres::Error| StoreError::Away(describe(&error));
     let mut config = pool.config.clone();
     config.application_name("authgate hints");
-    let connecting = tokio::time::timeout(pool.timeout, config.connect(NoTls));
+    let connecting = tokio::time::timeout(pool.timeout, config.connect(pool.tls.clone()));
     let late = |_| StoreError::Away("no answer in time".to_owned());
     let (client, connection) = connecting.await.map_err(late)?.map_err(away)?;
     let (sender, mut hints) = mpsc::channel(1);
@@ -74,7 +74,7 @@ pub(super) async fn listen(pool: &Pool) -> Result<Hints> {
 }
 
 /// Runs the connection; a notification becomes a hint.
-async fn hear(mut connection: Connection<Socket, NoTlsStream>, sender: mpsc::Sender<()>) {
+async fn hear<S: TlsStream + Unpin>(mut connection: Connection<Socket, S>, sender: mpsc::Sender<()>) {
     while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
         if matches!(message, AsyncMessage::Notification(_)) {
             // One that waits already says the same.

@@ -14,6 +14,7 @@ mod prune;
 mod query;
 mod sweep;
 mod table;
+mod tls;
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
-    types::{Secret, SessionId, UserId, Username},
+    config::PostgresUrl,
+    types::{SessionId, UserId, Username},
 };
 
 pub(super) use table::read_table;
@@ -49,8 +51,9 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    pub(super) fn open(url: &Secret, pool_size: usize, timeout: Duration) -> Result<Self> {
-        Ok(Self { pool: Pool::new(url, pool_size, timeout)?, following: Pool::new(url, 1, timeout)? })
+    pub(super) fn open(location: &PostgresUrl, pool_size: usize, timeout: Duration) -> Result<Self> {
+        let pool = Pool::new(location, pool_size, timeout)?;
+        Ok(Self { pool, following: Pool::new(location, 1, timeout)? })
     }
 }
 

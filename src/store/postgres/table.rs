@@ -3,24 +3,24 @@
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::{Config, NoTls};
 
-use super::connection::describe;
+use super::{connection::describe, tls};
 use crate::{
+    config::PostgresUrl,
     store::{
         Result, StoreError,
         table::{Row, Rows, Sink},
     },
-    types::Secret,
 };
 
-pub(in crate::store) async fn read_table(url: &Secret, count: &str, select: String) -> Result<(u64, Rows)> {
-    let config: Config = url
-        .expose()
-        .parse()
-        .map_err(|_| StoreError::Unusable("this is not a PostgreSQL connection string".to_owned()))?;
+pub(in crate::store) async fn read_table(
+    location: &PostgresUrl,
+    count: &str,
+    select: String,
+) -> Result<(u64, Rows)> {
+    let (config, tls) = tls::settings(location)?;
     let failed = |error: tokio_postgres::Error| StoreError::Unusable(describe(&error));
-    let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+    let (client, connection) = config.connect(tls).await.map_err(failed)?;
     tokio::spawn(connection);
     let statement = client.prepare(&select).await.map_err(failed)?;
     let total: i64 = client.query_one(count, &[]).await.map_err(failed)?.get(0);
