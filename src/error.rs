@@ -44,6 +44,10 @@ pub enum Kind {
     MethodNotAllowed,
     /// A head or body was begun and is late.
     RequestTimeout,
+    /// The account was changed meanwhile.
+    Conflict,
+    /// The account is of another version than `If-Match` names.
+    PreconditionFailed,
     /// The name, or one that looks like it, is taken.
     UsernameExists,
     /// The body is over its limit.
@@ -96,6 +100,10 @@ impl Kind {
             Self::NotFound => (S::NOT_FOUND, "Not found", "not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed"),
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "Request timeout", "request_timeout"),
+            Self::Conflict => (S::CONFLICT, "Changed meanwhile", "changed_meanwhile"),
+            Self::PreconditionFailed => {
+                (S::PRECONDITION_FAILED, "Precondition failed", "precondition_failed")
+            }
             Self::UsernameExists => (S::CONFLICT, "Username already exists", "username_already_exists"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "Body too large", "body_too_large"),
             Self::UnsupportedMediaType => {

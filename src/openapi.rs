@@ -120,7 +120,7 @@ fn parameters(call: &Call, generator: &mut SchemaGenerator) -> Vec<Value> {
         .map(|name| {
             // Keys have ids of another kind.
             let schema = match name {
-                "kid" => json!({"type": "string"}),
+                "kid" | "name" => json!({"type": "string"}),
                 _ => json!({"type": "string", "format": "uuid"}),
             };
             json!({"name": name, "in": "path", "required": true, "schema": schema})

@@ -26,6 +26,7 @@ mod layers;
 mod limits;
 mod mails;
 mod model;
+mod names;
 mod outages;
 mod passwords;
 mod paths;

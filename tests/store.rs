@@ -30,10 +30,7 @@ fn postgres(url: String) -> StoreLocation {
 /// Runs `test` on a fresh store of each kind.
 fn on_both(test: impl AsyncFn(Arc<dyn Store>)) {
     let folder = tempfile::tempdir().unwrap();
-    let locations = [
-        StoreLocation::Sqlite(folder.path().join("store.db")),
-        postgres(shared_database()),
-    ];
+    let locations = [StoreLocation::Sqlite(folder.path().join("store.db")), postgres(shared_database())];
     locations.into_iter().for_each(|location| on(location, &test));
 }
 
@@ -78,6 +75,8 @@ fn user(name: &str, roles: &str) -> NewUser {
         email: Some(format!("{name}@example.com")),
         password_hash: "hash".to_owned(),
         roles: Roles::parse_joined(roles).unwrap(),
+        release: false,
+        similar: false,
         note: None,
     }
 }
@@ -923,6 +922,7 @@ fn imported(id: &str, name: &str) -> ImportedUser {
         foreign_scheme: Some("pbkdf2:sha256:1000".to_owned()),
         roles: Roles::parse_joined("user").unwrap(),
         disabled: false,
+        similar: false,
     }
 }
 

@@ -71,6 +71,9 @@ impl Accounts {
     ) -> Result<Option<Tokens>> {
         let target = self.target(me, wanted.user_id.as_deref()).await?;
         let name = wanted.new_username.as_deref().map(Username::new).transpose()?;
+        if let Some(name) = name.as_ref().filter(|name| **name != target.name) {
+            self.config.username.check(name)?;
+        }
         let password = wanted.new_password.as_ref().map(Rules::prepare).transpose()?;
         if let Some(password) = &password {
             self.rules().check(password, name.as_ref().unwrap_or(&target.name).as_str())?;
@@ -109,6 +112,8 @@ impl Accounts {
             Change::Done(_, Some(grant)) => self.issue(*grant, refresh).await.map(Some),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
+            Change::Conflict => Err(AccountError::Refused(Kind::Conflict)),
+            Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
             // The account changed under our hands, or the session ended meanwhile.
             Change::Gone | Change::LastAdmin => Err(AccountError::Refused(Kind::Unauthenticated)),
         }
@@ -150,7 +155,7 @@ impl Accounts {
                 Kind::InsufficientRole,
                 "the last administrator cannot be removed",
             )),
-            Change::Gone | Change::NameTaken => Err(AccountError::Refused(Kind::NotFound)),
+            Change::Gone | Change::NameTaken | Change::Conflict => Err(AccountError::Refused(Kind::NotFound)),
         }
     }
 

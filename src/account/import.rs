@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::{By, register::check_email};
 use crate::{
     clock::Clock,
+    config::UsernameRules,
     password::{ForeignHash, ForeignHashError},
     store::{ImportOutcome, ImportedUser, Note, Result as StoreResult, Store},
     types::{Random, Role, Roles, UserId, Username, UsernameError, hash::sha256},
@@ -76,6 +77,10 @@ pub struct Importer {
     pub default_roles: Roles,
     /// Whether the other program had made sure of the addresses.
     pub email_verified: bool,
+    /// Whether names may look like others'.
+    pub allow_similar: bool,
+    /// The rules for names that people choose: what goes beyond them is counted.
+    pub usernames: UsernameRules,
     /// Who imports.
     pub by: By,
 }
@@ -125,7 +130,13 @@ impl Importer {
             foreign_scheme: Some(hash.scheme().to_owned()),
             roles,
             disabled: candidate.disabled,
+            similar: self.allow_similar,
         })
+    }
+
+    /// Whether nobody could choose the name of a user for himself.
+    pub fn is_beyond(&self, user: &ImportedUser) -> bool {
+        self.usernames.check(&user.name).is_err()
     }
 
     fn note(&self) -> Note {

@@ -23,7 +23,7 @@ pub use error::AccountError;
 pub use import::{Candidate, Importer, Outcome, Refusal, Taken};
 pub use keys::{Keys, KeysError};
 pub use mail::{MailDesk, Postman};
-pub use operator::{By, Operator, Update};
+pub use operator::{By, NewAccount, Operator, Update};
 pub use register::Registration;
 pub use session::{ListedSessions, list_sessions};
 

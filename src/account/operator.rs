@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{AccountError, Keys, KeysError, Result, register::check_email};
 use crate::{
     clock::{Clock, UnixMillis, millis},
+    config::UsernameRules,
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
@@ -34,6 +35,23 @@ impl By {
     }
 }
 
+/// An account to be made.
+#[derive(Debug)]
+pub struct NewAccount<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its e-mail address.
+    pub email: Option<&'a str>,
+    /// Its password.
+    pub password: &'a Secret,
+    /// Its roles.
+    pub roles: Roles,
+    /// Whether the name of a former account may be given out again.
+    pub release: bool,
+    /// Whether the name may look like another's.
+    pub allow_similar: bool,
+}
+
 /// What is to be different about an account.
 #[derive(Debug, Default)]
 pub struct Update {
@@ -45,6 +63,8 @@ pub struct Update {
     pub password: Option<Secret>,
     /// Its address.
     pub email: Option<Option<String>>,
+    /// The generation that the account must be of.
+    pub expected: Option<i64>,
 }
 
 /// The operator's use cases.
@@ -55,6 +75,8 @@ pub struct Operator {
     pub hasher: Arc<Hasher>,
     /// The rules for passwords.
     pub rules: Rules,
+    /// The rules for names that people choose: an operator is warned beyond them.
+    pub usernames: UsernameRules,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -68,22 +90,32 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn add(
-        &self,
-        by: &By,
-        name: &str,
-        email: Option<&str>,
-        password: &Secret,
-        roles: Roles,
-    ) -> Result<User> {
-        let name = Username::new(name)?;
-        let email = email.map(check_email).transpose()?;
-        let password_hash = self.hash(password, &name).await?;
+    pub async fn add(&self, by: &By, account: NewAccount<'_>) -> Result<User> {
+        let NewAccount { roles, release, allow_similar: similar, .. } = account;
+        let name = Username::new(account.name)?;
+        if let Err(problem) = self.usernames.check(&name) {
+            // Older services used addresses as names; the operator knows.
+            tracing::warn!(user.name = %name, %problem, "a name beyond auth.username");
+        }
+        let email = account.email.map(check_email).transpose()?;
+        let password_hash = self.hash(account.password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
         let note = Some(by.note("user.add", format!("roles: {roles}")));
-        let user = NewUser { id, name, email, password_hash, roles, note };
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, note };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))
+    }
+
+    /// Lets the name of a former account be given out again.
+    ///
+    /// # Errors
+    /// `Not found` when it is none's.
+    pub async fn release_name(&self, by: &By, name: &str) -> Result<()> {
+        let note = by.note("name.release", String::new());
+        match self.store.release_name(&Username::new(name)?, &note).await? {
+            true => Ok(()),
+            false => Err(AccountError::Refused(Kind::NotFound)),
+        }
     }
 
     /// Finds an account by its name.
@@ -116,6 +148,7 @@ impl Operator {
             password_hash,
             email,
             note: Some(by.note(action, detail)),
+            expected_generation: update.expected,
             ..AccountChange::default()
         };
         self.change(by, user, change).await
@@ -153,9 +186,11 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn delete(&self, by: &By, user: &User) -> Result<()> {
+    pub async fn delete(&self, by: &By, user: &User, expected: Option<i64>) -> Result<()> {
         let note = Some(by.note("user.delete", String::new()));
-        self.change(by, user, AccountChange { delete: true, note, ..AccountChange::default() }).await
+        let change =
+            AccountChange { delete: true, note, expected_generation: expected, ..AccountChange::default() };
+        self.change(by, user, change).await
     }
 
     /// Revokes a key, or all of them; see [`Keys::revoke`].
@@ -202,6 +237,7 @@ impl Operator {
                 Kind::InsufficientRole,
                 "the last administrator cannot be removed",
             )),
+            Ok(Change::Conflict) => Err(AccountError::Refused(Kind::PreconditionFailed)),
             Ok(_) => Err(AccountError::Refused(Kind::NotFound)),
             Err(error) => {
                 self.deny(&error, Subject::User(user.id), user.generation + 1);

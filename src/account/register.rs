@@ -52,6 +52,7 @@ impl Accounts {
 
     async fn try_register(&self, wanted: Registration, address: IpAddr) -> Result<Tokens> {
         let name = Username::new(&wanted.username)?;
+        self.config.username.check(&name)?;
         let password = Rules::prepare(&wanted.password)?;
         self.rules().check(&password, name.as_str())?;
         let roles = match wanted.roles {
@@ -67,7 +68,8 @@ impl Accounts {
         self.await_key().await?;
         let id = UserId::generate(self.time.now().time, &*self.random);
         let has_email = email.is_some();
-        let user = NewUser { id, name, email, password_hash, roles, note: None };
+        let (release, similar) = (false, false);
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, note: None };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -20,10 +21,10 @@ use super::{
 };
 use crate::{
     access::{Access, Credential, Failure, answer},
-    account::{By, Keys, KeysError, Operator, Update, list_sessions},
+    account::{By, Keys, KeysError, NewAccount, Operator, Update, list_sessions},
     config::OnStale,
     error::{Kind, Statuses},
-    store::{AuditFilter, UserFilter},
+    store::{self, AuditFilter, UserFilter},
     token::Verifier,
     types::{Role, Roles, SessionId, UserId},
 };
@@ -103,6 +104,7 @@ impl AdminApi {
             ["users", _] => "DELETE, GET, HEAD, PATCH",
             ["users", _, "sessions"] => "DELETE, GET, HEAD",
             ["users", _, "sessions", _] => "DELETE",
+            ["names", _] => "DELETE",
             ["keys"] | ["audit"] => "GET, HEAD",
             ["keys", "rotate"] => "POST",
             ["keys", _] => "DELETE",
@@ -116,11 +118,20 @@ impl AdminApi {
         match (method.as_str(), path.as_slice()) {
             ("GET", ["users"]) => self.users(query).await,
             ("POST", ["users"]) => self.add_user(&by, read(&head.headers, body).await?).await,
-            ("GET", ["users", user]) => Ok(json(StatusCode::OK, &User::from(self.user(user).await?))),
-            ("PATCH", ["users", id]) => self.update(&by, id, read(&head.headers, body).await?).await,
+            ("GET", ["users", user]) => Ok(with_version(StatusCode::OK, self.user(user).await?)),
+            ("PATCH", ["users", id]) => {
+                let expected = expected_version(&head.headers)?;
+                self.update(&by, id, expected, read(&head.headers, body).await?).await
+            }
             ("DELETE", ["users", id]) => {
-                self.operator.delete(&by, &self.user(id).await?).await?;
+                let expected = expected_version(&head.headers)?;
+                self.operator.delete(&by, &self.user(id).await?, expected).await?;
                 Ok(done("Deleted"))
+            }
+            ("DELETE", ["names", name]) => {
+                let name = percent_decode_str(name).decode_utf8().map_err(|_| Kind::NotFound)?;
+                self.operator.release_name(&by, &name).await?;
+                Ok(done("Released"))
             }
             ("GET", ["users", id, "sessions"]) => {
                 let page: Page = read_query(query)?;
@@ -197,17 +208,25 @@ impl AdminApi {
             Some(texts) => parse_roles(texts)?,
             None => self.default_roles.clone(),
         };
-        let user = self.operator.add(by, &new.username, new.email.as_deref(), &new.password, roles).await?;
-        Ok(json(StatusCode::CREATED, &User::from(user)))
+        let account = NewAccount {
+            name: &new.username,
+            email: new.email.as_deref(),
+            password: &new.password,
+            roles,
+            release: new.release,
+            allow_similar: new.allow_similar,
+        };
+        Ok(with_version(StatusCode::CREATED, self.operator.add(by, account).await?))
     }
 
-    async fn update(&self, by: &By, id: &str, wanted: UserUpdate) -> Answer {
+    async fn update(&self, by: &By, id: &str, expected: Option<i64>, wanted: UserUpdate) -> Answer {
         let user = self.user(id).await?;
         let update = Update {
             roles: wanted.roles.as_deref().map(parse_roles).transpose()?,
             disabled: wanted.disabled,
             password: wanted.password,
             email: wanted.email,
+            expected,
         };
         let empty = update.roles.is_none()
             && update.disabled.is_none()
@@ -217,7 +236,7 @@ impl AdminApi {
             return Err(Kind::MissingParameters.into());
         }
         self.operator.update(by, &user, update).await?;
-        Ok(json(StatusCode::OK, &User::from(self.user(id).await?)))
+        Ok(with_version(StatusCode::OK, self.user(id).await?))
     }
 
     async fn audit(&self, query: &str) -> Answer {
@@ -234,6 +253,32 @@ impl AdminApi {
         let next = entries.last().filter(|_| more).map(|entry| entry.seq);
         let entries = entries.into_iter().map(Into::into).collect();
         Ok(json(StatusCode::OK, &AuditTrail { entries, next }))
+    }
+}
+
+/// An account, with the version that a conditional change of it names.
+fn with_version(status: StatusCode, user: store::User) -> Response<Bytes> {
+    let version = format!("\"{}\"", user.generation);
+    let mut response = json(status, &User::from(user));
+    if let Ok(version) = HeaderValue::try_from(version) {
+        response.headers_mut().insert(header::ETAG, version);
+    }
+    response
+}
+
+/// The version in `If-Match` (RFC 9110, section 13.1.1); none where there is no such header, or `*`.
+fn expected_version(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
+    match text {
+        Some("*") => Ok(None),
+        // What is no version of ours matches none.
+        Some(tag) => {
+            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            Ok(Some(version.and_then(|version| version.parse().ok()).unwrap_or(i64::MIN)))
+        }
+        None => Err(Kind::BadRequest.into()),
     }
 }
 

@@ -25,7 +25,9 @@ pub(super) fn calls() -> Vec<Call> {
     const ONE: &[Kind] = &[K::InsufficientRole, K::NotFound];
     const PAGED: &[Kind] = &[K::InsufficientRole, K::NotFound, K::MissingParameters];
     const QUERY: &[Kind] = &[K::InsufficientRole, K::MissingParameters];
+    const CONDITIONAL: &[Kind] = &[K::InsufficientRole, K::NotFound, K::PreconditionFailed];
     const WRITE: &[Kind] = &[
+        K::PreconditionFailed,
         K::InsufficientRole,
         K::NotFound,
         K::MissingParameters,
@@ -88,7 +90,22 @@ pub(super) fn calls() -> Vec<Call> {
                 WRITE,
             )
         },
-        call(delete.clone(), "/api/users/{id}", "deleteUser", "Delete an account for good", message, ONE),
+        call(
+            delete.clone(),
+            "/api/users/{id}",
+            "deleteUser",
+            "Delete an account for good",
+            message,
+            CONDITIONAL,
+        ),
+        call(
+            delete.clone(),
+            "/api/names/{name}",
+            "releaseName",
+            "Let the name of a former account be given out again",
+            message,
+            &[K::InsufficientRole, K::NotFound, K::UsernameNotAccepted],
+        ),
         Call {
             query: &[
                 ("after", "The `next` of the page before", schema::<String>),

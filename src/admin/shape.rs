@@ -16,6 +16,12 @@ pub(super) struct NewUser {
     pub(super) password: Secret,
     /// An e-mail address.
     pub(super) email: Option<String>,
+    /// Whether the name of a former account may be given out again.
+    #[serde(default)]
+    pub(super) release: bool,
+    /// Whether the name may look like that of another account.
+    #[serde(default)]
+    pub(super) allow_similar: bool,
     /// The roles; the default ones without.
     pub(super) roles: Option<Vec<String>>,
 }
@@ -53,6 +59,8 @@ pub(super) struct User {
     roles: Vec<String>,
     disabled: bool,
     created_at: String,
+    /// Raised by every change; `If-Match` names it in quotes.
+    version: i64,
 }
 
 impl From<store::User> for User {
@@ -66,6 +74,7 @@ impl From<store::User> for User {
             roles: user.roles.iter().map(ToString::to_string).collect(),
             disabled: user.disabled,
             created_at: timestamp(user.created_at),
+            version: user.generation,
         }
     }
 }

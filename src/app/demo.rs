@@ -18,7 +18,7 @@ use super::{
     server::{OnReady, ServeError, serve},
 };
 use crate::{
-    account::{AccountError, By},
+    account::{AccountError, By, NewAccount},
     clock::SystemClock,
     config::{self, Config, Faults},
     error::Kind,
@@ -124,7 +124,15 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
         let operator = open_operator(config, Arc::new(SystemClock)).await?;
         let by = By { id: None, name: "demo".to_owned(), address: None };
         let roles = Roles::parse_joined("admin,user").unwrap_or_default();
-        match operator.add(&by, "admin", None, &password, roles).await {
+        let account = NewAccount {
+            name: "admin",
+            email: None,
+            password: &password,
+            roles,
+            release: false,
+            allow_similar: false,
+        };
+        match operator.add(&by, account).await {
             Err(error) if error.kind() != Kind::UsernameExists => Err(DemoError::from(error)),
             _ => Ok(()),
         }

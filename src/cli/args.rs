@@ -111,8 +111,21 @@ pub(super) enum UserCommand {
         /// The account's e-mail address
         #[arg(long, value_name = "ADDRESS")]
         email: Option<String>,
+        /// Give a name out again that a former account had
+        #[arg(long)]
+        release: bool,
+        /// Let the name look like that of another account
+        #[arg(long)]
+        allow_similar: bool,
         #[command(flatten)]
         password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Let the name of a former account be given out again
+    ReleaseName {
+        /// The name
+        name: String,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -180,6 +193,9 @@ pub(super) enum UserCommand {
 pub(super) struct Import {
     #[command(flatten)]
     pub(super) config: ConfigFile,
+    /// Take users whose names look like those of others, too
+    #[arg(long)]
+    pub(super) allow_similar: bool,
     #[command(flatten)]
     pub(super) source: ImportSource,
     /// The table, for --postgres and --sqlite

@@ -49,6 +49,8 @@ pub(super) fn run(args: &Import) -> Outcome {
                 named => parse_roles(named)?,
             },
             email_verified: args.email_verified,
+            allow_similar: args.allow_similar,
+            usernames: loaded.config.auth.username.clone(),
             by: operator_name(),
         };
         let columns = Columns::of(args);
@@ -211,6 +213,8 @@ struct Tally {
     new: u64,
     before: u64,
     refused: u64,
+    /// Whose names nobody could choose here.
+    beyond: u64,
 }
 
 async fn import(
@@ -233,6 +237,7 @@ async fn import(
             let candidate = columns.candidate(row);
             match importer.check(&candidate) {
                 Ok(user) => {
+                    tally.beyond += u64::from(importer.is_beyond(&user));
                     users.push(user);
                     checked.push(candidate);
                 }
@@ -260,6 +265,9 @@ async fn import(
     }
     bar.finish_and_clear();
     report.close()?;
+    if tally.beyond > 0 {
+        tracing::warn!(names = tally.beyond, "names beyond auth.username, as older services gave them");
+    }
     let verb = if args.dry_run { "would be imported" } else { "imported" };
     print(&format!("{} {verb}, {} were here before, {} refused\n", tally.new, tally.before, tally.refused))?;
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use super::{
     load, print, quiet_log, runtime,
 };
 use crate::{
-    account::{By, Operator, Update},
+    account::{By, NewAccount, Operator, Update},
     app::{self, LoadedGateway},
     clock::SystemClock,
     store::{SessionPage, User, UserFilter},
@@ -29,7 +29,7 @@ const PAGE: u32 = 500;
 
 pub(super) fn run(command: UserCommand) -> Outcome {
     match command {
-        UserCommand::Add { name, roles, email, password, config } => {
+        UserCommand::Add { name, roles, email, release, allow_similar, password, config } => {
             let loaded = load(&config.config)?;
             let roles = match roles.as_slice() {
                 [] => loaded.config.auth.default_roles.clone(),
@@ -37,10 +37,22 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             };
             let password = read_password(&password)?;
             with(&loaded, async |operator| {
-                let user = operator.add(&operator_name(), &name, email.as_deref(), &password, roles).await?;
+                let account = NewAccount {
+                    name: &name,
+                    email: email.as_deref(),
+                    password: &password,
+                    roles,
+                    release,
+                    allow_similar,
+                };
+                let user = operator.add(&operator_name(), account).await?;
                 print(&format!("Added {} ({}).\n", user.name, user.id))
             })
         }
+        UserCommand::ReleaseName { name, config } => with_config(&config.config, async |operator| {
+            operator.release_name(&operator_name(), &name).await?;
+            print("Released; the name may be given out again.\n")
+        }),
         UserCommand::List { config } => with_config(&config.config, list),
         UserCommand::Show { name, config } => {
             with_config(&config.config, async |operator| show(operator, &name).await)
@@ -72,7 +84,7 @@ pub(super) fn run(command: UserCommand) -> Outcome {
         }),
         UserCommand::Import(import) => super::import::run(&import),
         UserCommand::Delete { name, config } => with_config(&config.config, async |operator| {
-            operator.delete(&operator_name(), &find(operator, &name).await?).await?;
+            operator.delete(&operator_name(), &find(operator, &name).await?, None).await?;
             print("Deleted.\n")
         }),
     }

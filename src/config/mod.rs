@@ -14,6 +14,7 @@ mod position;
 mod postgres;
 mod raw;
 mod units;
+mod username;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -28,6 +29,7 @@ pub use postgres::{PostgresTls, PostgresUrl, SslMode};
 pub use raw::{
     Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
 };
+pub use username::UsernameRules;
 
 use crate::{
     error::Statuses,
@@ -138,6 +140,8 @@ pub struct Auth {
     pub reauth_window: Duration,
     /// How tokens are signed.
     pub signing: Signing,
+    /// Names that people choose.
+    pub username: UsernameRules,
     /// Passwords.
     pub password: Password,
     /// Throttling.

@@ -12,6 +12,10 @@ const MAX_BYTES: u64 = 256 << 10;
 
 const PLACEHOLDERS: &[&str] = &["name", "link", "lifetime"];
 
+/// Those of a mail to an address that nobody has shown to be the account's: whoever registers could have a stranger
+/// read what he pleases.
+const UNVERIFIED: &[&str] = &["link", "lifetime"];
+
 /// The texts for one purpose.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -45,7 +49,7 @@ impl Template {
     /// # Errors
     /// When the operator's own text cannot be used.
     pub fn verify_email(folder: Option<&Path>) -> Result<Self, MailSetupError> {
-        Self::load(folder, "verify", include_str!("verify.txt"))
+        Self::load(folder, "verify", include_str!("verify.txt"), UNVERIFIED)
     }
 
     /// The text to reset a password.
@@ -53,10 +57,15 @@ impl Template {
     /// # Errors
     /// When the operator's own text cannot be used.
     pub fn reset_password(folder: Option<&Path>) -> Result<Self, MailSetupError> {
-        Self::load(folder, "reset", include_str!("reset.txt"))
+        Self::load(folder, "reset", include_str!("reset.txt"), PLACEHOLDERS)
     }
 
-    fn load(folder: Option<&Path>, name: &str, built_in: &str) -> Result<Self, MailSetupError> {
+    fn load(
+        folder: Option<&Path>,
+        name: &str,
+        built_in: &str,
+        placeholders: &[&str],
+    ) -> Result<Self, MailSetupError> {
         let own = |suffix: &str| match folder {
             Some(folder) => read(&folder.join(format!("{name}.{suffix}"))),
             None => Ok(None),
@@ -83,7 +92,7 @@ impl Template {
             return Err(fault("expected a subject without placeholders"));
         }
         for text in [Some(&template.text), template.html.as_ref()].into_iter().flatten() {
-            check(text).map_err(|problem| fault(&problem))?;
+            check(text, placeholders).map_err(|problem| fault(&problem))?;
         }
         Ok(template)
     }
@@ -122,9 +131,10 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn check(text: &str) -> Result<(), String> {
-    if let Some(unknown) = names(text).find(|name| !PLACEHOLDERS.contains(name)) {
-        return Err(format!("`{{{unknown}}}` is unknown; expected {{name}}, {{link}} or {{lifetime}}"));
+fn check(text: &str, placeholders: &[&str]) -> Result<(), String> {
+    if let Some(unknown) = names(text).find(|name| !placeholders.contains(name)) {
+        let legal: Vec<String> = placeholders.iter().map(|name| format!("{{{name}}}")).collect();
+        return Err(format!("`{{{unknown}}}` is not for this mail; expected {}", legal.join(", ")));
     }
     if names(text).any(|name| name == "link") { Ok(()) } else { Err("expected {link} somewhere".to_owned()) }
 }
@@ -183,7 +193,7 @@ mod tests {
     fn the_built_in_texts_can_be_used() {
         for template in [Template::verify_email(None).unwrap(), Template::reset_password(None).unwrap()] {
             let filled = template.fill(&letter("alice"));
-            assert!(filled.text.contains("alice") && filled.text.contains("https://a/x?token=t&b"));
+            assert!(filled.text.contains("https://a/x?token=t&b"));
             assert!(!filled.text.contains(['{', '}']), "{}", filled.text);
         }
     }
@@ -205,6 +215,7 @@ mod tests {
             "no subject {link}",
             "Subject: a\n\nno link",
             "Subject: a\n\n{link} {user}",
+            "Subject: a\n\n{link} {name}",
             "Subject: {name}\n\n{link}",
         ] {
             fs::write(folder.path().join("verify.txt"), text).unwrap();

@@ -1,10 +1,9 @@
 //! Which passwords are accepted.
 
-use precis_profiles::{OpaqueString, precis_core::profile::PrecisFastInvocation};
 use thiserror::Error;
 use zxcvbn::matching::patterns::MatchPattern;
 
-use crate::types::Secret;
+use crate::types::{Secret, precis};
 
 /// Anything longer is refused before it costs anything.
 pub const MAX_PASSWORD_BYTES: usize = 1_024;
@@ -24,7 +23,7 @@ pub enum PasswordError {
     /// The same as the name.
     #[error("the password must not be the username")]
     IsUsername,
-    /// Not a string that PRECIS accepts.
+    /// It holds control characters or what nobody sees.
     #[error("a password must not hold control characters")]
     NotAllowed,
 }
@@ -40,17 +39,16 @@ pub struct Rules {
 
 impl Rules {
     /// Brings a password into the form that is hashed: PRECIS `OpaqueString` (RFC 8265, section 4.2),
-    /// so that two keyboards' ways to write one character are one password.
+    /// so that two keyboards' ways to write one character are one password. What a new one may not hold is no matter
+    /// here: an imported one may.
     ///
     /// # Errors
-    /// When it is too long or holds what no password may hold.
+    /// When it is too long.
     pub fn prepare(password: &Secret) -> Result<Secret, PasswordError> {
         if password.expose().len() > MAX_PASSWORD_BYTES {
             return Err(PasswordError::TooLong);
         }
-        OpaqueString::enforce(password.expose())
-            .map(|enforced| Secret::new(enforced.as_ref()))
-            .map_err(|_| PasswordError::NotAllowed)
+        Ok(Secret::new(&precis::opaque(password.expose())))
     }
 
     /// Checks a prepared new password of the account `username` by what costs nothing. Whether it is a common one is
@@ -62,6 +60,9 @@ impl Rules {
         let text = password.expose();
         if text.chars().count() < self.min_length {
             return Err(PasswordError::TooShort(self.min_length));
+        }
+        if !precis::is_opaque(text) {
+            return Err(PasswordError::NotAllowed);
         }
         if text.to_lowercase() == username {
             return Err(PasswordError::IsUsername);

@@ -24,6 +24,8 @@ pub struct ImportedUser {
     pub roles: Roles,
     /// Whether it may not log in.
     pub disabled: bool,
+    /// Whether the name may look like another's.
+    pub similar: bool,
 }
 
 impl ImportedUser {

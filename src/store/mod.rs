@@ -97,6 +97,9 @@ pub trait Store: Log {
     /// that looks like it, is or was taken.
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>>;
 
+    /// Lets the name of a former account be given out again. False when it is none's.
+    async fn release_name(&self, name: &Username, note: &Note) -> Result<bool>;
+
     /// Finds an account by its canonical name.
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>>;
 

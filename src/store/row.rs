@@ -46,6 +46,10 @@ pub struct NewUser {
     pub password_hash: String,
     /// Its roles.
     pub roles: Roles,
+    /// Whether the name of a former account may be given out again.
+    pub release: bool,
+    /// Whether the name may look like another's.
+    pub similar: bool,
     /// What the audit trail says of it.
     pub note: Option<Note>,
 }
@@ -217,6 +221,8 @@ pub struct AccountChange {
     pub delete: bool,
     /// The change was allowed for an account with this password hash and no other.
     pub expected_hash: Option<String>,
+    /// The change was asked for of the account in this generation and no other.
+    pub expected_generation: Option<i64>,
     /// Refuse to take away the last account that administers.
     pub keep_last_admin: bool,
     /// The session that lives on, with new tokens.
@@ -252,6 +258,8 @@ pub enum Change {
     Done(LogEntry, Option<Box<Grant>>),
     /// There is no such account, or not with the expected hash, or no such session.
     Gone,
+    /// The account is of another generation than was expected.
+    Conflict,
     /// The name is or was taken.
     NameTaken,
     /// It is the last account that administers.

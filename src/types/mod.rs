@@ -5,6 +5,7 @@ pub mod framing;
 pub mod hash;
 mod id;
 pub mod path;
+pub mod precis;
 mod random;
 mod role;
 mod secret;

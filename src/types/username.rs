@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use precis_profiles::{UsernameCaseMapped, precis_core::profile::PrecisFastInvocation};
 use thiserror::Error;
+
+use super::{UserId, precis};
 
 /// A name in its canonical form: PRECIS `UsernameCaseMapped` (RFC 8265, section 3.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,18 @@ pub enum UsernameError {
     /// PRECIS refuses it, or changes it a second time.
     #[error("a username must not hold spaces, control characters or symbols that look alike in other forms")]
     NotAllowed,
+    /// Shorter than the operator allows.
+    #[error("a username has at least {0} characters")]
+    TooShort(usize),
+    /// Longer than the operator allows.
+    #[error("a username has at most {0} characters")]
+    OverLimit(usize),
+    /// Not of the form that the operator allows.
+    #[error("this username is not of the form that is accepted here")]
+    Pattern,
+    /// Kept for the operator.
+    #[error("this username is reserved")]
+    Reserved,
 }
 
 impl Username {
@@ -40,8 +53,8 @@ impl Username {
         if raw.len() > Self::MAX_CHARS * 8 {
             return Err(UsernameError::TooLong);
         }
-        let once = UsernameCaseMapped::enforce(raw).map_err(|_| UsernameError::NotAllowed)?;
-        let twice = UsernameCaseMapped::enforce(once.as_ref()).map_err(|_| UsernameError::NotAllowed)?;
+        let once = precis::username(raw).map_err(|_| UsernameError::NotAllowed)?;
+        let twice = precis::username(&once).map_err(|_| UsernameError::NotAllowed)?;
         if once != twice {
             return Err(UsernameError::NotAllowed);
         }
@@ -51,7 +64,7 @@ impl Username {
         if once.chars().any(char::is_control) {
             return Err(UsernameError::NotAllowed);
         }
-        Ok(Self(once.as_ref().into()))
+        Ok(Self(once.into()))
     }
 
     /// A name that the store has kept: it was canonical when it was written.
@@ -68,6 +81,12 @@ impl Username {
     /// (Unicode UTS 39, section 4).
     pub fn skeleton(&self) -> String {
         unicode_security::confusable_detection::skeleton(&self.0).collect()
+    }
+
+    /// What is kept as the skeleton of a name that may look like another's: one of its own, so that the other's stays
+    /// the one that further names are compared with.
+    pub fn own_skeleton(&self, id: UserId) -> String {
+        format!("{}\u{1}{id}", self.skeleton())
     }
 }
 

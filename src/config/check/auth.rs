@@ -1,23 +1,50 @@
 //! Accounts and tokens: `auth`.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use http::StatusCode;
 
 use super::Check;
 use crate::{
     config::{
-        Auth, Compat, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle, raw,
+        Auth, Compat, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle,
+        UsernameRules, raw,
         units::{Number, Span},
     },
     error::Statuses,
-    types::{Role, Roles, Secret, path},
+    types::{Role, Roles, Secret, Username, path},
 };
 
 /// The member that carries the access token, whatever else does.
 const ACCESS_TOKEN: &str = "access_token";
 
 impl Check<'_> {
+    fn username_rules(&mut self, raw: raw::Username) -> UsernameRules {
+        let pattern = match raw.pattern.as_deref().map(UsernameRules::whole) {
+            None => UsernameRules::default_pattern(),
+            Some(Ok(pattern)) => pattern,
+            Some(Err(problem)) => {
+                self.fault("auth.username.pattern", format!("expected a regular expression: {problem}"));
+                UsernameRules::default_pattern()
+            }
+        };
+        let most = Username::MAX_CHARS as u64;
+        let min_length = self.number("auth.username.min_length", raw.min_length, 1, (1, most));
+        let max_length = self.number("auth.username.max_length", raw.max_length, most, (1, most));
+        if min_length > max_length {
+            self.fault("auth.username.min_length", "expected no more than max_length");
+        }
+        let default = || UsernameRules::RESERVED.iter().map(|name| (*name).to_owned()).collect();
+        let mut reserved = HashSet::new();
+        for (index, name) in raw.reserved.unwrap_or_else(default).iter().enumerate() {
+            match Username::new(name) {
+                Ok(name) => drop(reserved.insert(name.skeleton())),
+                Err(error) => self.fault(&format!("auth.username.reserved[{index}]"), error.to_string()),
+            }
+        }
+        UsernameRules { pattern, min_length, max_length, reserved }
+    }
+
     pub(super) fn roles(&mut self, key: &str, texts: &[String]) -> Roles {
         let mut roles = Vec::new();
         for (index, text) in texts.iter().enumerate() {
@@ -74,6 +101,7 @@ impl Check<'_> {
         let refresh_token_ttl = self.span("auth.refresh_token_ttl", raw.refresh_token_ttl, days(30));
         let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
         let max_sessions = self.number("auth.max_sessions", raw.max_sessions, 100, (1, 10_000)) as u32;
+        let username = self.username_rules(raw.username);
         let master_key = match raw.master_key {
             Some(key) => {
                 self.secret_key("auth.master_key", &key);
@@ -96,6 +124,7 @@ impl Check<'_> {
             refresh_grace: raw.refresh_grace.map_or(Duration::from_secs(30), |grace| grace.0),
             session_max_ttl,
             max_sessions,
+            username,
             master_key,
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),

@@ -54,6 +54,9 @@ pub struct Auth {
     /// How access tokens are signed.
     #[serde(default)]
     pub signing: Signing,
+    /// Rules for names that people choose; an operator may give others.
+    #[serde(default)]
+    pub username: Username,
     /// Rules for passwords, and what hashing may cost.
     #[serde(default)]
     pub password: Password,
@@ -176,6 +179,20 @@ pub struct Signing {
     pub secret: Option<Secret>,
     /// HS256 only: the secret before this one; its tokens verify until they expire.
     pub previous_secret: Option<Secret>,
+}
+
+/// Rules for names that people choose.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Username {
+    /// A regular expression that the whole name must match. Default: letters, digits, `.`, `_` and `-`.
+    pub pattern: Option<String>,
+    /// The least number of characters. Default: 1.
+    pub min_length: Option<Number>,
+    /// The greatest number of characters. Default: 64.
+    pub max_length: Option<Number>,
+    /// Names that only an operator gives out. Default: admin, root, system and the like.
+    pub reserved: Option<Vec<String>>,
 }
 
 /// Rules for passwords.

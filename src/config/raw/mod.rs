@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use auth::{Algorithm, Auth, Compat, Cors, Email, Encryption, Password, Registration, Signing, Smtp};
+pub use auth::{
+    Algorithm, Auth, Compat, Cors, Email, Encryption, Password, Registration, Signing, Smtp, Username,
+};
 
 use super::units::{Number, Size, Span, Switch};
 use crate::types::Secret;

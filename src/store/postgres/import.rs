@@ -18,12 +18,27 @@ pub(super) async fn import(
     keep: bool,
 ) -> Result<Vec<ImportOutcome>> {
     tx.batch_execute("SAVEPOINT import").await?;
-    let outcomes = import_all(tx, users, note).await?;
+    let mut outcomes = import_all(tx, users, note, false).await?;
+    let again: Vec<usize> = (0..users.len())
+        .filter(|at| users[*at].similar && matches!(outcomes[*at], ImportOutcome::LooksLike(_)))
+        .collect();
+    if !again.is_empty() {
+        let similar: Vec<ImportedUser> = again.iter().map(|at| users[*at].clone()).collect();
+        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, note, true).await?) {
+            outcomes[at] = outcome;
+        }
+    }
     tx.batch_execute(if keep { "RELEASE import" } else { "ROLLBACK TO import" }).await?;
     Ok(outcomes)
 }
 
-async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser], note: &Note) -> Result<Vec<ImportOutcome>> {
+/// Makes accounts; with `similar` each under a skeleton of its own.
+async fn import_all(
+    tx: &Transaction<'_>,
+    users: &[ImportedUser],
+    note: &Note,
+    similar: bool,
+) -> Result<Vec<ImportOutcome>> {
     let sql = format!(
         "INSERT INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
          foreign_scheme, roles, disabled, created_at, external_id) \
@@ -35,7 +50,11 @@ async fn import_all(tx: &Transaction<'_>, users: &[ImportedUser], note: &Note) -
          WHERE NOT EXISTS (SELECT 1 FROM retired_names r WHERE r.skeleton = u.skeleton) \
          ON CONFLICT DO NOTHING RETURNING id"
     );
-    let skeletons: Vec<String> = users.iter().map(|user| user.name.skeleton()).collect();
+    let skeleton = |user: &ImportedUser| match similar {
+        true => user.name.own_skeleton(user.id),
+        false => user.name.skeleton(),
+    };
+    let skeletons: Vec<String> = users.iter().map(skeleton).collect();
     let column = |read: fn(&ImportedUser) -> &str| users.iter().map(read).collect::<Vec<_>>();
     let optional = |read: fn(&ImportedUser) -> Option<&str>| users.iter().map(read).collect::<Vec<_>>();
     let keys: Vec<Option<String>> =

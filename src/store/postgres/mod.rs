@@ -111,6 +111,10 @@ impl Store for Postgres {
         self.pool.write(async |tx| query::create_user(tx, user, session).await).await
     }
 
+    async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
+        self.pool.write(async |tx| query::release_name(tx, name, note).await).await
+    }
+
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
         self.pool.read(async |db| query::user_by_name(db, name).await).await
     }

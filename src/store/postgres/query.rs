@@ -194,7 +194,16 @@ pub(super) async fn create_user(
     new: &NewUser,
     session: Option<&NewSession>,
 ) -> Result<Option<Opened>> {
-    let skeleton = new.name.skeleton();
+    let mut skeleton = new.name.skeleton();
+    if new.release {
+        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&skeleton]).await?;
+    }
+    if new.similar {
+        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
+        if one(tx, sql, &[&skeleton], only_bool).await? == Some(true) {
+            skeleton = new.name.own_skeleton(new.id);
+        }
+    }
     // A retired name is looked for after the insert: a deletion that the insert had to wait for has
     // committed by then and is seen.
     let made = run(
@@ -217,7 +226,7 @@ pub(super) async fn create_user(
     if made == 0 {
         return Ok(None);
     }
-    if is_retired(tx, &skeleton).await? {
+    if is_retired(tx, &new.name.skeleton()).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
     }
@@ -230,6 +239,15 @@ pub(super) async fn create_user(
         None => None,
     };
     Ok(Some(Opened { user, grant }))
+}
+
+pub(super) async fn release_name(tx: &Transaction<'_>, name: &Username, note: &Note) -> Result<bool> {
+    let sql = "DELETE FROM retired_names WHERE skeleton = $1";
+    let released = run(tx, sql, &[&name.skeleton()]).await? > 0;
+    if released {
+        audit::append(tx, note, None, name.as_str()).await?;
+    }
+    Ok(released)
 }
 
 pub(super) async fn open_session(
@@ -375,6 +393,9 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     let Some(user) = lock_user(tx, id).await? else { return Ok(Change::Gone) };
     if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
         return Ok(Change::Gone);
+    }
+    if change.expected_generation.is_some_and(|expected| expected != user.generation) {
+        return Ok(Change::Conflict);
     }
     let mut rekeyed = None;
     if let Some(rekey) = &change.rekey {

@@ -31,6 +31,27 @@ fn import_one(
     now: UnixMillis,
 ) -> Result<ImportOutcome> {
     let skeleton = user.name.skeleton();
+    if insert(tx, user, &skeleton, note, now)? {
+        return Ok(ImportOutcome::Imported);
+    }
+    let same_id = user_by_external_id(tx, &user.external_id)?;
+    let holder = by_skeleton(tx, &skeleton)?;
+    let outcome = explain(user, same_id.as_ref(), holder.as_ref());
+    let similar = user.similar && matches!(outcome, ImportOutcome::LooksLike(_));
+    if similar && insert(tx, user, &user.name.own_skeleton(user.id), note, now)? {
+        return Ok(ImportOutcome::Imported);
+    }
+    Ok(outcome)
+}
+
+/// Makes the account, if nothing stands in its way.
+fn insert(
+    tx: &Transaction<'_>,
+    user: &ImportedUser,
+    skeleton: &str,
+    note: &Note,
+    now: UnixMillis,
+) -> Result<bool> {
     let made = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
@@ -55,11 +76,8 @@ fn import_one(
     if made > 0 {
         let note = Note { detail: user.note_detail(), ..note.clone() };
         audit::append(tx, &note, Some(user.id), user.name.as_str(), now)?;
-        return Ok(ImportOutcome::Imported);
     }
-    let same_id = user_by_external_id(tx, &user.external_id)?;
-    let holder = by_skeleton(tx, &skeleton)?;
-    Ok(explain(user, same_id.as_ref(), holder.as_ref()))
+    Ok(made > 0)
 }
 
 fn by_skeleton(db: &Connection, skeleton: &str) -> Result<Option<User>> {

@@ -142,6 +142,11 @@ impl Store for Sqlite {
         self.connections.write(move |tx| query::create_user(tx, &user, session.as_ref(), now)).await
     }
 
+    async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
+        let (name, note, now) = (name.clone(), note.clone(), self.clock.wall());
+        self.connections.write(move |tx| query::release_name(tx, &name, &note, now)).await
+    }
+
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
         let name = name.clone();
         self.connections.read(move |db| query::user_by_name(db, &name)).await

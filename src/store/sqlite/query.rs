@@ -7,8 +7,8 @@ use super::{audit, log, mail, sweep::remove_sessions};
 use crate::{
     clock::UnixMillis,
     store::{
-        self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Opened, Rotation, RotationRequest,
-        RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
+        self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation,
+        RotationRequest, RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
     },
     types::{Roles, SessionId, UserId, Username},
 };
@@ -153,7 +153,10 @@ pub(super) fn create_user(
     session: Option<&NewSession>,
     now: UnixMillis,
 ) -> Result<Option<Opened>> {
-    let skeleton = new.name.skeleton();
+    let mut skeleton = new.name.skeleton();
+    if new.release {
+        tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [&skeleton])?;
+    }
     let retired: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?1)",
         [&skeleton],
@@ -161,6 +164,12 @@ pub(super) fn create_user(
     )?;
     if retired {
         return Ok(None);
+    }
+    if new.similar {
+        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = ?1)";
+        if tx.query_row(sql, [&skeleton], |row| row.get(0))? {
+            skeleton = new.name.own_skeleton(new.id);
+        }
     }
     let made = tx.execute(
         "INSERT OR IGNORE INTO users (id, name, skeleton, email, password_hash, roles, created_at, email_key) \
@@ -188,6 +197,19 @@ pub(super) fn create_user(
         None => None,
     };
     Ok(Some(Opened { user, grant }))
+}
+
+pub(super) fn release_name(
+    tx: &Transaction<'_>,
+    name: &Username,
+    note: &Note,
+    now: UnixMillis,
+) -> Result<bool> {
+    let released = tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [name.skeleton()])? > 0;
+    if released {
+        audit::append(tx, note, None, name.as_str(), now)?;
+    }
+    Ok(released)
 }
 
 pub(super) fn open_session(
@@ -327,6 +349,9 @@ pub(super) fn change_user(
     let Some(user) = user(tx, id)? else { return Ok(Change::Gone) };
     if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
         return Ok(Change::Gone);
+    }
+    if change.expected_generation.is_some_and(|expected| expected != user.generation) {
+        return Ok(Change::Conflict);
     }
     let mut rekeyed = None;
     if let Some(rekey) = &change.rekey {
