@@ -18,7 +18,7 @@ pub struct PostgresUrl {
 /// How a connection to PostgreSQL is protected, by libpq's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PostgresTls {
-    /// `sslmode`; if absent, `verify-full` for a host that is not local and `prefer` for one that is.
+    /// `sslmode`; if absent, `verify-full` for a host that is not local and `disable` for one that is.
     pub mode: Option<SslMode>,
     /// `sslrootcert`: the authorities to trust in place of the system's.
     pub root: Option<PathBuf>,

@@ -31,7 +31,7 @@ pub(super) fn settings(location: &PostgresUrl) -> Result<(Config, MakeRustlsConn
     let mut config: Config =
         location.url.expose().parse().map_err(|_| unusable("this is not a PostgreSQL connection string"))?;
     let local = config.get_hosts().iter().all(is_local);
-    let mode = location.tls.mode.unwrap_or(if local { SslMode::Prefer } else { SslMode::VerifyFull });
+    let mode = location.tls.mode.unwrap_or(if local { SslMode::Disable } else { SslMode::VerifyFull });
     config.ssl_mode(match mode {
         SslMode::Disable => Negotiation::Disable,
         SslMode::Prefer => Negotiation::Prefer,
@@ -44,7 +44,7 @@ fn unusable(problem: impl Into<String>) -> StoreError {
     StoreError::Unusable(problem.into())
 }
 
-/// Whether a host is this machine: then nobody is between who could pretend to be it.
+/// Whether a host is this machine: then nobody is between who could listen or pretend to be it.
 fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(negotiation("postgres://db.example.com,localhost/x"), Negotiation::Require);
         assert_eq!(negotiation("postgres://db.example.com/x?sslmode=disable"), Negotiation::Disable);
         for local in ["localhost", "127.0.0.1", "[::1]", "%2Frun%2Fpostgresql"] {
-            assert_eq!(negotiation(&format!("postgres://{local}/x")), Negotiation::Prefer, "{local}");
+            assert_eq!(negotiation(&format!("postgres://{local}/x")), Negotiation::Disable, "{local}");
         }
     }
 }

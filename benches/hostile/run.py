@@ -1,0 +1,447 @@
+#!/usr/bin/env python3
+"""What one hostile client costs the others.
+
+  benches/hostile/run.py [--only NAME ...] [--seconds N] [--binary FILE] [--out FILE]
+  benches/hostile/run.py --sessions N [--binary FILE]
+
+One gateway with two workers on SQLite. A well-behaved client sends 200 requests a second, first alone and then beside
+one attack after the other, each at full speed from one address. Asked of each: none of the well-behaved requests fails
+or gets a response that is not its own; their p99, counted from when each was due, is at most three times that of the
+calm before; the lag of the revocation mirror stays under a second; and the gateway's memory grows by less than 64 MiB.
+The attackers run on the same cores, so their own CPU time is in the figures.
+
+--sessions N fills the store with so many sessions of one account, on SQLite and on PostgreSQL, and ends them all.
+
+Needs wrk, and `cargo build --release`, which ./run bench-hostile sees to.
+"""
+
+import argparse
+import asyncio
+import http.client
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RATE = 200
+PASSWORD = "the password of a bench"
+COSTLY = "4@8({[<3691!|70$5+%24@8({[<3691!|70$5+%2"
+ATTACKER, OTHER = "198.51.100.1", "203.0.113.7"
+
+CONFIG = """
+listeners: [{{address: "127.0.0.1:{port}"}}]
+admin: {{address: "127.0.0.1:{admin}"}}
+workers: 2
+trusted_proxies: [127.0.0.1]
+store: {{url: "{store}"}}
+auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1h, master_key: bench-Hq7vK2xR9mB4wZ8nD5cF-hostile}}
+revocation: {{max_staleness: 2s}}
+limits: {{connections_per_address: 1000}}
+upstreams:
+  backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}
+  slow: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}], max_connections: 64}}
+  nameless: {{servers: [{{url: "http://nowhere.invalid:80"}}]}}
+routes:
+  - {{path: /api/**, upstream: backend}}
+  - {{path: /pub/**, auth: none, upstream: backend, body: 1GiB, timeout: 60s}}
+  - {{path: /slow/**, auth: none, upstream: slow}}
+  - {{path: /nameless/**, auth: none, upstream: nameless}}
+log: {{level: error}}
+"""
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+# The upstream: answers with the target; with a body behind HEAD, late; slowly; or with a large body.
+
+async def serve(reader, writer):
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            method, target, _ = head.split(b" ", 2)
+            lower = head.lower()
+            if b"transfer-encoding: chunked" in lower:
+                while (size := int((await reader.readline()).strip() or b"0", 16)) > 0:
+                    await reader.readexactly(size + 2)
+                await reader.readline()
+            elif found := re.search(rb"content-length: (\d+)", lower):
+                await reader.readexactly(int(found.group(1)))
+            if method == b"HEAD":
+                poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(poison))
+                await writer.drain()
+                await asyncio.sleep(0.002 if b"late" in target else 0)
+                writer.write(poison)
+            elif b"/large" in target:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 28))
+                for _ in range(1 << 12):
+                    writer.write(b"x" * (1 << 16))
+                    await writer.drain()
+            else:
+                if b"/slow" in target:
+                    await asyncio.sleep(5)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(target), target))
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+        pass
+    finally:
+        writer.close()
+
+
+def run_upstream(port):
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", port, limit=1 << 20, backlog=2048)
+        async with server:
+            await server.serve_forever()
+    asyncio.run(main())
+
+
+# The well-behaved client, in a process of its own: prints its figures as JSON.
+
+def run_paced(port, token, seconds):
+    lock, took, failed = threading.Lock(), [], []
+
+    def client(number, rate):
+        connection, own = socket.create_connection(("127.0.0.1", port)), 0
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        begun = time.monotonic() + number / RATE
+        for index in range(int(seconds * rate)):
+            due = begun + index / rate
+            time.sleep(max(0, due - time.monotonic()))
+            path = f"/api/own-{number}-{index}"
+            request = f"GET {path} HTTP/1.1\r\nHost: b\r\nX-Forwarded-For: {OTHER}\r\nAuthorization: Bearer {token}\r\n\r\n"
+            try:
+                connection.sendall(request.encode())
+                response = b""
+                while b"\r\n\r\n" not in response or not response.endswith(path.encode()):
+                    part = connection.recv(65536)
+                    response += part
+                    if not part or len(response) > 65536:
+                        break
+                ok = response.startswith(b"HTTP/1.1 200") and response.endswith(b"\r\n\r\n" + path.encode())
+            except OSError as error:
+                ok, response = False, str(error).encode()
+            span = time.monotonic() - due
+            with lock:
+                took.append(span)
+                if not ok:
+                    failed.append(response[:80].decode("latin-1"))
+            if not ok:
+                connection = socket.create_connection(("127.0.0.1", port))
+
+    clients = [threading.Thread(target=client, args=(number, RATE / 4)) for number in range(4)]
+    [each.start() for each in clients]
+    [each.join() for each in clients]
+    took.sort()
+    print(json.dumps({"count": len(took), "p50": took[len(took) // 2] * 1e3, "p99": took[int(len(took) * 0.99)] * 1e3,
+                      "failed": len(failed), "first": failed[:1]}))
+
+
+# Attacks: each a function that attacks until the time is over.
+
+def wrk(gate, seconds, connections, method, path, body="", token="", address=ATTACKER):
+    script = gate.folder / f"{abs(hash((method, path, body)))}.lua"
+    headers = {"X-Forwarded-For": address, "Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    lines = [f"wrk.method = '{method}'", f"wrk.body = [[{body}]]"]
+    lines += [f"wrk.headers['{name}'] = '{value}'" for name, value in headers.items()]
+    script.write_text("\n".join(lines) + "\n")
+    done = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script),
+                           f"http://127.0.0.1:{gate.port}{path}"], capture_output=True, text=True)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    return f"{float(found.group(1)):.0f} requests/s" if found else "?"
+
+
+def sockets(gate, count):
+    opened = []
+    for _ in range(count):
+        try:
+            opened.append(socket.create_connection(("127.0.0.1", gate.port), 2))
+        except OSError:
+            pass
+    return opened
+
+
+def pump(gate, seconds, count, head, data):
+    """Sends as many bytes as are taken on several connections."""
+    sent, end = [0] * count, time.monotonic() + seconds
+
+    def one(index):
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", gate.port), 2) as client:
+                    client.settimeout(2)
+                    client.sendall(head)
+                    while time.monotonic() < end:
+                        client.sendall(data)
+                        sent[index] += len(data)
+            except OSError:
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    return f"{sum(sent) / seconds / 1e6:.1f} MB/s"
+
+
+def tiny_chunks(gate, seconds):
+    head = b"POST /pub/x HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return pump(gate, seconds, 4, head, b"1\r\nx\r\n" * 10_000)
+
+
+def trickled_heads(gate, seconds):
+    clients, end, sent = sockets(gate, 100), time.monotonic() + seconds, 0
+    for client in clients:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setblocking(False)
+        client.send(b"GET /pub/x HTTP/1.1\r\nHost: b\r\nX: ")
+    while time.monotonic() < end:
+        for index, client in enumerate(clients):
+            try:
+                client.send(b"y")
+                sent += 1
+            except BlockingIOError:
+                pass
+            except OSError:
+                client.close()
+                clients[index] = socket.create_connection(("127.0.0.1", gate.port))
+                clients[index].setblocking(False)
+    [client.close() for client in clients]
+    return f"{sent / seconds:.0f} bytes/s, one by one"
+
+
+def many_connections(gate, seconds):
+    end, opened, tried = time.monotonic() + seconds, [], 0
+    while time.monotonic() < end:
+        opened += sockets(gate, 100)
+        tried += 100
+        opened = opened[-4000:]
+    [client.close() for client in opened]
+    return f"{tried / seconds:.0f} connections/s"
+
+
+def slow_readers(gate, seconds):
+    clients = sockets(gate, 200)
+    for client in clients:
+        client.sendall(b"GET /pub/large HTTP/1.1\r\nHost: b\r\n\r\n")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for client in clients:
+            client.recv(100)
+        time.sleep(0.2)
+    [client.close() for client in clients]
+    return f"{len(clients)} readers of 256 MiB each"
+
+
+def every_call(gate, seconds):
+    calls = [("POST", "/auth/login", {"username": "nobody", "password": "wrong wrong wrong"}),
+             ("POST", "/auth/refresh", {"refresh_token": gate.refresh}), ("GET", "/auth/me", None),
+             ("POST", "/auth/password/reset", {"token": "x" * 60, "new_password": COSTLY})]
+    rates = []
+    threads = [threading.Thread(target=lambda call=call: rates.append(
+        wrk(gate, seconds, 64, call[0], call[1], json.dumps(call[2]) if call[2] else "", gate.token))) for call in calls]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    return f"{sum(float(rate.split()[0]) for rate in rates):.0f} requests/s"
+
+
+ATTACKS = {
+    "A0 bodies behind HEAD, at once": lambda g, s: wrk(g, s, 16, "HEAD", "/pub/x"),
+    "A0 bodies behind HEAD, 2 ms late": lambda g, s: wrk(g, s, 16, "HEAD", "/pub/late"),
+    "A1 registrations with costly passwords": lambda g, s: wrk(
+        g, s, 16, "POST", "/auth/register", json.dumps({"username": "x", "password": COSTLY})),
+    "A2 every call at once": every_call,
+    "A3 passwords without end": lambda g, s: wrk(
+        g, s, 200, "POST", "/auth/change", json.dumps({"new_username": "taken", "new_password": PASSWORD}), g.token),
+    "A4 logins and lists of sessions": lambda g, s: wrk(g, s, 32, "GET", "/auth/sessions?limit=200", "", g.token),
+    "A5 renames": lambda g, s: wrk(
+        g, s, 32, "POST", "/auth/change", json.dumps({"new_username": "taken"}), g.token),
+    "A6 bodies in one-byte chunks": tiny_chunks,
+    "A7 heads byte by byte": trickled_heads,
+    "A8 connections without end": many_connections,
+    "A8 slow readers": slow_readers,
+    "A8 a slow upstream": lambda g, s: wrk(g, s, 400, "GET", "/slow/x"),
+    "A9 a name that nobody knows": lambda g, s: wrk(g, s, 200, "GET", "/nameless/x"),
+}
+
+
+class Gate:
+    def __init__(self, folder, binary, store="sqlite:bench.db"):
+        self.folder, self.port, self.admin, upstream = folder, free_port(), free_port(), free_port()
+        self.children = [subprocess.Popen([sys.executable, __file__, "--upstream", str(upstream)])]
+        config = folder / "gateway.yaml"
+        config.write_text(CONFIG.format(port=self.port, admin=self.admin, upstream=upstream, store=store))
+        self.gateway = subprocess.Popen([binary, "serve", "--config", config],
+                                        stderr=open(folder / "log", "wb"), stdout=subprocess.DEVNULL)
+        self.children.append(self.gateway)
+        for port in (upstream, self.port):
+            self.wait(port)
+
+    @staticmethod
+    def wait(port):
+        for _ in range(200):
+            try:
+                return socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                time.sleep(0.1)
+        sys.exit(f"nothing listens on {port}")
+
+    def call(self, method, path, body=None, token=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        response = connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text or b"null")
+
+    def register(self, name):
+        status, account = self.call("POST", "/auth/register", {"username": name, "password": PASSWORD})
+        assert status == 201, account
+        return account
+
+    def lag(self):
+        with socket.create_connection(("127.0.0.1", self.admin), 5) as probe:
+            probe.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            text = b""
+            while part := probe.recv(65536):
+                text += part
+        return float(re.search(rb"authgate_revocation_lag_seconds ([\d.einf]+)", text).group(1))
+
+    def memory(self):
+        text = pathlib.Path(f"/proc/{self.gateway.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) / 1024
+
+    def stop(self):
+        for child in self.children:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+
+
+def paced(gate, seconds):
+    return subprocess.Popen([sys.executable, __file__, "--paced", str(gate.port), gate.good, str(seconds)],
+                            stdout=subprocess.PIPE, text=True)
+
+
+def measure(gate, name, attack, seconds):
+    calm = json.loads(paced(gate, seconds).communicate()[0])
+    before, lags, memory = gate.memory(), [], []
+    rate = []
+    attacking = threading.Thread(target=lambda: rate.append(attack(gate, seconds + 2)))
+    attacking.start()
+    time.sleep(1)
+    client = paced(gate, seconds)
+    while client.poll() is None:
+        try:
+            lags.append(gate.lag())
+        except OSError:
+            lags.append(float("inf"))
+        memory.append(gate.memory())
+        time.sleep(0.25)
+    beside = json.loads(client.communicate()[0])
+    attacking.join()
+    time.sleep(1)
+    return {"attack": name, "rate": rate[0] if rate else "?", "failed": beside["failed"], "requests": beside["count"],
+            "first": beside["first"], "calm_p99_ms": calm["p99"], "p99_ms": beside["p99"],
+            "ratio": beside["p99"] / calm["p99"], "lag_s": max(lags), "grown_mib": max(memory) - before}
+
+
+def judge(row):
+    return row["failed"] == 0 and row["ratio"] <= 3 and row["lag_s"] < 1 and row["grown_mib"] < 64
+
+
+def end_all(binary, count):
+    """How long ending all sessions of an account takes, on both stores."""
+    spec = importlib.util.spec_from_file_location("accounts", HERE.parent / "accounts/run.py")
+    accounts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(accounts)
+    with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
+        folder = pathlib.Path(folder)
+        with accounts.Cluster() as url:
+            for store in ("sqlite:bench.db", url):
+                gate = Gate(folder, binary, store)
+                try:
+                    account = gate.register("many")
+                    fill = ("INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, "
+                            "ends_at, refresh_expires_at, rotated_at, refresh_number, current_hash, nonce, access_exp_max) ")
+                    now = int(time.time() * 1000)
+                    if store.startswith("sqlite"):
+                        database = sqlite3.connect(folder / "bench.db", timeout=60)
+                        user = bytes.fromhex(account["user_id"].replace("-", ""))
+                        rows = ((os.urandom(6) + b"\x40" + os.urandom(1) + b"\x80" + os.urandom(7), user, 1, now, now, now,
+                                 now + 10**9, now + 10**9, now, 0, os.urandom(32), os.urandom(16), now + 10**6)
+                                for _ in range(count))
+                        database.executemany(fill + f"VALUES ({', '.join('?' * 13)})", rows)
+                        database.commit()
+                        database.close()
+                    else:
+                        subprocess.run(["psql", "-q", url, "-c", fill + f"SELECT gen_random_uuid(), '{account['user_id']}', 1, {now}, {now}, {now}, "
+                                    f"{now + 10**9}, {now + 10**9}, {now}, 0, sha256(i::text::bytea), '\\x00'::bytea, "
+                                    f"{now + 10**6} FROM generate_series(1, {count}) i"], check=True)
+                    begun = time.monotonic()
+                    status, _ = gate.call("POST", "/auth/logout-all", token=account["access_token"])
+                    span = time.monotonic() - begun
+                    print(f"{'ok  ' if status == 200 and span < 1 else 'OVER'} {count} sessions on "
+                          f"{store.split(':')[0]}: {status} after {span * 1e3:.0f} ms (within 1,000)", flush=True)
+                finally:
+                    gate.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--paced", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="*", help="attacks whose names begin so")
+    parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--sessions", type=int)
+    parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/authgate")
+    parser.add_argument("--out", type=pathlib.Path)
+    options = parser.parse_args()
+    if options.upstream:
+        return run_upstream(options.upstream)
+    if options.paced:
+        return run_paced(int(options.paced[0]), options.paced[1], float(options.paced[2]))
+    if options.sessions:
+        return end_all(options.binary.resolve(), options.sessions)
+    if not shutil.which("wrk"):
+        sys.exit("wrk is missing; ./run bench-hostile installs it")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
+        gate = Gate(pathlib.Path(folder), options.binary.resolve())
+        try:
+            hostile = gate.register("hostile")
+            gate.token, gate.refresh = hostile["access_token"], hostile["refresh_token"]
+            gate.good = gate.register("good")["access_token"]
+            gate.register("taken")
+            print(f"{'':5}{'attack':40} {'speed':>26} {'failed':>9} {'p99 calm':>9} {'beside':>8} {'ratio':>6} {'lag':>6} {'memory':>9}")
+            for name, attack in ATTACKS.items():
+                if options.only and not any(name.startswith(only) for only in options.only):
+                    continue
+                row = measure(gate, name, attack, options.seconds)
+                rows.append(row)
+                print(f"{'ok' if judge(row) else 'OVER':5}{name:40} {row['rate']:>26} {row['failed']:4}/{row['requests']} "
+                      f"{row['calm_p99_ms']:7.2f}ms {row['p99_ms']:6.2f}ms {row['ratio']:6.2f} {row['lag_s']:5.2f}s "
+                      f"{row['grown_mib']:6.1f}MiB {row['first'] or ''}", flush=True)
+        finally:
+            gate.stop()
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
