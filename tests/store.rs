@@ -364,6 +364,49 @@ fn a_former_name_is_kept_for_its_holder() {
 }
 
 #[test]
+fn a_look_alike_inherits_nothing_of_the_name_that_it_looks_like() {
+    on_both(async |store| {
+        let alice = user("paypal", "");
+        let other = NewUser { similar: true, ..user("p\u{430}ypal", "") };
+        store.create_user(&alice, None).await.unwrap().unwrap();
+        store.create_user(&other, None).await.unwrap().unwrap();
+        let rename = async |id, name: &str| {
+            let name = Some(Username::new(name).unwrap());
+            store.change_user(id, &AccountChange { name, ..AccountChange::default() }).await.unwrap()
+        };
+        assert!(matches!(rename(other.id, "bob").await, Change::Done(..)));
+        assert!(matches!(rename(alice.id, "anna").await, Change::Done(..)));
+        assert!(matches!(rename(other.id, "paypal").await, Change::NameTaken));
+        assert!(matches!(rename(alice.id, "paypal").await, Change::Done(..)));
+        let delete = AccountChange { delete: true, ..AccountChange::default() };
+        store.change_user(alice.id, &delete).await.unwrap();
+        assert!(matches!(rename(other.id, "paypal").await, Change::NameTaken));
+        // What was not made has released nothing.
+        let again = NewUser { release: true, ..user("bob", "") };
+        assert!(store.create_user(&again, None).await.unwrap().is_none());
+        assert!(store.create_user(&user("paypal", ""), None).await.unwrap().is_none());
+        let released = NewUser { release: true, ..user("paypal", "") };
+        assert!(store.create_user(&released, None).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn all_keys_are_revoked_beside_whoever_reads_the_sessions_for_long() {
+    on_postgres(async |store, url| {
+        let (new, own) = (user("alice", ""), session(1));
+        store.create_user(&new, Some(&own)).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        let mut dump = SqlSession::open(url);
+        dump.run("BEGIN; SELECT count(*) FROM sessions");
+        let begun = std::time::Instant::now();
+        assert!(store.revoke_keys(&revocation(None, "b")).await.unwrap().is_some());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        dump.run("COMMIT");
+        assert!(store.session(own.id).await.unwrap().is_none());
+    });
+}
+
+#[test]
 fn names_are_not_given_out_twice_and_the_last_administrator_stays() {
     on_both(async |store| {
         let (alice, bob) = (user("alice", "admin"), user("bob", "user"));
@@ -1000,7 +1043,8 @@ fn shared_attempts_come_back_evenly_and_two_never_take_the_last() {
         for _ in 0..3 {
             assert_eq!(shared.take(&both).await.unwrap(), None);
         }
-        let after = shared.take(&both).await.unwrap().unwrap();
+        let (index, after) = shared.take(&both).await.unwrap().unwrap();
+        assert_eq!(index, 1);
         assert!(after <= Duration::from_secs(1) && after > Duration::from_millis(500), "{after:?}");
         // What was taken from the first bucket was given back.
         for _ in 0..97 {

@@ -4,7 +4,14 @@
 //! buckets of his own there. Each attempt counts twice: as a failure until it has succeeded, and, in a bucket ten times
 //! as wide, whatever comes of it, since a right password costs a hash, too.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use foldhash::quality::RandomState;
 
 use super::{AccountError, Result};
 use crate::{
@@ -12,6 +19,7 @@ use crate::{
     config::{self, Rate},
     limit::{Bucket, Counter, Prefix, Throttle},
     store::{SharedBucket, Store},
+    types::{SessionId, Username},
 };
 
 /// For how long an address is familiar after a login.
@@ -26,7 +34,16 @@ pub struct Attempts {
     store: Arc<dyn Store>,
     time: Arc<TimeKeeper>,
     rates: config::Throttle,
+    /// Buckets of the store that were found empty, and until when they are, by the boot clock: a flood of attempts that
+    /// are refused anyway does not reach the store.
+    empty: Mutex<HashMap<[u8; 16], i64, RandomState>>,
 }
+
+/// How long an empty bucket is taken for empty, in milliseconds: another attempt may have been given back meanwhile.
+const EMPTY_FOR: i64 = 1_000;
+
+/// Buckets that are remembered as empty.
+const MAX_EMPTY: usize = 10_000;
 
 /// A reserved attempt to prove who somebody is. Unless it is given back, it counts as a failure.
 #[must_use]
@@ -40,6 +57,32 @@ pub(super) struct Reserved {
 #[must_use]
 pub(super) struct Used(Vec<Bucket>);
 
+/// An account as it is counted.
+pub(super) struct Counted {
+    /// Its canonical name: what is familiar is familiar to it alone.
+    name: String,
+    /// Its skeleton: for strangers, spellings and look-alikes are one.
+    look: String,
+}
+
+impl Counted {
+    /// The account of a name.
+    pub(super) fn of(name: &Username) -> Self {
+        Self { name: name.to_string(), look: name.skeleton() }
+    }
+
+    /// What is no legal name, and so no account's.
+    pub(super) fn of_text(typed: &str) -> Self {
+        let typed: String = typed.chars().take(Username::MAX_CHARS).collect();
+        Self { name: typed.clone(), look: typed }
+    }
+
+    /// Its skeleton.
+    pub(super) fn look(&self) -> &str {
+        &self.look
+    }
+}
+
 fn wide(rate: Rate) -> Rate {
     Rate { count: rate.count.saturating_mul(ATTEMPTS_A_FAILURE), ..rate }
 }
@@ -47,22 +90,22 @@ fn wide(rate: Rate) -> Rate {
 impl Attempts {
     /// Counters for a store: its own if it has any, otherwise in memory.
     pub fn new(store: Arc<dyn Store>, time: Arc<TimeKeeper>, rates: config::Throttle) -> Self {
-        Self { local: Throttle::new(), store, time, rates }
+        Self { local: Throttle::new(), store, time, rates, empty: Mutex::default() }
     }
 
-    /// Reserves a login of `account` (its skeleton, so that spellings count together). `known` says
-    /// whether there is such an account.
-    pub(super) async fn login(&self, account: &str, known: bool, address: IpAddr) -> Result<Reserved> {
+    /// Reserves a login. `known` says whether there is such an account.
+    pub(super) async fn login(&self, account: &Counted, known: bool, address: IpAddr) -> Result<Reserved> {
         let prefix = Prefix::of(address).to_string();
-        let familiar = familiar(&prefix, account);
+        let familiar = familiar(&prefix, &account.name);
         // Asked for every name: one question less would tell by its time that there is no such account.
         let is_familiar = self.is_known(&familiar).await?;
         let (failures, attempts, whom) = if known && is_familiar {
-            (Counter::FamiliarFailures, Counter::FamiliarAttempts, format!("{prefix}\0{account}"))
+            let whom = format!("{prefix}\0{}", account.name);
+            (Counter::FamiliarFailures, Counter::FamiliarAttempts, whom)
         } else if known {
-            (Counter::AccountFailures, Counter::AccountAttempts, account.to_owned())
+            (Counter::AccountFailures, Counter::AccountAttempts, account.look.clone())
         } else {
-            (Counter::UnknownFailures, Counter::UnknownAttempts, account.to_owned())
+            (Counter::UnknownFailures, Counter::UnknownAttempts, account.look.clone())
         };
         let rates = &self.rates;
         let reserved = Reserved {
@@ -81,11 +124,12 @@ impl Attempts {
     }
 
     /// Counts what a signed-in caller does with credentials, in the wide buckets of its account and address.
-    pub(super) async fn change(&self, account: &str, address: IpAddr) -> Result<Used> {
+    pub(super) async fn change(&self, account: &Username, address: IpAddr) -> Result<Used> {
         let prefix = Prefix::of(address).to_string();
-        let (counter, whom) = match self.is_known(&familiar(&prefix, account)).await? {
-            true => (Counter::FamiliarAttempts, format!("{prefix}\0{account}")),
-            false => (Counter::AccountAttempts, account.to_owned()),
+        let account = Counted::of(account);
+        let (counter, whom) = match self.is_known(&familiar(&prefix, &account.name)).await? {
+            true => (Counter::FamiliarAttempts, format!("{prefix}\0{}", account.name)),
+            false => (Counter::AccountAttempts, account.look),
         };
         let buckets = vec![
             Bucket::new(Counter::AddressAttempts, &prefix, wide(self.rates.address)),
@@ -111,9 +155,16 @@ impl Attempts {
         self.by_address(Counter::Mails, address, self.rates.mails).await
     }
 
-    /// Counts a refresh.
-    pub(super) async fn refresh(&self, address: IpAddr) -> Result<Used> {
-        self.by_address(Counter::Refreshes, address, wide(self.rates.address)).await
+    /// Counts a refresh token that is none of ours.
+    pub(super) async fn bad_refresh(&self, address: IpAddr) -> Result<Used> {
+        self.by_address(Counter::BadRefreshes, address, self.rates.address).await
+    }
+
+    /// Counts a refresh of a session: who shares an address with others is not bound by theirs.
+    pub(super) async fn refresh(&self, session: SessionId) -> Result<Used> {
+        let buckets = vec![Bucket::new(Counter::Refreshes, &session.to_string(), wide(self.rates.account))];
+        self.take(&buckets).await?;
+        Ok(Used(buckets))
     }
 
     /// The password was right: it was no failure, and the address is familiar from now on.
@@ -146,10 +197,32 @@ impl Attempts {
         let Some(shared) = self.store.shared_counters() else {
             return Ok(self.local.take(buckets, self.time.now().boot)?);
         };
+        let now = self.time.now().boot;
+        if let Some(until) = self.empty_until(buckets, now) {
+            return Err(AccountError::Throttled(Duration::from_millis((until - now).unsigned_abs())));
+        }
         match shared.take(&shared_buckets(buckets)).await? {
             None => Ok(()),
-            Some(after) => Err(AccountError::Throttled(after)),
+            Some((index, after)) => {
+                let span = i64::try_from(after.as_millis()).unwrap_or(i64::MAX).min(EMPTY_FOR);
+                if let Some(bucket) = buckets.get(index) {
+                    let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+                    if empty.len() >= MAX_EMPTY {
+                        empty.retain(|_, until| now < *until);
+                    }
+                    if empty.len() < MAX_EMPTY {
+                        empty.insert(bucket.key, now + span);
+                    }
+                }
+                Err(AccountError::Throttled(after))
+            }
         }
+    }
+
+    /// Until when one of these buckets is known to be empty.
+    fn empty_until(&self, buckets: &[Bucket], now: i64) -> Option<i64> {
+        let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.iter().filter_map(|bucket| empty.get(&bucket.key).copied()).find(|until| now < *until)
     }
 
     async fn give_back(&self, buckets: &[Bucket]) {

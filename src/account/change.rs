@@ -51,7 +51,7 @@ impl Accounts {
         // With the current password, the attempt at that is counted.
         let used = match wanted.current_password {
             Some(_) => None,
-            None => Some(self.attempts.change(&me.name.skeleton(), address).await?),
+            None => Some(self.attempts.change(&me.name, address).await?),
         };
         let result = self.try_change(caller, &me, wanted, address).await;
         if let (Err(error), Some(used)) = (&result, used)
@@ -137,11 +137,29 @@ impl Accounts {
                 "an administrator names the account by user_id",
             ));
         }
-        if current_password.is_none() {
-            let _counted = self.attempts.change(&me.name.skeleton(), address).await?;
+        let used = match current_password {
+            Some(_) => None,
+            None => Some(self.attempts.change(&me.name, address).await?),
+        };
+        let result = self.try_delete(caller, &me, user_id, current_password, address).await;
+        if let (Err(error), Some(used)) = (&result, used)
+            && error.is_ours()
+        {
+            self.attempts.unused(used).await;
         }
-        let target = self.target(&me, user_id).await?;
-        self.prove(caller, &me, current_password, address).await?;
+        result
+    }
+
+    async fn try_delete(
+        &self,
+        caller: &Identity,
+        me: &User,
+        user_id: Option<&str>,
+        current_password: Option<&Secret>,
+        address: IpAddr,
+    ) -> Result<()> {
+        let target = self.target(me, user_id).await?;
+        self.prove(caller, me, current_password, address).await?;
         let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
         let change = AccountChange {
             delete: true,

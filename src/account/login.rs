@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use super::{AccountError, Accounts, Result, Tokens, attempts::Reserved};
+use super::{
+    AccountError, Accounts, Result, Tokens,
+    attempts::{Counted, Reserved},
+};
 use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
@@ -16,12 +19,8 @@ pub(super) enum Judged {
     Wrong,
 }
 
-/// The form of a name in which attempts are counted: spellings and look-alikes of it are one.
-fn counted_as(name: Option<&Username>, typed: &str) -> String {
-    match name {
-        Some(name) => name.skeleton(),
-        None => typed.chars().take(Username::MAX_CHARS).collect(),
-    }
+fn counted_as(name: Option<&Username>, typed: &str) -> Counted {
+    name.map_or_else(|| Counted::of_text(typed), Counted::of)
 }
 
 impl Accounts {
@@ -60,7 +59,7 @@ impl Accounts {
         let attempt = self.attempt(name.as_ref(), username, alike.is_some(), address).await?;
         *failure_moment = self.hasher.failure_moment();
         let user = alike.filter(|user| Some(&user.name) == name.as_ref());
-        let origin = Origin::new(Some(&counted_as(name.as_ref(), username)), address);
+        let origin = Origin::new(Some(counted_as(name.as_ref(), username).look()), address);
         let Some(mut user) = user else {
             let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;

@@ -129,6 +129,7 @@ impl Accounts {
         let user = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
+        let _counted = self.attempts.change(&user.name, address).await?;
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = By { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
         let change = AccountChange {

@@ -9,7 +9,7 @@ use crate::{
         AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, SessionPage, Store, StoreError,
         Subject, User,
     },
-    token::Identity,
+    token::{Identity, Presented},
     types::{SessionId, UserId},
 };
 
@@ -23,16 +23,19 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`]; a token that was used before ends its session.
     pub async fn refresh(&self, token: &str, address: IpAddr) -> Result<Tokens> {
-        let used = self.attempts.refresh(address).await?;
-        let result = self.try_refresh(token).await;
+        let Some(presented) = self.refresh_tokens.read(token) else {
+            let _counted = self.attempts.bad_refresh(address).await?;
+            return Err(unauthenticated());
+        };
+        let used = self.attempts.refresh(presented.session).await?;
+        let result = self.exchange(presented).await;
         if matches!(&result, Err(error) if error.is_ours()) {
             self.attempts.unused(used).await;
         }
         result
     }
 
-    async fn try_refresh(&self, token: &str) -> Result<Tokens> {
-        let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
+    async fn exchange(&self, presented: Presented) -> Result<Tokens> {
         let nonce = self.refresh_tokens.nonce();
         let successor = self.refresh_tokens.successor(&presented, &nonce);
         let request = RotationRequest {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{runtime::Handle, time::MissedTickBehavior};
 
 use super::control::{Shared, StartFault};
 use crate::{
@@ -51,7 +51,8 @@ async fn next_hint(hints: &mut Option<Hints>) {
     }
 }
 
-/// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs.
+/// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs. What uses the connections
+/// of clients' calls runs on `control`.
 pub(super) async fn follow(
     follower: Arc<tokio::sync::Mutex<Follower>>,
     mut hints: Option<Hints>,
@@ -59,6 +60,7 @@ pub(super) async fn follow(
     verifier: Arc<Verifier>,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
+    control: Handle,
 ) {
     // Nobody else uses it any more.
     let mut follower = follower.lock_owned().await;
@@ -128,7 +130,7 @@ pub(super) async fn follow(
         {
             // Beside the polls, which must not wait for it.
             let (store, keys, verifier) = (store.clone(), keys.clone(), verifier.clone());
-            settling = Some(tokio::spawn(settle(store, shared.mirror.clone(), keys, verifier)));
+            settling = Some(control.spawn(settle(store, shared.mirror.clone(), keys, verifier)));
         }
         shared.metrics.revocation_listening.set(i64::from(hints.is_some()));
         let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();

@@ -265,7 +265,8 @@ pub(super) async fn start(
     let gate = CallGate::new(MAX_CALLS);
     let _ = shared.gate.set(gate.clone());
     let own_calls = Arc::new(OnControl { api: Arc::new(api), runtime: Handle::current(), gate });
-    vital.spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone()));
+    let control = Handle::current();
+    vital.spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone(), control));
     vital.spawn(sweep(shared.clone()));
     tokio::spawn(tidy(store, hasher, shared.time.clone()));
     // Nothing sets it twice: there is one start.

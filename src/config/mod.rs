@@ -25,7 +25,7 @@ pub use fault::{Fault, Faults};
 pub use interpolate::Lookup;
 pub use load::{Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
-pub use postgres::{PostgresTls, PostgresUrl, SslMode};
+pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
 pub use raw::{
     Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
 };

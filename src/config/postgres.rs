@@ -20,12 +20,24 @@ pub struct PostgresUrl {
 pub struct PostgresTls {
     /// `sslmode`; if absent, `verify-full` for a host that is not local and `disable` for one that is.
     pub mode: Option<SslMode>,
-    /// `sslrootcert`: the authorities to trust in place of the system's.
-    pub root: Option<PathBuf>,
+    /// `sslrootcert`: the authorities to trust.
+    pub root: RootCertificates,
     /// `sslcert`: a client certificate.
     pub certificate: Option<PathBuf>,
     /// `sslkey`: its key.
     pub key: Option<PathBuf>,
+}
+
+/// The authorities that are trusted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RootCertificates {
+    /// Nobody said: the system's.
+    #[default]
+    Unsaid,
+    /// The system's, and anybody can get a certificate from one of those: only with the host's name.
+    System,
+    /// Those in a file.
+    File(PathBuf),
 }
 
 /// Which protection is required (libpq, section 34.19.1).
@@ -50,16 +62,19 @@ impl PostgresUrl {
     /// What is wrong with it, without its text.
     pub fn parse(url: &Secret, folder: &Path) -> Result<Self, &'static str> {
         let text = url.expose();
-        let Some((base, query)) = text.split_once('?') else {
+        // A password may hold a question mark.
+        let host = text.rfind('@').map_or(0, |at| at + 1);
+        let Some(mark) = text[host..].find('?').map(|mark| host + mark) else {
             return Ok(Self { url: url.clone(), tls: PostgresTls::default() });
         };
+        let (base, query) = (&text[..mark], &text[mark + 1..]);
         let mut tls = PostgresTls::default();
         let mut rest = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value =
                 percent_decode_str(value).decode_utf8().map_err(|_| "expected UTF-8 values behind `?`")?;
-            let path = || Some(folder.join(value.as_ref()));
+            let path = || folder.join(value.as_ref());
             match name {
                 "sslmode" => {
                     tls.mode = Some(match value.as_ref() {
@@ -75,15 +90,18 @@ impl PostgresUrl {
                         }
                     });
                 }
-                "sslrootcert" if value == "system" => tls.root = None,
-                "sslrootcert" => tls.root = path(),
-                "sslcert" => tls.certificate = path(),
-                "sslkey" => tls.key = path(),
+                "sslrootcert" if value == "system" => tls.root = RootCertificates::System,
+                "sslrootcert" => tls.root = RootCertificates::File(path()),
+                "sslcert" => tls.certificate = Some(path()),
+                "sslkey" => tls.key = Some(path()),
                 _ => rest.push(pair),
             }
         }
         if tls.certificate.is_some() != tls.key.is_some() {
             return Err("expected sslcert and sslkey together");
+        }
+        if tls.root == RootCertificates::System && tls.mode.is_some_and(|mode| mode != SslMode::VerifyFull) {
+            return Err("sslrootcert=system: expected sslmode=verify-full with it");
         }
         let url = match rest.is_empty() {
             true => base.to_owned(),
@@ -111,7 +129,7 @@ mod tests {
         let path = |text: &str| Some(PathBuf::from(text));
         let expected = PostgresTls {
             mode: Some(SslMode::VerifyCa),
-            root: path("/etc/authgate/ca.pem"),
+            root: RootCertificates::File("/etc/authgate/ca.pem".into()),
             certificate: path("/c.pem"),
             key: path("/etc/authgate/k .pem"),
         };
@@ -123,8 +141,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_an_error() {
-        for url in ["postgres://h/x?sslmode=allow", "postgres://h/x?sslmode=", "postgres://h/x?sslcert=c.pem"]
-        {
+        for url in [
+            "postgres://h/x?sslmode=verify-ca&sslrootcert=system",
+            "postgres://h/x?sslmode=allow",
+            "postgres://h/x?sslmode=",
+            "postgres://h/x?sslcert=c.pem",
+        ] {
             assert!(parse(url).is_err(), "{url}");
         }
     }

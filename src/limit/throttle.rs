@@ -73,8 +73,10 @@ pub enum Counter {
     Registrations,
     /// Requests for mails from an address.
     Mails,
-    /// Refreshes from an address.
+    /// Refreshes of a session.
     Refreshes,
+    /// Refresh tokens from an address that are none of ours.
+    BadRefreshes,
     /// The addresses that are familiar to an account.
     Familiar,
 }

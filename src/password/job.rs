@@ -1,36 +1,16 @@
 //! What the password workers are asked for, and what they reply.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{ForeignHash, PasswordError};
+use super::{
+    ForeignHash, PasswordError,
+    share::{Origin, Place},
+};
 use crate::types::Secret;
-
-/// For whom something is hashed. Nothing is known of what an operator asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// The account, in the form in which attempts are counted.
-    pub account: Option<Box<str>>,
-    /// The client's address; IPv6 by /64.
-    pub address: Option<IpAddr>,
-}
-
-impl Origin {
-    /// An origin, its address cut to what counts as one.
-    pub fn new(account: Option<&str>, address: IpAddr) -> Self {
-        let address = match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-            v4 => v4,
-        };
-        Self { account: account.map(Into::into), address: Some(address) }
-    }
-}
 
 /// Turned away: the queue is full, or the wait was too long.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +67,8 @@ pub(super) enum Work {
 
 pub(super) struct Job {
     pub(super) origin: Origin,
+    /// Its place in the shares of its origin; none for what nobody waits for. Held for as long as the job lives.
+    pub(super) place: Option<Place>,
     /// Whether a person waits for it: only those are measured.
     pub(super) counted: bool,
     pub(super) password: Secret,
@@ -101,7 +83,14 @@ impl Job {
         let (reply, waited_for) = oneshot::channel();
         let work = Work::Hash { reject_common: false, reply };
         (
-            Self { origin, counted: true, password: Secret::new(""), work, deadline: Instant::now() },
+            Self {
+                origin,
+                place: None,
+                counted: true,
+                password: Secret::new(""),
+                work,
+                deadline: Instant::now(),
+            },
             waited_for,
         )
     }

@@ -6,8 +6,10 @@ mod job;
 mod pool;
 mod queue;
 mod rule;
+mod share;
 
 pub use foreign::{ForeignHash, ForeignHashError};
-pub use job::{Busy, HashError, Origin, Verdict};
+pub use job::{Busy, HashError, Verdict};
 pub use pool::Hasher;
 pub use rule::{MAX_PASSWORD_BYTES, PasswordError, Rules};
+pub use share::Origin;

@@ -19,9 +19,10 @@ use tokio::sync::oneshot;
 use super::{
     ForeignHash, PasswordError,
     cost::{Costs, thread_time},
-    job::{Busy, HashError, Job, Origin, Stored, Verdict, Work},
-    queue::{Full, Queue},
+    job::{Busy, HashError, Job, Stored, Verdict, Work},
+    queue::Queue,
     rule,
+    share::{Origin, Place, Shares},
 };
 use crate::{
     config,
@@ -55,6 +56,7 @@ pub struct Hasher {
     shared: Arc<Shared>,
     /// The lane of hashes with other parameters: slow ones do not hold up the rest.
     foreign: Arc<Shared>,
+    shares: Arc<Shares>,
     /// When that lane would be free if every login went through it.
     next_in_lane: Mutex<Instant>,
 }
@@ -93,7 +95,9 @@ impl Hasher {
                 costs: costs.clone(),
             })
         };
-        let hasher = Self { shared: lane(), foreign: lane(), next_in_lane: Mutex::new(Instant::now()) };
+        let shares = Shares::of(config.queue);
+        let hasher =
+            Self { shared: lane(), foreign: lane(), shares, next_in_lane: Mutex::new(Instant::now()) };
         let names = (0..config.workers).map(|index| (format!("password-{index}"), &hasher.shared));
         for (name, lane) in names.chain([("foreign".to_owned(), &hasher.foreign)]) {
             let lane = lane.clone();
@@ -208,6 +212,14 @@ impl Hasher {
         Busy { retry_after: self.shared.timeout.max(Duration::from_secs(1)) }
     }
 
+    /// A place among those that nobody waits for any more.
+    fn room_for(&self, origin: &Origin) -> Option<Place> {
+        for lane in [&self.shared, &self.foreign] {
+            lane.queue.lock().unwrap_or_else(PoisonError::into_inner).drop_abandoned();
+        }
+        self.shares.enter(origin)
+    }
+
     /// Puts work into a lane; without an origin, what nobody waits for.
     fn submit(
         &self,
@@ -220,15 +232,21 @@ impl Hasher {
         // What nobody waits for may take as long as a busy machine needs.
         let patience = if counted { lane.timeout } else { CALIBRATION_TIMEOUT };
         let deadline = Instant::now() + patience;
-        let job = Job { origin: origin.unwrap_or_default(), counted, password, work, deadline };
+        let place = match &origin {
+            None => None,
+            Some(origin) => match self.shares.enter(origin).or_else(|| self.room_for(origin)) {
+                None => return Err(HashError::Crowded),
+                place => place,
+            },
+        };
+        let job = Job { origin: origin.unwrap_or_default(), place, counted, password, work, deadline };
         let mut queue = lane.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let pushed = queue.push(job, lane.capacity);
         lane.metrics.password_queue_depth.set(queue.len() as i64);
         drop(queue);
-        pushed.map_err(|full| match full {
-            Full::Queue => self.busy().into(),
-            Full::Origin => HashError::Crowded,
-        })?;
+        if !pushed {
+            return Err(self.busy().into());
+        }
         lane.wake.notify_one();
         Ok(())
     }
@@ -246,7 +264,7 @@ impl Shared {
         let mut blocks = vec![Block::new(); self.params.block_count()];
         while let Some(job) = self.next_job() {
             let begun = Instant::now();
-            let Job { origin, counted, password, work, .. } = job;
+            let Job { place: _place, counted, password, work, .. } = job;
             let count = || {
                 if counted {
                     self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
@@ -268,7 +286,6 @@ impl Shared {
                     drop(reply.send(verdict));
                 }
             }
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).ends(&origin);
         }
     }
 
@@ -278,7 +295,6 @@ impl Shared {
             while let Some(job) = queue.pop() {
                 self.metrics.password_queue_depth.set(queue.len() as i64);
                 if !job.is_abandoned() && Instant::now() < job.deadline {
-                    queue.begins(&job.origin);
                     return Some(job);
                 }
             }

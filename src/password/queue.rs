@@ -5,19 +5,7 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use super::job::{Job, Origin};
-
-/// The share of the queue that one address, and one account, may fill is one in so many.
-const SHARE: usize = 4;
-
-/// Why a hash may not wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    /// The queue is full.
-    Queue,
-    /// The account or the address has its fill.
-    Origin,
-}
+use super::job::Job;
 
 struct Line {
     address: Option<IpAddr>,
@@ -30,8 +18,6 @@ pub(super) struct Queue {
     /// None is empty. The first has its turn.
     lines: VecDeque<Line>,
     length: usize,
-    /// Accounts of jobs that run.
-    running: Vec<Box<str>>,
     pub(super) closed: bool,
 }
 
@@ -40,34 +26,29 @@ impl Queue {
         self.length
     }
 
-    /// Puts a job at the end of its line.
-    pub(super) fn push(&mut self, job: Job, capacity: usize) -> Result<(), Full> {
+    /// Puts a job at the end of its line. In a full queue the last of the longest line gives way, if that line has
+    /// two more; it is told that the workers are busy.
+    pub(super) fn push(&mut self, job: Job, capacity: usize) -> bool {
         if self.length >= capacity {
             self.drop_abandoned();
         }
-        if self.length >= capacity {
-            return Err(Full::Queue);
-        }
-        let share = (capacity / SHARE).max(1);
-        if let Some(account) = &job.origin.account {
-            let waiting = self.lines.iter().flat_map(|line| &line.jobs);
-            let waiting = waiting.filter(|waiting| waiting.origin.account.as_ref() == Some(account)).count();
-            let running = self.running.iter().filter(|running| *running == account).count();
-            if waiting + running >= share {
-                return Err(Full::Origin);
-            }
-        }
         let address = job.origin.address;
-        let line = self.lines.iter_mut().find(|line| line.address == address);
-        match line {
-            Some(line) if address.is_some() && line.jobs.len() >= share => {
-                return Err(Full::Origin);
+        let own = self.lines.iter().position(|line| line.address == address);
+        if self.length >= capacity {
+            let length = own.map_or(0, |own| self.lines[own].jobs.len());
+            let longest = self.lines.iter_mut().max_by_key(|line| line.jobs.len());
+            match longest.filter(|longest| longest.jobs.len() > length + 1) {
+                Some(longest) => drop(longest.jobs.pop_back()),
+                None => return false,
             }
-            Some(line) => line.jobs.push_back(job),
+            self.length -= 1;
+        }
+        match own {
+            Some(own) => self.lines[own].jobs.push_back(job),
             None => self.lines.push_back(Line { address, jobs: VecDeque::from([job]) }),
         }
         self.length += 1;
-        Ok(())
+        true
     }
 
     /// The next job; its line goes behind the others.
@@ -81,21 +62,8 @@ impl Queue {
         job
     }
 
-    /// A job of this origin runs.
-    pub(super) fn begins(&mut self, origin: &Origin) {
-        self.running.extend(origin.account.clone());
-    }
-
-    /// It has ended.
-    pub(super) fn ends(&mut self, origin: &Origin) {
-        let place = self.running.iter().position(|running| Some(running) == origin.account.as_ref());
-        if let Some(place) = place {
-            self.running.swap_remove(place);
-        }
-    }
-
     /// Lets go of those that nobody waits for any more.
-    fn drop_abandoned(&mut self) {
+    pub(super) fn drop_abandoned(&mut self) {
         for line in &mut self.lines {
             line.jobs.retain(|job| !job.is_abandoned());
         }
@@ -106,7 +74,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::share::Origin, *};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -116,45 +84,20 @@ mod tests {
     fn addresses_take_turns_whatever_one_of_them_asks_for() {
         let mut queue = Queue::default();
         let mut replies = Vec::new();
-        let mut push = |queue: &mut Queue, account: &str, from: &str| {
+        let mut push = |account: &str, from: &str| {
             let (job, reply) = Job::for_test(Origin::new(Some(account), address(from)));
             replies.push(reply);
             queue.push(job, 16)
         };
         for index in 0..4 {
-            assert_eq!(push(&mut queue, &format!("a{index}"), "192.0.2.1"), Ok(()));
+            assert!(push(&format!("a{index}"), "192.0.2.1"));
         }
-        assert_eq!(push(&mut queue, "a4", "192.0.2.1"), Err(Full::Origin));
-        assert_eq!(push(&mut queue, "b", "192.0.2.2"), Ok(()));
-        assert_eq!(push(&mut queue, "c", "2001:db8::1"), Ok(()));
-        assert_eq!(push(&mut queue, "d", "2001:db8::2"), Ok(()));
+        assert!(push("b", "192.0.2.2") && push("c", "2001:db8::1") && push("d", "2001:db8::2"));
         let order: Vec<_> =
             std::iter::from_fn(|| queue.pop()).filter_map(|job| job.origin.account.clone()).collect();
-        assert_eq!(
-            order.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
-            ["a0", "b", "c", "a1", "d", "a2", "a3"]
-        );
+        let order: Vec<&str> = order.iter().map(AsRef::as_ref).collect();
+        assert_eq!(order, ["a0", "b", "c", "a1", "d", "a2", "a3"]);
         assert_eq!(queue.len(), 0);
-    }
-
-    #[test]
-    fn an_account_has_a_few_from_wherever_they_come() {
-        let mut queue = Queue::default();
-        let mut replies = Vec::new();
-        let mut push = |queue: &mut Queue, from: &str| {
-            let (job, reply) = Job::for_test(Origin::new(Some("alice"), address(from)));
-            replies.push(reply);
-            queue.push(job, 16)
-        };
-        for index in 0..4 {
-            assert_eq!(push(&mut queue, &format!("192.0.2.{index}")), Ok(()));
-        }
-        assert_eq!(push(&mut queue, "192.0.2.9"), Err(Full::Origin));
-        let running = queue.pop().unwrap();
-        queue.begins(&running.origin);
-        assert_eq!(push(&mut queue, "192.0.2.9"), Err(Full::Origin));
-        queue.ends(&running.origin);
-        assert_eq!(push(&mut queue, "192.0.2.9"), Ok(()));
     }
 
     #[test]
@@ -162,11 +105,36 @@ mod tests {
         let mut queue = Queue::default();
         for index in 0..4_u8 {
             let (job, reply) = Job::for_test(Origin::new(None, IpAddr::from([192, 0, 2, index])));
-            assert_eq!(queue.push(job, 4), Ok(()));
+            assert!(queue.push(job, 4));
             drop(reply);
         }
         let (job, _reply) = Job::for_test(Origin::default());
-        assert_eq!(queue.push(job, 4), Ok(()));
+        assert!(queue.push(job, 4));
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn in_a_full_queue_the_longest_line_gives_way_to_a_shorter_one() {
+        let mut queue = Queue::default();
+        let (mut replies, mut last) = (Vec::new(), None);
+        for from in ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"] {
+            let (job, reply) = Job::for_test(Origin::new(None, address(from)));
+            assert!(queue.push(job, 4));
+            if from == "192.0.2.1" {
+                last.replace(reply).map(|before| replies.push(before));
+            } else {
+                replies.push(reply);
+            }
+        }
+        let (job, _reply) = Job::for_test(Origin::new(None, address("192.0.2.3")));
+        assert!(queue.push(job, 4));
+        assert!(
+            last.unwrap()
+                .try_recv()
+                .is_err_and(|error| error == tokio::sync::oneshot::error::TryRecvError::Closed)
+        );
+        // Now nobody has two more than a newcomer would.
+        let (job, _reply) = Job::for_test(Origin::new(None, address("192.0.2.2")));
+        assert!(!queue.push(job, 4));
     }
 }

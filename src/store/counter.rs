@@ -20,9 +20,9 @@ pub struct SharedBucket {
 /// Buckets in the store.
 #[async_trait]
 pub trait SharedCounters: Send + Sync {
-    /// Takes one from each bucket, or from none. `None` when it was taken; otherwise when to try
-    /// again.
-    async fn take(&self, buckets: &[SharedBucket]) -> Result<Option<Duration>>;
+    /// Takes one from each bucket, or from none. `None` when it was taken; otherwise which bucket is empty, and when to
+    /// try again.
+    async fn take(&self, buckets: &[SharedBucket]) -> Result<Option<(usize, Duration)>>;
 
     /// Gives one back to each bucket.
     async fn give_back(&self, buckets: &[SharedBucket]) -> Result<()>;

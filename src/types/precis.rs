@@ -17,8 +17,8 @@ pub(super) struct Disallowed;
 /// Brings a name into the form of `UsernameCaseMapped` (RFC 8265, section 3.3).
 pub(super) fn username(raw: &str) -> Result<String, Disallowed> {
     let mapped: String = raw.chars().map(map_width).collect();
-    // Before and after lower case, since that may decompose.
-    let folded: String = mapped.to_lowercase().nfc().collect();
+    // Character by character: the last sigma of a word is no other letter than the one within it.
+    let folded: String = mapped.chars().flat_map(char::to_lowercase).nfc().collect();
     let allowed = |text: &str| {
         let chars: Vec<char> = text.chars().collect();
         (0..chars.len()).all(|at| is_identifier(&chars, at))
@@ -46,14 +46,30 @@ pub fn is_opaque(text: &str) -> bool {
     })
 }
 
+/// Scripts whose letters join their neighbours (Unicode, ArabicShaping.txt).
+const JOINING: &[Script] = &[
+    Script::Arabic,
+    Script::Syriac,
+    Script::Nko,
+    Script::Mandaic,
+    Script::Mongolian,
+    Script::Phags_Pa,
+    Script::Adlam,
+    Script::Hanifi_Rohingya,
+];
+
 /// The wide and narrow forms of a character are the character (RFC 8265, section 3.3.1, rule 1).
 fn map_width(c: char) -> char {
     if !matches!(c, '\u{3000}' | '\u{ff01}'..='\u{ffef}') {
         return c;
     }
-    let mut mapped = c;
-    decompose_compatible(c, |part| mapped = part);
-    mapped
+    let mut parts = Vec::new();
+    decompose_compatible(c, |part| parts.push(part));
+    match parts.as_slice() {
+        [one] => *one,
+        // Several are no other form of one character.
+        _ => c,
+    }
 }
 
 /// Whether a character may stand in an identifier (RFC 8264, section 8), where it stands.
@@ -76,8 +92,12 @@ fn is_identifier(text: &[char], at: usize) -> bool {
             return has_context(text, at);
         }
         '\u{200c}' | '\u{200d}' => {
-            // Behind a virama only (RFC 5892, appendix A.1 and A.2).
-            return at.checked_sub(1).is_some_and(|before| canonical_combining_class(text[before]) == 9);
+            // Behind a virama (RFC 5892, appendix A.1 and A.2); the one that parts letters, also between two of a
+            // script whose letters join.
+            let Some(before) = at.checked_sub(1).map(|before| text[before]) else { return false };
+            let joins = |c: char| JOINING.contains(&c.script());
+            let between = joins(before) && text.get(at + 1).is_some_and(|after| joins(*after));
+            return canonical_combining_class(before) == 9 || (c == '\u{200c}' && between);
         }
         '!'..='~' => return true,
         _ => {}
@@ -217,6 +237,25 @@ mod tests {
         ] {
             assert_eq!(username(text), Err(Disallowed), "{text:?}");
             assert!(UsernameCaseMapped::enforce(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn whole_names_are_what_the_library_makes_of_them() {
+        for text in [
+            "\u{39d}\u{399}\u{39a}\u{39f}\u{3a3}",
+            "\u{645}\u{6cc}\u{200c}\u{62e}",
+            "\u{130}stanbul",
+            "Stra\u{df}e",
+            "\u{5d0}1",
+            "a\u{ffe3}b",
+            "1\u{5d0}",
+            "\u{915}\u{94d}\u{200d}\u{937}",
+            "l\u{b7}l",
+            "a\u{b7}l",
+        ] {
+            let theirs = UsernameCaseMapped::enforce(text).ok();
+            assert_eq!(username(text).ok().as_deref(), theirs.as_deref(), "{text:?}");
         }
     }
 

@@ -12,7 +12,10 @@ use super::{
     connection::QueryResult,
     query::{NOW, now, one, only, only_bool, run},
 };
-use crate::store::{Result, SharedBucket, SharedCounters};
+use crate::{
+    clock::UnixMillis,
+    store::{Result, SharedBucket, SharedCounters},
+};
 
 fn millis_each(bucket: &SharedBucket) -> f64 {
     bucket.per.as_millis() as f64 / f64::from(bucket.count)
@@ -21,8 +24,8 @@ fn millis_each(bucket: &SharedBucket) -> f64 {
 /// What is spent of a row by now, as SQL: `$3` is the time and `$2` how long one takes to come back.
 const SPENT: &str = "greatest(0, attempts.spent - greatest(0, $3::bigint - attempts.at) / $2::float8)";
 
-async fn take(tx: &Transaction<'_>, bucket: &SharedBucket) -> QueryResult<Option<Duration>> {
-    let (now, each) = (now(tx).await?, millis_each(bucket));
+async fn take(tx: &Transaction<'_>, bucket: &SharedBucket, now: UnixMillis) -> QueryResult<Option<Duration>> {
+    let each = millis_each(bucket);
     let sql = format!(
         "INSERT INTO attempts (bucket, spent, at, full_at) VALUES ($1, 1, $3, $3 + $2::float8::bigint) \
          ON CONFLICT (bucket) DO UPDATE SET spent = {SPENT} + 1, at = greatest($3, attempts.at), \
@@ -50,13 +53,14 @@ async fn give_back(tx: &Transaction<'_>, buckets: &[SharedBucket]) -> QueryResul
 
 #[async_trait]
 impl SharedCounters for Postgres {
-    async fn take(&self, buckets: &[SharedBucket]) -> Result<Option<Duration>> {
+    async fn take(&self, buckets: &[SharedBucket]) -> Result<Option<(usize, Duration)>> {
         self.pool
             .write(async |tx| {
+                let now = now(tx).await?;
                 for (index, bucket) in buckets.iter().enumerate() {
-                    if let Some(after) = take(tx, bucket).await? {
+                    if let Some(after) = take(tx, bucket, now).await? {
                         give_back(tx, &buckets[..index]).await?;
-                        return Ok(Some(after));
+                        return Ok(Some((index, after)));
                     }
                 }
                 Ok(None)

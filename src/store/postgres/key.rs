@@ -100,6 +100,19 @@ pub(super) async fn rotate_key(
     Ok(key)
 }
 
+/// Removes every session: at once where nobody looks at the table for longer than a moment, such as a dump, and row
+/// by row otherwise. Whoever writes sessions has finished, or waits: rows need no order of their own then.
+async fn empty_sessions(tx: &Transaction<'_>) -> Result<()> {
+    let patience: String = only(&tx.query_one("SELECT current_setting('lock_timeout')", &[]).await?)?;
+    tx.batch_execute("SAVEPOINT emptied; SET LOCAL lock_timeout = '200ms'").await?;
+    if tx.batch_execute("TRUNCATE sessions").await.is_ok() {
+        let again = format!("RELEASE emptied; SET LOCAL lock_timeout = '{patience}'");
+        return Ok(tx.batch_execute(&again).await?);
+    }
+    let one_by_one = "ROLLBACK TO emptied; LOCK TABLE sessions IN EXCLUSIVE MODE; DELETE FROM sessions";
+    Ok(tx.batch_execute(one_by_one).await?)
+}
+
 pub(super) async fn revoke_keys(
     tx: &Transaction<'_>,
     revocation: &KeyRevocation,
@@ -114,9 +127,7 @@ pub(super) async fn revoke_keys(
         return Ok(None);
     }
     if revocation.kid.is_none() {
-        // Whoever writes sessions has finished, or waits: rows need no order of their own then.
-        // However many they are: emptied at once.
-        tx.batch_execute("TRUNCATE sessions").await?;
+        empty_sessions(tx).await?;
     }
     let now = now(tx).await?;
     let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));

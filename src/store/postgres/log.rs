@@ -14,7 +14,7 @@ use super::{
     connection::{QueryError, QueryResult as Result},
     key::lock_keys,
     query::{NOW, only, run},
-    sweep::remove_sessions,
+    sweep::sweep_later,
 };
 use crate::{
     store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Sink, Subject, millis},
@@ -226,11 +226,8 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
          FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
     run(tx, sql, &[&users, &generations]).await?;
-    for entry in of(Subject::USER) {
-        if let Subject::User(user) = entry.subject {
-            remove_sessions(tx, user, None, entry.generation).await?;
-        }
-    }
+    // Dead they are by their generation; however many there are, their rows are removed later.
+    sweep_later(tx, &users, &generations).await?;
     let all_until =
         of(Subject::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
     if let Some(until) = all_until {

@@ -195,9 +195,6 @@ pub(super) async fn create_user(
     session: Option<&NewSession>,
 ) -> Result<Option<Opened>> {
     let mut skeleton = new.name.skeleton();
-    if new.release {
-        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&skeleton]).await?;
-    }
     if new.similar {
         let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
         if one(tx, sql, &[&skeleton], only_bool).await? == Some(true) {
@@ -225,6 +222,9 @@ pub(super) async fn create_user(
     .await?;
     if made == 0 {
         return Ok(None);
+    }
+    if new.release {
+        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&new.name.skeleton()]).await?;
     }
     if is_retired(tx, &new.name.skeleton()).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
@@ -422,6 +422,11 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     }
     let now = now(tx).await?;
     let renamed = change.name.as_ref().filter(|name| **name != user.name);
+    let retires = change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton());
+    // A look that it only shared is guarded by the account that has it.
+    let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1 AND skeleton = $2)";
+    let retires =
+        retires && one(tx, sql, &[&id.uuid(), &user.name.skeleton()], only_bool).await? == Some(true);
     if let Some(name) = renamed {
         let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
              AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
@@ -450,14 +455,11 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str()).await?;
     }
-    if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
-        run(
-            tx,
-            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT DO NOTHING",
-            &[&user.name.skeleton(), &user.name.as_str(), &now, &(!change.delete).then_some(id.uuid())],
-        )
-        .await?;
+    if retires {
+        let sql = "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id";
+        let holder = (!change.delete).then_some(id.uuid());
+        run(tx, sql, &[&user.name.skeleton(), &user.name.as_str(), &now, &holder]).await?;
     }
     if let Some(name) = renamed {
         // Its own again.

@@ -24,11 +24,18 @@ pub(super) async fn remove_sessions(
     let kept = kept.map(SessionId::uuid);
     let removed = run(tx, sql, &[&user.uuid(), &kept, &generation, &store::REMOVED_AT_ONCE]).await?;
     if removed == store::REMOVED_AT_ONCE as u64 {
-        let sql = "INSERT INTO session_sweeps (user_id, generation) VALUES ($1, $2) ON CONFLICT (user_id) \
-             DO UPDATE SET generation = greatest(session_sweeps.generation, excluded.generation)";
-        run(tx, sql, &[&user.uuid(), &generation]).await?;
+        sweep_later(tx, &[user.uuid()], &[generation]).await?;
     }
     Ok(())
+}
+
+/// Leaves the rows of these users' sessions below these generations for later.
+pub(super) async fn sweep_later(tx: &Transaction<'_>, users: &[Uuid], generations: &[i64]) -> Result<()> {
+    let sql = "INSERT INTO session_sweeps (user_id, generation) \
+         SELECT id, max(generation) FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) GROUP BY id \
+         ON CONFLICT (user_id) \
+         DO UPDATE SET generation = greatest(session_sweeps.generation, excluded.generation)";
+    run(tx, sql, &[&users, &generations]).await.map(drop)
 }
 
 /// Removes a piece of the sessions of an account that all ended; whether there may be more.
@@ -40,8 +47,10 @@ pub(super) async fn sweep_sessions(tx: &Transaction<'_>) -> Result<bool> {
         "DELETE FROM sessions WHERE ctid = ANY(ARRAY(SELECT ctid FROM sessions \
          WHERE user_id = $1 AND generation < $2 LIMIT {PIECE} FOR UPDATE SKIP LOCKED))"
     );
-    if run(tx, &sql, &[&user, &generation]).await? < PIECE {
-        run(tx, "DELETE FROM session_sweeps WHERE user_id = $1", &[&user]).await?;
-    }
-    Ok(true)
+    let whole = run(tx, &sql, &[&user, &generation]).await? == PIECE;
+    // Rows that somebody holds are left, and with them the note of them.
+    let sql = "DELETE FROM session_sweeps WHERE user_id = $1 \
+         AND NOT EXISTS (SELECT 1 FROM sessions WHERE user_id = $1 AND generation < $2)";
+    let done = !whole && run(tx, sql, &[&user, &generation]).await? > 0;
+    Ok(whole || done)
 }

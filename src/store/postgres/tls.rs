@@ -18,7 +18,7 @@ use tokio_postgres::{
 pub(super) use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    config::{PostgresTls, PostgresUrl, SslMode},
+    config::{PostgresTls, PostgresUrl, RootCertificates, SslMode},
     store::{Result, StoreError},
 };
 
@@ -30,8 +30,12 @@ pub(super) fn settings(location: &PostgresUrl) -> Result<(Config, MakeRustlsConn
     // The error's own text could quote the connection string.
     let mut config: Config =
         location.url.expose().parse().map_err(|_| unusable("this is not a PostgreSQL connection string"))?;
-    let local = config.get_hosts().iter().all(is_local);
-    let mode = location.tls.mode.unwrap_or(if local { SslMode::Disable } else { SslMode::VerifyFull });
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let somewhere = !hosts.is_empty() || !addresses.is_empty();
+    // An address is where the connection goes, whatever name stands beside it.
+    let local = hosts.iter().all(is_local) && addresses.iter().all(std::net::IpAddr::is_loopback);
+    let clear = local && somewhere && location.tls.root == RootCertificates::Unsaid;
+    let mode = location.tls.mode.unwrap_or(if clear { SslMode::Disable } else { SslMode::VerifyFull });
     config.ssl_mode(match mode {
         SslMode::Disable => Negotiation::Disable,
         SslMode::Prefer => Negotiation::Prefer,
@@ -66,7 +70,7 @@ enum Verified {
 fn client_config(mode: SslMode, tls: &PostgresTls) -> Result<ClientConfig> {
     let verified = match mode {
         // With a root certificate, libpq takes `require` for `verify-ca`.
-        SslMode::Require if tls.root.is_some() => Verified::Authority,
+        SslMode::Require if tls.root != RootCertificates::Unsaid => Verified::Authority,
         SslMode::Disable | SslMode::Prefer | SslMode::Require => Verified::Nothing,
         SslMode::VerifyCa => Verified::Authority,
         SslMode::VerifyFull => Verified::AuthorityAndName,
@@ -116,7 +120,7 @@ impl Verifier {
         }
         let mut roots = RootCertStore::empty();
         match &tls.root {
-            Some(path) => {
+            RootCertificates::File(path) => {
                 for certificate in read_certificates(path)? {
                     roots
                         .add(certificate)
@@ -124,7 +128,9 @@ impl Verifier {
                 }
             }
             // What of them cannot be read is missed when a certificate is not accepted.
-            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+            RootCertificates::Unsaid | RootCertificates::System => {
+                drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs))
+            }
         }
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
@@ -191,6 +197,10 @@ mod tests {
         assert_eq!(negotiation("postgres://192.0.2.1/x"), Negotiation::Require);
         assert_eq!(negotiation("postgres://db.example.com,localhost/x"), Negotiation::Require);
         assert_eq!(negotiation("postgres://db.example.com/x?sslmode=disable"), Negotiation::Disable);
+        assert_eq!(negotiation("postgres://u@/x?hostaddr=192.0.2.1"), Negotiation::Require);
+        assert_eq!(negotiation("postgres://localhost/x?hostaddr=192.0.2.1"), Negotiation::Require);
+        assert_eq!(negotiation("postgres://localhost/x?sslrootcert=system"), Negotiation::Require);
+        assert_eq!(negotiation("postgres://u:p?@db.example.com/x"), Negotiation::Require);
         for local in ["localhost", "127.0.0.1", "[::1]", "%2Frun%2Fpostgresql"] {
             assert_eq!(negotiation(&format!("postgres://{local}/x")), Negotiation::Disable, "{local}");
         }

@@ -154,15 +154,12 @@ pub(super) fn create_user(
     now: UnixMillis,
 ) -> Result<Option<Opened>> {
     let mut skeleton = new.name.skeleton();
-    if new.release {
-        tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [&skeleton])?;
-    }
     let retired: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?1)",
         [&skeleton],
         |row| row.get(0),
     )?;
-    if retired {
+    if retired && !new.release {
         return Ok(None);
     }
     if new.similar {
@@ -187,6 +184,9 @@ pub(super) fn create_user(
     )?;
     if made == 0 {
         return Ok(None);
+    }
+    if new.release {
+        tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [new.name.skeleton()])?;
     }
     if let Some(note) = &new.note {
         audit::append(tx, note, Some(new.id), new.name.as_str(), now)?;
@@ -399,11 +399,14 @@ pub(super) fn change_user(
     }
     if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
         let holder = (!change.delete).then_some(id.uuid());
+        // A look that it only shared is guarded by the account that has it.
         tx.execute(
-            "INSERT OR IGNORE INTO retired_names (skeleton, name, retired_at, user_id) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) \
+             SELECT skeleton, name, ?3, ?4 FROM users WHERE id = ?1 AND skeleton = ?2 \
+             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id",
             params![
+                id.uuid().as_bytes(),
                 user.name.skeleton(),
-                user.name.as_str(),
                 now,
                 holder.as_ref().map(|holder| holder.as_bytes())
             ],
