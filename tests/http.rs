@@ -59,10 +59,10 @@ fn an_upload_goes_on_behind_the_head_of_its_response_for_as_long_as_it_flows() {
 
 #[test]
 fn a_standard_method_in_another_case_is_400() {
-    let routes = "  - {path: /x, auth: none, methods: [GET, DELETE], upstream: backend}\n  - {path: /**, auth: none, upstream: backend}\n";
+    let routes = "  - {path: /x, auth: none, methods: [GET, DELETE, PURGE], upstream: backend}\n  - {path: /**, auth: none, upstream: backend}\n";
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::routes(routes));
-    for method in ["delete", "Delete", "get", "pATCH", "connect"] {
+    for method in ["delete", "Delete", "get", "pATCH", "connect", "purge"] {
         assert_eq!(gateway.send(method, "/x", None, None).status, 400, "{method}");
     }
     assert_eq!(upstream.bytes(), 0);
@@ -76,6 +76,13 @@ fn the_method_is_overridden_only_where_a_route_asks_for_it_and_allows_both() {
     let upstream = Upstream::start();
     let settings = Settings::routes(routes).extra("trusted_proxies: [127.0.0.0/8]\n");
     let gateway = Gateway::start(&upstream, settings);
+    let alone = |line: &str| {
+        gateway.client().send(format!("POST /over/x HTTP/1.1\r\nHost: a\r\n{line}: DELETE\r\n\r\n")).answer()
+    };
+    for line in ["X_HTTP_Method_Override", "X.Http.Method", "X_Http_Method", "x-method_override"] {
+        assert_eq!(alone(line).status, 200, "{line}");
+        assert_eq!(upstream.last().header(line), None, "{line}");
+    }
     let send = |path: &str, method: &str| {
         let lines = format!("Host: a\r\nX-HTTP-Method-Override: {method}\r\nX_Http_Method: {method}\r\n");
         gateway.client().send(format!("POST {path} HTTP/1.1\r\n{lines}\r\n")).answer().status

@@ -56,8 +56,7 @@ impl AccountError {
             Self::Username(_) => Kind::UsernameNotAccepted,
             Self::Password(_) => Kind::PasswordNotAccepted,
             Self::Throttled(_) => Kind::TooManyRequests,
-            Self::Hash(HashError::Busy(_)) => Kind::Unavailable,
-            Self::Hash(HashError::Crowded) => Kind::TooManyRequests,
+            Self::Hash(HashError::Busy(_) | HashError::Crowded) => Kind::Unavailable,
             Self::Hash(HashError::Rejected(_)) => Kind::PasswordNotAccepted,
             Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => Kind::Unavailable,
             Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {

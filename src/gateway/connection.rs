@@ -170,6 +170,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let mut this = self.project();
+        this.exchange.turn_begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
         }

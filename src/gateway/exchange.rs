@@ -29,6 +29,12 @@ use crate::{
 const LINGER_MILLIS: u64 = 5_000;
 const LONGEST_LINGER_MILLIS: u64 = 30_000;
 
+/// The same where nothing more is expected: time for the last response to arrive.
+const SHORT_LINGER_MILLIS: u64 = 1_000;
+
+/// What a connection reads before the others of its worker have their turn, in bytes: a fraction of a millisecond.
+const TURN_BYTES: u64 = 256 << 10;
+
 /// How far a request's body has come.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
@@ -101,6 +107,8 @@ pub(super) struct Exchange {
     /// An interim response that waits to be written.
     hints: Mutex<Option<Bytes>>,
     has_hints: AtomicBool,
+    /// What may still be read in this turn of the connection's task, in bytes.
+    turn: AtomicU64,
     /// Bytes of the request's body so far.
     received: AtomicU64,
     /// Since when the client takes nothing of what is there for it, and how long it took before; both in
@@ -131,6 +139,7 @@ impl Exchange {
             opening: Mutex::default(),
             hints: Mutex::default(),
             has_hints: AtomicBool::new(false),
+            turn: AtomicU64::new(TURN_BYTES),
             received: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -193,6 +202,22 @@ impl Exchange {
         }
     }
 
+    /// The connection's task has its turn.
+    pub(super) fn turn_begins(&self) {
+        self.turn.store(TURN_BYTES, Relaxed);
+    }
+
+    /// Bytes were read, at a cost of so many.
+    pub(super) fn spends(&self, bytes: usize) {
+        let left = self.turn.load(Relaxed);
+        self.turn.store(left.saturating_sub(bytes as u64), Relaxed);
+    }
+
+    /// Whether the others have their turn before more is read.
+    pub(super) fn has_spent_its_turn(&self) -> bool {
+        self.turn.load(Relaxed) == 0
+    }
+
     /// Bytes of the request's body arrived; the request must go on by `at`. Once the answer has begun, bytes either
     /// way count for both.
     pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
@@ -221,8 +246,8 @@ impl Exchange {
         let since = self.blocked_since.load(Relaxed);
         if since != 0 {
             self.blocked_since.store(0, Relaxed);
-            // At least a clock's grain: many short waits are a long one.
-            self.blocked.fetch_add(now_millis().saturating_sub(since).max(1), Relaxed);
+            // Short waits are counted as nothing or as a grain of the clock, and rightly on average.
+            self.blocked.fetch_add(now_millis().saturating_sub(since), Relaxed);
         }
     }
 
@@ -364,9 +389,10 @@ impl Exchange {
 
     /// No further request will be read: what the client still sends is taken in and dropped for a
     /// while, so that closing does not destroy the answer on its way (RFC 9112, section 9.6). The moment at which
-    /// that ends at the latest.
-    pub(super) fn lingers(&self) -> u64 {
-        let end = now_millis() + LONGEST_LINGER_MILLIS;
+    /// that ends at the latest. `more_expected` says whether a part of a request is still to come.
+    pub(super) fn lingers(&self, more_expected: bool) -> u64 {
+        let longest = if more_expected { LONGEST_LINGER_MILLIS } else { SHORT_LINGER_MILLIS };
+        let end = now_millis() + longest;
         self.lingers_on(end);
         end
     }

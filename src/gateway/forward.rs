@@ -3,12 +3,9 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -34,6 +31,9 @@ pub(super) enum Forwarded {
     Switched(Response<()>, Box<Connection<RequestBody>>),
 }
 
+/// How many connections a request may find closed before it fails: each had rested.
+const MAX_TRIES: u8 = 3;
+
 /// What one request is forwarded with.
 pub(super) struct Forwarding<'a> {
     pub(super) pool: &'a Arc<Pool<RequestBody>>,
@@ -41,8 +41,9 @@ pub(super) struct Forwarding<'a> {
     pub(super) request_id: &'a HeaderValue,
     /// Whether the client understands interim responses.
     pub(super) takes_hints: bool,
-    /// Whether the request was put on a connection.
-    pub(super) sent: &'a AtomicBool,
+    /// When the request began, and when it was put on a connection.
+    pub(super) begun: Instant,
+    pub(super) sent: &'a OnceLock<Instant>,
 }
 
 impl Forwarding<'_> {
@@ -61,13 +62,15 @@ impl Forwarding<'_> {
         let (pool, exchange) = (self.pool, self.exchange);
         let (head, body) = request.into_parts();
         let repeatable = matches!(body, RequestBody::Empty) && is_idempotent(&head.method);
-        let mut connection = match pool.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let (mut connection, begun) = match pool.take() {
+            // What lies between is a microsecond: to read the clock again would only add to it.
+            Some(connection) => (connection, self.begun),
+            None => (self.connect().await?, Instant::now()),
         };
         let mut rested = connection.is_used();
         connection.begin(&head, added, body);
-        self.sent.store(true, Relaxed);
+        let _ = self.sent.set(begun);
+        let mut tries = MAX_TRIES;
         loop {
             match in_time(exchange, poll_fn(|cx| connection.poll_response(cx))).await {
                 None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
@@ -86,17 +89,20 @@ impl Forwarding<'_> {
                     let body = AnswerBody::upstream(Body::new(connection, pool.clone()), exchange);
                     return Ok(Forwarded::Answer(Response::from_parts(answer, body)));
                 }
-                Some(Err(broken)) if broken.unsent && rested => {
+                Some(Err(broken)) if broken.unsent && rested && tries > 0 => {
                     let request = connection.into_request();
                     connection = self.connect().await?;
+                    // One that another request gave back has rested, too.
+                    rested = connection.is_used();
                     connection.resume(request);
-                    rested = false;
+                    tries -= 1;
                 }
-                Some(Err(broken)) if broken.unanswered && rested && repeatable => {
+                Some(Err(broken)) if broken.unanswered && rested && repeatable && tries > 0 => {
                     drop(connection);
                     connection = self.connect().await?;
+                    rested = connection.is_used();
                     connection.begin(&head, added, RequestBody::Empty);
-                    rested = false;
+                    tries -= 1;
                 }
                 Some(Err(broken)) => return Err(self.failure(Kind::UpstreamFailed, &broken.to_string())),
             }

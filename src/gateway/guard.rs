@@ -6,10 +6,12 @@
 //! the answers that are still being written; the library then sees the end of the stream.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,6 +19,7 @@ use hyper::rt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
 use super::{
@@ -34,6 +37,15 @@ use crate::{
 
 /// What is read and dropped at once of a client that still sends, in bytes.
 const LINGER_BUFFER: usize = 16 << 10;
+
+/// How much more a byte of a chunked body may cost than another.
+const CHUNKED_COST: usize = 4;
+
+/// A read of so few bytes of a head brings a crumb. After a few in a row there is a pause before each: what costs a
+/// client a byte must not cost a wake-up here.
+const CRUMB: usize = 16;
+const MAX_CRUMBS: u8 = 16;
+const CRUMB_PAUSE: Duration = Duration::from_millis(10);
 
 /// Digits of the size of a chunk that is handed over.
 const SIZE_DIGITS: usize = 8;
@@ -79,6 +91,9 @@ pub(super) struct Guard {
     decoded: BytesMut,
     scanner: HeadScanner,
     position: Position,
+    /// Reads in a row that brought a crumb of a head, and the pause before the next one.
+    crumbs: u8,
+    pause: Option<Pin<Box<Sleep>>>,
     /// What is left of an interim response that is being written.
     hint: Bytes,
     refusal: Option<Refusal>,
@@ -109,6 +124,8 @@ impl Guard {
             decoded: BytesMut::new(),
             scanner: HeadScanner::default(),
             position: Position::Head,
+            crumbs: 0,
+            pause: None,
             hint: Bytes::new(),
             refusal: None,
             unflushed: false,
@@ -200,6 +217,18 @@ impl Guard {
             out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(taken)
+    }
+
+    /// Takes note of what a read has brought: a head that comes in crumbs is read a few times, and then so often only.
+    fn pauses(&mut self, length: usize) {
+        if self.position != Position::Head || length > CRUMB || self.exchange().is_busy() {
+            self.crumbs = 0;
+            return;
+        }
+        self.crumbs = self.crumbs.saturating_add(1);
+        if self.crumbs > MAX_CRUMBS {
+            self.pause = Some(Box::pin(tokio::time::sleep(CRUMB_PAUSE)));
+        }
     }
 
     /// Whether the exchange before is not over to its last byte.
@@ -339,6 +368,14 @@ impl rt::Read for Guard {
                     return Poll::Pending;
                 }
             }
+            if this.exchange().has_spent_its_turn() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(cx));
+                this.pause = None;
+            }
             // SAFETY: the buffer is only written to through `ReadBuf`, which keeps track of what is
             // initialised, and the cursor is advanced over filled bytes only.
             let mut buffer = ReadBuf::uninit(unsafe { out.as_mut() });
@@ -348,6 +385,9 @@ impl rt::Read for Guard {
                 this.end = End::Read;
                 return Poll::Ready(Ok(()));
             }
+            let chunked = matches!(this.position, Position::Chunked(_));
+            this.shared.exchange.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
+            this.pauses(filled.len());
             if !this.held.is_empty() {
                 this.held.extend_from_slice(filled);
                 continue;
@@ -478,7 +518,9 @@ impl rt::Write for Guard {
         }
         if this.end == End::Open {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.end = End::Lingering(this.exchange().lingers());
+            let more_expected =
+                this.position != Position::Head || this.refusal.is_some() || this.exchange().body_is_open();
+            this.end = End::Lingering(this.exchange().lingers(more_expected));
         }
         let mut scratch = [0; LINGER_BUFFER];
         while let End::Lingering(end) = this.end {

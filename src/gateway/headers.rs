@@ -41,27 +41,37 @@ const HOP_BY_HOP: &[&str] = &[
 
 /// What only a proxy in front of this gateway could know, and who says it: as names, or as beginnings of names.
 const PROXY_NAMES: &[&str] = &[
-    "forwarded",             // RFC 7239
-    "via",                   // RFC 9110, section 7.6.3; said anew
-    "x-real-ip",             // nginx
-    "client-ip",             // PHP programs; Apache mod_remoteip
-    "x-client-ip",           // Azure, Heroku
-    "x-cluster-client-ip",   // Rackspace, Zeus
-    "true-client-ip",        // Akamai, Cloudflare
-    "cf-connecting-ip",      // Cloudflare
-    "cf-connecting-ipv6",    // Cloudflare
-    "fastly-client-ip",      // Fastly
-    "fly-client-ip",         // Fly.io
-    "x-appengine-user-ip",   // App Engine
-    "x-rewrite-url",         // IIS
-    "x-request-id",          // made here
-    "x-url-scheme",          // WSGI and Rack programs
-    "front-end-https",       // Outlook Web Access, Rack
-    "proxy",                 // becomes HTTP_PROXY in CGI (httpoxy, CVE-2016-5385)
-    "x-remote-user",         // programs behind Apache or nginx
-    "x-authenticated-user",  // programs behind Apache
-    "x-user-email",          // programs behind identity-aware proxies
-    "x-ms-client-principal", // Azure App Service
+    "forwarded-for",           // PHP programs
+    "x-forwarded",             // PHP programs
+    "proxy-client-ip",         // Java programs behind Apache
+    "wl-proxy-client-ip",      // WebLogic
+    "x-scheme",                // nginx, Flask
+    "x-script-name",           // WSGI programs
+    "x-client-cert",           // nginx, HAProxy
+    "x-arr-clientcert",        // Azure App Service
+    "x-middleware-subrequest", // Next.js
+    "x-sendfile-type",         // Rack, nginx
+    "forwarded",               // RFC 7239
+    "via",                     // RFC 9110, section 7.6.3; said anew
+    "x-real-ip",               // nginx
+    "client-ip",               // PHP programs; Apache mod_remoteip
+    "x-client-ip",             // Azure, Heroku
+    "x-cluster-client-ip",     // Rackspace, Zeus
+    "true-client-ip",          // Akamai, Cloudflare
+    "cf-connecting-ip",        // Cloudflare
+    "cf-connecting-ipv6",      // Cloudflare
+    "fastly-client-ip",        // Fastly
+    "fly-client-ip",           // Fly.io
+    "x-appengine-user-ip",     // App Engine
+    "x-rewrite-url",           // IIS
+    "x-request-id",            // made here
+    "x-url-scheme",            // WSGI and Rack programs
+    "front-end-https",         // Outlook Web Access, Rack
+    "proxy",                   // becomes HTTP_PROXY in CGI (httpoxy, CVE-2016-5385)
+    "x-remote-user",           // programs behind Apache or nginx
+    "x-authenticated-user",    // programs behind Apache
+    "x-user-email",            // programs behind identity-aware proxies
+    "x-ms-client-principal",   // Azure App Service
 ];
 const PROXY_PREFIXES: &[&str] = &[
     "x-forwarded-",               // the de facto standard
@@ -72,6 +82,10 @@ const PROXY_PREFIXES: &[&str] = &[
     "x-envoy-",                   // Envoy
     "x-amzn-oidc-",               // AWS Application Load Balancer
     "x-goog-authenticated-user-", // Google Identity-Aware Proxy
+    "cf-access-",                 // Cloudflare Access
+    "x-authentik-",               // authentik
+    "x-consumer-",                // Kong
+    "x-accel-",                   // nginx
     "x-goog-iap-",                // Google Identity-Aware Proxy
     "x-ms-client-principal-",     // Azure App Service
 ];
@@ -177,7 +191,8 @@ impl Headers {
             return false;
         }
         self.stripped.contains(folded)
-            || (!keep_overrides && self.overrides.contains(folded))
+            // Under another spelling nobody has decided about the method.
+            || (self.overrides.contains(folded) && !(keep_overrides && name == folded))
             || (folded == CONTENT_LENGTH && name != CONTENT_LENGTH)
     }
 

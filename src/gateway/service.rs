@@ -3,10 +3,7 @@
 use std::{
     future::poll_fn,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
     task::Poll,
     time::Instant,
 };
@@ -148,10 +145,21 @@ struct Trace<'a> {
     forwarded: Option<client::Forwarded>,
     /// The upstream that it is for.
     upstream: Option<&'a Upstream<RequestBody>>,
-    /// Whether it was sent there.
-    sent: AtomicBool,
+    /// When it was sent there.
+    sent: OnceLock<Instant>,
+    /// What the access log says of it.
+    record: Option<Box<Record>>,
     /// What a page of another origin may do with the answer.
     shared: Option<cors::Shared<'a>>,
+}
+
+impl Trace<'_> {
+    fn set_route(&mut self, index: u32) {
+        self.route = index;
+        if let Some(record) = &mut self.record {
+            record.route = index;
+        }
+    }
 }
 
 impl Shared {
@@ -164,16 +172,16 @@ impl Shared {
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
-        let mut record = Record::of(self, &request, &request_id, begun);
         let mut trace = Trace {
+            record: Record::of(self, &request, &request_id, begun),
             route: NO_ROUTE,
             permit: None,
             forwarded: None,
             upstream: None,
-            sent: AtomicBool::new(false),
+            sent: OnceLock::new(),
             shared: None,
         };
-        let mut response = match self.decide(request, &request_id, &mut trace).await {
+        let mut response = match self.decide(begun, request, &request_id, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 gateway.metrics.denied(refusal.reason());
@@ -197,11 +205,11 @@ impl Shared {
             }
         }
         self.exchange.answer_begins();
-        let took = begun.elapsed();
-        // What lies between the head and its sending is a microsecond; to read the clock again would only add to it.
-        let upstream = trace.upstream.filter(|_| trace.sent.load(Relaxed));
-        if let Some(upstream) = upstream {
-            gateway.metrics.upstream(upstream.index, &upstream.config.name, took);
+        let answered = Instant::now();
+        let took = answered.saturating_duration_since(begun);
+        let waited = trace.sent.get().map(|sent| answered.saturating_duration_since(*sent));
+        if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
+            gateway.metrics.upstream(upstream.index, &upstream.config.name, waited);
         }
         let status = response.status();
         gateway.metrics.request(
@@ -213,18 +221,13 @@ impl Shared {
             },
             took,
         );
-        if let Some(record) = &mut record {
+        if let Some(record) = &mut trace.record {
             record.status = status.as_u16();
-            record.route = trace.route;
-            record.upstream = upstream.map(|upstream| (upstream.index, Some(took)));
-            record.identity = trace.permit.as_ref().and_then(Permit::identity).cloned();
-            if let Some(forwarded) = &trace.forwarded
-                && self.peer.is_trusted()
-            {
-                record.client = forwarded.client_value();
+            if let (Some((_, duration)), Some(waited)) = (&mut record.upstream, waited) {
+                *duration = Some(waited);
             }
         }
-        response.body_mut().leaves(record);
+        response.body_mut().leaves(trace.record);
         if let Some(permit) = trace.permit {
             response.body_mut().lives_by(permit);
         }
@@ -233,6 +236,7 @@ impl Shared {
 
     async fn decide<'a>(
         &'a self,
+        begun: Instant,
         mut request: Request<Incoming>,
         request_id: &HeaderValue,
         trace: &mut Trace<'a>,
@@ -240,21 +244,26 @@ impl Shared {
         let gateway = &*self.gateway;
         trace.forwarded =
             Some(client::Forwarded::of(&self.peer, request.headers(), &gateway.trusted_proxies)?);
-        target::check_method(request.method())?;
-        if target::is_server_wide(&request)? || target::ends_here(&request) {
+        if let (true, Some(forwarded), Some(record)) =
+            (self.peer.is_trusted(), &trace.forwarded, &mut trace.record)
+        {
+            record.client = forwarded.client_value();
+        }
+        target::check_method(request.method(), &gateway.routes)?;
+        if target::is_server_wide(&request)? || target::ends_here(&request)? {
             return Ok(options().map(|body| AnswerBody::whole(body, &self.exchange)));
         }
         if let Some(asked) = cors::asked_method(&request)
             && let Some((route, cors)) = gateway.cors_of(target::find(&gateway.routes, &request, &asked)?.0)
         {
-            trace.route = route;
+            trace.set_route(route);
             let answer = cors::answer_preflight(cors, request.headers(), &asked);
             return Ok(answer.map(|body| AnswerBody::whole(body, &self.exchange)));
         }
         let (found, rewritten) = target::find(&gateway.routes, &request, request.method())?;
         match found {
             Match::Owned => {
-                trace.route = BUILTIN;
+                trace.set_route(BUILTIN);
                 trace.shared = gateway.cors.as_ref().map(|cors| cors::Shared::of(cors, request.headers()));
                 let client = trace.forwarded.as_ref().map_or(self.peer.address(), |seen| seen.client);
                 self.call_own(request, client, request_id).await
@@ -262,7 +271,7 @@ impl Shared {
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
             Match::Route(route) => {
-                trace.route = route.index;
+                trace.set_route(route.index);
                 if let Some(cors) = &route.config.cors {
                     trace.shared = Some(cors::Shared::of(cors, request.headers()));
                 }
@@ -272,11 +281,14 @@ impl Shared {
                 if route.config.method_override {
                     self.decide_overrides(&request)?;
                 }
+                if let Some(record) = &mut trace.record {
+                    record.identity = permit.identity().cloned();
+                }
                 trace.permit = Some(permit);
                 if let Some(rewritten) = rewritten {
                     *request.uri_mut() = rewritten;
                 }
-                self.perform(route, trace, request, request_id).await
+                self.perform(begun, route, trace, request, request_id).await
             }
         }
     }
@@ -302,6 +314,7 @@ impl Shared {
     /// Does what a route says with a request that is allowed.
     async fn perform<'a>(
         &'a self,
+        begun: Instant,
         route: &Route,
         trace: &mut Trace<'a>,
         mut request: Request<Incoming>,
@@ -322,6 +335,9 @@ impl Shared {
             Action::Forward(index) => &self.pools[*index],
         };
         trace.upstream = Some(pool.upstream());
+        if let Some(record) = &mut trace.record {
+            record.upstream = Some((pool.upstream().index, None));
+        }
         let upgrade = tunnel::is_asked(&request);
         let version = request.version();
         let via = via(request.headers(), version);
@@ -358,6 +374,7 @@ impl Shared {
             exchange: &self.exchange,
             request_id,
             takes_hints: version == Version::HTTP_11,
+            begun,
             sent: &trace.sent,
         };
         match forwarding.forward(permit, request, added.lines()).await? {

@@ -12,14 +12,16 @@ use crate::{
 
 /// Refuses a method that a route or a backend could take for another: methods are case-sensitive (RFC 9110,
 /// section 9.1), and `delete` is one that no route names, but that some backends take for `DELETE`.
-pub(super) fn check_method(method: &Method) -> Result<(), Kind> {
+pub(super) fn check_method(method: &Method, routes: &Table) -> Result<(), Kind> {
     const STANDARD: &[&str] =
         &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     let name = method.as_str();
-    let misspelt = |standard: &&str| name != *standard && name.eq_ignore_ascii_case(standard);
-    // Most are in capitals, and the first letter tells.
-    let plain = name.bytes().all(|byte| byte.is_ascii_uppercase());
-    if !plain && STANDARD.iter().any(misspelt) { Err(Kind::BadRequest) } else { Ok(()) }
+    // Most are in capitals: those that routes name are.
+    if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        return Ok(());
+    }
+    let mut known = STANDARD.iter().copied().chain(routes.named_methods());
+    if known.any(|known| name.eq_ignore_ascii_case(known)) { Err(Kind::BadRequest) } else { Ok(()) }
 }
 
 /// Whether the request is about the gateway itself: `OPTIONS *` (RFC 9112, section 3.2.4).
@@ -31,9 +33,16 @@ pub(super) fn is_server_wide<T>(request: &Request<T>) -> Result<bool, Kind> {
 }
 
 /// Whether a request may go no further than here: `OPTIONS` with `Max-Forwards: 0` (RFC 9110, section 7.6.2).
-pub(super) fn ends_here<T>(request: &Request<T>) -> bool {
-    request.method() == Method::OPTIONS
-        && request.headers().get(header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0")
+///
+/// # Errors
+/// For `TRACE`, which would have to show the request here.
+pub(super) fn ends_here<T>(request: &Request<T>) -> Result<bool, Kind> {
+    let last = request.headers().get(header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
+    match *request.method() {
+        Method::OPTIONS => Ok(last),
+        Method::TRACE if last => Err(Kind::BadRequest),
+        _ => Ok(false),
+    }
 }
 
 /// Takes `Max-Forwards` out; one less of it, if it counts anything.

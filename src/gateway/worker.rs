@@ -114,8 +114,9 @@ impl Counted {
 
     /// Counts one more, if that is not more than `most`.
     fn within(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let counted = Self::new(count);
-        (counted.0.load(Relaxed) <= most).then_some(counted)
+        let before = count.fetch_add(1, Relaxed);
+        let counted = Self(count.clone());
+        (before < most).then_some(counted)
     }
 }
 

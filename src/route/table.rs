@@ -153,6 +153,11 @@ impl Table {
         !self.hosts.is_empty()
     }
 
+    /// Every method that a route names.
+    pub fn named_methods(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().flat_map(|route| route.config.methods.iter().flatten()).map(Method::as_str)
+    }
+
     /// The label of a route, by its number.
     pub fn label(&self, index: u32) -> Option<&str> {
         self.routes.get(index as usize).map(|route| route.label.as_str())

@@ -101,6 +101,16 @@ pub(super) struct Writer {
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
+    /// Where the lines go when the thread ends.
+    log: Option<AccessLog>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take().filter(|_| !self.bytes.is_empty()) {
+            log.hand_over(self);
+        }
+    }
 }
 
 thread_local! {
@@ -157,6 +167,7 @@ impl AccessLog {
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.bytes.capacity() == 0 {
                 buffer.bytes.reserve(BATCH + (4 << 10));
+                buffer.log = Some(self.clone());
             }
             if self.json {
                 write_json(&mut buffer.bytes, entry)
@@ -180,7 +191,7 @@ impl AccessLog {
     }
 
     fn hand_over(&self, buffer: &mut Buffer) {
-        let Buffer { bytes, lines } = std::mem::take(buffer);
+        let (bytes, lines) = (std::mem::take(&mut buffer.bytes), std::mem::take(&mut buffer.lines));
         if self.sender.try_send(Message::Lines(bytes)).is_err() {
             self.lost.fetch_add(lines, Relaxed);
         }
@@ -299,11 +310,15 @@ fn quoted(out: &mut Vec<u8>, text: &[u8]) {
         out.extend_from_slice(text);
     } else {
         let utf8 = std::str::from_utf8(text).is_ok();
-        for &byte in text {
+        for (at, &byte) in text.iter().enumerate() {
+            // U+0080 to U+009F, which some terminals obey.
+            let control = utf8 && byte == 0xc2 && text.get(at + 1).is_some_and(|next| *next < 0xa0);
+            let controlled = utf8 && byte < 0xa0 && at > 0 && text[at - 1] == 0xc2;
             match byte {
+                _ if control => {}
                 b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
                 b' '..=0x7e => out.push(byte),
-                0x80.. if utf8 => out.push(byte),
+                0x80.. if utf8 && !controlled => out.push(byte),
                 _ => {
                     let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
                     out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
@@ -394,6 +409,9 @@ mod tests {
         assert_eq!(line["timestamp"], "2023-11-14T22:13:20.000042Z");
         assert_eq!(line["http.path"], "/x\"y");
         assert_eq!(line["user_agent"], "curl\u{80}\u{1}");
+        let mut text = Vec::new();
+        quoted(&mut text, "\u{9b}31m \u{e9}\u{20ac}\u{a0}".as_bytes());
+        assert_eq!(String::from_utf8(text).unwrap(), "\"\\u009b31m \u{e9}\u{20ac}\u{a0}\"");
         assert_eq!(line["duration_us"], 1_500);
         assert_eq!(line["upstream.duration_us"], 900);
         assert!(line.get("user.id").is_none());

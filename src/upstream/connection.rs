@@ -11,7 +11,7 @@
 use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -42,7 +42,7 @@ const GATHERED: usize = 64 << 10;
 const COPIED: usize = 16 << 10;
 
 /// The buffer that a resting connection keeps for the next request, in bytes.
-const KEPT: usize = 4 << 10;
+const KEPT: usize = 20 << 10;
 
 /// Why a request got no response. The text is for the log.
 #[derive(Debug, Error)]
@@ -150,11 +150,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// Puts a request on the connection, which must be idle; `added` stands behind its own headers,
     /// none of which may have a name of those. One of `Upgrade` asks for another protocol.
     pub fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
-        self.used = true;
-        self.interim = 0;
-        self.keep_alive = true;
-        self.write_failed = false;
-        self.scanner = HeadScanner::default();
+        self.reset();
         self.outgoing.begin(request, added, body);
     }
 
@@ -163,10 +159,18 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         self.outgoing
     }
 
-    /// Puts the request of a connection that failed on this one, which must be new.
+    /// Puts the request of a connection that failed on this one, which must be idle.
     pub fn resume(&mut self, request: Outgoing<B>) {
-        self.used = true;
+        self.reset();
         self.outgoing = request;
+    }
+
+    fn reset(&mut self) {
+        self.used = true;
+        self.interim = 0;
+        self.keep_alive = true;
+        self.write_failed = false;
+        self.scanner = HeadScanner::default();
     }
 
     /// Sends on, and waits for the head of the response.
@@ -175,7 +179,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// [`Broken`]: the connection is of no further use.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
         if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
-            return Poll::Ready(Err(self.broken(error.to_string())));
+            // The body's own end; another connection does not mend it.
+            return Poll::Ready(Err(Broken { unsent: false, ..self.broken(error.to_string()) }));
         }
         if self.write_failed && !self.outgoing.begun {
             let reason = "nothing could be written".to_owned();
@@ -197,7 +202,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     }
 
     fn broken(&self, reason: String) -> Broken {
-        Broken { reason, unanswered: self.received.is_empty() && self.interim == 0, unsent: false }
+        let unanswered = self.received.is_empty() && self.interim == 0;
+        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.begun }
     }
 
     /// Reads the head of the response from what was received; `None` while it is incomplete.
@@ -362,15 +368,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// Whether nothing has arrived while it rested, not even its end.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        match self.io.poll_read_ready(&mut nobody) {
-            Poll::Pending => true,
-            Poll::Ready(Err(_)) => false,
-            Poll::Ready(Ok(())) => {
-                let found = self.io.try_read(&mut [0]);
-                found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        // No system call unless the socket was found readable.
+        let found = self.io.try_read(&mut [0]);
+        found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -72,7 +72,12 @@ struct Shelf<B> {
     idle: Vec<Idle<B>>,
     /// Requests that wait for a connection, in the order in which they came.
     waiters: VecDeque<oneshot::Sender<Box<Connection<B>>>>,
+    /// Connections that were handed to them one after the other while other workers' requests waited.
+    handed_over: u32,
 }
+
+/// How many connections a worker keeps to itself before it lets another worker's request have one.
+const MAX_HANDED_OVER: u32 = 8;
 
 struct Idle<B> {
     // Boxed from its making to its end: it is moved at each request, and is large.
@@ -93,7 +98,7 @@ where
 {
     /// An upstream that `workers` workers use.
     pub fn new(config: config::Upstream, index: u32, workers: usize) -> Self {
-        let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new() });
+        let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
             resolver: Resolver::new(&config.authority),
             slots: Arc::new(Semaphore::new(config.max_connections)),
@@ -232,7 +237,12 @@ where
             return Ok(Next::Slot(slot));
         }
         let (sender, receiver) = oneshot::channel();
-        self.shelf().waiters.push_back(sender);
+        {
+            let mut shelf = self.shelf();
+            // Those that gave up must not pile up.
+            shelf.waiters.retain(|waiter| !waiter.is_closed());
+            shelf.waiters.push_back(sender);
+        }
         let next = async {
             tokio::select! {
                 biased;
@@ -242,10 +252,7 @@ where
                 else => std::future::pending().await,
             }
         };
-        let next = pingora_timeout::timeout(config.max_wait, next).await.map_err(|_| ConnectError::Busy);
-        // Those that gave up must not pile up.
-        self.shelf().waiters.retain(|waiter| !waiter.is_closed());
-        next
+        pingora_timeout::timeout(config.max_wait, next).await.map_err(|_| ConnectError::Busy)
     }
 
     /// Takes a connection back if its exchange is over: for a request that waits, or to rest if there is room.
@@ -260,14 +267,24 @@ where
         }
         connection.rest();
         let mut shelf = self.shelf();
+        if !shelf.waiters.is_empty() {
+            shelf.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        // Another worker's request waits for the slot: closing the connection lets it have it, in its turn.
+        let is_wanted = self.upstream.waiting.load(SeqCst) > shelf.waiters.len();
+        if is_wanted && shelf.handed_over >= MAX_HANDED_OVER {
+            shelf.handed_over = 0;
+            return;
+        }
         while let Some(waiter) = shelf.waiters.pop_front() {
             match waiter.send(connection) {
-                Ok(()) => return,
+                Ok(()) => {
+                    shelf.handed_over = if is_wanted { shelf.handed_over + 1 } else { 0 };
+                    return;
+                }
                 Err(returned) => connection = returned,
             }
         }
-        // Another worker's request waits for the slot.
-        let is_wanted = self.upstream.waiting.load(SeqCst) > 0;
         if shelf.idle.len() < self.capacity && !is_wanted {
             shelf.idle.push(Idle { connection, since: now });
         }
@@ -278,7 +295,9 @@ where
         let now = Instant::now();
         let mut shelf = self.shelf();
         shelf.idle.retain(|idle| self.is_good(idle, now));
-        shelf.idle.shrink_to_fit();
+        if shelf.idle.capacity() > shelf.idle.len() * 2 + 16 {
+            shelf.idle.shrink_to_fit();
+        }
     }
 
     /// How often to sweep.

@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 /// How long addresses are used before the name is looked up again. The system's lookup tells no TTL.
 const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// How long addresses are used while the name is being looked up again.
+const RECENT_FOR: Duration = Duration::from_secs(150);
+
 /// How long a failed lookup is not repeated.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 
@@ -85,10 +88,16 @@ impl Resolver {
                     known.running = true;
                     if let Err(error) = self.start() {
                         known.running = false;
-                        return Err(error);
+                        if known.addresses.is_none() {
+                            return Err(error);
+                        }
                     }
                 }
-                if let Some(addresses) = &known.addresses {
+                // Addresses of long ago may be somebody else's by now: the lookup is waited for, if it succeeds.
+                let recent = known.fixed
+                    || known.error.is_some()
+                    || known.looked_up_at.is_some_and(|at| at.elapsed() < RECENT_FOR);
+                if let Some(addresses) = known.addresses.as_ref().filter(|_| recent || !known.running) {
                     return Ok(addresses.clone());
                 }
                 if let Some((kind, text)) = known.error.as_ref().filter(|_| settled) {

@@ -275,6 +275,7 @@ impl Check<'_> {
             };
             let key = format!("identity_headers.strip[{index}]");
             match HeaderName::try_from(name) {
+                Ok(_) if name.len() > 64 => self.fault(&key, "expected at most 64 characters"),
                 // Without these no request would be one.
                 Ok(_)
                     if ["host", "content-length", "content-type"].iter().any(|kept| {

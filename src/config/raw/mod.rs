@@ -183,7 +183,7 @@ pub struct Limits {
     pub body_min_rate: Option<Size>,
     /// Between two bytes of a body, either way. Default: 30s.
     pub body_idle_timeout: Option<Span>,
-    /// For a whole response, however slowly its client reads. Not for event streams and WebSockets. Default: 10m.
+    /// For all the time in which a client leaves what is there of a response unread. Default: 10m.
     pub response_drain_timeout: Option<Span>,
     /// Connections of one client address (IPv6: one /64); further ones are closed. Trusted proxies are never
     /// bound by it, loopback only where it is set. Default: 1000.

@@ -129,7 +129,7 @@ impl Verifier {
             }
             // What of them cannot be read is missed when a certificate is not accepted.
             RootCertificates::Unsaid | RootCertificates::System => {
-                drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs))
+                let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
