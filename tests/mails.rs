@@ -173,14 +173,96 @@ fn a_link_is_worth_nothing_once_the_password_or_the_address_is_another() {
     let change = json!({"new_email": "alice@example.org"});
     let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
     assert_eq!(answer.status, 200);
-    let first = token_of(&mail.mail(2));
-    assert_eq!(mail.mail(2)["to"], json!(["alice@example.org"]));
+    let first = token_of(&mail.to("alice@example.org", 0));
     let change = json!({"new_email": "alice@example.net"});
     let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
     assert_eq!(answer.status, 200);
     assert_eq!(gateway.post("/auth/email/verify", &json!({"token": first})).status, 400);
-    let second = token_of(&mail.mail(3));
+    let second = token_of(&mail.to("alice@example.net", 0));
     assert_eq!(gateway.post("/auth/email/verify", &json!({"token": second})).status, 200);
+}
+
+fn change(gateway: &Gateway, token: &serde_json::Value, what: &serde_json::Value) -> serde_json::Value {
+    let answer = gateway.send("POST", "/auth/change", token["access_token"].as_str(), Some(what));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn me(gateway: &Gateway, token: &serde_json::Value) -> serde_json::Value {
+    gateway.send("GET", "/auth/me", token["access_token"].as_str(), None).json()
+}
+
+#[test]
+fn a_verified_address_goes_on_until_the_new_one_is_verified() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    let alice = change(&gateway, &alice, &json!({"new_email": "alice@example.org"}));
+    let told = me(&gateway, &alice);
+    assert_eq!(
+        (&told["email"], &told["email_verified"], &told["pending_email"]),
+        (&json!("alice@example.com"), &json!(true), &json!("alice@example.org"))
+    );
+    forgot(&gateway, "alice@example.org");
+    forgot(&gateway, "alice@example.com");
+    assert_eq!(mail.to("alice@example.com", 2)["subject"], "Reset your password");
+    let link = token_of(&mail.to("alice@example.org", 0));
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": link})).status, 200);
+    let told = me(&gateway, &alice);
+    assert_eq!(
+        (&told["email"], &told["email_verified"], &told["pending_email"]),
+        (&json!("alice@example.org"), &json!(true), &json!(null))
+    );
+}
+
+#[test]
+fn the_old_address_is_told_of_a_changed_password_and_of_a_changed_address() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    let alice = change(&gateway, &alice, &json!({"new_password": NEW_PASSWORD}));
+    let notice = mail.to("alice@example.com", 1);
+    assert_eq!(notice["subject"], "Your password was changed");
+    let text = notice["text"].as_str().unwrap();
+    assert!(text.contains("Hello alice,") && !text.contains("://"), "{text}");
+    change(&gateway, &alice, &json!({"new_email": "alice@example.org"}));
+    let notice = mail.to("alice@example.com", 2);
+    assert_eq!(notice["subject"], "Another e-mail address was given for your account");
+    let text = notice["text"].as_str().unwrap();
+    assert!(!text.contains("example.org") && !text.contains("://"), "{text}");
+}
+
+#[test]
+fn a_recovered_account_drops_the_address_that_a_thief_put_there() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    change(&gateway, &alice, &json!({"new_email": "thief@example.org"}));
+    let link = token_of(&mail.to("thief@example.org", 0));
+    forgot(&gateway, "alice@example.com");
+    let token = token_of(&mail.to("alice@example.com", 2));
+    assert_eq!(reset(&gateway, &token).status, 200);
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": link})).status, 400);
+    assert_eq!(mail.to("alice@example.com", 3)["subject"], "Your password was changed");
+}
+
+#[test]
+fn an_account_gets_so_many_mails_an_hour_and_all_together_so_many() {
+    let mail = MailServer::start("plain");
+    let gateway = Gateway::alone(settings(&mail, "    max_per_hour: 4\n    max_per_hour_of_account: 2\n"));
+    let mut alice = register(&gateway, "alice");
+    for index in 0..3 {
+        alice = change(&gateway, &alice, &json!({"new_email": format!("alice{index}@example.com")}));
+    }
+    for name in ["bob", "carol", "dave"] {
+        register(&gateway, name);
+    }
+    eventually("carol has hers", || {
+        mail.mails().iter().any(|mail| mail["to"][0] == "carol@example.com").then_some(())
+    });
+    let log = gateway.log();
+    assert_eq!(log.matches("mail not queued").count(), 3, "{log}");
+    assert!(mail.mails().iter().all(|mail| mail["to"][0] != "dave@example.com"));
 }
 
 #[test]
@@ -206,7 +288,8 @@ fn a_reset_does_not_enable_an_account() {
     assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
     assert_eq!(forgot(&gateway, "alice@example.com").status, 200);
     verified(&gateway, &mail, "bob");
-    assert_eq!(mail.mails().len(), 3, "a disabled account gets no mail");
+    let resets = mail.mails().iter().filter(|mail| mail["subject"] == "Reset your password").count();
+    assert_eq!(resets, 1, "a disabled account gets no link");
 }
 
 #[test]
@@ -305,8 +388,7 @@ fn the_connection_is_encrypted_and_authenticated() {
 fn an_operators_own_texts_are_sent() {
     let mail = MailServer::start("plain");
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("verify.txt"), "Subject: Moin\n\nMoin {name}: {link} ({lifetime})\n")
-        .unwrap();
+    std::fs::write(folder.path().join("verify.txt"), "Subject: Moin\n\nMoin: {link} ({lifetime})\n").unwrap();
     let templates =
         format!("    templates: {}\n    verify_path: \"/moin#token={{token}}\"\n", folder.path().display());
     let gateway = Gateway::alone(settings(&mail, &templates));
@@ -314,7 +396,7 @@ fn an_operators_own_texts_are_sent() {
     let sent = mail.mail(0);
     assert_eq!(sent["subject"], "Moin");
     let text = sent["text"].as_str().unwrap();
-    assert!(text.starts_with("Moin alice: https://app.example.com/moin#token="), "{text}");
+    assert!(text.starts_with("Moin: https://app.example.com/moin#token="), "{text}");
     assert!(text.contains("(24 hours)"), "{text}");
 }
 
@@ -369,6 +451,8 @@ fn a_reset_that_was_sent_to_an_address_ends_with_it() {
     let change = json!({"new_email": "alice@example.org"});
     let answer = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
     assert_eq!(answer.status, 200);
+    let link = token_of(&mail.to("alice@example.org", 0));
+    assert_eq!(gateway.post("/auth/email/verify", &json!({"token": link})).status, 200);
     assert_eq!(reset(&gateway, &token).status, 400);
 }
 

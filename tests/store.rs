@@ -77,6 +77,7 @@ fn user(name: &str, roles: &str) -> NewUser {
         roles: Roles::parse_joined(roles).unwrap(),
         release: false,
         similar: false,
+        mail: None,
         note: None,
     }
 }
@@ -891,7 +892,15 @@ const LEASE: MailLease = MailLease { hold: 60_000, ttls: (60_000, 60_000) };
 
 fn mail(user: &NewUser, purpose: Purpose, token: u8) -> NewMail {
     let id = uuid::Builder::from_random_bytes([token; 16]).into_uuid();
-    NewMail { id, user: user.id, purpose, token_hash: [token; 32], most_live: 2, most_live_to_address: 10 }
+    NewMail {
+        id,
+        user: user.id,
+        purpose,
+        recipient: None,
+        token_hash: [token; 32],
+        most_live: 2,
+        most_live_to_address: 10,
+    }
 }
 
 #[test]

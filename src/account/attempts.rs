@@ -19,7 +19,7 @@ use crate::{
     config::{self, Rate},
     limit::{Bucket, Counter, Prefix, Throttle},
     store::{SharedBucket, Store},
-    types::{SessionId, Username},
+    types::{SessionId, UserId, Username},
 };
 
 /// For how long an address is familiar after a login.
@@ -153,6 +153,16 @@ impl Attempts {
     /// Counts a request for a mail.
     pub(super) async fn mail(&self, address: IpAddr) -> Result<Used> {
         self.by_address(Counter::Mails, address, self.rates.mails).await
+    }
+
+    /// Counts a mail that is to be queued.
+    pub(super) async fn queued_mail(&self, user: UserId, most: config::MailsPerHour) -> Result<()> {
+        let hour = |count| Rate { count, per: Duration::from_secs(3_600) };
+        let buckets = [
+            Bucket::new(Counter::AllMails, "", hour(most.all)),
+            Bucket::new(Counter::AccountMails, &user.to_string(), hour(most.account)),
+        ];
+        self.take(&buckets).await
     }
 
     /// Counts a refresh token that is none of ours.

@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, By, Result, Tokens, login::Judged, register:
 use crate::{
     error::Kind,
     password::Rules,
-    store::{AccountChange, Change, Rekey, User},
+    store::{AccountChange, Change, Purpose, Rekey, User},
     token::Identity,
     types::{Role, Secret, UserId, Username},
 };
@@ -91,8 +91,22 @@ impl Accounts {
         let what: Vec<&str> =
             what.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect();
         let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
-        let has_email = email.is_some();
+        let mut mails = Vec::new();
+        if email.is_some() {
+            mails.extend(self.mail(target.id, Purpose::VerifyEmail, None).await?);
+        }
+        // The address that was verified is told, whoever asked for the change.
+        if let Some(verified) = target.email.as_ref().filter(|_| target.email_verified) {
+            if password_hash.is_some() {
+                mails.extend(self.mail(target.id, Purpose::PasswordChanged, Some(verified.clone())).await?);
+            }
+            if email.as_ref().is_some_and(|email| email != verified) {
+                mails.extend(self.mail(target.id, Purpose::AddressChanged, Some(verified.clone())).await?);
+            }
+        }
         let change = AccountChange {
+            mails,
+            email_pending: true,
             note: Some(by.note("user.change", what.join(", "))),
             email: email.map(Some),
             name,
@@ -105,8 +119,8 @@ impl Accounts {
             self.await_key().await?;
         }
         let changed = self.apply_change(target.id, target.generation, &change).await?;
-        if has_email && matches!(changed, Change::Done(..)) {
-            self.ask_to_verify(target.id).await;
+        if matches!(changed, Change::Done(..)) {
+            self.mails_are_queued();
         }
         match changed {
             Change::Done(_, Some(grant)) => self.issue(*grant, refresh).await.map(Some),

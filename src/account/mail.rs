@@ -39,12 +39,15 @@ const ANSWERED_AFTER: Duration = Duration::from_millis(250);
 pub struct MailDesk {
     tokens: Arc<MailTokens>,
     wake: Arc<Notify>,
+    per_hour: config::MailsPerHour,
 }
 
 fn label(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::VerifyEmail => "verify email",
         Purpose::ResetPassword => "reset password",
+        Purpose::PasswordChanged => "password changed",
+        Purpose::AddressChanged => "address changed",
     }
 }
 
@@ -53,32 +56,38 @@ impl Accounts {
         self.mail.as_ref().ok_or(AccountError::Refused(Kind::EmailNotConfigured))
     }
 
-    async fn enqueue(&self, user: UserId, purpose: Purpose) -> Result<bool> {
-        let desk = self.desk()?;
+    /// A mail to be queued; none where there is no mail server, or where the account or all together had their fill for
+    /// this hour.
+    pub(super) async fn mail(
+        &self,
+        user: UserId,
+        purpose: Purpose,
+        recipient: Option<String>,
+    ) -> Result<Option<NewMail>> {
+        let Some(desk) = &self.mail else { return Ok(None) };
+        if let Err(error) = self.attempts.queued_mail(user, desk.per_hour).await {
+            tracing::warn!(%user, purpose = label(purpose), %error, "mail not queued");
+            return if error.is_ours() { Err(error) } else { Ok(None) };
+        }
         let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid();
         let token_hash = desk.tokens.token(label(purpose), id).hash;
-        let mail = NewMail {
-            id,
-            user,
-            purpose,
-            token_hash,
-            most_live: MOST_LIVE,
-            most_live_to_address: MOST_LIVE_TO_ADDRESS,
-        };
-        let queued = self.store.enqueue_mail(&mail).await?;
-        desk.wake.notify_one();
-        Ok(queued)
+        let (most_live, most_live_to_address) = (MOST_LIVE, MOST_LIVE_TO_ADDRESS);
+        Ok(Some(NewMail { id, user, purpose, recipient, token_hash, most_live, most_live_to_address }))
     }
 
-    /// Queues a mail to a new address. What asked for it does not fail with it: it can be asked for
-    /// again.
-    pub(super) async fn ask_to_verify(&self, user: UserId) {
-        if self.mail.is_none() {
-            return;
+    /// Wakes whoever sends, once mails are queued.
+    pub(super) fn mails_are_queued(&self) {
+        if let Some(desk) = &self.mail {
+            desk.wake.notify_one();
         }
-        if let Err(error) = self.enqueue(user, Purpose::VerifyEmail).await {
-            tracing::warn!(%user, %error, "a mail to verify an address could not be queued");
-        }
+    }
+
+    async fn enqueue(&self, user: UserId, purpose: Purpose) -> Result<bool> {
+        self.desk()?;
+        let Some(mail) = self.mail(user, purpose, None).await? else { return Ok(false) };
+        let queued = self.store.enqueue_mail(&mail).await?;
+        self.mails_are_queued();
+        Ok(queued)
     }
 
     /// Queues a mail to the caller's unverified address once more.
@@ -89,7 +98,7 @@ impl Accounts {
         self.desk()?;
         let _counted = self.attempts.mail(address).await?;
         let me = self.me(caller).await?;
-        if me.email.is_some() && !me.email_verified {
+        if me.unverified_email().is_some() {
             self.enqueue(me.id, Purpose::VerifyEmail).await?;
         }
         Ok(())
@@ -132,14 +141,20 @@ impl Accounts {
         let _counted = self.attempts.change(&user.name, address).await?;
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = By { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
+        // The address has just been shown to be theirs, and may be somebody else's, too.
+        let told = self.mail(user.id, Purpose::PasswordChanged, user.email.clone()).await?;
         let change = AccountChange {
+            mails: told.into_iter().collect(),
             password_hash: Some(password_hash),
             spends: Some(token),
             note: Some(by.note("user.reset-password", String::new())),
             ..AccountChange::default()
         };
         match self.apply_change(user.id, user.generation, &change).await? {
-            Change::Done(..) => Ok(()),
+            Change::Done(..) => {
+                self.mails_are_queued();
+                Ok(())
+            }
             // Somebody else was faster with the same token.
             _ => Err(invalid()),
         }
@@ -163,6 +178,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const FIRST_RETRY: i64 = 2_000;
 const LAST_RETRY: i64 = 600_000;
 
+/// How long after the second time a refusal for good is asked for once more.
+const LAST_WORD: i64 = 3_600_000;
+
 /// Sends what is queued.
 pub struct Postman {
     store: Arc<dyn Store>,
@@ -171,6 +189,8 @@ pub struct Postman {
     mailer: Mailer,
     verify: Template,
     reset: Template,
+    password_changed: Template,
+    address_changed: Template,
     config: config::Email,
 }
 
@@ -185,7 +205,7 @@ impl Postman {
         tokens: MailTokens,
     ) -> std::result::Result<(Self, MailDesk), MailSetupError> {
         let (tokens, wake) = (Arc::new(tokens), Arc::new(Notify::new()));
-        let desk = MailDesk { tokens: tokens.clone(), wake: wake.clone() };
+        let desk = MailDesk { tokens: tokens.clone(), wake: wake.clone(), per_hour: config.per_hour };
         let folder = config.templates.as_deref();
         let postman = Self {
             store,
@@ -194,6 +214,8 @@ impl Postman {
             mailer: Mailer::new(config)?,
             verify: Template::verify_email(folder)?,
             reset: Template::reset_password(folder)?,
+            password_changed: Template::password_changed(folder)?,
+            address_changed: Template::address_changed(folder)?,
             config: config.clone(),
         };
         Ok((postman, desk))
@@ -248,6 +270,18 @@ impl Postman {
                 tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), %reason, "mail given up");
                 Sent::GivenUp
             }
+            // The server says that it never will: mistaken once, perhaps, and again after an hour.
+            Err(reason @ SendError::Refused(_)) => {
+                tracing::warn!(user.id = %mail.user.id, attempts = mail.attempts, %reason, "mail not sent");
+                match mail.attempts {
+                    0..=1 => Sent::Again(FIRST_RETRY),
+                    2 => Sent::Again(LAST_WORD),
+                    _ => {
+                        tracing::error!(user.id = %mail.user.id, purpose = label(mail.purpose), "mail given up");
+                        Sent::GivenUp
+                    }
+                }
+            }
             Err(reason) => {
                 let wait =
                     FIRST_RETRY.saturating_mul(1 << mail.attempts.saturating_sub(1).min(20)).min(LAST_RETRY);
@@ -261,15 +295,25 @@ impl Postman {
 
     /// Whether there was anything to send.
     async fn send(&self, mail: &ClaimedMail, too_old: bool) -> std::result::Result<bool, SendError> {
-        // Only to the address that is stored now; without one there is nobody to write to.
-        let Some(to) = mail.user.email.as_ref().filter(|_| mail.holds) else { return Ok(false) };
+        if !mail.holds {
+            return Ok(false);
+        }
+        // Only to the address that is stored now, or was when it was changed; without one there is nobody to write to.
+        let to = match mail.purpose {
+            Purpose::VerifyEmail => mail.user.unverified_email(),
+            Purpose::ResetPassword => mail.user.email.as_deref().filter(|_| mail.user.email_verified),
+            Purpose::PasswordChanged | Purpose::AddressChanged => mail.recipient.as_deref(),
+        };
+        let Some(to) = to else { return Ok(false) };
         if too_old {
             return Err(SendError::NotTaken("it has waited too long".to_owned()));
         }
-        let (template, link, lifetime) = match mail.purpose {
-            Purpose::VerifyEmail => (&self.verify, &self.config.verify_link, self.config.verify_ttl),
-            Purpose::ResetPassword if !mail.user.email_verified => return Ok(false),
-            Purpose::ResetPassword => (&self.reset, &self.config.reset_link, self.config.reset_ttl),
+        let none = ("", Duration::ZERO);
+        let (template, (link, lifetime)) = match mail.purpose {
+            Purpose::VerifyEmail => (&self.verify, (&*self.config.verify_link, self.config.verify_ttl)),
+            Purpose::ResetPassword => (&self.reset, (&*self.config.reset_link, self.config.reset_ttl)),
+            Purpose::PasswordChanged => (&self.password_changed, none),
+            Purpose::AddressChanged => (&self.address_changed, none),
         };
         let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());
         let letter = Letter { name: mail.user.name.as_str(), link: &link, lifetime };

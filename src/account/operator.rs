@@ -101,7 +101,7 @@ impl Operator {
         let password_hash = self.hash(account.password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
         let note = Some(by.note("user.add", format!("roles: {roles}")));
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, note };
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail: None, note };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))
     }

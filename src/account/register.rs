@@ -7,7 +7,7 @@ use crate::{
     config,
     error::Kind,
     password::Rules,
-    store::NewUser,
+    store::{NewUser, Purpose},
     types::{Role, Roles, Secret, SessionId, UserId, Username},
 };
 
@@ -67,16 +67,17 @@ impl Accounts {
         let password_hash = self.hash_new(password, &name, address).await?;
         self.await_key().await?;
         let id = UserId::generate(self.time.now().time, &*self.random);
-        let has_email = email.is_some();
+        let mail = match &email {
+            Some(_) => self.mail(id, Purpose::VerifyEmail, None).await?,
+            None => None,
+        };
         let (release, similar) = (false, false);
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, note: None };
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, note: None };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
             Some(grant) => {
-                if has_email {
-                    self.ask_to_verify(id).await;
-                }
+                self.mails_are_queued();
                 self.issue(grant, refresh).await
             }
             None => Err(AccountError::Refused(Kind::UsernameExists)),

@@ -54,6 +54,8 @@ pub(super) struct User {
     username: String,
     email: Option<String>,
     email_verified: bool,
+    /// An address that takes the place of `email` once it is verified.
+    pending_email: Option<String>,
     /// The id that an imported account had before.
     external_id: Option<String>,
     roles: Vec<String>,
@@ -70,6 +72,7 @@ impl From<store::User> for User {
             username: user.name.to_string(),
             email: user.email,
             email_verified: user.email_verified,
+            pending_email: user.pending_email,
             external_id: user.external_id,
             roles: user.roles.iter().map(ToString::to_string).collect(),
             disabled: user.disabled,

@@ -84,6 +84,8 @@ impl AuthApi {
             user_id: user.id.to_string(),
             username: user.name.as_str(),
             email: user.email.as_deref(),
+            email_verified: user.email_verified,
+            pending_email: user.pending_email.as_deref(),
             roles: &user.roles,
             created_at: timestamp(user.created_at),
         };

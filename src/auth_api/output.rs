@@ -73,6 +73,9 @@ pub(super) struct Account<'a> {
     pub(super) user_id: String,
     pub(super) username: &'a str,
     pub(super) email: Option<&'a str>,
+    pub(super) email_verified: bool,
+    /// An address that takes the place of `email` once it is verified.
+    pub(super) pending_email: Option<&'a str>,
     #[schemars(with = "Vec<String>")]
     pub(super) roles: &'a Roles,
     pub(super) created_at: String,

@@ -193,10 +193,21 @@ pub struct Email {
     pub reset_ttl: Duration,
     /// For how long a mail is tried again.
     pub retry_for: Duration,
+    /// How many are queued.
+    pub per_hour: MailsPerHour,
     /// The folder of the operator's own texts.
     pub templates: Option<PathBuf>,
     /// Where it stands in the config.
     pub source: Source,
+}
+
+/// How many mails are queued in an hour.
+#[derive(Debug, Clone, Copy)]
+pub struct MailsPerHour {
+    /// To all accounts together.
+    pub all: u32,
+    /// To one account.
+    pub account: u32,
 }
 
 /// A mail server.

@@ -73,6 +73,10 @@ pub enum Counter {
     Registrations,
     /// Requests for mails from an address.
     Mails,
+    /// Mails to anybody.
+    AllMails,
+    /// Mails to an account.
+    AccountMails,
     /// Refreshes of a session.
     Refreshes,
     /// Refresh tokens from an address that are none of ours.

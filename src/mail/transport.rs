@@ -39,9 +39,12 @@ pub enum SendError {
     /// It is no mail: an address that cannot be written.
     #[error("the mail cannot be written: {0}")]
     Illegal(String),
-    /// The server is away, slow, or refuses.
+    /// The server is away, slow, or refuses for now.
     #[error("the mail server did not take it: {0}")]
     NotTaken(String),
+    /// The server refuses for good (RFC 5321, section 4.2.1).
+    #[error("the mail server does not take it: {0}")]
+    Refused(String),
 }
 
 /// Sends mails.
@@ -105,6 +108,7 @@ impl Mailer {
         // The library's own bound is on each step.
         match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.is_permanent() => Err(SendError::Refused(describe(&error))),
             Ok(Err(error)) => Err(SendError::NotTaken(describe(&error))),
             Err(_) => Err(SendError::NotTaken("no answer in time".to_owned())),
         }

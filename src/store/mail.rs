@@ -12,6 +12,10 @@ pub enum Purpose {
     VerifyEmail,
     /// To set a new password.
     ResetPassword,
+    /// To tell that the password was changed.
+    PasswordChanged,
+    /// To tell that another address was given.
+    AddressChanged,
 }
 
 impl Purpose {
@@ -19,6 +23,8 @@ impl Purpose {
         match self {
             Self::VerifyEmail => 1,
             Self::ResetPassword => 2,
+            Self::PasswordChanged => 3,
+            Self::AddressChanged => 4,
         }
     }
 
@@ -26,6 +32,8 @@ impl Purpose {
         match number {
             1 => Some(Self::VerifyEmail),
             2 => Some(Self::ResetPassword),
+            3 => Some(Self::PasswordChanged),
+            4 => Some(Self::AddressChanged),
             _ => None,
         }
     }
@@ -34,8 +42,11 @@ impl Purpose {
     /// the password that was forgotten.
     pub(super) fn bound_to(self, user: &User) -> [u8; 32] {
         let email = user.email.as_deref().unwrap_or_default().to_lowercase();
+        let newest = user.pending_email.as_deref().unwrap_or(&email).to_lowercase();
         match self {
-            Self::VerifyEmail => sha256(email.as_bytes()),
+            Self::VerifyEmail => sha256(newest.as_bytes()),
+            // They carry no token.
+            Self::PasswordChanged | Self::AddressChanged => sha256(user.id.to_string().as_bytes()),
             Self::ResetPassword => sha256(format!("{}\0{email}", user.password_hash).as_bytes()),
         }
     }
@@ -50,7 +61,9 @@ pub struct NewMail {
     pub user: UserId,
     /// What it is for.
     pub purpose: Purpose,
-    /// SHA-256 of its token.
+    /// Its address, if that is not the account's own.
+    pub recipient: Option<String>,
+    /// SHA-256 of its token; of one that nobody gets where it carries none.
     pub token_hash: [u8; 32],
     /// Not queued if the account has so many of the kind whose tokens still hold.
     pub most_live: u32,
@@ -67,6 +80,8 @@ pub struct ClaimedMail {
     pub purpose: Purpose,
     /// Whom it goes to, as the account is now.
     pub user: User,
+    /// Its address, if that is not the account's own.
+    pub recipient: Option<String>,
     /// How often it was tried, this time included.
     pub attempts: u32,
     /// How long it has waited, in milliseconds.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Note, millis};
+use super::{NewMail, Note, millis};
 use crate::{
     clock::UnixMillis,
     types::{KeyId, Role, Roles, SessionId, UserId, Username},
@@ -31,6 +31,16 @@ pub struct User {
     pub email_verified: bool,
     /// The id that it had in the program that it came from.
     pub external_id: Option<String>,
+    /// An address that was not shown to be the account's yet, while `email` goes on.
+    pub pending_email: Option<String>,
+}
+
+impl User {
+    /// The address that a mail to verify one goes to: the newest.
+    pub fn unverified_email(&self) -> Option<&str> {
+        let unverified = self.email.as_deref().filter(|_| !self.email_verified);
+        self.pending_email.as_deref().or(unverified)
+    }
 }
 
 /// An account to be made.
@@ -50,6 +60,8 @@ pub struct NewUser {
     pub release: bool,
     /// Whether the name may look like another's.
     pub similar: bool,
+    /// The mail that goes to its address.
+    pub mail: Option<NewMail>,
     /// What the audit trail says of it.
     pub note: Option<Note>,
 }
@@ -217,6 +229,10 @@ pub struct AccountChange {
     pub disabled: Option<bool>,
     /// A new address, not verified yet; or none any more.
     pub email: Option<Option<String>>,
+    /// Whether a verified address goes on until the new one is verified.
+    pub email_pending: bool,
+    /// The mails that go with it.
+    pub mails: Vec<NewMail>,
     /// Gone.
     pub delete: bool,
     /// The change was allowed for an account with this password hash and no other.
@@ -231,6 +247,14 @@ pub struct AccountChange {
     pub spends: Option<[u8; 32]>,
     /// What the audit trail says of it.
     pub note: Option<Note>,
+}
+
+impl AccountChange {
+    /// Whether an address that waits to be verified is dropped: whoever recovers an account does not leave to a thief
+    /// the address that he put there.
+    pub(super) fn forgets_pending(&self) -> bool {
+        self.password_hash.is_some() && !self.email_pending
+    }
 }
 
 impl AccountChange {

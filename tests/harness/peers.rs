@@ -122,6 +122,14 @@ impl MailServer {
     pub fn mail(&self, index: usize) -> Value {
         eventually("the mail arrives", || self.mails().get(index).cloned())
     }
+
+    /// Waits for the mail with that number, from 0, of those to that address.
+    #[track_caller]
+    pub fn to(&self, address: &str, index: usize) -> Value {
+        eventually("the mail arrives", || {
+            self.mails().into_iter().filter(|mail| mail["to"][0] == address).nth(index)
+        })
+    }
 }
 
 /// The token in the link of a mail.

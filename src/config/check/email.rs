@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Check;
-use crate::config::{Email, Encryption, Smtp, raw};
+use crate::config::{Email, Encryption, MailsPerHour, Smtp, raw};
 
 impl Check<'_> {
     pub(super) fn email(&mut self, raw: raw::Email) -> Email {
@@ -38,6 +38,15 @@ impl Check<'_> {
             reset_ttl: self.span(&key("reset_ttl"), raw.reset_ttl, Duration::from_secs(1_800)),
             retry_for: self.span(&key("retry_for"), raw.retry_for, hours(72)),
             templates: raw.templates.map(|folder| self.document.folder.join(folder)),
+            per_hour: MailsPerHour {
+                all: self.number(&key("max_per_hour"), raw.max_per_hour, 1_000, (1, 10_000_000)) as u32,
+                account: self.number(
+                    &key("max_per_hour_of_account"),
+                    raw.max_per_hour_of_account,
+                    20,
+                    (1, 10_000),
+                ) as u32,
+            },
             source: self.document.source("auth.email"),
         }
     }

@@ -118,7 +118,12 @@ pub struct Email {
     pub reset_ttl: Option<Span>,
     /// For how long an undelivered mail is tried again. Default: 3d.
     pub retry_for: Option<Span>,
-    /// A folder with verify.txt, verify.html, reset.txt or reset.html in place of the built-in texts.
+    /// How many mails an hour go out to all accounts together. Default: 1000.
+    pub max_per_hour: Option<Number>,
+    /// How many mails an hour go out to one account. Default: 20.
+    pub max_per_hour_of_account: Option<Number>,
+    /// A folder with verify, reset, password-changed or address-changed, each as .txt or .html, in place of the
+    /// built-in texts.
     pub templates: Option<String>,
 }
 

@@ -26,8 +26,8 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
     let now = now(tx).await?;
     let sql = "WITH live AS (SELECT user_id FROM mails WHERE bound_to = $5 AND purpose = $3 AND used_at IS NULL \
          AND coalesce(expires_at, $6::bigint + 1) > $6::bigint) \
-         INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
-         SELECT $1, $2, $3, $4, $5, $6, $6 WHERE (SELECT count(*) FROM live) < $8 \
+         INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at, recipient) \
+         SELECT $1, $2, $3, $4, $5, $6, $6, $9 WHERE (SELECT count(*) FROM live) < $8 \
          AND (SELECT count(*) FROM live WHERE user_id = $2) < $7";
     let queued = run(
         tx,
@@ -41,6 +41,7 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
             &now,
             &i64::from(mail.most_live),
             &i64::from(mail.most_live_to_address),
+            &mail.recipient,
         ],
     )
     .await?;
@@ -53,20 +54,21 @@ pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Opt
          expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
          WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= $1 ORDER BY next_attempt_at \
          LIMIT 1 FOR UPDATE SKIP LOCKED) \
-         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at, bound_to";
+         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at, bound_to, recipient";
     let due = one(tx, sql, &[&now, &lease.hold, &lease.ttls.0, &lease.ttls.1], |row| {
         let purpose = Purpose::read(row.try_get(2)?).ok_or(QueryError::Broken("mails.purpose"))?;
         let owner = UserId::from_uuid(row.try_get(1)?).ok_or(QueryError::Broken("mails.user_id"))?;
         let attempts: i64 = row.try_get(3)?;
         let attempts = u32::try_from(attempts).map_err(|_| QueryError::Broken("mails.attempts"))?;
         let (age, bound_to): (i64, Vec<u8>) = (row.try_get(4)?, row.try_get(5)?);
-        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, age, bound_to))
+        let recipient: Option<String> = row.try_get(6)?;
+        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, age, bound_to, recipient))
     })
     .await?;
-    let Some((id, owner, purpose, attempts, age, bound_to)) = due else { return Ok(None) };
+    let Some((id, owner, purpose, attempts, age, bound_to, recipient)) = due else { return Ok(None) };
     let holds = |user: &User| purpose.bound_to(user).as_slice() == bound_to;
     let user = user(tx, owner).await?;
-    Ok(user.map(|user| ClaimedMail { id, purpose, attempts, age, holds: holds(&user), user }))
+    Ok(user.map(|user| ClaimedMail { id, purpose, recipient, attempts, age, holds: holds(&user), user }))
 }
 
 pub(super) async fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
@@ -118,6 +120,9 @@ pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) ->
     if !spend(tx, &user, Purpose::VerifyEmail, token_hash).await? {
         return Ok(false);
     }
-    run(tx, "UPDATE users SET email_verified = TRUE WHERE id = $1", &[&user.id.uuid()]).await?;
+    let sql = "UPDATE users SET email_verified = TRUE, email = coalesce(pending_email, email), \
+         email_key = coalesce($2, email_key), pending_email = NULL WHERE id = $1";
+    let key = user.pending_email.as_deref().map(str::to_lowercase);
+    run(tx, sql, &[&user.id.uuid(), &key]).await?;
     Ok(true)
 }

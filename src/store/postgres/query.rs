@@ -20,8 +20,8 @@ use crate::{
 };
 
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-pub(super) const USER: &str =
-    "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
+pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id, \
+     pending_email";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
 
@@ -37,6 +37,7 @@ pub(super) fn read_user(row: &Row) -> Result<User> {
         created_at: row.try_get(7)?,
         email_verified: row.try_get(8)?,
         external_id: row.try_get(9)?,
+        pending_email: row.try_get(10)?,
     })
 }
 
@@ -229,6 +230,9 @@ pub(super) async fn create_user(
     if is_retired(tx, &new.name.skeleton()).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
+    }
+    if let Some(mail) = &new.mail {
+        mail::enqueue(tx, mail).await?;
     }
     let Some(user) = user(tx, new.id).await? else { return Ok(None) };
     if let Some(note) = &new.note {
@@ -471,20 +475,39 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
         run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
         return Ok(Change::Done(entry, None));
     }
-    if let Some(email) = &change.email {
-        let sql = "UPDATE users SET email = $2, email_key = $3, email_verified = FALSE WHERE id = $1";
-        run(tx, sql, &[&id.uuid(), email, &email.as_deref().map(str::to_lowercase)]).await?;
+    match &change.email {
+        Some(Some(email)) if change.email_pending && user.email_verified => {
+            // The same once more takes back what was pending.
+            let pending = Some(email).filter(|email| user.email.as_ref() != Some(email));
+            run(tx, "UPDATE users SET pending_email = $2 WHERE id = $1", &[&id.uuid(), &pending]).await?;
+        }
+        Some(email) => {
+            let sql = "UPDATE users SET email = $2, email_key = $3, email_verified = FALSE, \
+                 pending_email = NULL WHERE id = $1";
+            run(tx, sql, &[&id.uuid(), email, &email.as_deref().map(str::to_lowercase)]).await?;
+        }
+        None => {}
     }
     run(
         tx,
         "UPDATE users SET generation = generation + 1, password_hash = coalesce($2, password_hash), \
          roles = coalesce($3, roles), disabled = coalesce($4, disabled), \
-         foreign_scheme = CASE WHEN $2::text IS NULL THEN foreign_scheme END WHERE id = $1",
-        &[&id.uuid(), &change.password_hash, &change.roles.as_ref().map(Roles::to_string), &change.disabled],
+         foreign_scheme = CASE WHEN $2::text IS NULL THEN foreign_scheme END, \
+         pending_email = CASE WHEN $5 THEN NULL ELSE pending_email END WHERE id = $1",
+        &[
+            &id.uuid(),
+            &change.password_hash,
+            &change.roles.as_ref().map(Roles::to_string),
+            &change.disabled,
+            &change.forgets_pending(),
+        ],
     )
     .await?;
     let kept = rekeyed.map(|(rekey, _)| rekey.session.id);
     remove_sessions(tx, id, kept, user.generation + 1).await?;
+    for mail in &change.mails {
+        mail::enqueue(tx, mail).await?;
+    }
     let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end).await?;

@@ -24,8 +24,8 @@ pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> 
         .prepare_cached(
             "WITH live AS (SELECT user_id FROM mails WHERE bound_to = ?5 AND purpose = ?3 AND used_at IS NULL \
              AND coalesce(expires_at, ?6 + 1) > ?6) \
-             INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at) \
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6 WHERE (SELECT count(*) FROM live) < ?8 \
+             INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, next_attempt_at, recipient) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?9 WHERE (SELECT count(*) FROM live) < ?8 \
              AND (SELECT count(*) FROM live WHERE user_id = ?2) < ?7",
         )?
         .execute(params![
@@ -36,7 +36,8 @@ pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> 
             mail.purpose.bound_to(&user),
             now,
             mail.most_live,
-            mail.most_live_to_address
+            mail.most_live_to_address,
+            mail.recipient
         ])?;
     Ok(queued > 0)
 }
@@ -47,18 +48,19 @@ pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) ->
             "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
              expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 ELSE ?4 END \
              WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT 1) \
-             RETURNING id, user_id, purpose, attempts, ?1 - created_at, bound_to",
+             RETURNING id, user_id, purpose, attempts, ?1 - created_at, bound_to, recipient",
         )?
         .query_row(params![now, lease.hold, lease.ttls.0, lease.ttls.1], |row| {
             let purpose = Purpose::read(row.get(2)?).ok_or_else(|| broken(2))?;
             let owner = UserId::from_uuid(uuid(row, 1)?).ok_or_else(|| broken(1))?;
             let bound_to: [u8; 32] = row.get(5)?;
-            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?, bound_to))
+            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?, bound_to, row.get(6)?))
         })
         .optional()?;
-    let Some((id, owner, purpose, attempts, age, bound_to)) = due else { return Ok(None) };
+    let Some((id, owner, purpose, attempts, age, bound_to, recipient)) = due else { return Ok(None) };
     let holds = |user: &User| purpose.bound_to(user) == bound_to;
-    Ok(user(tx, owner)?.map(|user| ClaimedMail { id, purpose, attempts, age, holds: holds(&user), user }))
+    let user = user(tx, owner)?;
+    Ok(user.map(|user| ClaimedMail { id, purpose, recipient, attempts, age, holds: holds(&user), user }))
 }
 
 pub(super) fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Result<()> {
@@ -119,6 +121,10 @@ pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: Uni
     if !spend(tx, &user, Purpose::VerifyEmail, token_hash, now)? {
         return Ok(false);
     }
-    tx.execute("UPDATE users SET email_verified = 1 WHERE id = ?1", [user.id.uuid().as_bytes()])?;
+    tx.execute(
+        "UPDATE users SET email_verified = 1, email = coalesce(pending_email, email), \
+         email_key = coalesce(?2, email_key), pending_email = NULL WHERE id = ?1",
+        params![user.id.uuid().as_bytes(), user.pending_email.as_deref().map(str::to_lowercase)],
+    )?;
     Ok(true)
 }

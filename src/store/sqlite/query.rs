@@ -15,8 +15,8 @@ use crate::{
 
 pub(super) type Result<T> = rusqlite::Result<T>;
 
-pub(super) const USER: &str =
-    "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id";
+pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id, \
+     pending_email";
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
 
@@ -40,6 +40,7 @@ pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
         created_at: row.get(7)?,
         email_verified: row.get(8)?,
         external_id: row.get(9)?,
+        pending_email: row.get(10)?,
     })
 }
 
@@ -190,6 +191,9 @@ pub(super) fn create_user(
     }
     if let Some(note) = &new.note {
         audit::append(tx, note, Some(new.id), new.name.as_str(), now)?;
+    }
+    if let Some(mail) = &new.mail {
+        mail::enqueue(tx, mail, now)?;
     }
     let user = user(tx, new.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let grant = match session {
@@ -426,24 +430,40 @@ pub(super) fn change_user(
         // Its own again.
         tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [name.skeleton()])?;
     }
-    if let Some(email) = &change.email {
-        tx.execute(
-            "UPDATE users SET email = ?2, email_key = ?3, email_verified = 0 WHERE id = ?1",
-            params![id.uuid().as_bytes(), email, email.as_deref().map(str::to_lowercase)],
-        )?;
+    match &change.email {
+        Some(Some(email)) if change.email_pending && user.email_verified => {
+            // The same once more takes back what was pending.
+            let pending = Some(email).filter(|email| user.email.as_ref() != Some(email));
+            tx.execute(
+                "UPDATE users SET pending_email = ?2 WHERE id = ?1",
+                params![id.uuid().as_bytes(), pending],
+            )?;
+        }
+        Some(email) => {
+            tx.execute(
+                "UPDATE users SET email = ?2, email_key = ?3, email_verified = 0, pending_email = NULL WHERE id = ?1",
+                params![id.uuid().as_bytes(), email, email.as_deref().map(str::to_lowercase)],
+            )?;
+        }
+        None => {}
     }
     tx.execute(
         "UPDATE users SET generation = generation + 1, password_hash = coalesce(?2, password_hash), \
          roles = coalesce(?3, roles), disabled = coalesce(?4, disabled), \
-         foreign_scheme = CASE WHEN ?2 IS NULL THEN foreign_scheme END WHERE id = ?1",
+         foreign_scheme = CASE WHEN ?2 IS NULL THEN foreign_scheme END, \
+         pending_email = CASE WHEN ?5 THEN NULL ELSE pending_email END WHERE id = ?1",
         params![
             id.uuid().as_bytes(),
             change.password_hash,
             change.roles.as_ref().map(Roles::to_string),
-            change.disabled
+            change.disabled,
+            change.forgets_pending()
         ],
     )?;
     remove_sessions(tx, id, rekeyed.map(|(rekey, _)| rekey.session.id), user.generation + 1)?;
+    for mail in &change.mails {
+        mail::enqueue(tx, mail, now)?;
+    }
     let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
     let access_end = rekey.session.ttls.access_end(now);
     raise_user_expiry(tx, id, access_end)?;
