@@ -106,8 +106,8 @@ fn routes(c: &mut Criterion) {
             };
             yaml.push_str(&format!("  - {{path: \"{path}\", upstream: u}}\n"));
         }
-        let loaded =
-            config::load("bench.yaml", &yaml, std::path::Path::new("."), &|_| None).expect("a config");
+        let loaded = config::load("bench.yaml", &yaml, std::path::Path::new("."), &|_| None, &|_| Vec::new())
+            .expect("a config");
         let own = Owned { method: Method::POST, pattern: Pattern::parse("/auth/login").expect("a path") };
         let table = Table::compile(&loaded.config.routes, "/auth", vec![own]).expect("routes");
         let paths: Vec<String> = (0..count)

@@ -42,6 +42,26 @@ fn only_a_bearer_who_administers_now_is_let_in() {
 }
 
 #[test]
+fn the_admin_listener_answers_to_the_names_that_it_was_given() {
+    let admin = ", hosts: [authgate.default.svc]".to_owned();
+    let gateway = Gateway::alone(Settings { admin, ..Settings::default() });
+    let probe = |host: &str| {
+        let request = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        Client::connect(gateway.admin).send(request).answer().status
+    };
+    for (host, status) in [
+        ("authgate.default.svc", 200),
+        ("AuthGate.Default.svc:9901", 200),
+        ("localhost", 200),
+        ("127.0.0.1:9901", 200),
+        ("default.svc", 403),
+        ("x.authgate.default.svc", 403),
+    ] {
+        assert_eq!(probe(host), status, "{host}");
+    }
+}
+
+#[test]
 fn an_ended_session_of_an_administrator_is_none() {
     let gateway = Gateway::alone(Settings::default());
     let admin = gateway.admin_token("root");

@@ -38,7 +38,9 @@ fn a_key_is_revoked_by_its_name_or_with_all_others() {
     let gateway = Gateway::alone(Settings::default());
     let answer = gateway.register("alice");
     let listed = gateway.run(&["key", "list"], "");
-    let kid = listed.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let row = listed.lines().nth(1).unwrap();
+    assert!(row.ends_with("active"), "the key that signs: {row}");
+    let kid = row.split_whitespace().next().unwrap().to_owned();
     for args in [&["key", "revoke"][..], &["key", "revoke", &kid, "--all"]] {
         assert_eq!(gateway.command(args, "").status.code(), Some(2), "{args:?}");
     }

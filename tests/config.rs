@@ -154,6 +154,16 @@ fn faults_of_meaning_are_reported_all_at_once() {
         format!("{HEAD}  - {{path: a, upstream: orders}}\n  - {{path: /b, upstream: nowhere}}\nworkers: 0\n");
     let (_, _, said) = check_text(&text, &[]);
     assert_eq!(said.lines().count(), 3, "{said}");
+    // A name that leads nowhere hides neither its own route nor others that clash.
+    let text = format!(
+        "{HEAD}  - {{path: /a, upstream: nowhere}}\n  - {{path: /a, upstream: orders}}\n  - {{path: /b, methods: [PUT], upstream: orders}}\n  - {{path: /b, methods: [PUT], upstream: orders}}\n"
+    );
+    let (_, _, said) = check_text(&text, &[]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].contains("no such upstream"), "{said}");
+    assert!(lines[1].contains("could win for the same requests as `/a` on line 9"), "{said}");
+    assert!(lines[2].contains("could win for the same PUT requests as `/b` on line 11"), "{said}");
 }
 
 #[test]

@@ -329,7 +329,7 @@ fn an_access_line_tells_what_happened() {
         ("user.id", account["user_id"].clone()),
         ("request.id", answer.header("X-Request-Id").unwrap().into()),
     ] {
-        assert_eq!(line[field], Value::from(value), "{field}");
+        assert_eq!(line[field], value, "{field}");
     }
     assert!(line["duration_us"].as_u64() >= line["upstream.duration_us"].as_u64());
     assert!(!line.to_string().contains("secret"));

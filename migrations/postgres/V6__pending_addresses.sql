@@ -4,3 +4,5 @@ ALTER TABLE users ADD COLUMN pending_email TEXT;
 ALTER TABLE mails ADD COLUMN recipient TEXT;
 -- What is older than it is kept for is found by its time.
 CREATE INDEX audit_by_time ON audit (at);
+-- Lists of accounts go by the bytes of their names.
+CREATE INDEX users_by_name ON users (name COLLATE "C");

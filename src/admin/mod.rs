@@ -47,11 +47,16 @@ const MAX_CALLS: usize = 64;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the runtime ends. The admin API's calls run on `calls`, so that probes are answered whatever those do.
+/// Serves until the runtime ends, by any address, `localhost` and the names in `hosts`. The admin API's calls run on `calls`, so that probes are answered whatever those do.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, calls: Handle) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    status: Arc<dyn Status>,
+    calls: Handle,
+    hosts: Arc<[String]>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -67,13 +72,18 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, calls: Handle
             }
         };
         let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
+        let hosts = hosts.clone();
         tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
+                let hosts = hosts.clone();
                 async move {
-                    let answered = match request.uri().path().starts_with("/api/") {
-                        true => call(request, &*status, peer.ip(), &calls, running).await,
-                        false => answer(&request, &*status),
+                    let answered = if !is_ours(request.headers().get(header::HOST), &hosts) {
+                        strange()
+                    } else if request.uri().path().starts_with("/api/") {
+                        call(request, &*status, peer.ip(), &calls, running).await
+                    } else {
+                        answer(&request, &*status)
                     };
                     Ok::<_, Infallible>(answered)
                 }
@@ -89,12 +99,9 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, calls: Handle
     }
 }
 
-/// Refuses what a web page could have sent that was told another name for this address.
-fn refuse_strangers<T>(request: &Request<T>) -> Result<(), Response<Full<Bytes>>> {
-    match names_this_machine(request.headers().get(header::HOST)) {
-        true => Ok(()),
-        false => Err(text(StatusCode::FORBIDDEN, "the Host is not an address of this machine\n")),
-    }
+/// The answer to what a web page could have sent that was told another name for this address.
+fn strange() -> Response<Full<Bytes>> {
+    text(StatusCode::FORBIDDEN, "the Host is no address and not in admin.hosts\n")
 }
 
 /// A call of the admin API.
@@ -105,9 +112,6 @@ async fn call(
     calls: &Handle,
     running: Arc<Semaphore>,
 ) -> Response<Full<Bytes>> {
-    if let Err(refused) = refuse_strangers(&request) {
-        return refused;
-    }
     let Some(api) = status.api() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "keys and revocations are not loaded\n");
     };
@@ -127,9 +131,6 @@ async fn call(
 
 /// A probe, or the metrics.
 fn answer<T>(request: &Request<T>, status: &dyn Status) -> Response<Full<Bytes>> {
-    if let Err(refused) = refuse_strangers(request) {
-        return refused;
-    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -160,13 +161,14 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whether a `Host` is `localhost` or an address.
-fn names_this_machine(host: Option<&HeaderValue>) -> bool {
+/// Whether a `Host` is `localhost`, an address, or one of the names that the operator gave.
+fn is_ours(host: Option<&HeaderValue>, hosts: &[String]) -> bool {
     let Some(host) = host.and_then(|host| host.to_str().ok()) else { return false };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let bare = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
+    hosts.iter().map(String::as_str).chain(["localhost"]).any(|ours| name.eq_ignore_ascii_case(ours))
+        || bare.parse::<std::net::IpAddr>().is_ok()
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::{
     control::{StartFault, open_operator},
-    load::{LoadedGateway, compile, log_settings},
+    load::{LoadedGateway, compile, further, log_settings},
     server::{OnReady, ServeError, serve},
 };
 use crate::{
@@ -76,7 +76,7 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
         "UPSTREAM" => Some(upstream.to_string()),
         _ => None,
     };
-    let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables)?)?;
+    let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables, &further)?)?;
     let log = telemetry::init(log_settings(&loaded.config.log));
     let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
     let (base, admin) = (format!("http://{}", options.listen), format!("http://{}", options.admin));

@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::{
     account::Postman,
     auth_api,
-    config::{self, Config, Faults, LogFormat, LogLevel, Pattern},
+    config::{self, Config, Fault, Faults, LogFormat, LogLevel, Pattern},
     route::{Owned, Table},
     telemetry::LogSettings,
 };
@@ -28,7 +28,18 @@ pub struct LoadedGateway {
 /// # Errors
 /// Every fault that was found.
 pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
-    compile(config::load_file(path)?)
+    compile(config::load_file(path, &further)?)
+}
+
+/// The faults that no single place of a config can be checked for.
+pub(super) fn further(config: &Config) -> Vec<Fault> {
+    let mail = config
+        .auth
+        .email
+        .as_ref()
+        .and_then(|email| Postman::check(email).err().map(|error| email.source.fault(error.to_string())));
+    let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path));
+    mail.into_iter().chain(routes.err().map(|Faults(faults)| faults).unwrap_or_default()).collect()
 }
 
 /// Compiles the routes of a config.
@@ -37,9 +48,6 @@ pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
 /// Every fault among the routes.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
     let config = loaded.config;
-    if let Some(email) = &config.auth.email {
-        Postman::check(email).map_err(|error| Faults(vec![email.source.fault(error.to_string())]))?;
-    }
     let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path))?;
     Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
 }

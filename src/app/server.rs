@@ -256,7 +256,8 @@ impl ServiceWithDependents for Control {
             (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
         };
         for listener in take(&self.admin) {
-            let serving = admin::serve(listener, self.shared.clone(), runtime.handle().clone());
+            let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
+            let serving = admin::serve(listener, self.shared.clone(), calls, hosts);
             vital.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the admin listener failed");

@@ -22,7 +22,7 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             let mut rows =
                 vec![["KEY", "ALGORITHM", "CREATED", "SIGNS FROM", "VERIFIES UNTIL"].map(str::to_owned)];
             rows.extend(keys.list().await?.into_iter().map(|key| {
-                let until = key.expires_at.map_or_else(|| "replaced".to_owned(), timestamp);
+                let until = key.expires_at.map_or_else(|| "active".to_owned(), timestamp);
                 [key.kid, key.algorithm, timestamp(key.created_at), timestamp(key.signs_at), until]
             }));
             print(&columns(&rows))

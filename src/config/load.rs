@@ -42,11 +42,14 @@ impl Source {
     }
 }
 
+/// Finds further faults in a config, which may have some already.
+pub type Further<'a> = &'a dyn Fn(&Config) -> Vec<Fault>;
+
 /// Reads the config at `path`, with the process's environment and `.env` beside the file.
 ///
 /// # Errors
 /// Every fault that was found.
-pub fn load_file(path: &Path) -> Result<Loaded, Faults> {
+pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, Faults> {
     let name = path.display().to_string();
     let whole = |problem: String| {
         Faults(vec![Fault { file: name.clone(), line: 0, key: String::new(), found: None, problem }])
@@ -63,7 +66,7 @@ pub fn load_file(path: &Path) -> Result<Loaded, Faults> {
             .ok()
             .or_else(|| dotenv.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()))
     };
-    let mut loaded = load(&name, &text, folder, &lookup)?;
+    let mut loaded = load(&name, &text, folder, &lookup, further)?;
     loaded.warnings.extend(warning);
     Ok(loaded)
 }
@@ -96,7 +99,13 @@ fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
 ///
 /// # Errors
 /// Every fault that was found.
-pub fn load(file: &str, text: &str, folder: &Path, lookup: Lookup<'_>) -> Result<Loaded, Faults> {
+pub fn load(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    lookup: Lookup<'_>,
+    further: Further<'_>,
+) -> Result<Loaded, Faults> {
     let at = |line: usize, key: String, found: Option<String>, problem: String| Fault {
         file: file.to_owned(),
         line,
@@ -131,7 +140,7 @@ pub fn load(file: &str, text: &str, folder: &Path, lookup: Lookup<'_>) -> Result
         };
         Faults(vec![at(positions.line(&key), key, found, problem)])
     })?;
-    check::check(raw, &document)
+    check::check(raw, &document, further)
 }
 
 /// What the checks need to know of the file to name a fault.

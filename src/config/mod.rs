@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 pub use fault::{Fault, Faults};
 pub use interpolate::Lookup;
-pub use load::{Loaded, Source, load, load_file};
+pub use load::{Further, Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
 pub use raw::{
@@ -43,6 +43,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// The names that it answers to, besides addresses.
+    pub admin_hosts: Vec<String>,
     /// How many worker threads serve requests.
     pub workers: usize,
     /// The peers whose forwarding headers are believed.

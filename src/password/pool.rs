@@ -34,6 +34,13 @@ use crate::{
 /// what happens beside it.
 const FLOOR: f64 = 1.5;
 
+/// Low enough that whoever is logged in hardly waits for those who log in, high enough that logins go on at a quarter of
+/// their calm rate while workers keep every core busy.
+const NICENESS: libc::c_int = 3;
+
+/// For how long a worker that has nothing to do keeps the memory that it hashes in.
+const KEPT_FOR: Duration = Duration::from_secs(2);
+
 /// For learning what a scheme costs.
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -260,9 +267,9 @@ impl Hasher {
 impl Shared {
     fn work(&self) {
         // SAFETY: a plain system call about the calling thread (0 is itself).
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-        let mut blocks = vec![Block::new(); self.params.block_count()];
-        while let Some(job) = self.next_job() {
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+        let mut blocks = Vec::new();
+        while let Some(job) = self.next_job(&mut blocks) {
             let begun = Instant::now();
             let Job { place: _place, counted, password, work, .. } = job;
             let count = || {
@@ -289,7 +296,7 @@ impl Shared {
         }
     }
 
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self, blocks: &mut Vec<Block>) -> Option<Job> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             while let Some(job) = queue.pop() {
@@ -301,11 +308,19 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if blocks.is_empty() {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let woken = self.wake.wait_timeout(queue, KEPT_FOR).unwrap_or_else(PoisonError::into_inner);
+            if woken.1.timed_out() {
+                *blocks = Vec::new();
+            }
+            queue = woken.0;
         }
     }
 
-    fn hash(&self, password: &Secret, blocks: &mut [Block]) -> Result<String, HashError> {
+    fn hash(&self, password: &Secret, blocks: &mut Vec<Block>) -> Result<String, HashError> {
         let salt = self.random.bytes::<16>();
         let output = self.derive(password, &salt, blocks)?;
         let failed = |error: &dyn std::fmt::Display| HashError::Failed(error.to_string());
@@ -332,7 +347,12 @@ impl Shared {
         (same && whole).then_some(hash)
     }
 
-    fn verify(&self, password: &Secret, stored: &Stored, blocks: &mut [Block]) -> Result<Verdict, HashError> {
+    fn verify(
+        &self,
+        password: &Secret,
+        stored: &Stored,
+        blocks: &mut Vec<Block>,
+    ) -> Result<Verdict, HashError> {
         let begun = thread_time();
         let cost = || thread_time().saturating_sub(begun);
         let (salt, expected) = match stored {
@@ -355,7 +375,8 @@ impl Shared {
         Ok(Verdict { matches: expected.is_some_and(|expected| output == *expected), outdated: false })
     }
 
-    fn derive(&self, password: &Secret, salt: &[u8], blocks: &mut [Block]) -> Result<Output, HashError> {
+    fn derive(&self, password: &Secret, salt: &[u8], blocks: &mut Vec<Block>) -> Result<Output, HashError> {
+        blocks.resize(self.params.block_count(), Block::new());
         let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
             .hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut output, blocks)

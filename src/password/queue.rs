@@ -121,7 +121,7 @@ mod tests {
             let (job, reply) = Job::for_test(Origin::new(None, address(from)));
             assert!(queue.push(job, 4));
             if from == "192.0.2.1" {
-                last.replace(reply).map(|before| replies.push(before));
+                replies.extend(last.replace(reply));
             } else {
                 replies.push(reply);
             }

@@ -48,7 +48,7 @@ impl Rules {
         if password.expose().len() > MAX_PASSWORD_BYTES {
             return Err(PasswordError::TooLong);
         }
-        Ok(Secret::new(&precis::opaque(password.expose())))
+        Ok(Secret::new(precis::opaque(password.expose())))
     }
 
     /// Checks a prepared new password of the account `username` by what costs nothing. Whether it is a common one is

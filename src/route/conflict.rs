@@ -32,10 +32,10 @@ pub(super) fn within(node: &Node<usize>, routes: &[Route], faults: &mut Vec<Faul
     for ends in [&node.exact, &node.slash, &node.below] {
         for (position, &later) in ends.iter().enumerate() {
             for &earlier in &ends[..position] {
-                if let Some(method) = common_method(&routes[earlier], &routes[later]) {
+                if let Some(requests) = common_requests(&routes[earlier], &routes[later]) {
                     let other = &routes[earlier];
                     faults.push(routes[later].config.source.fault(format!(
-                        "could win for the same {method} requests as `{}` on line {}",
+                        "could win for the same {requests} as `{}` on line {}",
                         other.label, other.config.source.line
                     )));
                 }
@@ -57,13 +57,16 @@ pub(super) fn within(node: &Node<usize>, routes: &[Route], faults: &mut Vec<Faul
 }
 
 /// A method that both take; `any` when both take all.
-fn common_method(a: &Route, b: &Route) -> Option<String> {
+fn common_requests(a: &Route, b: &Route) -> Option<String> {
     let both = |method: &Method| a.takes(method) && b.takes(method);
     match (&a.config.methods, &b.config.methods) {
-        (None, None) => Some("any".to_owned()),
-        (listed_a, listed_b) => {
-            listed_a.iter().chain(listed_b).flatten().find(|method| both(method)).map(ToString::to_string)
-        }
+        (None, None) => Some("requests".to_owned()),
+        (listed_a, listed_b) => listed_a
+            .iter()
+            .chain(listed_b)
+            .flatten()
+            .find(|method| both(method))
+            .map(|method| format!("{method} requests")),
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
             "listeners: [{{address: 127.0.0.1:0}}]\nauth: {{issuer: i, audience: a}}\n\
              upstreams: {{u: {{servers: [{{url: \"http://127.0.0.1:1\"}}]}}}}\nroutes:\n{routes}"
         );
-        let loaded = load("t.yaml", &yaml, std::path::Path::new("."), &|_| None)
+        let loaded = load("t.yaml", &yaml, std::path::Path::new("."), &|_| None, &|_| Vec::new())
             .map_err(|faults| vec![faults.to_string()])?;
         let owned = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")].map(
             |(method, path)| Owned {

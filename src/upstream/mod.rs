@@ -6,9 +6,11 @@
 
 mod connection;
 mod framing;
+mod head;
 mod pool;
 mod resolve;
 pub mod sample;
 
-pub use connection::{Broken, Connection, Head, Outgoing, names_upgrade};
+pub use connection::{Broken, Connection, Head, Outgoing};
+pub use head::names_upgrade;
 pub use pool::{Body, ConnectError, Connections, Pool, Upstream};

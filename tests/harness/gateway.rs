@@ -35,6 +35,8 @@ pub struct Settings {
     pub upstream: String,
     /// Settings of the listener after `address`, each with a leading comma.
     pub listener: String,
+    /// Settings of the admin listener after `address`, each with a leading comma.
+    pub admin: String,
     /// How many workers there are.
     pub workers: usize,
     /// Environment variables.
@@ -50,6 +52,7 @@ impl Default for Settings {
             extra: String::new(),
             upstream: String::new(),
             listener: String::new(),
+            admin: String::new(),
             workers: 2,
             env: Vec::new(),
         }
@@ -83,10 +86,17 @@ impl Settings {
 
     fn yaml(&self, upstream: &str) -> String {
         format!(
-            "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nstore: {}\n\
+            "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"{}}}\nworkers: {}\nstore: {}\n\
              auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
              upstreams:\n  backend: {{servers: [{{url: \"http://{upstream}\"}}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
-            self.listener, self.workers, self.store, self.auth, self.upstream, self.routes, self.extra
+            self.listener,
+            self.admin,
+            self.workers,
+            self.store,
+            self.auth,
+            self.upstream,
+            self.routes,
+            self.extra
         )
     }
 }

@@ -13,16 +13,21 @@ use ipnet::IpNet;
 use super::{
     Config, Drain, Fault, Faults, IdentityHeaders, Limits, Listener, Loaded, Log, PostgresUrl, Revocation,
     Store, StoreLocation, StripRule,
-    load::Document,
+    load::{Document, Further},
     raw,
     units::{Number, Size, Span},
 };
 use crate::types::Secret;
 
-/// Checks everything that one place of the config can say.
-pub(in crate::config) fn check(raw: raw::Gateway, document: &Document<'_>) -> Result<Loaded, Faults> {
+/// Checks everything that one place of the config can say, and with `further` what only all of it can.
+pub(in crate::config) fn check(
+    raw: raw::Gateway,
+    document: &Document<'_>,
+    further: Further<'_>,
+) -> Result<Loaded, Faults> {
     let mut check = Check { document, faults: Vec::new(), warnings: Vec::new() };
     let config = check.gateway(raw);
+    check.faults.extend(further(&config));
     if check.faults.is_empty() {
         Ok(Loaded { config, warnings: check.warnings })
     } else {
@@ -131,6 +136,14 @@ impl Check<'_> {
         if admin.port() != 0 && listeners.contains(&admin) {
             self.fault("admin.address", "a public listener has this address");
         }
+        for (index, host) in raw.admin.hosts.iter().enumerate() {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            if host.is_empty() || !host.bytes().all(legal) {
+                let found =
+                    format!("found `{host}`, expected a name without a port, such as authgate.default.svc");
+                self.fault(&format!("admin.hosts[{index}]"), found);
+            }
+        }
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
         let trusted_proxies = self.networks(&raw.trusted_proxies);
         let store = self.store(raw.store);
@@ -170,6 +183,7 @@ impl Check<'_> {
                 .collect(),
             drain,
             admin,
+            admin_hosts: raw.admin.hosts,
             workers,
             trusted_proxies,
             store,

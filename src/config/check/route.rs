@@ -151,7 +151,8 @@ impl Check<'_> {
                             format!("no such upstream; expected one of: {legal}"),
                         );
                     }
-                    found.map(Action::Forward)
+                    // A config with a fault is never served, and the route may have others.
+                    Some(Action::Forward(found.unwrap_or_default()))
                 }
                 (None, Some(respond)) => {
                     if forward_token {

@@ -89,6 +89,9 @@ pub struct Admin {
     pub address: Option<String>,
     /// Whether the address may be another than loopback, without TLS. Default: false.
     pub insecure: Option<Switch>,
+    /// Names that requests may have in `Host`, besides addresses and localhost, such as a service's in a cluster.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 /// The store.

@@ -28,8 +28,9 @@ const ALPN: &[u8] = b"postgresql";
 /// Reads a connection string: the driver's settings, and what makes its TLS connections.
 pub(super) fn settings(location: &PostgresUrl) -> Result<(Config, MakeRustlsConnect)> {
     // The error's own text could quote the connection string.
-    let mut config: Config =
-        location.url.expose().parse().map_err(|_| unusable("this is not a PostgreSQL connection string"))?;
+    let mut config: Config = location.url.expose().parse().map_err(|_| {
+        unusable("store.url, or the source of an import, is not a PostgreSQL connection string")
+    })?;
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let somewhere = !hosts.is_empty() || !addresses.is_empty();
     // An address is where the connection goes, whatever name stands beside it.
