@@ -61,6 +61,21 @@ fn after_the_grace_a_replay_ends_the_session() {
 }
 
 #[test]
+fn a_refresh_that_crosses_a_change_of_the_account_is_refused_and_ends_nothing() {
+    let gateway = Gateway::alone(Settings::default());
+    let first = gateway.register("alice");
+    let change = serde_json::json!({"new_username": "alice2"});
+    let changed = gateway.send("POST", "/auth/change", first["access_token"].as_str(), Some(&change)).json();
+    assert_eq!(gateway.refresh(&refresh_token(&first)).status, 401);
+    assert_eq!(gateway.get("/api/x", changed["access_token"].as_str()).status, 200);
+    let next = gateway.refresh(&refresh_token(&changed));
+    assert_eq!(next.status, 200);
+    // Once the new one is used, the old one is no accident any more.
+    assert_eq!(gateway.refresh(&refresh_token(&first)).status, 401);
+    assert_eq!(gateway.refresh(&refresh_token(&next.json())).status, 401);
+}
+
+#[test]
 fn forged_tokens_change_nothing() {
     let gateway = Gateway::alone(Settings::default());
     let genuine = refresh_token(&gateway.register("alice"));

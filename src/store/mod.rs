@@ -277,6 +277,10 @@ fn judge(session: &Session, user: &User, presented: &[u8; 32], now: i64, grace: 
     if session.previous_hash.as_ref() == Some(presented) && within_grace {
         return RotationRule::Replay;
     }
+    // Just after a change of the account its tokens are new, and another tab of the same client may not know yet.
+    if session.previous_hash.is_none() && within_grace {
+        return RotationRule::Refuse;
+    }
     RotationRule::EndSession
 }
 
