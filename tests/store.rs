@@ -245,9 +245,15 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
         assert_eq!((entry.subject, entry.generation, grant.user.generation), (Subject::User(new.id), 2, 2));
         assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
         assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
+        assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Refused));
+        assert_eq!(
+            store.sessions(new.id, PAGE).await.unwrap().len(),
+            1,
+            "within the grace it is an accident"
+        );
+        assert!(matches!(store.rotate_session(&rotation(&moved, 7, 3)).await.unwrap(), Rotation::Rotated(_)));
         assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Ended(_)));
-        let sessions = store.sessions(new.id, PAGE).await.unwrap();
-        assert!(sessions.is_empty());
+        assert!(store.sessions(new.id, PAGE).await.unwrap().is_empty());
     });
 }
 

@@ -53,7 +53,7 @@ impl Purpose {
 }
 
 /// A mail to be queued.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewMail {
     /// Its id, which its token is derived from.
     pub id: Uuid,

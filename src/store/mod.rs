@@ -14,6 +14,7 @@
 
 mod audit;
 mod counter;
+mod debug;
 mod error;
 mod import;
 mod mail;

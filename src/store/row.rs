@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// An account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// Its id.
     pub id: UserId,
@@ -44,7 +44,7 @@ impl User {
 }
 
 /// An account to be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewUser {
     /// Its id.
     pub id: UserId,
@@ -67,7 +67,7 @@ pub struct NewUser {
 }
 
 /// A session to be opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewSession {
     /// Its id.
     pub id: SessionId,
@@ -130,7 +130,7 @@ impl Ttls {
 }
 
 /// A session as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -185,7 +185,7 @@ pub struct Opened {
 }
 
 /// A genuine refresh token, to be exchanged.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RotationRequest {
     /// The session it names.
     pub session: SessionId,
@@ -217,7 +217,7 @@ pub enum Rotation {
 }
 
 /// What to do with an account.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct AccountChange {
     /// A new name.
     pub name: Option<Username>,
