@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -312,4 +312,51 @@ fn a_client_that_reads_slowly_has_only_so_long_in_all() {
             .then_some(())
     });
     slow.shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+#[test]
+fn whoever_downloads_at_full_speed_gives_the_others_their_turn() {
+    const PIECE: usize = 1 << 20;
+    let upstream = Upstream::with(|seen, socket| {
+        if !seen.target.ends_with("/large") {
+            return socket.write_all(&ok(&seen.target)).is_ok();
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n";
+        let piece = vec![b'x'; PIECE];
+        let mut written = socket.write_all(head.as_bytes());
+        while written.is_ok() {
+            written = socket.write_all(&piece);
+        }
+        false
+    });
+    let gateway = Gateway::start(&upstream, Settings { workers: 1, ..Settings::default() });
+    let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let downloads: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut socket, stop) = (TcpStream::connect(gateway.address).unwrap(), stop.clone());
+            let received = received.clone();
+            thread::spawn(move || {
+                socket.write_all(b"GET /public/large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                let mut piece = vec![0; PIECE];
+                while !stop.load(Relaxed) {
+                    received.fetch_add(socket.read(&mut piece).unwrap() as u64, Relaxed);
+                }
+            })
+        })
+        .collect();
+    eventually("all is under way", || (received.load(Relaxed) > 64 << 20).then_some(()));
+    let mut client = gateway.client();
+    // What the downloads took while a small request waited, in bytes. It waits a few times: to be read, for its upstream.
+    let mut taken: Vec<u64> = (0..50)
+        .map(|_| {
+            let before = received.load(Relaxed);
+            assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+            received.load(Relaxed) - before
+        })
+        .collect();
+    stop.store(true, Relaxed);
+    downloads.into_iter().for_each(|download| download.join().unwrap());
+    taken.sort_unstable();
+    let median = taken[taken.len() / 2];
+    assert!(median < 4 << 20, "{median} of {taken:?}");
 }

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -282,6 +282,8 @@ impl Body for AnswerBody {
         if this.end.0.is_expired() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
+        // Who downloads as fast as the upstream sends gives the others of the worker their turn, too.
+        ready!(this.end.0.poll_turn(cx));
         let polled = Pin::new(body).poll_frame(cx);
         // A short answer is over with its first part; whatever goes on ends with its token.
         let goes_on = match &polled {
@@ -294,8 +296,10 @@ impl Body for AnswerBody {
         }
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
                 this.end.0.answer_moves();
-                this.count(frame.data_ref().map_or(0, Bytes::len));
+                this.end.0.spends(length);
+                this.count(length);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

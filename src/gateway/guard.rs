@@ -41,6 +41,11 @@ const LINGER_BUFFER: usize = 16 << 10;
 /// How much more a byte of a chunked body may cost than another.
 const CHUNKED_COST: usize = 4;
 
+/// A chunk that is smaller, in bytes, may be one of thousands; then so many bytes are read at once and no more, which
+/// take a tenth of a millisecond: whoever sends such chunks does not hold up the others of the worker.
+const SMALL_CHUNK: u64 = 1 << 10;
+const SMALL_CHUNKS_AT_ONCE: usize = 8 << 10;
+
 /// A read of so few bytes of a head brings a crumb. After a few in a row there is a pause before each: what costs a
 /// client a byte must not cost a wake-up here.
 const CRUMB: usize = 16;
@@ -368,17 +373,21 @@ impl rt::Read for Guard {
                     return Poll::Pending;
                 }
             }
-            if this.exchange().has_spent_its_turn() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            ready!(this.exchange().poll_turn(cx));
             if let Some(pause) = &mut this.pause {
                 ready!(pause.as_mut().poll(cx));
                 this.pause = None;
             }
             // SAFETY: the buffer is only written to through `ReadBuf`, which keeps track of what is
             // initialised, and the cursor is advanced over filled bytes only.
-            let mut buffer = ReadBuf::uninit(unsafe { out.as_mut() });
+            let mut space = unsafe { out.as_mut() };
+            if let Position::Chunked(chunked) = &this.position
+                && chunked.left() < SMALL_CHUNK
+                && space.len() > SMALL_CHUNKS_AT_ONCE
+            {
+                space = &mut space[..SMALL_CHUNKS_AT_ONCE];
+            }
+            let mut buffer = ReadBuf::uninit(space);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
             let filled = buffer.filled();
             if filled.is_empty() {
