@@ -17,7 +17,7 @@ use crate::{
 const MAX_ID: usize = 64;
 
 /// A user as it was read, not yet checked.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct Candidate {
     /// The id that it had.
     pub id: String,

@@ -14,7 +14,7 @@ use crate::{
         AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject,
         User,
     },
-    types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username},
+    types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
 };
 
 /// Who does something.
@@ -93,7 +93,10 @@ impl Operator {
     pub async fn add(&self, by: &By, account: NewAccount<'_>) -> Result<User> {
         let NewAccount { roles, release, allow_similar: similar, .. } = account;
         let name = Username::new(account.name)?;
-        if let Err(problem) = self.usernames.check(&name) {
+        if let Err(problem) = self.usernames.check(&name)
+            // Those are the operator's to give.
+            && problem != UsernameError::Reserved
+        {
             // Older services used addresses as names; the operator knows.
             tracing::warn!(user.name = %name, %problem, "a name beyond auth.username");
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{
+    import::ImportedUser,
     mail::NewMail,
     row::{AccountChange, NewSession, NewUser, RotationRequest, Session, User},
 };
@@ -24,6 +25,7 @@ macro_rules! hides {
 hides! {
     User { id, name, generation, disabled; password_hash }
     NewUser { id, name; password_hash }
+    ImportedUser { id, name, foreign_scheme; password_hash }
     NewSession { id, most; refresh_hash, nonce }
     Session { id, user, generation, refresh_number; current_hash, previous_hash, nonce }
     RotationRequest { session; presented, successor, nonce }

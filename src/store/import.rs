@@ -4,7 +4,7 @@ use super::User;
 use crate::types::{Roles, UserId, Username};
 
 /// A user as another program knew it, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ImportedUser {
     /// The id that the account is given.
     pub id: UserId,
