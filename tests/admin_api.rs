@@ -222,6 +222,7 @@ fn every_change_is_in_the_audit_trail_with_who_what_when_and_from_where() {
                 "user.disable",
                 "user.set-roles",
                 "user.add",
+                "user.login",
                 "user.add",
             ]
         );
@@ -232,13 +233,13 @@ fn every_change_is_in_the_audit_trail_with_who_what_when_and_from_where() {
         assert!(disabled["at"].as_str().unwrap().starts_with("20"));
         assert_eq!(entries[6]["detail"], "roles: staff");
         // The command line's own.
-        assert_eq!(entries[8]["actor_id"], Value::Null);
-        assert!(entries[8]["address"].as_str().unwrap().starts_with("command line on "));
+        assert_eq!(entries[9]["actor_id"], Value::Null);
+        assert!(entries[9]["address"].as_str().unwrap().starts_with("command line on "));
         assert!(!json!(entries).to_string().contains("password for the tests"));
         assert_eq!(trail(&format!("?user={id}")).len(), 7);
         let page = gateway.admin("GET", "/api/audit?limit=2", Some(&admin), None).json();
         let before = page["next"].as_i64().unwrap();
-        assert_eq!(trail(&format!("?before={before}&limit=100")).len(), 7);
+        assert_eq!(trail(&format!("?before={before}&limit=100")).len(), 8);
         let printed = gateway.run(&["audit"], "");
         assert!(printed.contains("user.set-roles") && printed.contains("roles: staff"), "{printed}");
         let json = gateway.run(&["audit", "--json", "--limit", "1"], "");

@@ -5,6 +5,7 @@ mod harness;
 
 mod accounts;
 mod admin_api;
+mod audit;
 mod callers;
 mod clocks;
 mod commands;

@@ -165,3 +165,95 @@ fn where_no_key_is_left_one_is_made() {
     eventually_is(&gateway, access(&login), 200);
     assert_ne!(header_of(access(&login))["kid"], header_of(access(&before))["kid"]);
 }
+
+const OLD_MASTER: &str = "old-Hq7vK2xR9mB4wZ8nD5cF-for-the-tests";
+const NEW_MASTER: &str = "new-T3yL6pW1cN5sJ8dF2hQ7-for-the-tests";
+
+/// Settings with this master key, and perhaps the one before.
+fn master(store: &str, key: &str, previous: Option<&str>) -> Settings {
+    let previous = previous.map_or_else(String::new, |key| format!("  previous_master_key: {key}\n"));
+    Settings { store: format!("{{url: \"{store}\"}}"), ..Settings::default() }
+        .auth(&format!("  master_key: {key}\n{previous}"))
+        .extra("revocation: {max_staleness: 2s}\n")
+}
+
+#[test]
+fn the_master_key_is_replaced_while_gateways_run_and_nobody_is_logged_out() {
+    let url = shared_database();
+    let old = || master(&url, OLD_MASTER, None);
+    let both = || master(&url, NEW_MASTER, Some(OLD_MASTER));
+    let (here, there) = (Gateway::alone(old()), Gateway::alone(old()));
+    let before = here.register("alice");
+    // Gateways with both keys go on with what the old one has wrapped, and make keys that the others can use.
+    let mut here = here.restart_with(both());
+    assert!(here.log().contains("run `authgate key rewrap`"), "{}", here.log());
+    here.run(&["key", "rotate"], "");
+    let kid = |login: &serde_json::Value| header_of(access(login))["kid"].as_str().unwrap().to_owned();
+    let first = kid(&before);
+    let rotated = eventually("the other one signs with the new key", || {
+        let login = there.login("alice");
+        (kid(&login) != first).then_some(login)
+    });
+    assert_eq!(status(&here, access(&rotated)), 200);
+
+    let said = here.run(&["key", "rewrap"], "");
+    assert!(said.contains("3 secrets are wrapped"), "{said}");
+    assert!(here.run(&["audit"], "").contains("key.rewrap"));
+    // Whoever lacks the new key is told, and goes on with what it holds.
+    eventually("it is told", || there.log().contains("wrapped with another master key by now").then_some(()));
+    assert_eq!(status(&there, access(&rotated)), 200);
+    let after = there.refresh(refresh(&before));
+    assert_eq!(after.status, 200);
+    // It cannot start again without it; with it, or with it alone, a gateway can, and knows everybody.
+    let mut refused = Gateway::spawn_in(
+        std::sync::Arc::new(tempfile::tempdir().unwrap()),
+        Upstream::start().address,
+        old(),
+    );
+    assert_eq!(eventually("it ends", || refused.ended()).code(), Some(1));
+    here.stop();
+    let here = here.restart_with(master(&url, NEW_MASTER, None));
+    assert!(!here.log().contains("rewrap"), "{}", here.log());
+    assert_eq!(here.refresh(refresh(&after.json())).status, 200);
+    assert_eq!(status(&here, access(&rotated)), 200);
+    // A second time changes nothing that anybody sees.
+    here.run(&["key", "rewrap"], "");
+    assert_eq!(status(&here, access(&here.login("alice"))), 200);
+}
+
+#[test]
+fn the_master_key_of_an_embedded_store_is_replaced_by_a_file() {
+    let mut gateway = Gateway::alone(Settings::default());
+    let before = gateway.register("alice");
+    gateway.stop();
+    let folder = gateway.folder.path().to_owned();
+    std::fs::rename(folder.join("master.key"), folder.join("old.key")).unwrap();
+    let settings = || Settings::default().auth("  previous_master_key_file: old.key\n");
+    // A new key that is not there is not made up: it would be another one on each gateway.
+    let mut gateway = Gateway::spawn_in(gateway.folder.clone(), Upstream::start().address, settings());
+    assert_eq!(eventually("it ends", || gateway.ended()).code(), Some(1));
+    std::fs::write(folder.join("master.key"), format!("{NEW_MASTER}\n")).unwrap();
+    let mut gateway = gateway.restart_with(settings());
+    gateway.run(&["key", "rewrap"], "");
+    assert_eq!(status(&gateway, access(&gateway.login("alice"))), 200);
+    gateway.stop();
+    std::fs::remove_file(folder.join("old.key")).unwrap();
+    let gateway = gateway.restart_with(Settings::default());
+    assert_eq!(gateway.refresh(refresh(&before)).status, 200);
+}
+
+#[test]
+fn a_value_in_the_place_of_another_does_not_open() {
+    let url = shared_database();
+    let mut gateway = Gateway::alone(master(&url, OLD_MASTER, None));
+    gateway.register("alice");
+    gateway.stop();
+    shared_sql(&url, "UPDATE signing_keys SET wrapped_key = (SELECT value FROM meta WHERE key = 'root')");
+    let mut refused = Gateway::spawn_in(
+        std::sync::Arc::new(tempfile::tempdir().unwrap()),
+        Upstream::start().address,
+        master(&url, OLD_MASTER, None),
+    );
+    assert_eq!(eventually("it ends", || refused.ended()).code(), Some(1));
+    assert!(refused.log().contains("cannot be unwrapped"), "{}", refused.log());
+}

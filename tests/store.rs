@@ -7,10 +7,12 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
-        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rotation, RotationRequest,
-        Sent, SessionPage, SharedBucket, Store, StoredKey, Subject, Ttls, UserFilter, open,
+        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rewrap, Rewrapped, Rotation,
+        RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey, StoredVault, Subject, Ttls,
+        UserFilter, open,
     },
-    types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId, Username},
+    token::RootSecret,
+    types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
 };
 use tokio::runtime::Runtime;
 
@@ -49,8 +51,13 @@ fn on(location: StoreLocation, test: &impl AsyncFn(Arc<dyn Store>)) {
         store.migrate().await.unwrap();
         store.migrate().await.unwrap();
         store.check_schema().await.unwrap();
+        store.unlock(pseudonyms());
         test(store).await;
     });
+}
+
+fn pseudonyms() -> Pseudonyms {
+    RootSecret::new(b"tests", Arc::new(OsRandom)).pseudonyms()
 }
 
 /// The rows behind a cursor and the cursor behind them, as a poll reads them.
@@ -103,8 +110,22 @@ fn rotation(session: &NewSession, presented: u8, successor: u8) -> RotationReque
         nonce: [successor; 16],
         grace: Duration::from_secs(30),
         ttls: TTLS,
+        replayed: Note { action: "session.replay", ..login() },
     }
 }
+
+/// A line of the trail that an account writes of itself.
+fn login() -> Note {
+    Note {
+        actor_id: None,
+        actor: String::new(),
+        address: Some("192.0.2.7".to_owned()),
+        action: "user.login",
+        detail: String::new(),
+    }
+}
+
+const KEEP_AUDIT: Duration = Duration::from_secs(400 * 86_400);
 
 #[test]
 fn accounts_are_kept_as_they_were_made() {
@@ -147,7 +168,10 @@ fn a_login_that_races_a_logout_of_all_leaves_no_session_that_outlives_it() {
             let own = session(round);
             let id = new.id;
             let (opening, opened) = (store.clone(), own.clone());
-            let login = tokio::spawn(async move { opening.open_session(id, "hash", &opened).await.unwrap() });
+            let login =
+                tokio::spawn(
+                    async move { opening.open_session(id, "hash", &opened, &login()).await.unwrap() },
+                );
             let Change::Done(entry, _) = store.change_user(id, &AccountChange::default()).await.unwrap()
             else {
                 panic!()
@@ -178,14 +202,14 @@ fn a_session_opens_only_for_the_password_that_was_checked() {
     on_both(async |store| {
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
-        assert!(store.open_session(new.id, "another hash", &session(1)).await.unwrap().is_none());
-        assert!(store.open_session(new.id, "hash", &session(1)).await.unwrap().is_some());
+        assert!(store.open_session(new.id, "another hash", &session(1), &login()).await.unwrap().is_none());
+        assert!(store.open_session(new.id, "hash", &session(1), &login()).await.unwrap().is_some());
         store.rehash(new.id, "another hash", "worse").await.unwrap();
         store.rehash(new.id, "hash", "better").await.unwrap();
         assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "better");
         let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
         store.change_user(new.id, &disable).await.unwrap();
-        assert!(store.open_session(new.id, "better", &session(2)).await.unwrap().is_none());
+        assert!(store.open_session(new.id, "better", &session(2), &login()).await.unwrap().is_none());
     });
 }
 
@@ -221,7 +245,7 @@ fn an_entry_outlives_every_token_of_its_session() {
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
         assert!(store.end_session(new.id, own.id, None).await.unwrap().is_none());
-        store.prune(SystemClock.wall()).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         assert!(log(&store, None).await.0.contains(&entry));
     });
 }
@@ -231,7 +255,7 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
     on_both(async |store| {
         let (new, own, other) = (user("alice", "user"), session(1), session(2));
         store.create_user(&new, Some(&own)).await.unwrap();
-        store.open_session(new.id, "hash", &other).await.unwrap().unwrap();
+        store.open_session(new.id, "hash", &other, &login()).await.unwrap().unwrap();
         let moved = NewSession { id: own.id, ..session(7) };
         let change = AccountChange {
             password_hash: Some("new".to_owned()),
@@ -266,12 +290,20 @@ fn an_account_has_so_many_sessions_and_the_one_used_longest_ago_ends() {
         store.create_user(&new, Some(&opened[0])).await.unwrap();
         for session in &opened[1..] {
             tokio::time::sleep(Duration::from_millis(3)).await;
-            assert!(store.open_session(new.id, "hash", session).await.unwrap().unwrap().ended.is_empty());
+            assert!(
+                store
+                    .open_session(new.id, "hash", session, &login())
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .ended
+                    .is_empty()
+            );
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
         // The first was used again since.
         store.rotate_session(&rotation(&opened[0], 1, 9)).await.unwrap();
-        let grant = store.open_session(new.id, "hash", &few(4)).await.unwrap().unwrap();
+        let grant = store.open_session(new.id, "hash", &few(4), &login()).await.unwrap().unwrap();
         let ended: Vec<_> = grant.ended.iter().map(|entry| entry.subject).collect();
         assert_eq!(ended, [Subject::Session(opened[1].id)]);
         assert_eq!(log(&store, Some(&cursor)).await.0, grant.ended);
@@ -287,7 +319,7 @@ fn sessions_are_listed_by_the_page() {
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
         for token in 0..25 {
-            store.open_session(new.id, "hash", &session(token)).await.unwrap();
+            store.open_session(new.id, "hash", &session(token), &login()).await.unwrap();
         }
         let all: Vec<_> = store.sessions(new.id, PAGE).await.unwrap();
         let (mut paged, mut after) = (Vec::new(), None);
@@ -310,9 +342,9 @@ fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
         let many = |token: usize| NewSession { most: 10_000, ..session(token as u8) };
         let opened: Vec<NewSession> = (0..1_200).map(many).collect();
         for session in &opened {
-            store.open_session(alice.id, "hash", session).await.unwrap();
+            store.open_session(alice.id, "hash", session, &login()).await.unwrap();
         }
-        store.open_session(bob.id, "hash", &session(1)).await.unwrap();
+        store.open_session(bob.id, "hash", &session(1), &login()).await.unwrap();
         assert!(matches!(
             store.change_user(alice.id, &AccountChange::default()).await.unwrap(),
             Change::Done(..)
@@ -329,9 +361,9 @@ fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
             assert!(matches!(rotated, Rotation::Refused));
         }
         let delete = AccountChange { delete: true, ..AccountChange::default() };
-        store.open_session(bob.id, "hash", &session(2)).await.unwrap();
+        store.open_session(bob.id, "hash", &session(2), &login()).await.unwrap();
         assert!(matches!(store.change_user(bob.id, &delete).await.unwrap(), Change::Done(..)));
-        store.prune(SystemClock.wall()).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         let ended: Vec<_> = opened
             .iter()
             .map(|session| LogEntry {
@@ -452,7 +484,7 @@ fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
                 let mut ended = Vec::new();
                 for _ in 0..10 {
                     let own = session(writer);
-                    store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+                    store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
                     ended.push(store.end_session(new.id, own.id, None).await.unwrap().unwrap());
                 }
                 ended
@@ -493,7 +525,7 @@ fn a_row_that_commits_behind_later_ones_is_not_passed_over() {
         ));
         let logout = async || {
             let own = session(1);
-            store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+            store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
             store.end_session(new.id, own.id, None).await.unwrap().unwrap()
         };
         let (mut cursor, mut quick) = (begin.clone(), begin);
@@ -537,7 +569,7 @@ fn what_has_expired_is_removed_by_the_clock_that_is_behind_and_in_pieces() {
         let ended = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         // A gateway whose clock runs ahead is not believed where the database has one of its own.
         let later = ended.expires_at + 3_600_000;
-        store.prune(later).await.unwrap();
+        store.prune(later, KEEP_AUDIT).await.unwrap();
         let has_clock = store.hints().await.unwrap().is_some();
         let left = if has_clock { vec![ended] } else { Vec::new() };
         assert_eq!(log(&store, None).await.0, left);
@@ -549,7 +581,7 @@ fn what_has_expired_is_removed_by_the_clock_that_is_behind_and_in_pieces() {
             "INSERT INTO revocations (kind, id, generation, expires_at) \
              SELECT 1, gen_random_uuid(), 1, 1 FROM generate_series(1, 12000)",
         );
-        store.prune(SystemClock.wall()).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         let left = SqlSession::open(url).run("SELECT count(*) FROM revocations");
         assert_eq!(left, ["0"]);
     });
@@ -581,7 +613,7 @@ fn the_end_of_a_session_whose_tokens_have_long_expired_is_remembered_for_a_while
         store.create_user(&new, None).await.unwrap();
         let short = Ttls { access: Duration::ZERO, ..TTLS };
         let own = NewSession { ttls: short, ..session(1) };
-        let opened = store.open_session(new.id, "hash", &own).await.unwrap().unwrap();
+        let opened = store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.issued_at + 600_000 + 50);
@@ -640,12 +672,15 @@ fn a_new_key_signs_when_the_gateway_with_the_greatest_bound_must_have_read_it() 
 }
 
 #[test]
-fn keys_and_the_master_are_claimed_once() {
+fn keys_and_the_vault_are_begun_once() {
     on_both(async |store| {
-        assert!(!store.has_master().await.unwrap());
-        assert!(store.claim_master(b"one").await.unwrap());
-        assert!(store.claim_master(b"one").await.unwrap());
-        assert!(!store.claim_master(b"two").await.unwrap());
+        let vault = |name: &str| StoredVault { fingerprint: name.into(), wrapped_root: name.into() };
+        assert_eq!(store.vault().await.unwrap(), None);
+        assert_eq!(store.begin_vault(&vault("one")).await.unwrap(), vault("one"));
+        let again = StoredVault { wrapped_root: b"another".to_vec(), ..vault("one") };
+        assert_eq!(store.begin_vault(&again).await.unwrap(), vault("one"));
+        assert_eq!(store.begin_vault(&vault("two")).await.unwrap(), vault("one"));
+        assert_eq!(store.vault().await.unwrap(), Some(vault("one")));
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         store.create_key_if_none(&key("b"), Duration::ZERO).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 1);
@@ -656,7 +691,7 @@ fn keys_and_the_master_are_claimed_once() {
         let keys = store.signing_keys().await.unwrap();
         assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(keys[0].expires_at.unwrap() >= rotated.signs_at + 900_000);
-        store.prune(SystemClock.wall()).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 2);
     });
 }
@@ -820,10 +855,10 @@ fn a_log_that_has_lost_the_revocation_of_all_keys_ends_the_sessions_of_that_time
         let revoked = store.revoke_keys(&revocation(None, "b")).await.unwrap().unwrap();
         assert_ne!(revoked.entries[0].generation, LogEntry::ALL);
         // A database that knows nothing of it: the session is there again. Another was opened meanwhile.
-        let opened = store.open_session(new.id, "hash", &before).await.unwrap().unwrap();
+        let opened = store.open_session(new.id, "hash", &before, &login()).await.unwrap().unwrap();
         let entry = LogEntry { generation: opened.issued_at, ..revoked.entries[0] };
         tokio::time::sleep(Duration::from_millis(5)).await;
-        store.open_session(new.id, "hash", &after).await.unwrap();
+        store.open_session(new.id, "hash", &after, &login()).await.unwrap();
         store.restore_log(&[entry]).await.unwrap();
         let left: Vec<_> =
             store.sessions(new.id, PAGE).await.unwrap().iter().map(|session| session.id).collect();
@@ -928,8 +963,8 @@ fn a_mail_is_claimed_by_one_and_its_token_spent_once() {
         assert!(store.mail_owner(Purpose::ResetPassword, &[1; 32]).await.unwrap().is_none());
         assert!(store.mail_owner(Purpose::VerifyEmail, &[1; 32]).await.unwrap().is_some());
         assert!(store.users_by_verified_email("alice@example.com").await.unwrap().is_empty());
-        assert!(store.verify_email(&[1; 32]).await.unwrap());
-        assert!(!store.verify_email(&[1; 32]).await.unwrap());
+        assert!(store.verify_email(&[1; 32], &login()).await.unwrap());
+        assert!(!store.verify_email(&[1; 32], &login()).await.unwrap());
         assert_eq!(store.users_by_verified_email("ALICE@example.com").await.unwrap().len(), 1);
         // Two that hold are enough; one that was used up does not count.
         assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 2)).await.unwrap());
@@ -1070,7 +1105,119 @@ fn shared_attempts_come_back_evenly_and_two_never_take_the_last() {
         assert_eq!(shared.take(std::slice::from_ref(&bucket)).await.unwrap(), None);
         assert!(!shared.is_known(&[9; 16]).await.unwrap());
         shared.note(&SharedBucket { key: [9; 16], count: 1, per: Duration::from_secs(60) }).await.unwrap();
-        store.prune(SystemClock.wall()).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         assert!(shared.is_known(&[9; 16]).await.unwrap());
+    });
+}
+
+#[test]
+fn all_secrets_are_wrapped_anew_or_none() {
+    on_both(async |store| {
+        let vault = StoredVault { fingerprint: b"old".to_vec(), wrapped_root: b"old root".to_vec() };
+        store.begin_vault(&vault).await.unwrap();
+        store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
+        store.rotate_key(&key("b"), Duration::ZERO, Duration::from_secs(900), None).await.unwrap();
+        let before = store.signing_keys().await.unwrap();
+        let some: Rewrap = Arc::new(|_, id, wrapped| (id != "b").then(|| [b"new ", wrapped].concat()));
+        let refused = store.rewrap(b"new", &some, &login()).await.unwrap();
+        assert_eq!(refused, Rewrapped::Unreadable("signing key b".to_owned()));
+        assert_eq!(store.signing_keys().await.unwrap(), before);
+        assert_eq!(store.vault().await.unwrap(), Some(vault));
+        let all: Rewrap = Arc::new(|purpose, id, wrapped| {
+            Some([purpose.as_bytes(), b"/", id.as_bytes(), b"/", wrapped].concat())
+        });
+        assert_eq!(store.rewrap(b"new", &all, &login()).await.unwrap(), Rewrapped::Done(3));
+        let vault = StoredVault { fingerprint: b"new".to_vec(), wrapped_root: b"root//old root".to_vec() };
+        assert_eq!(store.vault().await.unwrap(), Some(vault));
+        for (old, new) in before.iter().zip(store.signing_keys().await.unwrap()) {
+            let expected = [b"signing key/", old.kid.as_bytes(), b"/", old.wrapped_key.as_slice()].concat();
+            assert_eq!(new.wrapped_key, expected);
+        }
+    });
+}
+
+#[test]
+fn the_names_and_addresses_of_a_deleted_account_become_pseudonyms() {
+    on_both(async |store| {
+        let (alice, bob) = (user("alice", ""), user("bob", ""));
+        store.create_user(&bob, None).await.unwrap().unwrap();
+        store.create_user(&alice, None).await.unwrap().unwrap();
+        let own = Note { actor_id: Some(alice.id), ..login() };
+        store.open_session(alice.id, "hash", &session(1), &own).await.unwrap().unwrap();
+        store
+            .open_session(bob.id, "hash", &session(2), &Note { actor_id: Some(bob.id), ..login() })
+            .await
+            .unwrap();
+        // A stranger's failure, what an operator does to it, and what it does to another.
+        store.note(Some(alice.id), &Note { action: "user.login-failed", ..login() }).await.unwrap();
+        let by_root = Note { actor: "root".to_owned(), address: None, ..login() };
+        let rename = AccountChange {
+            name: Some(Username::new("alina").unwrap()),
+            note: Some(by_root.clone()),
+            ..AccountChange::default()
+        };
+        store.change_user(alice.id, &rename).await.unwrap();
+        let by_alice = Note { actor: "alina".to_owned(), ..own.clone() };
+        store.note(Some(bob.id), &by_alice).await.unwrap();
+        let delete = AccountChange { delete: true, note: Some(by_root), ..AccountChange::default() };
+        store.change_user(alice.id, &delete).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
+
+        let of = |text: &str| pseudonyms().of(text);
+        let trail = store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap();
+        let lines: Vec<_> = trail
+            .iter()
+            .rev()
+            .map(|line| (line.actor.as_str(), line.address.as_deref().unwrap_or("-"), line.subject.as_str()))
+            .collect();
+        let (alice_was, alina_was, address) = (&*of("alice"), &*of("alina"), &*of("192.0.2.7"));
+        assert_eq!(
+            lines,
+            [
+                (alice_was, address, alice_was),
+                ("bob", "192.0.2.7", "bob"),
+                ("", address, alice_was),
+                ("root", "-", alice_was),
+                (alina_was, address, "bob"),
+                ("root", "-", alina_was),
+            ]
+        );
+        // Nothing is noted of an account that is gone.
+        store.note(Some(alice.id), &login()).await.unwrap();
+        assert_eq!(store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap().len(), 6);
+        // Both names stay reserved, until the operator says otherwise.
+        for name in ["alice", "alina"] {
+            assert!(store.create_user(&user(name, ""), None).await.unwrap().is_none(), "{name}");
+            let rename =
+                AccountChange { name: Some(Username::new(name).unwrap()), ..AccountChange::default() };
+            assert!(matches!(store.change_user(bob.id, &rename).await.unwrap(), Change::NameTaken), "{name}");
+        }
+        let name = Username::new("alice").unwrap();
+        assert!(store.release_name(&name, &login()).await.unwrap());
+        assert!(!store.release_name(&name, &login()).await.unwrap());
+        assert!(store.create_user(&user("alice", ""), None).await.unwrap().is_some());
+        let given = NewUser { release: true, ..user("alina", "") };
+        assert!(store.create_user(&given, None).await.unwrap().is_some());
+        // Deleted again, a name that was kept as a pseudonym is reserved once more.
+        let gone = AccountChange { delete: true, ..AccountChange::default() };
+        store.change_user(given.id, &gone).await.unwrap();
+        store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
+        assert!(store.create_user(&user("alina", ""), None).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn lines_of_the_trail_are_kept_as_long_as_is_said() {
+    on_both(async |store| {
+        let alice = user("alice", "");
+        store.create_user(&alice, None).await.unwrap().unwrap();
+        store.note(Some(alice.id), &login()).await.unwrap();
+        let lines =
+            async || store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap().len();
+        store.prune(SystemClock.wall(), Duration::from_secs(60)).await.unwrap();
+        assert_eq!(lines().await, 1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        store.prune(SystemClock.wall(), Duration::from_millis(5)).await.unwrap();
+        assert_eq!(lines().await, 0);
     });
 }

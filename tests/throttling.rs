@@ -115,3 +115,59 @@ fn a_look_alike_does_not_tell_whether_there_is_such_an_account() {
         assert_eq!(look_alikes, [429, 429]);
     }
 }
+
+fn login_with(gateway: &Gateway, address: &str, name: &str, password: &str, device: &str) -> Answer {
+    let body = json!({"username": name, "password": password}).to_string();
+    let request = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n{device}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    gateway.client().send(request).answer()
+}
+
+#[test]
+fn a_device_that_was_logged_in_from_is_no_stranger_at_another_address() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url));
+        let registered = gateway.post("/auth/register", &json!({"username": "alice", "password": PASSWORD}));
+        let of_registration = registered.header("x-authgate-device").unwrap().to_owned();
+        gateway.register("mallory");
+        let login = login_from(&gateway, "192.0.2.1", "alice", PASSWORD);
+        let token = login.header("x-authgate-device").unwrap().to_owned();
+        let cookie = login.header("set-cookie").unwrap().to_owned();
+        for part in ["__Secure-authgate-device=", "; Path=/auth;", "; Secure", "; HttpOnly", "; SameSite=Lax"]
+        {
+            assert!(cookie.contains(part), "{cookie}");
+        }
+        let foreign = login_from(&gateway, "192.0.2.3", "mallory", PASSWORD);
+        let foreign = foreign.header("x-authgate-device").unwrap().to_owned();
+        for _ in 0..4 {
+            assert_eq!(login_from(&gateway, "198.51.100.7", "alice", WRONG).status, 401);
+        }
+        let stranger = |device: &str| login_with(&gateway, "203.0.113.9", "alice", PASSWORD, device).status;
+        assert_eq!(stranger("X-Nothing: here"), 429);
+        assert_eq!(stranger(&format!("X-Authgate-Device: {foreign}")), 429, "another account's device");
+        assert_eq!(
+            stranger(&format!("X-Authgate-Device: {}A", &token[..token.len() - 1])),
+            429,
+            "a forged one"
+        );
+        let by_header =
+            login_with(&gateway, "203.0.113.9", "alice", PASSWORD, &format!("X-Authgate-Device: {token}"));
+        assert_eq!(by_header.status, 200);
+        let cookie = cookie.split(';').next().unwrap();
+        let by_cookie =
+            login_with(&gateway, "203.0.113.10", "alice", PASSWORD, &format!("Cookie: a=b; {cookie}"));
+        assert_eq!(by_cookie.status, 200);
+        let device = format!("X-Authgate-Device: {of_registration}");
+        assert_eq!(login_with(&gateway, "203.0.113.11", "alice", PASSWORD, &device).status, 200);
+        // Whoever has the device and not the password is bound by a bucket of its own.
+        let device = format!("X-Authgate-Device: {token}");
+        let statuses: Vec<u16> = (0..5)
+            .map(|index| {
+                login_with(&gateway, &format!("203.0.113.{}", 20 + index), "alice", WRONG, &device).status
+            })
+            .collect();
+        assert_eq!(statuses, [401, 401, 401, 401, 429]);
+    }
+}

@@ -1,7 +1,7 @@
 //! Throttling: what is counted of an attempt, and where.
 //!
-//! It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an address before has
-//! buckets of his own there. Each attempt counts twice: as a failure until it has succeeded, and, in a bucket ten times
+//! It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an address before, or brings
+//! the token of a device that he has logged in from, has buckets of his own there. Each attempt counts twice: as a failure until it has succeeded, and, in a bucket ten times
 //! as wide, whatever comes of it, since a right password costs a hash, too.
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 };
 
 use foldhash::quality::RandomState;
+use uuid::Uuid;
 
 use super::{AccountError, Result};
 use crate::{
@@ -93,13 +94,21 @@ impl Attempts {
         Self { local: Throttle::new(), store, time, rates, empty: Mutex::default() }
     }
 
-    /// Reserves a login. `known` says whether there is such an account.
-    pub(super) async fn login(&self, account: &Counted, known: bool, address: IpAddr) -> Result<Reserved> {
+    /// Reserves a login. `known` says whether there is such an account; `device` is one that it was logged in from.
+    pub(super) async fn login(
+        &self,
+        account: &Counted,
+        known: bool,
+        address: IpAddr,
+        device: Option<Uuid>,
+    ) -> Result<Reserved> {
         let prefix = Prefix::of(address).to_string();
         let familiar = familiar(&prefix, &account.name);
         // Asked for every name: one question less would tell by its time that there is no such account.
         let is_familiar = self.is_known(&familiar).await?;
-        let (failures, attempts, whom) = if known && is_familiar {
+        let (failures, attempts, whom) = if let (true, Some(device)) = (known, device) {
+            (Counter::FamiliarFailures, Counter::FamiliarAttempts, format!("{device}\0{}", account.name))
+        } else if known && is_familiar {
             let whom = format!("{prefix}\0{}", account.name);
             (Counter::FamiliarFailures, Counter::FamiliarAttempts, whom)
         } else if known {

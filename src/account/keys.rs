@@ -1,14 +1,20 @@
 //! The signing keys: made once, kept wrapped in the store, followed while running.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use thiserror::Error;
 
 use super::By;
 use crate::{
     config,
-    store::{KeyRevocation, KeysRevoked, Store, StoreError, StoredKey},
-    token::{KeyError, Keyring, MasterError, MasterKey, NewKey, PublicKey, SigningKey, Verifier},
+    store::{KeyRevocation, KeysRevoked, Rewrap, Rewrapped, Store, StoreError, StoredKey},
+    token::{KeyError, Keyring, MasterError, MasterKeys, NewKey, PublicKey, SigningKey, Verifier, Wrapped},
 };
 
 /// Why the keys cannot be used.
@@ -20,9 +26,18 @@ pub enum KeysError {
     /// A key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A key was wrapped with another master secret.
+    /// A key was wrapped with another master key.
     #[error(transparent)]
     Master(#[from] MasterError),
+    /// The store's secrets are wrapped with a master key that is not there.
+    #[error(
+        "the store's secrets are wrapped with another master key by now: auth.master_key, or previous_master_key, has to \
+         be that"
+    )]
+    MasterMoved,
+    /// A secret could not be wrapped anew.
+    #[error("{0} cannot be unwrapped with any of the master keys; nothing was changed")]
+    Unreadable(String),
     /// Shared secrets are the config's.
     #[error(
         "with HS256 the secret comes from the config: set auth.signing.secret, and previous_secret to the old one"
@@ -33,32 +48,30 @@ pub enum KeysError {
 /// The keys of this deployment.
 pub struct Keys {
     store: Arc<dyn Store>,
-    master: MasterKey,
+    masters: Arc<MasterKeys>,
     signing: config::Signing,
     access_ttl: Duration,
     max_staleness: Duration,
+    /// Whether it was told that the store's secrets have moved to a master key that is not there.
+    told: AtomicBool,
 }
 
 impl Keys {
-    /// The keys in `store`, wrapped by `master`.
+    /// The keys in `store`, wrapped by one of `masters`.
     pub fn new(
         store: Arc<dyn Store>,
-        master: MasterKey,
+        masters: MasterKeys,
         auth: &config::Auth,
         revocation: &config::Revocation,
     ) -> Self {
         Self {
             store,
-            master,
+            masters: Arc::new(masters),
             signing: auth.signing.clone(),
             access_ttl: auth.access_token_ttl,
             max_staleness: revocation.max_staleness,
+            told: AtomicBool::new(false),
         }
-    }
-
-    /// The master secret's derivatives.
-    pub fn master(&self) -> &MasterKey {
-        &self.master
     }
 
     /// Reads the keys, and makes the first one where there is none.
@@ -75,7 +88,7 @@ impl Keys {
             let there = self.store.signing_keys().await?;
             let name = name(algorithm);
             if !there.iter().any(|key| key.algorithm == name && key.expires_at.is_none()) {
-                self.store.create_key_if_none(&self.generate(algorithm)?, delay).await?;
+                self.store.create_key_if_none(&self.generate(algorithm).await?, delay).await?;
             }
         }
         Ok(())
@@ -119,12 +132,51 @@ impl Keys {
             })
             .collect();
         let lasts = stored.iter().any(|key| key.algorithm == algorithm && key.expires_at.is_none());
+        self.tell_of_move(&stored);
         let mut signing = Vec::new();
         for key in stored.iter().filter(|key| key.algorithm == algorithm) {
-            let private = self.master.unwrap(&key.kid, &key.wrapped_key)?;
-            signing.push(SigningKey::pair(&key.kid, &key.algorithm, &private, key.signs_at)?);
+            // One that is open already needs no master key, whichever wraps it by now.
+            signing.push(match previous.and_then(|keyring| keyring.pair(&key.kid)) {
+                Some(pair) => pair,
+                None => {
+                    let private = self.masters.unwrap(Wrapped::signing_key(&key.kid), &key.wrapped_key)?;
+                    Arc::new(SigningKey::pair(&key.kid, &key.algorithm, &private, key.signs_at)?)
+                }
+            });
         }
         Ok((Keyring::of_pairs(&public, signing, previous)?, lasts))
+    }
+
+    /// Says so, once, when the store's secrets have moved to a master key that this gateway does not have: it goes on
+    /// with what it holds, but neither starts again nor opens another key.
+    fn tell_of_move(&self, stored: &[StoredKey]) {
+        let is_without = stored.iter().any(|key| !self.masters.can_unwrap(&key.wrapped_key));
+        if is_without && !self.told.swap(true, Relaxed) {
+            tracing::error!(
+                "{}; until this gateway has it, it cannot use the next signing key",
+                KeysError::MasterMoved
+            );
+        } else if !is_without {
+            self.told.store(false, Relaxed);
+        }
+    }
+
+    /// Wraps every secret of the store anew with the wanted master key; how many.
+    ///
+    /// # Errors
+    /// [`KeysError`]; nothing has changed then.
+    pub async fn rewrap(&self, by: &By) -> Result<usize, KeysError> {
+        let masters = self.masters.clone();
+        let rewrap: Rewrap =
+            Arc::new(move |purpose, id, wrapped| masters.rewrap(Wrapped { purpose, id }, wrapped).ok());
+        let note = by.note("key.rewrap", String::new());
+        let wrapped = self.store.rewrap(self.masters.wanted().fingerprint(), &rewrap, &note).await?;
+        // The others look at the keys at once, and say so where they lack the master key.
+        super::hint(&*self.store).await;
+        match wrapped {
+            Rewrapped::Done(count) => Ok(count),
+            Rewrapped::Unreadable(what) => Err(KeysError::Unreadable(what)),
+        }
     }
 
     /// Every key that may still verify; shared secrets are no keys of the store's.
@@ -148,7 +200,7 @@ impl Keys {
             return Err(KeysError::SharedSecret);
         };
         let note = by.note("key.rotate", String::new());
-        let key = self.generate(algorithm)?;
+        let key = self.generate(algorithm).await?;
         Ok(self.store.rotate_key(&key, self.delay(), self.access_ttl, Some(&note)).await?)
     }
 
@@ -164,7 +216,7 @@ impl Keys {
         let detail = if kid.is_none() { "all keys, and every session" } else { "" };
         let revocation = KeyRevocation {
             kid: kid.map(str::to_owned),
-            successor: self.generate(algorithm)?,
+            successor: self.generate(algorithm).await?,
             delay: self.delay(),
             access_ttl: self.access_ttl,
             note: Some(by.note("key.revoke", detail.to_owned())),
@@ -177,9 +229,13 @@ impl Keys {
         self.max_staleness + Duration::from_secs(1)
     }
 
-    fn generate(&self, algorithm: config::Algorithm) -> Result<StoredKey, KeysError> {
+    /// A new key, wrapped with the master key that the store's secrets are wrapped with now: one that was not moved
+    /// to yet may be unknown to other gateways.
+    async fn generate(&self, algorithm: config::Algorithm) -> Result<StoredKey, KeysError> {
+        let vault = self.store.vault().await?.ok_or(KeysError::MasterMoved)?;
+        let master = self.masters.with_fingerprint(&vault.fingerprint).ok_or(KeysError::MasterMoved)?;
         let key = NewKey::generate(algorithm)?;
-        let wrapped_key = self.master.wrap(&key.kid, &key.pkcs8)?;
+        let wrapped_key = master.wrap(Wrapped::signing_key(&key.kid), &key.pkcs8)?;
         Ok(StoredKey {
             kid: key.kid,
             algorithm: name(algorithm).to_owned(),

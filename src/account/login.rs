@@ -9,7 +9,8 @@ use super::{
 use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
-    store::User,
+    store::{Note, User},
+    token::Device,
     types::{Secret, SessionId, Username},
 };
 
@@ -23,15 +24,26 @@ fn counted_as(name: Option<&Username>, typed: &str) -> Counted {
     name.map_or_else(|| Counted::of_text(typed), Counted::of)
 }
 
+fn failed(address: IpAddr, why: &str) -> Note {
+    Note::of_stranger(address, "user.login-failed", why.to_owned())
+}
+
 impl Accounts {
     /// Opens a session for whoever knows the password. A wrong password, an unknown name and a
     /// disabled account are one answer at one cost.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn login(&self, username: &str, typed: &Secret, address: IpAddr) -> Result<Tokens> {
+    pub async fn login(
+        &self,
+        username: &str,
+        typed: &Secret,
+        address: IpAddr,
+        device: Option<&str>,
+    ) -> Result<Tokens> {
         let mut failure_moment = Instant::now();
-        let result = self.try_login(username, typed, address, &mut failure_moment).await;
+        let device = device.and_then(|token| self.device_tokens.read(token, self.time.now().time));
+        let result = self.try_login(username, typed, address, device, &mut failure_moment).await;
         if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
             // By the timer, so that it does not tell what the account's hash costs, or that there is none.
             tokio::time::sleep_until(failure_moment.into()).await;
@@ -44,6 +56,7 @@ impl Accounts {
         username: &str,
         typed: &Secret,
         address: IpAddr,
+        device: Option<Device>,
         failure_moment: &mut Instant,
     ) -> Result<Tokens> {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
@@ -56,13 +69,18 @@ impl Accounts {
             Some(name) => self.store.user_by_look(name).await?,
             None => None,
         };
-        let attempt = self.attempt(name.as_ref(), username, alike.is_some(), address).await?;
-        *failure_moment = self.hasher.failure_moment();
+        let known = alike.is_some();
         let user = alike.filter(|user| Some(&user.name) == name.as_ref());
-        let origin = Origin::new(Some(counted_as(name.as_ref(), username).look()), address);
+        let device = device.filter(|device| user.as_ref().is_some_and(|user| user.id == device.user));
+        let counted = counted_as(name.as_ref(), username);
+        let attempt = self.attempts.login(&counted, known, address, device.map(|device| device.id)).await?;
+        *failure_moment = self.hasher.failure_moment();
+        let origin = Origin::new(Some(counted.look()), address);
         let Some(mut user) = user else {
             let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;
+            // What was typed is not noted: often enough it is a password.
+            self.note(None, failed(address, "no such account")).await;
             return Err(invalid());
         };
         let (attempt, verdict, grant, refresh) = {
@@ -74,6 +92,8 @@ impl Accounts {
                 let verdict;
                 (attempt, verdict) = self.hash_outcome(attempt, judged).await?;
                 if !verdict.matches || user.disabled {
+                    let why = if verdict.matches { "the account is disabled" } else { "wrong password" };
+                    self.note(Some(user.id), failed(address, why)).await;
                     return Err(invalid());
                 }
                 if let Err(error) = self.await_key().await {
@@ -81,7 +101,8 @@ impl Accounts {
                     return Err(error);
                 }
                 let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
-                let opened = self.store.open_session(user.id, &user.password_hash, &session).await;
+                let note = Note::own(user.id, address, "user.login", format!("session: {}", session.id));
+                let opened = self.store.open_session(user.id, &user.password_hash, &session, &note).await;
                 match opened {
                     Ok(Some(grant)) => break (attempt, verdict, grant, refresh),
                     Ok(None) if again => again = false,
@@ -102,21 +123,18 @@ impl Accounts {
             }
         };
         self.attempts.succeeded(attempt).await;
+        let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let tokens = self.issue(grant, refresh).await?;
+        let tokens = Tokens { device: Some(self.device_token(device)), ..tokens };
         if verdict.outdated {
             self.rehash(&user, password, origin).await;
         }
         Ok(tokens)
     }
 
-    async fn attempt(
-        &self,
-        name: Option<&Username>,
-        typed: &str,
-        known: bool,
-        address: IpAddr,
-    ) -> Result<Reserved> {
-        self.attempts.login(&counted_as(name, typed), known, address).await
+    /// The token of a device that somebody logs in from.
+    pub(super) fn device_token(&self, device: Device) -> String {
+        self.device_tokens.token(device, self.time.now().time)
     }
 
     /// Gives an attempt back when its password was never looked at.
@@ -155,7 +173,7 @@ impl Accounts {
         address: IpAddr,
     ) -> Result<Judged> {
         let Ok(prepared) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
-        let attempt = self.attempt(Some(&user.name), "", true, address).await?;
+        let attempt = self.attempts.login(&Counted::of(&user.name), true, address, None).await?;
         let origin = Origin::new(Some(&user.name.skeleton()), address);
         let verdict = self.hasher.verify(prepared, password, &user.password_hash, origin).await;
         let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
@@ -163,6 +181,7 @@ impl Accounts {
             self.attempts.succeeded(attempt).await;
             return Ok(Judged::Right);
         }
+        self.note(Some(user.id), Note::own(user.id, address, "user.proof-failed", String::new())).await;
         Ok(Judged::Wrong)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     error::Kind,
     mail::{Letter, MailSetupError, Mailer, SendError, Template},
     password::Rules,
-    store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Purpose, Sent, Store},
+    store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, Store},
     token::{Identity, MailTokens},
     types::{Secret, UserId},
 };
@@ -164,10 +164,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn verify_email(&self, token: &str) -> Result<()> {
+    pub async fn verify_email(&self, token: &str, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
         let token = self.desk()?.tokens.read(label(Purpose::VerifyEmail), token).ok_or_else(invalid)?;
-        if self.store.verify_email(&token).await? { Ok(()) } else { Err(invalid()) }
+        let owner = self.store.mail_owner(Purpose::VerifyEmail, &token).await?.ok_or_else(invalid)?;
+        let note = Note::own(owner.id, address, "user.verify-email", String::new());
+        if self.store.verify_email(&token, &note).await? { Ok(()) } else { Err(invalid()) }
     }
 }
 

@@ -33,9 +33,11 @@ use crate::{
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Store, Subject, Ttls, User},
-    token::{self, AccessToken, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey},
-    types::{KeyId, Random, Secret, SessionId, Username},
+    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Store, Subject, Ttls, User},
+    token::{
+        self, AccessToken, DeviceTokens, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey,
+    },
+    types::{KeyId, Random, Secret, SessionId, UserId, Username},
 };
 
 /// The result of a use case.
@@ -57,6 +59,8 @@ pub struct Tokens {
     pub access: AccessToken,
     /// The refresh token.
     pub refresh: Secret,
+    /// The token by which the device is known again, after a login.
+    pub device: Option<String>,
 }
 
 /// The use cases of people with an account, or who want one.
@@ -73,6 +77,8 @@ pub struct Accounts {
     pub mail: Option<MailDesk>,
     /// Makes access tokens.
     pub issuer: Issuer,
+    /// Makes tokens by which devices are known again.
+    pub device_tokens: DeviceTokens,
     /// Makes refresh tokens.
     pub refresh_tokens: RefreshTokens,
     /// The mirror of this gateway.
@@ -169,7 +175,14 @@ impl Accounts {
             session_ends_at: grant.session_ends_at,
         };
         let access = self.issuer.issue(&subject, &key)?;
-        Ok(Tokens { user: grant.user, access, refresh: refresh.text })
+        Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
+    }
+
+    /// Notes what failed. It failed whether or not that can be noted.
+    async fn note(&self, subject: Option<UserId>, note: Note) {
+        if let Err(error) = self.store.note(subject, &note).await {
+            tracing::warn!(%error, action = note.action, "the audit trail lacks a line");
+        }
     }
 
     /// Brings what was revoked into force here, and tells the other gateways, before the caller hears

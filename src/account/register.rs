@@ -7,7 +7,7 @@ use crate::{
     config,
     error::Kind,
     password::Rules,
-    store::{NewUser, Purpose},
+    store::{NewUser, Note, Purpose},
     types::{Role, Roles, Secret, SessionId, UserId, Username},
 };
 
@@ -72,13 +72,15 @@ impl Accounts {
             None => None,
         };
         let (release, similar) = (false, false);
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, note: None };
+        let note = Some(Note::own(id, address, "user.register", String::new()));
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, note };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
             Some(grant) => {
                 self.mails_are_queued();
-                self.issue(grant, refresh).await
+                let device = self.device_token(self.device_tokens.new_device(id));
+                Ok(Tokens { device: Some(device), ..self.issue(grant, refresh).await? })
             }
             None => Err(AccountError::Refused(Kind::UsernameExists)),
         }

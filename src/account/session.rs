@@ -6,8 +6,8 @@ use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
     store::{
-        AccountChange, Change, LogEntry, Rotation, RotationRequest, Session, SessionPage, Store, StoreError,
-        Subject, User,
+        AccountChange, Change, LogEntry, Note, Rotation, RotationRequest, Session, SessionPage, Store,
+        StoreError, Subject, User,
     },
     token::{Identity, Presented},
     types::{SessionId, UserId},
@@ -15,6 +15,10 @@ use crate::{
 
 fn unauthenticated() -> AccountError {
     AccountError::Refused(Kind::Unauthenticated)
+}
+
+fn logout(user: UserId, session: SessionId, address: IpAddr) -> Note {
+    Note::own(user, address, "user.logout", format!("session: {session}"))
 }
 
 impl Accounts {
@@ -28,14 +32,14 @@ impl Accounts {
             return Err(unauthenticated());
         };
         let used = self.attempts.refresh(presented.session).await?;
-        let result = self.exchange(presented).await;
+        let result = self.exchange(presented, address).await;
         if matches!(&result, Err(error) if error.is_ours()) {
             self.attempts.unused(used).await;
         }
         result
     }
 
-    async fn exchange(&self, presented: Presented) -> Result<Tokens> {
+    async fn exchange(&self, presented: Presented, address: IpAddr) -> Result<Tokens> {
         let nonce = self.refresh_tokens.nonce();
         let successor = self.refresh_tokens.successor(&presented, &nonce);
         let request = RotationRequest {
@@ -45,6 +49,7 @@ impl Accounts {
             nonce,
             grace: self.config.refresh_grace,
             ttls: self.ttls(),
+            replayed: Note::of_stranger(address, "session.replay", format!("session: {}", presented.session)),
         };
         self.await_key().await?;
         match self.store.rotate_session(&request).await? {
@@ -71,25 +76,27 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn logout(&self, identity: &Identity) -> Result<()> {
-        self.end(identity.user, identity.session, Some(identity)).await.map(drop)
+    pub async fn logout(&self, identity: &Identity, address: IpAddr) -> Result<()> {
+        let note = logout(identity.user, identity.session, address);
+        self.end(identity.user, identity.session, Some(identity), &note).await.map(drop)
     }
 
     /// Ends the session of a refresh token, for a client whose access token has expired.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn logout_by_refresh_token(&self, token: &str) -> Result<()> {
+    pub async fn logout_by_refresh_token(&self, token: &str, address: IpAddr) -> Result<()> {
         let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
         let session = self.store.session(presented.session).await?.ok_or_else(unauthenticated)?;
-        self.end(session.user, session.id, None).await.map(drop)
+        let note = logout(session.user, session.id, address);
+        self.end(session.user, session.id, None, &note).await.map(drop)
     }
 
     /// Ends one of the caller's sessions.
     ///
     /// # Errors
     /// `Not found` for one that is not the caller's.
-    pub async fn end_session(&self, identity: &Identity, session: &str) -> Result<()> {
+    pub async fn end_session(&self, identity: &Identity, session: &str, address: IpAddr) -> Result<()> {
         let not_found = || AccountError::Refused(Kind::NotFound);
         let session = SessionId::parse(session).ok_or_else(not_found)?;
         // Only a session that is the caller's may be denied here when the outcome is unknown.
@@ -97,12 +104,19 @@ impl Accounts {
         if !theirs {
             return Err(not_found());
         }
-        if self.end(identity.user, session, Some(identity)).await? { Ok(()) } else { Err(not_found()) }
+        let note = Note::own(identity.user, address, "user.end-session", format!("session: {session}"));
+        if self.end(identity.user, session, Some(identity), &note).await? { Ok(()) } else { Err(not_found()) }
     }
 
     /// Whether there was a session to end. `by` is a token of the user's.
-    async fn end(&self, user: UserId, session: SessionId, by: Option<&Identity>) -> Result<bool> {
-        match self.store.end_session(user, session, None).await {
+    async fn end(
+        &self,
+        user: UserId,
+        session: SessionId,
+        by: Option<&Identity>,
+        note: &Note,
+    ) -> Result<bool> {
+        match self.store.end_session(user, session, Some(note)).await {
             Ok(Some(entry)) => {
                 self.in_force(&entry).await;
                 Ok(true)
@@ -124,9 +138,10 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn logout_all(&self, identity: &Identity) -> Result<()> {
+    pub async fn logout_all(&self, identity: &Identity, address: IpAddr) -> Result<()> {
         let (user, generation) = (identity.user, identity.generation);
-        let change = AccountChange::default();
+        let note = Some(Note::own(user, address, "user.logout-all", String::new()));
+        let change = AccountChange { note, ..AccountChange::default() };
         if matches!(self.apply_change(user, generation, &change).await?, Change::Gone) {
             self.deny(&self.denial(Subject::User(user), generation + 1, Some(identity))).await?;
         }

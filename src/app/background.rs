@@ -187,7 +187,12 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 }
 
 /// What may take its time, beside the polls that must not wait for it.
-pub(super) async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>, time: Arc<TimeKeeper>) {
+pub(super) async fn tidy(
+    store: Arc<dyn Store>,
+    hasher: Arc<Hasher>,
+    time: Arc<TimeKeeper>,
+    keep_audit: Duration,
+) {
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
@@ -199,7 +204,7 @@ pub(super) async fn tidy(store: Arc<dyn Store>, hasher: Arc<Hasher>, time: Arc<T
         }
         count += 1;
         if count.is_multiple_of(STORE_PRUNE_EVERY)
-            && let Err(error) = store.prune(time.earliest()).await
+            && let Err(error) = store.prune(time.earliest(), keep_audit).await
         {
             tracing::warn!(%error, "what has expired could not be removed");
         }

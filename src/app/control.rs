@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use super::{
     background::{follow, learn_schemes, sweep, tidy},
     load::LoadedGateway,
-    master::{MasterFault, load_master_key},
+    vault::{Vault, VaultFault, open_vault},
 };
 use crate::{
     access::{Access, Failure},
@@ -32,7 +32,7 @@ use crate::{
     revocation::{Cut, Follower, Mirror, Staleness},
     store::{self, Hints, Store, StoreError},
     telemetry::{Logs, Metrics},
-    token::{Issuer, Verifier},
+    token::{Issuer, Keyring, RootSecret, Verifier},
     types::{OsRandom, Random},
 };
 
@@ -51,9 +51,9 @@ pub enum StartFault {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The master secret.
+    /// The master key.
     #[error(transparent)]
-    Master(#[from] MasterFault),
+    Vault(#[from] VaultFault),
     /// The signing keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -70,7 +70,7 @@ impl StartFault {
     fn is_passing(&self) -> bool {
         let store = match self {
             Self::Store(error)
-            | Self::Master(MasterFault::Store(error))
+            | Self::Vault(VaultFault::Store(error))
             | Self::Keys(KeysError::Store(error)) => error,
             _ => return false,
         };
@@ -155,19 +155,29 @@ impl admin::Status for Shared {
 /// For a hash that an operator asks for.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Opens the store of a config for the command line, its schema up to date.
+/// Opens the store of a config, its schema up to date.
 ///
 /// # Errors
 /// [`StartFault`].
-pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<Operator, StartFault> {
-    let store = store::open(&config.store, clock.clone())?;
+pub async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StartFault> {
+    let store = store::open(&config.store, clock)?;
     prepare_schema(config, &*store).await?;
+    Ok(store)
+}
+
+/// What the command line does to accounts and keys, and what the master key opens for that.
+///
+/// # Errors
+/// [`StartFault`].
+pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Operator, Vault), StartFault> {
+    let store = open_store(config, clock.clone()).await?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let vault = open_vault(&config.auth, &*store, random.clone()).await?;
     let metrics = Metrics::new().map_err(|error| HashError::Failed(error.to_string()))?;
     let password = &config.auth.password;
     // Nobody waits behind it: one at a time, for as long as a busy machine needs.
     let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
-    Ok(Operator {
+    let operator = Operator {
         store,
         hasher: Arc::new(Hasher::start(&own, random.clone(), Arc::new(metrics))?),
         rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
@@ -175,7 +185,8 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<Ope
         clock,
         random,
         gateway: None,
-    })
+    };
+    Ok((operator, vault))
 }
 
 async fn prepare_schema(config: &Config, store: &dyn Store) -> store::Result<()> {
@@ -202,7 +213,7 @@ pub(super) async fn start(
     let follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
     let follower = Arc::new(tokio::sync::Mutex::new(follower));
     let mut waiting = false;
-    let (keys, keyring, hints) = loop {
+    let (keys, root, keyring, hints) = loop {
         match load(config, &store, random.clone(), &hasher, &follower, &vital).await {
             Ok(loaded) => break loaded,
             Err(fault) if fault.is_passing() => {
@@ -221,7 +232,7 @@ pub(super) async fn start(
         || Access::new(verifier.clone(), shared.mirror.clone(), shared.time.clone(), shared.metrics.clone());
     let mail = match &auth.email {
         Some(email) => {
-            let (postman, desk) = Postman::new(email, store.clone(), keys.master().mail_tokens())?;
+            let (postman, desk) = Postman::new(email, store.clone(), root.mail_tokens())?;
             let postman = Arc::new(postman);
             for _ in 0..POSTMEN {
                 tokio::spawn(postman.clone().work());
@@ -243,7 +254,8 @@ pub(super) async fn start(
             verifier.clone(),
             random.clone(),
         ),
-        refresh_tokens: keys.master().refresh_tokens(),
+        refresh_tokens: root.refresh_tokens(),
+        device_tokens: root.device_tokens(),
         mirror: shared.mirror.clone(),
         time: shared.time.clone(),
         random,
@@ -268,7 +280,7 @@ pub(super) async fn start(
     let control = Handle::current();
     vital.spawn(follow(follower, hints, keys, verifier.clone(), store.clone(), shared.clone(), control));
     vital.spawn(sweep(shared.clone()));
-    tokio::spawn(tidy(store, hasher, shared.time.clone()));
+    tokio::spawn(tidy(store, hasher, shared.time.clone(), config.keep_audit));
     // Nothing sets it twice: there is one start.
     let _ = shared.admin_api.set(Arc::new(admin_api));
     let access_log = shared.logs.access.clone();
@@ -284,19 +296,24 @@ async fn load(
     hasher: &Hasher,
     follower: &Arc<tokio::sync::Mutex<Follower>>,
     vital: &Handle,
-) -> Result<(Keys, crate::token::Keyring, Option<Hints>), StartFault> {
+) -> Result<(Keys, RootSecret, Keyring, Option<Hints>), StartFault> {
     // Heard from before the log is read: what commits in between is hinted at. And before anything that a pooler
     // without sessions would make fail for no plain reason.
     let hearing = store.clone();
     let hints = on(vital, async move { hearing.hints().await }).await?;
     prepare_schema(config, &**store).await?;
-    let master = load_master_key(&config.auth.master_key, &**store, random).await?;
-    let keys = Keys::new(store.clone(), master, &config.auth, &config.revocation);
+    let Vault { masters, root, is_moved } = open_vault(&config.auth, &**store, random).await?;
+    if !is_moved {
+        tracing::warn!(
+            "the store's secrets are wrapped with auth.previous_master_key: run `authgate key rewrap`"
+        );
+    }
+    let keys = Keys::new(store.clone(), masters, &config.auth, &config.revocation);
     let keyring = keys.load_or_create().await?;
     learn_schemes(&**store, hasher).await?;
     let follower = follower.clone();
     on(vital, async move { follower.lock().await.poll(true).await }).await?;
-    Ok((keys, keyring, hints))
+    Ok((keys, root, keyring, hints))
 }
 
 /// Runs work of the store on another runtime, where the connections that it makes stay.

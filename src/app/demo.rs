@@ -121,7 +121,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
     runtime.block_on(async {
-        let operator = open_operator(config, Arc::new(SystemClock)).await?;
+        let (operator, _) = open_operator(config, Arc::new(SystemClock)).await?;
         let by = By { id: None, name: "demo".to_owned(), address: None };
         let roles = Roles::parse_joined("admin,user").unwrap_or_default();
         let account = NewAccount {

@@ -4,11 +4,11 @@ mod background;
 mod control;
 mod demo;
 mod load;
-mod master;
 mod server;
+mod vault;
 
-pub use control::open_operator;
+pub use control::{open_operator, open_store};
 pub use demo::{DemoOptions, demo};
 pub use load::{LoadedGateway, load, log_settings};
-pub use master::{MasterFault, load_master_key};
 pub use server::{ServeError, serve};
+pub use vault::{Vault, VaultFault, open_vault};

@@ -1,4 +1,4 @@
-//! The master secret: given in the config, or a file that is made at first start.
+//! The vault: the master key, given in the config or a file that is made at first start, and what it opens in the store.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,24 +12,24 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use thiserror::Error;
 
 use crate::{
-    config::MasterKeySource,
-    store::{Store, StoreError},
-    token::MasterKey,
+    config::{Auth, MasterKeySource},
+    store::{Store, StoreError, StoredVault},
+    token::{MasterError, MasterKey, MasterKeys, RootSecret, Wrapped},
     types::{Random, Secret},
 };
 
-/// Why there is no master secret.
+/// Why the vault does not open.
 #[derive(Debug, Error)]
-pub enum MasterFault {
+pub enum VaultFault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The file cannot be read or made.
     #[error("{0}: {1}")]
     File(String, std::io::Error),
-    /// The store was begun with a secret that is not there.
+    /// A file that must be there is not.
     #[error(
-        "{0} is missing, and the store was begun with it: restore it from a backup, or give auth.master_key"
+        "{0} is missing, and the store was begun with a master key: restore it from a backup, or give auth.master_key"
     )]
     Missing(String),
     /// The file does not hold a secret.
@@ -37,36 +37,73 @@ pub enum MasterFault {
     Short(String),
     /// The store was begun with another one.
     #[error(
-        "the master key is not the one that this store was begun with: private keys and refresh tokens would be lost"
+        "the master key is not the one that this store's secrets are wrapped with; while it is replaced by this one, \
+         auth.previous_master_key is the old one"
     )]
     Other,
+    /// What is stored does not open.
+    #[error(transparent)]
+    Master(#[from] MasterError),
 }
 
-/// Finds the master secret, makes one for a fresh store, and makes sure that it is the store's.
+/// What the master keys open.
+pub struct Vault {
+    /// The master keys.
+    pub masters: MasterKeys,
+    /// The secret that others are derived from.
+    pub root: RootSecret,
+    /// Whether the store's secrets are wrapped with the wanted master key, not the one before.
+    pub is_moved: bool,
+}
+
+/// Finds the master keys, makes one for a fresh store, makes sure that one of them is the store's, and opens what the
+/// store keeps under it.
 ///
 /// # Errors
-/// [`MasterFault`].
-pub async fn load_master_key(
-    source: &MasterKeySource,
+/// [`VaultFault`].
+pub async fn open_vault(
+    auth: &Auth,
     store: &dyn Store,
     random: Arc<dyn Random>,
-) -> Result<MasterKey, MasterFault> {
-    let secret = match source {
+) -> Result<Vault, VaultFault> {
+    let kept = store.vault().await?;
+    let wanted = match &auth.master_key {
         MasterKeySource::Given(secret) => secret.clone(),
         MasterKeySource::File(path) => match read(path)? {
             Some(secret) => secret,
-            None if store.has_master().await? => {
-                return Err(MasterFault::Missing(path.display().to_string()));
-            }
+            None if kept.is_some() => return Err(VaultFault::Missing(path.display().to_string())),
             None => create(path, &*random)?,
         },
     };
-    let master = MasterKey::new(&secret, random);
-    if store.claim_master(master.fingerprint()).await? { Ok(master) } else { Err(MasterFault::Other) }
+    let previous = match &auth.previous_master_key {
+        None => None,
+        Some(MasterKeySource::Given(secret)) => Some(secret.clone()),
+        Some(MasterKeySource::File(path)) => {
+            Some(read(path)?.ok_or_else(|| VaultFault::Missing(path.display().to_string()))?)
+        }
+    };
+    let key = |secret: &Secret| MasterKey::new(secret, random.clone());
+    let masters = MasterKeys::new(key(&wanted), previous.as_ref().map(key));
+    let kept = match kept {
+        Some(kept) => kept,
+        None => {
+            let wrapped_root = masters.wanted().wrap(Wrapped::ROOT, &*RootSecret::generate(&*random))?;
+            let fresh = StoredVault { fingerprint: masters.wanted().fingerprint().to_vec(), wrapped_root };
+            // Another process may have been faster.
+            store.begin_vault(&fresh).await?
+        }
+    };
+    if masters.with_fingerprint(&kept.fingerprint).is_none() {
+        return Err(VaultFault::Other);
+    }
+    let root = RootSecret::new(&masters.unwrap(Wrapped::ROOT, &kept.wrapped_root)?, random);
+    store.unlock(root.pseudonyms());
+    let is_moved = kept.fingerprint == masters.wanted().fingerprint();
+    Ok(Vault { masters, root, is_moved })
 }
 
-fn read(path: &Path) -> Result<Option<Secret>, MasterFault> {
-    let fault = |error| MasterFault::File(path.display().to_string(), error);
+fn read(path: &Path) -> Result<Option<Secret>, VaultFault> {
+    let fault = |error| VaultFault::File(path.display().to_string(), error);
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -78,12 +115,12 @@ fn read(path: &Path) -> Result<Option<Secret>, MasterFault> {
     }
     let secret = Secret::new(text.trim_end());
     if secret.expose().len() < 32 {
-        return Err(MasterFault::Short(path.display().to_string()));
+        return Err(VaultFault::Short(path.display().to_string()));
     }
     Ok(Some(secret))
 }
 
-fn create(path: &Path, random: &dyn Random) -> Result<Secret, MasterFault> {
+fn create(path: &Path, random: &dyn Random) -> Result<Secret, VaultFault> {
     let secret = Secret::new(STANDARD_NO_PAD.encode(random.bytes::<32>()));
     let written =
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).and_then(|mut file| {
@@ -94,8 +131,8 @@ fn create(path: &Path, random: &dyn Random) -> Result<Secret, MasterFault> {
         Ok(()) => Ok(secret),
         // Another process was faster: its secret is the one.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            read(path)?.ok_or_else(|| MasterFault::Missing(path.display().to_string()))
+            read(path)?.ok_or_else(|| VaultFault::Missing(path.display().to_string()))
         }
-        Err(error) => Err(MasterFault::File(path.display().to_string(), error)),
+        Err(error) => Err(VaultFault::File(path.display().to_string(), error)),
     }
 }

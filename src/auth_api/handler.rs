@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
-    AuthApi, Caller,
+    AuthApi, Caller, device,
     input::{self, read, required, required_secret},
     output::{Account, Message, Session, SessionEntry, Sessions, json, timestamp},
 };
@@ -24,6 +24,12 @@ impl AuthApi {
         Session::new(tokens, message, &self.compat.token_fields)
     }
 
+    fn give_device(&self, response: &mut Response<Bytes>, tokens: &Tokens) {
+        if let Some(token) = &tokens.device {
+            device::give(response, token, &self.mount);
+        }
+    }
+
     pub(super) async fn register(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Register = read(request)?;
         let registration = Registration {
@@ -35,14 +41,18 @@ impl AuthApi {
         };
         let tokens = self.accounts.register(registration, caller.address).await;
         let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;
-        Ok(json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully"))))
+        let mut response =
+            json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully")));
+        self.give_device(&mut response, &tokens);
+        Ok(response)
     }
 
     pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Login = read(request)?;
         let (username, password) = (required(input.username)?, required_secret(input.password)?);
-        let tokens = self.accounts.login(&username, &password, caller.address).await?;
+        let tokens = self.accounts.login(&username, &password, caller.address, caller.device).await?;
         let mut response = json(StatusCode::OK, &self.session(&tokens, Some("Authenticated successfully")));
+        self.give_device(&mut response, &tokens);
         if self.compat.token_in_header
             && let Ok(value) = HeaderValue::try_from(format!("Bearer {}", tokens.access.text))
         {
@@ -61,10 +71,10 @@ impl AuthApi {
     pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
         let input: input::Refresh = read(request)?;
         match (self.identify(caller), input.refresh_token) {
-            (Ok(identity), _) => self.accounts.logout(&identity).await?,
+            (Ok(identity), _) => self.accounts.logout(&identity, caller.address).await?,
             // The client's access token has expired, or it sends none.
             (Err(_), Some(token)) if caller.credential != Credential::Unusable => {
-                self.accounts.logout_by_refresh_token(token.expose()).await?;
+                self.accounts.logout_by_refresh_token(token.expose(), caller.address).await?;
             }
             (Err(failure), _) => return Err(failure),
         }
@@ -73,7 +83,7 @@ impl AuthApi {
 
     pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> Answer {
         let identity = self.identify(caller)?;
-        self.accounts.logout_all(&identity).await?;
+        self.accounts.logout_all(&identity, caller.address).await?;
         Ok(done("Logged out successfully"))
     }
 
@@ -134,7 +144,7 @@ impl AuthApi {
 
     pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> Answer {
         let identity = self.identify(caller)?;
-        self.accounts.end_session(&identity, id).await?;
+        self.accounts.end_session(&identity, id, caller.address).await?;
         Ok(done("Session ended successfully"))
     }
 
@@ -158,7 +168,7 @@ impl AuthApi {
             self.accounts.resend_verification(&identity, caller.address).await?;
             return Ok(done("If the address is not verified yet, a mail is on its way"));
         }
-        self.accounts.verify_email(required_secret(input.token)?.expose()).await?;
+        self.accounts.verify_email(required_secret(input.token)?.expose(), caller.address).await?;
         Ok(done("Email verified successfully"))
     }
 

@@ -4,6 +4,7 @@
 //! API can be tested without a socket.
 
 mod call;
+mod device;
 mod handler;
 mod input;
 mod output;
@@ -41,6 +42,8 @@ pub struct AuthApi {
 struct Caller<'a> {
     credential: Credential<'a>,
     address: IpAddr,
+    /// The token of a device that it says it is.
+    device: Option<&'a str>,
 }
 
 impl AuthApi {
@@ -65,7 +68,8 @@ impl AuthApi {
         address: IpAddr,
         request_id: &str,
     ) -> Response<Bytes> {
-        let caller = Caller { credential: Credential::of(request.headers()), address };
+        let headers = request.headers();
+        let caller = Caller { credential: Credential::of(headers), address, device: device::token(headers) };
         match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {

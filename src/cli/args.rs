@@ -285,6 +285,11 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Wrap the secrets in the store with auth.master_key, which so far auth.previous_master_key has wrapped
+    Rewrap {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// End every token that a key has signed, at once and on all gateways
     Revoke {
         /// The key, as `key list` names it

@@ -6,22 +6,28 @@ use serde_json::json;
 
 use super::{Outcome, args::Audit, inspect::columns, load, print, quiet_log, runtime, user::timestamp};
 use crate::{
+    account::AccountError,
     app,
     clock::SystemClock,
+    error::Kind,
     store::{AuditEntry, AuditFilter},
+    types::Username,
 };
 
 pub(super) fn run(args: &Audit) -> Outcome {
     let loaded = load(&args.config.config)?;
     let _log = quiet_log();
     let entries = runtime()?.block_on(async {
-        let operator = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
+        let store = app::open_store(&loaded.config, Arc::new(SystemClock)).await?;
         let subject = match &args.user {
-            Some(name) => Some(operator.find(name).await?.id),
+            Some(name) => {
+                let user = store.user_by_name(&Username::new(name).map_err(AccountError::from)?).await?;
+                Some(user.ok_or(AccountError::Refused(Kind::NotFound))?.id)
+            }
             None => None,
         };
         let filter = AuditFilter { before: None, subject, limit: args.limit };
-        Ok::<_, super::Refused>(operator.store.audit(&filter).await?)
+        Ok::<_, super::Refused>(store.audit(&filter).await?)
     })?;
     if args.json { print(&entries.iter().map(line).collect::<String>()) } else { print(&table(&entries)) }
 }
@@ -30,7 +36,8 @@ fn table(entries: &[AuditEntry]) -> String {
     let mut rows = vec![["TIME", "WHO", "FROM", "ACTION", "OF", "DETAIL"].map(str::to_owned)];
     rows.extend(entries.iter().cloned().map(|entry| {
         let address = entry.address.unwrap_or_default();
-        [timestamp(entry.at), entry.actor, address, entry.action, entry.subject, entry.detail]
+        let actor = if entry.actor.is_empty() { "-".to_owned() } else { entry.actor };
+        [timestamp(entry.at), actor, address, entry.action, entry.subject, entry.detail]
     }));
     columns(&rows)
 }

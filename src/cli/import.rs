@@ -39,7 +39,7 @@ pub(super) fn run(args: &Import) -> Outcome {
     let loaded = load(&args.config.config)?;
     let _log = quiet_log();
     runtime()?.block_on(async {
-        let operator = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
+        let (operator, _) = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
         let importer = Importer {
             store: operator.store.clone(),
             clock: Arc::new(SystemClock),

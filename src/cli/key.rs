@@ -11,9 +11,8 @@ use super::{
 };
 use crate::{
     account::{Keys, Operator},
-    app::{self, load_master_key},
+    app,
     clock::SystemClock,
-    types::OsRandom,
 };
 
 pub(super) fn run(command: KeyCommand) -> Outcome {
@@ -30,6 +29,12 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
         KeyCommand::Rotate { config } => with(&config.config, async |keys, _| {
             let key = keys.rotate(&operator_name()).await?;
             print(&format!("Key {} signs from {} on.\n", key.kid, timestamp(key.signs_at)))
+        }),
+        KeyCommand::Rewrap { config } => with(&config.config, async |keys, _| {
+            let count = keys.rewrap(&operator_name()).await?;
+            print(&format!(
+                "{count} secrets are wrapped with auth.master_key; the previous one is not needed any more.\n"
+            ))
         }),
         KeyCommand::Revoke { kid, all: _, config } => with(&config.config, async |keys, operator| {
             let Some(revoked) = operator.revoke_keys(keys, &operator_name(), kid.as_deref()).await? else {
@@ -52,9 +57,8 @@ fn with(config: &Path, work: impl AsyncFnOnce(&Keys, &Operator) -> Outcome) -> O
     let _log = quiet_log();
     runtime()?.block_on(async {
         let config = &loaded.config;
-        let operator = app::open_operator(config, Arc::new(SystemClock)).await?;
-        let master = load_master_key(&config.auth.master_key, &*operator.store, Arc::new(OsRandom)).await?;
-        let keys = Keys::new(operator.store.clone(), master, &config.auth, &config.revocation);
+        let (operator, vault) = app::open_operator(config, Arc::new(SystemClock)).await?;
+        let keys = Keys::new(operator.store.clone(), vault.masters, &config.auth, &config.revocation);
         work(&keys, &operator).await
     })
 }

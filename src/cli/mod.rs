@@ -104,7 +104,7 @@ fn migrate(mut loaded: LoadedGateway) -> Outcome {
     let _log = quiet_log();
     loaded.config.store.migrate = true;
     runtime()?.block_on(async {
-        app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
+        app::open_store(&loaded.config, Arc::new(SystemClock)).await?;
         print("The schema is up to date.\n")
     })
 }

@@ -97,7 +97,7 @@ fn with_config(config: &Path, work: impl AsyncFnOnce(&Operator) -> Outcome) -> O
 fn with(loaded: &LoadedGateway, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {
     let _log = quiet_log();
     runtime()?.block_on(async {
-        let operator = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
+        let (operator, _) = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
         work(&operator).await
     })
 }

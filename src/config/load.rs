@@ -157,6 +157,7 @@ impl Document<'_> {
     const SECRET: &'static [&'static str] = &[
         "store.url",
         "auth.master_key",
+        "auth.previous_master_key",
         "auth.signing.secret",
         "auth.signing.previous_secret",
         "auth.email.smtp.password",

@@ -69,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// The end.
     pub drain: Drain,
+    /// How long lines of the audit trail are kept.
+    pub keep_audit: Duration,
 }
 
 /// An address that clients connect to.
@@ -136,8 +138,10 @@ pub struct Auth {
     pub session_max_ttl: Duration,
     /// Sessions of one account.
     pub max_sessions: u32,
-    /// Where the master secret comes from.
+    /// Where the master key comes from.
     pub master_key: MasterKeySource,
+    /// Where the one before comes from, while it is being replaced.
+    pub previous_master_key: Option<MasterKeySource>,
     /// How recent a login counts as proof.
     pub reauth_window: Duration,
     /// How tokens are signed.
@@ -229,13 +233,24 @@ pub struct Smtp {
     pub timeout: Duration,
 }
 
-/// Where the master secret comes from.
+/// Where a master key comes from.
 #[derive(Debug, Clone)]
 pub enum MasterKeySource {
     /// Written in the config.
     Given(Secret),
     /// A file, made at first start.
     File(PathBuf),
+}
+
+impl MasterKeySource {
+    /// Whether the other is the same for certain.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Given(one), Self::Given(other)) => one.expose() == other.expose(),
+            (Self::File(one), Self::File(other)) => one == other,
+            _ => false,
+        }
+    }
 }
 
 /// How access tokens are signed.

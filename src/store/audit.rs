@@ -1,5 +1,7 @@
 //! Who changed what, when, from where.
 
+use std::net::IpAddr;
+
 use crate::{clock::UnixMillis, types::UserId};
 
 /// What is noted of a change, in the transaction that makes it.
@@ -7,7 +9,8 @@ use crate::{clock::UnixMillis, types::UserId};
 pub struct Note {
     /// The account that changed it; none for the command line.
     pub actor_id: Option<UserId>,
-    /// Its name, or the system user of the command line.
+    /// Its name, or the system user of the command line. Empty where it is the account that the line is about, whose
+    /// name the store knows, and where nobody has shown who they are.
     pub actor: String,
     /// The network address that it came from.
     pub address: Option<String>,
@@ -15,6 +18,25 @@ pub struct Note {
     pub action: &'static str,
     /// What else there is to know; never a secret.
     pub detail: String,
+}
+
+impl Note {
+    /// Of what an account does with itself.
+    pub fn own(user: UserId, address: IpAddr, action: &'static str, detail: String) -> Self {
+        let (actor, address) = (String::new(), Some(address.to_string()));
+        Self { actor_id: Some(user), actor, address, action, detail }
+    }
+
+    /// Of what somebody did who has not shown who they are.
+    pub fn of_stranger(address: IpAddr, action: &'static str, detail: String) -> Self {
+        Self { actor_id: None, actor: String::new(), address: Some(address.to_string()), action, detail }
+    }
+
+    /// The name of whoever did it to `subject`.
+    pub(super) fn actor<'a>(&'a self, subject_id: Option<UserId>, subject: &'a str) -> &'a str {
+        let is_own = self.actor_id.is_some() && self.actor_id == subject_id;
+        if self.actor.is_empty() && is_own { subject } else { &self.actor }
+    }
 }
 
 /// A line of the trail.
@@ -26,7 +48,7 @@ pub struct AuditEntry {
     pub at: UnixMillis,
     /// The id of who did it.
     pub actor_id: Option<String>,
-    /// Who did it.
+    /// Who did it; empty where that is not known.
     pub actor: String,
     /// From where.
     pub address: Option<String>,

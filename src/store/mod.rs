@@ -22,8 +22,12 @@ mod postgres;
 mod row;
 mod sqlite;
 mod table;
+mod vault;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -39,11 +43,12 @@ pub use row::{
 };
 
 pub use table::{Row, Rows, TableSource, read_table};
+pub use vault::{Rewrap, Rewrapped, StoredVault};
 
 use crate::{
     clock::{Clock, UnixMillis, millis},
     config::{self, StoreLocation},
-    types::{Role, SessionId, UserId, Username},
+    types::{Pseudonyms, Role, SessionId, UserId, Username},
 };
 
 /// A log row stays this long after the last token it concerns, for clocks that disagree.
@@ -87,12 +92,18 @@ pub trait Store: Log {
     /// Makes sure that the schema is the one that this binary was built for.
     async fn check_schema(&self) -> Result<()>;
 
-    /// Whether `fingerprint` is of the master secret that the store was begun with. The first
-    /// one that is shown is the one.
-    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool>;
+    /// What the store's secrets were begun with; none for a fresh one.
+    async fn vault(&self) -> Result<Option<StoredVault>>;
 
-    /// Whether a master secret was claimed already.
-    async fn has_master(&self) -> Result<bool>;
+    /// Begins the store's secrets, unless they were begun; what holds in the end.
+    async fn begin_vault(&self, fresh: &StoredVault) -> Result<StoredVault>;
+
+    /// Wraps every secret anew, for the master key of `fingerprint`.
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, note: &Note) -> Result<Rewrapped>;
+
+    /// Gives the store what it replaces the names of deleted accounts with. Before, nothing can be done that depends
+    /// on whose name it was.
+    fn unlock(&self, pseudonyms: Pseudonyms);
 
     /// Makes an account, and its first session if one is asked for. `None` when the name, or one
     /// that looks like it, is or was taken.
@@ -123,6 +134,7 @@ pub trait Store: Log {
         user: UserId,
         password_hash: &str,
         session: &NewSession,
+        note: &Note,
     ) -> Result<Option<Grant>>;
 
     /// Replaces a password hash by a better one of the same password, if it is still `old`.
@@ -174,6 +186,9 @@ pub trait Store: Log {
     /// Revokes keys: no token that they signed is good any more. `None` when there is no such key.
     async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>>;
 
+    /// Notes what changed nothing else; of an account only while there is one.
+    async fn note(&self, subject: Option<UserId>, note: &Note) -> Result<()>;
+
     /// The audit trail, newest first.
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>>;
 
@@ -210,15 +225,16 @@ pub trait Store: Log {
     async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>>;
 
     /// Uses up a token that shows an address to be the account's. False when it does not hold.
-    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool>;
+    async fn verify_email(&self, token_hash: &[u8; 32], note: &Note) -> Result<bool>;
 
     /// The counters that all gateways on this store share; none where there is one gateway only.
     fn shared_counters(&self) -> Option<&dyn SharedCounters>;
 
-    /// Removes what has expired: log rows, sessions, keys, mails and counters; and gateways that ended. The
-    /// time is `earliest`, or the database's where that is earlier: a row that was removed while a clock ran
-    /// ahead would be missing when it is set right.
-    async fn prune(&self, earliest: UnixMillis) -> Result<()>;
+    /// Removes what has expired: log rows, sessions, keys, mails and counters, lines of the audit trail that are older
+    /// than `keep_audit`; and gateways that ended. The time is `earliest`, or the database's where that is earlier: a
+    /// row that was removed while a clock ran ahead would be missing when it is set right. And puts pseudonyms in the
+    /// place of the names and addresses of accounts that were deleted. All of it in pieces.
+    async fn prune(&self, earliest: UnixMillis, keep_audit: Duration) -> Result<()>;
 }
 
 /// Opens the configured store. No connection is made yet.
@@ -246,6 +262,12 @@ pub fn lock_for_serving(config: &config::Store) -> Result<Option<std::fs::File>>
         StoreLocation::Sqlite(path) => sqlite::lock_for_serving(path).map(Some),
         StoreLocation::Postgres(_) => Ok(None),
     }
+}
+
+/// What a store was unlocked with.
+fn unlocked(pseudonyms: &OnceLock<Pseudonyms>) -> Result<Pseudonyms> {
+    let locked = || StoreError::Unusable("the store is not unlocked".to_owned());
+    pseudonyms.get().cloned().ok_or_else(locked)
 }
 
 /// Rows of ended sessions that are removed with what ended them; the others are left for later.

@@ -199,6 +199,8 @@ pub struct RotationRequest {
     pub grace: Duration,
     /// How long things live.
     pub ttls: Ttls,
+    /// What the audit trail says if the token was used before.
+    pub replayed: Note,
 }
 
 /// What became of a refresh token.

@@ -138,7 +138,7 @@ impl Keyring {
     /// When a key cannot be read.
     pub fn of_pairs(
         public: &[PublicKey],
-        mut signing: Vec<SigningKey>,
+        mut signing: Vec<Arc<SigningKey>>,
         previous: Option<&Self>,
     ) -> Result<Self, KeyError> {
         let mut verifying = HashMap::new();
@@ -158,7 +158,6 @@ impl Keyring {
             verifying.insert(known.kid.clone(), Verifying { key, expires_at: known.expires_at });
         }
         signing.sort_by_key(|key| std::cmp::Reverse(key.signs_at));
-        let signing = signing.into_iter().map(Arc::new).collect();
         let jwks = serde_json::json!({ "keys": jwks }).to_string();
         Ok(Self { verifying, signing, jwks })
     }
@@ -182,6 +181,11 @@ impl Keyring {
             key: EncodingKey::from_secret(secret.expose().as_bytes()),
         };
         Ok(Self { verifying, signing: vec![Arc::new(signs)], jwks: r#"{"keys":[]}"#.to_owned() })
+    }
+
+    /// The private half of that id, if it is here.
+    pub fn pair(&self, kid: &str) -> Option<Arc<SigningKey>> {
+        self.signing.iter().find(|key| key.kid == kid).cloned()
     }
 
     /// The key of that id, if it still verifies.

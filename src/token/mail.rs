@@ -62,15 +62,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{token::MasterKey, types::OsRandom};
+    use crate::{token::RootSecret, types::OsRandom};
 
     #[test]
     fn a_token_serves_its_purpose_only() {
-        let tokens = MasterKey::new(&Secret::new("a"), Arc::new(OsRandom)).mail_tokens();
+        let tokens = RootSecret::new(b"a", Arc::new(OsRandom)).mail_tokens();
         let token = tokens.token("reset", Uuid::from_u128(7));
         assert_eq!(tokens.read("reset", token.text.expose()), Some(token.hash));
         assert_eq!(tokens.read("verify", token.text.expose()), None);
-        let other = MasterKey::new(&Secret::new("b"), Arc::new(OsRandom)).mail_tokens();
+        let other = RootSecret::new(b"b", Arc::new(OsRandom)).mail_tokens();
         assert_eq!(other.read("reset", token.text.expose()), None);
         for text in ["", "AAAA", &"A".repeat(64), &"~".repeat(64)] {
             assert_eq!(tokens.read("reset", text), None);

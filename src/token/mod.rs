@@ -3,6 +3,7 @@
 //! A token is what this program made, or it is nothing: one issuer, one audience, the algorithms
 //! that its own keys have, and every claim of the type that it was issued with.
 
+mod device;
 mod identity;
 mod issuer;
 mod jws;
@@ -10,13 +11,16 @@ mod keyring;
 mod mail;
 mod master;
 mod refresh;
+mod root;
 mod verifier;
 
+pub use device::{Device, DeviceTokens};
 pub use identity::Identity;
 pub use issuer::{AccessToken, Issuer, Subject};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{KeyError, Keyring, NewKey, PublicKey, SigningKey};
 pub use mail::{MailToken, MailTokens};
-pub use master::{MasterError, MasterKey};
+pub use master::{MasterError, MasterKey, MasterKeys, Wrapped};
 pub use refresh::{Presented, RefreshToken, RefreshTokens};
+pub use root::RootSecret;
 pub use verifier::{Checked, Verifier};

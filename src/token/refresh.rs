@@ -116,10 +116,10 @@ impl RefreshTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{token::MasterKey, types::OsRandom};
+    use crate::{token::RootSecret, types::OsRandom};
 
     fn tokens(master: &str) -> RefreshTokens {
-        MasterKey::new(&Secret::new(master), Arc::new(OsRandom)).refresh_tokens()
+        RootSecret::new(master.as_bytes(), Arc::new(OsRandom)).refresh_tokens()
     }
 
     #[test]

@@ -6,12 +6,14 @@ pub mod hash;
 mod id;
 pub mod path;
 pub mod precis;
+mod pseudonym;
 mod random;
 mod role;
 mod secret;
 mod username;
 
 pub use id::{KeyId, SessionId, UserId};
+pub use pseudonym::Pseudonyms;
 pub use random::{OsRandom, Random};
 pub use role::{Role, RoleError, Roles};
 pub use secret::Secret;

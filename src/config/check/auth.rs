@@ -102,16 +102,20 @@ impl Check<'_> {
         let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
         let max_sessions = self.number("auth.max_sessions", raw.max_sessions, 100, (1, 10_000)) as u32;
         let username = self.username_rules(raw.username);
-        let master_key = match raw.master_key {
-            Some(key) => {
-                self.secret_key("auth.master_key", &key);
-                MasterKeySource::Given(key)
-            }
-            None => MasterKeySource::File(match &store.location {
-                StoreLocation::Sqlite(path) => path.with_file_name("master.key"),
-                StoreLocation::Postgres(_) => self.document.folder.join("master.key"),
-            }),
-        };
+        let default = MasterKeySource::File(match &store.location {
+            StoreLocation::Sqlite(path) => path.with_file_name("master.key"),
+            StoreLocation::Postgres(_) => self.document.folder.join("master.key"),
+        });
+        let master_key = self.master_key("auth.master_key", raw.master_key, raw.master_key_file);
+        let master_key = master_key.unwrap_or(default);
+        let previous_master_key = self.master_key(
+            "auth.previous_master_key",
+            raw.previous_master_key,
+            raw.previous_master_key_file,
+        );
+        if previous_master_key.as_ref().is_some_and(|previous| previous.is(&master_key)) {
+            self.fault("auth.previous_master_key", "is the same as the master key");
+        }
         Auth {
             path,
             issuer: raw.issuer,
@@ -126,6 +130,7 @@ impl Check<'_> {
             max_sessions,
             username,
             master_key,
+            previous_master_key,
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),
             password: self.password(&raw.password, cores),
@@ -158,6 +163,25 @@ impl Check<'_> {
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
             compat: self.compat(raw.compat),
             email: raw.email.map(|email| self.email(email)),
+        }
+    }
+
+    fn master_key(
+        &mut self,
+        key: &str,
+        given: Option<Secret>,
+        file: Option<String>,
+    ) -> Option<MasterKeySource> {
+        if given.is_some() && file.is_some() {
+            self.fault(&format!("{key}_file"), "is given twice, here and in the line without `_file`");
+        }
+        match (given, file) {
+            (Some(given), _) => {
+                self.secret_key(key, &given);
+                Some(MasterKeySource::Given(given))
+            }
+            (None, Some(file)) => Some(MasterKeySource::File(self.document.folder.join(file))),
+            (None, None) => None,
         }
     }
 

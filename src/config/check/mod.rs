@@ -172,6 +172,8 @@ impl Check<'_> {
             format: raw.log.format,
             access: raw.log.access.is_none_or(|access| access.0),
         };
+        let year_and_more = Duration::from_secs(400 * 86_400);
+        let keep_audit = self.span("audit.keep", raw.audit.keep, year_and_more);
         let drain = Drain {
             delay: raw.drain.delay.map_or(Duration::ZERO, |Span(delay)| delay),
             limit: self.span("drain.limit", raw.drain.limit, Duration::from_secs(30)),
@@ -182,6 +184,7 @@ impl Check<'_> {
                 .map(|(address, max_connections)| Listener { address, max_connections })
                 .collect(),
             drain,
+            keep_audit,
             admin,
             admin_hosts: raw.admin.hosts,
             workers,

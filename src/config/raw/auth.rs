@@ -49,6 +49,13 @@ pub struct Auth {
     /// 32 bytes or more that wrap the private keys in the store. Default: the file master.key beside the
     /// SQLite database, or beside this file.
     pub master_key: Option<Secret>,
+    /// The file with the master key, in place of `master_key`.
+    pub master_key_file: Option<String>,
+    /// The master key before this one, until `authgate key rewrap` has run and every gateway has the new one.
+    /// Default: none.
+    pub previous_master_key: Option<Secret>,
+    /// The file with it, in place of `previous_master_key`.
+    pub previous_master_key_file: Option<String>,
     /// How recent a login must be to change credentials without the current password. Default: 5m.
     pub reauth_window: Option<Span>,
     /// How access tokens are signed.

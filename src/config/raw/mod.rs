@@ -57,6 +57,17 @@ pub struct Gateway {
     /// How the gateway ends.
     #[serde(default)]
     pub drain: Drain,
+    /// The audit trail.
+    #[serde(default)]
+    pub audit: Audit,
+}
+
+/// The audit trail: who did what to which account, when, from where.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// How long its lines are kept. Default: 400d.
+    pub keep: Option<Span>,
 }
 
 /// How the gateway ends once it is told to.

@@ -4,7 +4,7 @@ use deadpool_postgres::{Client, Transaction};
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, run},
+    query::{NOW, USER, one, read_user, run},
 };
 use crate::{
     store::{AuditEntry, AuditFilter, Note},
@@ -26,7 +26,7 @@ pub(super) async fn append(
         &sql,
         &[
             &note.actor_id.map(|id| id.to_string()),
-            &note.actor,
+            &note.actor(subject_id, subject),
             &note.address,
             &note.action,
             &subject_id.map(|id| id.to_string()),
@@ -36,6 +36,17 @@ pub(super) async fn append(
     )
     .await
     .map(drop)
+}
+
+/// Notes what changed nothing else; of an account only while there is one.
+pub(super) async fn note(tx: &Transaction<'_>, subject: Option<UserId>, note: &Note) -> Result<()> {
+    let Some(id) = subject else { return append(tx, note, None, "").await };
+    // Whoever deletes it meanwhile waits, and finds the line.
+    let sql = format!("SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE");
+    match one(tx, &sql, &[&id.uuid()], read_user).await? {
+        Some(user) => append(tx, note, Some(id), user.name.as_str()).await,
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

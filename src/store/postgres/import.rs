@@ -9,22 +9,26 @@ use super::{
     connection::QueryResult as Result,
     query::{NOW, USER, only, read_user, run},
 };
-use crate::store::{ImportOutcome, ImportedUser, Note, User, import::explain};
+use crate::{
+    store::{ImportOutcome, ImportedUser, Note, User, import::explain},
+    types::Pseudonyms,
+};
 
 pub(super) async fn import(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
     note: &Note,
     keep: bool,
+    pseudonyms: &Pseudonyms,
 ) -> Result<Vec<ImportOutcome>> {
     tx.batch_execute("SAVEPOINT import").await?;
-    let mut outcomes = import_all(tx, users, note, false).await?;
+    let mut outcomes = import_all(tx, users, note, false, pseudonyms).await?;
     let again: Vec<usize> = (0..users.len())
         .filter(|at| users[*at].similar && matches!(outcomes[*at], ImportOutcome::LooksLike(_)))
         .collect();
     if !again.is_empty() {
         let similar: Vec<ImportedUser> = again.iter().map(|at| users[*at].clone()).collect();
-        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, note, true).await?) {
+        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, note, true, pseudonyms).await?) {
             outcomes[at] = outcome;
         }
     }
@@ -38,6 +42,7 @@ async fn import_all(
     users: &[ImportedUser],
     note: &Note,
     similar: bool,
+    pseudonyms: &Pseudonyms,
 ) -> Result<Vec<ImportOutcome>> {
     let sql = format!(
         "INSERT INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
@@ -45,9 +50,9 @@ async fn import_all(
          SELECT u.id, u.name, u.skeleton, u.email, u.email_key, u.email_verified, u.password_hash, \
          u.foreign_scheme, u.roles, u.disabled, {NOW}, u.external_id \
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], \
-         $8::text[], $9::text[], $10::bool[], $11::text[]) AS u (id, name, skeleton, email, \
-         email_key, email_verified, password_hash, foreign_scheme, roles, disabled, external_id) \
-         WHERE NOT EXISTS (SELECT 1 FROM retired_names r WHERE r.skeleton = u.skeleton) \
+         $8::text[], $9::text[], $10::bool[], $11::text[], $12::text[]) AS u (id, name, skeleton, email, \
+         email_key, email_verified, password_hash, foreign_scheme, roles, disabled, external_id, former) \
+         WHERE NOT EXISTS (SELECT 1 FROM retired_names r WHERE r.skeleton IN (u.skeleton, u.former)) \
          ON CONFLICT DO NOTHING RETURNING id"
     );
     let skeleton = |user: &ImportedUser| match similar {
@@ -75,6 +80,7 @@ async fn import_all(
                 &users.iter().map(|user| user.roles.to_string()).collect::<Vec<_>>(),
                 &users.iter().map(|user| user.disabled).collect::<Vec<_>>(),
                 &column(|user| &user.external_id),
+                &skeletons.iter().map(|skeleton| pseudonyms.of(skeleton)).collect::<Vec<_>>(),
             ],
         )
         .await?;

@@ -4,11 +4,12 @@ use deadpool_postgres::{Client, GenericClient, Transaction};
 use uuid::Uuid;
 
 use super::{
+    audit,
     connection::{QueryError, QueryResult as Result},
     query::{NOW, USER, lock_user, now, one, read_user, run, user},
 };
 use crate::{
-    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User},
+    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, User},
     types::UserId,
 };
 
@@ -114,7 +115,7 @@ pub(super) async fn spend_reset(tx: &Transaction<'_>, user: &User, token_hash: &
     spend(tx, user, Purpose::ResetPassword, token_hash).await
 }
 
-pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) -> Result<bool> {
+pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], note: &Note) -> Result<bool> {
     let Some(found) = owner(tx, Purpose::VerifyEmail, token_hash).await? else { return Ok(false) };
     let Some(user) = lock_user(tx, found.id).await? else { return Ok(false) };
     if !spend(tx, &user, Purpose::VerifyEmail, token_hash).await? {
@@ -124,5 +125,6 @@ pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32]) ->
          email_key = coalesce($2, email_key), pending_email = NULL WHERE id = $1";
     let key = user.pending_email.as_deref().map(str::to_lowercase);
     run(tx, sql, &[&user.id.uuid(), &key]).await?;
+    audit::append(tx, note, Some(user.id), user.name.as_str()).await?;
     Ok(true)
 }

@@ -5,6 +5,7 @@
 mod attempts;
 mod audit;
 mod connection;
+mod departed;
 mod hint;
 mod import;
 mod key;
@@ -15,8 +16,9 @@ mod query;
 mod sweep;
 mod table;
 mod tls;
+mod vault;
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use async_trait::async_trait;
 
@@ -24,13 +26,14 @@ use self::connection::Pool;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
     ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SessionPage,
-    SharedCounters, Sink, Store, StoreError, StoredKey, User, UserFilter,
+    NewUser, Note, Opened, Purpose, Result, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, Session,
+    SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter, millis,
+    unlocked,
 };
 use crate::{
     clock::UnixMillis,
     config::PostgresUrl,
-    types::{SessionId, UserId, Username},
+    types::{Pseudonyms, SessionId, UserId, Username},
 };
 
 pub(super) use table::read_table;
@@ -48,12 +51,13 @@ pub(super) struct Postgres {
     /// What every decision rests on is followed on a connection of its own: requests that wait for the
     /// database, or for each other, do not make the mirror stale.
     following: Pool,
+    pseudonyms: OnceLock<Pseudonyms>,
 }
 
 impl Postgres {
     pub(super) fn open(location: &PostgresUrl, pool_size: usize, timeout: Duration) -> Result<Self> {
         let pool = Pool::new(location, pool_size, timeout)?;
-        Ok(Self { pool, following: Pool::new(location, 1, timeout)? })
+        Ok(Self { pool, following: Pool::new(location, 1, timeout)?, pseudonyms: OnceLock::new() })
     }
 }
 
@@ -99,20 +103,31 @@ impl Store for Postgres {
         super::error::compare_schema(found, newest)
     }
 
-    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool> {
-        self.pool.write(async |tx| query::claim_master(tx, fingerprint).await).await
+    async fn vault(&self) -> Result<Option<StoredVault>> {
+        self.pool.read(async |db| vault::read(db).await).await
     }
 
-    async fn has_master(&self) -> Result<bool> {
-        self.pool.read(async |db| query::has_master(db).await).await
+    async fn begin_vault(&self, fresh: &StoredVault) -> Result<StoredVault> {
+        self.pool.write(async |tx| vault::begin(tx, fresh).await).await
+    }
+
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, note: &Note) -> Result<Rewrapped> {
+        self.pool.write(async |tx| vault::rewrap(tx, fingerprint, rewrap, note).await).await
+    }
+
+    fn unlock(&self, pseudonyms: Pseudonyms) {
+        // It is the same whoever says it.
+        let _ = self.pseudonyms.set(pseudonyms);
     }
 
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>> {
-        self.pool.write(async |tx| query::create_user(tx, user, session).await).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| query::create_user(tx, user, session, &pseudonyms).await).await
     }
 
     async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
-        self.pool.write(async |tx| query::release_name(tx, name, note).await).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| query::release_name(tx, name, note, &pseudonyms).await).await
     }
 
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
@@ -140,8 +155,9 @@ impl Store for Postgres {
         user: UserId,
         password_hash: &str,
         session: &NewSession,
+        note: &Note,
     ) -> Result<Option<Grant>> {
-        self.pool.write(async |tx| query::open_session(tx, user, password_hash, session).await).await
+        self.pool.write(async |tx| query::open_session(tx, user, password_hash, session, note).await).await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
@@ -184,11 +200,12 @@ impl Store for Postgres {
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
         let mut refused = None;
         let changed = self
             .pool
             .write(async |tx| {
-                let changed = query::change_user(tx, user, change).await?;
+                let changed = query::change_user(tx, user, change, &pseudonyms).await?;
                 refused = Some(changed.clone()).filter(|changed| !matches!(changed, Change::Done(..)));
                 Ok(changed)
             })
@@ -228,6 +245,10 @@ impl Store for Postgres {
         self.pool.write_within(PATIENCE, async |tx| key::revoke_keys(tx, revocation).await).await
     }
 
+    async fn note(&self, subject: Option<UserId>, note: &Note) -> Result<()> {
+        self.pool.write(async |tx| audit::note(tx, subject, note).await).await
+    }
+
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
         self.pool.read(async |db| audit::entries(db, filter).await).await
     }
@@ -238,7 +259,8 @@ impl Store for Postgres {
         note: &Note,
         keep: bool,
     ) -> Result<Vec<ImportOutcome>> {
-        self.pool.write(async |tx| import::import(tx, &users, note, keep).await).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| import::import(tx, &users, note, keep, &pseudonyms).await).await
     }
 
     async fn note_own_scheme(&self, scheme: &str) -> Result<()> {
@@ -273,15 +295,16 @@ impl Store for Postgres {
         self.pool.read(async |db| mail::owner(db, purpose, token_hash).await).await
     }
 
-    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool> {
-        self.pool.write(async |tx| mail::verify_email(tx, token_hash).await).await
+    async fn verify_email(&self, token_hash: &[u8; 32], note: &Note) -> Result<bool> {
+        self.pool.write(async |tx| mail::verify_email(tx, token_hash, note).await).await
     }
 
     fn shared_counters(&self) -> Option<&dyn SharedCounters> {
         Some(self)
     }
 
-    async fn prune(&self, earliest: UnixMillis) -> Result<()> {
-        prune::prune(&self.pool, earliest).await
+    async fn prune(&self, earliest: UnixMillis, keep_audit: Duration) -> Result<()> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        prune::prune(&self.pool, earliest, millis(keep_audit), &pseudonyms).await
     }
 }

@@ -5,10 +5,11 @@ use deadpool_postgres::Transaction;
 
 use super::{
     connection::{Pool, QueryResult},
+    departed::{forget_lines, forget_names},
     query::{now, run},
     sweep::sweep_sessions,
 };
-use crate::{clock::UnixMillis, store::Result};
+use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 
 /// Rows that are removed at once.
 const PIECE: u64 = 5_000;
@@ -28,12 +29,20 @@ const OVER: [(&str, &str, i64); 6] = [
     ("gateways", "seen_at <= $1", GATEWAY_GONE_MILLIS),
 ];
 
-/// Removes what has expired by the database's clock and by `earliest`.
-pub(super) async fn prune(pool: &Pool, earliest: UnixMillis) -> Result<()> {
-    for (table, over, later) in OVER {
+/// Removes what has expired by the database's clock and by `earliest`, and lines of the trail that are older by
+/// `keep_audit`, in milliseconds.
+pub(super) async fn prune(
+    pool: &Pool,
+    earliest: UnixMillis,
+    keep_audit: i64,
+    pseudonyms: &Pseudonyms,
+) -> Result<()> {
+    for (table, over, later) in OVER.into_iter().chain([("audit", "at < $1", keep_audit)]) {
         let piece = async |tx: &Transaction<'_>| remove(tx, table, over, earliest, later).await;
         while pool.write(piece).await? == PIECE {}
     }
+    while pool.write(async |tx| forget_names(tx, pseudonyms).await).await? {}
+    while pool.write(async |tx| forget_lines(tx, pseudonyms).await).await? {}
     while pool.write(sweep_sessions).await? {}
     Ok(())
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
+    departed::depart,
     log, mail,
     sweep::remove_sessions,
 };
@@ -16,7 +17,7 @@ use crate::{
         self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation,
         RotationRequest, RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
     },
-    types::{Roles, SessionId, UserId, Username},
+    types::{Pseudonyms, Roles, SessionId, UserId, Username},
 };
 
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -109,18 +110,6 @@ pub(super) async fn schema_version(db: &Client) -> Result<Option<i32>> {
     Ok(row.try_get(0)?)
 }
 
-pub(super) async fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
-    run(tx, "INSERT INTO meta (key, value) VALUES ('master', $1) ON CONFLICT DO NOTHING", &[&fingerprint])
-        .await?;
-    let row = tx.query_one("SELECT value FROM meta WHERE key = 'master'", &[]).await?;
-    Ok(row.try_get::<_, &[u8]>(0)? == fingerprint)
-}
-
-pub(super) async fn has_master(db: &Client) -> Result<bool> {
-    let there = one(db, "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'master')", &[], only_bool).await?;
-    Ok(there == Some(true))
-}
-
 pub(super) async fn user_by_name(db: &Client, name: &Username) -> Result<Option<User>> {
     one(db, &format!("SELECT {USER} FROM users WHERE name = $1"), &[&name.as_str()], read_user).await
 }
@@ -185,17 +174,19 @@ pub(super) async fn sessions(db: &Client, user: UserId, page: SessionPage) -> Re
     rows.iter().map(read_session).collect()
 }
 
-async fn is_retired(tx: &Transaction<'_>, skeleton: &str) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $1)";
-    Ok(one(tx, sql, &[&skeleton], only_bool).await? == Some(true))
+async fn is_retired(tx: &Transaction<'_>, looks: &[String]) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ANY($1))";
+    Ok(one(tx, sql, &[&looks], only_bool).await? == Some(true))
 }
 
 pub(super) async fn create_user(
     tx: &Transaction<'_>,
     new: &NewUser,
     session: Option<&NewSession>,
+    pseudonyms: &Pseudonyms,
 ) -> Result<Option<Opened>> {
     let mut skeleton = new.name.skeleton();
+    let looks = vec![skeleton.clone(), pseudonyms.of(&skeleton)];
     if new.similar {
         let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
         if one(tx, sql, &[&skeleton], only_bool).await? == Some(true) {
@@ -225,9 +216,9 @@ pub(super) async fn create_user(
         return Ok(None);
     }
     if new.release {
-        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&new.name.skeleton()]).await?;
+        run(tx, "DELETE FROM retired_names WHERE skeleton = ANY($1)", &[&looks]).await?;
     }
-    if is_retired(tx, &new.name.skeleton()).await? {
+    if is_retired(tx, &looks).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
     }
@@ -245,9 +236,14 @@ pub(super) async fn create_user(
     Ok(Some(Opened { user, grant }))
 }
 
-pub(super) async fn release_name(tx: &Transaction<'_>, name: &Username, note: &Note) -> Result<bool> {
-    let sql = "DELETE FROM retired_names WHERE skeleton = $1";
-    let released = run(tx, sql, &[&name.skeleton()]).await? > 0;
+pub(super) async fn release_name(
+    tx: &Transaction<'_>,
+    name: &Username,
+    note: &Note,
+    pseudonyms: &Pseudonyms,
+) -> Result<bool> {
+    let looks = vec![name.skeleton(), pseudonyms.of(&name.skeleton())];
+    let released = run(tx, "DELETE FROM retired_names WHERE skeleton = ANY($1)", &[&looks]).await? > 0;
     if released {
         audit::append(tx, note, None, name.as_str()).await?;
     }
@@ -259,9 +255,11 @@ pub(super) async fn open_session(
     id: UserId,
     password_hash: &str,
     session: &NewSession,
+    note: &Note,
 ) -> Result<Option<Grant>> {
     match lock_user(tx, id).await? {
         Some(user) if !user.disabled && user.password_hash == password_hash => {
+            audit::append(tx, note, Some(id), user.name.as_str()).await?;
             insert_session(tx, user, session).await.map(Some)
         }
         _ => Ok(None),
@@ -334,6 +332,7 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
     match judge(&session, &user, &request.presented, now, request.grace) {
         RotationRule::Refuse => Ok(Rotation::Refused),
         RotationRule::EndSession => {
+            audit::append(tx, &request.replayed, Some(user.id), user.name.as_str()).await?;
             Ok(end_locked_session(tx, user.id, session.id).await?.map_or(Rotation::Refused, Rotation::Ended))
         }
         rule => {
@@ -393,7 +392,12 @@ async fn end_locked_session(
     Ok(Some(entry))
 }
 
-pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &AccountChange) -> Result<Change> {
+pub(super) async fn change_user(
+    tx: &Transaction<'_>,
+    id: UserId,
+    change: &AccountChange,
+    pseudonyms: &Pseudonyms,
+) -> Result<Change> {
     let Some(user) = lock_user(tx, id).await? else { return Ok(Change::Gone) };
     if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
         return Ok(Change::Gone);
@@ -434,9 +438,10 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     if let Some(name) = renamed {
         let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
              AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
-             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = $3 AND user_id IS DISTINCT FROM $1)";
+             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN ($3, $4) AND user_id IS DISTINCT FROM $1)";
         let skeleton = name.skeleton();
-        match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton]).await {
+        let former = pseudonyms.of(&skeleton);
+        match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton, &former]).await {
             Ok(0) => return Ok(Change::NameTaken),
             Ok(_) => {}
             Err(QueryError::Postgres(error))
@@ -471,6 +476,7 @@ pub(super) async fn change_user(tx: &Transaction<'_>, id: UserId, change: &Accou
     }
     if change.delete {
         run(tx, "UPDATE retired_names SET user_id = NULL WHERE user_id = $1", &[&id.uuid()]).await?;
+        depart(tx, id).await?;
         remove_sessions(tx, id, None, i64::MAX).await?;
         run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
         return Ok(Change::Done(entry, None));

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::query::Result;
+use super::query::{Result, user};
 use crate::{
     clock::UnixMillis,
     store::{AuditEntry, AuditFilter, Note},
@@ -23,7 +23,7 @@ pub(super) fn append(
     .execute(params![
         now,
         note.actor_id.map(|id| id.to_string()),
-        note.actor,
+        note.actor(subject_id, subject),
         note.address,
         note.action,
         subject_id.map(|id| id.to_string()),
@@ -31,6 +31,20 @@ pub(super) fn append(
         note.detail
     ])?;
     Ok(())
+}
+
+/// Notes what changed nothing else; of an account only while there is one.
+pub(super) fn note(
+    tx: &Transaction<'_>,
+    subject: Option<UserId>,
+    note: &Note,
+    now: UnixMillis,
+) -> Result<()> {
+    let Some(id) = subject else { return append(tx, note, None, "", now) };
+    match user(tx, id)? {
+        Some(user) => append(tx, note, Some(id), user.name.as_str(), now),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{ImportOutcome, ImportedUser, Note, User, import::explain},
+    types::Pseudonyms,
 };
 
 pub(super) fn import(
@@ -16,10 +17,12 @@ pub(super) fn import(
     users: &[ImportedUser],
     note: &Note,
     keep: bool,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<Vec<ImportOutcome>> {
     tx.execute_batch("SAVEPOINT import")?;
-    let outcomes = users.iter().map(|user| import_one(tx, user, note, now)).collect::<Result<_>>()?;
+    let outcomes =
+        users.iter().map(|user| import_one(tx, user, note, pseudonyms, now)).collect::<Result<_>>()?;
     tx.execute_batch(if keep { "RELEASE import" } else { "ROLLBACK TO import; RELEASE import" })?;
     Ok(outcomes)
 }
@@ -28,17 +31,18 @@ fn import_one(
     tx: &Transaction<'_>,
     user: &ImportedUser,
     note: &Note,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<ImportOutcome> {
     let skeleton = user.name.skeleton();
-    if insert(tx, user, &skeleton, note, now)? {
+    if insert(tx, user, &skeleton, note, pseudonyms, now)? {
         return Ok(ImportOutcome::Imported);
     }
     let same_id = user_by_external_id(tx, &user.external_id)?;
     let holder = by_skeleton(tx, &skeleton)?;
     let outcome = explain(user, same_id.as_ref(), holder.as_ref());
     let similar = user.similar && matches!(outcome, ImportOutcome::LooksLike(_));
-    if similar && insert(tx, user, &user.name.own_skeleton(user.id), note, now)? {
+    if similar && insert(tx, user, &user.name.own_skeleton(user.id), note, pseudonyms, now)? {
         return Ok(ImportOutcome::Imported);
     }
     Ok(outcome)
@@ -50,6 +54,7 @@ fn insert(
     user: &ImportedUser,
     skeleton: &str,
     note: &Note,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<bool> {
     let made = tx
@@ -57,7 +62,7 @@ fn insert(
             "INSERT OR IGNORE INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
              foreign_scheme, roles, disabled, created_at, external_id) \
              SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
-             WHERE NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3)",
+             WHERE NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?3, ?13))",
         )?
         .execute(params![
             user.id.uuid().as_bytes(),
@@ -71,7 +76,8 @@ fn insert(
             user.roles.to_string(),
             user.disabled,
             now,
-            user.external_id
+            user.external_id,
+            pseudonyms.of(skeleton)
         ])?;
     if made > 0 {
         let note = Note { detail: user.note_detail(), ..note.clone() };

@@ -3,10 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
-use super::query::{Result, USER, broken, read_user, user, uuid};
+use super::{
+    audit,
+    query::{Result, USER, broken, read_user, user, uuid},
+};
 use crate::{
     clock::UnixMillis,
-    store::{ClaimedMail, MailLease, NewMail, Purpose, Sent, User},
+    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, User},
     types::UserId,
 };
 
@@ -116,7 +119,12 @@ pub(super) fn spend_reset(
     spend(tx, user, Purpose::ResetPassword, token_hash, now)
 }
 
-pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: UnixMillis) -> Result<bool> {
+pub(super) fn verify_email(
+    tx: &Transaction<'_>,
+    token_hash: &[u8; 32],
+    note: &Note,
+    now: UnixMillis,
+) -> Result<bool> {
     let Some(user) = owner(tx, Purpose::VerifyEmail, token_hash, now)? else { return Ok(false) };
     if !spend(tx, &user, Purpose::VerifyEmail, token_hash, now)? {
         return Ok(false);
@@ -126,5 +134,6 @@ pub(super) fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], now: Uni
          email_key = coalesce(?2, email_key), pending_email = NULL WHERE id = ?1",
         params![user.id.uuid().as_bytes(), user.pending_email.as_deref().map(str::to_lowercase)],
     )?;
+    audit::append(tx, note, Some(user.id), user.name.as_str(), now)?;
     Ok(true)
 }

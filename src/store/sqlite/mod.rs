@@ -6,6 +6,7 @@
 
 mod audit;
 mod connection;
+mod departed;
 mod import;
 mod key;
 mod log;
@@ -14,6 +15,7 @@ mod prune;
 mod query;
 mod sweep;
 mod table;
+mod vault;
 
 use std::{
     fs::{self, File},
@@ -28,12 +30,13 @@ use self::connection::Connections;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
     ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rotation, RotationRequest, Sent, Session, SessionPage,
-    SharedCounters, Sink, Store, StoreError, StoredKey, User, UserFilter,
+    NewUser, Note, Opened, Purpose, Result, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, Session,
+    SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter, millis,
+    unlocked,
 };
 use crate::{
     clock::{Clock, UnixMillis},
-    types::{SessionId, UserId, Username},
+    types::{Pseudonyms, SessionId, UserId, Username},
 };
 
 pub(super) use table::read_table;
@@ -46,6 +49,7 @@ mod embedded {
 pub(super) struct Sqlite {
     connections: Arc<Connections>,
     clock: Arc<dyn Clock>,
+    pseudonyms: OnceLock<Pseudonyms>,
 }
 
 impl Sqlite {
@@ -56,7 +60,7 @@ impl Sqlite {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let connections = Arc::new(Connections::new(path, pool_size, timeout)?);
-        Ok(Self { connections, clock })
+        Ok(Self { connections, clock, pseudonyms: OnceLock::new() })
     }
 }
 
@@ -128,23 +132,39 @@ impl Store for Sqlite {
         super::error::compare_schema(found, newest)
     }
 
-    async fn claim_master(&self, fingerprint: &[u8]) -> Result<bool> {
-        let fingerprint = fingerprint.to_vec();
-        self.connections.write(move |tx| query::claim_master(tx, &fingerprint)).await
+    async fn vault(&self) -> Result<Option<StoredVault>> {
+        self.connections.read(|db| vault::read(db)).await
     }
 
-    async fn has_master(&self) -> Result<bool> {
-        self.connections.read(query::has_master).await
+    async fn begin_vault(&self, fresh: &StoredVault) -> Result<StoredVault> {
+        let fresh = fresh.clone();
+        self.connections.write(move |tx| vault::begin(tx, &fresh)).await
+    }
+
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, note: &Note) -> Result<Rewrapped> {
+        let (fingerprint, rewrap, note) = (fingerprint.to_vec(), rewrap.clone(), note.clone());
+        let now = self.clock.wall();
+        self.connections.write(move |tx| vault::rewrap(tx, &fingerprint, &rewrap, &note, now)).await
+    }
+
+    fn unlock(&self, pseudonyms: Pseudonyms) {
+        // It is the same whoever says it.
+        let _ = self.pseudonyms.set(pseudonyms);
     }
 
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>> {
         let (user, session, now) = (user.clone(), session.cloned(), self.clock.wall());
-        self.connections.write(move |tx| query::create_user(tx, &user, session.as_ref(), now)).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        let create = move |tx: &rusqlite::Transaction<'_>| {
+            query::create_user(tx, &user, session.as_ref(), &pseudonyms, now)
+        };
+        self.connections.write(create).await
     }
 
     async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
         let (name, note, now) = (name.clone(), note.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::release_name(tx, &name, &note, now)).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.connections.write(move |tx| query::release_name(tx, &name, &note, &pseudonyms, now)).await
     }
 
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
@@ -176,9 +196,11 @@ impl Store for Sqlite {
         user: UserId,
         password_hash: &str,
         session: &NewSession,
+        note: &Note,
     ) -> Result<Option<Grant>> {
-        let (hash, session, now) = (password_hash.to_owned(), session.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::open_session(tx, user, &hash, &session, now)).await
+        let (hash, session, note) = (password_hash.to_owned(), session.clone(), note.clone());
+        let now = self.clock.wall();
+        self.connections.write(move |tx| query::open_session(tx, user, &hash, &session, &note, now)).await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
@@ -233,7 +255,8 @@ impl Store for Sqlite {
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
         let (change, now) = (change.clone(), self.clock.wall());
-        self.connections.write(move |tx| query::change_user(tx, user, &change, now)).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.connections.write(move |tx| query::change_user(tx, user, &change, &pseudonyms, now)).await
     }
 
     async fn hints(&self) -> Result<Option<Hints>> {
@@ -268,6 +291,11 @@ impl Store for Sqlite {
         self.connections.write(move |tx| key::revoke_keys(tx, &revocation, now)).await
     }
 
+    async fn note(&self, subject: Option<UserId>, note: &Note) -> Result<()> {
+        let (note, now) = (note.clone(), self.clock.wall());
+        self.connections.write(move |tx| audit::note(tx, subject, &note, now)).await
+    }
+
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
         let filter = filter.clone();
         self.connections.read(move |db| audit::entries(db, &filter)).await
@@ -280,7 +308,8 @@ impl Store for Sqlite {
         keep: bool,
     ) -> Result<Vec<ImportOutcome>> {
         let (note, now) = (note.clone(), self.clock.wall());
-        self.connections.write(move |tx| import::import(tx, &users, &note, keep, now)).await
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.connections.write(move |tx| import::import(tx, &users, &note, keep, &pseudonyms, now)).await
     }
 
     async fn note_own_scheme(&self, scheme: &str) -> Result<()> {
@@ -320,16 +349,17 @@ impl Store for Sqlite {
         self.connections.read(move |db| mail::owner(db, purpose, &token_hash, now)).await
     }
 
-    async fn verify_email(&self, token_hash: &[u8; 32]) -> Result<bool> {
-        let (token_hash, now) = (*token_hash, self.clock.wall());
-        self.connections.write(move |tx| mail::verify_email(tx, &token_hash, now)).await
+    async fn verify_email(&self, token_hash: &[u8; 32], note: &Note) -> Result<bool> {
+        let (token_hash, note, now) = (*token_hash, note.clone(), self.clock.wall());
+        self.connections.write(move |tx| mail::verify_email(tx, &token_hash, &note, now)).await
     }
 
     fn shared_counters(&self) -> Option<&dyn SharedCounters> {
         None
     }
 
-    async fn prune(&self, earliest: UnixMillis) -> Result<()> {
-        prune::prune(&self.connections, earliest).await
+    async fn prune(&self, earliest: UnixMillis, keep_audit: Duration) -> Result<()> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        prune::prune(&self.connections, earliest, earliest - millis(keep_audit), &pseudonyms).await
     }
 }

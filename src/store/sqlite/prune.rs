@@ -2,8 +2,13 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{connection::Connections, query, sweep::sweep_sessions};
-use crate::{clock::UnixMillis, store::Result};
+use super::{
+    connection::Connections,
+    departed::{forget_lines, forget_names},
+    query,
+    sweep::sweep_sessions,
+};
+use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 
 /// Rows that are removed at once.
 const PIECE: usize = 5_000;
@@ -16,10 +21,26 @@ const OVER: [(&str, &str); 4] = [
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
 ];
 
-/// Removes what has expired by `earliest`.
-pub(super) async fn prune(connections: &Connections, earliest: UnixMillis) -> Result<()> {
+/// Removes what has expired by `earliest`, and lines of the trail from before `audit_since`.
+pub(super) async fn prune(
+    connections: &Connections,
+    earliest: UnixMillis,
+    audit_since: UnixMillis,
+    pseudonyms: &Pseudonyms,
+) -> Result<()> {
     for (table, over) in OVER {
         while connections.write(move |tx| remove(tx, table, over, earliest)).await? == PIECE {}
+    }
+    while connections.write(move |tx| remove(tx, "audit", "at < ?1", audit_since)).await? == PIECE {}
+    for forget in [forget_names, forget_lines] {
+        let again = || pseudonyms.clone();
+        while connections
+            .write({
+                let pseudonyms = again();
+                move |tx| forget(tx, &pseudonyms)
+            })
+            .await?
+        {}
     }
     while connections.write(sweep_sessions).await? {}
     Ok(())

@@ -3,14 +3,14 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use uuid::Uuid;
 
-use super::{audit, log, mail, sweep::remove_sessions};
+use super::{audit, departed::depart, log, mail, sweep::remove_sessions};
 use crate::{
     clock::UnixMillis,
     store::{
         self, AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Rotation,
         RotationRequest, RotationRule, Session, SessionPage, Subject, User, UserFilter, judge,
     },
-    types::{Roles, SessionId, UserId, Username},
+    types::{Pseudonyms, Roles, SessionId, UserId, Username},
 };
 
 pub(super) type Result<T> = rusqlite::Result<T>;
@@ -72,16 +72,6 @@ pub(super) fn schema_version(db: &Transaction<'_>) -> Result<Option<i32>> {
         true => db.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0)),
         false => Ok(None),
     }
-}
-
-pub(super) fn claim_master(tx: &Transaction<'_>, fingerprint: &[u8]) -> Result<bool> {
-    tx.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('master', ?1)", [fingerprint])?;
-    let kept: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'master'", [], |row| row.get(0))?;
-    Ok(kept == fingerprint)
-}
-
-pub(super) fn has_master(db: &Transaction<'_>) -> Result<bool> {
-    db.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'master')", [], |row| row.get(0))
 }
 
 pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<User>> {
@@ -152,12 +142,14 @@ pub(super) fn create_user(
     tx: &Transaction<'_>,
     new: &NewUser,
     session: Option<&NewSession>,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<Option<Opened>> {
     let mut skeleton = new.name.skeleton();
+    let former = pseudonyms.of(&skeleton);
     let retired: bool = tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?1)",
-        [&skeleton],
+        "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?1, ?2))",
+        [&skeleton, &former],
         |row| row.get(0),
     )?;
     if retired && !new.release {
@@ -187,7 +179,8 @@ pub(super) fn create_user(
         return Ok(None);
     }
     if new.release {
-        tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [new.name.skeleton()])?;
+        let sql = "DELETE FROM retired_names WHERE skeleton IN (?1, ?2)";
+        tx.execute(sql, [new.name.skeleton(), former])?;
     }
     if let Some(note) = &new.note {
         audit::append(tx, note, Some(new.id), new.name.as_str(), now)?;
@@ -207,9 +200,11 @@ pub(super) fn release_name(
     tx: &Transaction<'_>,
     name: &Username,
     note: &Note,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<bool> {
-    let released = tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [name.skeleton()])? > 0;
+    let looks = [name.skeleton(), pseudonyms.of(&name.skeleton())];
+    let released = tx.execute("DELETE FROM retired_names WHERE skeleton IN (?1, ?2)", looks)? > 0;
     if released {
         audit::append(tx, note, None, name.as_str(), now)?;
     }
@@ -221,10 +216,12 @@ pub(super) fn open_session(
     id: UserId,
     password_hash: &str,
     session: &NewSession,
+    note: &Note,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     match user(tx, id)? {
         Some(user) if !user.disabled && user.password_hash == password_hash => {
+            audit::append(tx, note, Some(id), user.name.as_str(), now)?;
             insert_session(tx, user, session, now).map(Some)
         }
         _ => Ok(None),
@@ -293,6 +290,7 @@ pub(super) fn rotate_session(
     match judge(&session, &user, &request.presented, now, request.grace) {
         RotationRule::Refuse => Ok(Rotation::Refused),
         RotationRule::EndSession => {
+            audit::append(tx, &request.replayed, Some(user.id), user.name.as_str(), now)?;
             Ok(end_session(tx, user.id, session.id, now)?.map_or(Rotation::Refused, Rotation::Ended))
         }
         rule => {
@@ -348,6 +346,7 @@ pub(super) fn change_user(
     tx: &Transaction<'_>,
     id: UserId,
     change: &AccountChange,
+    pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<Change> {
     let Some(user) = user(tx, id)? else { return Ok(Change::Gone) };
@@ -379,8 +378,8 @@ pub(super) fn change_user(
     if let Some(name) = renamed {
         let taken: bool = tx.query_row(
             "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND (name = ?2 OR skeleton = ?3)) \
-             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ?3 AND user_id IS NOT ?1)",
-            params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
+             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?3, ?4) AND user_id IS NOT ?1)",
+            params![id.uuid().as_bytes(), name.as_str(), name.skeleton(), pseudonyms.of(&name.skeleton())],
             |row| row.get(0),
         )?;
         if taken {
@@ -418,6 +417,7 @@ pub(super) fn change_user(
     }
     if change.delete {
         tx.execute("UPDATE retired_names SET user_id = NULL WHERE user_id = ?1", [id.uuid().as_bytes()])?;
+        depart(tx, id)?;
         remove_sessions(tx, id, None, i64::MAX)?;
         tx.execute("DELETE FROM users WHERE id = ?1", [id.uuid().as_bytes()])?;
         return Ok(Change::Done(entry, None));

@@ -1,0 +1,13 @@
+-- Lines are pruned by their time (V6 has the index) and found by who did it, to put a pseudonym in the place of the
+-- name of an account that is gone.
+CREATE INDEX audit_by_actor ON audit (actor_id, seq) WHERE actor_id IS NOT NULL;
+-- Accounts that were deleted, and up to which line of the trail their names were replaced.
+CREATE TABLE departed_users (
+    user_id TEXT PRIMARY KEY NOT NULL,
+    seq     BIGINT NOT NULL
+);
+-- A former name whose account is gone is kept as a keyed hash, with an empty name.
+CREATE INDEX retired_names_of_nobody ON retired_names (skeleton) WHERE user_id IS NULL AND name <> '';
+-- Wrapped values say by themselves what wrapped them, and are bound to their purpose. Those from before cannot be
+-- opened any more: the keys are made anew at the next start.
+DELETE FROM signing_keys;

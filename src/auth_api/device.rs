@@ -1,0 +1,53 @@
+//! How a device shows that it was logged in from before: by a header of its own, for programs, or a cookie, for browsers.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+
+use crate::token::DeviceTokens;
+
+/// The header that carries the token, both ways.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-authgate-device");
+
+/// The cookie that carries it. Browsers send it by TLS only (RFC 6265bis, section 4.1.3.1), and only below the mount: no
+/// upstream sees it.
+const COOKIE: &str = "__Secure-authgate-device";
+
+/// The token that a request brings.
+pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(HEADER) {
+        return value.to_str().ok();
+    }
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find_map(|(name, value)| (name == COOKIE).then_some(value))
+}
+
+/// Gives a device its token.
+pub(super) fn give(response: &mut Response<Bytes>, token: &str, mount: &str) {
+    let path = if mount.is_empty() { "/" } else { mount };
+    let age = DeviceTokens::TTL.as_secs();
+    let cookie = format!("{COOKIE}={token}; Path={path}; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");
+    // Neither can be illegal: a token is base64url, a mount was checked. Without them a device is a stranger.
+    for (name, value) in [(HEADER, token), (header::SET_COOKIE, &cookie)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_goes_before_the_cookie_and_other_cookies_do_not_count() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(token(&headers), None);
+        headers.append(header::COOKIE, HeaderValue::from_static("a=b; x__Secure-authgate-device=no"));
+        assert_eq!(token(&headers), None);
+        headers.append(header::COOKIE, HeaderValue::from_static("c=d; __Secure-authgate-device=yes; e=f"));
+        assert_eq!(token(&headers), Some("yes"));
+        headers.insert(HEADER, HeaderValue::from_static("first"));
+        assert_eq!(token(&headers), Some("first"));
+    }
+}

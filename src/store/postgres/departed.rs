@@ -1,0 +1,69 @@
+//! Pseudonyms in the place of the names and addresses of accounts that were deleted, a piece at a time.
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    connection::QueryResult as Result,
+    query::{only, run},
+};
+use crate::types::{Pseudonyms, UserId};
+
+/// Rows that are rewritten at once.
+const PIECE: i64 = 1_000;
+
+/// Remembers that an account is gone and its lines in the trail are to be rewritten.
+pub(super) async fn depart(tx: &Transaction<'_>, user: UserId) -> Result<()> {
+    let sql = "INSERT INTO departed_users (user_id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING";
+    run(tx, sql, &[&user.to_string()]).await.map(drop)
+}
+
+/// Rewrites a piece of the names that nobody has any more; whether there may be more.
+pub(super) async fn forget_names(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Result<bool> {
+    let sql = "SELECT skeleton FROM retired_names WHERE user_id IS NULL AND name <> '' LIMIT $1 \
+         FOR UPDATE SKIP LOCKED";
+    let rows = tx.query(&tx.prepare_cached(sql).await?, &[&PIECE]).await?;
+    let names = rows.iter().map(only).collect::<Result<Vec<String>>>()?;
+    let kept: Vec<String> = names.iter().map(|name| pseudonyms.of(name)).collect();
+    let sql = "INSERT INTO retired_names (skeleton, name, retired_at) SELECT n.kept, '', r.retired_at \
+         FROM unnest($1::text[], $2::text[]) AS n (name, kept) JOIN retired_names r ON r.skeleton = n.name \
+         ON CONFLICT DO NOTHING";
+    run(tx, sql, &[&names, &kept]).await?;
+    run(tx, "DELETE FROM retired_names WHERE skeleton = ANY($1)", &[&names]).await?;
+    Ok(names.len() as i64 == PIECE)
+}
+
+/// Rewrites a piece of the lines of one account that is gone; whether there may be more.
+pub(super) async fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Result<bool> {
+    // Of several gateways one does it, another takes another account.
+    let sql = "SELECT user_id, seq FROM departed_users LIMIT 1 FOR UPDATE SKIP LOCKED";
+    let Some(row) = tx.query_opt(&tx.prepare_cached(sql).await?, &[]).await? else { return Ok(false) };
+    let (user, done): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let sql = "SELECT seq, actor_id, actor, address, subject_id, subject FROM audit WHERE seq IN ( \
+         (SELECT seq FROM audit WHERE subject_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
+         UNION (SELECT seq FROM audit WHERE actor_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
+         ORDER BY seq LIMIT $3) ORDER BY seq";
+    let rows = tx.query(&tx.prepare_cached(sql).await?, &[&user, &done, &PIECE]).await?;
+    let (mut seqs, mut actors, mut addresses, mut subjects) = (vec![], vec![], vec![], vec![]);
+    for row in &rows {
+        let (actor_id, actor): (Option<&str>, &str) = (row.try_get(1)?, row.try_get(2)?);
+        let (address, subject_id): (Option<&str>, Option<&str>) = (row.try_get(3)?, row.try_get(4)?);
+        let is_actor = actor_id == Some(&user);
+        // Whoever tried to log in as the account is most often its holder.
+        let is_nobody = actor_id.is_none() && actor.is_empty();
+        let replaced = |text: &str, by: bool| if by { pseudonyms.of(text) } else { text.to_owned() };
+        seqs.push(row.try_get::<_, i64>(0)?);
+        actors.push(replaced(actor, is_actor));
+        addresses.push(address.map(|address| replaced(address, is_actor || is_nobody)));
+        subjects.push(replaced(row.try_get(5)?, subject_id == Some(&user)));
+    }
+    let Some(last) = seqs.last() else {
+        run(tx, "DELETE FROM departed_users WHERE user_id = $1", &[&user]).await?;
+        return Ok(true);
+    };
+    let sql = "UPDATE audit SET actor = n.actor, address = n.address, subject = n.subject \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS n (seq, actor, address, subject) \
+         WHERE audit.seq = n.seq";
+    run(tx, sql, &[&seqs, &actors, &addresses, &subjects]).await?;
+    run(tx, "UPDATE departed_users SET seq = $2 WHERE user_id = $1", &[&user, last]).await?;
+    Ok(true)
+}

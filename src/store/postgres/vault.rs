@@ -1,0 +1,64 @@
+//! What is of use only with the master key.
+
+use deadpool_postgres::{GenericClient, Transaction};
+
+use super::{
+    audit,
+    connection::QueryResult as Result,
+    key::lock_keys,
+    query::{one, only, run},
+};
+use crate::store::{
+    Note, Rewrap, Rewrapped, StoredVault,
+    vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
+};
+
+async fn meta(db: &impl GenericClient, key: &str) -> Result<Option<Vec<u8>>> {
+    one(db, "SELECT value FROM meta WHERE key = $1", &[&key], |row| only(row)).await
+}
+
+pub(super) async fn read(db: &impl GenericClient) -> Result<Option<StoredVault>> {
+    let (fingerprint, root) = (meta(db, "master").await?, meta(db, "root").await?);
+    Ok(fingerprint.zip(root).map(|(fingerprint, wrapped_root)| StoredVault { fingerprint, wrapped_root }))
+}
+
+pub(super) async fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<StoredVault> {
+    let insert = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    run(tx, insert, &[&"master", &fresh.fingerprint]).await?;
+    if meta(tx, "master").await?.as_ref() == Some(&fresh.fingerprint) {
+        run(tx, insert, &[&"root", &fresh.wrapped_root]).await?;
+    }
+    let fingerprint = meta(tx, "master").await?.unwrap_or_default();
+    Ok(StoredVault { fingerprint, wrapped_root: meta(tx, "root").await?.unwrap_or_default() })
+}
+
+pub(super) async fn rewrap(
+    tx: &Transaction<'_>,
+    fingerprint: &[u8],
+    rewrap: &Rewrap,
+    note: &Note,
+) -> Result<Rewrapped> {
+    lock_keys(tx).await?;
+    let mut values: Vec<WrappedValue> = Vec::new();
+    for row in tx.query("SELECT kid, wrapped_key FROM signing_keys FOR UPDATE", &[]).await? {
+        values.push((SIGNING_KEY, row.try_get(0)?, row.try_get(1)?));
+    }
+    values.extend(meta(tx, "root").await?.map(|root| (ROOT, String::new(), root)));
+    let anew = match rewrap_all(values, rewrap) {
+        Ok(anew) => anew,
+        Err(what) => return Ok(Rewrapped::Unreadable(what)),
+    };
+    let count = anew.len();
+    for (purpose, id, wrapped) in anew {
+        match purpose {
+            ROOT => run(tx, "UPDATE meta SET value = $1 WHERE key = 'root'", &[&wrapped]).await?,
+            _ => {
+                let sql = "UPDATE signing_keys SET wrapped_key = $2 WHERE kid = $1";
+                run(tx, sql, &[&id, &wrapped]).await?
+            }
+        };
+    }
+    run(tx, "UPDATE meta SET value = $1 WHERE key = 'master'", &[&fingerprint]).await?;
+    audit::append(tx, note, None, "").await?;
+    Ok(Rewrapped::Done(count))
+}

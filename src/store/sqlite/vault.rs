@@ -1,0 +1,61 @@
+//! What is of use only with the master key.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::{audit, query::Result};
+use crate::{
+    clock::UnixMillis,
+    store::{
+        Note, Rewrap, Rewrapped, StoredVault,
+        vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
+    },
+};
+
+fn meta(db: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
+
+pub(super) fn read(db: &Connection) -> Result<Option<StoredVault>> {
+    let (fingerprint, root) = (meta(db, "master")?, meta(db, "root")?);
+    Ok(fingerprint.zip(root).map(|(fingerprint, wrapped_root)| StoredVault { fingerprint, wrapped_root }))
+}
+
+pub(super) fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<StoredVault> {
+    let insert = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)";
+    tx.execute(insert, params!["master", fresh.fingerprint])?;
+    if meta(tx, "master")?.as_ref() == Some(&fresh.fingerprint) {
+        tx.execute(insert, params!["root", fresh.wrapped_root])?;
+    }
+    let fingerprint = meta(tx, "master")?.unwrap_or_default();
+    Ok(StoredVault { fingerprint, wrapped_root: meta(tx, "root")?.unwrap_or_default() })
+}
+
+pub(super) fn rewrap(
+    tx: &Transaction<'_>,
+    fingerprint: &[u8],
+    rewrap: &Rewrap,
+    note: &Note,
+    now: UnixMillis,
+) -> Result<Rewrapped> {
+    let mut values: Vec<WrappedValue> = tx
+        .prepare("SELECT kid, wrapped_key FROM signing_keys")?
+        .query_map([], |row| Ok((SIGNING_KEY, row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_>>()?;
+    values.extend(meta(tx, "root")?.map(|root| (ROOT, String::new(), root)));
+    let anew = match rewrap_all(values, rewrap) {
+        Ok(anew) => anew,
+        Err(what) => return Ok(Rewrapped::Unreadable(what)),
+    };
+    let count = anew.len();
+    for (purpose, id, wrapped) in anew {
+        match purpose {
+            ROOT => tx.execute("UPDATE meta SET value = ?1 WHERE key = 'root'", params![wrapped])?,
+            _ => {
+                tx.execute("UPDATE signing_keys SET wrapped_key = ?2 WHERE kid = ?1", params![id, wrapped])?
+            }
+        };
+    }
+    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'master'", [fingerprint])?;
+    audit::append(tx, note, None, "", now)?;
+    Ok(Rewrapped::Done(count))
+}

@@ -1,0 +1,40 @@
+//! What lies in the store and is of use only with the master key.
+
+use std::sync::Arc;
+
+/// How the store's secrets were begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredVault {
+    /// What the master key is known by.
+    pub fingerprint: Vec<u8>,
+    /// The secret that others are derived from, wrapped.
+    pub wrapped_root: Vec<u8>,
+}
+
+/// Wraps a value anew: its purpose, its id, and how it is wrapped so far. None where that cannot be opened.
+pub type Rewrap = Arc<dyn Fn(&str, &str, &[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
+/// What became of wrapping everything anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrapped {
+    /// So many values are wrapped anew.
+    Done(usize),
+    /// One could not be opened, and nothing has changed.
+    Unreadable(String),
+}
+
+/// Values before they are wrapped anew: purpose, id, how they are wrapped.
+pub(super) type WrappedValue = (&'static str, String, Vec<u8>);
+
+/// Wraps all anew, or tells the one that does not open.
+pub(super) fn rewrap_all(values: Vec<WrappedValue>, rewrap: &Rewrap) -> Result<Vec<WrappedValue>, String> {
+    let anew = |(purpose, id, wrapped): WrappedValue| match rewrap(purpose, &id, &wrapped) {
+        Some(wrapped) => Ok((purpose, id, wrapped)),
+        None => Err(format!("{purpose} {id}").trim_end().to_owned()),
+    };
+    values.into_iter().map(anew).collect()
+}
+
+/// The purposes of wrapped values, as the vault calls them.
+pub(super) const ROOT: &str = "root";
+pub(super) const SIGNING_KEY: &str = "signing key";

@@ -1,0 +1,58 @@
+//! The secret that all secrets but the private keys are derived from. It lies in the store, wrapped: the master key can
+//! be another while refresh tokens, and links in mails, go on.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    hkdf::{HKDF_SHA256, Prk, Salt},
+    hmac,
+};
+use zeroize::Zeroizing;
+
+use super::{DeviceTokens, MailTokens, RefreshTokens, master::derive};
+use crate::types::{Pseudonyms, Random};
+
+/// The length of the secret, in bytes.
+const LENGTH: usize = 32;
+
+/// The secret, ready for use.
+pub struct RootSecret {
+    prk: Prk,
+    random: Arc<dyn Random>,
+}
+
+impl RootSecret {
+    /// A fresh one, to be wrapped and stored.
+    pub fn generate(random: &dyn Random) -> Zeroizing<[u8; LENGTH]> {
+        Zeroizing::new(random.bytes())
+    }
+
+    /// The one that was stored.
+    pub fn new(secret: &[u8], random: Arc<dyn Random>) -> Self {
+        Self { prk: Salt::new(HKDF_SHA256, b"authgate root secret v1").extract(secret), random }
+    }
+
+    fn key(&self, purpose: &[u8]) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, derive(&self.prk, purpose).as_ref())
+    }
+
+    /// The maker of refresh tokens.
+    pub fn refresh_tokens(&self) -> RefreshTokens {
+        RefreshTokens::new(self.key(b"refresh tokens"), self.random.clone())
+    }
+
+    /// The maker of tokens that travel by mail.
+    pub fn mail_tokens(&self) -> MailTokens {
+        MailTokens::new(self.key(b"mail tokens"))
+    }
+
+    /// The maker of tokens by which a device is known again.
+    pub fn device_tokens(&self) -> DeviceTokens {
+        DeviceTokens::new(self.key(b"device tokens"), self.random.clone())
+    }
+
+    /// The maker of pseudonyms of accounts that are gone.
+    pub fn pseudonyms(&self) -> Pseudonyms {
+        Pseudonyms::new(self.key(b"pseudonyms"))
+    }
+}
