@@ -25,9 +25,9 @@ pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 /// A parameter of a query: its name, what it is, its schema.
 pub type QueryParameter = (&'static str, &'static str, SchemaOf);
 
-/// A call, as it is described.
+/// A call: how it is asked for, who answers it, and how it is described.
 #[derive(Debug)]
-pub struct Call {
+pub struct Call<Handler> {
     /// The method.
     pub method: Method,
     /// The path below the mount, with `{name}` for a segment.
@@ -46,6 +46,24 @@ pub struct Call {
     pub answer: (u16, &'static str, SchemaOf),
     /// How it fails, beside what every call may fail with.
     pub failures: &'static [Kind],
+    /// What answers it.
+    pub handler: Handler,
+}
+
+impl<Handler> Call<Handler> {
+    /// The parameters in a path that is this call's; none for another path.
+    pub fn captures<'a>(&self, path: &'a str) -> Option<Vec<&'a str>> {
+        let (mut wanted, mut found) = (self.path.split('/'), path.split('/'));
+        let mut parameters = Vec::new();
+        loop {
+            match (wanted.next(), found.next()) {
+                (None, None) => return Some(parameters),
+                (Some(name), Some(value)) if name.starts_with('{') => parameters.push(value),
+                (Some(wanted), Some(found)) if wanted == found => {}
+                _ => return None,
+            }
+        }
+    }
 }
 
 /// What every call may fail with.
@@ -64,7 +82,13 @@ pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// Describes an API.
-pub fn describe(title: &str, about: &str, mount: &str, calls: &[Call], statuses: &Statuses) -> Value {
+pub fn describe<Handler>(
+    title: &str,
+    about: &str,
+    mount: &str,
+    calls: &[Call<Handler>],
+    statuses: &Statuses,
+) -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
@@ -93,7 +117,7 @@ pub fn describe(title: &str, about: &str, mount: &str, calls: &[Call], statuses:
     })
 }
 
-fn operation(call: &Call, statuses: &Statuses, generator: &mut SchemaGenerator) -> Value {
+fn operation<Handler>(call: &Call<Handler>, statuses: &Statuses, generator: &mut SchemaGenerator) -> Value {
     let mut operation = Map::new();
     operation.insert("operationId".into(), call.id.into());
     operation.insert("summary".into(), call.summary.into());
@@ -114,7 +138,7 @@ fn operation(call: &Call, statuses: &Statuses, generator: &mut SchemaGenerator) 
     operation.into()
 }
 
-fn parameters(call: &Call, generator: &mut SchemaGenerator) -> Vec<Value> {
+fn parameters<Handler>(call: &Call<Handler>, generator: &mut SchemaGenerator) -> Vec<Value> {
     let in_path = call.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = in_path
         .map(|name| {
@@ -133,7 +157,11 @@ fn parameters(call: &Call, generator: &mut SchemaGenerator) -> Vec<Value> {
     parameters
 }
 
-fn responses(call: &Call, statuses: &Statuses, generator: &mut SchemaGenerator) -> Map<String, Value> {
+fn responses<Handler>(
+    call: &Call<Handler>,
+    statuses: &Statuses,
+    generator: &mut SchemaGenerator,
+) -> Map<String, Value> {
     let mut responses = Map::new();
     let (status, media_type, schema) = call.answer;
     let id = json!({"X-Request-Id": {"schema": {"type": "string"}}});

@@ -24,6 +24,7 @@ use crate::{
     account::{By, Keys, KeysError, NewAccount, Operator, Update, list_sessions},
     config::OnStale,
     error::{Kind, Statuses},
+    openapi::{Bearer, Call},
     store::{self, AuditFilter, UserFilter},
     token::Verifier,
     types::{Role, Roles, SessionId, UserId},
@@ -49,6 +50,7 @@ pub struct AdminApi {
     verifier: Arc<Verifier>,
     default_roles: Roles,
     description: Bytes,
+    calls: Vec<Call<call::Handler>>,
 }
 
 /// What a failure of the keys is to a client.
@@ -60,7 +62,29 @@ fn key_failure(error: KeysError) -> Failure {
     }
 }
 
-type Answer = Result<Response<Bytes>, Failure>;
+/// An answer, or why there is none.
+pub(super) type Answer = Result<Response<Bytes>, Failure>;
+
+/// What a call is asked with.
+pub(super) struct Asked<'a> {
+    /// Who asks; none where that does not matter.
+    by: Option<By>,
+    headers: &'a HeaderMap,
+    query: &'a str,
+    parameters: Vec<&'a str>,
+    body: Incoming,
+}
+
+impl<'a> Asked<'a> {
+    fn by(&self) -> Result<&By, Failure> {
+        self.by.as_ref().ok_or_else(|| Kind::Unauthenticated.into())
+    }
+
+    /// A parameter in the path.
+    fn parameter(&self, index: usize) -> &'a str {
+        self.parameters.get(index).copied().unwrap_or_default()
+    }
+}
 
 impl AdminApi {
     /// The API.
@@ -72,7 +96,7 @@ impl AdminApi {
         default_roles: Roles,
     ) -> Self {
         let description = call::description().to_string().into();
-        Self { operator, access, keys, verifier, default_roles, description }
+        Self { operator, access, keys, verifier, default_roles, description, calls: call::calls() }
     }
 
     /// Answers a call from `peer`.
@@ -91,82 +115,26 @@ impl AdminApi {
 
     async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> Answer {
         let (head, body) = request.into_parts();
-        let path: Vec<&str> = head.uri.path().split('/').skip(2).collect();
-        let query = head.uri.query().unwrap_or_default();
-        if path == ["openapi.json"] {
-            return match head.method {
-                Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, JSON, self.description.clone())),
-                _ => Ok(wrong_method("GET, HEAD", id)),
-            };
+        let path = head.uri.path();
+        let mut here: Vec<_> =
+            self.calls.iter().filter_map(|call| Some((call, call.captures(path)?))).collect();
+        // What is said in full goes before what a parameter takes in.
+        let fewest = here.iter().map(|(_, parameters)| parameters.len()).min();
+        here.retain(|(_, parameters)| Some(parameters.len()) == fewest);
+        if here.is_empty() {
+            return Err(Kind::NotFound.into());
         }
-        let allowed = match path.as_slice() {
-            ["users"] => "GET, HEAD, POST",
-            ["users", _] => "DELETE, GET, HEAD, PATCH",
-            ["users", _, "sessions"] => "DELETE, GET, HEAD",
-            ["users", _, "sessions", _] => "DELETE",
-            ["names", _] => "DELETE",
-            ["keys"] | ["audit"] => "GET, HEAD",
-            ["keys", "rotate"] => "POST",
-            ["keys", _] => "DELETE",
-            _ => return Err(Kind::NotFound.into()),
-        };
-        let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
-        if !allowed.split(", ").any(|allowed| allowed == method.as_str()) {
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        let allowed: Vec<&Method> = here.iter().map(|(call, _)| &call.method).collect();
+        let Some((call, parameters)) = here.into_iter().find(|(call, _)| call.method == *method) else {
             return Ok(wrong_method(allowed, id));
-        }
-        let by = self.authenticate(&head.headers, peer).await?;
-        match (method.as_str(), path.as_slice()) {
-            ("GET", ["users"]) => self.users(query).await,
-            ("POST", ["users"]) => self.add_user(&by, read(&head.headers, body).await?).await,
-            ("GET", ["users", user]) => Ok(with_version(StatusCode::OK, self.user(user).await?)),
-            ("PATCH", ["users", id]) => {
-                let expected = expected_version(&head.headers)?;
-                self.update(&by, id, expected, read(&head.headers, body).await?).await
-            }
-            ("DELETE", ["users", id]) => {
-                let expected = expected_version(&head.headers)?;
-                self.operator.delete(&by, &self.user(id).await?, expected).await?;
-                Ok(done("Deleted"))
-            }
-            ("DELETE", ["names", name]) => {
-                let name = percent_decode_str(name).decode_utf8().map_err(|_| Kind::NotFound)?;
-                self.operator.release_name(&by, &name).await?;
-                Ok(done("Released"))
-            }
-            ("GET", ["users", id, "sessions"]) => {
-                let page: Page = read_query(query)?;
-                let (user, limit) = (self.user(id).await?.id, limit(page.limit)?);
-                let listed = list_sessions(&*self.operator.store, user, limit, page.after.as_deref()).await?;
-                Ok(json(StatusCode::OK, &Sessions::from(listed)))
-            }
-            ("DELETE", ["users", id, "sessions"]) => {
-                self.operator.end_sessions(&by, &self.user(id).await?).await?;
-                Ok(done("Ended"))
-            }
-            ("DELETE", ["users", id, "sessions", session]) => {
-                let (user, session) = (self.user(id).await?, SessionId::parse(session));
-                self.operator.end_session(&by, user.id, session.ok_or(Kind::NotFound)?).await?;
-                Ok(done("Ended"))
-            }
-            ("GET", ["keys"]) => {
-                let keys = self.keys.list().await.map_err(key_failure)?.into_iter().map(Key::from).collect();
-                Ok(json(StatusCode::OK, &KeyList { keys }))
-            }
-            ("POST", ["keys", "rotate"]) => {
-                Ok(json(StatusCode::CREATED, &Key::from(self.keys.rotate(&by).await.map_err(key_failure)?)))
-            }
-            ("DELETE", ["keys", kid]) => {
-                let revoked = self.operator.revoke_keys(&self.keys, &by, Some(kid)).await;
-                revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
-                // It has happened; what signs from now on is read by the next poll, too.
-                if let Err(error) = self.keys.follow(&self.verifier).await {
-                    tracing::debug!(%error, "the keys could not be read");
-                }
-                Ok(done("Revoked"))
-            }
-            ("GET", ["audit"]) => self.audit(query).await,
-            _ => Err(Kind::NotFound.into()),
-        }
+        };
+        let by = match call.bearer {
+            Bearer::None => None,
+            Bearer::Optional | Bearer::Required => Some(self.authenticate(&head.headers, peer).await?),
+        };
+        let (headers, query) = (&head.headers, head.uri.query().unwrap_or_default());
+        call.handler.answer(self, Asked { by, headers, query, parameters, body }).await
     }
 
     /// Who calls. The token says who it is; what the account is now, the store says.
@@ -191,8 +159,66 @@ impl AdminApi {
         Ok(self.operator.store.user(id).await?.ok_or(Kind::NotFound)?)
     }
 
-    async fn users(&self, query: &str) -> Answer {
-        let query: UserQuery = read_query(query)?;
+    pub(super) async fn show_user(&self, asked: Asked<'_>) -> Answer {
+        Ok(with_version(StatusCode::OK, self.user(asked.parameter(0)).await?))
+    }
+
+    pub(super) async fn delete_user(&self, asked: Asked<'_>) -> Answer {
+        let expected = expected_version(asked.headers)?;
+        self.operator.delete(asked.by()?, &self.user(asked.parameter(0)).await?, expected).await?;
+        Ok(done("Deleted"))
+    }
+
+    pub(super) async fn release_name(&self, asked: Asked<'_>) -> Answer {
+        let name = percent_decode_str(asked.parameter(0)).decode_utf8().map_err(|_| Kind::NotFound)?;
+        self.operator.release_name(asked.by()?, &name).await?;
+        Ok(done("Released"))
+    }
+
+    pub(super) async fn sessions(&self, asked: Asked<'_>) -> Answer {
+        let page: Page = read_query(asked.query)?;
+        let (user, limit) = (self.user(asked.parameter(0)).await?.id, limit(page.limit)?);
+        let listed = list_sessions(&*self.operator.store, user, limit, page.after.as_deref()).await?;
+        Ok(json(StatusCode::OK, &Sessions::from(listed)))
+    }
+
+    pub(super) async fn end_sessions(&self, asked: Asked<'_>) -> Answer {
+        self.operator.end_sessions(asked.by()?, &self.user(asked.parameter(0)).await?).await?;
+        Ok(done("Ended"))
+    }
+
+    pub(super) async fn end_session(&self, asked: Asked<'_>) -> Answer {
+        let (user, session) = (self.user(asked.parameter(0)).await?, SessionId::parse(asked.parameter(1)));
+        self.operator.end_session(asked.by()?, user.id, session.ok_or(Kind::NotFound)?).await?;
+        Ok(done("Ended"))
+    }
+
+    pub(super) async fn list_keys(&self, _: Asked<'_>) -> Answer {
+        let keys = self.keys.list().await.map_err(key_failure)?.into_iter().map(Key::from).collect();
+        Ok(json(StatusCode::OK, &KeyList { keys }))
+    }
+
+    pub(super) async fn rotate_key(&self, asked: Asked<'_>) -> Answer {
+        let key = self.keys.rotate(asked.by()?).await.map_err(key_failure)?;
+        Ok(json(StatusCode::CREATED, &Key::from(key)))
+    }
+
+    pub(super) async fn revoke_key(&self, asked: Asked<'_>) -> Answer {
+        let revoked = self.operator.revoke_keys(&self.keys, asked.by()?, Some(asked.parameter(0))).await;
+        revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
+        // It has happened; what signs from now on is read by the next poll, too.
+        if let Err(error) = self.keys.follow(&self.verifier).await {
+            tracing::debug!(%error, "the keys could not be read");
+        }
+        Ok(done("Revoked"))
+    }
+
+    pub(super) fn description(&self) -> Response<Bytes> {
+        answer(StatusCode::OK, JSON, self.description.clone())
+    }
+
+    pub(super) async fn users(&self, asked: Asked<'_>) -> Answer {
+        let query: UserQuery = read_query(asked.query)?;
         let limit = limit(query.limit)?;
         // One more than asked for tells whether there is a next page.
         let filter = UserFilter { after: query.after, search: query.search, limit: limit + 1 };
@@ -203,7 +229,9 @@ impl AdminApi {
         Ok(json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
     }
 
-    async fn add_user(&self, by: &By, new: NewUser) -> Answer {
+    pub(super) async fn add_user(&self, asked: Asked<'_>) -> Answer {
+        let by = asked.by()?.clone();
+        let new: NewUser = read(asked.headers, asked.body).await?;
         let roles = match &new.roles {
             Some(texts) => parse_roles(texts)?,
             None => self.default_roles.clone(),
@@ -216,10 +244,13 @@ impl AdminApi {
             release: new.release,
             allow_similar: new.allow_similar,
         };
-        Ok(with_version(StatusCode::CREATED, self.operator.add(by, account).await?))
+        Ok(with_version(StatusCode::CREATED, self.operator.add(&by, account).await?))
     }
 
-    async fn update(&self, by: &By, id: &str, expected: Option<i64>, wanted: UserUpdate) -> Answer {
+    pub(super) async fn update(&self, asked: Asked<'_>) -> Answer {
+        let (by, id) = (asked.by()?.clone(), asked.parameter(0));
+        let expected = expected_version(asked.headers)?;
+        let wanted: UserUpdate = read(asked.headers, asked.body).await?;
         let user = self.user(id).await?;
         let update = Update {
             roles: wanted.roles.as_deref().map(parse_roles).transpose()?,
@@ -235,12 +266,12 @@ impl AdminApi {
         if empty {
             return Err(Kind::MissingParameters.into());
         }
-        self.operator.update(by, &user, update).await?;
+        self.operator.update(&by, &user, update).await?;
         Ok(with_version(StatusCode::OK, self.user(id).await?))
     }
 
-    async fn audit(&self, query: &str) -> Answer {
-        let query: AuditQuery = read_query(query)?;
+    pub(super) async fn audit(&self, asked: Asked<'_>) -> Answer {
+        let query: AuditQuery = read_query(asked.query)?;
         let limit = limit(query.limit)?;
         let subject = match query.user.as_deref() {
             Some(id) => Some(UserId::parse(id).ok_or(Kind::MissingParameters)?),
@@ -330,9 +361,16 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Resul
     })
 }
 
-fn wrong_method(allow: &'static str, request_id: &str) -> Response<Bytes> {
+fn wrong_method(allowed: Vec<&Method>, request_id: &str) -> Response<Bytes> {
+    let mut names: Vec<&str> = allowed.iter().map(|method| method.as_str()).collect();
+    if allowed.contains(&&Method::GET) {
+        names.push("HEAD");
+    }
+    names.sort_unstable();
     let mut response = Failure::from(Kind::MethodNotAllowed).answer(request_id, &Statuses::default());
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    if let Ok(allow) = HeaderValue::try_from(names.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
     response
 }
 

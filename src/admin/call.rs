@@ -1,9 +1,14 @@
-//! Every call of the admin API: what it is called with and what it answers.
+//! Every call of the admin API: what answers it, what it is called with and what it answers.
+
+use std::{future::Future, pin::Pin};
 
 use http::Method;
 use serde_json::Value;
 
-use super::shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users};
+use super::{
+    api::{AdminApi, Answer, Asked},
+    shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users},
+};
 use crate::{
     error::{Kind, Statuses},
     openapi::{Bearer, Call, describe, schema},
@@ -18,8 +23,24 @@ pub(super) fn description() -> Value {
     describe("authgate admin API", ABOUT, "", &calls(), &Statuses::default())
 }
 
+/// The answer to come.
+type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// Answers a request.
+type Function = for<'a> fn(&'a AdminApi, Asked<'a>) -> Answering<'a>;
+
+/// What answers a call.
+#[derive(Debug)]
+pub struct Handler(Function);
+
+impl Handler {
+    pub(super) fn answer<'a>(&self, api: &'a AdminApi, asked: Asked<'a>) -> Answering<'a> {
+        (self.0)(api, asked)
+    }
+}
+
 /// The calls.
-pub(super) fn calls() -> Vec<Call> {
+pub fn calls() -> Vec<Call<Handler>> {
     use Kind as K;
     const ANY: &[Kind] = &[K::InsufficientRole];
     const ONE: &[Kind] = &[K::InsufficientRole, K::NotFound];
@@ -37,7 +58,7 @@ pub(super) fn calls() -> Vec<Call> {
         K::RoleNotAccepted,
         K::UsernameExists,
     ];
-    let call = |method, path, id, summary, answer, failures| Call {
+    let call = |method, path, id, summary, answer, failures, handler: Function| Call {
         method,
         path,
         id,
@@ -47,6 +68,7 @@ pub(super) fn calls() -> Vec<Call> {
         query: &[],
         answer,
         failures,
+        handler: Handler(handler),
     };
     let user = (200, JSON, schema::<User> as _);
     let message = (200, JSON, schema::<Message> as _);
@@ -65,6 +87,7 @@ pub(super) fn calls() -> Vec<Call> {
                 "List accounts",
                 (200, JSON, schema::<Users>),
                 QUERY,
+                |api, asked| Box::pin(api.users(asked)),
             )
         },
         Call {
@@ -76,9 +99,12 @@ pub(super) fn calls() -> Vec<Call> {
                 "Make an account",
                 (201, JSON, schema::<User>),
                 WRITE,
+                |api, asked| Box::pin(api.add_user(asked)),
             )
         },
-        call(get.clone(), "/api/users/{id}", "showUser", "Show an account", user, ONE),
+        call(get.clone(), "/api/users/{id}", "showUser", "Show an account", user, ONE, |api, asked| {
+            Box::pin(api.show_user(asked))
+        }),
         Call {
             body: Some((schema::<UserUpdate>, true)),
             ..call(
@@ -88,6 +114,7 @@ pub(super) fn calls() -> Vec<Call> {
                 "Set roles, password or address, disable or enable; the account's sessions end",
                 user,
                 WRITE,
+                |api, asked| Box::pin(api.update(asked)),
             )
         },
         call(
@@ -97,6 +124,7 @@ pub(super) fn calls() -> Vec<Call> {
             "Delete an account for good",
             message,
             CONDITIONAL,
+            |api, asked| Box::pin(api.delete_user(asked)),
         ),
         call(
             delete.clone(),
@@ -105,6 +133,7 @@ pub(super) fn calls() -> Vec<Call> {
             "Let the name of a former account be given out again",
             message,
             &[K::InsufficientRole, K::NotFound, K::UsernameNotAccepted],
+            |api, asked| Box::pin(api.release_name(asked)),
         ),
         Call {
             query: &[
@@ -118,6 +147,7 @@ pub(super) fn calls() -> Vec<Call> {
                 "List the live sessions of an account",
                 (200, JSON, schema::<Sessions>),
                 PAGED,
+                |api, asked| Box::pin(api.sessions(asked)),
             )
         },
         call(
@@ -127,6 +157,7 @@ pub(super) fn calls() -> Vec<Call> {
             "End every session of an account",
             message,
             ONE,
+            |api, asked| Box::pin(api.end_sessions(asked)),
         ),
         call(
             delete.clone(),
@@ -135,6 +166,7 @@ pub(super) fn calls() -> Vec<Call> {
             "End a session of an account",
             message,
             ONE,
+            |api, asked| Box::pin(api.end_session(asked)),
         ),
         call(
             get.clone(),
@@ -143,6 +175,7 @@ pub(super) fn calls() -> Vec<Call> {
             "List the keys that verify tokens",
             (200, JSON, schema::<Keys>),
             &[K::InsufficientRole],
+            |api, asked| Box::pin(api.list_keys(asked)),
         ),
         call(
             post,
@@ -151,6 +184,7 @@ pub(super) fn calls() -> Vec<Call> {
             "Make a new key; the old ones verify until their tokens have expired",
             (201, JSON, schema::<Key>),
             &[K::InsufficientRole, K::KeysFromConfig],
+            |api, asked| Box::pin(api.rotate_key(asked)),
         ),
         call(
             delete,
@@ -159,6 +193,7 @@ pub(super) fn calls() -> Vec<Call> {
             "End every token that a key has signed",
             message,
             &[K::InsufficientRole, K::KeysFromConfig, K::NotFound],
+            |api, asked| Box::pin(api.revoke_key(asked)),
         ),
         Call {
             query: &[
@@ -173,6 +208,7 @@ pub(super) fn calls() -> Vec<Call> {
                 "Who changed what, when, from where",
                 (200, JSON, schema::<AuditTrail>),
                 QUERY,
+                |api, asked| Box::pin(api.audit(asked)),
             )
         },
         Call {
@@ -184,6 +220,7 @@ pub(super) fn calls() -> Vec<Call> {
                 "This description",
                 (200, JSON, schema::<serde_json::Map<String, Value>>),
                 ANY,
+                |api, _| Box::pin(async { Ok(api.description()) }),
             )
         },
     ]

@@ -9,6 +9,7 @@ mod call;
 mod shape;
 
 pub use api::AdminApi;
+pub use call::calls;
 
 use std::{
     convert::Infallible,

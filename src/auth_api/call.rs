@@ -1,11 +1,17 @@
-//! Every call below the mount that is the gateway's: what it is called with and what it answers.
+//! Every call below the mount that is the gateway's: what answers it, what it is called with and what it answers.
 //!
-//! From this one table the routes are reserved and the description is made.
+//! From this one table calls are answered, the routes are reserved, and the description and the Postman collection are
+//! made.
 
-use http::Method;
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use http::{Method, Request};
 use serde_json::Value;
 
 use super::{
+    AuthApi, Caller,
+    handler::Answer,
     input,
     output::{Account, Changed, JwkSet, Message, Session, Sessions},
 };
@@ -23,11 +29,33 @@ pub(super) fn description(mount: &str, statuses: &Statuses) -> Value {
     describe("authgate", ABOUT, mount, &calls(), statuses)
 }
 
+/// The answer to come.
+type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// Answers a request; the last are the parameters in its path.
+type Function = for<'a> fn(&'a AuthApi, &'a Request<Bytes>, &'a Caller<'a>, &'a [&'a str]) -> Answering<'a>;
+
+/// What answers a call.
+#[derive(Debug)]
+pub struct Handler(Function);
+
+impl Handler {
+    pub(super) fn answer<'a>(
+        &self,
+        api: &'a AuthApi,
+        request: &'a Request<Bytes>,
+        caller: &'a Caller<'a>,
+        parameters: &'a [&'a str],
+    ) -> Answering<'a> {
+        (self.0)(api, request, caller, parameters)
+    }
+}
+
 /// The calls.
-pub fn calls() -> Vec<Call> {
+pub fn calls() -> Vec<Call<Handler>> {
     use Kind as K;
     let post = || Method::POST;
-    let call = |method, path, id, summary, bearer, answer| Call {
+    let call = |method, path, id, summary, bearer, answer, handler: Function| Call {
         method,
         path,
         id,
@@ -37,6 +65,7 @@ pub fn calls() -> Vec<Call> {
         query: &[],
         answer,
         failures: &[],
+        handler: Handler(handler),
     };
     let tokens = (200, JSON, schema::<Session<'static>> as _);
     let message = (200, JSON, schema::<Message> as _);
@@ -65,7 +94,15 @@ pub fn calls() -> Vec<Call> {
     let change = |method, path, id| Call {
         body: Some((schema::<input::Change>, true)),
         failures: CREDENTIALS,
-        ..call(method, path, id, "Change a name, a password or an address", Bearer::Required, changed)
+        ..call(
+            method,
+            path,
+            id,
+            "Change a name, a password or an address",
+            Bearer::Required,
+            changed,
+            |api, request, caller, _| Box::pin(api.change(request, caller)),
+        )
     };
     let delete = |path, id| Call {
         body: Some((schema::<input::Delete>, false)),
@@ -76,7 +113,15 @@ pub fn calls() -> Vec<Call> {
             K::NotFound,
             K::TooManyRequests,
         ],
-        ..call(Method::DELETE, path, id, "Delete an account", Bearer::Required, message)
+        ..call(
+            Method::DELETE,
+            path,
+            id,
+            "Delete an account",
+            Bearer::Required,
+            message,
+            |api, request, caller, _| Box::pin(api.delete(request, caller)),
+        )
     };
     vec![
         Call {
@@ -100,22 +145,47 @@ pub fn calls() -> Vec<Call> {
                 "Make an account and open a session",
                 Bearer::None,
                 (201, JSON, schema::<Session<'static>>),
+                |api, request, caller, _| Box::pin(api.register(request, caller)),
             )
         },
         Call {
             body: Some((schema::<input::Login>, true)),
             failures: &[K::MissingParameters, K::InvalidCredentials, K::TooManyRequests],
-            ..call(post(), "/login", "login", "Open a session", Bearer::None, tokens)
+            ..call(
+                post(),
+                "/login",
+                "login",
+                "Open a session",
+                Bearer::None,
+                tokens,
+                |api, request, caller, _| Box::pin(api.login(request, caller)),
+            )
         },
         Call {
             body: Some((schema::<input::Refresh>, true)),
             failures: &[K::MissingParameters, K::Unauthenticated],
-            ..call(post(), "/refresh", "refresh", "Exchange a refresh token", Bearer::None, tokens)
+            ..call(
+                post(),
+                "/refresh",
+                "refresh",
+                "Exchange a refresh token",
+                Bearer::None,
+                tokens,
+                |api, request, caller, _| Box::pin(api.refresh(request, caller)),
+            )
         },
         Call {
             body: Some((schema::<input::Refresh>, false)),
             failures: &[K::MissingParameters],
-            ..call(post(), "/logout", "logout", "End the session", Bearer::Optional, message)
+            ..call(
+                post(),
+                "/logout",
+                "logout",
+                "End the session",
+                Bearer::Optional,
+                message,
+                |api, request, caller, _| Box::pin(api.logout(request, caller)),
+            )
         },
         call(
             post(),
@@ -124,8 +194,17 @@ pub fn calls() -> Vec<Call> {
             "End every session of the account",
             Bearer::Required,
             message,
+            |api, _, caller, _| Box::pin(api.logout_all(caller)),
         ),
-        call(Method::GET, "/me", "me", "The caller's account", Bearer::Required, account),
+        call(
+            Method::GET,
+            "/me",
+            "me",
+            "The caller's account",
+            Bearer::Required,
+            account,
+            |api, _, caller, _| Box::pin(api.me(caller)),
+        ),
         change(Method::PATCH, "/me", "changeMe"),
         delete("/me", "deleteMe"),
         change(post(), "/change", "change"),
@@ -143,6 +222,7 @@ pub fn calls() -> Vec<Call> {
                 "The caller's sessions",
                 Bearer::Required,
                 (200, JSON, schema::<Sessions>),
+                |api, request, caller, _| Box::pin(api.sessions(request, caller)),
             )
         },
         Call {
@@ -154,6 +234,9 @@ pub fn calls() -> Vec<Call> {
                 "End one of the caller's sessions",
                 Bearer::Required,
                 message,
+                |api, _, caller, parameters| {
+                    Box::pin(api.end_session(parameters.first().copied().unwrap_or_default(), caller))
+                },
             )
         },
         Call {
@@ -166,6 +249,7 @@ pub fn calls() -> Vec<Call> {
                 "Ask for a mail to reset a password",
                 Bearer::None,
                 message,
+                |api, request, caller, _| Box::pin(api.forgot_password(request, caller)),
             )
         },
         Call {
@@ -178,6 +262,7 @@ pub fn calls() -> Vec<Call> {
                 "Set a new password with the token of a mail",
                 Bearer::None,
                 message,
+                |api, request, caller, _| Box::pin(api.reset_password(request, caller)),
             )
         },
         Call {
@@ -190,6 +275,7 @@ pub fn calls() -> Vec<Call> {
                 "Show an address to be the account's, or ask for the mail again",
                 Bearer::Optional,
                 message,
+                |api, request, caller, _| Box::pin(api.verify_email(request, caller)),
             )
         },
         call(
@@ -199,6 +285,7 @@ pub fn calls() -> Vec<Call> {
             "The public keys (RFC 7517)",
             Bearer::None,
             (200, "application/jwk-set+json", schema::<JwkSet>),
+            |api, _, _, _| Box::pin(async { Ok(api.jwks()) }),
         ),
         call(
             Method::GET,
@@ -207,6 +294,7 @@ pub fn calls() -> Vec<Call> {
             "This description",
             Bearer::None,
             (200, JSON, schema::<serde_json::Map<String, Value>>),
+            |api, _, _, _| Box::pin(async { Ok(api.description()) }),
         ),
     ]
 }

@@ -13,7 +13,8 @@ use crate::{
     account::{ChangeRequest, Registration, Tokens},
 };
 
-type Answer = Result<Response<Bytes>, Failure>;
+/// An answer, or why there is none.
+pub(super) type Answer = Result<Response<Bytes>, Failure>;
 
 fn done(message: &'static str) -> Response<Bytes> {
     json(StatusCode::OK, &Message { message })

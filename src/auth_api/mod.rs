@@ -21,6 +21,7 @@ use crate::{
     account::Accounts,
     config::{Compat, OnStale},
     error::Kind,
+    openapi::Call,
     token::{Identity, Verifier},
 };
 
@@ -36,6 +37,7 @@ pub struct AuthApi {
     jwks_max_age: u64,
     compat: Compat,
     description: Bytes,
+    calls: Vec<Call<call::Handler>>,
 }
 
 /// Who sends a call, and from where.
@@ -58,7 +60,16 @@ impl AuthApi {
     ) -> Self {
         let compat = accounts.config.compat.clone();
         let description = call::description(mount, &compat.statuses).to_string().into();
-        Self { mount: mount.to_owned(), accounts, access, verifier, jwks_max_age, compat, description }
+        Self {
+            mount: mount.to_owned(),
+            accounts,
+            access,
+            verifier,
+            jwks_max_age,
+            compat,
+            description,
+            calls: calls(),
+        }
     }
 
     /// Answers a call.
@@ -82,26 +93,10 @@ impl AuthApi {
     async fn route(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Result<Response<Bytes>, Failure> {
         let path = request.uri().path().strip_prefix(self.mount.as_str()).unwrap_or_default();
         let method = if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
-        match (method.as_str(), path) {
-            ("POST", "/register") => self.register(request, caller).await,
-            ("POST", "/login") => self.login(request, caller).await,
-            ("POST", "/refresh") => self.refresh(request, caller).await,
-            ("POST", "/logout") => self.logout(request, caller).await,
-            ("POST", "/logout-all") => self.logout_all(caller).await,
-            ("GET", "/me") => self.me(caller).await,
-            ("POST", "/change") | ("PATCH", "/me") => self.change(request, caller).await,
-            ("DELETE", "/delete" | "/me") => self.delete(request, caller).await,
-            ("GET", "/sessions") => self.sessions(request, caller).await,
-            ("POST", "/password/forgot") => self.forgot_password(request, caller).await,
-            ("POST", "/password/reset") => self.reset_password(request, caller).await,
-            ("POST", "/email/verify") => self.verify_email(request, caller).await,
-            ("GET", "/jwks.json") => Ok(self.jwks()),
-            ("GET", "/openapi.json") => Ok(self.description()),
-            ("DELETE", path) if let Some(id) = path.strip_prefix("/sessions/") => {
-                self.end_session(id, caller).await
-            }
-            _ => Err(Kind::NotFound.into()),
-        }
+        let mut found = self.calls.iter().filter(|call| call.method == *method);
+        let call = found.find_map(|call| Some((call, call.captures(path)?)));
+        let Some((call, parameters)) = call else { return Err(Kind::NotFound.into()) };
+        call.handler.answer(self, request, caller, &parameters).await
     }
 
     /// The bearer of the call. What it does goes to the store, so a stale mirror denies always.

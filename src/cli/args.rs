@@ -47,6 +47,8 @@ pub(super) enum Command {
     Audit(Audit),
     /// Print the JSON Schema of the config, for editors
     Schema,
+    /// Print the Postman collection of all calls
+    Postman,
     /// Print a completion script
     Completions {
         /// The shell

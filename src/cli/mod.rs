@@ -79,6 +79,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Key { command } => key::run(command),
         Command::Audit(audit) => audit::run(&audit),
         Command::Schema => print(&crate::config::json_schema()),
+        Command::Postman => print(&format!("{:#}\n", app::collection())),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "authgate", &mut script);
