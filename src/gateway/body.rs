@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -283,7 +283,10 @@ impl Body for AnswerBody {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
         // Who downloads as fast as the upstream sends gives the others of the worker their turn, too.
-        ready!(this.end.0.poll_turn(cx));
+        // The connection's task sees to it that it comes back.
+        if this.end.0.has_spent_its_turn() {
+            return Poll::Pending;
+        }
         let polled = Pin::new(body).poll_frame(cx);
         // A short answer is over with its first part; whatever goes on ends with its token.
         let goes_on = match &polled {

@@ -29,6 +29,7 @@ use super::{
     guard::Guard,
     service::Gateway,
     tunnel::Tunnel,
+    turns::Place,
     worker::Draining,
 };
 use crate::{types::framing::HeadLimits, upstream::Pool};
@@ -54,6 +55,7 @@ pub(super) async fn serve(
     gateway: Arc<Gateway>,
     pools: Arc<[Arc<Pool<RequestBody>>]>,
     draining: Arc<Draining>,
+    turn: Place,
 ) {
     let limits = gateway.limits;
     let exchange = Arc::new(Exchange::new(&limits, gateway.access().clone()));
@@ -75,7 +77,7 @@ pub(super) async fn serve(
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
     let stage = Stage::Serving(connection);
-    Bounded { stage, timer, armed: u64::MAX, exchange, draining, place: None, told: false }.await;
+    Bounded { stage, timer, armed: u64::MAX, exchange, draining, turn, place: None, told: false }.await;
 }
 
 /// What a connection is: served by the library; a tunnel; or, when the library is done, what is left of it.
@@ -144,6 +146,7 @@ pin_project! {
         armed: u64,
         exchange: Arc<Exchange>,
         draining: Arc<Draining>,
+        turn: Place,
         // Where the draining finds this connection.
         place: Option<usize>,
         // Whether the connection was told of the draining.
@@ -170,6 +173,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let mut this = self.project();
+        ready!(this.turn.poll(cx));
         this.exchange.turn_begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
@@ -183,6 +187,9 @@ where
         loop {
             if this.stage.poll(cx, this.exchange).is_ready() {
                 return Poll::Ready(());
+            }
+            if this.exchange.has_spent_its_turn() {
+                this.turn.leave(cx);
             }
             if matches!(this.stage, Stage::Tunnel(_)) && this.draining.has_begun() {
                 // It has no end that could be waited for; its client connects anew, to another gateway.

@@ -5,13 +5,11 @@
 //! closer than the timer's; so a request costs no timer at all.
 
 use std::{
-    future::Future,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -34,9 +32,9 @@ const LONGEST_LINGER_MILLIS: u64 = 30_000;
 /// The same where nothing more is expected: time for the last response to arrive.
 const SHORT_LINGER_MILLIS: u64 = 1_000;
 
-/// What a connection reads, from its client or for it, before the others of its worker have their turn, in bytes: less
-/// than half a millisecond of work, whatever it is cut into.
-const TURN_BYTES: u64 = 32 << 10;
+/// What a connection reads, from its client or for it, before the others of its worker have their turn, in bytes: a
+/// fraction of a millisecond of work, whatever it is cut into.
+const TURN_BYTES: u64 = 64 << 10;
 
 /// How far a request's body has come.
 #[derive(Debug, Clone, Copy)]
@@ -216,15 +214,9 @@ impl Exchange {
         self.turn.store(left.saturating_sub(bytes as u64), Relaxed);
     }
 
-    /// Ready while the turn lasts; once it is spent, the others are served before more is read.
-    ///
-    /// A task that simply wakes itself keeps its worker's queue from running dry, and then the worker looks at its
-    /// sockets only every 61 turns (tokio's `event_interval`). One that yields waits until it has looked at them.
-    pub(super) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn.load(Relaxed) > 0 {
-            return Poll::Ready(());
-        }
-        pin!(tokio::task::yield_now()).poll(cx)
+    /// Whether as much was read as a turn allows: nothing more is read before the connection's task has its next one.
+    pub(super) fn has_spent_its_turn(&self) -> bool {
+        self.turn.load(Relaxed) == 0
     }
 
     /// Bytes of the request's body arrived; the request must go on by `at`. Once the answer has begun, bytes either

@@ -39,7 +39,7 @@ use crate::{
 const LINGER_BUFFER: usize = 16 << 10;
 
 /// How much more a byte of a chunked body may cost than another.
-const CHUNKED_COST: usize = 4;
+const CHUNKED_COST: usize = 8;
 
 /// A chunk that is smaller, in bytes, may be one of thousands; then so many bytes are read at once and no more, which
 /// take a tenth of a millisecond: whoever sends such chunks does not hold up the others of the worker.
@@ -373,7 +373,10 @@ impl rt::Read for Guard {
                     return Poll::Pending;
                 }
             }
-            ready!(this.exchange().poll_turn(cx));
+            if this.exchange().has_spent_its_turn() {
+                // The connection's task sees to it that it comes back.
+                return Poll::Pending;
+            }
             if let Some(pause) = &mut this.pause {
                 ready!(pause.as_mut().poll(cx));
                 this.pause = None;

@@ -24,6 +24,7 @@ mod respond;
 mod service;
 mod target;
 mod tunnel;
+mod turns;
 mod worker;
 
 pub use body::{AnswerBody, RequestBody};

@@ -14,7 +14,7 @@ use std::{
 use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{body::RequestBody, client::Peer, connection, service::Gateway};
+use super::{body::RequestBody, client::Peer, connection, service::Gateway, turns::Turns};
 use crate::{limit::Prefix, upstream::Pool};
 
 /// How often idle upstream connections are looked after, and how late a line of the access log may be.
@@ -134,6 +134,7 @@ pub struct Worker {
     max_connections: usize,
     open: Arc<AtomicUsize>,
     draining: Arc<Draining>,
+    turns: Arc<Turns>,
 }
 
 impl Worker {
@@ -141,7 +142,8 @@ impl Worker {
     /// `max_connections` clients.
     pub fn new(gateway: Arc<Gateway>, worker: usize, drain: Drain, max_connections: usize) -> Self {
         let pools = gateway.pools(worker).into();
-        Self { gateway, pools, drain, max_connections, open: Arc::default(), draining: Arc::default() }
+        let (open, draining) = (Arc::default(), Arc::default());
+        Self { gateway, pools, drain, max_connections, open, draining, turns: Turns::new() }
     }
 
     /// Accepts on all `listeners` until the drain begins.
@@ -224,7 +226,7 @@ impl Worker {
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: Peer, place: Counted) {
+    fn serve(&self, socket: TcpStream, peer: Peer, of_listener: Counted) {
         let limits = &self.gateway.limits;
         let exempt = peer.is_trusted() || (peer.address().is_loopback() && !limits.bounds_loopback);
         let counted = if exempt {
@@ -241,11 +243,12 @@ impl Worker {
             return;
         }
         let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
-        let serving =
-            connection::serve(socket, peer, self.gateway.clone(), self.pools.clone(), self.draining.clone());
+        let place = self.turns.place((!peer.is_trusted()).then(|| Prefix::of(peer.address())));
+        let (gateway, pools) = (self.gateway.clone(), self.pools.clone());
+        let serving = connection::serve(socket, peer, gateway, pools, self.draining.clone(), place);
         tokio::spawn(async move {
             serving.await;
-            drop((live, open, place, counted));
+            drop((live, open, of_listener, counted));
         });
     }
 }
