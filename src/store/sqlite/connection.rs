@@ -16,6 +16,9 @@ use crate::store::{Result, StoreError};
 /// Reading beyond this in parallel gains nothing on one file.
 const MAX_READERS: usize = 4;
 
+/// Pages that each connection keeps, in KiB: the upper ones of every index. The system keeps the others, once for all.
+const CACHE_KIB: i64 = 512;
+
 pub(super) struct Connections {
     path: PathBuf,
     timeout: Duration,
@@ -179,6 +182,7 @@ fn connect(path: &Path, timeout: Duration) -> Result<Connection> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", "ON")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     };
