@@ -202,3 +202,16 @@ fn names_and_roles_that_could_break_a_header_cannot_be_stored() {
         assert_eq!(gateway.post("/auth/register", &body).status, 403, "{role:?}");
     }
 }
+
+#[test]
+fn what_is_for_this_gateway_alone_goes_no_further() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let sent = "Cookie: a=b; __Secure-authgate-device=secret; c=d\r\nCookie: __Host-authgate=secret\r\nX-Authgate-Device: secret\r\n";
+    gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{sent}\r\n")).answer();
+    let seen = upstream.last();
+    assert_eq!(seen.all("cookie"), ["a=b; c=d"]);
+    assert_eq!(seen.header("x-authgate-device"), None);
+    gateway.client().send("GET /public/x HTTP/1.1\r\nHost: a\r\nCookie: a=b;c=d\r\n\r\n").answer();
+    assert_eq!(upstream.last().all("cookie"), ["a=b;c=d"], "what is not ours is as it was");
+}

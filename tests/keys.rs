@@ -204,6 +204,19 @@ fn the_master_key_is_replaced_while_gateways_run_and_nobody_is_logged_out() {
     assert_eq!(status(&there, access(&rotated)), 200);
     let after = there.refresh(refresh(&before));
     assert_eq!(after.status, 200);
+    // It verifies what others sign with a key that it cannot open, and signs nothing meanwhile that would not last.
+    here.run(&["key", "rotate"], "");
+    let second = kid(&rotated);
+    let newest = eventually("the others sign with the newest key", || {
+        let login = here.login("alice");
+        (kid(&login) != second).then_some(login)
+    });
+    assert_eq!(
+        eventually("it knows the key", || (status(&there, access(&newest)) == 200).then_some(200)),
+        200
+    );
+    assert_eq!(there.try_login("alice", PASSWORD).status, 503);
+    assert_eq!(there.logout(access(&newest)).status, 200);
     // It cannot start again without it; with it, or with it alone, a gateway can, and knows everybody.
     let mut refused = Gateway::spawn_in(
         std::sync::Arc::new(tempfile::tempdir().unwrap()),
@@ -248,7 +261,7 @@ fn a_value_in_the_place_of_another_does_not_open() {
     let mut gateway = Gateway::alone(master(&url, OLD_MASTER, None));
     gateway.register("alice");
     gateway.stop();
-    shared_sql(&url, "UPDATE signing_keys SET wrapped_key = (SELECT value FROM meta WHERE key = 'root')");
+    shared_sql(&url, "UPDATE signing_keys SET wrapped_pair = (SELECT value FROM meta WHERE key = 'root')");
     let mut refused = Gateway::spawn_in(
         std::sync::Arc::new(tempfile::tempdir().unwrap()),
         Upstream::start().address,

@@ -711,7 +711,7 @@ fn key(kid: &str) -> StoredKey {
 fn revocation(kid: Option<&str>, successor: &str) -> KeyRevocation {
     KeyRevocation {
         kid: kid.map(str::to_owned),
-        successor: key(successor),
+        successor: Some(key(successor)),
         delay: Duration::from_secs(6),
         access_ttl: Duration::from_secs(900),
         note: Some(note("key.revoke")),

@@ -161,6 +161,19 @@ fn a_device_that_was_logged_in_from_is_no_stranger_at_another_address() {
         assert_eq!(by_cookie.status, 200);
         let device = format!("X-Authgate-Device: {of_registration}");
         assert_eq!(login_with(&gateway, "203.0.113.11", "alice", PASSWORD, &device).status, 200);
+        // Whoever had the password for a while has nothing of it once it is another.
+        let change = json!({"new_password": "another password of alice"});
+        let access = by_header.json()["access_token"].as_str().unwrap().to_owned();
+        let known = login_from(&gateway, "192.0.2.1", "alice", PASSWORD)
+            .header("x-authgate-device")
+            .unwrap()
+            .to_owned();
+        assert_eq!(gateway.send("POST", "/auth/change", Some(&access), Some(&change)).status, 200);
+        let device = format!("X-Authgate-Device: {known}");
+        let old = login_with(&gateway, "203.0.113.12", "alice", "another password of alice", &device);
+        assert_eq!(old.status, 429);
+        let token = login_from(&gateway, "192.0.2.1", "alice", "another password of alice");
+        let token = token.header("x-authgate-device").unwrap().to_owned();
         // Whoever has the device and not the password is bound by a bucket of its own.
         let device = format!("X-Authgate-Device: {token}");
         let statuses: Vec<u16> = (0..5)

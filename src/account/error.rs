@@ -58,7 +58,9 @@ impl AccountError {
             Self::Throttled(_) => Kind::TooManyRequests,
             Self::Hash(HashError::Busy(_) | HashError::Crowded) => Kind::Unavailable,
             Self::Hash(HashError::Rejected(_)) => Kind::PasswordNotAccepted,
-            Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => Kind::Unavailable,
+            Self::Key(
+                KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns | KeyError::Locked(_),
+            ) => Kind::Unavailable,
             Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {
                 Kind::Internal
             }
@@ -83,9 +85,10 @@ impl AccountError {
             Self::Hash(HashError::Busy(busy)) => Some(busy.retry_after),
             Self::Hash(HashError::Crowded) => Some(Duration::from_secs(1)),
             Self::Store(StoreError::Failed(_)) => None,
-            Self::Store(_) | Self::Key(KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Store(_)
+            | Self::Key(
+                KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns | KeyError::Locked(_),
+            ) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -133,18 +133,23 @@ impl Keys {
             .collect();
         let lasts = stored.iter().any(|key| key.algorithm == algorithm && key.expires_at.is_none());
         self.tell_of_move(&stored);
-        let mut signing = Vec::new();
+        let (mut signing, mut locked) = (Vec::new(), Vec::new());
         for key in stored.iter().filter(|key| key.algorithm == algorithm) {
             // One that is open already needs no master key, whichever wraps it by now.
             signing.push(match previous.and_then(|keyring| keyring.pair(&key.kid)) {
                 Some(pair) => pair,
+                None if previous.is_some() && !self.masters.can_unwrap(&key.wrapped_key) => {
+                    // Others sign with it, and what they sign is verified here.
+                    locked.push((key.kid.clone(), key.signs_at));
+                    continue;
+                }
                 None => {
                     let private = self.masters.unwrap(Wrapped::signing_key(&key.kid), &key.wrapped_key)?;
                     Arc::new(SigningKey::pair(&key.kid, &key.algorithm, &private, key.signs_at)?)
                 }
             });
         }
-        Ok((Keyring::of_pairs(&public, signing, previous)?, lasts))
+        Ok((Keyring::of_pairs(&public, signing, locked, previous)?, lasts))
     }
 
     /// Says so, once, when the store's secrets have moved to a master key that this gateway does not have: it goes on
@@ -213,10 +218,16 @@ impl Keys {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };
+        // A revocation does not wait for a successor that this gateway cannot make.
+        let successor = match self.generate(algorithm).await {
+            Ok(key) => Some(key),
+            Err(KeysError::MasterMoved) => None,
+            Err(error) => return Err(error),
+        };
         let detail = if kid.is_none() { "all keys, and every session" } else { "" };
         let revocation = KeyRevocation {
             kid: kid.map(str::to_owned),
-            successor: self.generate(algorithm).await?,
+            successor,
             delay: self.delay(),
             access_ttl: self.access_ttl,
             note: Some(by.note("key.revoke", detail.to_owned())),

@@ -42,7 +42,6 @@ impl Accounts {
         device: Option<&str>,
     ) -> Result<Tokens> {
         let mut failure_moment = Instant::now();
-        let device = device.and_then(|token| self.device_tokens.read(token, self.time.now().time));
         let result = self.try_login(username, typed, address, device, &mut failure_moment).await;
         if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
             // By the timer, so that it does not tell what the account's hash costs, or that there is none.
@@ -56,7 +55,7 @@ impl Accounts {
         username: &str,
         typed: &Secret,
         address: IpAddr,
-        device: Option<Device>,
+        device: Option<&str>,
         failure_moment: &mut Instant,
     ) -> Result<Tokens> {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
@@ -71,7 +70,11 @@ impl Accounts {
         };
         let known = alike.is_some();
         let user = alike.filter(|user| Some(&user.name) == name.as_ref());
-        let device = device.filter(|device| user.as_ref().is_some_and(|user| user.id == device.user));
+        let now = self.time.now().time;
+        let device = user
+            .as_ref()
+            .zip(device)
+            .and_then(|(user, token)| self.device_tokens.read(token, user.id, user.generation, now));
         let counted = counted_as(name.as_ref(), username);
         let attempt = self.attempts.login(&counted, known, address, device.map(|device| device.id)).await?;
         *failure_moment = self.hasher.failure_moment();
@@ -125,7 +128,8 @@ impl Accounts {
         self.attempts.succeeded(attempt).await;
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let tokens = self.issue(grant, refresh).await?;
-        let tokens = Tokens { device: Some(self.device_token(device)), ..tokens };
+        let device = self.device_token(device, tokens.user.generation);
+        let tokens = Tokens { device: Some(device), ..tokens };
         if verdict.outdated {
             self.rehash(&user, password, origin).await;
         }
@@ -133,8 +137,8 @@ impl Accounts {
     }
 
     /// The token of a device that somebody logs in from.
-    pub(super) fn device_token(&self, device: Device) -> String {
-        self.device_tokens.token(device, self.time.now().time)
+    pub(super) fn device_token(&self, device: Device, generation: i64) -> String {
+        self.device_tokens.token(device, generation, self.time.now().time)
     }
 
     /// Gives an attempt back when its password was never looked at.

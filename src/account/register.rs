@@ -79,8 +79,9 @@ impl Accounts {
         match opened.and_then(|opened| opened.grant) {
             Some(grant) => {
                 self.mails_are_queued();
-                let device = self.device_token(self.device_tokens.new_device(id));
-                Ok(Tokens { device: Some(device), ..self.issue(grant, refresh).await? })
+                let tokens = self.issue(grant, refresh).await?;
+                let device = self.device_token(self.device_tokens.new_device(id), tokens.user.generation);
+                Ok(Tokens { device: Some(device), ..tokens })
             }
             None => Err(AccountError::Refused(Kind::UsernameExists)),
         }

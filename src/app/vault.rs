@@ -84,11 +84,15 @@ pub async fn open_vault(
     };
     let key = |secret: &Secret| MasterKey::new(secret, random.clone());
     let masters = MasterKeys::new(key(&wanted), previous.as_ref().map(key));
+    let master = match &kept {
+        Some(kept) => masters.with_fingerprint(&kept.fingerprint).ok_or(VaultFault::Other)?,
+        None => masters.wanted(),
+    };
     let kept = match kept {
-        Some(kept) => kept,
-        None => {
-            let wrapped_root = masters.wanted().wrap(Wrapped::ROOT, &*RootSecret::generate(&*random))?;
-            let fresh = StoredVault { fingerprint: masters.wanted().fingerprint().to_vec(), wrapped_root };
+        Some(kept) if !kept.wrapped_root.is_empty() => kept,
+        _ => {
+            let wrapped_root = master.wrap(Wrapped::ROOT, &*RootSecret::generate(&*random))?;
+            let fresh = StoredVault { fingerprint: master.fingerprint().to_vec(), wrapped_root };
             // Another process may have been faster.
             store.begin_vault(&fresh).await?
         }

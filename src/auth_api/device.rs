@@ -8,8 +8,8 @@ use crate::token::DeviceTokens;
 /// The header that carries the token, both ways.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-authgate-device");
 
-/// The cookie that carries it. Browsers send it by TLS only (RFC 6265bis, section 4.1.3.1), and only below the mount: no
-/// upstream sees it.
+/// The cookie that carries it. Browsers send it by TLS only (RFC 6265bis, section 4.1.3.1), and only below the mount. As
+/// the header, it is taken out of what goes to upstreams.
 const COOKIE: &str = "__Secure-authgate-device";
 
 /// The token that a request brings.

@@ -11,7 +11,7 @@ use crate::config::Cors;
 
 /// What a page may read beside the few headers that it always may.
 static EXPOSED: HeaderValue =
-    HeaderValue::from_static("Authorization, Retry-After, WWW-Authenticate, X-Request-Id");
+    HeaderValue::from_static("Authorization, Retry-After, WWW-Authenticate, X-Authgate-Device, X-Request-Id");
 
 /// What this gateway says itself where a route has rules, and an upstream does not.
 const OURS: &[HeaderName] = &[

@@ -72,6 +72,7 @@ const PROXY_NAMES: &[&str] = &[
     "x-authenticated-user",    // programs behind Apache
     "x-user-email",            // programs behind identity-aware proxies
     "x-ms-client-principal",   // Azure App Service
+    "x-authgate-device",       // for this gateway alone
 ];
 const PROXY_PREFIXES: &[&str] = &[
     "x-forwarded-",               // the de facto standard
@@ -210,6 +211,9 @@ impl Headers {
         if !keep_token {
             headers.remove(header::AUTHORIZATION);
         }
+        if headers.contains_key(header::COOKIE) {
+            strip_own_cookies(headers);
+        }
     }
 
     /// The headers that the gateway adds. A client's own of these names were stripped, so each stands
@@ -238,6 +242,32 @@ impl Headers {
             }
         }
         added
+    }
+}
+
+/// What the names of cookies begin with that are for this gateway alone.
+const OWN_COOKIES: [&[u8]; 2] = [b"__Secure-authgate", b"__Host-authgate"];
+
+/// Takes this gateway's own cookies out of a client's.
+fn strip_own_cookies(headers: &mut HeaderMap) {
+    let is_own = |pair: &&[u8]| OWN_COOKIES.iter().any(|own| pair.trim_ascii_start().starts_with(own));
+    let has_own =
+        |value: &HeaderValue| value.as_bytes().split(|&byte| byte == b';').any(|pair| is_own(&pair));
+    if !headers.get_all(header::COOKIE).iter().any(has_own) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| {
+            let pairs = value.as_bytes().split(|&byte| byte == b';').filter(|pair| !is_own(pair));
+            let kept = pairs.map(<[u8]>::trim_ascii).collect::<Vec<_>>().join(&b"; "[..]);
+            HeaderValue::from_bytes(&kept).ok().filter(|kept| !kept.is_empty())
+        })
+        .collect();
+    headers.remove(header::COOKIE);
+    for value in kept {
+        headers.append(header::COOKIE, value);
     }
 }
 

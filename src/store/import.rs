@@ -31,9 +31,12 @@ pub struct ImportedUser {
 impl ImportedUser {
     /// What the audit trail says of it.
     pub(super) fn note_detail(&self) -> String {
-        format!("external id: {}; roles: {}", self.external_id, self.roles)
+        format!("{EXTERNAL_ID}{}; roles: {}", self.external_id, self.roles)
     }
 }
+
+/// What the detail of a line begins with that tells of the id that an account had elsewhere.
+pub(super) const EXTERNAL_ID: &str = "external id: ";
 
 /// What became of an imported user.
 #[derive(Debug, Clone, PartialEq, Eq)]

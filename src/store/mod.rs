@@ -264,6 +264,16 @@ pub fn lock_for_serving(config: &config::Store) -> Result<Option<std::fs::File>>
     }
 }
 
+/// How long after its lines were rewritten they are looked through again, for an account that was deleted: longer than
+/// anything that was under way then.
+const AGAIN_AFTER_MILLIS: i64 = 600_000;
+
+/// What may stay of the detail of a line about an account that is gone: not the id that it had elsewhere, which may be a
+/// name or an address.
+fn without_ids(detail: &str) -> &str {
+    if detail.starts_with(import::EXTERNAL_ID) { "" } else { detail }
+}
+
 /// What a store was unlocked with.
 fn unlocked(pseudonyms: &OnceLock<Pseudonyms>) -> Result<Pseudonyms> {
     let locked = || StoreError::Unusable("the store is not unlocked".to_owned());

@@ -421,8 +421,8 @@ pub struct History {
 pub struct KeyRevocation {
     /// One key; none for all of them, and for all sessions with them.
     pub kid: Option<String>,
-    /// The key that takes over if none is left that would sign.
-    pub successor: StoredKey,
+    /// The key that takes over if none is left that would sign; without it, whoever can makes one.
+    pub successor: Option<StoredKey>,
     /// When that begins to sign, from now on.
     pub delay: Duration,
     /// How long the access tokens live that the keys have signed.

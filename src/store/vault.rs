@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub struct StoredVault {
     /// What the master key is known by.
     pub fingerprint: Vec<u8>,
-    /// The secret that others are derived from, wrapped.
+    /// The secret that others are derived from, wrapped; empty where it was not begun.
     pub wrapped_root: Vec<u8>,
 }
 
@@ -21,6 +21,13 @@ pub enum Rewrapped {
     Done(usize),
     /// One could not be opened, and nothing has changed.
     Unreadable(String),
+}
+
+/// Whether a value is wrapped with another master key than the one of this fingerprint, as far as that can be seen: a
+/// value says behind its first byte how that begins.
+pub(super) fn is_of_another_master(wrapped: &[u8], fingerprint: &[u8]) -> bool {
+    let said = wrapped.get(1..9).filter(|_| fingerprint.len() == 32);
+    said.is_some_and(|said| !fingerprint.starts_with(said))
 }
 
 /// Values before they are wrapped anew: purpose, id, how they are wrapped.

@@ -1,7 +1,8 @@
 //! Tokens by which a device is known again: whoever has logged in from it before is no stranger to the throttle.
 //!
-//! `base64url(account ‖ device ‖ time ‖ tag)`, the tag an HMAC under a key outside the database. It opens nothing: a
-//! password is needed as before.
+//! `base64url(account ‖ device ‖ time ‖ tag)`, the tag an HMAC of that and the account's generation under a key outside
+//! the database. It opens nothing: a password is needed as before. Whatever ends all sessions of an account ends its
+//! devices, too: whoever had the password for a day has no part in the throttle's patience afterwards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,32 +48,39 @@ impl DeviceTokens {
         Device { user, id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid() }
     }
 
-    /// The token of a device that somebody has logged in from at `now`.
-    pub fn token(&self, device: Device, now: UnixMillis) -> String {
+    fn tag(&self, body: &[u8], generation: i64) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(body);
+        context.update(&generation.to_be_bytes());
+        context.sign()
+    }
+
+    /// The token of a device that somebody has logged in from at `now`, to the account in this generation.
+    pub fn token(&self, device: Device, generation: i64, now: UnixMillis) -> String {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.extend_from_slice(device.user.uuid().as_bytes());
         bytes.extend_from_slice(device.id.as_bytes());
         bytes.extend_from_slice(&now.to_be_bytes());
-        let tag = hmac::sign(&self.key, &bytes);
+        let tag = self.tag(&bytes, generation);
         bytes.extend_from_slice(&tag.as_ref()[..LENGTH - TIME]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The device of a token that was made here and is not too old.
-    pub fn read(&self, text: &str, now: UnixMillis) -> Option<Device> {
+    /// The device of a token that was made here for this account in this generation, and is not too old.
+    pub fn read(&self, text: &str, user: UserId, generation: i64, now: UnixMillis) -> Option<Device> {
         if text.len() != (LENGTH * 4).div_ceil(3) {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (body, tag) = bytes.split_at_checked(TIME)?;
-        let genuine = hmac::sign(&self.key, body);
+        let genuine = self.tag(body, generation);
         constant_time::verify_slices_are_equal(genuine.as_ref().get(..LENGTH - TIME)?, tag).ok()?;
         let made_at = i64::from_be_bytes(body[DEVICE..].try_into().ok()?);
         if now.saturating_sub(made_at) > millis(Self::TTL) {
             return None;
         }
-        let user = UserId::from_uuid(Uuid::from_slice(&body[..ACCOUNT]).ok()?)?;
-        Some(Device { user, id: Uuid::from_slice(&body[ACCOUNT..DEVICE]).ok()? })
+        let id = Uuid::from_slice(&body[ACCOUNT..DEVICE]).ok()?;
+        (body[..ACCOUNT] == *user.uuid().as_bytes()).then_some(Device { user, id })
     }
 }
 
@@ -86,22 +94,24 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_known_again_until_its_token_is_too_old() {
+    fn a_device_is_known_again_until_its_token_is_too_old_or_the_account_has_changed() {
         let (tokens, user) = (tokens(b"a"), UserId::generate(1, &OsRandom));
         let device = tokens.new_device(user);
-        let text = tokens.token(device, 1_000);
+        let text = tokens.token(device, 7, 1_000);
         let last = 1_000 + millis(DeviceTokens::TTL);
-        assert_eq!(tokens.read(&text, last), Some(device));
-        assert_eq!(tokens.read(&text, last + 1), None);
+        assert_eq!(tokens.read(&text, user, 7, last), Some(device));
+        assert_eq!(tokens.read(&text, user, 7, last + 1), None);
+        assert_eq!(tokens.read(&text, user, 8, last), None);
+        assert_eq!(tokens.read(&text, UserId::generate(2, &OsRandom), 7, last), None);
     }
 
     #[test]
     fn what_was_not_made_here_is_no_token() {
         let user = UserId::generate(1, &OsRandom);
-        let foreign = tokens(b"b").token(tokens(b"b").new_device(user), 0);
-        assert_eq!(tokens(b"a").read(&foreign, 0), None);
+        let foreign = tokens(b"b").token(tokens(b"b").new_device(user), 1, 0);
+        assert_eq!(tokens(b"a").read(&foreign, user, 1, 0), None);
         for text in ["", "AAAA", &"A".repeat(75), &"~".repeat(75)] {
-            assert_eq!(tokens(b"a").read(text, 0), None, "{text}");
+            assert_eq!(tokens(b"a").read(text, user, 1, 0), None, "{text}");
         }
     }
 }

@@ -36,6 +36,9 @@ pub enum KeyError {
     /// The key that signed was revoked, and no other was read since.
     #[error("key {0} was revoked, and no other one is there to sign with")]
     Revoked(String),
+    /// The key that signs now is wrapped with a master key that is not here.
+    #[error("key {0} signs now, and the master key that wraps it is not here")]
+    Locked(String),
     /// Nothing signs before this time: every gateway has to know the new key first.
     #[error("the new key does not sign yet")]
     NotYet(UnixMillis),
@@ -128,17 +131,21 @@ pub struct Keyring {
     verifying: HashMap<String, Verifying>,
     /// By the time from which they sign, latest first.
     signing: Vec<Arc<SigningKey>>,
+    /// Keys that others sign with, and this gateway cannot; and from when on.
+    locked: Vec<(String, UnixMillis)>,
     jwks: String,
 }
 
 impl Keyring {
-    /// A set of key pairs. Keys that `previous` holds too keep their state.
+    /// A set of key pairs; of those in `locked`, with the time from which they sign, only the public half can be used.
+    /// Keys that `previous` holds too keep their state.
     ///
     /// # Errors
     /// When a key cannot be read.
     pub fn of_pairs(
         public: &[PublicKey],
         mut signing: Vec<Arc<SigningKey>>,
+        locked: Vec<(String, UnixMillis)>,
         previous: Option<&Self>,
     ) -> Result<Self, KeyError> {
         let mut verifying = HashMap::new();
@@ -159,7 +166,7 @@ impl Keyring {
         }
         signing.sort_by_key(|key| std::cmp::Reverse(key.signs_at));
         let jwks = serde_json::json!({ "keys": jwks }).to_string();
-        Ok(Self { verifying, signing, jwks })
+        Ok(Self { verifying, signing, locked, jwks })
     }
 
     /// A shared secret, and the one before it.
@@ -180,7 +187,12 @@ impl Keyring {
             algorithm: Algorithm::HS256,
             key: EncodingKey::from_secret(secret.expose().as_bytes()),
         };
-        Ok(Self { verifying, signing: vec![Arc::new(signs)], jwks: r#"{"keys":[]}"#.to_owned() })
+        Ok(Self {
+            verifying,
+            signing: vec![Arc::new(signs)],
+            locked: Vec::new(),
+            jwks: r#"{"keys":[]}"#.to_owned(),
+        })
     }
 
     /// The private half of that id, if it is here.
@@ -197,10 +209,14 @@ impl Keyring {
     /// The key that signs at `now`.
     ///
     /// # Errors
-    /// When none does, or none yet.
+    /// When none does, or none yet, or when it is one that is locked: what an older one signs would soon hold no more.
     pub fn signing(&self, now: UnixMillis) -> Result<Arc<SigningKey>, KeyError> {
         let first = self.signing.last().ok_or(KeyError::NoneSigns)?;
         let signs = self.signing.iter().find(|key| key.signs_at <= now);
+        let since = signs.map_or(i64::MIN, |key| key.signs_at);
+        if let Some((kid, _)) = self.locked.iter().find(|(_, at)| *at <= now && *at > since) {
+            return Err(KeyError::Locked(kid.clone()));
+        }
         signs.cloned().ok_or(KeyError::NotYet(first.signs_at))
     }
 

@@ -4,7 +4,7 @@ use deadpool_postgres::{Client, Transaction};
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, USER, one, read_user, run},
+    query::{NOW, run},
 };
 use crate::{
     store::{AuditEntry, AuditFilter, Note},
@@ -41,12 +41,21 @@ pub(super) async fn append(
 /// Notes what changed nothing else; of an account only while there is one.
 pub(super) async fn note(tx: &Transaction<'_>, subject: Option<UserId>, note: &Note) -> Result<()> {
     let Some(id) = subject else { return append(tx, note, None, "").await };
-    // Whoever deletes it meanwhile waits, and finds the line.
-    let sql = format!("SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE");
-    match one(tx, &sql, &[&id.uuid()], read_user).await? {
-        Some(user) => append(tx, note, Some(id), user.name.as_str()).await,
-        None => Ok(()),
-    }
+    // One statement, as for nobody: that there is such an account is not told by the time. Whoever deletes it meanwhile
+    // waits, and finds the line.
+    let sql = format!(
+        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+         SELECT {NOW}, $1, CASE WHEN $2 = '' AND $1 = $5 THEN name ELSE $2 END, $3, $4, $5, name, $6 \
+         FROM (SELECT name FROM users WHERE id = $7 FOR KEY SHARE) AS subject"
+    );
+    let (actor_id, subject_id) = (note.actor_id.map(|id| id.to_string()), id.to_string());
+    run(
+        tx,
+        &sql,
+        &[&actor_id, &note.actor, &note.address, &note.action, &subject_id, &note.detail, &id.uuid()],
+    )
+    .await
+    .map(drop)
 }
 
 pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {

@@ -84,7 +84,17 @@ async fn import_all(
             ],
         )
         .await?;
-    let taken = rows.iter().map(only::<Uuid>).collect::<Result<HashSet<_>>>()?;
+    let mut taken = rows.iter().map(only::<Uuid>).collect::<Result<HashSet<_>>>()?;
+    // A name whose deletion the insert had to wait for is retired by now, and is seen by another statement only.
+    let sql = "DELETE FROM users u USING unnest($1::uuid[], $2::text[], $3::text[]) AS n (id, look, former) \
+         WHERE u.id = n.id AND u.id = ANY($4) AND EXISTS \
+         (SELECT 1 FROM retired_names r WHERE r.skeleton IN (n.look, n.former)) RETURNING u.id";
+    let ids: Vec<Uuid> = users.iter().map(|user| user.id.uuid()).collect();
+    let formers: Vec<String> = skeletons.iter().map(|skeleton| pseudonyms.of(skeleton)).collect();
+    let here: Vec<Uuid> = taken.iter().copied().collect();
+    for row in &tx.query(&tx.prepare_cached(sql).await?, &[&ids, &skeletons, &formers, &here]).await? {
+        taken.remove(&only::<Uuid>(row)?);
+    }
     let new: Vec<&ImportedUser> = users.iter().filter(|user| taken.contains(&user.id.uuid())).collect();
     let sql = format!(
         "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \

@@ -7,20 +7,21 @@ use tokio_postgres::Row;
 
 use super::{
     audit,
-    connection::QueryResult as Result,
+    connection::{QueryError, QueryResult as Result},
     log,
     query::{NOW, now, one, only, only_bool, only_i64, run},
+    vault,
 };
 use crate::{
     clock::UnixMillis,
-    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis},
+    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis, vault::is_of_another_master},
     types::KeyId,
 };
 
 /// What an answer that confirms a mirror may take to arrive.
 const ROUND_TRIP_MILLIS: i64 = 1_000;
 
-const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
+const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at";
 
 fn read_key(row: &Row) -> Result<StoredKey> {
     Ok(StoredKey {
@@ -42,10 +43,15 @@ pub(super) async fn signing_keys(db: &Client) -> Result<Vec<StoredKey>> {
     db.query(&statement, &[]).await?.iter().map(read_key).collect()
 }
 
+/// Fails when the secrets were wrapped with another master key since this one was made.
 async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+    let fingerprint = vault::read(tx).await?.map(|vault| vault.fingerprint).unwrap_or_default();
+    if is_of_another_master(&key.wrapped_key, &fingerprint) {
+        return Err(QueryError::Broken("signing_keys.wrapped_pair, which another master key wraps by now"));
+    }
     run(
         tx,
-        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
+        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, NULL)",
         &[&key.kid, &key.algorithm, &key.public_key, &key.wrapped_key, &key.created_at, &key.signs_at],
     )
@@ -141,11 +147,14 @@ pub(super) async fn revoke_keys(
         }
     }
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
-    let successor = if one(tx, sql, &[&revocation.successor.algorithm], only_bool).await? == Some(true) {
+    let Some(successor) = &revocation.successor else {
+        return Ok(Some(KeysRevoked { kids, entries, successor: None }));
+    };
+    let successor = if one(tx, sql, &[&successor.algorithm], only_bool).await? == Some(true) {
         None
     } else {
         let signs_at = signs_at(tx, now, revocation.delay).await?;
-        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
+        let key = StoredKey { created_at: now, signs_at, ..successor.clone() };
         // One that was replaced before signs until then.
         let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
         let sql = "UPDATE signing_keys SET expires_at = greatest(expires_at, $1) WHERE expires_at > $2";

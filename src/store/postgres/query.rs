@@ -216,7 +216,7 @@ pub(super) async fn create_user(
         return Ok(None);
     }
     if new.release {
-        run(tx, "DELETE FROM retired_names WHERE skeleton = ANY($1)", &[&looks]).await?;
+        release(tx, &looks).await?;
     }
     if is_retired(tx, &looks).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
@@ -236,6 +236,13 @@ pub(super) async fn create_user(
     Ok(Some(Opened { user, grant }))
 }
 
+/// Removes what keeps a name reserved; whether there was anything.
+async fn release(tx: &Transaction<'_>, looks: &Vec<String>) -> Result<bool> {
+    let sql = "DELETE FROM retired_names WHERE skeleton = ANY($1)";
+    // A second time: where the first had to wait for the clean-up, that has put a pseudonym in the name's place.
+    Ok(run(tx, sql, &[looks]).await? + run(tx, sql, &[looks]).await? > 0)
+}
+
 pub(super) async fn release_name(
     tx: &Transaction<'_>,
     name: &Username,
@@ -243,9 +250,10 @@ pub(super) async fn release_name(
     pseudonyms: &Pseudonyms,
 ) -> Result<bool> {
     let looks = vec![name.skeleton(), pseudonyms.of(&name.skeleton())];
-    let released = run(tx, "DELETE FROM retired_names WHERE skeleton = ANY($1)", &[&looks]).await? > 0;
+    let released = release(tx, &looks).await?;
     if released {
-        audit::append(tx, note, None, name.as_str()).await?;
+        // Whose it was may be nobody's business any more.
+        audit::append(tx, note, None, &pseudonyms.of(name.as_str())).await?;
     }
     Ok(released)
 }

@@ -18,8 +18,13 @@ async fn meta(db: &impl GenericClient, key: &str) -> Result<Option<Vec<u8>>> {
 }
 
 pub(super) async fn read(db: &impl GenericClient) -> Result<Option<StoredVault>> {
-    let (fingerprint, root) = (meta(db, "master").await?, meta(db, "root").await?);
-    Ok(fingerprint.zip(root).map(|(fingerprint, wrapped_root)| StoredVault { fingerprint, wrapped_root }))
+    // One statement sees both as they were at one moment.
+    let sql = "SELECT m.value, r.value FROM meta m LEFT JOIN meta r ON r.key = 'root' WHERE m.key = 'master'";
+    one(db, sql, &[], |row| {
+        let wrapped_root: Option<Vec<u8>> = row.try_get(1)?;
+        Ok(StoredVault { fingerprint: row.try_get(0)?, wrapped_root: wrapped_root.unwrap_or_default() })
+    })
+    .await
 }
 
 pub(super) async fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<StoredVault> {
@@ -40,7 +45,7 @@ pub(super) async fn rewrap(
 ) -> Result<Rewrapped> {
     lock_keys(tx).await?;
     let mut values: Vec<WrappedValue> = Vec::new();
-    for row in tx.query("SELECT kid, wrapped_key FROM signing_keys FOR UPDATE", &[]).await? {
+    for row in tx.query("SELECT kid, wrapped_pair FROM signing_keys FOR UPDATE", &[]).await? {
         values.push((SIGNING_KEY, row.try_get(0)?, row.try_get(1)?));
     }
     values.extend(meta(tx, "root").await?.map(|root| (ROOT, String::new(), root)));
@@ -53,7 +58,7 @@ pub(super) async fn rewrap(
         match purpose {
             ROOT => run(tx, "UPDATE meta SET value = $1 WHERE key = 'root'", &[&wrapped]).await?,
             _ => {
-                let sql = "UPDATE signing_keys SET wrapped_key = $2 WHERE kid = $1";
+                let sql = "UPDATE signing_keys SET wrapped_pair = $2 WHERE kid = $1";
                 run(tx, sql, &[&id, &wrapped]).await?
             }
         };

@@ -3,7 +3,11 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::query::Result;
-use crate::types::{Pseudonyms, UserId};
+use crate::{
+    clock::UnixMillis,
+    store::{AGAIN_AFTER_MILLIS, without_ids},
+    types::{Pseudonyms, UserId},
+};
 
 /// Rows that are rewritten at once.
 const PIECE: i64 = 1_000;
@@ -15,7 +19,7 @@ pub(super) fn depart(tx: &Transaction<'_>, user: UserId) -> Result<()> {
 }
 
 /// Rewrites a piece of the names that nobody has any more; whether there may be more.
-pub(super) fn forget_names(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Result<bool> {
+pub(super) fn forget_names(tx: &Transaction<'_>, pseudonyms: &Pseudonyms, _: UnixMillis) -> Result<bool> {
     let names: Vec<String> = tx
         .prepare_cached("SELECT skeleton FROM retired_names WHERE user_id IS NULL AND name <> '' LIMIT ?1")?
         .query_map([PIECE], |row| row.get(0))?
@@ -39,17 +43,22 @@ struct Line {
     address: Option<String>,
     subject_id: Option<String>,
     subject: String,
+    detail: String,
 }
 
 /// Rewrites a piece of the lines of one account that is gone; whether there may be more.
-pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Result<bool> {
-    let departed = "SELECT user_id, seq FROM departed_users LIMIT 1";
-    let departed =
-        tx.query_row(departed, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
-    let Some((user, done)) = departed else { return Ok(false) };
+pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms, now: UnixMillis) -> Result<bool> {
+    let departed = "SELECT user_id, seq, again_at IS NOT NULL FROM departed_users \
+         WHERE coalesce(again_at, 0) <= ?1 LIMIT 1";
+    let departed = tx
+        .query_row(departed, [now], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
+        })
+        .optional()?;
+    let Some((user, done, again)) = departed else { return Ok(false) };
     let lines: Vec<Line> = tx
         .prepare_cached(
-            "SELECT seq, actor_id, actor, address, subject_id, subject FROM audit WHERE seq IN ( \
+            "SELECT seq, actor_id, actor, address, subject_id, subject, detail FROM audit WHERE seq IN ( \
              SELECT seq FROM (SELECT seq FROM audit WHERE subject_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
              UNION SELECT seq FROM (SELECT seq FROM audit WHERE actor_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
              ORDER BY seq LIMIT ?3) ORDER BY seq",
@@ -62,11 +71,18 @@ pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Res
                 address: row.get(3)?,
                 subject_id: row.get(4)?,
                 subject: row.get(5)?,
+                detail: row.get(6)?,
             })
         })?
         .collect::<Result<_>>()?;
     let Some(last) = lines.last().map(|line| line.seq) else {
-        tx.execute("DELETE FROM departed_users WHERE user_id = ?1", [&user])?;
+        // What was under way when it was deleted may write a line yet: it is all looked through once more.
+        if again {
+            tx.execute("DELETE FROM departed_users WHERE user_id = ?1", [&user])?;
+        } else {
+            let sql = "UPDATE departed_users SET seq = 0, again_at = ?2 WHERE user_id = ?1";
+            tx.execute(sql, params![user, now + AGAIN_AFTER_MILLIS])?;
+        }
         return Ok(true);
     };
     for line in lines {
@@ -74,14 +90,18 @@ pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) -> Res
         // Whoever tried to log in as the account is most often its holder.
         let is_nobody = line.actor_id.is_none() && line.actor.is_empty();
         let is_subject = line.subject_id.as_ref() == Some(&user);
-        let replaced = |text: String, by: bool| if by { pseudonyms.of(&text) } else { text };
-        tx.prepare_cached("UPDATE audit SET actor = ?2, address = ?3, subject = ?4 WHERE seq = ?1")?
-            .execute(params![
-                line.seq,
-                replaced(line.actor, is_actor),
-                line.address.map(|address| replaced(address, is_actor || is_nobody)),
-                replaced(line.subject, is_subject)
-            ])?;
+        let detail = if is_subject { without_ids(&line.detail) } else { &line.detail };
+        let replaced = |text: String, by: bool| if by { pseudonyms.once(&text) } else { text };
+        tx.prepare_cached(
+            "UPDATE audit SET actor = ?2, address = ?3, subject = ?4, detail = ?5 WHERE seq = ?1",
+        )?
+        .execute(params![
+            line.seq,
+            replaced(line.actor, is_actor),
+            line.address.map(|address| replaced(address, is_actor || is_nobody)),
+            replaced(line.subject, is_subject),
+            detail
+        ])?;
     }
     tx.execute("UPDATE departed_users SET seq = ?2 WHERE user_id = ?1", params![user, last])?;
     Ok(true)

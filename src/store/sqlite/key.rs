@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{audit, log, query::Result};
+use super::{audit, log, query::Result, vault};
 use crate::{
     clock::UnixMillis,
-    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis},
+    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis, vault::is_of_another_master},
     types::KeyId,
 };
 
-const KEY: &str = "kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at";
+const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at";
 
 fn read_key(row: &Row<'_>) -> Result<StoredKey> {
     Ok(StoredKey {
@@ -33,9 +33,14 @@ pub(super) fn signing_keys(db: &Connection, now: UnixMillis) -> Result<Vec<Store
     .collect()
 }
 
+/// Fails when the secrets were wrapped with another master key since this one was made.
 fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
+    let fingerprint = vault::read(tx)?.map(|vault| vault.fingerprint).unwrap_or_default();
+    if is_of_another_master(&key.wrapped_key, &fingerprint) {
+        return Err(rusqlite::Error::StatementChangedRows(0));
+    }
     tx.execute(
-        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_key, created_at, signs_at, expires_at) \
+        "INSERT INTO signing_keys (kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
         params![key.kid, key.algorithm, key.public_key, key.wrapped_key, key.created_at, key.signs_at],
     )?;
@@ -106,11 +111,14 @@ pub(super) fn revoke_keys(
         }
     }
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)";
-    let successor = if tx.query_row(sql, [&revocation.successor.algorithm], |row| row.get(0))? {
+    let Some(successor) = &revocation.successor else {
+        return Ok(Some(KeysRevoked { kids, entries, successor: None }));
+    };
+    let successor = if tx.query_row(sql, [&successor.algorithm], |row| row.get(0))? {
         None
     } else {
         let signs_at = now + millis(revocation.delay);
-        let key = StoredKey { created_at: now, signs_at, ..revocation.successor.clone() };
+        let key = StoredKey { created_at: now, signs_at, ..successor.clone() };
         // One that was replaced before signs until then.
         let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
         let sql = "UPDATE signing_keys SET expires_at = max(expires_at, ?1) WHERE expires_at > ?2";

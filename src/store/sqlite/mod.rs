@@ -360,6 +360,7 @@ impl Store for Sqlite {
 
     async fn prune(&self, earliest: UnixMillis, keep_audit: Duration) -> Result<()> {
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        prune::prune(&self.connections, earliest, earliest - millis(keep_audit), &pseudonyms).await
+        let since = earliest - millis(keep_audit);
+        prune::prune(&self.connections, earliest, since, self.clock.wall(), &pseudonyms).await
     }
 }

@@ -26,6 +26,7 @@ pub(super) async fn prune(
     connections: &Connections,
     earliest: UnixMillis,
     audit_since: UnixMillis,
+    now: UnixMillis,
     pseudonyms: &Pseudonyms,
 ) -> Result<()> {
     for (table, over) in OVER {
@@ -33,14 +34,12 @@ pub(super) async fn prune(
     }
     while connections.write(move |tx| remove(tx, "audit", "at < ?1", audit_since)).await? == PIECE {}
     for forget in [forget_names, forget_lines] {
-        let again = || pseudonyms.clone();
-        while connections
-            .write({
-                let pseudonyms = again();
-                move |tx| forget(tx, &pseudonyms)
-            })
-            .await?
-        {}
+        loop {
+            let pseudonyms = pseudonyms.clone();
+            if !connections.write(move |tx| forget(tx, &pseudonyms, now)).await? {
+                break;
+            }
+        }
     }
     while connections.write(sweep_sessions).await? {}
     Ok(())

@@ -206,7 +206,8 @@ pub(super) fn release_name(
     let looks = [name.skeleton(), pseudonyms.of(&name.skeleton())];
     let released = tx.execute("DELETE FROM retired_names WHERE skeleton IN (?1, ?2)", looks)? > 0;
     if released {
-        audit::append(tx, note, None, name.as_str(), now)?;
+        // Whose it was may be nobody's business any more.
+        audit::append(tx, note, None, &pseudonyms.of(name.as_str()), now)?;
     }
     Ok(released)
 }

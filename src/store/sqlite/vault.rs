@@ -16,8 +16,8 @@ fn meta(db: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
 }
 
 pub(super) fn read(db: &Connection) -> Result<Option<StoredVault>> {
-    let (fingerprint, root) = (meta(db, "master")?, meta(db, "root")?);
-    Ok(fingerprint.zip(root).map(|(fingerprint, wrapped_root)| StoredVault { fingerprint, wrapped_root }))
+    let Some(fingerprint) = meta(db, "master")? else { return Ok(None) };
+    Ok(Some(StoredVault { fingerprint, wrapped_root: meta(db, "root")?.unwrap_or_default() }))
 }
 
 pub(super) fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<StoredVault> {
@@ -38,7 +38,7 @@ pub(super) fn rewrap(
     now: UnixMillis,
 ) -> Result<Rewrapped> {
     let mut values: Vec<WrappedValue> = tx
-        .prepare("SELECT kid, wrapped_key FROM signing_keys")?
+        .prepare("SELECT kid, wrapped_pair FROM signing_keys")?
         .query_map([], |row| Ok((SIGNING_KEY, row.get(0)?, row.get(1)?)))?
         .collect::<Result<_>>()?;
     values.extend(meta(tx, "root")?.map(|root| (ROOT, String::new(), root)));
@@ -51,7 +51,7 @@ pub(super) fn rewrap(
         match purpose {
             ROOT => tx.execute("UPDATE meta SET value = ?1 WHERE key = 'root'", params![wrapped])?,
             _ => {
-                tx.execute("UPDATE signing_keys SET wrapped_key = ?2 WHERE kid = ?1", params![id, wrapped])?
+                tx.execute("UPDATE signing_keys SET wrapped_pair = ?2 WHERE kid = ?1", params![id, wrapped])?
             }
         };
     }
