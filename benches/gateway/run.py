@@ -5,7 +5,8 @@ Installs what is missing by apt, starts everything on loopback, and loads it wit
 interleaved rounds. CPU time a request is what the proxy's process used, from /proc, over the
 requests that wrk counted. Prints a table, and writes results.json and results.svg.
 
-    benches/gateway/run.py [--quick] [--out DIR]
+    benches/gateway/run.py [--quick] [--binary FILE] [--out DIR]
+    benches/gateway/run.py --before FILE [--quick] [--binary FILE]   now beside an earlier build, CPU time only
 """
 
 import argparse
@@ -28,8 +29,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 SECRET = "a-secret-for-benchmarks-only-0123456789abcdef"
-PORTS = {"backend": 27000, "nginx": 27001, "haproxy": 27002, "haproxy+jwt": 27003, "authgate": 27004}
-ADMIN = 27005
+PORTS = {"backend": 27000, "nginx": 27001, "haproxy": 27002, "haproxy+jwt": 27003, "authgate": 27004,
+         "nginx+log": 27006, "authgate+log": 27007}
+ADMIN = {"authgate": 27005, "authgate+log": 27008}
 PATH = "/api/orders/1"
 
 
@@ -49,12 +51,16 @@ def version(*command):
 
 
 class Bench:
-    def __init__(self, folder, binary):
+    def __init__(self, folder, binary, before=None):
         self.folder = folder
         self.binary = binary
+        self.before = before
+        if before:
+            PORTS["before"], ADMIN["before"] = 27009, 27010
+        self.gateways = [name for name in PORTS if name in ADMIN]
         self.processes = []
         self.pids = {}
-        self.token = None
+        self.tokens = {}
 
     def spawn(self, name, command, **options):
         log = open(self.folder / f"{name.replace('+', '-')}.log", "wb")
@@ -100,13 +106,14 @@ backend b
         config.write_text(text)
         self.pids[name] = self.spawn(name, ["haproxy", "-f", str(config)]).pid
 
-    def authgate(self):
-        config = self.folder / "gateway.yaml"
+    def authgate(self, name):
+        config = self.folder / f"{name.replace('+', '-')}.yaml"
+        log = "true" if name == "authgate+log" else "false"
         config.write_text(f"""
-listeners: [{{address: "127.0.0.1:{PORTS['authgate']}"}}]
-admin: {{address: "127.0.0.1:{ADMIN}"}}
+listeners: [{{address: "127.0.0.1:{PORTS[name]}"}}]
+admin: {{address: "127.0.0.1:{ADMIN[name]}"}}
 workers: 1
-store: {{url: "sqlite:bench.db"}}
+store: {{url: "sqlite:{name.replace('+', '-')}.db"}}
 auth:
   issuer: bench
   audience: bench
@@ -120,16 +127,17 @@ upstreams:
   backend: {{servers: [{{url: "http://127.0.0.1:{PORTS['backend']}"}}], idle_connections: 1024}}
 routes:
   - {{path: /api/**, upstream: backend}}
-log: {{access: false, level: warn}}
+log: {{access: {log}, level: warn}}
 """)
-        self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
+        self.pids[name] = self.spawn(name, [str(self.before if name == "before" else self.binary), "serve", "--config", str(config)]).pid
 
     def start(self):
         self.nginx("backend", f"""server {{ listen 127.0.0.1:{PORTS['backend']} backlog=4096;
             location / {{ default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""")
-        self.nginx("nginx", f"""
+        for name, log in (("nginx", "off"), ("nginx+log", f"{self.folder}/nginx.access.log")):
+            self.nginx(name, f"""
             upstream b {{ server 127.0.0.1:{PORTS['backend']}; keepalive 1024; keepalive_requests 100000000; }}
-            server {{ listen 127.0.0.1:{PORTS['nginx']} backlog=4096;
+            server {{ access_log {log}; listen 127.0.0.1:{PORTS[name]} backlog=4096;
               location / {{ proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")
         self.haproxy("haproxy", "")
         # What authgate does for a request, said in HAProxy's words: signature, issuer, audience, expiry,
@@ -151,26 +159,29 @@ log: {{access: false, level: warn}}
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
     http-request set-header X-Request-Id %[uuid]""")
-        self.authgate()
+        for name in self.gateways:
+            self.authgate(name)
         for name, port in PORTS.items():
             wait_for(port, name)
-        self.token = self.account("bench-user")
+        self.tokens = {name: self.account(name, "bench-user") for name in self.gateways}
         for name in PORTS:
-            status = self.get(PORTS[name], PATH)
+            status = self.get(name, PATH)
             assert status == 200, f"{name} answered {status}"
 
-    def get(self, port, path, token=True):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        headers = {"Authorization": f"Bearer {self.token}"} if token else {}
-        connection.request("GET", path, headers=headers)
+    def token(self, name):
+        return self.tokens.get(name, self.tokens["authgate"])
+
+    def get(self, name, path):
+        connection = http.client.HTTPConnection("127.0.0.1", PORTS[name], timeout=10)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {self.token(name)}"})
         response = connection.getresponse()
         response.read()
         connection.close()
         return response.status
 
-    def account(self, name):
+    def account(self, gateway, name):
         body = json.dumps({"username": name, "password": f"the password of {name}"})
-        connection = http.client.HTTPConnection("127.0.0.1", PORTS["authgate"], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", PORTS[gateway], timeout=30)
         connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
         connection.close()
@@ -183,7 +194,7 @@ log: {{access: false, level: warn}}
 
     def load(self, name, connections, seconds):
         script = self.folder / "auth.lua"
-        script.write_text(f'wrk.headers["Authorization"] = "Bearer {self.token}"\n')
+        script.write_text(f'wrk.headers["Authorization"] = "Bearer {self.token(name)}"\n')
         before = self.cpu(name)
         done = subprocess.run(
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
@@ -205,16 +216,16 @@ log: {{access: false, level: warn}}
         return int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) * 1024
 
     def idle_memory(self, name, count):
-        """Bytes of an idle connection that has served one request."""
+        """Bytes of an idle connection that has served one request; authgate's rests after three seconds."""
         before = self.rss(name)
-        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode()
+        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token(name)}\r\n\r\n".encode()
         sockets = []
         for _ in range(count):
             client = socket.create_connection(("127.0.0.1", PORTS[name]))
             client.sendall(request)
             assert client.recv(4096).startswith(b"HTTP/1.1 200")
             sockets.append(client)
-        time.sleep(1)
+        time.sleep(6)
         after = self.rss(name)
         for client in sockets:
             client.close()
@@ -236,7 +247,7 @@ log: {{access: false, level: warn}}
 
     def paced(self, seconds, rate):
         """p99 in ms of protected requests that arrive at a fixed rate, measured from when each was due."""
-        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode()
+        request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token('authgate')}\r\n\r\n".encode()
         client = socket.create_connection(("127.0.0.1", PORTS["authgate"]))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         took, begun = [], time.monotonic()
@@ -295,12 +306,26 @@ import time; time.sleep({stop})
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
+def compare(bench, rounds, seconds):
+    """CPU time a request now and before, in turns."""
+    for connections in (64, 512):
+        kept = {name: [] for name in ("nginx", "before", "authgate")}
+        for _ in range(rounds):
+            for name, rows in kept.items():
+                rows.append(bench.load(name, connections, seconds)["cpu_us"])
+        for name, rows in kept.items():
+            print(f"{connections} connections  {name:10} {statistics.median(rows):6.2f} µs a request "
+                  f"({min(rows):.2f}–{max(rows):.2f})", flush=True)
+        now, before = (statistics.median(kept[name]) for name in ("authgate", "before"))
+        print(f"{'ok  ' if now <= 1.02 * before else 'OVER'} now ÷ before {now / before:.3f} (at most 1.02)", flush=True)
+
+
 def median(rounds, key):
     return statistics.median(round[key] for round in rounds)
 
 
 def measure(bench, options):
-    names = ["nginx", "haproxy", "haproxy+jwt", "authgate"]
+    names = ["nginx", "nginx+log", "haproxy", "haproxy+jwt", "authgate", "authgate+log"]
     rounds, seconds = (3, 3) if options.quick else (5, 6)
     # First, while no process holds memory that a load has left.
     results = {"idle_connection_bytes": {name: bench.idle_memory(name, 1000) for name in names}, "load": {}}
@@ -313,7 +338,8 @@ def measure(bench, options):
             for name in names[index % len(names):] + names[:index % len(names)]:
                 kept[name].append(bench.load(name, connections, seconds))
         results["load"][connections] = {
-            name: {key: median(kept[name], key) for key in kept[name][0]} for name in names}
+            name: {key: median(kept[name], key) for key in kept[name][0]}
+            | {"cpu_us_spread": [pick(row["cpu_us"] for row in kept[name]) for pick in (min, max)]} for name in names}
     hashes, login_rounds = [], []
     for _ in range(3):
         hashes.append(raw_hash_rate(options))
@@ -344,6 +370,11 @@ def judge(results):
     at64, at512 = results["load"][64], results["load"][512]
     gate = at64["authgate"]
     return [
+        ("CPU a request with the access log ÷ nginx with its own, 64 connections",
+         at64["authgate+log"]["cpu_us"] / at64["nginx+log"]["cpu_us"], 1.10),
+        ("µs of CPU a request for the access log, 64 connections", at64["authgate+log"]["cpu_us"] - gate["cpu_us"], 1.5),
+        ("µs of CPU a request for the access log, 512 connections",
+         at512["authgate+log"]["cpu_us"] - at512["authgate"]["cpu_us"], 1.5),
         ("CPU a request ÷ nginx without authentication, 64 connections", gate["cpu_us"] / at64["nginx"]["cpu_us"], 1.10),
         ("CPU a request ÷ HAProxy with jwt_verify, 64 connections", gate["cpu_us"] / at64["haproxy+jwt"]["cpu_us"], 0.75),
         ("p99 ÷ nginx, 512 connections", at512["authgate"]["p99_ms"] / at512["nginx"]["p99_ms"], 1.5),
@@ -357,9 +388,10 @@ def judge(results):
 def table(results):
     lines = []
     for connections, by_name in results["load"].items():
-        lines.append(f"\n{connections} connections   CPU µs/req      req/s   p50 ms   p99 ms")
+        lines.append(f"\n{connections} connections   CPU µs/req  of all rounds      req/s   p50 ms   p99 ms")
         for name, row in by_name.items():
-            lines.append(f"{name:16} {row['cpu_us']:10.2f} {row['rps']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}")
+            least, most = row["cpu_us_spread"]
+            lines.append(f"{name:16} {row['cpu_us']:10.2f} {least:7.2f}–{most:<5.2f} {row['rps']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}")
     lines.append("\nidle connection  " + ", ".join(
         f"{name} {value / 1024:.1f} KiB" for name, value in results["idle_connection_bytes"].items()))
     lines.append(f"logins           {results['logins_per_second']:.1f}/s, bare hash threads {results['raw_hashes_per_second']:.1f}/s")
@@ -372,18 +404,19 @@ def table(results):
 
 def picture(results):
     rows = [("nginx, no authentication", "nginx", "#7a8794"), ("HAProxy, no authentication", "haproxy", "#7a8794"),
-            ("HAProxy, jwt_verify", "haproxy+jwt", "#b0643c"), ("authgate, signed in", "authgate", "#2a6f4e")]
+            ("HAProxy, jwt_verify", "haproxy+jwt", "#b0643c"), ("authgate, signed in", "authgate", "#2a6f4e"),
+            ("nginx with its access log", "nginx+log", "#7a8794"), ("authgate with its access log", "authgate+log", "#2a6f4e")]
     at64 = results["load"][64]
     scale = 420 / max(row["cpu_us"] for row in at64.values())
-    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 210" font-family="sans-serif" font-size="13">',
-             '<rect width="720" height="210" fill="#fff"/>',
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 282" font-family="sans-serif" font-size="13">',
+             '<rect width="720" height="282" fill="#fff"/>',
              '<text x="20" y="28" font-size="15" fill="#222">CPU time a request, µs (64 connections, one worker; less is better)</text>']
     for index, (label, name, colour) in enumerate(rows):
         top, value = 50 + 36 * index, at64[name]["cpu_us"]
         parts.append(f'<text x="195" y="{top + 17}" text-anchor="end" fill="#222">{label}</text>'
                      f'<rect x="205" y="{top}" width="{value * scale:.1f}" height="24" fill="{colour}"/>'
                      f'<text x="{212 + value * scale:.1f}" y="{top + 17}" fill="#222">{value:.1f}</text>')
-    parts.append('<text x="20" y="200" font-size="11" fill="#666">medians of interleaved rounds; '
+    parts.append('<text x="20" y="272" font-size="11" fill="#666">medians of interleaved rounds; '
                  'benches/gateway/run.py</text></svg>')
     return "\n".join(parts) + "\n"
 
@@ -392,24 +425,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="where results.json and results.svg go")
-    parser.add_argument("--load-only", action="store_true", help="only the loads at 64 connections")
+    parser.add_argument("--binary", type=pathlib.Path, help="this authgate, in place of one that is built")
+    parser.add_argument("--before", type=pathlib.Path, help="only compare the loads of this authgate with the present one's")
     options = parser.parse_args()
     install()
-    subprocess.run(["cargo", "build", "--release", "--bin", "authgate", "--example", "hash_rate"], cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     options.hash_rate = target / "release" / "examples" / "hash_rate"
+    if not options.binary:
+        options.binary = target / "release" / "authgate"
+        subprocess.run(["cargo", "build", "--release", "--bin", "authgate", "--example", "hash_rate"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
-        bench = Bench(pathlib.Path(folder), target / "release" / "authgate")
+        bench = Bench(pathlib.Path(folder), options.binary.resolve(), options.before and options.before.resolve())
         try:
             bench.start()
-            if options.load_only:
-                for index in range(3):
-                    for name in ["nginx", "authgate", "haproxy+jwt"]:
-                        print(name, {k: round(v, 2) for k, v in bench.load(name, 64, 4).items()}, flush=True)
-                for name in ["nginx", "authgate"] * 2:
-                    print(name, 512, {k: round(v, 2) for k, v in bench.load(name, 512, 4).items()}, flush=True)
-                print("idle", bench.idle_memory("authgate", 1000) / 1024)
-                return
+            if options.before:
+                return compare(bench, 3 if options.quick else 7, 4)
             results = measure(bench, options)
         finally:
             bench.stop()

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 """What one hostile client costs the others.
 
-  benches/hostile/run.py [--only NAME ...] [--seconds N] [--binary FILE] [--out FILE]
+  benches/hostile/run.py [--only NAME ...] [--seconds N] [--rounds N] [--binary FILE] [--out FILE]
   benches/hostile/run.py --sessions N [--binary FILE]
+  benches/hostile/run.py --logins [--rounds N] [--seconds N] [--binary FILE]
 
 One gateway with two workers on SQLite. A well-behaved client sends 200 requests a second, first alone and then beside
-one attack after the other, each at full speed from one address. Asked of each: none of the well-behaved requests fails
+one attack after the other, each at full speed from one other address. Asked of each: none of the well-behaved requests fails
 or gets a response that is not its own; their p99, counted from when each was due, is at most three times that of the
 calm before; the lag of the revocation mirror stays under a second; and the gateway's memory grows by less than 64 MiB.
 The attackers run at the lowest priority and, for root, the well-behaved client at the highest: elsewhere they would
-have processors of their own.
+have processors of their own. What the machine alone costs is shown in two ways, which are not judged: by two controls in
+the attackers' place, and by a second client, which sends the same to the backend itself, past the gateway, at the same time.
+Rounds are interleaved; figures are the medians of them, with the least and the greatest p99.
 
 --sessions N fills the store with so many sessions of one account, on SQLite and on PostgreSQL, and ends them all.
+
+--logins counts logins a second, calm and beside wrk on all cores, in interleaved rounds: at least a quarter go on.
 
 Needs wrk, nginx and `cargo build --release`, which ./run bench-hostile sees to.
 """
@@ -28,6 +33,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,15 +45,16 @@ ROOT = HERE.parent.parent
 RATE = 200
 PASSWORD = "the password of a bench"
 COSTLY = "4@8({[<3691!|70$5+%24@8({[<3691!|70$5+%2"
-ATTACKER, OTHER = "198.51.100.1", "203.0.113.7"
+# The well-behaved client, and this program itself, which speaks for others as a proxy does. Attackers are at 127.0.0.1.
+GOOD, PROXY = ("127.0.0.9", 0), ("127.0.0.8", 0)
 
 CONFIG = """
 listeners: [{{address: "127.0.0.1:{port}"}}]
 admin: {{address: "127.0.0.1:{admin}"}}
 workers: 2
-trusted_proxies: [127.0.0.1]
+trusted_proxies: [127.0.0.8]
 store: {{url: "{store}"}}
-auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1h, master_key: bench-Hq7vK2xR9mB4wZ8nD5cF-hostile}}
+auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1h, master_key: bench-Hq7vK2xR9mB4wZ8nD5cF-hostile{auth}}}
 revocation: {{max_staleness: 2s}}
 limits: {{connections_per_address: 1000}}
 upstreams:
@@ -136,14 +143,14 @@ def run_paced(port, token, seconds, prefix):
         pass
 
     def client(number, rate):
-        connection, own = socket.create_connection(("127.0.0.1", port)), 0
+        connection = socket.create_connection(("127.0.0.1", port), source_address=GOOD)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         begun = time.monotonic() + number / RATE
         for index in range(int(seconds * rate)):
             due = begun + index / rate
             time.sleep(max(0, due - time.monotonic()))
             path = f"{prefix}/own-{number}-{index}"
-            request = f"GET {path} HTTP/1.1\r\nHost: b\r\nX-Forwarded-For: {OTHER}\r\nAuthorization: Bearer {token}\r\n\r\n"
+            request = f"GET {path} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n\r\n"
             try:
                 connection.sendall(request.encode())
                 response = b""
@@ -161,7 +168,7 @@ def run_paced(port, token, seconds, prefix):
                 if not ok:
                     failed.append(response[:80].decode("latin-1"))
             if not ok:
-                connection = socket.create_connection(("127.0.0.1", port))
+                connection = socket.create_connection(("127.0.0.1", port), source_address=GOOD)
 
     clients = [threading.Thread(target=client, args=(number, RATE / 4)) for number in range(4)]
     [each.start() for each in clients]
@@ -195,9 +202,9 @@ def heads(gate, seconds, path):
     return f"{sum(done) / seconds:.0f} requests/s"
 
 
-def wrk(gate, seconds, connections, method, path, body="", token="", address=ATTACKER):
+def wrk(gate, seconds, connections, method, path, body="", token=""):
     script = gate.folder / f"{abs(hash((method, path, body)))}.lua"
-    headers = {"X-Forwarded-For": address, "Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     lines = [f"wrk.method = '{method}'", f"wrk.body = [[{body}]]"]
@@ -213,8 +220,7 @@ def sockets(gate, count):
     opened = []
     for _ in range(count):
         try:
-            # Not from the address that is trusted, which has no ceiling of its own.
-            opened.append(socket.create_connection(("127.0.0.1", gate.port), 2, ("127.0.0.2", 0)))
+            opened.append(socket.create_connection(("127.0.0.1", gate.port), 2))
         except OSError:
             pass
     return opened
@@ -291,6 +297,25 @@ def slow_readers(gate, seconds):
     return f"{len(clients)} readers of 256 MiB each"
 
 
+def burn(gate, seconds):
+    """No attack: as many processes as there are cores that never speak to the gateway."""
+    children = []
+    for _ in range(os.cpu_count()):
+        if (child := os.fork()) == 0:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                pass
+            os._exit(0)
+        children.append(child)
+    [os.waitpid(child, 0) for child in children]
+    return f"{len(children)} cores"
+
+
+def ordinary(gate, seconds):
+    """No attack: many ordinary requests of the well-behaved account, from another address."""
+    return wrk(gate, seconds, 64, "GET", "/api/x", token=gate.good)
+
+
 def every_call(gate, seconds):
     calls = [("POST", "/auth/login", {"username": "nobody", "password": "wrong wrong wrong"}),
              ("POST", "/auth/refresh", {"refresh_token": gate.refresh}), ("GET", "/auth/me", None),
@@ -302,6 +327,9 @@ def every_call(gate, seconds):
     [each.join() for each in threads]
     return f"{sum(float(rate.split()[0]) for rate in rates):.0f} requests/s"
 
+
+# What a machine of so few cores costs the well-behaved client without any attack. Not judged.
+CONTROLS = {"none: busy cores alone": burn, "none: many ordinary requests": ordinary}
 
 ATTACKS = {
     "A0 bodies behind HEAD, at once": lambda g, s: heads(g, s, "/pub/x"),
@@ -318,21 +346,23 @@ ATTACKS = {
     "A7 heads byte by byte": trickled_heads,
     "A8 connections without end": many_connections,
     "A8 slow readers": slow_readers,
+    "A8 downloads at full speed": lambda g, s: wrk(g, s, 32, "GET", "/pub/large"),
     "A8 a slow upstream": lambda g, s: wrk(g, s, 400, "GET", "/slow/x"),
     "A9 a name that nobody knows": lambda g, s: wrk(g, s, 200, "GET", "/nameless/x"),
 }
 
 
 class Gate:
-    def __init__(self, folder, binary, store="sqlite:bench.db"):
+    def __init__(self, folder, binary, store="sqlite:bench.db", auth=""):
         self.folder, self.port, self.admin = folder, free_port(), free_port()
         upstream, nginx = free_port(), free_port()
+        self.backend = nginx
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=nginx))
         self.children = [subprocess.Popen([sys.executable, __file__, "--upstream", str(upstream)]),
                          subprocess.Popen(["nginx", "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)]
         config = folder / "gateway.yaml"
         config.write_text(CONFIG.format(port=self.port, admin=self.admin, upstream=upstream, nginx=nginx,
-                                        store=store))
+                                        store=store, auth=auth))
         self.gateway = subprocess.Popen([binary, "serve", "--config", config],
                                         stderr=open(folder / "log", "wb"), stdout=subprocess.DEVNULL)
         self.children.append(self.gateway)
@@ -348,9 +378,10 @@ class Gate:
                 time.sleep(0.1)
         sys.exit(f"nothing listens on {port}")
 
-    def call(self, method, path, body=None, token=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+    def call(self, method, path, body=None, token=None, address=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=PROXY)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers |= {"X-Forwarded-For": address} if address else {}
         connection.request(method, path, json.dumps(body) if body else None, headers)
         response = connection.getresponse()
         text = response.read()
@@ -379,9 +410,14 @@ class Gate:
             child.wait()
 
 
-def paced(gate, seconds, prefix):
-    return subprocess.Popen([sys.executable, __file__, "--paced", str(gate.port), gate.good, str(seconds), prefix],
+def paced(port, gate, seconds, prefix):
+    return subprocess.Popen([sys.executable, __file__, "--paced", str(port), gate.good, str(seconds), prefix],
                             stdout=subprocess.PIPE, text=True)
+
+
+def both(gate, seconds, prefix):
+    """The well-behaved client, and the one past the gateway."""
+    return paced(gate.port, gate, seconds, prefix), paced(gate.backend, gate, seconds, "/api")
 
 
 def attack_from_below(gate, attack, seconds):
@@ -401,11 +437,11 @@ def attack_from_below(gate, attack, seconds):
 def measure(gate, name, attack, seconds):
     # Bodies behind HEAD are for those who share the upstream's connections.
     prefix = "/shared" if name.startswith("A0") else "/api"
-    calm = json.loads(paced(gate, seconds, prefix).communicate()[0])
+    calm, past_calm = (json.loads(client.communicate()[0]) for client in both(gate, seconds, prefix))
     before, lags, memory = gate.memory(), [], []
     child, told = attack_from_below(gate, attack, seconds + 2)
     time.sleep(1)
-    client = paced(gate, seconds, prefix)
+    client, past = both(gate, seconds, prefix)
     while client.poll() is None:
         try:
             lags.append(gate.lag())
@@ -413,13 +449,25 @@ def measure(gate, name, attack, seconds):
             lags.append(float("inf"))
         memory.append(gate.memory())
         time.sleep(0.25)
-    beside = json.loads(client.communicate()[0])
+    beside, past_beside = (json.loads(each.communicate()[0]) for each in (client, past))
     rate = told.read()
     os.waitpid(child, 0)
     time.sleep(1)
     return {"attack": name, "rate": rate or "?", "failed": beside["failed"], "requests": beside["count"],
             "first": beside["first"], "calm_p99_ms": calm["p99"], "p99_ms": beside["p99"],
+            "past_calm_p99_ms": past_calm["p99"], "past_p99_ms": past_beside["p99"],
             "ratio": beside["p99"] / calm["p99"], "lag_s": max(lags), "grown_mib": max(memory) - before}
+
+
+def merged(rows):
+    """One row of several: medians, the worst of what may not happen at all, and how far the p99 spread."""
+    row = {key: statistics.median(each[key] for each in rows)
+           for key in ("calm_p99_ms", "p99_ms", "past_calm_p99_ms", "past_p99_ms", "grown_mib")}
+    worst = max(rows, key=lambda each: each["failed"])
+    spread = [pick(each["p99_ms"] for each in rows) for pick in (min, max)]
+    return row | {"attack": rows[0]["attack"], "rate": rows[0]["rate"], "failed": sum(each["failed"] for each in rows),
+                  "requests": sum(each["requests"] for each in rows), "first": worst["first"], "p99_spread_ms": spread,
+                  "ratio": row["p99_ms"] / row["calm_p99_ms"], "lag_s": max(each["lag_s"] for each in rows)}
 
 
 def judge(row):
@@ -463,6 +511,43 @@ def end_all(binary, count):
                     gate.stop()
 
 
+def logins_beside_load(gate, rounds, seconds):
+    """Logins a second by four clients of many accounts and addresses, calm and beside protected requests on all cores."""
+    names, done, stop = [f"user{number}" for number in range(40)], [0] * 4, threading.Event()
+    for number, name in enumerate(names):
+        gate.call("POST", "/auth/register", {"username": name, "password": PASSWORD}, address=f"192.0.2.{number}")
+
+    def client(index):
+        for turn in range(10**6):
+            if stop.is_set():
+                return
+            body = {"username": names[(index + 4 * turn) % len(names)], "password": PASSWORD}
+            status, _ = gate.call("POST", "/auth/login", body, address=f"10.{index}.{turn // 250}.{turn % 250}")
+            done[index] += status == 200
+
+    def rate():
+        before, begun = sum(done), time.monotonic()
+        time.sleep(seconds)
+        return (sum(done) - before) / (time.monotonic() - begun)
+
+    clients = [threading.Thread(target=client, args=(index,)) for index in range(4)]
+    [each.start() for each in clients]
+    rows = []
+    for _ in range(rounds):
+        calm = rate()
+        load = subprocess.Popen(["wrk", "-t2", "-c64", f"-d{seconds + 2}", "-H", f"Authorization: Bearer {gate.good}",
+                                 f"http://127.0.0.1:{gate.port}/api/x"], stdout=subprocess.DEVNULL)
+        time.sleep(1)
+        beside = rate()
+        load.wait()
+        rows.append((beside / calm, calm, beside))
+        print(f"logins a second: calm {calm:6.1f}, beside wrk {beside:6.1f}, {beside / calm:.2f} of it", flush=True)
+    stop.set()
+    [each.join() for each in clients]
+    share = statistics.median(row[0] for row in rows)
+    print(f"{'ok  ' if share >= 0.25 else 'OVER'} median {share:.2f} of the calm rate (at least 0.25)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
@@ -470,6 +555,8 @@ def main():
     parser.add_argument("--only", nargs="*", help="attacks whose names begin so")
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--sessions", type=int)
+    parser.add_argument("--logins", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/authgate")
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
@@ -483,20 +570,33 @@ def main():
         sys.exit("wrk is missing; ./run bench-hostile installs it")
     rows = []
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
-        gate = Gate(pathlib.Path(folder), options.binary.resolve())
+        # So many logins from so few accounts are throttled otherwise.
+        rate = "{failures: 1000000, per: 1s}"
+        auth = f", throttle: {{account: {rate}, address: {rate}, registrations: {{requests: 1000000, per: 1s}}}}"
+        gate = Gate(pathlib.Path(folder), options.binary.resolve(), auth=auth if options.logins else "")
         try:
             hostile = gate.register("hostile")
             gate.token, gate.refresh = hostile["access_token"], hostile["refresh_token"]
             gate.good = gate.register("good")["access_token"]
             gate.register("taken")
-            print(f"{'':5}{'attack':40} {'speed':>26} {'failed':>9} {'p99 calm':>9} {'beside':>8} {'ratio':>6} {'lag':>6} {'memory':>9}")
-            for name, attack in ATTACKS.items():
-                if options.only and not any(name.startswith(only) for only in options.only):
-                    continue
-                row = measure(gate, name, attack, options.seconds)
+            if options.logins:
+                return logins_beside_load(gate, options.rounds, options.seconds)
+            wanted = {name: attack for name, attack in (CONTROLS | ATTACKS).items()
+                      if not options.only or any(name.startswith(only) for only in options.only)}
+            rounds = {name: [] for name in wanted}
+            for number in range(options.rounds):
+                for name, attack in wanted.items():
+                    print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
+                    rounds[name].append(measure(gate, name, attack, options.seconds))
+            print(f"{'':5}{'attack':40} {'speed':>26} {'failed':>9} {'p99 calm':>9} {'beside':>8} {'of all rounds':>15} {'ratio':>6} "
+                  f"{'past it: calm':>14} {'beside':>8} {'lag':>6} {'memory':>9}")
+            for name in wanted:
+                row = merged(rounds[name])
                 rows.append(row)
-                print(f"{'ok' if judge(row) else 'OVER':5}{name:40} {row['rate']:>26} {row['failed']:4}/{row['requests']} "
-                      f"{row['calm_p99_ms']:7.2f}ms {row['p99_ms']:6.2f}ms {row['ratio']:6.2f} {row['lag_s']:5.2f}s "
+                verdict = "-" if name in CONTROLS else "ok" if judge(row) else "OVER"
+                print(f"{verdict:5}{name:40} {row['rate']:>26} {row['failed']:4}/{row['requests']} "
+                      f"{row['calm_p99_ms']:7.2f}ms {row['p99_ms']:6.2f}ms {row['p99_spread_ms'][0]:6.2f}–{row['p99_spread_ms'][1]:<6.2f}ms "
+                      f"{row['ratio']:6.2f} {row['past_calm_p99_ms']:12.2f}ms {row['past_p99_ms']:6.2f}ms {row['lag_s']:5.2f}s "
                       f"{row['grown_mib']:6.1f}MiB {row['first'] or ''}", flush=True)
         finally:
             gate.stop()
