@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Gateway, MailServer, PASSWORD, Settings, eventually, shared_database, token_of,
+    Answer, Gateway, MailServer, PASSWORD, Settings, SqlSession, eventually, shared_database, token_of,
 };
 
 const NEW_PASSWORD: &str = "another password for the tests";
@@ -327,6 +327,29 @@ fn a_mail_server_that_is_down_slow_or_refuses_loses_no_mail_and_delays_no_reques
         (0..2).map(|index| mail.mail(index)["to"][0].as_str().unwrap().to_owned()).collect();
     to.sort();
     assert_eq!(to, ["bob@example.com", "carol@example.com"]);
+}
+
+#[test]
+fn a_mail_that_is_refused_for_good_is_tried_three_times_over_an_hour_and_given_up() {
+    let mut mail = MailServer::start("plain");
+    mail.behave("refuse");
+    let url = shared_database();
+    let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..settings(&mail, "") };
+    let gateway = Gateway::alone(settings.auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n"));
+    let tries = || gateway.log().matches("mail not sent").count();
+    register(&gateway, "alice");
+    eventually("it is tried twice within seconds", || (tries() == 2).then_some(()));
+    let mut database = SqlSession::open(&url);
+    let due = "SELECT round((next_attempt_at / 1000.0 - extract(epoch FROM now())) / 60) FROM mails";
+    eventually("the third time is an hour later", || (database.run(due) == ["60"]).then_some(()));
+    assert!(!gateway.log().contains("given up"));
+    // The hour is over.
+    database.run("UPDATE mails SET next_attempt_at = next_attempt_at - 3600000");
+    eventually("it is given up", || gateway.log().contains("mail given up").then_some(()));
+    assert_eq!(
+        (tries(), database.run("SELECT count(*) FROM mails WHERE next_attempt_at IS NOT NULL")),
+        (3, vec!["0".to_owned()])
+    );
 }
 
 #[test]
