@@ -3,7 +3,7 @@
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
 //! `revocation`, their means `store`, `password`, `token`, `route`, `limit`, `mail` and `upstream`,
-//! then `config`, `telemetry` and `openapi`, then `types`, `clock` and `error`. Imports go downward only.
+//! then `config`, `telemetry` and `openapi`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
 pub mod account;
@@ -17,6 +17,7 @@ pub mod error;
 pub mod gateway;
 pub mod limit;
 pub mod mail;
+pub mod memory;
 pub mod openapi;
 pub mod password;
 pub mod revocation;

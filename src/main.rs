@@ -7,5 +7,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // SAFETY: it may be called at any time, by any thread.
+    authgate::memory::is_given_back_by(|| unsafe { libmimalloc_sys::mi_collect(false) });
     authgate::cli::run()
 }

@@ -32,6 +32,7 @@ mod outages;
 mod passwords;
 mod paths;
 mod refresh;
+mod resting;
 mod restored;
 mod revocation;
 mod routing;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
     &["config", "telemetry", "openapi"],
-    &["types", "clock", "error"],
+    &["types", "clock", "error", "memory"],
 ];
 
 /// Packages, and the only modules that may name them.

@@ -128,6 +128,7 @@ impl admin::Status for Shared {
         let lag = self.mirror.lag(self.time.now());
         self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
         self.metrics.open_connections.set(self.drain.live() as i64);
+        self.metrics.resting_connections.set(self.drain.resting() as i64);
         self.metrics.builtin_calls.set(self.gate.get().map_or(0, |gate| gate.running() as i64));
         self.metrics.log_lines_lost(self.logs.lost());
         if let Some(gateway) = self.loaded.get() {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -48,20 +49,43 @@ pub(super) struct Shared {
     pub(super) exchange: Arc<Exchange>,
 }
 
-/// Serves a connection until it ends, expires, or the drain lets it end.
+/// A connection that rests: nothing is under way on it.
+pub(super) struct Resting {
+    /// The socket.
+    pub(super) socket: TcpStream,
+    /// What was read from it and not looked at.
+    pub(super) early: BytesMut,
+    /// Until when it may go on so, as a moment of the exchange's.
+    pub(super) until: u64,
+}
+
+/// What is served, and for whom.
+pub(super) struct Client {
+    /// The socket.
+    pub(super) socket: TcpStream,
+    /// What was read from it before.
+    pub(super) early: BytesMut,
+    /// When it was to be closed, if it rested.
+    pub(super) rested_until: Option<u64>,
+    /// The other end.
+    pub(super) peer: Peer,
+    /// Its place among the others.
+    pub(super) turn: Place,
+}
+
+/// Serves a connection until it ends, expires, or the drain lets it end; or until it rests.
 pub(super) async fn serve(
-    socket: TcpStream,
-    peer: Peer,
+    client: Client,
     gateway: Arc<Gateway>,
     pools: Arc<[Arc<Pool<RequestBody>>]>,
     draining: Arc<Draining>,
-    turn: Place,
-) {
+) -> Option<Resting> {
+    let Client { socket, early, rested_until, peer, turn } = client;
     let limits = gateway.limits;
-    let exchange = Arc::new(Exchange::new(&limits, gateway.access().clone()));
+    let exchange = Arc::new(Exchange::new(&limits, gateway.access().clone(), rested_until));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let shared = Arc::new(Shared { gateway, pools, peer, exchange: exchange.clone() });
-    let guard = Guard::new(socket, shared.clone(), head_limits);
+    let guard = Guard::new(socket, early, shared.clone(), head_limits);
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
@@ -77,7 +101,7 @@ pub(super) async fn serve(
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
     let stage = Stage::Serving(connection);
-    Bounded { stage, timer, armed: u64::MAX, exchange, draining, turn, place: None, told: false }.await;
+    Bounded { stage, timer, armed: u64::MAX, exchange, draining, turn, place: None, told: false }.await
 }
 
 /// What a connection is: served by the library; a tunnel; or, when the library is done, what is left of it.
@@ -118,6 +142,16 @@ where
             Self::Closing(guard) => Pin::new(&mut **guard).poll_shutdown(cx).map(drop),
             Self::Serving(_) | Self::Over => Poll::Ready(()),
         }
+    }
+
+    /// Gives back what serves requests, where the connection rests between two of them.
+    fn rest(&mut self, until: u64) -> Option<Resting> {
+        let Self::Serving(connection) = std::mem::replace(self, Self::Over) else { return None };
+        let parts = connection.into_parts();
+        let mut early = BytesMut::from(&parts.read_buf[..]);
+        let (socket, held) = parts.io.into_socket()?;
+        early.unsplit(held);
+        Some(Resting { socket, early, until })
     }
 
     fn after(connection: http1::Connection<Guard, S>, exchange: &Exchange) -> Self {
@@ -169,9 +203,9 @@ impl<S> Future for Bounded<S>
 where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    type Output = ();
+    type Output = Option<Resting>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
         ready!(this.turn.poll(cx));
         this.exchange.turn_begins();
@@ -186,28 +220,42 @@ where
         }
         loop {
             if this.stage.poll(cx, this.exchange).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             if this.exchange.has_spent_its_turn() {
                 this.turn.leave(cx);
             }
             if matches!(this.stage, Stage::Tunnel(_)) && this.draining.has_begun() {
                 // It has no end that could be waited for; its client connects anew, to another gateway.
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             if this.exchange.cut().is_some() {
                 // Its token has died. The rest of the answer may be waiting for a client who reads nothing.
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             if this.exchange.is_expired() {
                 // It was told, and did not end by itself: a slow reader, or nobody at all.
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             let (now, due) = this.exchange.clock();
             if now >= due {
-                this.exchange.expire();
+                if this.exchange.phase() != Phase::Idle {
+                    this.exchange.expire();
+                }
                 match this.exchange.phase() {
-                    Phase::Idle => return Poll::Ready(()),
+                    Phase::Idle if matches!(this.stage, Stage::Serving(_)) => {
+                        if let Some(until) = this.exchange.may_rest() {
+                            return Poll::Ready(this.stage.rest(until));
+                        }
+                        if this.exchange.clock().1 <= now {
+                            return Poll::Ready(None);
+                        }
+                        continue;
+                    }
+                    Phase::Idle if matches!(this.stage, Stage::Tunnel(_)) && this.exchange.waits_on() => {
+                        continue;
+                    }
+                    Phase::Idle => return Poll::Ready(None),
                     // What is late sees that it is, and answers.
                     Phase::Head | Phase::Request | Phase::Answer => continue,
                 }

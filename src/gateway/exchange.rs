@@ -36,6 +36,9 @@ const SHORT_LINGER_MILLIS: u64 = 1_000;
 /// fraction of a millisecond of work, whatever it is cut into.
 const TURN_BYTES: u64 = 64 << 10;
 
+/// How long a connection rests before what serves requests on it is given back, in milliseconds.
+const REST_MILLIS: u64 = 3_000;
+
 /// How far a request's body has come.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
@@ -116,6 +119,12 @@ pub(super) struct Exchange {
     /// milliseconds, and 0 for not at all.
     blocked_since: AtomicU64,
     blocked: AtomicU64,
+    /// Whether all that was written has left the library.
+    flushed: AtomicBool,
+    /// Whether the connection may rest no more, and is closed when it is due again.
+    rested: AtomicBool,
+    /// How long it waits for a request before it may rest; and how long in all.
+    rest: u64,
     idle: u64,
     head: u64,
     body_idle: u64,
@@ -123,11 +132,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(limits: &Limits, access: Arc<Access>) -> Self {
+    /// The state of a connection that waits for a request: of a fresh one, or of one that has rested and may go on so until
+    /// a moment that was named then.
+    pub(super) fn new(limits: &Limits, access: Arc<Access>, rested_until: Option<u64>) -> Self {
         let idle = millis(limits.idle_timeout);
+        let rest = idle.min(REST_MILLIS);
         Self {
             phase: AtomicU8::new(Phase::Idle as u8),
-            due: AtomicU64::new(now_millis() + idle),
+            due: AtomicU64::new(rested_until.unwrap_or_else(|| now_millis() + rest)),
             expired: AtomicBool::new(false),
             holding: AtomicBool::new(false),
             reader: Mutex::new(None),
@@ -145,6 +157,9 @@ impl Exchange {
             blocked_since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
             drain: millis(limits.response_drain_timeout),
+            flushed: AtomicBool::new(true),
+            rested: AtomicBool::new(rested_until.is_some()),
+            rest,
             idle,
             head: millis(limits.header_timeout),
             body_idle: millis(limits.body_idle_timeout),
@@ -164,6 +179,37 @@ impl Exchange {
         self.phase.store(phase as u8, Relaxed);
         self.due.store(due, Relaxed);
         self.expired.store(false, Relaxed);
+        self.rested.store(false, Relaxed);
+    }
+
+    /// Whether all that was written has left the library.
+    pub(super) fn is_flushed(&self, flushed: bool) {
+        self.flushed.store(flushed, Relaxed);
+    }
+
+    /// Until when the connection may rest without what serves requests on it; none where nothing is gained, or where
+    /// something is still to be written. Then it is given the rest of its time.
+    pub(super) fn may_rest(&self) -> Option<u64> {
+        if !self.waits_on() {
+            return None;
+        }
+        let is_written = self.flushed.load(Relaxed) && self.blocked_since.load(Relaxed) == 0;
+        if is_written && !self.has_hints.load(Relaxed) && !self.body_is_open() && !self.watched.load(Relaxed)
+        {
+            return Some(self.due.load(Relaxed));
+        }
+        None
+    }
+
+    /// Gives what has waited for as long as it takes to rest the remaining time that it may wait; false where it has had
+    /// that.
+    pub(super) fn waits_on(&self) -> bool {
+        let left = self.idle - self.rest;
+        let waits_on = left > 0 && !self.rested.swap(true, Relaxed);
+        if waits_on {
+            self.due.store(now_millis() + left, Relaxed);
+        }
+        waits_on
     }
 
     /// The first bytes of a head have arrived.
@@ -293,14 +339,17 @@ impl Exchange {
         match self.phase() {
             Phase::Answer => self.due.store(now_millis() + self.body_idle, Relaxed),
             // The last of an answer may leave after its body was dropped.
-            Phase::Idle => self.due.store(now_millis() + self.idle, Relaxed),
+            Phase::Idle => {
+                self.due.store(now_millis() + self.rest, Relaxed);
+                self.rested.store(false, Relaxed);
+            }
             Phase::Head | Phase::Request => {}
         }
     }
 
     /// The answer is complete, or was given up.
     pub(super) fn answer_ends(&self) {
-        self.enter(Phase::Idle, now_millis() + self.idle);
+        self.enter(Phase::Idle, now_millis() + self.rest);
         if self.watched.load(Relaxed) {
             self.watched.store(false, Relaxed);
             drop(lock(&self.registration).take());
@@ -401,6 +450,8 @@ impl Exchange {
     /// The client still sends.
     pub(super) fn lingers_on(&self, end: u64) {
         self.enter(Phase::Idle, (now_millis() + LINGER_MILLIS).min(end));
+        // It waits for no request.
+        self.rested.store(true, Relaxed);
     }
 
     /// Whether a request is being answered.

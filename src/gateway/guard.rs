@@ -119,12 +119,13 @@ enum End {
 }
 
 impl Guard {
-    pub(super) fn new(io: TcpStream, shared: Arc<Shared>, limits: HeadLimits) -> Self {
+    /// Guards a socket; `early` was read from it before.
+    pub(super) fn new(io: TcpStream, early: BytesMut, shared: Arc<Shared>, limits: HeadLimits) -> Self {
         Self {
             io,
             shared,
             limits,
-            held: BytesMut::new(),
+            held: early,
             good: 0,
             decoded: BytesMut::new(),
             scanner: HeadScanner::default(),
@@ -469,6 +470,7 @@ impl rt::Write for Guard {
         }
         ready!(self.poll_hint(cx))?;
         self.unflushed = true;
+        self.exchange().is_flushed(false);
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.wrote(written)
     }
@@ -484,6 +486,7 @@ impl rt::Write for Guard {
         }
         ready!(self.poll_hint(cx))?;
         self.unflushed = true;
+        self.exchange().is_flushed(false);
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.wrote(written)
     }
@@ -498,6 +501,7 @@ impl rt::Write for Guard {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unflushed {
             self.unflushed = false;
+            self.exchange().is_flushed(true);
             if !self.held.is_empty() || self.refusal.is_some() {
                 // The next head was waiting for this.
                 cx.waker().wake_by_ref();

@@ -11,14 +11,31 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{body::RequestBody, client::Peer, connection, service::Gateway, turns::Turns};
-use crate::{limit::Prefix, upstream::Pool};
+use super::{
+    body::RequestBody,
+    client::Peer,
+    connection,
+    connection::{Client, Resting},
+    service::Gateway,
+    turns::Turns,
+};
+use crate::{
+    clock::coarse_millis,
+    limit::{CountedConnection, Prefix},
+    memory,
+    upstream::Pool,
+};
 
 /// How often idle upstream connections are looked after, and how late a line of the access log may be.
 const SWEEP: Duration = Duration::from_millis(500);
+
+/// Sweeps after a connection has begun to rest at which memory is given back: an allocator keeps for a second or two what
+/// was freed.
+const SWEEPS_AFTER_REST: usize = 6;
 
 /// How many connections are accepted before those that are open get their turn: in a burst, the
 /// first clients are answered while the last ones still wait.
@@ -33,11 +50,17 @@ pub struct Drain {
     announced: Arc<AtomicBool>,
     tell: watch::Sender<bool>,
     live: Arc<AtomicUsize>,
+    resting: Arc<AtomicUsize>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { announced: Arc::default(), tell: watch::Sender::new(false), live: Arc::default() }
+        Self {
+            announced: Arc::default(),
+            tell: watch::Sender::new(false),
+            live: Arc::default(),
+            resting: Arc::default(),
+        }
     }
 }
 
@@ -102,6 +125,11 @@ impl Drain {
     pub fn live(&self) -> usize {
         self.live.load(Relaxed)
     }
+
+    /// How many of them rest.
+    pub fn resting(&self) -> usize {
+        self.resting.load(Relaxed)
+    }
 }
 
 struct Counted(Arc<AtomicUsize>);
@@ -135,6 +163,8 @@ pub struct Worker {
     open: Arc<AtomicUsize>,
     draining: Arc<Draining>,
     turns: Arc<Turns>,
+    /// At how many of the next sweeps memory is given back.
+    gives_back: AtomicUsize,
 }
 
 impl Worker {
@@ -143,7 +173,16 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, worker: usize, drain: Drain, max_connections: usize) -> Self {
         let pools = gateway.pools(worker).into();
         let (open, draining) = (Arc::default(), Arc::default());
-        Self { gateway, pools, drain, max_connections, open, draining, turns: Turns::new() }
+        Self {
+            gateway,
+            pools,
+            drain,
+            max_connections,
+            open,
+            draining,
+            turns: Turns::new(),
+            gives_back: AtomicUsize::new(0),
+        }
     }
 
     /// Accepts on all `listeners` until the drain begins.
@@ -189,6 +228,11 @@ impl Worker {
         if let Some(log) = self.gateway.access_log() {
             log.flush();
         }
+        let gives_back = self.gives_back.load(Relaxed);
+        if gives_back > 0 {
+            self.gives_back.store(gives_back - 1, Relaxed);
+            memory::give_back();
+        }
     }
 
     async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener, open: Arc<AtomicUsize>, most: usize) {
@@ -226,10 +270,10 @@ impl Worker {
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: Peer, of_listener: Counted) {
+    fn serve(self: &Arc<Self>, socket: TcpStream, peer: Peer, of_listener: Counted) {
         let limits = &self.gateway.limits;
         let exempt = peer.is_trusted() || (peer.address().is_loopback() && !limits.bounds_loopback);
-        let counted = if exempt {
+        let of_address = if exempt {
             None
         } else {
             match self.gateway.address_counts.enter(Prefix::of(peer.address())) {
@@ -243,14 +287,71 @@ impl Worker {
             return;
         }
         let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
-        let place = self.turns.place((!peer.is_trusted()).then(|| Prefix::of(peer.address())));
+        self.attend(socket, BytesMut::new(), None, peer, Counts { live, open, of_listener, of_address });
+    }
+
+    /// Serves a connection until it ends or rests.
+    fn attend(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        early: BytesMut,
+        rested_until: Option<u64>,
+        peer: Peer,
+        counts: Counts,
+    ) {
+        let turn = self.turns.place((!peer.is_trusted()).then(|| Prefix::of(peer.address())));
+        let client = Client { socket, early, rested_until, peer, turn };
         let (gateway, pools) = (self.gateway.clone(), self.pools.clone());
-        let serving = connection::serve(socket, peer, gateway, pools, self.draining.clone(), place);
+        let serving = connection::serve(client, gateway, pools, self.draining.clone());
+        let worker = self.clone();
         tokio::spawn(async move {
-            serving.await;
-            drop((live, open, of_listener, counted));
+            if let Some(resting) = serving.await {
+                worker.rest(resting, counts);
+            }
         });
     }
+
+    /// Waits for the next byte of a connection in a task of its own, which is small: a client that keeps its connection
+    /// and asks for nothing costs a socket and little else.
+    fn rest(self: Arc<Self>, resting: Resting, counts: Counts) {
+        if !resting.early.is_empty() {
+            return self.go_on(resting, counts);
+        }
+        self.gives_back.store(SWEEPS_AFTER_REST, Relaxed);
+        let left = Duration::from_millis(resting.until.saturating_sub(coarse_millis()));
+        let mut drain = self.drain.tell.subscribe();
+        let counted = Counted::new(&self.drain.resting);
+        tokio::spawn(async move {
+            let goes_on = tokio::select! {
+                biased;
+                _ = drain.wait_for(|draining| *draining) => false,
+                readable = resting.socket.readable() => readable.is_ok(),
+                () = tokio::time::sleep(left) => false,
+            };
+            drop(counted);
+            if goes_on {
+                self.go_on(resting, counts);
+            }
+        });
+    }
+
+    fn go_on(self: Arc<Self>, resting: Resting, counts: Counts) {
+        let Resting { socket, early, until } = resting;
+        // Without an address the client has gone.
+        if let Ok(address) = socket.peer_addr() {
+            let peer = Peer::new(address, &self.gateway.trusted_proxies);
+            self.attend(socket, early, Some(until), peer, counts);
+        }
+    }
+}
+
+/// Where a connection is counted, until it ends.
+#[expect(dead_code, reason = "they count by being there")]
+struct Counts {
+    live: Counted,
+    open: Counted,
+    of_listener: Counted,
+    of_address: Option<CountedConnection>,
 }
 
 /// Whether a client went away between connecting and being accepted.

@@ -82,6 +82,8 @@ pub struct Metrics {
     streams_cut: IntCounterVec,
     /// Open client connections.
     pub open_connections: IntGauge,
+    /// Those of them that rest between two requests.
+    pub resting_connections: IntGauge,
     /// Calls below `auth.path` that run or wait.
     pub builtin_calls: IntGauge,
     connections_refused: IntCounterVec,
@@ -167,6 +169,10 @@ impl Metrics {
         let streams_cut =
             counters("authgate_streams_cut_total", "Streams ended because their token died.", &["reason"])?;
         let open_connections = IntGauge::new("authgate_open_connections", "Open client connections.")?;
+        let resting_connections = IntGauge::new(
+            "authgate_resting_connections",
+            "Client connections on which nothing is under way, kept as a socket alone.",
+        )?;
         let builtin_calls =
             IntGauge::new("authgate_builtin_calls", "Requests below auth.path that run or wait.")?;
         let connections_refused = counters(
@@ -191,6 +197,7 @@ impl Metrics {
             "Lines of the log that were dropped because it was not read fast enough.",
         )?;
         registry.register(Box::new(open_connections.clone()))?;
+        registry.register(Box::new(resting_connections.clone()))?;
         registry.register(Box::new(builtin_calls.clone()))?;
         registry.register(Box::new(upstream_connections.clone()))?;
         registry.register(Box::new(log_lines_lost.clone()))?;
@@ -220,6 +227,7 @@ impl Metrics {
             live_streams,
             streams_cut,
             open_connections,
+            resting_connections,
             builtin_calls,
             connections_refused,
             upstream_connections,
