@@ -149,7 +149,7 @@ where
         let Self::Serving(connection) = std::mem::replace(self, Self::Over) else { return None };
         let parts = connection.into_parts();
         let mut early = BytesMut::from(&parts.read_buf[..]);
-        let (socket, held) = parts.io.into_socket()?;
+        let (socket, held) = parts.io.into_resting_socket()?;
         early.unsplit(held);
         Some(Resting { socket, early, until })
     }
@@ -207,7 +207,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
-        ready!(this.turn.poll(cx));
+        if this.turn.poll(cx).is_pending() {
+            // Its token does not live longer for it.
+            return if this.exchange.cut().is_some() { Poll::Ready(None) } else { Poll::Pending };
+        }
         this.exchange.turn_begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));

@@ -36,6 +36,9 @@ const SHORT_LINGER_MILLIS: u64 = 1_000;
 /// fraction of a millisecond of work, whatever it is cut into.
 const TURN_BYTES: u64 = 64 << 10;
 
+/// What a request costs of a turn, in bytes: of those that are answered at once a client may send many in one piece.
+const REQUEST_COST: usize = 4 << 10;
+
 /// How long a connection rests before what serves requests on it is given back, in milliseconds.
 const REST_MILLIS: u64 = 3_000;
 
@@ -232,6 +235,7 @@ impl Exchange {
     /// A whole head was read: its answer's head is due after `timeout`. `body` says whether more of the request
     /// may come.
     pub(super) fn request_begins(&self, timeout: Duration, body: bool) {
+        self.spends(REQUEST_COST);
         self.called.store(true, Relaxed);
         self.body_failure.store(0, Relaxed);
         self.received.store(0, Relaxed);
@@ -445,6 +449,14 @@ impl Exchange {
         let end = now_millis() + longest;
         self.lingers_on(end);
         end
+    }
+
+    /// A refusal is to be written, and then there is no further request.
+    pub(super) fn refuses(&self) {
+        self.rested.store(true, Relaxed);
+        if self.phase() == Phase::Idle {
+            self.due.store(now_millis() + self.idle, Relaxed);
+        }
     }
 
     /// The client still sends.

@@ -257,6 +257,7 @@ impl Guard {
 
     /// A refusal, written down as any response is. `head` is what there is of the request.
     fn answer(&self, kind: Kind, head: &[u8]) -> Refusal {
+        self.exchange().refuses();
         let id = refusal::request_id();
         record::refused(&self.shared, kind, &id);
         Refusal::Answer(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
@@ -344,6 +345,10 @@ impl rt::Read for Guard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
+            if this.exchange().has_spent_its_turn() && this.refusal.is_none() {
+                // The connection's task sees to it that it comes back.
+                return Poll::Pending;
+            }
             if !this.decoded.is_empty() {
                 this.hand_over_decoded(&mut out);
                 return Poll::Ready(Ok(()));
@@ -373,10 +378,6 @@ impl rt::Read for Guard {
                 if this.held.len() >= this.limits.bytes {
                     return Poll::Pending;
                 }
-            }
-            if this.exchange().has_spent_its_turn() {
-                // The connection's task sees to it that it comes back.
-                return Poll::Pending;
             }
             if let Some(pause) = &mut this.pause {
                 ready!(pause.as_mut().poll(cx));
@@ -423,6 +424,12 @@ impl Guard {
         whole.then_some((self.io, self.held))
     }
 
+    /// The same for a connection on which nothing is under way.
+    pub(super) fn into_resting_socket(self) -> Option<(TcpStream, BytesMut)> {
+        let rests = self.position == Position::Head && self.end == End::Open && self.hint.is_empty();
+        if rests { self.into_socket() } else { None }
+    }
+
     /// Whether the library is about to write an answer of its own, to a head that it alone found
     /// wanting. It would have no body and no request id; ours takes its place.
     fn replace_library_answer(&mut self, bytes: &[u8]) -> bool {
@@ -452,6 +459,17 @@ impl Guard {
         Poll::Ready(Ok(()))
     }
 
+    /// Notes that something is to be written, and writes what goes before it.
+    fn begins_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unflushed = true;
+        self.exchange().is_flushed(false);
+        let begun = self.poll_hint(cx);
+        if begun.is_pending() {
+            self.exchange().client_blocks();
+        }
+        begun
+    }
+
     /// Notes what became of a write.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
@@ -468,9 +486,7 @@ impl rt::Write for Guard {
         if self.replace_library_answer(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        ready!(self.poll_hint(cx))?;
-        self.unflushed = true;
-        self.exchange().is_flushed(false);
+        ready!(self.begins_to_write(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.wrote(written)
     }
@@ -484,9 +500,7 @@ impl rt::Write for Guard {
         if self.replace_library_answer(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        ready!(self.poll_hint(cx))?;
-        self.unflushed = true;
-        self.exchange().is_flushed(false);
+        ready!(self.begins_to_write(cx))?;
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.wrote(written)
     }
@@ -546,6 +560,10 @@ impl rt::Write for Guard {
                 this.end = End::Read;
             } else {
                 this.exchange().lingers_on(end);
+                this.exchange().spends(buffer.filled().len());
+                if this.exchange().has_spent_its_turn() {
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Ok(()))

@@ -139,7 +139,12 @@ impl Flow {
                 Poll::Pending => 0,
             };
             exchange.answer_moves();
+            exchange.spends(filled.len());
             self.held.extend_from_slice(&filled[written..]);
+            if exchange.has_spent_its_turn() {
+                // The connection's task sees to it that it comes back.
+                return Poll::Pending;
+            }
         }
     }
 }

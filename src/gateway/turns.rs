@@ -3,21 +3,21 @@
 //!
 //! A worker's runtime knows tasks, and has one queue. An address with a hundred busy connections would have a hundred
 //! places in it, and everybody else would wait behind them at each step of a request. So each address has so many turns a
-//! round; a connection beyond them is put off. A round is over when the first that was put off comes back. While one address
-//! is alone on the worker, nobody is put off, and it costs a comparison.
+//! round; its connections beyond them wait in a line of their own, the first come first. A round is over when the worker has
+//! looked at its sockets and served what was ready there. While one address is alone on the worker, nobody is put off, and
+//! it costs a comparison.
 //!
-//! Whoever is put off, or has moved as many bytes as a turn allows, comes back once the worker has looked at its sockets and
-//! served what was ready there, and not before. It is not enough that a task is woken again: while a queue never runs dry
-//! the worker looks at its sockets only every 61 tasks (tokio's `event_interval`), and a task whose parts wake each other,
-//! as those of an upload do, keeps it from running dry.
+//! Whoever has moved as many bytes as a turn allows also comes back at the next round, and not before. It is not enough that
+//! a task is woken again: while a queue never runs dry the worker looks at its sockets only every 61 tasks (tokio's
+//! `event_interval`), and a task whose parts wake each other, as those of an upload do, keeps it from running dry.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -26,7 +26,7 @@ use foldhash::quality::RandomState;
 
 use crate::limit::Prefix;
 
-/// Turns of an address in a round: at most a millisecond of work.
+/// Turns of an address in a round: a millisecond of work or so.
 const TURNS: u32 = 16;
 
 /// For how many turns of all a second address counts as present.
@@ -38,6 +38,10 @@ const FEW: usize = 64;
 /// The id of whoever is not bound: a proxy speaks for many.
 const UNBOUND: u64 = 0;
 
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the connections of one worker share. Only that worker's thread uses it, so nothing is ever waited for.
 pub(super) struct Turns {
     taken: AtomicU64,
@@ -45,6 +49,7 @@ pub(super) struct Turns {
     last: AtomicU64,
     contended_until: AtomicU64,
     shares: Mutex<Shares>,
+    away: Mutex<Away>,
 }
 
 struct Shares {
@@ -53,40 +58,57 @@ struct Shares {
     clean_at: usize,
 }
 
+/// Who waits for the next round.
+#[derive(Default)]
+struct Away {
+    /// Whether the runtime will say when it has looked at the sockets.
+    is_asked: bool,
+    /// Connections that have spent their turns.
+    spent: Vec<Arc<Back>>,
+    /// Shares with lines of connections that wait for a turn.
+    lines: Vec<Arc<Share>>,
+}
+
 /// What one address has of a worker.
 pub(super) struct Share {
     id: u64,
     round: AtomicU64,
     taken: AtomicU32,
+    line: Mutex<VecDeque<Arc<Back>>>,
 }
 
-/// A connection's place: whose it is, and in which round it was put off.
+/// A connection's place: whose it is, and whether it waits for a round.
 pub(super) struct Place {
     turns: Arc<Turns>,
     share: Option<Arc<Share>>,
-    put_off: Option<u64>,
     /// Made when it is first needed, and kept.
     back: Option<Arc<Back>>,
     is_away: bool,
 }
 
-/// Whether the worker has looked at its sockets since a connection was put off.
+/// How a connection that is away stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Standing {
+    /// It waits.
+    #[default]
+    Away,
+    /// The worker has looked at its sockets since.
+    Back,
+    /// And it is this one's turn.
+    Granted,
+}
+
+/// A connection that is away.
 #[derive(Default)]
 struct Back {
-    came: AtomicBool,
-    task: Mutex<Option<Waker>>,
+    standing: Mutex<(Standing, Option<Waker>)>,
 }
 
 impl Back {
-    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wake for Back {
-    fn wake(self: Arc<Self>) {
-        self.came.store(true, Relaxed);
-        if let Some(task) = self.task().take() {
+    fn comes(&self, standing: Standing) {
+        let mut own = lock(&self.standing);
+        own.0 = standing;
+        if let Some(task) = own.1.take() {
             task.wake();
         }
     }
@@ -100,17 +122,18 @@ impl Turns {
             last: AtomicU64::new(UNBOUND),
             contended_until: AtomicU64::new(0),
             shares: Mutex::new(Shares { by_address: HashMap::default(), next: 1, clean_at: FEW }),
+            away: Mutex::default(),
         })
     }
 
     /// The place of a connection of `address`; none for whoever is not bound.
     pub(super) fn place(self: &Arc<Self>, address: Option<Prefix>) -> Place {
         let share = address.map(|address| self.share(address));
-        Place { turns: self.clone(), share, put_off: None, back: None, is_away: false }
+        Place { turns: self.clone(), share, back: None, is_away: false }
     }
 
     fn share(&self, address: Prefix) -> Arc<Share> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = lock(&self.shares);
         if let Some(share) = shares.by_address.get(&address).and_then(Weak::upgrade) {
             return share;
         }
@@ -118,21 +141,57 @@ impl Turns {
             shares.by_address.retain(|_, share| share.strong_count() > 0);
             shares.clean_at = (shares.by_address.len() * 2).max(FEW);
         }
-        let share = Arc::new(Share { id: shares.next, round: AtomicU64::new(0), taken: AtomicU32::new(0) });
+        let (id, round) = (shares.next, AtomicU64::new(0));
+        let share = Arc::new(Share { id, round, taken: AtomicU32::new(0), line: Mutex::default() });
         shares.next += 1;
         shares.by_address.insert(address, Arc::downgrade(&share));
         share
     }
 
-    /// Whether somebody else was served a short while ago.
+    /// Whether somebody else had a turn a short while ago.
     fn is_contended(&self, id: u64) -> bool {
-        let taken = self.taken.load(Relaxed) + 1;
-        self.taken.store(taken, Relaxed);
+        let taken = self.taken.load(Relaxed);
         if self.last.load(Relaxed) != id {
             self.last.store(id, Relaxed);
             self.contended_until.store(taken + MEMORY, Relaxed);
         }
         taken < self.contended_until.load(Relaxed)
+    }
+
+    fn is_taken(&self) {
+        self.taken.store(self.taken.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Asks the runtime to say when it has looked at its sockets, which it tells those who yield. One that is ending says
+    /// so at once, so nothing is locked meanwhile.
+    fn asks(self: &Arc<Self>, mut away: MutexGuard<'_, Away>) {
+        if !std::mem::replace(&mut away.is_asked, true) {
+            drop(away);
+            let waker = Waker::from(self.clone());
+            let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+        }
+    }
+}
+
+/// The worker has looked at its sockets: a round begins.
+impl Wake for Turns {
+    fn wake(self: Arc<Self>) {
+        let mut away = lock(&self.away);
+        away.is_asked = false;
+        let round = self.round.load(Relaxed) + 1;
+        self.round.store(round, Relaxed);
+        for back in away.spent.drain(..) {
+            back.comes(Standing::Back);
+        }
+        // Whoever comes back asks for the next round, if somebody still waits for it.
+        away.lines.retain(|share| {
+            let mut line = lock(&share.line);
+            let count = line.len().min(TURNS as usize);
+            share.round.store(round, Relaxed);
+            share.taken.store(count as u32, Relaxed);
+            line.drain(..count).for_each(|back| back.comes(Standing::Granted));
+            !line.is_empty()
+        });
     }
 }
 
@@ -140,44 +199,93 @@ impl Place {
     /// Ready when it is this connection's turn.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(back) = self.back.as_ref().filter(|_| self.is_away) {
-            if !back.came.load(Relaxed) {
-                *back.task() = Some(cx.waker().clone());
-                return Poll::Pending;
+            let mut own = lock(&back.standing);
+            match own.0 {
+                Standing::Away => {
+                    own.1 = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                standing => {
+                    drop(own);
+                    self.is_away = false;
+                    let away = lock(&self.turns.away);
+                    if !away.lines.is_empty() {
+                        self.turns.asks(away);
+                    }
+                    if standing == Standing::Granted {
+                        self.turns.is_taken();
+                        return Poll::Ready(());
+                    }
+                }
             }
-            self.is_away = false;
-        }
-        let turns = &*self.turns;
-        let mut round = turns.round.load(Relaxed);
-        if self.put_off.take() == Some(round) {
-            // All that was ready has been served.
-            round += 1;
-            turns.round.store(round, Relaxed);
         }
         let id = self.share.as_ref().map_or(UNBOUND, |share| share.id);
-        let is_contended = turns.is_contended(id);
-        let Some(share) = self.share.as_ref().filter(|_| is_contended) else { return Poll::Ready(()) };
-        if share.round.swap(round, Relaxed) != round {
-            share.taken.store(0, Relaxed);
-        }
-        let taken = share.taken.load(Relaxed);
-        if taken < TURNS {
+        let is_contended = self.turns.is_contended(id);
+        if let Some(share) = self.share.as_ref().filter(|_| is_contended) {
+            let round = self.turns.round.load(Relaxed);
+            if share.round.swap(round, Relaxed) != round {
+                share.taken.store(0, Relaxed);
+            }
+            let taken = share.taken.load(Relaxed);
+            if taken >= TURNS || !lock(&share.line).is_empty() {
+                self.waits(cx);
+                return Poll::Pending;
+            }
             share.taken.store(taken + 1, Relaxed);
-            return Poll::Ready(());
         }
-        self.put_off = Some(round);
-        self.leave(cx);
-        Poll::Pending
+        self.turns.is_taken();
+        Poll::Ready(())
     }
 
-    /// Goes behind all that is ready, also in the worker's sockets.
-    pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
+    fn goes_away(&mut self, cx: &Context<'_>) -> Arc<Back> {
         let back = self.back.get_or_insert_default();
-        back.came.store(false, Relaxed);
-        *back.task() = Some(cx.waker().clone());
+        *lock(&back.standing) = (Standing::Away, Some(cx.waker().clone()));
         self.is_away = true;
-        // The runtime wakes those who yield when it has looked at its sockets.
-        let waker = Waker::from(back.clone());
-        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+        back.clone()
+    }
+
+    /// Waits for a turn behind the others of its address.
+    fn waits(&mut self, cx: &Context<'_>) {
+        let back = self.goes_away(cx);
+        let Some(share) = &self.share else { return };
+        let mut away = lock(&self.turns.away);
+        let mut line = lock(&share.line);
+        line.push_back(back);
+        if line.len() == 1 {
+            away.lines.push(share.clone());
+        }
+        drop(line);
+        self.turns.asks(away);
+    }
+
+    /// Goes behind all that is ready, also in the worker's sockets; nothing where it is away already.
+    pub(super) fn leave(&mut self, cx: &Context<'_>) {
+        if self.is_away {
+            return;
+        }
+        let back = self.goes_away(cx);
+        let mut away = lock(&self.turns.away);
+        away.spent.push(back);
+        self.turns.asks(away);
+    }
+}
+
+/// A connection that ends while it waits leaves no gap: the round that it was granted may be another's.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(back) = self.back.as_ref().filter(|_| self.is_away) else { return };
+        let mut away = lock(&self.turns.away);
+        away.spent.retain(|other| !Arc::ptr_eq(other, back));
+        if let Some(share) = &self.share {
+            let mut line = lock(&share.line);
+            line.retain(|other| !Arc::ptr_eq(other, back));
+            if line.is_empty() {
+                away.lines.retain(|other| !Arc::ptr_eq(other, share));
+            }
+        }
+        if !away.lines.is_empty() {
+            self.turns.asks(away);
+        }
     }
 }
 
@@ -191,56 +299,86 @@ mod tests {
         Prefix::of(address.parse::<IpAddr>().unwrap())
     }
 
-    /// How many of the places have their turn now.
-    fn served(places: &mut [Place]) -> usize {
+    /// Which of the places have their turn now.
+    fn served(places: &mut [Place]) -> Vec<usize> {
         let mut cx = Context::from_waker(Waker::noop());
-        places.iter_mut().map(|place| place.poll(&mut cx)).filter(Poll::is_ready).count()
+        (0..places.len()).filter(|&index| places[index].poll(&mut cx).is_ready()).collect()
+    }
+
+    /// Runs on a runtime, which looks at its sockets whenever this yields.
+    fn on_a_worker(test: impl AsyncFnOnce(&Arc<Turns>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(test(&Turns::new()));
+    }
+
+    fn places(turns: &Arc<Turns>, address: Option<&str>, count: usize) -> Vec<Place> {
+        (0..count).map(|_| turns.place(address.map(prefix))).collect()
     }
 
     #[test]
-    fn who_is_alone_is_never_put_off() {
-        let turns = Turns::new();
-        let mut one: Vec<_> = (0..100).map(|_| turns.place(Some(prefix("192.0.2.1")))).collect();
-        // At the very beginning nobody knows that nobody else is there.
-        for _ in 0..100 {
-            served(&mut one);
-        }
-        assert_eq!(served(&mut one), 100);
+    fn who_is_alone_is_never_put_off_for_long() {
+        on_a_worker(async |turns| {
+            let mut one = places(turns, Some("192.0.2.1"), 100);
+            // At the very beginning nobody knows that nobody else is there.
+            for _ in 0..1_000 {
+                served(&mut one);
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(served(&mut one).len(), 100);
+        });
     }
 
     #[test]
-    fn an_address_has_so_many_turns_a_round_while_others_are_there() {
-        let turns = Turns::new();
-        let mut many: Vec<_> = (0..40).map(|_| turns.place(Some(prefix("192.0.2.1")))).collect();
-        let mut few: Vec<_> = (0..2).map(|_| turns.place(Some(prefix("192.0.2.2")))).collect();
-        assert_eq!(served(&mut few), 2);
-        assert_eq!(served(&mut many), TURNS as usize);
-        assert_eq!(served(&mut few), 2, "whoever has turns left is served");
-        // What was put off comes back and begins the next round.
-        assert_eq!(served(&mut many[TURNS as usize..]), TURNS as usize);
-        assert_eq!(served(&mut many[2 * TURNS as usize..]), 40 - 2 * TURNS as usize);
+    fn an_address_has_so_many_turns_a_round_while_others_are_there_and_all_come_to_theirs_in_order() {
+        on_a_worker(async |turns| {
+            let mut many = places(turns, Some("192.0.2.1"), 60);
+            let mut few = places(turns, Some("192.0.2.2"), 2);
+            assert_eq!(served(&mut few).len(), 2);
+            assert_eq!(served(&mut many), (0..16).collect::<Vec<_>>());
+            assert_eq!(served(&mut few).len(), 2, "whoever has turns left is served");
+            // Those that were served come again at once, and stand at the end of the line.
+            assert!(served(&mut many).is_empty());
+            for expected in [16..32, 32..48, 48..60] {
+                tokio::task::yield_now().await;
+                let wanted: Vec<usize> = expected.clone().collect();
+                let found: Vec<usize> =
+                    served(&mut many).into_iter().filter(|index| expected.contains(index)).collect();
+                assert_eq!(found, wanted);
+                assert_eq!(served(&mut few).len(), 2);
+            }
+        });
     }
 
     #[test]
     fn whoever_leaves_is_not_served_before_the_worker_has_looked_at_its_sockets() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let turns = Turns::new();
-            let mut places = [turns.place(Some(prefix("192.0.2.1")))];
-            places[0].leave(&mut Context::from_waker(Waker::noop()));
-            assert_eq!((served(&mut places), served(&mut places)), (0, 0), "however often it is woken");
+        on_a_worker(async |turns| {
+            let mut one = places(turns, Some("192.0.2.1"), 1);
+            one[0].leave(&Context::from_waker(Waker::noop()));
+            assert_eq!((served(&mut one), served(&mut one)), (vec![], vec![]), "however often it is woken");
             tokio::task::yield_now().await;
-            assert_eq!(served(&mut places), 1);
+            assert_eq!(served(&mut one), [0]);
+        });
+    }
+
+    #[test]
+    fn whoever_ends_while_it_waits_holds_up_nobody() {
+        on_a_worker(async |turns| {
+            let mut many = places(turns, Some("192.0.2.1"), 40);
+            served(&mut places(turns, Some("192.0.2.2"), 1));
+            assert_eq!(served(&mut many).len(), 16);
+            drop(many.drain(16..38));
+            tokio::task::yield_now().await;
+            assert_eq!(served(&mut many[16..]), [0, 1]);
         });
     }
 
     #[test]
     fn a_proxy_that_speaks_for_many_is_not_bound() {
-        let turns = Turns::new();
-        let mut proxy: Vec<_> = (0..100).map(|_| turns.place(None)).collect();
-        let mut other = [turns.place(Some(prefix("192.0.2.2")))];
-        assert_eq!(served(&mut other), 1);
-        assert_eq!(served(&mut proxy), 100);
+        on_a_worker(async |turns| {
+            let mut proxy = places(turns, None, 100);
+            assert_eq!(served(&mut places(turns, Some("192.0.2.2"), 1)).len(), 1);
+            assert_eq!(served(&mut proxy).len(), 100);
+        });
     }
 
     #[test]
@@ -249,6 +387,6 @@ mod tests {
         for number in 0..10_000_u32 {
             drop(turns.place(Some(Prefix::of(IpAddr::V4(number.into())))));
         }
-        assert!(turns.shares.lock().unwrap().by_address.len() <= FEW);
+        assert!(lock(&turns.shares).by_address.len() <= FEW);
     }
 }

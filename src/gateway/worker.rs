@@ -33,9 +33,9 @@ use crate::{
 /// How often idle upstream connections are looked after, and how late a line of the access log may be.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// Sweeps after a connection has begun to rest at which memory is given back: an allocator keeps for a second or two what
-/// was freed.
-const SWEEPS_AFTER_REST: usize = 6;
+/// Sweeps between the first connection that begins to rest and giving memory back: an allocator keeps for a second or two
+/// what was freed, and to look through it costs the more the more often.
+const SWEEPS_AFTER_REST: usize = 5;
 
 /// How many connections are accepted before those that are open get their turn: in a burst, the
 /// first clients are answered while the last ones still wait.
@@ -163,8 +163,9 @@ pub struct Worker {
     open: Arc<AtomicUsize>,
     draining: Arc<Draining>,
     turns: Arc<Turns>,
-    /// At how many of the next sweeps memory is given back.
-    gives_back: AtomicUsize,
+    /// Whether connections have begun to rest since the last sweep, and after how many sweeps memory is given back.
+    rested: AtomicBool,
+    gives_back_after: AtomicUsize,
 }
 
 impl Worker {
@@ -181,7 +182,8 @@ impl Worker {
             open,
             draining,
             turns: Turns::new(),
-            gives_back: AtomicUsize::new(0),
+            rested: AtomicBool::new(false),
+            gives_back_after: AtomicUsize::new(0),
         }
     }
 
@@ -228,10 +230,15 @@ impl Worker {
         if let Some(log) = self.gateway.access_log() {
             log.flush();
         }
-        let gives_back = self.gives_back.load(Relaxed);
-        if gives_back > 0 {
-            self.gives_back.store(gives_back - 1, Relaxed);
-            memory::give_back();
+        match self.gives_back_after.load(Relaxed) {
+            0 if self.rested.swap(false, Relaxed) => self.gives_back_after.store(SWEEPS_AFTER_REST, Relaxed),
+            0 => {}
+            sweeps => {
+                self.gives_back_after.store(sweeps - 1, Relaxed);
+                if sweeps == 1 {
+                    memory::give_back();
+                }
+            }
         }
     }
 
@@ -317,15 +324,16 @@ impl Worker {
         if !resting.early.is_empty() {
             return self.go_on(resting, counts);
         }
-        self.gives_back.store(SWEEPS_AFTER_REST, Relaxed);
+        self.rested.store(true, Relaxed);
         let left = Duration::from_millis(resting.until.saturating_sub(coarse_millis()));
         let mut drain = self.drain.tell.subscribe();
         let counted = Counted::new(&self.drain.resting);
         tokio::spawn(async move {
             let goes_on = tokio::select! {
                 biased;
-                _ = drain.wait_for(|draining| *draining) => false,
+                // A request that is there already is told of the drain in words.
                 readable = resting.socket.readable() => readable.is_ok(),
+                _ = drain.wait_for(|draining| *draining) => false,
                 () = tokio::time::sleep(left) => false,
             };
             drop(counted);
