@@ -356,7 +356,7 @@ class Gate:
     def __init__(self, folder, binary, store="sqlite:bench.db", auth=""):
         self.folder, self.port, self.admin = folder, free_port(), free_port()
         upstream, nginx = free_port(), free_port()
-        self.backend = nginx
+        self.backend, self.strange = nginx, upstream
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=nginx))
         self.children = [subprocess.Popen([sys.executable, __file__, "--upstream", str(upstream)]),
                          subprocess.Popen(["nginx", "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)]
@@ -417,7 +417,8 @@ def paced(port, gate, seconds, prefix):
 
 def both(gate, seconds, prefix):
     """The well-behaved client, and the one past the gateway."""
-    return paced(gate.port, gate, seconds, prefix), paced(gate.backend, gate, seconds, "/api")
+    past = gate.strange if prefix == "/shared" else gate.backend
+    return paced(gate.port, gate, seconds, prefix), paced(past, gate, seconds, prefix)
 
 
 def attack_from_below(gate, attack, seconds):
