@@ -174,6 +174,8 @@ fn master(store: &str, key: &str, previous: Option<&str>) -> Settings {
     let previous = previous.map_or_else(String::new, |key| format!("  previous_master_key: {key}\n"));
     Settings { store: format!("{{url: \"{store}\"}}"), ..Settings::default() }
         .auth(&format!("  master_key: {key}\n{previous}"))
+        // Somebody logs in over and over until a key signs.
+        .auth("  throttle: {account: {failures: 1000, per: 1m}}\n  max_sessions: 10000\n")
         .extra("revocation: {max_staleness: 2s}\n")
 }
 

@@ -81,3 +81,21 @@ fn a_client_that_leaves_while_it_rests_is_forgotten_and_a_drain_waits_for_none()
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(stays.is_closed_silently());
 }
+
+#[test]
+fn a_request_that_is_there_when_the_drain_begins_is_answered() {
+    let (mut gateway, upstream) = gateway("");
+    let (mut rested, mut fresh) = (gateway.client(), gateway.client());
+    assert_eq!(get(&mut rested), 200);
+    eventually("both rest", || (resting(&gateway) == 2.0).then_some(()));
+    // It finds the requests and the end at the same moment.
+    gateway.signal(libc::SIGSTOP);
+    for client in [&mut rested, &mut fresh] {
+        client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    }
+    gateway.signal(libc::SIGTERM);
+    gateway.signal(libc::SIGCONT);
+    assert_eq!((rested.answer().status, fresh.answer().status), (200, 200));
+    assert!(eventually("it ends", || gateway.ended()).success());
+    assert_eq!(upstream.seen().len(), 3);
+}

@@ -215,18 +215,19 @@ where
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
         }
-        if !*this.told && this.draining.has_begun() {
-            *this.told = true;
-            if let Stage::Serving(connection) = this.stage {
-                Pin::new(connection).graceful_shutdown();
-            }
-        }
         loop {
             if this.stage.poll(cx, this.exchange).is_ready() {
                 return Poll::Ready(None);
             }
             if this.exchange.has_spent_its_turn() {
                 this.turn.leave(cx);
+            } else if !*this.told && this.draining.has_begun() {
+                // What has been read is answered: told before, the library would not look at it.
+                *this.told = true;
+                if let Stage::Serving(connection) = this.stage {
+                    Pin::new(connection).graceful_shutdown();
+                    continue;
+                }
             }
             if matches!(this.stage, Stage::Tunnel(_)) && this.draining.has_begun() {
                 // It has no end that could be waited for; its client connects anew, to another gateway.

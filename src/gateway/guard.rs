@@ -345,7 +345,8 @@ impl rt::Read for Guard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            if this.exchange().has_spent_its_turn() && this.refusal.is_none() {
+            let exchange = this.exchange();
+            if exchange.has_spent_its_turn() && !exchange.is_expired() && this.refusal.is_none() {
                 // The connection's task sees to it that it comes back.
                 return Poll::Pending;
             }

@@ -74,6 +74,8 @@ pub(super) struct Share {
     id: u64,
     round: AtomicU64,
     taken: AtomicU32,
+    /// Turns that were granted and not begun: rounds may follow each other faster than tasks are run.
+    granted: AtomicU32,
     line: Mutex<VecDeque<Arc<Back>>>,
 }
 
@@ -142,7 +144,8 @@ impl Turns {
             shares.clean_at = (shares.by_address.len() * 2).max(FEW);
         }
         let (id, round) = (shares.next, AtomicU64::new(0));
-        let share = Arc::new(Share { id, round, taken: AtomicU32::new(0), line: Mutex::default() });
+        let (taken, granted) = (AtomicU32::new(0), AtomicU32::new(0));
+        let share = Arc::new(Share { id, round, taken, granted, line: Mutex::default() });
         shares.next += 1;
         shares.by_address.insert(address, Arc::downgrade(&share));
         share
@@ -173,7 +176,8 @@ impl Turns {
     }
 }
 
-/// The worker has looked at its sockets: a round begins.
+/// The worker has looked at its sockets: a round begins. The runtime is at those who yield while it says so, and nobody may
+/// yield in here.
 impl Wake for Turns {
     fn wake(self: Arc<Self>) {
         let mut away = lock(&self.away);
@@ -186,9 +190,12 @@ impl Wake for Turns {
         // Whoever comes back asks for the next round, if somebody still waits for it.
         away.lines.retain(|share| {
             let mut line = lock(&share.line);
-            let count = line.len().min(TURNS as usize);
+            let before = share.granted.load(Relaxed);
+            let count = line.len().min(TURNS.saturating_sub(before) as usize);
+            let granted = before + count as u32;
             share.round.store(round, Relaxed);
-            share.taken.store(count as u32, Relaxed);
+            share.taken.store(granted, Relaxed);
+            share.granted.store(granted, Relaxed);
             line.drain(..count).for_each(|back| back.comes(Standing::Granted));
             !line.is_empty()
         });
@@ -213,6 +220,7 @@ impl Place {
                         self.turns.asks(away);
                     }
                     if standing == Standing::Granted {
+                        self.begins_what_was_granted();
                         self.turns.is_taken();
                         return Poll::Ready(());
                     }
@@ -224,7 +232,7 @@ impl Place {
         if let Some(share) = self.share.as_ref().filter(|_| is_contended) {
             let round = self.turns.round.load(Relaxed);
             if share.round.swap(round, Relaxed) != round {
-                share.taken.store(0, Relaxed);
+                share.taken.store(share.granted.load(Relaxed), Relaxed);
             }
             let taken = share.taken.load(Relaxed);
             if taken >= TURNS || !lock(&share.line).is_empty() {
@@ -235,6 +243,12 @@ impl Place {
         }
         self.turns.is_taken();
         Poll::Ready(())
+    }
+
+    fn begins_what_was_granted(&self) {
+        if let Some(share) = &self.share {
+            share.granted.store(share.granted.load(Relaxed).saturating_sub(1), Relaxed);
+        }
     }
 
     fn goes_away(&mut self, cx: &Context<'_>) -> Arc<Back> {
@@ -274,6 +288,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(back) = self.back.as_ref().filter(|_| self.is_away) else { return };
+        if lock(&back.standing).0 == Standing::Granted {
+            self.begins_what_was_granted();
+        }
         let mut away = lock(&self.turns.away);
         away.spent.retain(|other| !Arc::ptr_eq(other, back));
         if let Some(share) = &self.share {
