@@ -1,8 +1,8 @@
 //! Throttling: what is counted of an attempt, and where.
 //!
 //! It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an address before, or brings
-//! the token of a device that he has logged in from, has buckets of his own there. Each attempt counts twice: as a failure until it has succeeded, and, in a bucket ten times
-//! as wide, whatever comes of it, since a right password costs a hash, too.
+//! the token of a device that he has logged in from, has buckets of his own there. Each attempt counts twice: as a failure
+//! until it has succeeded, and, in a bucket ten times as wide, whatever comes of it, since a right password costs a hash, too.
 
 use std::{
     collections::HashMap,

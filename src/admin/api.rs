@@ -134,7 +134,7 @@ impl AdminApi {
             Bearer::Optional | Bearer::Required => Some(self.authenticate(&head.headers, peer).await?),
         };
         let (headers, query) = (&head.headers, head.uri.query().unwrap_or_default());
-        call.handler.answer(self, Asked { by, headers, query, parameters, body }).await
+        call.handler.call(self, Asked { by, headers, query, parameters, body }).await
     }
 
     /// Who calls. The token says who it is; what the account is now, the store says.

@@ -23,18 +23,18 @@ pub(super) fn description() -> Value {
     describe("authgate admin API", ABOUT, "", &calls(), &Statuses::default())
 }
 
-/// The answer to come.
-type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+/// The response to come.
+type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// Answers a request.
-type Function = for<'a> fn(&'a AdminApi, Asked<'a>) -> Answering<'a>;
+type Function = for<'a> fn(&'a AdminApi, Asked<'a>) -> ResponseFuture<'a>;
 
 /// What answers a call.
 #[derive(Debug)]
 pub struct Handler(Function);
 
 impl Handler {
-    pub(super) fn answer<'a>(&self, api: &'a AdminApi, asked: Asked<'a>) -> Answering<'a> {
+    pub(super) fn call<'a>(&self, api: &'a AdminApi, asked: Asked<'a>) -> ResponseFuture<'a> {
         (self.0)(api, asked)
     }
 }

@@ -29,24 +29,25 @@ pub(super) fn description(mount: &str, statuses: &Statuses) -> Value {
     describe("authgate", ABOUT, mount, &calls(), statuses)
 }
 
-/// The answer to come.
-type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+/// The response to come.
+type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// Answers a request; the last are the parameters in its path.
-type Function = for<'a> fn(&'a AuthApi, &'a Request<Bytes>, &'a Caller<'a>, &'a [&'a str]) -> Answering<'a>;
+type Function =
+    for<'a> fn(&'a AuthApi, &'a Request<Bytes>, &'a Caller<'a>, &'a [&'a str]) -> ResponseFuture<'a>;
 
 /// What answers a call.
 #[derive(Debug)]
 pub struct Handler(Function);
 
 impl Handler {
-    pub(super) fn answer<'a>(
+    pub(super) fn call<'a>(
         &self,
         api: &'a AuthApi,
         request: &'a Request<Bytes>,
         caller: &'a Caller<'a>,
         parameters: &'a [&'a str],
-    ) -> Answering<'a> {
+    ) -> ResponseFuture<'a> {
         (self.0)(api, request, caller, parameters)
     }
 }

@@ -96,7 +96,7 @@ impl AuthApi {
         let mut found = self.calls.iter().filter(|call| call.method == *method);
         let call = found.find_map(|call| Some((call, call.captures(path)?)));
         let Some((call, parameters)) = call else { return Err(Kind::NotFound.into()) };
-        call.handler.answer(self, request, caller, &parameters).await
+        call.handler.call(self, request, caller, &parameters).await
     }
 
     /// The bearer of the call. What it does goes to the store, so a stale mirror denies always.

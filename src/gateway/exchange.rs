@@ -185,9 +185,21 @@ impl Exchange {
         self.rested.store(false, Relaxed);
     }
 
+    /// Something is being written: some of it may still lie with the library.
+    pub(super) fn write_begins(&self) {
+        self.flushed.store(false, Relaxed);
+    }
+
+    /// All that was written has left the library; whether something was written since the last time.
+    pub(super) fn write_ends(&self) -> bool {
+        let written = !self.is_flushed();
+        self.flushed.store(true, Relaxed);
+        written
+    }
+
     /// Whether all that was written has left the library.
-    pub(super) fn is_flushed(&self, flushed: bool) {
-        self.flushed.store(flushed, Relaxed);
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flushed.load(Relaxed)
     }
 
     /// Until when the connection may rest without what serves requests on it; none where nothing is gained, or where
@@ -196,7 +208,7 @@ impl Exchange {
         if !self.waits_on() {
             return None;
         }
-        let is_written = self.flushed.load(Relaxed) && self.blocked_since.load(Relaxed) == 0;
+        let is_written = self.is_flushed() && self.blocked_since.load(Relaxed) == 0;
         if is_written && !self.has_hints.load(Relaxed) && !self.body_is_open() && !self.watched.load(Relaxed)
         {
             return Some(self.due.load(Relaxed));

@@ -102,8 +102,6 @@ pub(super) struct Guard {
     /// What is left of an interim response that is being written.
     hint: Bytes,
     refusal: Option<Refusal>,
-    /// Some of what was written may still lie with the library.
-    unflushed: bool,
     end: End,
 }
 
@@ -134,7 +132,6 @@ impl Guard {
             pause: None,
             hint: Bytes::new(),
             refusal: None,
-            unflushed: false,
             end: End::Open,
         }
     }
@@ -239,7 +236,7 @@ impl Guard {
 
     /// Whether the exchange before is not over to its last byte.
     fn must_wait(&self) -> bool {
-        self.unflushed || self.exchange().is_busy()
+        !self.exchange().is_flushed() || self.exchange().is_busy()
     }
 
     fn refuse(&mut self, kind: Kind, head: &[u8]) {
@@ -421,7 +418,8 @@ impl Guard {
     /// The bare socket and what was read from it and not handed over, for a connection that becomes
     /// another; none while a part of what was written before may not have left.
     pub(super) fn into_socket(self) -> Option<(TcpStream, BytesMut)> {
-        let whole = !self.unflushed && self.refusal.is_none() && self.good == 0 && self.decoded.is_empty();
+        let is_written = self.exchange().is_flushed() && self.refusal.is_none();
+        let whole = is_written && self.good == 0 && self.decoded.is_empty();
         whole.then_some((self.io, self.held))
     }
 
@@ -462,8 +460,7 @@ impl Guard {
 
     /// Notes that something is to be written, and writes what goes before it.
     fn begins_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unflushed = true;
-        self.exchange().is_flushed(false);
+        self.exchange().write_begins();
         let begun = self.poll_hint(cx);
         if begun.is_pending() {
             self.exchange().client_blocks();
@@ -514,13 +511,9 @@ impl rt::Write for Guard {
     /// answered and it does not read: so this is where a client that has gone is noticed. Were it
     /// the library's to notice, it would read into a fresh buffer at each request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unflushed {
-            self.unflushed = false;
-            self.exchange().is_flushed(true);
-            if !self.held.is_empty() || self.refusal.is_some() {
-                // The next head was waiting for this.
-                cx.waker().wake_by_ref();
-            }
+        if self.exchange().write_ends() && (!self.held.is_empty() || self.refusal.is_some()) {
+            // The next head was waiting for this.
+            cx.waker().wake_by_ref();
         }
         if let Poll::Ready(Err(error)) = self.poll_hint(cx) {
             return Poll::Ready(Err(error));
