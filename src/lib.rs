@@ -20,6 +20,7 @@ pub mod mail;
 pub mod memory;
 pub mod openapi;
 pub mod password;
+pub mod priority;
 pub mod revocation;
 pub mod route;
 pub mod store;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
     &["config", "telemetry", "openapi"],
-    &["types", "clock", "error", "memory"],
+    &["types", "clock", "error", "memory", "priority"],
 ];
 
 /// Packages, and the only modules that may name them.

@@ -204,12 +204,12 @@ async fn prepare_schema(config: &Config, store: &dyn Store) -> store::Result<()>
 pub(super) async fn start(
     loaded: LoadedGateway,
     shared: Arc<Shared>,
+    hasher: Arc<Hasher>,
     vital: Handle,
 ) -> Result<Arc<Gateway>, StartFault> {
     let config = &loaded.config;
     let store = store::open(&config.store, shared.time.clone())?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
-    let hasher = Arc::new(Hasher::start(&config.auth.password, random.clone(), shared.metrics.clone())?);
     let gateway = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
     let follower = Follower::new(store.clone(), shared.mirror.clone(), shared.time.clone(), gateway);
     let follower = Arc::new(tokio::sync::Mutex::new(follower));

@@ -37,8 +37,11 @@ use super::{
 use crate::{
     admin, config,
     gateway::{Listening, Worker},
+    password::Hasher,
+    priority::{self, Niceness},
     store,
     telemetry::{Logs, Metrics},
+    types::OsRandom,
 };
 
 /// The queue of connections that the kernel has made and no worker has accepted yet.
@@ -51,8 +54,17 @@ const RESERVED_FILES: u64 = 128;
 const CONTROL_THREADS: usize = 2;
 
 /// Makes a runtime with threads of its own.
-fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+fn runtime(name: &str, threads: usize, niceness: Option<Niceness>) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .on_thread_start(move || {
+            if let Some(niceness) = niceness {
+                priority::give_way(niceness);
+            }
+        })
+        .enable_all()
+        .build()
 }
 
 /// Why the gateway did not run, or did not end well.
@@ -230,7 +242,10 @@ fn take<T: Default>(slot: &Mutex<T>) -> T {
 impl Control {
     async fn load(&self, loaded: LoadedGateway, runtime: &Runtime, vital: &Runtime) -> Result<(), String> {
         let (shared, vital) = (self.shared.clone(), vital.handle().clone());
-        let started = runtime.spawn(control::start(loaded, shared, vital)).await;
+        // Made here, where threads do not give way yet: what they gave up they could not take back.
+        let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), shared.metrics.clone());
+        let hasher = Arc::new(hasher.map_err(|error| error.to_string())?);
+        let started = runtime.spawn(control::start(loaded, shared, hasher, vital)).await;
         let gateway = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if let Some(listeners) = &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
             listeners.listen().map_err(|error| error.to_string())?;
@@ -251,10 +266,11 @@ impl ServiceWithDependents for Control {
     ) {
         let Some(loaded) = take(&self.loaded) else { return };
         // No client's work runs on the second: what follows the log and ends streams, and the probes.
-        let (runtime, vital) = match (runtime("control", CONTROL_THREADS), runtime("vital", 1)) {
-            (Ok(runtime), Ok(vital)) => (runtime, vital),
-            (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
-        };
+        let (runtime, vital) =
+            match (runtime("control", CONTROL_THREADS, Some(priority::CALLS)), runtime("vital", 1, None)) {
+                (Ok(runtime), Ok(vital)) => (runtime, vital),
+                (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
+            };
         for listener in take(&self.admin) {
             let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
             let serving = admin::serve(listener, self.shared.clone(), calls, hosts);
@@ -319,6 +335,7 @@ impl Service for WorkerService {
             Some(listeners) => listeners.share(),
             None => return,
         };
+        priority::begin_promptly();
         let worker =
             Worker::new(gateway.clone(), self.index, self.shared.drain.clone(), self.max_connections);
         let ran = match sockets {

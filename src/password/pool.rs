@@ -25,7 +25,7 @@ use super::{
     share::{Origin, Place, Shares},
 };
 use crate::{
-    config,
+    config, priority,
     telemetry::Metrics,
     types::{Random, Secret},
 };
@@ -33,10 +33,6 @@ use crate::{
 /// How many times the cost of the slowest scheme passes before a failed login is answered: room for
 /// what happens beside it.
 const FLOOR: f64 = 1.5;
-
-/// Low enough that whoever is logged in hardly waits for those who log in, high enough that logins go on at a quarter of
-/// their calm rate while workers keep every core busy.
-const NICENESS: libc::c_int = 3;
 
 /// For how long a worker that has nothing to do keeps the memory that it hashes in.
 const KEPT_FOR: Duration = Duration::from_secs(2);
@@ -266,8 +262,7 @@ impl Hasher {
 
 impl Shared {
     fn work(&self) {
-        // SAFETY: a plain system call about the calling thread (0 is itself).
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+        priority::give_way(priority::HASHING);
         let mut blocks = Vec::new();
         while let Some(job) = self.next_job(&mut blocks) {
             let begun = Instant::now();
