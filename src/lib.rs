@@ -24,6 +24,7 @@ pub mod priority;
 pub mod revocation;
 pub mod route;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 pub mod token;
 pub mod types;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
-    &["config", "telemetry", "openapi"],
+    &["config", "telemetry", "openapi", "stream"],
     &["types", "clock", "error", "memory", "priority"],
 ];
 

@@ -18,10 +18,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use pin_project_lite::pin_project;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
 use super::{
     body::{AnswerBody, RequestBody},
@@ -33,7 +30,7 @@ use super::{
     turns::Place,
     worker::Draining,
 };
-use crate::{types::framing::HeadLimits, upstream::Pool};
+use crate::{stream::Stream, types::framing::HeadLimits, upstream::Pool};
 
 /// How far the exchange's clock may be behind the timer's.
 const CLOCK_GRAIN_MILLIS: u64 = 5;
@@ -52,7 +49,7 @@ pub(super) struct Shared {
 /// A connection that rests: nothing is under way on it.
 pub(super) struct Resting {
     /// The socket.
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     /// What was read from it and not looked at.
     pub(super) early: BytesMut,
     /// Until when it may go on so, as a moment of the exchange's.
@@ -62,7 +59,7 @@ pub(super) struct Resting {
 /// What is served, and for whom.
 pub(super) struct Client {
     /// The socket.
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     /// What was read from it before.
     pub(super) early: BytesMut,
     /// When it was to be closed, if it rested.

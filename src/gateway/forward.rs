@@ -3,7 +3,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -41,9 +44,24 @@ pub(super) struct Forwarding<'a> {
     pub(super) request_id: &'a HeaderValue,
     /// Whether the client understands interim responses.
     pub(super) takes_hints: bool,
-    /// When the request began, and when it was put on a connection.
+    /// When the request began.
     pub(super) begun: Instant,
-    pub(super) sent: &'a OnceLock<Instant>,
+    pub(super) sent: &'a Sent,
+}
+
+/// How long after its beginning a request was put on a connection.
+#[derive(Default)]
+pub(super) struct Sent(AtomicU64);
+
+impl Sent {
+    fn set(&self, after: Duration) {
+        self.0.store(after.as_nanos() as u64 + 1, Relaxed);
+    }
+
+    /// None where it was not.
+    pub(super) fn get(&self) -> Option<Duration> {
+        self.0.load(Relaxed).checked_sub(1).map(Duration::from_nanos)
+    }
 }
 
 impl Forwarding<'_> {
@@ -69,7 +87,7 @@ impl Forwarding<'_> {
         };
         let mut rested = connection.is_used();
         connection.begin(&head, added, body);
-        let _ = self.sent.set(begun);
+        self.sent.set(begun.saturating_duration_since(self.begun));
         let mut tries = MAX_TRIES;
         loop {
             match in_time(exchange, poll_fn(|cx| connection.poll_response(cx))).await {

@@ -18,7 +18,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 
@@ -29,6 +28,7 @@ use super::{
 };
 use crate::{
     error::Kind,
+    stream::Stream,
     types::{
         chunked::{ChunkError, Chunked},
         framing::{Framing, HeadFault, HeadLimits, HeadScanner},
@@ -85,7 +85,7 @@ enum Refusal {
 
 /// The guarded stream.
 pub(super) struct Guard {
-    io: TcpStream,
+    io: Stream,
     shared: Arc<Shared>,
     limits: HeadLimits,
     /// Bytes that were read and not handed over yet.
@@ -118,7 +118,7 @@ enum End {
 
 impl Guard {
     /// Guards a socket; `early` was read from it before.
-    pub(super) fn new(io: TcpStream, early: BytesMut, shared: Arc<Shared>, limits: HeadLimits) -> Self {
+    pub(super) fn new(io: Stream, early: BytesMut, shared: Arc<Shared>, limits: HeadLimits) -> Self {
         Self {
             io,
             shared,
@@ -417,14 +417,14 @@ impl rt::Read for Guard {
 impl Guard {
     /// The bare socket and what was read from it and not handed over, for a connection that becomes
     /// another; none while a part of what was written before may not have left.
-    pub(super) fn into_socket(self) -> Option<(TcpStream, BytesMut)> {
+    pub(super) fn into_socket(self) -> Option<(Stream, BytesMut)> {
         let is_written = self.exchange().is_flushed() && self.refusal.is_none();
         let whole = is_written && self.good == 0 && self.decoded.is_empty();
         whole.then_some((self.io, self.held))
     }
 
     /// The same for a connection on which nothing is under way.
-    pub(super) fn into_resting_socket(self) -> Option<(TcpStream, BytesMut)> {
+    pub(super) fn into_resting_socket(self) -> Option<(Stream, BytesMut)> {
         let rests = self.position == Position::Head && self.end == End::Open && self.hint.is_empty();
         if rests { self.into_socket() } else { None }
     }
@@ -507,10 +507,11 @@ impl rt::Write for Guard {
         true
     }
 
-    /// Nothing is buffered here. But the library asks at each turn, also while a request is being
+    /// The library asks at each turn, also while a request is being
     /// answered and it does not read: so this is where a client that has gone is noticed. Were it
     /// the library's to notice, it would read into a fresh buffer at each request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if self.exchange().write_ends() && (!self.held.is_empty() || self.refusal.is_some()) {
             // The next head was waiting for this.
             cx.waker().wake_by_ref();
@@ -519,17 +520,10 @@ impl rt::Write for Guard {
             return Poll::Ready(Err(error));
         }
         let waits = self.exchange().is_busy() && self.position == Position::Head && self.held.is_empty();
-        if waits && self.io.poll_read_ready(cx).is_ready() {
-            let mut byte = [0];
-            let mut buffer = ReadBuf::new(&mut byte);
-            match self.io.poll_peek(cx, &mut buffer) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                // The next request is there already, or it was a false alarm.
-                Poll::Ready(Ok(_)) | Poll::Pending => {}
-            }
+        match waits.then(|| self.io.poll_end(cx)) {
+            Some(Poll::Ready(error)) => Poll::Ready(Err(error)),
+            Some(Poll::Pending) | None => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

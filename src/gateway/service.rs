@@ -1,12 +1,6 @@
 //! The life of a request.
 
-use std::{
-    future::poll_fn,
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-    task::Poll,
-    time::Instant,
-};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
@@ -19,7 +13,7 @@ use super::{
     connection::Shared,
     cors,
     exchange::Exchange,
-    forward::{self, Forwarded, Forwarding},
+    forward::{self, Forwarded, Forwarding, Sent},
     headers::{Headers, Injected, METHOD_OVERRIDES, REQUEST_ID, clean_answer, via},
     own::{OwnCall, OwnCalls},
     record::{BUILTIN, NO_ROUTE, Record},
@@ -145,8 +139,7 @@ struct Trace<'a> {
     forwarded: Option<client::Forwarded>,
     /// The upstream that it is for.
     upstream: Option<&'a Upstream<RequestBody>>,
-    /// When it was sent there.
-    sent: OnceLock<Instant>,
+    sent: Sent,
     /// What the access log says of it.
     record: Option<Box<Record>>,
     /// What a page of another origin may do with the answer.
@@ -178,7 +171,7 @@ impl Shared {
             permit: None,
             forwarded: None,
             upstream: None,
-            sent: OnceLock::new(),
+            sent: Sent::default(),
             shared: None,
         };
         let mut response = match self.decide(begun, request, &request_id, &mut trace).await {
@@ -207,7 +200,7 @@ impl Shared {
         self.exchange.answer_begins();
         let answered = Instant::now();
         let took = answered.saturating_duration_since(begun);
-        let waited = trace.sent.get().map(|sent| answered.saturating_duration_since(*sent));
+        let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
         if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
             gateway.metrics.upstream(upstream.index, &upstream.config.name, waited);
         }

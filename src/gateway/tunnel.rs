@@ -15,12 +15,11 @@ use http::{HeaderValue, Method, Request, Version, header};
 use hyper::body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
 
 use super::exchange::Exchange;
-use crate::{revocation::Registration, upstream::names_upgrade};
+use crate::{revocation::Registration, stream::Stream, upstream::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -43,7 +42,7 @@ pub(super) fn is_asked(request: &Request<impl Body>) -> bool {
 
 /// The upstream's side of a tunnel, until the answer that opens it is written.
 pub(super) struct Opening {
-    pub(super) upstream: TcpStream,
+    pub(super) upstream: Stream,
     /// What the upstream sent behind its answer.
     pub(super) early: BytesMut,
     /// The tunnel's place among what lives on a token; none for an anonymous client.
@@ -54,8 +53,8 @@ pub(super) struct Opening {
 
 /// An open tunnel.
 pub(super) struct Tunnel {
-    client: TcpStream,
-    upstream: TcpStream,
+    client: Stream,
+    upstream: Stream,
     to_upstream: Flow,
     to_client: Flow,
     registration: Option<Registration>,
@@ -66,6 +65,8 @@ pub(super) struct Tunnel {
 struct Flow {
     /// Read and not written yet.
     held: BytesMut,
+    /// Written and not flushed yet.
+    unflushed: bool,
     /// The sender has ended.
     ended: bool,
     /// The receiver was told so.
@@ -74,8 +75,8 @@ struct Flow {
 
 impl Tunnel {
     /// Joins a client, who has sent `early` behind its request, with an upstream.
-    pub(super) fn new(client: TcpStream, early: BytesMut, opening: Opening) -> Self {
-        let flow = |held| Flow { held, ended: false, told: false };
+    pub(super) fn new(client: Stream, early: BytesMut, opening: Opening) -> Self {
+        let flow = |held| Flow { held, unflushed: false, ended: false, told: false };
         Self {
             client,
             upstream: opening.upstream,
@@ -109,18 +110,23 @@ impl Flow {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut Stream,
+        to: &mut Stream,
         exchange: &Exchange,
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.held.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
                 self.held.advance(written);
+                self.unflushed = true;
                 exchange.answer_moves();
             }
             // One that rests keeps no buffer.
             self.held = BytesMut::new();
+            if self.unflushed {
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                self.unflushed = false;
+            }
             if self.ended {
                 if !self.told {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
@@ -138,6 +144,7 @@ impl Flow {
                 Poll::Ready(written) => written?,
                 Poll::Pending => 0,
             };
+            self.unflushed |= written > 0;
             exchange.answer_moves();
             exchange.spends(filled.len());
             self.held.extend_from_slice(&filled[written..]);

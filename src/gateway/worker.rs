@@ -27,6 +27,7 @@ use crate::{
     clock::coarse_millis,
     limit::{CountedConnection, Prefix},
     memory,
+    stream::Stream,
     upstream::Pool,
 };
 
@@ -294,13 +295,19 @@ impl Worker {
             return;
         }
         let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
-        self.attend(socket, BytesMut::new(), None, peer, Counts { live, open, of_listener, of_address });
+        self.attend(
+            socket.into(),
+            BytesMut::new(),
+            None,
+            peer,
+            Counts { live, open, of_listener, of_address },
+        );
     }
 
     /// Serves a connection until it ends or rests.
     fn attend(
         self: &Arc<Self>,
-        socket: TcpStream,
+        socket: Stream,
         early: BytesMut,
         rested_until: Option<u64>,
         peer: Peer,

@@ -12,21 +12,24 @@ use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use http_body::Body;
 use thiserror::Error;
-use tokio::{io::AsyncWrite, net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::AsyncWrite, sync::OwnedSemaphorePermit};
 use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
     head::{connection_says, names_upgrade, to_response},
 };
-use crate::types::framing::{Framing, HeadLimits, HeadScanner};
+use crate::{
+    clock::coarse_millis,
+    stream::Stream,
+    types::framing::{Framing, HeadLimits, HeadScanner},
+};
 
 /// A well-behaved upstream sends one `100 Continue` or a few `103 Early Hints`.
 const MAX_INTERIM: u8 = 8;
@@ -94,10 +97,10 @@ pub enum Head {
 
 /// A connection, idle or with one exchange on it.
 pub struct Connection<B> {
-    io: TcpStream,
+    io: Stream,
     /// What it takes of the connections that the upstream may have.
     slot: OwnedSemaphorePermit,
-    made_at: Instant,
+    made_at: u64,
     /// Whether a request was put on it before.
     used: bool,
     received: BytesMut,
@@ -113,11 +116,11 @@ pub struct Connection<B> {
 
 impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// A connection on which heads of responses have these limits.
-    pub(super) fn new(io: TcpStream, limits: HeadLimits, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(io: Stream, limits: HeadLimits, slot: OwnedSemaphorePermit) -> Self {
         Self {
             io,
             slot,
-            made_at: Instant::now(),
+            made_at: coarse_millis(),
             used: false,
             received: BytesMut::new(),
             scanner: HeadScanner::default(),
@@ -145,8 +148,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         self.used
     }
 
-    /// When it was made.
-    pub(super) fn made_at(&self) -> Instant {
+    /// When it was made, as [`coarse_millis`] has it.
+    pub(super) fn made_at(&self) -> u64 {
         self.made_at
     }
 
@@ -306,7 +309,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// The bare socket of a connection that has switched, what came behind the response, and the slot that it
     /// holds for as long as it is open.
-    pub fn into_socket(self) -> (TcpStream, BytesMut, OwnedSemaphorePermit) {
+    pub fn into_socket(self) -> (Stream, BytesMut, OwnedSemaphorePermit) {
         (self.io, self.received, self.slot)
     }
 
@@ -371,9 +374,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// Whether nothing has arrived while it rested, not even its end.
     pub(super) fn is_quiet(&self) -> bool {
-        // No system call unless the socket was found readable.
-        let found = self.io.try_read(&mut [0]);
-        found.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.io.is_quiet()
     }
 }
 
@@ -464,7 +465,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         }
     }
 
-    fn poll_write(&mut self, io: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_written() {
             let bytes = &self.bytes[self.written..];
             let left = bytes.len();
@@ -485,7 +486,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             self.data.advance(of_data);
             self.tail = &self.tail[count - of_data..];
         }
-        Poll::Ready(Ok(()))
+        Pin::new(io).poll_flush(cx)
     }
 
     fn is_written(&self) -> bool {
@@ -513,7 +514,7 @@ mod tests {
     use http_body_util::{BodyExt, Full, combinators::BoxBody};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
         sync::Semaphore,
     };
 
@@ -526,7 +527,7 @@ mod tests {
         let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let limits = HeadLimits { bytes: 8 << 10, count: 10 };
-        (Connection::new(connected.unwrap(), limits, slot), accepted.unwrap().0)
+        (Connection::new(connected.unwrap().into(), limits, slot), accepted.unwrap().0)
     }
 
     fn body(text: &'static str) -> TestBody {

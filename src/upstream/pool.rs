@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{Connection, resolve::Resolver};
-use crate::{config, telemetry::WarningLimit, types::framing::HeadLimits};
+use crate::{clock::coarse_millis, config, telemetry::WarningLimit, types::framing::HeadLimits};
 
 /// Why there is no connection. The text is for the log.
 #[derive(Debug, Error)]
@@ -82,7 +82,12 @@ const MAX_HANDED_OVER: u32 = 8;
 struct Idle<B> {
     // Boxed from its making to its end: it is moved at each request, and is large.
     connection: Box<Connection<B>>,
-    since: Instant,
+    /// A coarse time, as the connection's own.
+    since: u64,
+}
+
+fn span(since: u64, now: u64) -> Duration {
+    Duration::from_millis(now.saturating_sub(since))
 }
 
 /// One worker's connections to one upstream.
@@ -184,7 +189,7 @@ where
         if shelf.idle.is_empty() {
             return None;
         }
-        let now = Instant::now();
+        let now = coarse_millis();
         while let Some(candidate) = shelf.idle.pop() {
             if self.is_good(&candidate, now) {
                 return Some(candidate.connection);
@@ -193,10 +198,10 @@ where
         None
     }
 
-    fn is_good(&self, idle: &Idle<B>, now: Instant) -> bool {
+    fn is_good(&self, idle: &Idle<B>, now: u64) -> bool {
         let config = &self.upstream.config;
-        now.saturating_duration_since(idle.since) < config.idle_timeout
-            && now.saturating_duration_since(idle.connection.made_at()) < config.max_age
+        span(idle.since, now) < config.idle_timeout
+            && span(idle.connection.made_at(), now) < config.max_age
             && idle.connection.is_quiet()
     }
 
@@ -225,7 +230,7 @@ where
             .map_err(|_| ConnectError::Timeout)??;
         socket.set_nodelay(true)?;
         let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
-        Ok(Box::new(Connection::new(socket, limits, slot)))
+        Ok(Box::new(Connection::new(socket.into(), limits, slot)))
     }
 
     async fn wait(&self) -> Result<Next<B>, ConnectError> {
@@ -261,8 +266,8 @@ where
         if !connection.is_complete() {
             return;
         }
-        let now = Instant::now();
-        if now.saturating_duration_since(connection.made_at()) >= self.upstream.config.max_age {
+        let now = coarse_millis();
+        if span(connection.made_at(), now) >= self.upstream.config.max_age {
             return;
         }
         connection.rest();
@@ -292,16 +297,13 @@ where
 
     /// Closes connections that rested too long or that the other side has closed.
     pub fn sweep(&self) {
-        let now = Instant::now();
+        let now = coarse_millis();
         let mut shelf = self.shelf();
         shelf.idle.retain(|idle| self.is_good(idle, now));
         if shelf.idle.capacity() > shelf.idle.len() * 2 + 16 {
             shelf.idle.shrink_to_fit();
         }
     }
-
-    /// How often to sweep.
-    pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 }
 
 /// What a request that waited gets.

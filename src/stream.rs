@@ -1,0 +1,130 @@
+//! A connected socket, to a client or to an upstream, and what lies between it and HTTP.
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// Up to so many bytes that lie in several places are copied into one before they are sent: `send` of one buffer costs the
+/// kernel 1.4 µs less than `writev` of two, and a response's head and body are seldom larger.
+const GATHERED: usize = 16 << 10;
+
+/// A connected stream of bytes. What is written may be buffered until it is flushed.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP and nothing else.
+    Plain(TcpStream),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::Plain(socket)
+    }
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+        }
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    /// When the other end has gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
+    }
+
+    /// Waits until there is something to read, be it the end.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket().readable().await
+    }
+
+    /// Whether nothing has come, not even the end. It costs no system call unless the socket was found readable.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => {
+                socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+
+    /// Ready with an error once the other end sends no more; nothing is read.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let socket = self.socket();
+        if socket.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match socket.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0)) => Poll::Ready(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            // The next request is there already, or it was a false alarm.
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() <= GATHERED {
+            let mut space = [MaybeUninit::uninit(); GATHERED];
+            let mut gathered = ReadBuf::uninit(&mut space);
+            slices.iter().for_each(|slice| gathered.put_slice(slice));
+            return self.as_mut().poll_write(cx, gathered.filled());
+        }
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
