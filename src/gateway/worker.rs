@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
@@ -207,6 +208,8 @@ impl Worker {
                 _ = drain.wait_for(|draining| *draining) => break,
             }
         }
+        // What lies in the sockets already is seen before: a request that was there is answered.
+        tokio::task::yield_now().await;
         worker.draining.begin();
         for task in accepting {
             // A listener's task ends by itself now, and closes its socket.
@@ -336,12 +339,19 @@ impl Worker {
         let mut drain = self.drain.tell.subscribe();
         let counted = Counted::new(&self.drain.resting);
         tokio::spawn(async move {
-            let goes_on = tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                // A request that is there already is told of the drain in words.
-                readable = resting.socket.readable() => readable.is_ok(),
-                _ = drain.wait_for(|draining| *draining) => false,
-                () = tokio::time::sleep(left) => false,
+                readable = resting.socket.readable() => Some(readable.is_ok()),
+                () = tokio::time::sleep(left) => Some(false),
+                _ = drain.wait_for(|draining| *draining) => None,
+            };
+            let goes_on = match woken {
+                Some(goes_on) => goes_on,
+                None => {
+                    // A request that lies in the socket is answered: the worker looks there once more.
+                    tokio::task::yield_now().await;
+                    resting.socket.readable().now_or_never().is_some_and(|readable| readable.is_ok())
+                }
             };
             drop(counted);
             if goes_on {
