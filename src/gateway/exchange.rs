@@ -276,6 +276,11 @@ impl Exchange {
         self.turn.store(left.saturating_sub(bytes as u64), Relaxed);
     }
 
+    /// What was read in this turn so far, in bytes.
+    pub(super) fn moved_in_turn(&self) -> u64 {
+        TURN_BYTES - self.turn.load(Relaxed)
+    }
+
     /// Whether as much was read as a turn allows: nothing more is read before the connection's task has its next one.
     pub(super) fn has_spent_its_turn(&self) -> bool {
         self.turn.load(Relaxed) == 0

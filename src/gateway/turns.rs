@@ -26,8 +26,14 @@ use foldhash::quality::RandomState;
 
 use crate::limit::Prefix;
 
-/// Turns of an address in a round: a millisecond of work or so.
+/// Turns of an address in a round: a fraction of a millisecond of work.
 const TURNS: u32 = 16;
+
+/// What an address moves in a round, in bytes: its turns are the fewer the more it moves in each.
+const ROUND_BYTES: u64 = 64 << 10;
+
+/// How many turns a large one is remembered for.
+const COST_MEMORY: u64 = 16;
 
 /// For how many turns of all a second address counts as present.
 const MEMORY: u64 = 4_096;
@@ -76,7 +82,16 @@ pub(super) struct Share {
     taken: AtomicU32,
     /// Turns that were granted and not begun: rounds may follow each other faster than tasks are run.
     granted: AtomicU32,
+    /// What a turn moves, in bytes: as much as the last one did, or as those before it.
+    cost: AtomicU64,
     line: Mutex<VecDeque<Arc<Back>>>,
+}
+
+impl Share {
+    fn turns(&self) -> u32 {
+        let turns = ROUND_BYTES / self.cost.load(Relaxed).max(1);
+        u32::try_from(turns).unwrap_or(u32::MAX).clamp(1, TURNS)
+    }
 }
 
 /// A connection's place: whose it is, and whether it waits for a round.
@@ -144,8 +159,8 @@ impl Turns {
             shares.clean_at = (shares.by_address.len() * 2).max(FEW);
         }
         let (id, round) = (shares.next, AtomicU64::new(0));
-        let (taken, granted) = (AtomicU32::new(0), AtomicU32::new(0));
-        let share = Arc::new(Share { id, round, taken, granted, line: Mutex::default() });
+        let (taken, granted, cost) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        let share = Arc::new(Share { id, round, taken, granted, cost, line: Mutex::default() });
         shares.next += 1;
         shares.by_address.insert(address, Arc::downgrade(&share));
         share
@@ -191,7 +206,7 @@ impl Wake for Turns {
         away.lines.retain(|share| {
             let mut line = lock(&share.line);
             let before = share.granted.load(Relaxed);
-            let count = line.len().min(TURNS.saturating_sub(before) as usize);
+            let count = line.len().min(share.turns().saturating_sub(before) as usize);
             let granted = before + count as u32;
             share.round.store(round, Relaxed);
             share.taken.store(granted, Relaxed);
@@ -235,7 +250,7 @@ impl Place {
                 share.taken.store(share.granted.load(Relaxed), Relaxed);
             }
             let taken = share.taken.load(Relaxed);
-            if taken >= TURNS || !lock(&share.line).is_empty() {
+            if taken >= share.turns() || !lock(&share.line).is_empty() {
                 self.waits(cx);
                 return Poll::Pending;
             }
@@ -243,6 +258,14 @@ impl Place {
         }
         self.turns.is_taken();
         Poll::Ready(())
+    }
+
+    /// The turn moved so many bytes.
+    pub(super) fn moved(&self, bytes: u64) {
+        if let Some(share) = &self.share {
+            let before = share.cost.load(Relaxed);
+            share.cost.store(bytes.max(before - before.div_ceil(COST_MEMORY)), Relaxed);
+        }
     }
 
     fn begins_what_was_granted(&self) {
@@ -363,6 +386,27 @@ mod tests {
                 assert_eq!(found, wanted);
                 assert_eq!(served(&mut few).len(), 2);
             }
+        });
+    }
+
+    #[test]
+    fn an_address_that_moves_much_in_each_turn_has_the_fewer_of_them() {
+        on_a_worker(async |turns| {
+            let mut many = places(turns, Some("192.0.2.1"), 60);
+            let mut few = places(turns, Some("192.0.2.2"), 1);
+            let mut round = async |moved| {
+                tokio::task::yield_now().await;
+                served(&mut few);
+                let served = served(&mut many);
+                served.iter().for_each(|&index| many[index].moved(moved));
+                served.len()
+            };
+            assert_eq!(round(64 << 10).await, 16);
+            assert_eq!(round(64 << 10).await, 1);
+            for _ in 0..30 {
+                round(1 << 10).await;
+            }
+            assert_eq!(round(1 << 10).await, 16, "what was moved long ago does not count");
         });
     }
 
