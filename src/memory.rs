@@ -1,4 +1,4 @@
-//! Memory that is free, and still the process's.
+//! What allocator and kernel are told of the process's memory.
 
 use std::sync::OnceLock;
 
@@ -15,5 +15,15 @@ pub fn is_given_back_by(give_back: fn()) {
 pub fn give_back() {
     if let Some(give_back) = GIVE_BACK.get() {
         give_back();
+    }
+}
+
+/// Takes memory in small pages from now on. Half of what idle connections seemed to take was the rest of huge pages of which
+/// they used a corner, and requests are no faster on those.
+pub fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: it concerns how the kernel backs this process's memory, and nothing that can be seen in it.
+    unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
     }
 }

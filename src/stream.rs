@@ -5,7 +5,7 @@ use std::{
     mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
@@ -45,12 +45,12 @@ impl Stream {
         self.socket().peer_addr()
     }
 
-    /// Waits until there is something to read, be it the end.
+    /// Ready when there is something to read, be it the end. The last task that polled this, or read, is woken.
     ///
     /// # Errors
     /// When the socket fails.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket().readable().await
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_read_ready(cx)
     }
 
     /// Whether nothing has come, not even the end. It costs no system call unless the socket was found readable.
@@ -60,6 +60,11 @@ impl Stream {
                 socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             }
         }
+    }
+
+    /// Whether the other end is known to send no more; nothing is read.
+    pub fn has_ended(&self) -> bool {
+        self.poll_end(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Ready with an error once the other end sends no more; nothing is read.

@@ -360,3 +360,20 @@ fn whoever_downloads_at_full_speed_gives_the_others_their_turn() {
     let median = taken[taken.len() / 2];
     assert!(median < 4 << 20, "{median} of {taken:?}");
 }
+
+#[test]
+fn whoever_makes_calls_or_signs_in_gives_way_to_those_who_have() {
+    let gateway = Gateway::alone(Settings::default());
+    let own = gateway.threads();
+    let niceness = |name: &str| {
+        let of: Vec<i32> =
+            own.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, nice)| *nice).collect();
+        assert!(!of.is_empty(), "no thread is called {name}: {own:?}");
+        assert!(of.iter().all(|nice| *nice == of[0]), "{own:?}");
+        of[0]
+    };
+    let (worker, vital) = (niceness("worker-"), niceness("vital"));
+    assert_eq!(vital, worker, "what keeps revocations true waits for nobody");
+    assert!(niceness("password-") > worker, "{own:?}");
+    assert!(niceness("calls") > worker, "{own:?}");
+}

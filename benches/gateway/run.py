@@ -7,6 +7,7 @@ requests that wrk counted. Prints a table, and writes results.json and results.s
 
     benches/gateway/run.py [--quick] [--binary FILE] [--out DIR]
     benches/gateway/run.py --before FILE [--quick] [--binary FILE]   now beside an earlier build, CPU time only
+    benches/gateway/run.py --idle N [--binary FILE]                  memory of so many idle connections to authgate
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -48,6 +50,15 @@ def version(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)
     return found.group(0) if found else "unknown"
+
+
+def raise_open_files(wanted):
+    """Each client may need an upstream connection too, so authgate keeps as many as half of its files."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except ValueError:
+        sys.exit(f"a process may have {hard} open files here; {wanted} are needed")
 
 
 class Bench:
@@ -218,25 +229,33 @@ log: {{access: {log}, level: warn}}
     def idle_memory(self, name, count):
         """Bytes of an idle connection that has served one request; authgate's rests after three seconds."""
         request = f"GET {PATH} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {self.token(name)}\r\n\r\n".encode()
+        sockets = []
 
         def opened(count):
-            sockets = []
             for _ in range(count):
-                client = socket.create_connection(("127.0.0.1", PORTS[name]))
+                # An address has some 28,000 ports.
+                source = f"127.0.1.{1 + len(sockets) // 20_000}"
+                client = socket.create_connection(("127.0.0.1", PORTS[name]), source_address=(source, 0))
                 client.sendall(request)
                 assert client.recv(4096).startswith(b"HTTP/1.1 200")
                 sockets.append(client)
-            time.sleep(8)
-            return sockets
+            return self.steady_rss(name)
 
         # What the first ones allocate once for all, and what the start has left, are not theirs.
-        sockets = opened(50)
-        before = self.rss(name)
-        sockets += opened(count)
-        after = self.rss(name)
+        before = opened(100)
+        after = opened(count)
         for client in sockets:
             client.close()
         return (after - before) / count
+
+    def steady_rss(self, name):
+        """Resident memory once it has not changed for as long as a connection takes to rest and an allocator to give back."""
+        kept, since = self.rss(name), time.monotonic()
+        while time.monotonic() - since < 10:
+            time.sleep(0.5)
+            if abs((now := self.rss(name)) - kept) > 64 << 10:
+                kept, since = now, time.monotonic()
+        return kept
 
     def logins(self, seconds, clients):
         """Successful logins a second by so many clients at once. By wrk, which takes next to no CPU time
@@ -335,7 +354,7 @@ def measure(bench, options):
     names = ["nginx", "nginx+log", "haproxy", "haproxy+jwt", "authgate", "authgate+log"]
     rounds, seconds = (3, 3) if options.quick else (5, 6)
     # First, while no process holds memory that a load has left.
-    results = {"idle_connection_bytes": {name: bench.idle_memory(name, 1000) for name in names}, "load": {}}
+    results = {"idle_connection_bytes": {name: bench.idle_memory(name, 4000) for name in names}, "load": {}}
     for connections in (64, 512):
         kept = {name: [] for name in names}
         for name in names:
@@ -433,6 +452,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="where results.json and results.svg go")
     parser.add_argument("--binary", type=pathlib.Path, help="this authgate, in place of one that is built")
+    parser.add_argument("--idle", type=int, help="only measure what so many idle connections to authgate take")
     parser.add_argument("--before", type=pathlib.Path, help="only compare the loads of this authgate with the present one's")
     options = parser.parse_args()
     install()
@@ -444,7 +464,14 @@ def main():
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
         bench = Bench(pathlib.Path(folder), options.binary.resolve(), options.before and options.before.resolve())
         try:
+            if options.idle:
+                raise_open_files(2 * options.idle + 1000)
             bench.start()
+            if options.idle:
+                for _ in range(3):
+                    print(f"{options.idle} idle connections: {bench.idle_memory('authgate', options.idle):.0f} bytes each, "
+                          f"{bench.rss('authgate') / (1 << 20):.1f} MiB in all", flush=True)
+                return None
             if options.before:
                 return compare(bench, 3 if options.quick else 7, 4)
             results = measure(bench, options)

@@ -37,6 +37,7 @@ use super::{
 use crate::{
     admin, config,
     gateway::{Listening, Worker},
+    memory,
     password::Hasher,
     priority::{self, Niceness},
     store,
@@ -157,6 +158,7 @@ pub type OnReady = Box<dyn FnOnce() + Send>;
 /// # Errors
 /// When it could not start.
 pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Result<(), ServeError> {
+    memory::use_small_pages();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -267,7 +269,7 @@ impl ServiceWithDependents for Control {
         let Some(loaded) = take(&self.loaded) else { return };
         // No client's work runs on the second: what follows the log and ends streams, and the probes.
         let (runtime, vital) =
-            match (runtime("control", CONTROL_THREADS, Some(priority::CALLS)), runtime("vital", 1, None)) {
+            match (runtime("calls", CONTROL_THREADS, Some(priority::CALLS)), runtime("vital", 1, None)) {
                 (Ok(runtime), Ok(vital)) => (runtime, vital),
                 (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
             };

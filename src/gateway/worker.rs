@@ -1,18 +1,19 @@
 //! A worker: one thread that accepts, serves and forwards.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     net::TcpListener,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::Waker,
+    task::{Poll, Waker},
     time::Duration,
 };
 
 use bytes::BytesMut;
-use futures_util::FutureExt;
 use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
@@ -336,23 +337,27 @@ impl Worker {
         }
         self.rested.store(true, Relaxed);
         let left = Duration::from_millis(resting.until.saturating_sub(coarse_millis()));
-        let mut drain = self.drain.tell.subscribe();
         let counted = Counted::new(&self.drain.resting);
         tokio::spawn(async move {
-            let woken = tokio::select! {
-                biased;
-                readable = resting.socket.readable() => Some(readable.is_ok()),
-                () = tokio::time::sleep(left) => Some(false),
-                _ = drain.wait_for(|draining| *draining) => None,
-            };
-            let goes_on = match woken {
-                Some(goes_on) => goes_on,
-                None => {
-                    // A request that lies in the socket is answered: the worker looks there once more.
-                    tokio::task::yield_now().await;
-                    resting.socket.readable().now_or_never().is_some_and(|readable| readable.is_ok())
+            let mut place = None;
+            let mut timer = pin!(tokio::time::sleep(left));
+            let goes_on = poll_fn(|cx| {
+                place.get_or_insert_with(|| self.draining.enter(cx.waker()));
+                // First, so that a request that is there already is told of the drain in words. And not by a future of
+                // the socket's own: that would leave the task which served it in memory, waiting to be woken.
+                if let Poll::Ready(readable) = resting.socket.poll_read_ready(cx) {
+                    return Poll::Ready(readable.is_ok() && !resting.socket.has_ended());
                 }
-            };
+                if self.draining.has_begun() {
+                    Poll::Ready(false)
+                } else {
+                    timer.as_mut().poll(cx).map(|()| false)
+                }
+            })
+            .await;
+            if let Some(place) = place {
+                self.draining.leave(place);
+            }
             drop(counted);
             if goes_on {
                 self.go_on(resting, counts);

@@ -541,7 +541,7 @@ mod tests {
         // The end that a write meets at once: a reset that has arrived.
         socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(server);
-        connection.io.readable().await.unwrap();
+        poll_fn(|cx| connection.io.poll_read_ready(cx)).await.unwrap();
         let head = Request::builder().method("POST").uri("/x").body(()).unwrap().into_parts().0;
         connection.begin(&head, &[], body("hello"));
         let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("nobody is there");

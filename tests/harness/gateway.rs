@@ -258,6 +258,18 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
     }
 
+    /// The names of the process's threads, with their niceness.
+    pub fn threads(&self) -> Vec<(String, i32)> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of = |path: PathBuf| {
+            let stat = fs::read_to_string(path.join("stat")).unwrap();
+            let (name, fields) = stat.rsplit_once(')').unwrap();
+            let niceness = fields.split_whitespace().nth(16).unwrap().parse().unwrap();
+            (name.split_once('(').unwrap().1.to_owned(), niceness)
+        };
+        threads.map(|thread| of(thread.unwrap().path())).collect()
+    }
+
     /// Runs a command of the program with this gateway's config.
     pub fn command(&self, args: &[&str], input: &str) -> Output {
         let mut child = authgate()
