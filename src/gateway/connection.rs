@@ -216,7 +216,7 @@ where
             if this.stage.poll(cx, this.exchange).is_ready() {
                 return Poll::Ready(None);
             }
-            this.turn.moved(this.exchange.moved_in_turn());
+            this.turn.record(this.exchange.moved_in_turn());
             if this.exchange.has_spent_its_turn() {
                 this.turn.leave(cx);
             } else if !*this.told && this.draining.has_begun() {

@@ -55,7 +55,7 @@ pub(super) struct Turns {
     last: AtomicU64,
     contended_until: AtomicU64,
     shares: Mutex<Shares>,
-    away: Mutex<Away>,
+    suspended: Mutex<Suspended>,
 }
 
 struct Shares {
@@ -66,11 +66,11 @@ struct Shares {
 
 /// Who waits for the next round.
 #[derive(Default)]
-struct Away {
+struct Suspended {
     /// Whether the runtime will say when it has looked at the sockets.
-    is_asked: bool,
+    is_requested: bool,
     /// Connections that have spent their turns.
-    spent: Vec<Arc<Back>>,
+    spent: Vec<Arc<Waiter>>,
     /// Shares with lines of connections that wait for a turn.
     lines: Vec<Arc<Share>>,
 }
@@ -84,7 +84,7 @@ pub(super) struct Share {
     granted: AtomicU32,
     /// What a turn moves, in bytes: as much as the last one did, or as those before it.
     cost: AtomicU64,
-    line: Mutex<VecDeque<Arc<Back>>>,
+    line: Mutex<VecDeque<Arc<Waiter>>>,
 }
 
 impl Share {
@@ -99,32 +99,32 @@ pub(super) struct Place {
     turns: Arc<Turns>,
     share: Option<Arc<Share>>,
     /// Made when it is first needed, and kept.
-    back: Option<Arc<Back>>,
-    is_away: bool,
+    waiter: Option<Arc<Waiter>>,
+    is_suspended: bool,
 }
 
-/// How a connection that is away stands.
+/// How far a suspended connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Standing {
+enum Progress {
     /// It waits.
     #[default]
-    Away,
+    Waiting,
     /// The worker has looked at its sockets since.
-    Back,
+    Seen,
     /// And it is this one's turn.
     Granted,
 }
 
-/// A connection that is away.
+/// A connection that is suspended.
 #[derive(Default)]
-struct Back {
-    standing: Mutex<(Standing, Option<Waker>)>,
+struct Waiter {
+    state: Mutex<(Progress, Option<Waker>)>,
 }
 
-impl Back {
-    fn comes(&self, standing: Standing) {
-        let mut own = lock(&self.standing);
-        own.0 = standing;
+impl Waiter {
+    fn resume(&self, progress: Progress) {
+        let mut own = lock(&self.state);
+        own.0 = progress;
         if let Some(task) = own.1.take() {
             task.wake();
         }
@@ -139,14 +139,14 @@ impl Turns {
             last: AtomicU64::new(UNBOUND),
             contended_until: AtomicU64::new(0),
             shares: Mutex::new(Shares { by_address: HashMap::default(), next: 1, clean_at: FEW }),
-            away: Mutex::default(),
+            suspended: Mutex::default(),
         })
     }
 
     /// The place of a connection of `address`; none for whoever is not bound.
     pub(super) fn place(self: &Arc<Self>, address: Option<Prefix>) -> Place {
         let share = address.map(|address| self.share(address));
-        Place { turns: self.clone(), share, back: None, is_away: false }
+        Place { turns: self.clone(), share, waiter: None, is_suspended: false }
     }
 
     fn share(&self, address: Prefix) -> Arc<Share> {
@@ -176,15 +176,15 @@ impl Turns {
         taken < self.contended_until.load(Relaxed)
     }
 
-    fn is_taken(&self) {
+    fn count_turn(&self) {
         self.taken.store(self.taken.load(Relaxed) + 1, Relaxed);
     }
 
     /// Asks the runtime to say when it has looked at its sockets, which it tells those who yield. One that is ending says
     /// so at once, so nothing is locked meanwhile.
-    fn asks(self: &Arc<Self>, mut away: MutexGuard<'_, Away>) {
-        if !std::mem::replace(&mut away.is_asked, true) {
-            drop(away);
+    fn request_round(self: &Arc<Self>, mut suspended: MutexGuard<'_, Suspended>) {
+        if !std::mem::replace(&mut suspended.is_requested, true) {
+            drop(suspended);
             let waker = Waker::from(self.clone());
             let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
         }
@@ -195,15 +195,15 @@ impl Turns {
 /// yield in here.
 impl Wake for Turns {
     fn wake(self: Arc<Self>) {
-        let mut away = lock(&self.away);
-        away.is_asked = false;
+        let mut suspended = lock(&self.suspended);
+        suspended.is_requested = false;
         let round = self.round.load(Relaxed) + 1;
         self.round.store(round, Relaxed);
-        for back in away.spent.drain(..) {
-            back.comes(Standing::Back);
+        for waiter in suspended.spent.drain(..) {
+            waiter.resume(Progress::Seen);
         }
         // Whoever comes back asks for the next round, if somebody still waits for it.
-        away.lines.retain(|share| {
+        suspended.lines.retain(|share| {
             let mut line = lock(&share.line);
             let before = share.granted.load(Relaxed);
             let count = line.len().min(share.turns().saturating_sub(before) as usize);
@@ -211,7 +211,7 @@ impl Wake for Turns {
             share.round.store(round, Relaxed);
             share.taken.store(granted, Relaxed);
             share.granted.store(granted, Relaxed);
-            line.drain(..count).for_each(|back| back.comes(Standing::Granted));
+            line.drain(..count).for_each(|waiter| waiter.resume(Progress::Granted));
             !line.is_empty()
         });
     }
@@ -220,23 +220,23 @@ impl Wake for Turns {
 impl Place {
     /// Ready when it is this connection's turn.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(back) = self.back.as_ref().filter(|_| self.is_away) {
-            let mut own = lock(&back.standing);
+        if let Some(waiter) = self.waiter.as_ref().filter(|_| self.is_suspended) {
+            let mut own = lock(&waiter.state);
             match own.0 {
-                Standing::Away => {
+                Progress::Waiting => {
                     own.1 = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                standing => {
+                progress => {
                     drop(own);
-                    self.is_away = false;
-                    let away = lock(&self.turns.away);
-                    if !away.lines.is_empty() {
-                        self.turns.asks(away);
+                    self.is_suspended = false;
+                    let suspended = lock(&self.turns.suspended);
+                    if !suspended.lines.is_empty() {
+                        self.turns.request_round(suspended);
                     }
-                    if standing == Standing::Granted {
-                        self.begins_what_was_granted();
-                        self.turns.is_taken();
+                    if progress == Progress::Granted {
+                        self.use_grant();
+                        self.turns.count_turn();
                         return Poll::Ready(());
                     }
                 }
@@ -251,80 +251,80 @@ impl Place {
             }
             let taken = share.taken.load(Relaxed);
             if taken >= share.turns() || !lock(&share.line).is_empty() {
-                self.waits(cx);
+                self.enqueue(cx);
                 return Poll::Pending;
             }
             share.taken.store(taken + 1, Relaxed);
         }
-        self.turns.is_taken();
+        self.turns.count_turn();
         Poll::Ready(())
     }
 
     /// The turn moved so many bytes.
-    pub(super) fn moved(&self, bytes: u64) {
+    pub(super) fn record(&self, bytes: u64) {
         if let Some(share) = &self.share {
             let before = share.cost.load(Relaxed);
             share.cost.store(bytes.max(before - before.div_ceil(COST_MEMORY)), Relaxed);
         }
     }
 
-    fn begins_what_was_granted(&self) {
+    fn use_grant(&self) {
         if let Some(share) = &self.share {
             share.granted.store(share.granted.load(Relaxed).saturating_sub(1), Relaxed);
         }
     }
 
-    fn goes_away(&mut self, cx: &Context<'_>) -> Arc<Back> {
-        let back = self.back.get_or_insert_default();
-        *lock(&back.standing) = (Standing::Away, Some(cx.waker().clone()));
-        self.is_away = true;
-        back.clone()
+    fn suspend(&mut self, cx: &Context<'_>) -> Arc<Waiter> {
+        let waiter = self.waiter.get_or_insert_default();
+        *lock(&waiter.state) = (Progress::Waiting, Some(cx.waker().clone()));
+        self.is_suspended = true;
+        waiter.clone()
     }
 
     /// Waits for a turn behind the others of its address.
-    fn waits(&mut self, cx: &Context<'_>) {
-        let back = self.goes_away(cx);
+    fn enqueue(&mut self, cx: &Context<'_>) {
+        let waiter = self.suspend(cx);
         let Some(share) = &self.share else { return };
-        let mut away = lock(&self.turns.away);
+        let mut suspended = lock(&self.turns.suspended);
         let mut line = lock(&share.line);
-        line.push_back(back);
+        line.push_back(waiter);
         if line.len() == 1 {
-            away.lines.push(share.clone());
+            suspended.lines.push(share.clone());
         }
         drop(line);
-        self.turns.asks(away);
+        self.turns.request_round(suspended);
     }
 
-    /// Goes behind all that is ready, also in the worker's sockets; nothing where it is away already.
+    /// Goes behind all that is ready, also in the worker's sockets; nothing where it is suspended already.
     pub(super) fn leave(&mut self, cx: &Context<'_>) {
-        if self.is_away {
+        if self.is_suspended {
             return;
         }
-        let back = self.goes_away(cx);
-        let mut away = lock(&self.turns.away);
-        away.spent.push(back);
-        self.turns.asks(away);
+        let waiter = self.suspend(cx);
+        let mut suspended = lock(&self.turns.suspended);
+        suspended.spent.push(waiter);
+        self.turns.request_round(suspended);
     }
 }
 
 /// A connection that ends while it waits leaves no gap: the round that it was granted may be another's.
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(back) = self.back.as_ref().filter(|_| self.is_away) else { return };
-        if lock(&back.standing).0 == Standing::Granted {
-            self.begins_what_was_granted();
+        let Some(waiter) = self.waiter.as_ref().filter(|_| self.is_suspended) else { return };
+        if lock(&waiter.state).0 == Progress::Granted {
+            self.use_grant();
         }
-        let mut away = lock(&self.turns.away);
-        away.spent.retain(|other| !Arc::ptr_eq(other, back));
+        let mut suspended = lock(&self.turns.suspended);
+        suspended.spent.retain(|other| !Arc::ptr_eq(other, waiter));
         if let Some(share) = &self.share {
             let mut line = lock(&share.line);
-            line.retain(|other| !Arc::ptr_eq(other, back));
+            line.retain(|other| !Arc::ptr_eq(other, waiter));
             if line.is_empty() {
-                away.lines.retain(|other| !Arc::ptr_eq(other, share));
+                suspended.lines.retain(|other| !Arc::ptr_eq(other, share));
             }
         }
-        if !away.lines.is_empty() {
-            self.turns.asks(away);
+        if !suspended.lines.is_empty() {
+            self.turns.request_round(suspended);
         }
     }
 }
@@ -398,7 +398,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 served(&mut few);
                 let served = served(&mut many);
-                served.iter().for_each(|&index| many[index].moved(moved));
+                served.iter().for_each(|&index| many[index].record(moved));
                 served.len()
             };
             assert_eq!(round(64 << 10).await, 16);
