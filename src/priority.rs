@@ -20,7 +20,7 @@ const WORKER_SLICE: Duration = Duration::from_micros(200);
 
 /// Makes the calling thread give way to those of the process that do not. Only the privileged may take it back, and a thread
 /// begins with what the one has that made it. On systems where a niceness is a whole process's, nothing happens.
-pub fn give_way(niceness: Niceness) {
+pub fn add_niceness(niceness: Niceness) {
     #[cfg(target_os = "linux")]
     // SAFETY: plain system calls about this process's first thread and the calling one (0 is itself).
     unsafe {
@@ -33,13 +33,15 @@ pub fn give_way(niceness: Niceness) {
 
 /// Lets the calling thread begin soon whenever it is woken. Kernels that do not know how take no notice.
 #[cfg(target_os = "linux")]
-pub fn begin_promptly() {
+pub fn use_short_slices() {
     // SAFETY: plain system calls about the calling thread; `attributes` is valid for both, and `size` says
     // how long it is.
     unsafe {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
         let size = size_of::<libc::sched_attr>() as libc::c_uint;
-        if libc::syscall(libc::SYS_sched_getattr, 0, &mut attributes, size, 0) != 0 {
+        let known = libc::syscall(libc::SYS_sched_getattr, 0, &mut attributes, size, 0) == 0;
+        // Whoever runs this under another policy has chosen its times.
+        if !known || attributes.sched_policy != libc::SCHED_OTHER as u32 {
             return;
         }
         attributes.size = size;
@@ -50,4 +52,4 @@ pub fn begin_promptly() {
 
 /// Other systems have no such setting.
 #[cfg(not(target_os = "linux"))]
-pub fn begin_promptly() {}
+pub fn use_short_slices() {}

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Up to so many bytes that lie in several places are copied into one before they are sent: `send` of one buffer costs the
-/// kernel 1.4 µs less than `writev` of two, and a response's head and body are seldom larger.
+/// kernel less than `writev` of two, and a response's head and body are seldom larger.
 const GATHERED: usize = 16 << 10;
 
 /// A connected stream of bytes. What is written may be buffered until it is flushed.

@@ -35,6 +35,8 @@ PORTS = {"backend": 27000, "nginx": 27001, "haproxy": 27002, "haproxy+jwt": 2700
          "nginx+log": 27006, "authgate+log": 27007}
 ADMIN = {"authgate": 27005, "authgate+log": 27008}
 PATH = "/api/orders/1"
+# Idle connections whose memory is measured.
+IDLE = 4000
 
 
 def install():
@@ -354,7 +356,7 @@ def measure(bench, options):
     names = ["nginx", "nginx+log", "haproxy", "haproxy+jwt", "authgate", "authgate+log"]
     rounds, seconds = (3, 3) if options.quick else (5, 6)
     # First, while no process holds memory that a load has left.
-    results = {"idle_connection_bytes": {name: bench.idle_memory(name, 4000) for name in names}, "load": {}}
+    results = {"idle_connection_bytes": {name: bench.idle_memory(name, IDLE) for name in names}, "load": {}}
     for connections in (64, 512):
         kept = {name: [] for name in names}
         for name in names:
@@ -464,8 +466,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
         bench = Bench(pathlib.Path(folder), options.binary.resolve(), options.before and options.before.resolve())
         try:
-            if options.idle:
-                raise_open_files(2 * options.idle + 1000)
+            raise_open_files(2 * (options.idle or IDLE) + 1000)
             bench.start()
             if options.idle:
                 for _ in range(3):

@@ -61,7 +61,7 @@ fn runtime(name: &str, threads: usize, niceness: Option<Niceness>) -> io::Result
         .thread_name(name)
         .on_thread_start(move || {
             if let Some(niceness) = niceness {
-                priority::give_way(niceness);
+                priority::add_niceness(niceness);
             }
         })
         .enable_all()
@@ -337,7 +337,7 @@ impl Service for WorkerService {
             Some(listeners) => listeners.share(),
             None => return,
         };
-        priority::begin_promptly();
+        priority::use_short_slices();
         let worker =
             Worker::new(gateway.clone(), self.index, self.shared.drain.clone(), self.max_connections);
         let ran = match sockets {

@@ -216,9 +216,9 @@ where
             if this.stage.poll(cx, this.exchange).is_ready() {
                 return Poll::Ready(None);
             }
-            this.turn.record(this.exchange.moved_in_turn());
+            this.turn.record(this.exchange.turn_bytes());
             if this.exchange.has_spent_its_turn() {
-                this.turn.leave(cx);
+                this.turn.end(cx);
             } else if !*this.told && this.draining.has_begun() {
                 // What has been read is answered: told before, the library would not look at it.
                 *this.told = true;

@@ -277,7 +277,7 @@ impl Exchange {
     }
 
     /// What was read in this turn so far, in bytes.
-    pub(super) fn moved_in_turn(&self) -> u64 {
+    pub(super) fn turn_bytes(&self) -> u64 {
         TURN_BYTES - self.turn.load(Relaxed)
     }
 

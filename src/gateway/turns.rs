@@ -296,7 +296,7 @@ impl Place {
     }
 
     /// Goes behind all that is ready, also in the worker's sockets; nothing where it is suspended already.
-    pub(super) fn leave(&mut self, cx: &Context<'_>) {
+    pub(super) fn end(&mut self, cx: &Context<'_>) {
         if self.is_suspended {
             return;
         }
@@ -414,7 +414,7 @@ mod tests {
     fn whoever_leaves_is_not_served_before_the_worker_has_looked_at_its_sockets() {
         on_a_worker(async |turns| {
             let mut one = places(turns, Some("192.0.2.1"), 1);
-            one[0].leave(&Context::from_waker(Waker::noop()));
+            one[0].end(&Context::from_waker(Waker::noop()));
             assert_eq!((served(&mut one), served(&mut one)), (vec![], vec![]), "however often it is woken");
             tokio::task::yield_now().await;
             assert_eq!(served(&mut one), [0]);

@@ -262,7 +262,7 @@ impl Hasher {
 
 impl Shared {
     fn work(&self) {
-        priority::give_way(priority::HASHING);
+        priority::add_niceness(priority::HASHING);
         let mut blocks = Vec::new();
         while let Some(job) = self.next_job(&mut blocks) {
             let begun = Instant::now();
