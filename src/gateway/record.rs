@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Version, header};
 
-use super::{connection::Shared, service::Gateway};
+use super::{client::Peer, connection::Shared, service::Gateway};
 use crate::{
     clock::log_micros,
     error::Kind,
@@ -23,62 +23,100 @@ pub(super) const BUILTIN: u32 = u32::MAX - 1;
 /// The status that stands in the log where the client left before there was one, as in nginx's.
 const CLIENT_LEFT: u16 = 499;
 
+/// What is copied of a request, one after the other, while it is in the processor's cache. To hold on to where it lies costs
+/// more: a count at each part, and memory that is cold when the response ends.
+#[derive(Clone, Copy)]
+enum Part {
+    Client,
+    Peer,
+    Path,
+    RequestId,
+    Host,
+    UserAgent,
+    User,
+}
+
+const PARTS: usize = 7;
+
+/// Room for the parts of a usual request, in bytes.
+const USUAL_PARTS: usize = 256;
+
 /// A request's line. It is written when the record is dropped.
 pub(super) struct Record {
     gateway: Arc<Gateway>,
     begun: Instant,
     method: Method,
-    uri: Uri,
     version: Version,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    request_id: HeaderValue,
-    peer: HeaderValue,
-    pub(super) client: HeaderValue,
+    text: Vec<u8>,
+    /// Where each part lies in the text; nothing for one that is not there.
+    parts: [(u32, u32); PARTS],
     pub(super) route: u32,
     pub(super) status: u16,
-    pub(super) identity: Option<Arc<Identity>>,
     /// The number of the upstream that the request was sent to, and how long it took to respond.
-    pub(super) upstream: Option<(u32, Option<Duration>)>,
+    pub(super) upstream: Option<(usize, Option<Duration>)>,
     pub(super) aborted: bool,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
 }
 
 impl Record {
-    /// The record of a request that begins; none where there is no access log.
+    /// The record of a request that begins; none where there is no access log. `client` is its address as text.
     pub(super) fn of<T>(
-        shared: &Shared,
+        gateway: &Arc<Gateway>,
+        peer: &Peer,
+        client: &HeaderValue,
         request: &Request<T>,
         request_id: &HeaderValue,
         begun: Instant,
     ) -> Option<Box<Self>> {
-        shared.gateway.access_log()?;
-        Some(Box::new(Self {
-            gateway: shared.gateway.clone(),
+        gateway.access_log()?;
+        let mut record = Box::new(Self {
+            gateway: gateway.clone(),
             begun,
             method: request.method().clone(),
-            uri: request.uri().clone(),
             version: request.version(),
-            host: request.headers().get(header::HOST).cloned(),
-            user_agent: request.headers().get(header::USER_AGENT).cloned(),
-            request_id: request_id.clone(),
-            peer: shared.peer.value().clone(),
-            client: shared.peer.value().clone(),
+            text: Vec::with_capacity(USUAL_PARTS),
+            parts: [(0, 0); PARTS],
             route: NO_ROUTE,
             status: CLIENT_LEFT,
-            identity: None,
             upstream: None,
             aborted: false,
             request_bytes: 0,
             response_bytes: 0,
-        }))
+        });
+        record.keep(Part::Client, client.as_bytes());
+        record.keep(Part::Peer, peer.value().as_bytes());
+        record.keep(Part::Path, request.uri().path().as_bytes());
+        record.keep(Part::RequestId, request_id.as_bytes());
+        for (part, name) in [(Part::Host, header::HOST), (Part::UserAgent, header::USER_AGENT)] {
+            if let Some(value) = request.headers().get(name) {
+                record.keep(part, value.as_bytes());
+            }
+        }
+        Some(record)
     }
-}
 
-impl Record {
+    /// Who the request came from.
+    pub(super) fn set_caller(&mut self, identity: &Identity) {
+        self.keep(Part::User, identity.id_value.as_bytes());
+    }
+
+    /// The request's id.
     pub(super) fn request_id(&self) -> &str {
-        self.request_id.to_str().unwrap_or_default()
+        let id = self.bytes(Part::RequestId).and_then(|id| std::str::from_utf8(id).ok());
+        id.unwrap_or_default()
+    }
+
+    fn keep(&mut self, part: Part, bytes: &[u8]) {
+        // Heads are bounded far below.
+        let begin = self.text.len() as u32;
+        self.text.extend_from_slice(bytes);
+        self.parts[part as usize] = (begin, self.text.len() as u32);
+    }
+
+    fn bytes(&self, part: Part) -> Option<&[u8]> {
+        let (begin, end) = self.parts[part as usize];
+        self.text.get(begin as usize..end as usize).filter(|_| end > 0)
     }
 }
 
@@ -86,29 +124,28 @@ impl Drop for Record {
     fn drop(&mut self) {
         let gateway = &*self.gateway;
         let Some(log) = gateway.access_log() else { return };
-        let user = self.identity.as_ref().and_then(|identity| identity.id_value.to_str().ok());
         let upstream = self.upstream.and_then(|(index, duration)| {
-            let config = &gateway.upstream(index)?.config;
+            let config = &gateway.upstreams().get(index)?.config;
             let (name, address) = (config.name.as_str(), config.authority.as_str());
             Some(UpstreamEntry { name, address, duration, aborted: self.aborted })
         });
         log.write(&AccessEntry {
             at: log_micros(),
-            client: self.client.to_str().unwrap_or_default(),
-            peer: self.peer.to_str().unwrap_or_default(),
-            host: self.host.as_ref().map(HeaderValue::as_bytes),
+            client: self.bytes(Part::Client).unwrap_or_default(),
+            peer: self.bytes(Part::Peer).unwrap_or_default(),
+            host: self.bytes(Part::Host),
             method: self.method.as_str(),
-            path: self.uri.path(),
+            path: self.bytes(Part::Path).unwrap_or_default(),
             route: gateway.route_label(self.route),
             status: self.status,
             protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
             duration: self.begun.elapsed(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.bytes(Part::UserAgent),
             upstream,
-            user,
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            user: self.bytes(Part::User),
+            request_id: self.bytes(Part::RequestId).unwrap_or_default(),
         });
     }
 }
@@ -123,14 +160,14 @@ pub(super) fn refused(shared: &Shared, kind: Kind, request_id: &HeaderValue) {
     let labels = RequestLabels { route_index: NO_ROUTE, route: label, method, status };
     gateway.metrics().request(labels, Duration::ZERO);
     if let Some(log) = gateway.access_log() {
-        let peer = shared.peer.value().to_str().unwrap_or_default();
+        let peer = shared.peer.value().as_bytes();
         log.write(&AccessEntry {
             at: log_micros(),
             client: peer,
             peer,
             host: None,
             method: "",
-            path: "",
+            path: b"",
             route: label,
             status,
             protocol: "",
@@ -140,7 +177,7 @@ pub(super) fn refused(shared: &Shared, kind: Kind, request_id: &HeaderValue) {
             user_agent: None,
             upstream: None,
             user: None,
-            request_id: request_id.to_str().unwrap_or_default(),
+            request_id: request_id.as_bytes(),
         });
     }
 }

@@ -110,10 +110,6 @@ impl Gateway {
         &self.upstreams
     }
 
-    pub(super) fn upstream(&self, index: u32) -> Option<&Upstream<RequestBody>> {
-        self.upstreams.get(index as usize).map(AsRef::as_ref)
-    }
-
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -165,8 +161,12 @@ impl Shared {
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
+        let forwarded = client::Forwarded::of(&self.peer, request.headers(), &gateway.trusted_proxies);
+        let is_trusted = self.peer.is_trusted();
+        let client = forwarded.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
+        let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {
-            record: Record::of(self, &request, &request_id, begun),
+            record: Record::of(&self.gateway, &self.peer, client, &request, &request_id, begun),
             route: NO_ROUTE,
             permit: None,
             forwarded: None,
@@ -174,7 +174,7 @@ impl Shared {
             sent: Sent::default(),
             shared: None,
         };
-        let mut response = match self.decide(begun, request, &request_id, &mut trace).await {
+        let mut response = match self.decide(begun, request, forwarded, &request_id, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 gateway.metrics.denied(refusal.reason());
@@ -216,8 +216,8 @@ impl Shared {
         );
         if let Some(record) = &mut trace.record {
             record.status = status.as_u16();
-            if let (Some((_, duration)), Some(waited)) = (&mut record.upstream, waited) {
-                *duration = Some(waited);
+            if let Some((_, duration)) = &mut record.upstream {
+                *duration = waited;
             }
         }
         response.body_mut().leaves(trace.record);
@@ -231,17 +231,12 @@ impl Shared {
         &'a self,
         begun: Instant,
         mut request: Request<Incoming>,
+        forwarded: Result<client::Forwarded, Kind>,
         request_id: &HeaderValue,
         trace: &mut Trace<'a>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let gateway = &*self.gateway;
-        trace.forwarded =
-            Some(client::Forwarded::of(&self.peer, request.headers(), &gateway.trusted_proxies)?);
-        if let (true, Some(forwarded), Some(record)) =
-            (self.peer.is_trusted(), &trace.forwarded, &mut trace.record)
-        {
-            record.client = forwarded.client_value();
-        }
+        trace.forwarded = Some(forwarded?);
         target::check_method(request.method(), &gateway.routes)?;
         if target::is_server_wide(&request)? || target::ends_here(&request)? {
             return Ok(options().map(|body| AnswerBody::whole(body, &self.exchange)));
@@ -274,8 +269,8 @@ impl Shared {
                 if route.config.method_override {
                     self.decide_overrides(&request)?;
                 }
-                if let Some(record) = &mut trace.record {
-                    record.identity = permit.identity().cloned();
+                if let (Some(record), Some(identity)) = (&mut trace.record, permit.identity()) {
+                    record.set_caller(identity);
                 }
                 trace.permit = Some(permit);
                 if let Some(rewritten) = rewritten {
@@ -329,7 +324,7 @@ impl Shared {
         };
         trace.upstream = Some(pool.upstream());
         if let Some(record) = &mut trace.record {
-            record.upstream = Some((pool.upstream().index, None));
+            record.upstream = Some((pool.upstream().index as usize, None));
         }
         let upgrade = tunnel::is_asked(&request);
         let version = request.version();
