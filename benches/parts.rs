@@ -10,7 +10,7 @@ use authgate::{
     route::{Owned, Table},
     store::{LogEntry, Subject},
     telemetry::Metrics,
-    token::{Issuer, Keyring, Subject as TokenSubject, Verifier},
+    token::{CurrentKeyring, Issuer, Keyring, Subject as TokenSubject, Verifier},
     types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -27,9 +27,10 @@ struct Parts {
 
 fn parts() -> Parts {
     let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None);
-    let verifier = Arc::new(Verifier::new("bench", "bench", Arc::new(keyring.expect("a secret"))));
+    let keyring = CurrentKeyring::new(keyring.expect("a secret"));
+    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone()));
     let ttl = Duration::from_secs(900);
-    let issuer = Issuer::new("bench", "bench", ttl, verifier.clone(), Arc::new(OsRandom));
+    let issuer = Issuer::new("bench", "bench", ttl, keyring, Arc::new(OsRandom));
     let time = TimeKeeper::new(ManualClock::at(NOW));
     let mirror = Mirror::new(Duration::from_secs(5));
     mirror.confirm(time.now());

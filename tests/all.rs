@@ -39,6 +39,7 @@ mod routing;
 mod secrets;
 mod seeds;
 mod smuggling;
+mod snapshots;
 mod store;
 mod streams;
 mod throttling;

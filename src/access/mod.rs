@@ -110,6 +110,11 @@ impl Access {
         Self { verifier, mirror, time, metrics }
     }
 
+    /// Whether it goes by tokens for `audience` by `issuer`.
+    pub fn is_for(&self, issuer: &str, audience: &str) -> bool {
+        self.verifier.is_for(issuer, audience)
+    }
+
     /// The time that decisions go by.
     pub fn now(&self) -> Now {
         self.time.now()
@@ -234,7 +239,7 @@ mod tests {
     use crate::{
         clock::ManualClock,
         store::{LogEntry, Subject},
-        token::{Issuer, Keyring, Subject as TokenSubject},
+        token::{CurrentKeyring, Issuer, Keyring, Subject as TokenSubject},
         types::{KeyId, OsRandom, Secret, SessionId, UserId, Username},
     };
 
@@ -253,9 +258,10 @@ mod tests {
         let keyring =
             Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None).unwrap();
         let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
-        let verifier = Arc::new(Verifier::new("tests", "tests", Arc::new(keyring)));
+        let keyring = CurrentKeyring::new(keyring);
+        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone()));
         let ttl = Duration::from_secs(900);
-        let issuer = Issuer::new("tests", "tests", ttl, verifier.clone(), Arc::new(OsRandom));
+        let issuer = Issuer::new("tests", "tests", ttl, keyring, Arc::new(OsRandom));
         let session = SessionId::generate(&OsRandom);
         let subject = TokenSubject {
             user: UserId::generate(NOW, &OsRandom),

@@ -29,12 +29,17 @@ const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// How many attempts there may be for each failure.
 const ATTEMPTS_A_FAILURE: u32 = 10;
 
-/// Counts attempts: here, or in the store where several gateways share one.
+/// Counts attempts at the rates of a config.
 pub struct Attempts {
+    counts: Arc<AttemptCounts>,
+    rates: config::Throttle,
+}
+
+/// The attempts so far: counted here, or in the store where several gateways share one.
+pub struct AttemptCounts {
     local: Arc<Throttle>,
     store: Arc<dyn Store>,
     time: Arc<TimeKeeper>,
-    rates: config::Throttle,
     /// Buckets of the store that were found empty, and until when they are, by the boot clock: a flood of attempts that
     /// are refused anyway does not reach the store.
     empty: Mutex<HashMap<[u8; 16], i64, RandomState>>,
@@ -88,10 +93,17 @@ fn wide(rate: Rate) -> Rate {
     Rate { count: rate.count.saturating_mul(ATTEMPTS_A_FAILURE), ..rate }
 }
 
-impl Attempts {
+impl AttemptCounts {
     /// Counters for a store: its own if it has any, otherwise in memory.
-    pub fn new(store: Arc<dyn Store>, time: Arc<TimeKeeper>, rates: config::Throttle) -> Self {
-        Self { local: Throttle::new(), store, time, rates, empty: Mutex::default() }
+    pub fn new(store: Arc<dyn Store>, time: Arc<TimeKeeper>) -> Arc<Self> {
+        Arc::new(Self { local: Throttle::new(), store, time, empty: Mutex::default() })
+    }
+}
+
+impl Attempts {
+    /// Counts at these rates.
+    pub fn new(counts: Arc<AttemptCounts>, rates: config::Throttle) -> Self {
+        Self { counts, rates }
     }
 
     /// Reserves a login. `known` says whether there is such an account; `device` is one that it was logged in from.
@@ -189,9 +201,9 @@ impl Attempts {
     /// The password was right: it was no failure, and the address is familiar from now on.
     pub(super) async fn succeeded(&self, reserved: Reserved) {
         self.give_back(&reserved.failures).await;
-        match self.store.shared_counters() {
+        match self.counts.store.shared_counters() {
             Some(shared) => warn(shared.note(&shared_bucket(&reserved.familiar)).await),
-            None => self.local.note(&reserved.familiar, self.time.now().boot),
+            None => self.counts.local.note(&reserved.familiar, self.counts.time.now().boot),
         }
     }
 
@@ -206,17 +218,17 @@ impl Attempts {
     }
 
     async fn is_known(&self, bucket: &Bucket) -> Result<bool> {
-        match self.store.shared_counters() {
+        match self.counts.store.shared_counters() {
             Some(shared) => Ok(shared.is_known(&bucket.key).await?),
-            None => Ok(self.local.is_known(bucket, self.time.now().boot)),
+            None => Ok(self.counts.local.is_known(bucket, self.counts.time.now().boot)),
         }
     }
 
     async fn take(&self, buckets: &[Bucket]) -> Result<()> {
-        let Some(shared) = self.store.shared_counters() else {
-            return Ok(self.local.take(buckets, self.time.now().boot)?);
+        let Some(shared) = self.counts.store.shared_counters() else {
+            return Ok(self.counts.local.take(buckets, self.counts.time.now().boot)?);
         };
-        let now = self.time.now().boot;
+        let now = self.counts.time.now().boot;
         if let Some(until) = self.empty_until(buckets, now) {
             return Err(AccountError::Throttled(Duration::from_millis((until - now).unsigned_abs())));
         }
@@ -225,7 +237,7 @@ impl Attempts {
             Some((index, after)) => {
                 let span = i64::try_from(after.as_millis()).unwrap_or(i64::MAX).min(EMPTY_FOR);
                 if let Some(bucket) = buckets.get(index) {
-                    let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut empty = self.counts.empty.lock().unwrap_or_else(PoisonError::into_inner);
                     if empty.len() >= MAX_EMPTY {
                         empty.retain(|_, until| now < *until);
                     }
@@ -240,14 +252,14 @@ impl Attempts {
 
     /// Until when one of these buckets is known to be empty.
     fn empty_until(&self, buckets: &[Bucket], now: i64) -> Option<i64> {
-        let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = self.counts.empty.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.iter().filter_map(|bucket| empty.get(&bucket.key).copied()).find(|until| now < *until)
     }
 
     async fn give_back(&self, buckets: &[Bucket]) {
-        match self.store.shared_counters() {
+        match self.counts.store.shared_counters() {
             Some(shared) => warn(shared.give_back(&shared_buckets(buckets)).await),
-            None => self.local.give_back(buckets, self.time.now().boot),
+            None => self.counts.local.give_back(buckets, self.counts.time.now().boot),
         }
     }
 }

@@ -14,7 +14,9 @@ use super::By;
 use crate::{
     config,
     store::{KeyRevocation, KeysRevoked, Rewrap, Rewrapped, Store, StoreError, StoredKey},
-    token::{KeyError, Keyring, MasterError, MasterKeys, NewKey, PublicKey, SigningKey, Verifier, Wrapped},
+    token::{
+        CurrentKeyring, KeyError, Keyring, MasterError, MasterKeys, NewKey, PublicKey, SigningKey, Wrapped,
+    },
 };
 
 /// Why the keys cannot be used.
@@ -100,14 +102,14 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`]; the keys in use stay.
-    pub async fn follow(&self, verifier: &Verifier) -> Result<(), KeysError> {
+    pub async fn follow(&self, current: &CurrentKeyring) -> Result<(), KeysError> {
         if let config::Signing::KeyPair(_) = self.signing {
-            let (keyring, lasts) = self.load(Some(&verifier.keyring())).await?;
-            verifier.replace_keyring(Arc::new(keyring));
+            let (keyring, lasts) = self.load(Some(&current.get())).await?;
+            current.replace(keyring);
             if !lasts {
                 self.create_if_none(self.delay()).await?;
-                let (keyring, _) = self.load(Some(&verifier.keyring())).await?;
-                verifier.replace_keyring(Arc::new(keyring));
+                let (keyring, _) = self.load(Some(&current.get())).await?;
+                current.replace(keyring);
             }
         }
         Ok(())

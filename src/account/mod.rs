@@ -17,7 +17,7 @@ mod session;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-pub use attempts::Attempts;
+pub use attempts::{AttemptCounts, Attempts};
 pub use change::ChangeRequest;
 pub use error::AccountError;
 pub use import::{Candidate, Importer, Outcome, Refusal, Taken};

@@ -26,7 +26,7 @@ use crate::{
     error::{Kind, Statuses},
     openapi::{Bearer, Call},
     store::{self, AuditFilter, UserFilter},
-    token::Verifier,
+    token::CurrentKeyring,
     types::{Role, Roles, SessionId, UserId},
 };
 
@@ -45,9 +45,9 @@ const JSON: &str = "application/json";
 /// The API.
 pub struct AdminApi {
     operator: Operator,
-    access: Access,
+    access: Arc<Access>,
     keys: Arc<Keys>,
-    verifier: Arc<Verifier>,
+    keyring: Arc<CurrentKeyring>,
     default_roles: Roles,
     description: Bytes,
     calls: Vec<Call<call::Handler>>,
@@ -90,13 +90,13 @@ impl AdminApi {
     /// The API.
     pub fn new(
         operator: Operator,
-        access: Access,
+        access: Arc<Access>,
         keys: Arc<Keys>,
-        verifier: Arc<Verifier>,
+        keyring: Arc<CurrentKeyring>,
         default_roles: Roles,
     ) -> Self {
         let description = call::description().to_string().into();
-        Self { operator, access, keys, verifier, default_roles, description, calls: call::calls() }
+        Self { operator, access, keys, keyring, default_roles, description, calls: call::calls() }
     }
 
     /// Answers a call from `peer`.
@@ -207,7 +207,7 @@ impl AdminApi {
         let revoked = self.operator.revoke_keys(&self.keys, asked.by()?, Some(asked.parameter(0))).await;
         revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
         // It has happened; what signs from now on is read by the next poll, too.
-        if let Err(error) = self.keys.follow(&self.verifier).await {
+        if let Err(error) = self.keys.follow(&self.keyring).await {
             tracing::debug!(%error, "the keys could not be read");
         }
         Ok(done("Revoked"))

@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
-use super::control::{Shared, StartFault};
+use super::{
+    error::StartError,
+    foundation::{Foundation, learn_schemes},
+    process::Process,
+};
 use crate::{
-    account::Keys,
-    clock::TimeKeeper,
-    password::Hasher,
-    revocation::{Follower, Mirror},
-    store::{self, Hints, Store, Subject},
-    token::Verifier,
+    revocation::Follower,
+    store::{self, Hints, Subject},
 };
 
 /// How often the log and the keys are read, at the least; more often where the bound would leave no room for
@@ -52,19 +52,11 @@ async fn next_hint(hints: &mut Option<Hints>) {
 }
 
 /// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs. What uses the connections
-/// of clients' calls runs on `control`.
-pub(super) async fn follow(
-    follower: Arc<tokio::sync::Mutex<Follower>>,
-    mut hints: Option<Hints>,
-    keys: Arc<Keys>,
-    verifier: Arc<Verifier>,
-    store: Arc<dyn Store>,
-    shared: Arc<Shared>,
-    control: Handle,
-) {
-    // Nobody else uses it any more.
-    let mut follower = follower.lock_owned().await;
-    let bound = Duration::from_millis(shared.mirror.max_staleness().unsigned_abs());
+/// of clients' calls runs with them.
+pub(super) async fn follow(mut follower: Follower, mut hints: Option<Hints>, foundation: Arc<Foundation>) {
+    let (store, keys, keyring) = (&foundation.store, &foundation.keys, &foundation.keyring);
+    let process = &foundation.process;
+    let bound = Duration::from_millis(process.mirror.max_staleness().unsigned_abs());
     let mut ticks = tokio::time::interval(POLL_INTERVAL.min(bound / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -79,7 +71,7 @@ pub(super) async fn follow(
             biased;
             _ = ticks.tick() => {}
             () = next_hint(&mut hints) => {
-                shared.metrics.revocation_hints.inc();
+                process.metrics.revocation_hints.inc();
                 // Logouts come together; one look finds them all.
                 let wait = LOOKS_APART.saturating_sub(looked.elapsed()).max(GATHER_HINTS);
                 tokio::time::sleep(wait).await;
@@ -88,7 +80,7 @@ pub(super) async fn follow(
                 match follower.glance().await {
                     // The verifier lets its tokens go at once; this is for what is published and what signs.
                     Ok(followed) if followed.key => {
-                        if let Err(error) = keys.follow(&verifier).await {
+                        if let Err(error) = keys.follow(keyring).await {
                             tracing::debug!(%error, "the keys could not be read");
                         }
                     }
@@ -113,43 +105,43 @@ pub(super) async fn follow(
                 }
             };
         }
-        let followed = keys.follow(&verifier).await;
+        let followed = keys.follow(keyring).await;
         let polled = follower.poll(followed.is_ok()).await;
         if let Ok(polled) = &polled {
-            shared.metrics.store_regressions.inc_by(u64::from(polled.restored));
+            process.metrics.store_regressions.inc_by(u64::from(polled.restored));
             // A key was revoked a moment ago; or one that was had come back, perhaps, and is gone again.
             if polled.key
-                && let Err(error) = keys.follow(&verifier).await
+                && let Err(error) = keys.follow(keyring).await
             {
                 tracing::debug!(%error, "the keys could not be read");
             }
         }
         if polled.is_ok()
-            && shared.mirror.has_doubts()
+            && process.mirror.has_doubts()
             && settling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
         {
             // Beside the polls, which must not wait for it.
-            let (store, keys, verifier) = (store.clone(), keys.clone(), verifier.clone());
-            settling = Some(control.spawn(settle(store, shared.mirror.clone(), keys, verifier)));
+            settling = Some(foundation.calls.spawn(settle(foundation.clone())));
         }
-        shared.metrics.revocation_listening.set(i64::from(hints.is_some()));
-        let fault = followed.map_err(StartFault::from).and(polled.map_err(StartFault::from)).err();
-        match &fault {
-            Some(fault) if !failing => tracing::warn!(error = %fault, "revocations and keys cannot be read"),
+        process.metrics.revocation_listening.set(i64::from(hints.is_some()));
+        let error = followed.map_err(StartError::from).and(polled.map_err(StartError::from)).err();
+        match &error {
+            Some(error) if !failing => tracing::warn!(%error, "revocations and keys cannot be read"),
             None if failing => tracing::info!("revocations and keys are read again"),
             _ => {}
         }
-        failing = fault.is_some();
+        failing = error.is_some();
         count += 1;
         if count.is_multiple_of(PRUNE_EVERY) {
-            shared.mirror.prune(shared.time.now());
+            process.mirror.prune(process.time.now());
         }
     }
 }
 
 /// Brings the store to what is denied here: changes whose outcome nobody knew are there afterwards as far as
 /// they revoke. What cannot be settled now is tried again after the next poll.
-async fn settle(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<Keys>, verifier: Arc<Verifier>) {
+async fn settle(foundation: Arc<Foundation>) {
+    let (store, mirror) = (&foundation.store, &foundation.process.mirror);
     let (mut settled, mut key) = (0, false);
     for entry in mirror.doubts() {
         match store.settle(&entry).await {
@@ -166,19 +158,19 @@ async fn settle(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<Keys>, ver
     }
     tracing::info!(entries = settled, "revocations of which nobody knew whether they had happened have");
     // The others find the successor of a key with its end.
-    let followed = if key { keys.follow(&verifier).await } else { Ok(()) };
+    let followed = if key { foundation.keys.follow(&foundation.keyring).await } else { Ok(()) };
     let hinted = store.hint().await;
-    if let Err(error) = followed.map_err(StartFault::from).and(hinted.map_err(StartFault::from)) {
+    if let Err(error) = followed.map_err(StartError::from).and(hinted.map_err(StartError::from)) {
         tracing::debug!(%error, "the others or the keys wait for the next poll");
     }
 }
 
 /// Ends streams whose time is over, by whichever clock: at the moment that the next one expires, and often
 /// enough for clocks that step and for a mirror that grows stale.
-pub(super) async fn sweep(shared: Arc<Shared>) {
+pub(super) async fn sweep(process: Arc<Process>) {
     loop {
-        let now = shared.time.now();
-        let next = shared.mirror.sweep(now).map(|seconds| {
+        let now = process.time.now();
+        let next = process.mirror.sweep(now).map(|seconds| {
             let millis = seconds.saturating_mul(1_000).saturating_sub(now.time);
             Duration::from_millis(u64::try_from(millis).unwrap_or(0).max(1))
         });
@@ -187,35 +179,22 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 }
 
 /// What may take its time, beside the polls that must not wait for it.
-pub(super) async fn tidy(
-    store: Arc<dyn Store>,
-    hasher: Arc<Hasher>,
-    time: Arc<TimeKeeper>,
-    keep_audit: Duration,
-) {
+pub(super) async fn tidy(foundation: Arc<Foundation>, keep_audit: Duration) {
+    let store = &foundation.store;
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
     loop {
         ticks.tick().await;
         // An import may have brought hashes that cost more than those before.
-        if let Err(error) = learn_schemes(&*store, &hasher).await {
+        if let Err(error) = learn_schemes(&**store, &foundation.hasher).await {
             tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
         }
         count += 1;
         if count.is_multiple_of(STORE_PRUNE_EVERY)
-            && let Err(error) = store.prune(time.earliest(), keep_audit).await
+            && let Err(error) = store.prune(foundation.process.time.earliest(), keep_audit).await
         {
             tracing::warn!(%error, "what has expired could not be removed");
         }
     }
-}
-
-/// Learns what the hashes that are stored cost.
-///
-/// # Errors
-/// [`StartFault`].
-pub(super) async fn learn_schemes(store: &dyn Store, hasher: &Hasher) -> Result<(), StartFault> {
-    store.note_own_scheme(&hasher.own_scheme()).await?;
-    Ok(hasher.calibrate(&store.foreign_schemes().await?).await?)
 }

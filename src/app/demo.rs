@@ -13,8 +13,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use thiserror::Error;
 
 use super::{
-    control::{StartFault, open_operator},
+    error::StartError,
     load::{LoadedGateway, compile, further, log_settings},
+    operator::open_operator,
     server::{OnReady, ServeError, serve},
 };
 use crate::{
@@ -54,7 +55,7 @@ pub enum DemoError {
     Account(#[from] AccountError),
     /// The store could not be opened.
     #[error(transparent)]
-    Start(#[from] StartFault),
+    Start(#[from] StartError),
     /// The gateway could not run.
     #[error(transparent)]
     Serve(#[from] ServeError),

@@ -1,16 +1,23 @@
 //! The composition root: what the parts are made of, and in which order they start and stop.
 
+mod assemble;
 mod background;
 mod collection;
 mod control;
 mod demo;
+mod error;
+mod foundation;
 mod load;
+mod operator;
+mod own_calls;
+mod process;
 mod server;
 mod vault;
 
 pub use collection::collection;
-pub use control::{open_operator, open_store};
 pub use demo::{DemoOptions, demo};
+pub use error::StartError;
 pub use load::{LoadedGateway, load, log_settings};
+pub use operator::{open_operator, open_store};
 pub use server::{ServeError, serve};
-pub use vault::{Vault, VaultFault, open_vault};
+pub use vault::{Vault, VaultError, open_vault};

@@ -30,10 +30,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{
-    control::{self, Shared},
-    load::LoadedGateway,
-};
+use super::{control, load::LoadedGateway, process::Process};
 use crate::{
     admin, config,
     gateway::{Listening, Worker},
@@ -173,7 +170,7 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     let admin = admin.into_iter().map(|listening| listening.socket).collect();
     let (workers, drain) = (config.workers, config.drain);
     let max_connections = max_connections(workers);
-    let shared = Arc::new(Shared::new(config, Arc::new(Metrics::new()?), logs));
+    let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs));
     let fatal = Arc::new(Fatal::default());
 
     let conf = ServerConf {
@@ -189,7 +186,7 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
         loaded: Mutex::new(Some(loaded)),
         admin: Mutex::new(admin),
         listeners: listeners.clone(),
-        shared: shared.clone(),
+        process: process.clone(),
         fatal: fatal.clone(),
         on_ready: Mutex::new(on_ready),
     });
@@ -198,13 +195,13 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
             name: format!("worker-{index}"),
             index,
             max_connections,
-            shared: shared.clone(),
+            process: process.clone(),
             listeners: listeners.clone(),
             fatal: fatal.clone(),
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let end = End { shared, listeners, fatal: fatal.clone(), drain };
+    let end = End { process, listeners, fatal: fatal.clone(), drain };
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
 }
@@ -232,7 +229,7 @@ struct Control {
     loaded: Mutex<Option<LoadedGateway>>,
     admin: Mutex<Vec<TcpListener>>,
     listeners: Arc<Mutex<Option<Listeners>>>,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     fatal: Arc<Fatal>,
     on_ready: Mutex<Option<OnReady>>,
 }
@@ -243,17 +240,17 @@ fn take<T: Default>(slot: &Mutex<T>) -> T {
 
 impl Control {
     async fn load(&self, loaded: LoadedGateway, runtime: &Runtime, vital: &Runtime) -> Result<(), String> {
-        let (shared, vital) = (self.shared.clone(), vital.handle().clone());
+        let (process, vital) = (self.process.clone(), vital.handle().clone());
         // Made here, where threads do not give way yet: what they gave up they could not take back.
-        let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), shared.metrics.clone());
+        let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), process.metrics.clone());
         let hasher = Arc::new(hasher.map_err(|error| error.to_string())?);
-        let started = runtime.spawn(control::start(loaded, shared, hasher, vital)).await;
-        let gateway = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let started = runtime.spawn(control::start(loaded, process, hasher, vital)).await;
+        let running = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if let Some(listeners) = &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
             listeners.listen().map_err(|error| error.to_string())?;
         }
         // From here on the workers may accept.
-        self.shared.loaded.set(gateway).map_err(|_| "loaded twice".to_owned())
+        self.process.running.set(running).map_err(|_| "loaded twice".to_owned())
     }
 }
 
@@ -275,7 +272,7 @@ impl ServiceWithDependents for Control {
             };
         for listener in take(&self.admin) {
             let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
-            let serving = admin::serve(listener, self.shared.clone(), calls, hosts);
+            let serving = admin::serve(listener, self.process.clone(), calls, hosts);
             vital.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the admin listener failed");
@@ -324,7 +321,7 @@ struct WorkerService {
     name: String,
     index: usize,
     max_connections: usize,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
 }
@@ -332,14 +329,14 @@ struct WorkerService {
 #[async_trait]
 impl Service for WorkerService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let Some(gateway) = self.shared.loaded.get() else { return };
+        let Some(running) = self.process.running.get() else { return };
         let sockets = match &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(listeners) => listeners.share(),
             None => return,
         };
         priority::use_short_slices();
-        let worker =
-            Worker::new(gateway.clone(), self.index, self.shared.drain.clone(), self.max_connections);
+        let snapshots = running.snapshots.subscribe();
+        let worker = Worker::new(self.index, snapshots, self.process.drain.clone(), self.max_connections);
         let ran = match sockets {
             Ok(sockets) => worker.run(sockets).await,
             Err(error) => Err(error),
@@ -361,7 +358,7 @@ impl Service for WorkerService {
 /// Waits for the end and drains. Pingora's own graceful stop sleeps for a fixed time, whatever is
 /// in flight; here it is told to stop when nothing is.
 struct End {
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
     drain: config::Drain,
@@ -371,7 +368,7 @@ struct End {
 impl ShutdownSignalWatch for End {
     async fn recv(&self) -> ShutdownSignal {
         self.told_to_end().await;
-        self.shared.drain.announce();
+        self.process.drain.announce();
         if !self.drain.delay.is_zero() {
             tracing::info!(delay_ms = self.drain.delay.as_millis() as u64, "not ready any more");
             tokio::select! {
@@ -383,14 +380,14 @@ impl ShutdownSignalWatch for End {
         tracing::info!("draining");
         // New clients are refused at once, not left waiting in the backlog.
         drop(take(&self.listeners));
-        self.shared.drain.begin();
+        self.process.drain.begin();
         let drained = async {
-            while self.shared.drain.live() > 0 {
+            while self.process.drain.live() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         if tokio::time::timeout(self.drain.limit, drained).await.is_err() {
-            tracing::warn!(connections = self.shared.drain.live(), "not drained in time");
+            tracing::warn!(connections = self.process.drain.live(), "not drained in time");
         }
         ShutdownSignal::FastShutdown
     }

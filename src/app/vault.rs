@@ -20,7 +20,7 @@ use crate::{
 
 /// Why the vault does not open.
 #[derive(Debug, Error)]
-pub enum VaultFault {
+pub enum VaultError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,18 +60,18 @@ pub struct Vault {
 /// store keeps under it.
 ///
 /// # Errors
-/// [`VaultFault`].
+/// [`VaultError`].
 pub async fn open_vault(
     auth: &Auth,
     store: &dyn Store,
     random: Arc<dyn Random>,
-) -> Result<Vault, VaultFault> {
+) -> Result<Vault, VaultError> {
     let kept = store.vault().await?;
     let wanted = match &auth.master_key {
         MasterKeySource::Given(secret) => secret.clone(),
         MasterKeySource::File(path) => match read(path)? {
             Some(secret) => secret,
-            None if kept.is_some() => return Err(VaultFault::Missing(path.display().to_string())),
+            None if kept.is_some() => return Err(VaultError::Missing(path.display().to_string())),
             None => create(path, &*random)?,
         },
     };
@@ -79,13 +79,13 @@ pub async fn open_vault(
         None => None,
         Some(MasterKeySource::Given(secret)) => Some(secret.clone()),
         Some(MasterKeySource::File(path)) => {
-            Some(read(path)?.ok_or_else(|| VaultFault::Missing(path.display().to_string()))?)
+            Some(read(path)?.ok_or_else(|| VaultError::Missing(path.display().to_string()))?)
         }
     };
     let key = |secret: &Secret| MasterKey::new(secret, random.clone());
     let masters = MasterKeys::new(key(&wanted), previous.as_ref().map(key));
     let master = match &kept {
-        Some(kept) => masters.with_fingerprint(&kept.fingerprint).ok_or(VaultFault::Other)?,
+        Some(kept) => masters.with_fingerprint(&kept.fingerprint).ok_or(VaultError::Other)?,
         None => masters.wanted(),
     };
     let kept = match kept {
@@ -98,7 +98,7 @@ pub async fn open_vault(
         }
     };
     if masters.with_fingerprint(&kept.fingerprint).is_none() {
-        return Err(VaultFault::Other);
+        return Err(VaultError::Other);
     }
     let root = RootSecret::new(&masters.unwrap(Wrapped::ROOT, &kept.wrapped_root)?, random);
     store.unlock(root.pseudonyms());
@@ -106,25 +106,25 @@ pub async fn open_vault(
     Ok(Vault { masters, root, is_moved })
 }
 
-fn read(path: &Path) -> Result<Option<Secret>, VaultFault> {
-    let fault = |error| VaultFault::File(path.display().to_string(), error);
+fn read(path: &Path) -> Result<Option<Secret>, VaultError> {
+    let failed = |error| VaultError::File(path.display().to_string(), error);
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fault(error)),
+        Err(error) => return Err(failed(error)),
     };
-    let mode = fs::metadata(path).map_err(fault)?.permissions().mode();
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
         tracing::warn!(file = %path.display(), "the master key may be read by others; `chmod 600` keeps it");
     }
     let secret = Secret::new(text.trim_end());
     if secret.expose().len() < 32 {
-        return Err(VaultFault::Short(path.display().to_string()));
+        return Err(VaultError::Short(path.display().to_string()));
     }
     Ok(Some(secret))
 }
 
-fn create(path: &Path, random: &dyn Random) -> Result<Secret, VaultFault> {
+fn create(path: &Path, random: &dyn Random) -> Result<Secret, VaultError> {
     let secret = Secret::new(STANDARD_NO_PAD.encode(random.bytes::<32>()));
     let written =
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).and_then(|mut file| {
@@ -135,8 +135,8 @@ fn create(path: &Path, random: &dyn Random) -> Result<Secret, VaultFault> {
         Ok(()) => Ok(secret),
         // Another process was faster: its secret is the one.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            read(path)?.ok_or_else(|| VaultFault::Missing(path.display().to_string()))
+            read(path)?.ok_or_else(|| VaultError::Missing(path.display().to_string()))
         }
-        Err(error) => Err(VaultFault::File(path.display().to_string(), error)),
+        Err(error) => Err(VaultError::File(path.display().to_string(), error)),
     }
 }

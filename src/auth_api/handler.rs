@@ -182,7 +182,7 @@ impl AuthApi {
     }
 
     pub(super) fn jwks(&self) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from(self.verifier.keyring().jwks().to_owned()));
+        let mut response = Response::new(Bytes::from(self.keyring.get().jwks().to_owned()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
         if let Ok(value) = HeaderValue::try_from(format!("public, max-age={}", self.jwks_max_age)) {

@@ -22,7 +22,7 @@ use crate::{
     config::{Compat, OnStale},
     error::Kind,
     openapi::Call,
-    token::{Identity, Verifier},
+    token::{CurrentKeyring, Identity},
 };
 
 /// The largest body of a call, in bytes.
@@ -33,7 +33,7 @@ pub struct AuthApi {
     mount: String,
     accounts: Arc<Accounts>,
     access: Arc<Access>,
-    verifier: Arc<Verifier>,
+    keyring: Arc<CurrentKeyring>,
     jwks_max_age: u64,
     compat: Compat,
     description: Bytes,
@@ -55,7 +55,7 @@ impl AuthApi {
         mount: &str,
         accounts: Arc<Accounts>,
         access: Arc<Access>,
-        verifier: Arc<Verifier>,
+        keyring: Arc<CurrentKeyring>,
         jwks_max_age: u64,
     ) -> Self {
         let compat = accounts.config.compat.clone();
@@ -64,7 +64,7 @@ impl AuthApi {
             mount: mount.to_owned(),
             accounts,
             access,
-            verifier,
+            keyring,
             jwks_max_age,
             compat,
             description,

@@ -416,7 +416,7 @@ pub struct Limits {
 }
 
 /// A backend.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name in the config.
     pub name: String,
@@ -444,6 +444,13 @@ pub struct Upstream {
     pub header_count: usize,
     /// Where it stands in the config.
     pub source: Source,
+}
+
+impl Upstream {
+    /// Whether another config says the same of it, if perhaps in another place.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Self { source: self.source.clone(), ..other.clone() }
+    }
 }
 
 /// Who may use a route.

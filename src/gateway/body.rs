@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -241,7 +241,7 @@ impl AnswerBody {
         }
         let Source::Upstream(body) = &self.source else { return };
         let upstream = body.upstream();
-        upstream.aborted.fetch_add(1, Relaxed);
+        upstream.aborted.inc();
         let mut request_id = None;
         if let Some(record) = &mut self.record {
             record.aborted = true;

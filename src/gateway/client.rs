@@ -1,29 +1,34 @@
 //! Who is at the other end, as far as can be believed.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::{snapshot::Snapshot, target::Scheme};
 use crate::error::Kind;
 
 pub(super) static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-
 /// The peer of a connection.
 pub(super) struct Peer {
     address: IpAddr,
     value: HeaderValue,
-    trusted: bool,
+    /// Whether it is trusted in the lowest bit, and the number of the snapshot that says so in the others.
+    trust: AtomicU64,
 }
 
+const NOT_KNOWN: u64 = u64::MAX;
+
 impl Peer {
-    pub(super) fn new(peer: SocketAddr, trusted_proxies: &[IpNet]) -> Self {
+    pub(super) fn new(peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical();
-        Self { address, value: to_value(&address.to_string()), trusted: is_trusted(address, trusted_proxies) }
+        Self { address, value: to_value(&address.to_string()), trust: AtomicU64::new(NOT_KNOWN) }
     }
 
     /// Its address.
@@ -37,8 +42,14 @@ impl Peer {
     }
 
     /// Whether what it says of others is believed.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
+    pub(super) fn is_trusted(&self, snapshot: &Snapshot) -> bool {
+        let known = self.trust.load(Relaxed);
+        if known >> 1 == snapshot.number() {
+            return known & 1 == 1;
+        }
+        let trusted = is_trusted(self.address, &snapshot.trusted_proxies);
+        self.trust.store(snapshot.number() << 1 | u64::from(trusted), Relaxed);
+        trusted
     }
 }
 
@@ -64,11 +75,27 @@ impl Forwarded {
     ///
     /// # Errors
     /// When such a proxy names several hosts: it is not known which one the client asked for.
-    pub(super) fn of(peer: &Peer, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
-        let direct = Self { client: peer.address, chain: peer.value.clone(), proto: HTTP, host: None };
-        if !peer.trusted {
-            return Ok(direct);
+    pub(super) fn of(
+        peer: &Peer,
+        headers: &HeaderMap,
+        scheme: Scheme,
+        snapshot: &Snapshot,
+    ) -> Result<Self, Kind> {
+        let direct = Self::direct(peer, scheme);
+        if peer.is_trusted(snapshot) {
+            direct.corrected(headers, &snapshot.trusted_proxies)
+        } else {
+            Ok(direct)
         }
+    }
+
+    /// What the socket says.
+    fn direct(peer: &Peer, scheme: Scheme) -> Self {
+        Self { client: peer.address, chain: peer.value.clone(), proto: scheme.as_value(), host: None }
+    }
+
+    /// The same as a trusted proxy has it.
+    fn corrected(self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
         let mut hosts = headers.get_all(&FORWARDED_HOST).iter();
         let host = hosts.next().cloned();
         if hosts.next().is_some() || host.as_ref().is_some_and(|host| host.as_bytes().contains(&b',')) {
@@ -80,16 +107,17 @@ impl Forwarded {
             values.next().filter(|_| values.next().is_none())
         };
         let proto = only(&FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
+        let proto = proto.cloned().unwrap_or(self.proto);
         let Some(client) = believed.last() else {
-            return Ok(Self { proto: proto.cloned().unwrap_or(HTTP), host, ..direct });
+            return Ok(Self { proto, host, ..self });
         };
         let mut chain = String::new();
         for address in believed.iter().rev() {
             chain.push_str(&address.to_string());
             chain.push_str(", ");
         }
-        chain.push_str(&peer.address.to_string());
-        Ok(Self { client: *client, chain: to_value(&chain), proto: proto.cloned().unwrap_or(HTTP), host })
+        chain.push_str(&self.client.to_string());
+        Ok(Self { client: *client, chain: to_value(&chain), proto, host })
     }
 }
 
@@ -143,8 +171,13 @@ mod tests {
         for line in lines {
             headers.append(&FORWARDED_FOR, HeaderValue::from_static(line));
         }
-        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), &trusted);
-        let forwarded = Forwarded::of(&peer, &headers, &trusted).unwrap();
+        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1));
+        let direct = Forwarded::direct(&peer, Scheme::Http);
+        let forwarded = if is_trusted(peer.address, &trusted) {
+            direct.corrected(&headers, &trusted).unwrap()
+        } else {
+            direct
+        };
         (forwarded.client.to_string(), forwarded.chain.to_str().unwrap().to_owned())
     }
 

@@ -21,16 +21,17 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    body::{AnswerBody, RequestBody},
+    body::AnswerBody,
     client::Peer,
     exchange::{Exchange, Phase},
     guard::Guard,
-    service::Gateway,
+    target::Scheme,
     tunnel::Tunnel,
     turns::Place,
+    view::CurrentView,
     worker::Draining,
 };
-use crate::{stream::Stream, types::framing::HeadLimits, upstream::Pool};
+use crate::{stream::Stream, types::framing::HeadLimits};
 
 /// How far the exchange's clock may be behind the timer's.
 const CLOCK_GRAIN_MILLIS: u64 = 5;
@@ -39,9 +40,9 @@ const CLOCK_GRAIN_MILLIS: u64 = 5;
 const LIBRARY_HEADERS: usize = 100;
 
 /// What the parts of one connection share.
-pub(super) struct Shared {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) pools: Arc<[Arc<Pool<RequestBody>>]>,
+pub(super) struct ConnectionState {
+    pub(super) views: Arc<CurrentView>,
+    pub(super) scheme: Scheme,
     pub(super) peer: Peer,
     pub(super) exchange: Arc<Exchange>,
 }
@@ -73,16 +74,19 @@ pub(super) struct Client {
 /// Serves a connection until it ends, expires, or the drain lets it end; or until it rests.
 pub(super) async fn serve(
     client: Client,
-    gateway: Arc<Gateway>,
-    pools: Arc<[Arc<Pool<RequestBody>>]>,
+    views: Arc<CurrentView>,
     draining: Arc<Draining>,
 ) -> Option<Resting> {
     let Client { socket, early, rested_until, peer, turn } = client;
-    let limits = gateway.limits;
-    let exchange = Arc::new(Exchange::new(&limits, gateway.access().clone(), rested_until));
+    // What bounds the connection itself stays as it is now until it rests, or ends.
+    let (limits, access) = {
+        let view = views.get();
+        (view.snapshot.limits, view.snapshot.access.clone())
+    };
+    let exchange = Arc::new(Exchange::new(&limits, access, rested_until));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
-    let shared = Arc::new(Shared { gateway, pools, peer, exchange: exchange.clone() });
-    let guard = Guard::new(socket, early, shared.clone(), head_limits);
+    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, exchange: exchange.clone() });
+    let guard = Guard::new(socket, early, state.clone(), head_limits);
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
@@ -92,8 +96,8 @@ pub(super) async fn serve(
         builder.max_headers(limits.header_count);
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let shared = shared.clone();
-        async move { Ok::<Response<AnswerBody>, Infallible>(shared.serve(request).await) }
+        let state = state.clone();
+        async move { Ok::<Response<AnswerBody>, Infallible>(state.serve(request).await) }
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);

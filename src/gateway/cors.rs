@@ -32,13 +32,13 @@ pub(super) fn asked_method<T>(request: &Request<T>) -> Option<Method> {
 }
 
 /// How an answer is shared.
-pub(super) struct Shared<'a> {
+pub(super) struct Sharing<'a> {
     cors: &'a Cors,
     /// The origin, if it is on the list.
     origin: Option<HeaderValue>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> Sharing<'a> {
     /// How the answer to a request with these headers is shared.
     pub(super) fn of(cors: &'a Cors, headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::ORIGIN).iter();
@@ -79,7 +79,7 @@ pub(super) fn answer_preflight(cors: &Cors, asked: &HeaderMap, method: &Method) 
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    let shared = Shared::of(cors, asked);
+    let shared = Sharing::of(cors, asked);
     shared.allow(headers);
     headers.append(
         header::VARY,

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    connection::Shared,
+    connection::ConnectionState,
     exchange::{BodyFailure, Exchange, Phase},
     record, refusal,
 };
@@ -86,7 +86,7 @@ enum Refusal {
 /// The guarded stream.
 pub(super) struct Guard {
     io: Stream,
-    shared: Arc<Shared>,
+    state: Arc<ConnectionState>,
     limits: HeadLimits,
     /// Bytes that were read and not handed over yet.
     held: BytesMut,
@@ -118,10 +118,10 @@ enum End {
 
 impl Guard {
     /// Guards a socket; `early` was read from it before.
-    pub(super) fn new(io: Stream, early: BytesMut, shared: Arc<Shared>, limits: HeadLimits) -> Self {
+    pub(super) fn new(io: Stream, early: BytesMut, state: Arc<ConnectionState>, limits: HeadLimits) -> Self {
         Self {
             io,
-            shared,
+            state,
             limits,
             held: early,
             good: 0,
@@ -137,7 +137,7 @@ impl Guard {
     }
 
     fn exchange(&self) -> &Arc<Exchange> {
-        &self.shared.exchange
+        &self.state.exchange
     }
 
     /// Judges the beginning of `bytes` and moves the position behind what is good.
@@ -256,7 +256,7 @@ impl Guard {
     fn answer(&self, kind: Kind, head: &[u8]) -> Refusal {
         self.exchange().refuses();
         let id = refusal::request_id();
-        record::refused(&self.shared, kind, &id);
+        record::refused(&self.state, kind, &id);
         Refusal::Answer(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
     }
 
@@ -398,7 +398,7 @@ impl rt::Read for Guard {
                 return Poll::Ready(Ok(()));
             }
             let chunked = matches!(this.position, Position::Chunked(_));
-            this.shared.exchange.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
+            this.state.exchange.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
             this.pauses(filled.len());
             if !this.held.is_empty() {
                 this.held.extend_from_slice(filled);

@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Version, header};
 
-use super::{client::Peer, connection::Shared, service::Gateway};
+use super::{client::Peer, connection::ConnectionState, view::View};
 use crate::{
     clock::log_micros,
     error::Kind,
@@ -43,7 +43,7 @@ const USUAL_PARTS: usize = 256;
 
 /// A request's line. It is written when the record is dropped.
 pub(super) struct Record {
-    gateway: Arc<Gateway>,
+    view: Arc<View>,
     begun: Instant,
     method: Method,
     version: Version,
@@ -62,16 +62,16 @@ pub(super) struct Record {
 impl Record {
     /// The record of a request that begins; none where there is no access log. `client` is its address as text.
     pub(super) fn of<T>(
-        gateway: &Arc<Gateway>,
+        view: &Arc<View>,
         peer: &Peer,
         client: &HeaderValue,
         request: &Request<T>,
         request_id: &HeaderValue,
         begun: Instant,
     ) -> Option<Box<Self>> {
-        gateway.access_log()?;
+        view.snapshot.services.access_log.as_ref()?;
         let mut record = Box::new(Self {
-            gateway: gateway.clone(),
+            view: view.clone(),
             begun,
             method: request.method().clone(),
             version: request.version(),
@@ -122,10 +122,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let gateway = &*self.gateway;
-        let Some(log) = gateway.access_log() else { return };
+        let snapshot = &*self.view.snapshot;
+        let Some(log) = &snapshot.services.access_log else { return };
         let upstream = self.upstream.and_then(|(index, duration)| {
-            let config = &gateway.upstreams().get(index)?.config;
+            let config = &snapshot.upstreams().get(index)?.config;
             let (name, address) = (config.name.as_str(), config.authority.as_str());
             Some(UpstreamEntry { name, address, duration, aborted: self.aborted })
         });
@@ -136,7 +136,7 @@ impl Drop for Record {
             host: self.bytes(Part::Host),
             method: self.method.as_str(),
             path: self.bytes(Part::Path).unwrap_or_default(),
-            route: gateway.route_label(self.route),
+            route: snapshot.route_label(self.route),
             status: self.status,
             protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
             duration: self.begun.elapsed(),
@@ -151,16 +151,17 @@ impl Drop for Record {
 }
 
 /// Counts and logs a refusal of what never became a request.
-pub(super) fn refused(shared: &Shared, kind: Kind, request_id: &HeaderValue) {
-    let gateway = &*shared.gateway;
+pub(super) fn refused(connection: &ConnectionState, kind: Kind, request_id: &HeaderValue) {
+    let view = connection.views.get();
+    let services = &view.snapshot.services;
     let status = kind.status().as_u16();
-    let label = gateway.route_label(NO_ROUTE);
+    let label = view.snapshot.route_label(NO_ROUTE);
     let method = MethodLabel::OTHER;
-    gateway.metrics().denied(kind.code());
+    services.metrics.denied(kind.code());
     let labels = RequestLabels { route_index: NO_ROUTE, route: label, method, status };
-    gateway.metrics().request(labels, Duration::ZERO);
-    if let Some(log) = gateway.access_log() {
-        let peer = shared.peer.value().as_bytes();
+    view.meters.request(labels, Duration::ZERO);
+    if let Some(log) = &services.access_log {
+        let peer = connection.peer.value().as_bytes();
         log.write(&AccessEntry {
             at: log_micros(),
             client: peer,

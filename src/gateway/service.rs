@@ -1,131 +1,39 @@
 //! The life of a request.
 
-use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Instant};
+use std::{future::poll_fn, net::IpAddr, task::Poll, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::{
     body::{AnswerBody, BodyBounds, RequestBody},
     client,
-    connection::Shared,
+    connection::ConnectionState,
     cors,
     exchange::Exchange,
     forward::{self, Forwarded, Forwarding, Sent},
-    headers::{Headers, Injected, METHOD_OVERRIDES, REQUEST_ID, clean_answer, via},
-    own::{OwnCall, OwnCalls},
+    headers::{Injected, METHOD_OVERRIDES, REQUEST_ID, clean_answer, via},
+    method,
+    own::OwnCall,
     record::{BUILTIN, NO_ROUTE, Record},
     refusal::{Refusal, request_id},
+    request_target,
     respond::respond,
-    target,
+    snapshot::Snapshot,
+    target::Target,
     tunnel::{self, Opening, UPGRADE, WEBSOCKET},
+    view::View,
 };
 use crate::{
     access::{Access, Credential, Permit},
-    config::{self, Action, Config, Cors},
-    error::{Kind, Statuses},
-    limit::AddressCounts,
-    route::{Match, Route, Table},
-    telemetry::{AccessLog, MethodLabel, Metrics, RequestLabels},
-    types::path,
-    upstream::{Connection, Pool, Upstream},
+    config::Action,
+    error::Kind,
+    route::{Match, Route},
+    telemetry::{MethodLabel, RequestLabels},
+    upstream::Connection,
 };
-
-/// Everything that requests are served by and that workers share. It never changes while it is in
-/// use: a change of the config makes another one.
-pub struct Gateway {
-    pub(super) limits: config::Limits,
-    pub(super) trusted_proxies: Vec<ipnet::IpNet>,
-    /// The connections of each client address.
-    pub(super) address_counts: Arc<AddressCounts>,
-    routes: Table,
-    headers: Headers,
-    access: Arc<Access>,
-    own_calls: Arc<dyn OwnCalls>,
-    upstreams: Vec<Arc<Upstream<RequestBody>>>,
-    metrics: Arc<Metrics>,
-    access_log: Option<AccessLog>,
-    statuses: Statuses,
-    /// For the calls below `auth.path`.
-    cors: Option<Cors>,
-}
-
-impl Gateway {
-    /// Puts together what requests are served by.
-    pub fn new(
-        config: &Config,
-        routes: Table,
-        access: Access,
-        own_calls: Arc<dyn OwnCalls>,
-        metrics: Arc<Metrics>,
-        access_log: Option<AccessLog>,
-    ) -> Self {
-        let upstreams = config.upstreams.iter().zip(0..);
-        Self {
-            limits: config.limits,
-            trusted_proxies: config.trusted_proxies.clone(),
-            address_counts: AddressCounts::new(config.limits.connections_per_address),
-            routes,
-            headers: Headers::new(config.identity_headers.clone()),
-            access: Arc::new(access),
-            own_calls,
-            upstreams: upstreams
-                .map(|(upstream, index)| Arc::new(Upstream::new(upstream.clone(), index, config.workers)))
-                .collect(),
-            metrics,
-            access_log,
-            statuses: config.auth.compat.statuses,
-            cors: config.auth.cors.clone(),
-        }
-    }
-
-    /// The rules for other origins of what a request meets, and its label.
-    fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<(u32, &'a Cors)> {
-        match found {
-            Match::Owned => self.cors.as_ref().map(|cors| (BUILTIN, cors)),
-            Match::Route(route) => route.config.cors.as_ref().map(|cors| (route.index, cors)),
-            Match::WrongMethod(_) | Match::None => None,
-        }
-    }
-
-    /// What decides.
-    pub(super) fn access(&self) -> &Arc<Access> {
-        &self.access
-    }
-
-    /// Empty pools for a worker, by its number, in the order of the upstreams.
-    pub(super) fn pools(&self, worker: usize) -> Vec<Arc<Pool<RequestBody>>> {
-        self.upstreams.iter().map(|upstream| Arc::new(Pool::new(upstream.clone(), worker))).collect()
-    }
-
-    /// How many client connections were refused because their address had its fill.
-    pub fn refused_connections(&self) -> u64 {
-        self.address_counts.refused()
-    }
-
-    /// The upstreams.
-    pub fn upstreams(&self) -> &[Arc<Upstream<RequestBody>>] {
-        &self.upstreams
-    }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    pub(super) fn access_log(&self) -> Option<&AccessLog> {
-        self.access_log.as_ref()
-    }
-
-    /// What a route, by its number, is called in metrics and logs.
-    pub(super) fn route_label(&self, index: u32) -> &str {
-        match index {
-            BUILTIN => "auth",
-            index => self.routes.label(index).unwrap_or("none"),
-        }
-    }
-}
 
 /// What is known of a request beside its response.
 struct Trace<'a> {
@@ -133,13 +41,13 @@ struct Trace<'a> {
     permit: Option<Permit>,
     /// Where it came from; none until it is known to be one.
     forwarded: Option<client::Forwarded>,
-    /// The upstream that it is for.
-    upstream: Option<&'a Upstream<RequestBody>>,
+    /// The number of the upstream that it is for.
+    upstream: Option<usize>,
     sent: Sent,
     /// What the access log says of it.
     record: Option<Box<Record>>,
     /// What a page of another origin may do with the answer.
-    shared: Option<cors::Shared<'a>>,
+    sharing: Option<cors::Sharing<'a>>,
 }
 
 impl Trace<'_> {
@@ -151,41 +59,43 @@ impl Trace<'_> {
     }
 }
 
-impl Shared {
+impl ConnectionState {
     /// Answers a request.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let begun = Instant::now();
-        let gateway = &*self.gateway;
+        // Taken once: whatever the config becomes meanwhile, one snapshot judges and serves the request.
+        let view = &self.views.get();
+        let snapshot = &*view.snapshot;
         // Until a route says otherwise; set first, so that nothing is ever without a deadline.
-        self.exchange.request_begins(gateway.limits.request_timeout, !request.body().is_end_stream());
+        self.exchange.request_begins(snapshot.limits.request_timeout, !request.body().is_end_stream());
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
-        let forwarded = client::Forwarded::of(&self.peer, request.headers(), &gateway.trusted_proxies);
-        let is_trusted = self.peer.is_trusted();
+        let is_trusted = self.peer.is_trusted(snapshot);
+        let forwarded = client::Forwarded::of(&self.peer, request.headers(), self.scheme, snapshot);
         let client = forwarded.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {
-            record: Record::of(&self.gateway, &self.peer, client, &request, &request_id, begun),
+            record: Record::of(view, &self.peer, client, &request, &request_id, begun),
             route: NO_ROUTE,
             permit: None,
             forwarded: None,
             upstream: None,
             sent: Sent::default(),
-            shared: None,
+            sharing: None,
         };
-        let mut response = match self.decide(begun, request, forwarded, &request_id, &mut trace).await {
+        let mut response = match self.decide(view, begun, request, forwarded, &request_id, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
-                gateway.metrics.denied(refusal.reason());
+                snapshot.services.metrics.denied(refusal.reason());
                 tracing::debug!(request.id = ?request_id, reason = refusal.reason(), "denied");
                 refusal
-                    .answer(&request_id, &gateway.statuses)
+                    .answer(&request_id, &snapshot.statuses)
                     .map(|body| AnswerBody::whole(body, &self.exchange))
             }
         };
-        if let Some(shared) = &trace.shared {
-            shared.apply(response.headers_mut());
+        if let Some(sharing) = &trace.sharing {
+            sharing.apply(response.headers_mut());
         }
         response.headers_mut().insert(&REQUEST_ID, request_id);
         if self.exchange.body_is_open() || (old && response.body().size_hint().exact().is_none()) {
@@ -202,13 +112,13 @@ impl Shared {
         let took = answered.saturating_duration_since(begun);
         let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
         if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
-            gateway.metrics.upstream(upstream.index, &upstream.config.name, waited);
+            view.meters.upstream(upstream, waited);
         }
         let status = response.status();
-        gateway.metrics.request(
+        view.meters.request(
             RequestLabels {
                 route_index: trace.route,
-                route: gateway.route_label(trace.route),
+                route: snapshot.route_label(trace.route),
                 method: MethodLabel::of(&method),
                 status: status.as_u16(),
             },
@@ -228,47 +138,51 @@ impl Shared {
     }
 
     async fn decide<'a>(
-        &'a self,
+        &self,
+        view: &'a View,
         begun: Instant,
         mut request: Request<Incoming>,
         forwarded: Result<client::Forwarded, Kind>,
         request_id: &HeaderValue,
         trace: &mut Trace<'a>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        let gateway = &*self.gateway;
+        let snapshot = &*view.snapshot;
         trace.forwarded = Some(forwarded?);
-        target::check_method(request.method(), &gateway.routes)?;
-        if target::is_server_wide(&request)? || target::ends_here(&request)? {
+        method::check(request.method(), &snapshot.routes)?;
+        if request_target::is_server_wide(&request)? || method::ends_here(&request)? {
             return Ok(options().map(|body| AnswerBody::whole(body, &self.exchange)));
         }
+        let target = request_target::read(&request, self.scheme)?;
         if let Some(asked) = cors::asked_method(&request)
-            && let Some((route, cors)) = gateway.cors_of(target::find(&gateway.routes, &request, &asked)?.0)
+            && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
         {
             trace.set_route(route);
             let answer = cors::answer_preflight(cors, request.headers(), &asked);
             return Ok(answer.map(|body| AnswerBody::whole(body, &self.exchange)));
         }
-        let (found, rewritten) = target::find(&gateway.routes, &request, request.method())?;
-        match found {
+        match target.find(&snapshot.routes, request.method()) {
             Match::Owned => {
+                let as_read = target.decoded()?;
                 trace.set_route(BUILTIN);
-                trace.shared = gateway.cors.as_ref().map(|cors| cors::Shared::of(cors, request.headers()));
+                trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
                 let client = trace.forwarded.as_ref().map_or(self.peer.address(), |seen| seen.client);
-                self.call_own(request, client, request_id).await
+                *request.uri_mut() = as_read;
+                self.call_own(snapshot, request, client, request_id).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
             Match::Route(route) => {
                 trace.set_route(route.index);
                 if let Some(cors) = &route.config.cors {
-                    trace.shared = Some(cors::Shared::of(cors, request.headers()));
+                    trace.sharing = Some(cors::Sharing::of(cors, request.headers()));
                 }
                 let credential = Credential::of(request.headers());
                 let permit =
-                    gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
+                    snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
                 if route.config.method_override {
-                    self.decide_overrides(&request)?;
+                    decide_overrides(snapshot, &target, &request)?;
                 }
+                let rewritten = target.forwarded(request.uri())?;
                 if let (Some(record), Some(identity)) = (&mut trace.record, permit.identity()) {
                     record.set_caller(identity);
                 }
@@ -276,35 +190,18 @@ impl Shared {
                 if let Some(rewritten) = rewritten {
                     *request.uri_mut() = rewritten;
                 }
-                self.perform(begun, route, trace, request, request_id).await
+                self.perform(view, begun, route, trace, request, request_id).await
             }
         }
-    }
-
-    /// Makes sure that a request whose upstream may take it for one of another method is allowed as that, too.
-    fn decide_overrides(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
-        let gateway = &*self.gateway;
-        for value in METHOD_OVERRIDES.iter().flat_map(|name| request.headers().get_all(*name)) {
-            let upper = value.as_bytes().to_ascii_uppercase();
-            let method = Method::from_bytes(&upper).map_err(|_| Kind::BadRequest)?;
-            match target::find(&gateway.routes, request, &method)?.0 {
-                Match::Route(route) => {
-                    let credential = Credential::of(request.headers());
-                    gateway.access.decide(&route.config.access, route.config.on_stale, credential)?;
-                }
-                Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
-                Match::Owned | Match::None => return Err(Kind::NotFound.into()),
-            }
-        }
-        Ok(())
     }
 
     /// Does what a route says with a request that is allowed.
-    async fn perform<'a>(
-        &'a self,
+    async fn perform(
+        &self,
+        view: &View,
         begun: Instant,
         route: &Route,
-        trace: &mut Trace<'a>,
+        trace: &mut Trace<'_>,
         mut request: Request<Incoming>,
         request_id: &HeaderValue,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -320,17 +217,19 @@ impl Shared {
                 let response = respond(*status, json, identity);
                 return Ok(response.map(|body| AnswerBody::whole(body, &self.exchange)));
             }
-            Action::Forward(index) => &self.pools[*index],
+            Action::Forward(index) => {
+                trace.upstream = Some(*index);
+                &view.pools[*index]
+            }
         };
-        trace.upstream = Some(pool.upstream());
         if let Some(record) = &mut trace.record {
-            record.upstream = Some((pool.upstream().index as usize, None));
+            record.upstream = trace.upstream.map(|index| (index, None));
         }
         let upgrade = tunnel::is_asked(&request);
         let version = request.version();
         let via = via(request.headers(), version);
-        let max_forwards = target::count_down(request.headers_mut());
-        let headers = &self.gateway.headers;
+        let max_forwards = method::count_down(request.headers_mut());
+        let headers = &view.snapshot.headers;
         headers.strip(request.headers_mut(), route.config.forward_token, route.config.method_override);
         let host = request.headers().get(header::HOST).cloned();
         if host.is_none()
@@ -342,7 +241,7 @@ impl Shared {
         let bounds = BodyBounds {
             limit: route.config.body,
             due: self.exchange.moment(route.config.timeout),
-            min_rate: self.gateway.limits.body_min_rate,
+            min_rate: view.snapshot.limits.body_min_rate,
             response_timeout: forward::response_timeout(pool),
         };
         let request = request.map(|body| RequestBody::new(body, &self.exchange, bounds, Some(permit)));
@@ -370,19 +269,22 @@ impl Shared {
                 clean_answer(response.headers_mut(), to_head);
                 Ok(response)
             }
-            Forwarded::Switched(head, connection) => self.switch(permit, head, *connection).await,
+            Forwarded::Switched(head, connection) => {
+                self.switch(&view.snapshot.access, permit, head, *connection).await
+            }
         }
     }
 
     /// Makes a tunnel of the connection, if the permit still holds.
     async fn switch(
         &self,
+        access: &Access,
         permit: &Permit,
         head: Response<()>,
         connection: Connection<RequestBody>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let registration = self.gateway.access.watch(permit, &task)?;
+        let registration = access.watch(permit, &task)?;
         let (upstream, early, slot) = connection.into_socket();
         self.exchange.becomes(Opening { upstream, early, registration, slot });
         let mut response = head.map(|()| AnswerBody::whole(Bytes::new(), &self.exchange));
@@ -394,31 +296,25 @@ impl Shared {
         Ok(response)
     }
 
-    /// Reads a call's whole body and hands it over.
+    /// Reads a call's whole body and hands it over. The request's path is the decoded one.
     async fn call_own(
         &self,
-        mut request: Request<Incoming>,
+        snapshot: &Snapshot,
+        request: Request<Incoming>,
         client: IpAddr,
         request_id: &HeaderValue,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        let own_calls = &self.gateway.own_calls;
+        let own_calls = &snapshot.own_calls;
         if request.body().size_hint().lower() > own_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
         }
-        let timeout = self.gateway.limits.request_timeout;
+        let timeout = snapshot.limits.request_timeout;
         let bounds = BodyBounds {
             limit: own_calls.max_body(),
             due: self.exchange.moment(timeout),
-            min_rate: self.gateway.limits.body_min_rate,
+            min_rate: snapshot.limits.body_min_rate,
             response_timeout: timeout,
         };
-        let decoded = path::canonical(request.uri().path()).map_err(|_| Kind::BadRequest)?.decoded;
-        let target = match request.uri().query() {
-            Some(query) => format!("{decoded}?{query}"),
-            None => decoded.into_owned(),
-        };
-        let path = PathAndQuery::try_from(target).map_err(|_| Kind::NotFound)?;
-        *request.uri_mut() = path.into();
         let (head, incoming) = request.into_parts();
         let body = collect(RequestBody::new(incoming, &self.exchange, bounds, None), &self.exchange).await?;
         let call =
@@ -427,6 +323,27 @@ impl Shared {
         let response = answered.ok_or(Kind::Unavailable)?;
         Ok(response.map(|body| AnswerBody::whole(body, &self.exchange)))
     }
+}
+
+/// Makes sure that a request whose upstream may take it for one of another method is allowed as that, too.
+fn decide_overrides(
+    snapshot: &Snapshot,
+    target: &Target<'_>,
+    request: &Request<Incoming>,
+) -> Result<(), Refusal> {
+    for value in METHOD_OVERRIDES.iter().flat_map(|name| request.headers().get_all(*name)) {
+        let upper = value.as_bytes().to_ascii_uppercase();
+        let method = Method::from_bytes(&upper).map_err(|_| Kind::BadRequest)?;
+        match target.find(&snapshot.routes, &method) {
+            Match::Route(route) => {
+                let credential = Credential::of(request.headers());
+                snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
+            }
+            Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
+            Match::Owned | Match::None => return Err(Kind::NotFound.into()),
+        }
+    }
+    Ok(())
 }
 
 async fn collect(body: RequestBody, exchange: &Exchange) -> Result<Bytes, Kind> {

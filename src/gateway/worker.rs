@@ -18,19 +18,18 @@ use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{
-    body::RequestBody,
     client::Peer,
     connection,
     connection::{Client, Resting},
-    service::Gateway,
+    snapshot::Snapshot,
     turns::Turns,
+    view::{CurrentView, View},
 };
 use crate::{
     clock::coarse_millis,
     limit::{CountedConnection, Prefix},
     memory,
     stream::Stream,
-    upstream::Pool,
 };
 
 /// How often idle upstream connections are looked after, and how late a line of the access log may be.
@@ -159,8 +158,9 @@ impl Drop for Counted {
 
 /// One worker's share of the gateway.
 pub struct Worker {
-    gateway: Arc<Gateway>,
-    pools: Arc<[Arc<Pool<RequestBody>>]>,
+    index: usize,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    views: Arc<CurrentView>,
     drain: Drain,
     max_connections: usize,
     open: Arc<AtomicUsize>,
@@ -172,14 +172,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker, by its number, to be run on its own single-threaded runtime. It keeps at most
-    /// `max_connections` clients.
-    pub fn new(gateway: Arc<Gateway>, worker: usize, drain: Drain, max_connections: usize) -> Self {
-        let pools = gateway.pools(worker).into();
+    /// A worker, by its number, to be run on its own single-threaded runtime. It serves by the last one of `snapshots`, and
+    /// keeps at most `max_connections` clients.
+    pub fn new(
+        index: usize,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        drain: Drain,
+        max_connections: usize,
+    ) -> Self {
+        let view = View::new(snapshots.borrow_and_update().clone(), index);
         let (open, draining) = (Arc::default(), Arc::default());
         Self {
-            gateway,
-            pools,
+            index,
+            snapshots,
+            views: Arc::new(CurrentView::new(view)),
             drain,
             max_connections,
             open,
@@ -203,9 +209,14 @@ impl Worker {
             accepting.push(tokio::spawn(worker.clone().accept(listener, open, most)));
         }
         let mut drain = worker.drain.tell.subscribe();
+        let mut snapshots = worker.snapshots.clone();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => worker.sweep(),
+                Ok(()) = snapshots.changed() => {
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    worker.views.exchange(View::new(snapshot, worker.index));
+                }
                 _ = drain.wait_for(|draining| *draining) => break,
             }
         }
@@ -231,8 +242,9 @@ impl Worker {
     }
 
     fn sweep(&self) {
-        self.pools.iter().for_each(|pool| pool.sweep());
-        if let Some(log) = self.gateway.access_log() {
+        let view = self.views.get();
+        view.pools.iter().for_each(|pool| pool.sweep());
+        if let Some(log) = &view.snapshot.services.access_log {
             log.flush();
         }
         match self.gives_back_after.load(Relaxed) {
@@ -267,7 +279,7 @@ impl Worker {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    self.serve(socket, Peer::new(address, &self.gateway.trusted_proxies), place);
+                    self.serve(socket, Peer::new(address), place);
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -283,12 +295,19 @@ impl Worker {
     }
 
     fn serve(self: &Arc<Self>, socket: TcpStream, peer: Peer, of_listener: Counted) {
-        let limits = &self.gateway.limits;
-        let exempt = peer.is_trusted() || (peer.address().is_loopback() && !limits.bounds_loopback);
+        let view = self.views.get();
+        let limits = &view.snapshot.limits;
+        let exempt =
+            peer.is_trusted(&view.snapshot) || (peer.address().is_loopback() && !limits.bounds_loopback);
         let of_address = if exempt {
             None
         } else {
-            match self.gateway.address_counts.enter(Prefix::of(peer.address())) {
+            match view
+                .snapshot
+                .services
+                .address_counts
+                .enter(Prefix::of(peer.address()), limits.connections_per_address)
+            {
                 None => return,
                 counted => counted,
             }
@@ -317,10 +336,10 @@ impl Worker {
         peer: Peer,
         counts: Counts,
     ) {
-        let turn = self.turns.place((!peer.is_trusted()).then(|| Prefix::of(peer.address())));
+        let is_trusted = peer.is_trusted(&self.views.get().snapshot);
+        let turn = self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())));
         let client = Client { socket, early, rested_until, peer, turn };
-        let (gateway, pools) = (self.gateway.clone(), self.pools.clone());
-        let serving = connection::serve(client, gateway, pools, self.draining.clone());
+        let serving = connection::serve(client, self.views.clone(), self.draining.clone());
         let worker = self.clone();
         tokio::spawn(async move {
             if let Some(resting) = serving.await {
@@ -369,8 +388,7 @@ impl Worker {
         let Resting { socket, early, until } = resting;
         // Without an address the client has gone.
         if let Ok(address) = socket.peer_addr() {
-            let peer = Peer::new(address, &self.gateway.trusted_proxies);
-            self.attend(socket, early, Some(until), peer, counts);
+            self.attend(socket, early, Some(until), Peer::new(address), counts);
         }
     }
 }

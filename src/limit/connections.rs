@@ -18,7 +18,6 @@ const SHARDS: usize = 16;
 
 /// Counts the connections of each client address; IPv6 by /64.
 pub struct AddressCounts {
-    most: usize,
     hasher: RandomState,
     shards: [Mutex<HashMap<Prefix, usize, RandomState>>; SHARDS],
     refused: AtomicU64,
@@ -31,10 +30,9 @@ pub struct CountedConnection {
 }
 
 impl AddressCounts {
-    /// Counts up to `most` connections an address.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// No connections so far.
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            most,
             hasher: RandomState::default(),
             shards: Default::default(),
             refused: AtomicU64::new(0),
@@ -46,11 +44,11 @@ impl AddressCounts {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more connection; `None`, and counted as refused, if the address has its fill.
-    pub fn enter(self: &Arc<Self>, prefix: Prefix) -> Option<CountedConnection> {
+    /// Counts one more connection; `None`, and counted as refused, if the address has `most` of them.
+    pub fn enter(self: &Arc<Self>, prefix: Prefix, most: usize) -> Option<CountedConnection> {
         let mut counts = self.shard(prefix);
         let count = counts.entry(prefix).or_default();
-        if *count >= self.most {
+        if *count >= most {
             self.refused.fetch_add(1, Relaxed);
             return None;
         }
@@ -82,14 +80,14 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_others_theirs() {
-        let counts = AddressCounts::new(2);
+        let counts = AddressCounts::new();
         let prefix = |text: &str| Prefix::of(text.parse().unwrap());
-        let open: Vec<_> = (0..3).map(|_| counts.enter(prefix("192.0.2.1"))).collect();
+        let open: Vec<_> = (0..3).map(|_| counts.enter(prefix("192.0.2.1"), 2)).collect();
         assert_eq!(open.iter().filter(|entered| entered.is_some()).count(), 2);
-        assert!(counts.enter(prefix("192.0.2.2")).is_some());
+        assert!(counts.enter(prefix("192.0.2.2"), 2).is_some());
         assert_eq!(counts.refused(), 1);
         drop(open);
-        assert!(counts.enter(prefix("192.0.2.1")).is_some());
+        assert!(counts.enter(prefix("192.0.2.1"), 2).is_some());
         assert!(counts.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 }

@@ -1,9 +1,13 @@
 //! The metrics, by the names that dashboards rely on.
 //!
-//! The request path touches counters that were looked up before: each worker keeps the handles it
-//! has used, so that counting is one atomic addition.
+//! The request path touches counters that were looked up before: a worker keeps the handles that it has used, as
+//! [`Meters`], so that counting is one atomic addition.
 
-use std::{cell::RefCell, collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use foldhash::fast::FixedState;
 use http::Method;
@@ -44,7 +48,7 @@ impl MethodLabel {
 /// What a request is counted under.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLabels<'a> {
-    /// A number that stands for `route`.
+    /// A number that stands for `route`, under one config.
     pub route_index: u32,
     /// The route's label.
     pub route: &'a str,
@@ -96,9 +100,37 @@ pub struct Metrics {
     pub password_seconds: Histogram,
 }
 
-thread_local! {
-    static REQUESTS: RefCell<HashMap<u64, (IntCounter, Histogram), FixedState>> = RefCell::default();
-    static UPSTREAMS: RefCell<HashMap<u32, Histogram, FixedState>> = RefCell::default();
+/// What one worker counts its requests by, under one config: the numbers of routes and upstreams are that config's.
+pub struct Meters {
+    metrics: Arc<Metrics>,
+    /// Made when they are first used. One thread alone takes the lock.
+    requests: Mutex<HashMap<u64, (IntCounter, Histogram), FixedState>>,
+    upstream_seconds: Vec<Histogram>,
+}
+
+impl Meters {
+    /// Meters for upstreams of these names.
+    pub fn new<'a>(metrics: Arc<Metrics>, upstreams: impl Iterator<Item = &'a str>) -> Self {
+        let seconds = upstreams.map(|name| metrics.upstream_seconds.with_label_values(&[name]));
+        Self { upstream_seconds: seconds.collect(), requests: Mutex::default(), metrics }
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, labels: RequestLabels<'_>, took: Duration) {
+        let key =
+            u64::from(labels.route_index) << 32 | u64::from(labels.method.0) << 16 | u64::from(labels.status);
+        let mut known = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, seconds) = known.entry(key).or_insert_with(|| self.metrics.of_request(labels));
+        count.inc();
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes how long an upstream, by its number, took to answer.
+    pub fn upstream(&self, index: usize, took: Duration) {
+        if let Some(seconds) = self.upstream_seconds.get(index) {
+            seconds.observe(took.as_secs_f64());
+        }
+    }
 }
 
 const SECONDS: &[f64] =
@@ -238,38 +270,20 @@ impl Metrics {
         })
     }
 
-    /// Counts an answered request.
-    pub fn request(&self, labels: RequestLabels<'_>, took: Duration) {
-        let key =
-            u64::from(labels.route_index) << 32 | u64::from(labels.method.0) << 16 | u64::from(labels.status);
-        REQUESTS.with_borrow_mut(|known| {
-            let (count, seconds) = known.entry(key).or_insert_with(|| {
-                let method = METHODS[usize::from(labels.method.0)];
-                let status = labels.status.to_string();
-                (
-                    self.requests.with_label_values(&[labels.route, method, status.as_str()]),
-                    self.request_seconds.with_label_values(&[labels.route]),
-                )
-            });
-            count.inc();
-            seconds.observe(took.as_secs_f64());
-        });
+    fn of_request(&self, labels: RequestLabels<'_>) -> (IntCounter, Histogram) {
+        let (method, status) = (METHODS[usize::from(labels.method.0)], labels.status.to_string());
+        let count = self.requests.with_label_values(&[labels.route, method, status.as_str()]);
+        (count, self.request_seconds.with_label_values(&[labels.route]))
     }
 
-    /// Notes how long an upstream took to answer.
-    pub fn upstream(&self, index: u32, name: &str, took: Duration) {
-        UPSTREAMS.with_borrow_mut(|known| {
-            known
-                .entry(index)
-                .or_insert_with(|| self.upstream_seconds.with_label_values(&[name]))
-                .observe(took.as_secs_f64());
-        });
+    /// The counter of responses that an upstream of this name broke off.
+    pub fn aborted_responses(&self, name: &str) -> IntCounter {
+        self.upstream_aborted.with_label_values(&[name])
     }
 
-    /// Takes over how many responses their upstream broke off so far.
-    pub fn upstream_aborted(&self, name: &str, total: u64) {
-        let counter = self.upstream_aborted.with_label_values(&[name]);
-        counter.inc_by(total.saturating_sub(counter.get()));
+    /// Forgets how many connections upstreams have: one that is gone has none.
+    pub fn forget_upstream_connections(&self) {
+        self.upstream_connections.reset();
     }
 
     /// Sets how many connections an upstream has, by state.

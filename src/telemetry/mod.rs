@@ -11,5 +11,6 @@ mod warning;
 
 pub use access_log::{AccessEntry, AccessLog, UpstreamEntry};
 pub use log::{LogGuard, LogSettings, Logs, init};
-pub use metrics::{MethodLabel, Metrics, RequestLabels};
+pub use metrics::{Meters, MethodLabel, Metrics, RequestLabels};
+pub use prometheus::IntCounter as Counter;
 pub use warning::WarningLimit;

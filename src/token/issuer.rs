@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{KeyError, SigningKey, Verifier};
+use super::{CurrentKeyring, KeyError, SigningKey};
 use crate::{
     clock::UnixMillis,
     types::{Random, Roles, SessionId, UserId, Username},
@@ -62,20 +62,20 @@ pub struct Issuer {
     issuer: String,
     audience: String,
     ttl: Duration,
-    verifier: Arc<Verifier>,
+    keyring: Arc<CurrentKeyring>,
     random: Arc<dyn Random>,
 }
 
 impl Issuer {
-    /// An issuer with the keys of `verifier`.
+    /// An issuer that signs with the keys in use.
     pub fn new(
         issuer: &str,
         audience: &str,
         ttl: Duration,
-        verifier: Arc<Verifier>,
+        keyring: Arc<CurrentKeyring>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, verifier, random }
+        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, keyring, random }
     }
 
     /// The key that signs while the store's clock stands at `now`.
@@ -83,7 +83,7 @@ impl Issuer {
     /// # Errors
     /// When none does.
     pub fn key(&self, now: UnixMillis) -> Result<Arc<SigningKey>, KeyError> {
-        self.verifier.keyring().signing(now)
+        self.keyring.get().signing(now)
     }
 
     /// Signs a token.

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{
     digest, hmac,
     rand::SystemRandom,
@@ -225,12 +226,34 @@ impl Keyring {
         &self.jwks
     }
 
-    pub(super) fn retire_all_but(&self, kept: &Self) {
+    fn retire_all_but(&self, kept: &Self) {
         for (kid, known) in &self.verifying {
             if !kept.verifying.contains_key(kid) {
                 known.key.in_use.store(false, Relaxed);
             }
         }
+    }
+}
+
+/// The keys in use at present.
+pub struct CurrentKeyring(ArcSwap<Keyring>);
+
+impl CurrentKeyring {
+    /// These keys are in use.
+    pub fn new(keyring: Keyring) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(keyring)))
+    }
+
+    /// The keys in use.
+    pub fn get(&self) -> Arc<Keyring> {
+        self.0.load_full()
+    }
+
+    /// Takes other keys into use; tokens of keys that are no longer among them end at once.
+    pub fn replace(&self, keyring: Keyring) {
+        let keyring = Arc::new(keyring);
+        let before = self.0.swap(keyring.clone());
+        before.retire_all_but(&keyring);
     }
 }
 

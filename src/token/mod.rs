@@ -18,7 +18,7 @@ pub use device::{Device, DeviceTokens};
 pub use identity::Identity;
 pub use issuer::{AccessToken, Issuer, Subject};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
-pub use keyring::{KeyError, Keyring, NewKey, PublicKey, SigningKey};
+pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};
 pub use mail::{MailToken, MailTokens};
 pub use master::{MasterError, MasterKey, MasterKeys, Wrapped};
 pub use refresh::{Presented, RefreshToken, RefreshTokens};

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{
-    Identity, Keyring,
+    CurrentKeyring, Identity,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
 };
 use crate::{
@@ -30,7 +29,7 @@ const ENTRY_BYTES: usize = 700;
 pub struct Verifier {
     issuer: String,
     audience: String,
-    keyring: ArcSwap<Keyring>,
+    keyring: Arc<CurrentKeyring>,
     cache: Cache<Arc<str>, Arc<Identity>, RandomState>,
 }
 
@@ -66,28 +65,17 @@ struct Claims {
 
 impl Verifier {
     /// A verifier of tokens for `audience` by `issuer`.
-    pub fn new(issuer: &str, audience: &str, keyring: Arc<Keyring>) -> Self {
+    pub fn new(issuer: &str, audience: &str, keyring: Arc<CurrentKeyring>) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|token: &Arc<str>, _: &Arc<Identity>| (token.len() + ENTRY_BYTES) as u32)
             .build_with_hasher(RandomState::default());
-        Self {
-            issuer: issuer.to_owned(),
-            audience: audience.to_owned(),
-            keyring: ArcSwap::new(keyring),
-            cache,
-        }
+        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, cache }
     }
 
-    /// The keys in use.
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.keyring.load_full()
-    }
-
-    /// Takes other keys into use; tokens of keys that are no longer among them end at once.
-    pub fn replace_keyring(&self, keyring: Arc<Keyring>) {
-        let before = self.keyring.swap(keyring.clone());
-        before.retire_all_but(&keyring);
+    /// Whether it verifies tokens for `audience` by `issuer`.
+    pub fn is_for(&self, issuer: &str, audience: &str) -> bool {
+        self.issuer == issuer && self.audience == audience
     }
 
     /// Verifies a token.
@@ -115,7 +103,7 @@ impl Verifier {
     }
 
     fn verify_new(&self, token: &str, now: Now) -> Result<Identity, TokenError> {
-        let keyring = self.keyring.load();
+        let keyring = self.keyring.get();
         let (payload, key) = verify_signature(token, |kid| keyring.verifying(kid?, now.time))?;
         // RFC 9068, section 4: the type is compared without case, and `application/` may lead.
         let typ = payload.typ.unwrap_or_default().to_ascii_lowercase();

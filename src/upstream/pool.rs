@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
     time::Duration,
@@ -21,7 +21,12 @@ use tokio::{
 };
 
 use super::{Connection, resolve::Resolver};
-use crate::{clock::coarse_millis, config, telemetry::WarningLimit, types::framing::HeadLimits};
+use crate::{
+    clock::coarse_millis,
+    config,
+    telemetry::{Counter, WarningLimit},
+    types::framing::HeadLimits,
+};
 
 /// Why there is no connection. The text is for the log.
 #[derive(Debug, Error)]
@@ -41,10 +46,8 @@ pub enum ConnectError {
 pub struct Upstream<B> {
     /// What the config says.
     pub config: config::Upstream,
-    /// Its number, as routes refer to it.
-    pub index: u32,
-    /// Responses that broke off.
-    pub aborted: AtomicU64,
+    /// Counts responses that it broke off.
+    pub aborted: Counter,
     /// Warnings of its failures.
     pub warnings: WarningLimit,
     resolver: Resolver,
@@ -101,18 +104,17 @@ impl<B> Upstream<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// An upstream that `workers` workers use.
-    pub fn new(config: config::Upstream, index: u32, workers: usize) -> Self {
+    /// An upstream that `workers` workers use; `aborted` counts its responses that broke off.
+    pub fn new(config: config::Upstream, workers: usize, aborted: Counter) -> Self {
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
             resolver: Resolver::new(&config.authority),
             slots: Arc::new(Semaphore::new(config.max_connections)),
             waiting: AtomicUsize::new(0),
-            aborted: AtomicU64::new(0),
+            aborted,
             warnings: WarningLimit::default(),
             workers: (0..workers.max(1)).map(|_| shelf()).collect(),
             config,
-            index,
         }
     }
 

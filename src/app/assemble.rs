@@ -1,0 +1,109 @@
+//! From a config to what serves by it.
+
+use std::sync::Arc;
+
+use super::{foundation::Foundation, load::LoadedGateway, own_calls::CallsBeside};
+use crate::{
+    access::Access,
+    account::{Accounts, Attempts, MailDesk, Operator, Postman},
+    admin::AdminApi,
+    auth_api::AuthApi,
+    config,
+    gateway::{Services, Snapshot},
+    mail::MailSetupError,
+    password::Rules,
+    token::{Issuer, Verifier},
+    types::OsRandom,
+};
+
+/// What one config gives rise to.
+pub(super) struct Assembled {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) admin_api: Arc<AdminApi>,
+    /// Sends the mails that are queued, once somebody lets it work.
+    pub(super) postman: Option<Arc<Postman>>,
+}
+
+/// Puts together what serves by a config. Nothing begins by it, and nothing that runs is changed. What is as it was `before`
+/// goes on: upstreams with their connections, and the tokens that were verified.
+///
+/// # Errors
+/// When mails could not be sent as the config says.
+pub(super) fn assemble(
+    foundation: &Foundation,
+    loaded: LoadedGateway,
+    before: Option<&Snapshot>,
+) -> Result<Assembled, MailSetupError> {
+    let LoadedGateway { config, routes, .. } = loaded;
+    let (auth, process) = (&config.auth, &foundation.process);
+    let known = before.map(Snapshot::access).filter(|access| access.is_for(&auth.issuer, &auth.audience));
+    let access = known.cloned().unwrap_or_else(|| access(foundation, auth));
+    let (postman, desk) = match &auth.email {
+        Some(email) => {
+            let (postman, desk) =
+                Postman::new(email, foundation.store.clone(), foundation.root.mail_tokens())?;
+            (Some(Arc::new(postman)), Some(desk))
+        }
+        None => (None, None),
+    };
+    let api = AuthApi::new(
+        &auth.path,
+        Arc::new(accounts(foundation, auth, desk)),
+        access.clone(),
+        foundation.keyring.clone(),
+        config.revocation.max_staleness.as_secs(),
+    );
+    let own_calls =
+        CallsBeside { api: Arc::new(api), runtime: foundation.calls.clone(), gate: process.gate.clone() };
+    let admin_api = AdminApi::new(
+        operator(foundation, auth),
+        access.clone(),
+        foundation.keys.clone(),
+        foundation.keyring.clone(),
+        auth.default_roles.clone(),
+    );
+    let services = Services {
+        metrics: process.metrics.clone(),
+        access_log: process.logs.access.clone(),
+        address_counts: process.address_counts.clone(),
+    };
+    let snapshot = Snapshot::new(&config, routes, access, Arc::new(own_calls), services, before);
+    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), postman })
+}
+
+fn access(foundation: &Foundation, auth: &config::Auth) -> Arc<Access> {
+    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, foundation.keyring.clone()));
+    let process = &foundation.process;
+    let (mirror, time, metrics) = (process.mirror.clone(), process.time.clone(), process.metrics.clone());
+    Arc::new(Access::new(verifier, mirror, time, metrics))
+}
+
+fn accounts(foundation: &Foundation, auth: &config::Auth, mail: Option<MailDesk>) -> Accounts {
+    let keyring = foundation.keyring.clone();
+    let random = foundation.random.clone();
+    Accounts {
+        config: auth.clone(),
+        store: foundation.store.clone(),
+        hasher: foundation.hasher.clone(),
+        attempts: Attempts::new(foundation.attempts.clone(), auth.throttle),
+        mail,
+        issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring, random.clone()),
+        refresh_tokens: foundation.root.refresh_tokens(),
+        device_tokens: foundation.root.device_tokens(),
+        mirror: foundation.process.mirror.clone(),
+        time: foundation.process.time.clone(),
+        random,
+    }
+}
+
+fn operator(foundation: &Foundation, auth: &config::Auth) -> Operator {
+    Operator {
+        store: foundation.store.clone(),
+        hasher: foundation.hasher.clone(),
+        rules: Rules { min_length: auth.password.min_length, reject_common: auth.password.reject_common },
+        usernames: auth.username.clone(),
+        clock: foundation.process.time.clone(),
+        random: Arc::new(OsRandom),
+        gateway: Some((foundation.process.mirror.clone(), auth.access_token_ttl)),
+    }
+}

@@ -1,0 +1,55 @@
+//! What the command line works on: the store of a config, without a gateway.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    error::StartError,
+    foundation::prepare_schema,
+    vault::{Vault, open_vault},
+};
+use crate::{
+    account::Operator,
+    clock::Clock,
+    config::{self, Config},
+    password::{HashError, Hasher, Rules},
+    store::{self, Store},
+    telemetry::Metrics,
+    types::{OsRandom, Random},
+};
+
+/// For a hash that an operator asks for.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Opens the store of a config, its schema up to date.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StartError> {
+    let store = store::open(&config.store, clock)?;
+    prepare_schema(config, &*store).await?;
+    Ok(store)
+}
+
+/// What the command line does to accounts and keys, and what the master key opens for that.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Operator, Vault), StartError> {
+    let store = open_store(config, clock.clone()).await?;
+    let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let vault = open_vault(&config.auth, &*store, random.clone()).await?;
+    let metrics = Metrics::new().map_err(|error| HashError::Failed(error.to_string()))?;
+    let password = &config.auth.password;
+    // Nobody waits behind it: one at a time, for as long as a busy machine needs.
+    let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
+    let operator = Operator {
+        store,
+        hasher: Arc::new(Hasher::start(&own, random.clone(), Arc::new(metrics))?),
+        rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
+        usernames: config.auth.username.clone(),
+        clock,
+        random,
+        gateway: None,
+    };
+    Ok((operator, vault))
+}

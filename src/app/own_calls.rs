@@ -1,0 +1,54 @@
+//! Calls below `auth.path`, on a runtime beside the workers.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::Response;
+use tokio::runtime::Handle;
+
+use crate::{
+    access::Failure,
+    auth_api::{self, AuthApi},
+    error::{Kind, Problem, Statuses},
+    gateway::{OwnCall, OwnCalls},
+    limit::{CallGate, Prefix},
+};
+
+/// Calls below `auth.path` run beside the workers, and to their end.
+pub(super) struct CallsBeside {
+    pub(super) api: Arc<AuthApi>,
+    pub(super) runtime: Handle,
+    pub(super) gate: Arc<CallGate>,
+}
+
+impl OwnCalls for CallsBeside {
+    fn max_body(&self) -> u64 {
+        auth_api::MAX_BODY
+    }
+
+    fn call(&self, call: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
+        let api = self.api.clone();
+        let id = call.request_id.clone();
+        let Some(admitted) = self.gate.admit(Prefix::of(call.client)) else {
+            let request_id = id.to_str().unwrap_or_default();
+            let refused = Failure::from(Kind::Unavailable).answer(request_id, &Statuses::default());
+            return Box::pin(async { refused });
+        };
+        // A task of its own: dropping the handle, when the client hangs up, does not stop it.
+        let task = self.runtime.spawn(async move {
+            let _admitted = admitted;
+            let request_id = call.request_id.to_str().unwrap_or_default();
+            api.handle(call.request, call.client, request_id).await
+        });
+        Box::pin(async move {
+            task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call below auth.path ended without an answer");
+                let kind = Kind::Internal;
+                let body = Problem::new(kind, None, id.to_str().unwrap_or_default()).to_json();
+                let mut response = Response::new(Bytes::from(body));
+                *response.status_mut() = kind.status();
+                response
+            })
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! What is there from the start of the process, and what the admin listener tells of it.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use crate::{
+    admin::{self, AdminApi},
+    clock::{SystemClock, TimeKeeper},
+    config::Config,
+    gateway::{Drain, Snapshot},
+    limit::{AddressCounts, CallGate},
+    revocation::{Cut, Mirror, Staleness},
+    telemetry::{Logs, Metrics},
+};
+
+/// Calls below `auth.path` that run at once. Each waits for the store or a password worker most of its time.
+const MAX_CALLS: usize = 512;
+
+/// What needs neither the store nor the keys.
+pub(super) struct Process {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) drain: Drain,
+    pub(super) time: Arc<TimeKeeper>,
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) address_counts: Arc<AddressCounts>,
+    pub(super) gate: Arc<CallGate>,
+    pub(super) logs: Logs,
+    /// Once all is loaded that nothing may be served without.
+    pub(super) running: OnceLock<Running>,
+}
+
+/// What is served at present.
+pub(super) struct Running {
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(super) admin_api: Arc<AdminApi>,
+}
+
+impl Process {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, logs: Logs) -> Self {
+        Self {
+            metrics,
+            drain: Drain::default(),
+            time: Arc::new(TimeKeeper::new(Arc::new(SystemClock))),
+            mirror: Arc::new(Mirror::new(config.revocation.max_staleness)),
+            address_counts: AddressCounts::new(),
+            gate: CallGate::new(MAX_CALLS),
+            logs,
+            running: OnceLock::new(),
+        }
+    }
+}
+
+impl admin::Status for Process {
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.drain.is_announced() {
+            return Err("draining");
+        }
+        if self.running.get().is_none() {
+            return Err("keys and revocations are not loaded");
+        }
+        match self.mirror.staleness(self.time.now()) {
+            Staleness::NeverLoaded => Err("keys and revocations are not loaded"),
+            Staleness::Stale => Err("the revocation mirror is stale"),
+            Staleness::Fresh if self.time.skew() > TimeKeeper::MAX_SKEW_MILLIS => {
+                Err("the clock is apart from the store's")
+            }
+            Staleness::Fresh => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> Vec<u8> {
+        self.metrics.revocation_entries.set(self.mirror.len() as i64);
+        let lag = self.mirror.lag(self.time.now());
+        self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
+        self.metrics.open_connections.set(self.drain.live() as i64);
+        self.metrics.resting_connections.set(self.drain.resting() as i64);
+        self.metrics.builtin_calls.set(self.gate.running() as i64);
+        self.metrics.log_lines_lost(self.logs.lost());
+        self.metrics.connections_refused("address", self.address_counts.refused());
+        if let Some(running) = self.running.get() {
+            self.metrics.forget_upstream_connections();
+            for upstream in running.snapshots.borrow().upstreams() {
+                let (name, connections) = (&upstream.config.name, upstream.connections());
+                self.metrics.upstream_connections(name, "active", connections.active);
+                self.metrics.upstream_connections(name, "idle", connections.idle);
+                self.metrics.upstream_connections(name, "waiting", connections.waiting);
+            }
+        }
+        self.metrics.live_streams.set(self.mirror.live().len() as i64);
+        for cut in Cut::ALL {
+            self.metrics.streams_cut(cut.reason(), self.mirror.live().cuts(cut));
+        }
+        self.metrics.render()
+    }
+
+    fn api(&self) -> Option<Arc<AdminApi>> {
+        self.running.get().map(|running| running.admin_api.clone())
+    }
+}

@@ -1,0 +1,39 @@
+//! What follows from a request's method, wherever it is for.
+
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+
+use crate::{error::Kind, route::Table};
+
+/// Refuses a method that a route or a backend could take for another: methods are case-sensitive (RFC 9110,
+/// section 9.1), and `delete` is one that no route names, but that some backends take for `DELETE`.
+pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
+    const STANDARD: &[&str] =
+        &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let name = method.as_str();
+    // Most are in capitals: those that routes name are.
+    if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        return Ok(());
+    }
+    let mut known = STANDARD.iter().copied().chain(routes.named_methods());
+    if known.any(|known| name.eq_ignore_ascii_case(known)) { Err(Kind::BadRequest) } else { Ok(()) }
+}
+
+/// Whether a request may go no further than here: `OPTIONS` with `Max-Forwards: 0` (RFC 9110, section 7.6.2).
+///
+/// # Errors
+/// For `TRACE`, which would have to show the request here.
+pub(super) fn ends_here<T>(request: &Request<T>) -> Result<bool, Kind> {
+    let last = request.headers().get(header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
+    match *request.method() {
+        Method::OPTIONS => Ok(last),
+        Method::TRACE if last => Err(Kind::BadRequest),
+        _ => Ok(false),
+    }
+}
+
+/// Takes `Max-Forwards` out; one less of it, if it counts anything.
+pub(super) fn count_down(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let hops = headers.remove(header::MAX_FORWARDS)?;
+    let hops: u32 = hops.to_str().ok()?.parse().ok()?;
+    Some(hops.saturating_sub(1).into())
+}

@@ -1,0 +1,85 @@
+//! The request target of HTTP/1.1 (RFC 9112, sections 3.2 and 3.3).
+
+use http::{HeaderMap, Method, Request, Version, header};
+
+use super::target::{Scheme, Target};
+use crate::{error::Kind, types::path};
+
+/// Whether the request is about the gateway itself: `OPTIONS *` (RFC 9112, section 3.2.4).
+///
+/// # Errors
+/// When it does not name one host.
+pub(super) fn is_server_wide<T>(request: &Request<T>) -> Result<bool, Kind> {
+    if request.method() != Method::OPTIONS || request.uri().path() != "*" {
+        return Ok(false);
+    }
+    single_host(request.headers(), request.version()).map(|_| true)
+}
+
+/// What a request is for that came by `scheme`.
+///
+/// # Errors
+/// When it does not name one host, however often it says it, or when its path has two readings.
+pub(super) fn read<T>(request: &Request<T>, scheme: Scheme) -> Result<Target<'_>, Kind> {
+    if request.method() == Method::CONNECT {
+        return Err(Kind::BadRequest);
+    }
+    let host = single_host(request.headers(), request.version())?;
+    let uri = request.uri();
+    if let Some(authority) = uri.authority() {
+        // Absolute form (RFC 9112, section 3.2.2): two names for one host must be the same.
+        let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_str()));
+        if !same || uri.scheme_str() != Some(scheme.as_str()) {
+            return Err(Kind::BadRequest);
+        }
+    }
+    let path = path::canonical(uri.path()).map_err(|_| Kind::BadRequest)?;
+    Ok(Target { host, path, query: uri.query() })
+}
+
+/// The value of the one `Host` (RFC 9112, section 3.2); HTTP/1.0 may come without.
+fn single_host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Kind> {
+    let mut values = headers.get_all(header::HOST).iter();
+    let Some(value) = values.next() else {
+        return if version == Version::HTTP_10 { Ok(None) } else { Err(Kind::BadRequest) };
+    };
+    if values.next().is_some() {
+        return Err(Kind::BadRequest);
+    }
+    let host = value.to_str().map_err(|_| Kind::BadRequest)?;
+    if is_host(host) { Ok(Some(host)) } else { Err(Kind::BadRequest) }
+}
+
+/// A name or address with an optional port: no userinfo, no list, no path.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+            _ => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let port = port.strip_prefix(':').unwrap_or(port);
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        && port.len() <= 5
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_and_a_port_and_nothing_else() {
+        for host in ["a.Example.com", "a:8080", "a.:80", "127.0.0.1:1", "[::1]:80"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in
+            ["", ":80", "u@a", "a b", "a,b", "a/b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a\\b", "a:999999"]
+        {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What one config gives rise to, for requests.
+
+use std::sync::Arc;
+
+use super::{
+    body::RequestBody,
+    headers::Headers,
+    own::OwnCalls,
+    record::{BUILTIN, NO_ROUTE},
+};
+use crate::{
+    access::Access,
+    config::{self, Config, Cors},
+    error::Statuses,
+    limit::AddressCounts,
+    route::{Match, Table},
+    telemetry::{AccessLog, Metrics},
+    upstream::Upstream,
+};
+
+/// What requests are served with under every config: it lives as long as the process.
+#[derive(Clone)]
+pub struct Services {
+    /// Counts requests.
+    pub metrics: Arc<Metrics>,
+    /// Where a line of each request goes, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// Counts the connections of each client address.
+    pub address_counts: Arc<AddressCounts>,
+}
+
+/// What one config gives rise to. It never changes: another config makes another one, and a request is served by one of
+/// them from its beginning to its end.
+pub struct Snapshot {
+    pub(super) services: Services,
+    pub(super) limits: config::Limits,
+    pub(super) trusted_proxies: Vec<ipnet::IpNet>,
+    pub(super) routes: Table,
+    pub(super) headers: Headers,
+    pub(super) access: Arc<Access>,
+    pub(super) own_calls: Arc<dyn OwnCalls>,
+    pub(super) statuses: Statuses,
+    /// Of the calls below `auth.path`.
+    pub(super) cors: Option<Cors>,
+    upstreams: Vec<Arc<Upstream<RequestBody>>>,
+    /// How many there were before it.
+    number: u64,
+}
+
+impl Snapshot {
+    /// What `config` gives rise to. Upstreams that are as they were `before` go on, with their connections.
+    pub fn new(
+        config: &Config,
+        routes: Table,
+        access: Arc<Access>,
+        own_calls: Arc<dyn OwnCalls>,
+        services: Services,
+        before: Option<&Self>,
+    ) -> Self {
+        let known = before.map_or(&[][..], |before| &before.upstreams);
+        let upstream = |wanted: &config::Upstream| {
+            let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
+            as_before.unwrap_or_else(|| {
+                let aborted = services.metrics.aborted_responses(&wanted.name);
+                Arc::new(Upstream::new(wanted.clone(), config.workers, aborted))
+            })
+        };
+        Self {
+            limits: config.limits,
+            trusted_proxies: config.trusted_proxies.clone(),
+            routes,
+            headers: Headers::new(config.identity_headers.clone()),
+            access,
+            own_calls,
+            statuses: config.auth.compat.statuses,
+            cors: config.auth.cors.clone(),
+            upstreams: config.upstreams.iter().map(upstream).collect(),
+            number: before.map_or(0, |before| before.number + 1),
+            services,
+        }
+    }
+
+    /// The rules for other origins of what a request meets, and its label.
+    pub(super) fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<(u32, &'a Cors)> {
+        match found {
+            Match::Owned => self.cors.as_ref().map(|cors| (BUILTIN, cors)),
+            Match::Route(route) => route.config.cors.as_ref().map(|cors| (route.index, cors)),
+            Match::WrongMethod(_) | Match::None => None,
+        }
+    }
+
+    /// The upstreams, in the order in which routes refer to them.
+    pub fn upstreams(&self) -> &[Arc<Upstream<RequestBody>>] {
+        &self.upstreams
+    }
+
+    /// What decides.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// A number that no other snapshot of the process has.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What a route, by its number, is called in metrics and logs.
+    pub(super) fn route_label(&self, index: u32) -> &str {
+        match index {
+            BUILTIN => "auth",
+            NO_ROUTE => "none",
+            index => self.routes.label(index).unwrap_or("none"),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A snapshot as one worker sees it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{body::RequestBody, snapshot::Snapshot};
+use crate::{telemetry::Meters, upstream::Pool};
+
+/// A snapshot with what a worker has of its own for it. A request takes it once and keeps it to its end.
+pub(super) struct View {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The worker's connections to each upstream, in their order.
+    pub(super) pools: Vec<Arc<Pool<RequestBody>>>,
+    /// What its requests are counted by.
+    pub(super) meters: Meters,
+}
+
+impl View {
+    /// The view of a worker, by its number.
+    pub(super) fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
+        let upstreams = snapshot.upstreams();
+        let pools = upstreams.iter().map(|upstream| Arc::new(Pool::new(upstream.clone(), worker))).collect();
+        let names = upstreams.iter().map(|upstream| upstream.config.name.as_str());
+        let meters = Meters::new(snapshot.services.metrics.clone(), names);
+        Self { snapshot, pools, meters }
+    }
+}
+
+/// The view that a worker's new requests are served by. Its thread alone takes the lock.
+pub(super) struct CurrentView(Mutex<Arc<View>>);
+
+impl CurrentView {
+    pub(super) fn new(view: View) -> Self {
+        Self(Mutex::new(Arc::new(view)))
+    }
+
+    pub(super) fn get(&self) -> Arc<View> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn exchange(&self, view: View) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+}
