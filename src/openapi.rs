@@ -6,7 +6,7 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Kind, Problem, Statuses};
+use crate::error::{Kind, Problem, ProblemBody, Statuses};
 
 /// Whether a call wants a bearer token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +178,7 @@ fn responses<Handler>(
             messages.push(kind.message());
         }
     }
-    let problem = generator.subschema_for::<Problem<'static>>();
+    let problem = generator.subschema_for::<ProblemBody<'static>>();
     for (status, messages) in failures {
         let mut headers = id.clone();
         if status == 401 {

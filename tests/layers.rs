@@ -132,6 +132,12 @@ fn each_package_has_one_home() {
 }
 
 #[test]
+fn what_decides_is_all_that_can_say_that_a_request_is_allowed() {
+    let says = |(file, text): &(String, String)| code(text).contains("Allowed for").then(|| file.clone());
+    assert_eq!(sources().iter().filter_map(says).collect::<Vec<_>>(), ["access/mod"]);
+}
+
+#[test]
 fn every_module_is_in_a_layer_and_says_what_it_is() {
     for (file, text) in sources() {
         assert!(text.starts_with("//!"), "{file} has no module documentation");

@@ -11,7 +11,7 @@ use std::{sync::Arc, task::Waker};
 use thiserror::Error;
 
 pub use credential::Credential;
-pub use failure::{Failure, answer};
+pub use failure::Failure;
 
 use crate::{
     clock::{Now, TimeKeeper},
@@ -21,21 +21,40 @@ use crate::{
     telemetry::Metrics,
     token::{Identity, TokenError, Verifier},
     types::Roles,
+    upstream::Allowed,
 };
 
-/// The right to be forwarded, and in whose name.
+/// The right to be forwarded once, and in whose name.
+#[derive(Debug)]
+pub struct Permit(Lease);
+
+impl Permit {
+    /// The caller; `None` for an anonymous one.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.0.identity()
+    }
+
+    /// The request is forwarded.
+    pub fn spend(self) -> Lease {
+        self.0
+    }
+}
+
+/// What a spent permit leaves: what was begun by it may go on for as long as this holds.
 #[derive(Debug, Clone)]
-pub struct Permit {
+pub struct Lease {
     identity: Option<Arc<Identity>>,
     on_stale: OnStale,
 }
 
-impl Permit {
+impl Lease {
     /// The caller; `None` for an anonymous one.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 }
+
+impl Allowed for Lease {}
 
 /// Why a request is refused. The text is for the log.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -157,12 +176,12 @@ impl Access {
     }
 
     /// Takes in a stream that outlives its decision, carried by `task`: from now on it is cut when the
-    /// permit ends. Nothing for an anonymous caller, whose permit has no end.
+    /// lease ends. Nothing for an anonymous caller, whose lease has no end.
     ///
     /// # Errors
-    /// Why the permit has ended already.
-    pub fn watch(&self, permit: &Permit, task: &Waker) -> Result<Option<Registration>, Denied> {
-        let Some(identity) = &permit.identity else { return Ok(None) };
+    /// Why the lease has ended already.
+    pub fn watch(&self, lease: &Lease, task: &Waker) -> Result<Option<Registration>, Denied> {
+        let Some(identity) = &lease.identity else { return Ok(None) };
         let token = revocation::Token {
             session: identity.session,
             user: identity.user,
@@ -170,7 +189,7 @@ impl Access {
             key: identity.key,
             expires_at: identity.expires_at,
         };
-        let outlives_staleness = permit.on_stale == OnStale::Allow;
+        let outlives_staleness = lease.on_stale == OnStale::Allow;
         // Taken in first and looked at then: whatever ends it meanwhile finds it, or is found.
         let registration = self.mirror.watch(token, outlives_staleness, task.clone());
         let now = self.now();
@@ -207,7 +226,7 @@ impl Access {
             _ => Some(self.identify(credential, on_stale, self.now())?),
         };
         judge(access, identity.as_ref().map(|identity| &identity.roles))?;
-        Ok(Permit { identity, on_stale })
+        Ok(Permit(Lease { identity, on_stale }))
     }
 }
 
@@ -332,11 +351,14 @@ mod tests {
             let parts = parts();
             parts.mirror.confirm(parts.access.now());
             let credential = Credential::Bearer(&parts.token);
-            let permit =
-                parts.access.decide(&config::Access::SignedIn(None), OnStale::Deny, credential).unwrap();
-            assert!(parts.access.watch(&permit, Waker::noop()).is_ok_and(|taken| taken.is_some()));
+            let lease = parts
+                .access
+                .decide(&config::Access::SignedIn(None), OnStale::Deny, credential)
+                .unwrap()
+                .spend();
+            assert!(parts.access.watch(&lease, Waker::noop()).is_ok_and(|taken| taken.is_some()));
             end(&parts);
-            assert_eq!(parts.access.watch(&permit, Waker::noop()).err(), Some(denied));
+            assert_eq!(parts.access.watch(&lease, Waker::noop()).err(), Some(denied));
             assert!(parts.mirror.live().is_empty());
         }
     }

@@ -20,10 +20,10 @@ use super::{
     },
 };
 use crate::{
-    access::{Access, Credential, Failure, answer},
+    access::{Access, Credential, Failure},
     account::{By, Keys, KeysError, NewAccount, Operator, Update, list_sessions},
     config::OnStale,
-    error::{Kind, Statuses},
+    error::{Kind, Problem, Statuses, private_response},
     openapi::{Bearer, Call},
     store::{self, AuditFilter, UserFilter},
     token::CurrentKeyring,
@@ -105,7 +105,7 @@ impl AdminApi {
             uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
         let mut response = self.route(request, peer, &id).await.unwrap_or_else(|failure| {
             failure.log(&id);
-            failure.answer(&id, &Statuses::default())
+            failure.problem.response(&id, &Statuses::default())
         });
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-request-id", id);
@@ -142,7 +142,7 @@ impl AdminApi {
         let credential = Credential::of(headers);
         // Staleness is no matter where the store itself is asked.
         let identity = self.access.identify(credential, OnStale::Allow, self.access.now())?;
-        let ended = || Failure { had_token: true, ..Kind::Unauthenticated.into() };
+        let ended = || Failure::from(Problem { had_token: true, ..Kind::Unauthenticated.into() });
         let user = self.operator.store.user(identity.user).await?.ok_or_else(ended)?;
         let session = self.operator.store.session(identity.session).await?.ok_or_else(ended)?;
         if user.disabled || user.generation != identity.generation || session.generation != user.generation {
@@ -214,7 +214,7 @@ impl AdminApi {
     }
 
     pub(super) fn description(&self) -> Response<Bytes> {
-        answer(StatusCode::OK, JSON, self.description.clone())
+        private_response(StatusCode::OK, JSON, self.description.clone())
     }
 
     pub(super) async fn users(&self, asked: Asked<'_>) -> Answer {
@@ -324,7 +324,7 @@ fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
         .iter()
         .map(parse)
         .collect::<Result<_, _>>()
-        .map_err(|error| Failure { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() })?;
+        .map_err(|error| Problem { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() })?;
     if roles.len() > Roles::MAX { Err(Kind::RoleNotAccepted.into()) } else { Ok(roles) }
 }
 
@@ -367,11 +367,8 @@ fn wrong_method(allowed: Vec<&Method>, request_id: &str) -> Response<Bytes> {
         names.push("HEAD");
     }
     names.sort_unstable();
-    let mut response = Failure::from(Kind::MethodNotAllowed).answer(request_id, &Statuses::default());
-    if let Ok(allow) = HeaderValue::try_from(names.join(", ")) {
-        response.headers_mut().insert(header::ALLOW, allow);
-    }
-    response
+    let problem = Problem { allow: Some(names.join(", ")), ..Kind::MethodNotAllowed.into() };
+    problem.response(request_id, &Statuses::default())
 }
 
 fn done(message: &'static str) -> Response<Bytes> {
@@ -380,5 +377,5 @@ fn done(message: &'static str) -> Response<Bytes> {
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // The bodies are structs of plain values, which always serialise.
-    answer(status, JSON, serde_json::to_vec(body).unwrap_or_default())
+    private_response(status, JSON, serde_json::to_vec(body).unwrap_or_default())
 }

@@ -7,7 +7,6 @@ use http::Response;
 use tokio::runtime::Handle;
 
 use crate::{
-    access::Failure,
     auth_api::{self, AuthApi},
     error::{Kind, Problem, Statuses},
     gateway::{OwnCall, OwnCalls},
@@ -31,7 +30,7 @@ impl OwnCalls for CallsBeside {
         let id = call.request_id.clone();
         let Some(admitted) = self.gate.admit(Prefix::of(call.client)) else {
             let request_id = id.to_str().unwrap_or_default();
-            let refused = Failure::from(Kind::Unavailable).answer(request_id, &Statuses::default());
+            let refused = Problem::from(Kind::Unavailable).response(request_id, &Statuses::default());
             return Box::pin(async { refused });
         };
         // A task of its own: dropping the handle, when the client hangs up, does not stop it.
@@ -43,11 +42,8 @@ impl OwnCalls for CallsBeside {
         Box::pin(async move {
             task.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a call below auth.path ended without an answer");
-                let kind = Kind::Internal;
-                let body = Problem::new(kind, None, id.to_str().unwrap_or_default()).to_json();
-                let mut response = Response::new(Bytes::from(body));
-                *response.status_mut() = kind.status();
-                response
+                let id = id.to_str().unwrap_or_default();
+                Problem::from(Kind::Internal).response(id, &Statuses::default())
             })
         })
     }

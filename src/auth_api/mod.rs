@@ -85,7 +85,7 @@ impl AuthApi {
             Ok(response) => response,
             Err(failure) => {
                 failure.log(request_id);
-                failure.answer(request_id, &self.compat.statuses)
+                failure.problem.response(request_id, &self.compat.statuses)
             }
         }
     }

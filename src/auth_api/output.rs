@@ -8,12 +8,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{access::answer, account::Tokens, clock::UnixMillis, types::Roles};
+use crate::{account::Tokens, clock::UnixMillis, error::private_response, types::Roles};
 
 /// An answer that nobody may keep.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // The bodies are structs of plain values, which always serialise.
-    answer(status, "application/json", serde_json::to_string(body).unwrap_or_default())
+    private_response(status, "application/json", serde_json::to_string(body).unwrap_or_default())
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -15,7 +15,7 @@ use super::{
     exchange::{BodyFailure, BodyState, EndOfAnswer, Exchange},
     record::Record,
 };
-use crate::{access::Permit, clock::coarse_millis, revocation::Cut, upstream};
+use crate::{access::Lease, clock::coarse_millis, revocation::Cut, upstream};
 
 /// What a request's body may be and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub struct Streaming {
     bounds: BodyBounds,
     received: u64,
     /// What the body ends with, if it turns out to be a long one.
-    permit: Option<Permit>,
+    lease: Option<Lease>,
 }
 
 impl RequestBody {
@@ -53,16 +53,16 @@ impl RequestBody {
         incoming: Incoming,
         exchange: &Arc<Exchange>,
         bounds: BodyBounds,
-        permit: Option<&Permit>,
+        lease: Option<&Lease>,
     ) -> Self {
         if incoming.is_end_stream() {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
-        let permit = permit.filter(|permit| permit.identity().is_some()).cloned();
+        let lease = lease.filter(|lease| lease.identity().is_some()).cloned();
         let exchange = exchange.clone();
-        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, permit }))
+        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease }))
     }
 }
 
@@ -76,7 +76,7 @@ impl Streaming {
         if self.received == 0 {
             return Ok(());
         }
-        let watched = self.permit.take().map_or(Ok(()), |permit| self.exchange.watch(&permit, cx));
+        let watched = self.lease.take().map_or(Ok(()), |lease| self.exchange.watch(&lease, cx));
         match watched.err().or_else(|| self.exchange.cut()) {
             None => Ok(()),
             Some(Cut::Stale) => Err(self.fail(BodyFailure::Stale)),
@@ -177,7 +177,7 @@ pub struct AnswerBody {
     /// Why the body breaks off, told only once what came before has had a turn to be written.
     failure: Option<io::Error>,
     /// What the body ends with, if it turns out to be a long one.
-    permit: Option<Permit>,
+    lease: Option<Lease>,
     /// Whether a part of it was sent already.
     begun: bool,
     record: Option<Box<Record>>,
@@ -205,14 +205,20 @@ impl AnswerBody {
         Self::new(Source::Whole(bytes), exchange)
     }
 
-    /// A body that arrives from an upstream.
-    pub(super) fn upstream(body: upstream::Body<RequestBody>, exchange: &Arc<Exchange>) -> Self {
-        Self::new(Source::Upstream(body), exchange)
+    /// A body that arrives from an upstream. If it goes on for long, it ends with the lease.
+    pub(super) fn upstream(
+        body: upstream::Body<RequestBody>,
+        exchange: &Arc<Exchange>,
+        lease: Lease,
+    ) -> Self {
+        let mut body = Self::new(Source::Upstream(body), exchange);
+        body.lease = Some(lease).filter(|lease| lease.identity().is_some());
+        body
     }
 
     fn new(source: Source, exchange: &Arc<Exchange>) -> Self {
         let end = EndOfAnswer(exchange.clone());
-        Self { source, failure: None, permit: None, begun: false, record: None, end }
+        Self { source, failure: None, lease: None, begun: false, record: None, end }
     }
 
     /// The line that the request leaves once the body ends.
@@ -223,13 +229,6 @@ impl AnswerBody {
     fn count(&mut self, bytes: usize) {
         if let Some(record) = &mut self.record {
             record.response_bytes += bytes as u64;
-        }
-    }
-
-    /// If it goes on for long, it ends with this permit.
-    pub(super) fn lives_by(&mut self, permit: Permit) {
-        if permit.identity().is_some() && matches!(self.source, Source::Upstream(_)) {
-            self.permit = Some(permit);
         }
     }
 
@@ -257,8 +256,7 @@ impl AnswerBody {
     fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
         let exchange = &self.end.0;
         // Asked again each time: an upload that ends meanwhile ends the watch over itself.
-        self.permit.as_ref().is_none_or(|permit| exchange.watch(permit, cx).is_ok())
-            && exchange.cut().is_none()
+        self.lease.as_ref().is_none_or(|lease| exchange.watch(lease, cx).is_ok()) && exchange.cut().is_none()
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::tunnel::Opening;
 use crate::{
-    access::{Access, Denied, Permit},
+    access::{Access, Denied, Lease},
     clock::coarse_millis as now_millis,
     config::Limits,
     error::Kind,
@@ -383,15 +383,15 @@ impl Exchange {
         }
     }
 
-    /// The exchange has turned out to be a long one: from now on it ends with the permit.
+    /// The exchange has turned out to be a long one: from now on it ends with the lease.
     ///
     /// # Errors
     /// Why it has ended already.
-    pub(super) fn watch(&self, permit: &Permit, cx: &Context<'_>) -> Result<(), Cut> {
+    pub(super) fn watch(&self, lease: &Lease, cx: &Context<'_>) -> Result<(), Cut> {
         if self.watched.load(Relaxed) {
             return Ok(());
         }
-        match self.access.watch(permit, cx.waker()) {
+        match self.access.watch(lease, cx.waker()) {
             Ok(registration) => {
                 self.watched.store(registration.is_some(), Relaxed);
                 *lock(&self.registration) = registration;
@@ -409,7 +409,7 @@ impl Exchange {
         }
     }
 
-    /// Why a long exchange must end, if its permit has.
+    /// Why a long exchange must end, if its lease has.
     pub(super) fn cut(&self) -> Option<Cut> {
         if self.watched.load(Relaxed) {
             lock(&self.registration).as_ref().and_then(Registration::cut)

@@ -12,26 +12,32 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::body::Incoming;
 
 use super::{
-    body::{AnswerBody, RequestBody},
+    body::{AnswerBody, BodyBounds, RequestBody},
+    client,
     exchange::Exchange,
-    headers::clean_answer,
+    headers::{Injected, clean_answer, via},
+    method, refusal,
+    snapshot::Snapshot,
+    tunnel,
 };
 use crate::{
-    access::Permit,
+    access::{Lease, Permit},
     clock::coarse_millis,
+    config,
     error::Kind,
     upstream::{Body, ConnectError, Connection, Head, Pool},
 };
 
 /// What comes of a request that was sent on.
-pub(super) enum Forwarded {
+pub(super) enum Outcome {
     /// A response, its body still arriving.
-    Answer(Response<AnswerBody>),
+    Response(Response<AnswerBody>),
     /// The upstream speaks another protocol from here on, as it was asked to.
-    Switched(Response<()>, Box<Connection<RequestBody>>),
+    Switched(Response<()>, Box<Connection<RequestBody>>, Lease),
 }
 
 /// How many connections a request may find closed before it fails: each had rested.
@@ -39,11 +45,13 @@ const MAX_TRIES: u8 = 3;
 
 /// What one request is forwarded with.
 pub(super) struct Forwarding<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) route: &'a config::Route,
     pub(super) pool: &'a Arc<Pool<RequestBody>>,
     pub(super) exchange: &'a Arc<Exchange>,
+    /// Where the request came from.
+    pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
-    /// Whether the client understands interim responses.
-    pub(super) takes_hints: bool,
     /// When the request began.
     pub(super) begun: Instant,
     pub(super) sent: &'a Sent,
@@ -65,51 +73,98 @@ impl Sent {
 }
 
 impl Forwarding<'_> {
-    /// Sends `request` on, with the headers `added` by the gateway, and returns the response's head, its
-    /// body still arriving. Nothing gets here without a [`Permit`].
+    /// Sends `request` on, and returns the response's head, its body still arriving. The permit is spent by it.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub(super) async fn forward(
+        &self,
+        permit: Permit,
+        mut request: Request<Incoming>,
+    ) -> Result<Outcome, Kind> {
+        let lease = permit.spend();
+        let takes_hints = request.version() == Version::HTTP_11;
+        let upgrade = tunnel::is_asked(&request);
+        let via = via(request.headers(), request.version());
+        let max_forwards = method::count_down(request.headers_mut());
+        let headers = &self.snapshot.headers;
+        headers.strip(request.headers_mut(), self.route.forward_token, self.route.method_override);
+        let host = request.headers().get(header::HOST).cloned();
+        if host.is_none()
+            && let Ok(authority) = HeaderValue::try_from(self.pool.upstream().config.authority.as_str())
+        {
+            // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
+            request.headers_mut().insert(header::HOST, authority);
+        }
+        let to_head = request.method() == Method::HEAD;
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
+        let added = headers.added(&Injected {
+            identity: lease.identity().map(AsRef::as_ref),
+            forwarded: self.origin,
+            request_id: self.request_id,
+            host: host.as_ref(),
+            upgrade,
+            via: &via,
+            max_forwards: max_forwards.as_ref(),
+        });
+        let (response, connection) = self.send(&lease, &head, added.lines(), body, takes_hints).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Outcome::Switched(response, connection, lease));
+        }
+        let (mut response, ()) = response.into_parts();
+        // What the upstream speaks is not what the client is spoken to in.
+        response.version = Version::HTTP_11;
+        clean_answer(&mut response.headers, to_head);
+        let body = AnswerBody::upstream(Body::new(connection, self.pool.clone()), self.exchange, lease);
+        Ok(Outcome::Response(Response::from_parts(response, body)))
+    }
+
+    fn body_bounds(&self) -> BodyBounds {
+        BodyBounds {
+            limit: self.route.body,
+            due: self.exchange.moment(self.route.timeout),
+            min_rate: self.snapshot.limits.body_min_rate,
+            response_timeout: self.pool.upstream().config.response_timeout,
+        }
+    }
+
+    /// Puts a request on a connection, with the headers `added` by the gateway, and waits for the response's head.
     ///
     /// On a connection that had rested it is tried once more, on a new one: whatever it is when none of it had left;
     /// and when it was closed without a byte of a response, if the request has no body and can be repeated
     /// (RFC 9110, section 9.2.2).
-    pub(super) async fn forward(
+    async fn send(
         &self,
-        _permit: &Permit,
-        request: Request<RequestBody>,
+        lease: &Lease,
+        head: &Parts,
         added: &[(&HeaderName, &HeaderValue)],
-    ) -> Result<Forwarded, Kind> {
+        body: RequestBody,
+        takes_hints: bool,
+    ) -> Result<(Response<()>, Box<Connection<RequestBody>>), Kind> {
         let (pool, exchange) = (self.pool, self.exchange);
-        let (head, body) = request.into_parts();
         let repeatable = matches!(body, RequestBody::Empty) && is_idempotent(&head.method);
-        let (mut connection, begun) = match pool.take() {
+        let (mut connection, begun) = match pool.take(lease) {
             // What lies between is a microsecond: to read the clock again would only add to it.
             Some(connection) => (connection, self.begun),
-            None => (self.connect().await?, Instant::now()),
+            None => (self.connect(lease).await?, Instant::now()),
         };
         let mut rested = connection.is_used();
-        connection.begin(&head, added, body);
+        connection.begin(head, added, body);
         self.sent.set(begun.saturating_duration_since(self.begun));
         let mut tries = MAX_TRIES;
         loop {
             match in_time(exchange, poll_fn(|cx| connection.poll_response(cx))).await {
                 None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
                 Some(Ok(Head::Hints(hints))) => {
-                    if self.takes_hints {
+                    if takes_hints {
                         exchange.hint(interim(hints));
                     }
                 }
-                Some(Ok(Head::Final(response))) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Ok(Forwarded::Switched(response, connection));
-                }
-                Some(Ok(Head::Final(response))) => {
-                    let (mut answer, ()) = response.into_parts();
-                    // What the upstream speaks is not what the client is spoken to in.
-                    answer.version = Version::HTTP_11;
-                    let body = AnswerBody::upstream(Body::new(connection, pool.clone()), exchange);
-                    return Ok(Forwarded::Answer(Response::from_parts(answer, body)));
-                }
+                Some(Ok(Head::Final(response))) => return Ok((response, connection)),
                 Some(Err(broken)) if broken.unsent && rested && tries > 0 => {
                     let request = connection.into_request();
-                    connection = self.connect().await?;
+                    connection = self.connect(lease).await?;
                     // One that another request gave back has rested, too.
                     rested = connection.is_used();
                     connection.resume(request);
@@ -117,9 +172,9 @@ impl Forwarding<'_> {
                 }
                 Some(Err(broken)) if broken.unanswered && rested && repeatable && tries > 0 => {
                     drop(connection);
-                    connection = self.connect().await?;
+                    connection = self.connect(lease).await?;
                     rested = connection.is_used();
-                    connection.begin(&head, added, RequestBody::Empty);
+                    connection.begin(head, added, RequestBody::Empty);
                     tries -= 1;
                 }
                 Some(Err(broken)) => return Err(self.failure(Kind::UpstreamFailed, &broken.to_string())),
@@ -127,8 +182,8 @@ impl Forwarding<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Connection<RequestBody>>, Kind> {
-        match in_time(self.exchange, self.pool.connect()).await {
+    async fn connect(&self, lease: &Lease) -> Result<Box<Connection<RequestBody>>, Kind> {
+        match in_time(self.exchange, self.pool.connect(lease)).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(error)) => {
                 let kind = match &error {
@@ -167,15 +222,7 @@ impl Forwarding<'_> {
 /// An interim response as it goes to the client (RFC 8297).
 fn interim(mut hints: Response<()>) -> Bytes {
     clean_answer(hints.headers_mut(), false);
-    let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
-    for (name, value) in hints.headers() {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
-    head.into()
+    refusal::head(StatusCode::EARLY_HINTS, hints.headers()).into()
 }
 
 fn is_idempotent(method: &Method) -> bool {
@@ -191,9 +238,4 @@ pub(super) async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option
         Poll::Pending => Poll::Pending,
     })
     .await
-}
-
-/// The longest that an upstream may take once it has the whole request.
-pub(super) fn response_timeout(pool: &Pool<RequestBody>) -> Duration {
-    pool.upstream().config.response_timeout
 }

@@ -1,15 +1,15 @@
-//! Every refusal becomes an answer here, and only here.
+//! Refusals of the data plane as responses.
 
 use std::{
     cell::RefCell,
-    fmt::Write,
     time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use httpdate::HttpDate;
 
+use super::headers::REQUEST_ID;
 use crate::{
     access::Denied,
     clock::log_micros,
@@ -17,31 +17,32 @@ use crate::{
     types::{OsRandom, Random},
 };
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// A refusal with what a client may be told of it.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    kind: Kind,
+    problem: Problem,
     reason: &'static str,
-    allow: Option<String>,
-    had_token: bool,
 }
 
 impl From<Kind> for Refusal {
     fn from(kind: Kind) -> Self {
-        Self { kind, reason: kind.code(), allow: None, had_token: false }
+        Self { problem: kind.into(), reason: kind.code() }
     }
 }
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
-        Self { kind: denied.kind(), reason: denied.reason(), allow: None, had_token: denied.had_token() }
+        Self { problem: denied.into(), reason: denied.reason() }
     }
 }
 
 impl Refusal {
     /// The path exists with other methods.
     pub(super) fn wrong_method(allow: String) -> Self {
-        Self { allow: Some(allow), ..Kind::MethodNotAllowed.into() }
+        let kind = Kind::MethodNotAllowed;
+        Self { problem: Problem { allow: Some(allow), ..kind.into() }, reason: kind.code() }
     }
 
     /// The label of `authgate_denied_total`.
@@ -49,58 +50,50 @@ impl Refusal {
         self.reason
     }
 
-    /// The answer.
-    pub(super) fn answer(self, request_id: &HeaderValue, statuses: &Statuses) -> Response<Bytes> {
-        let id = request_id.to_str().unwrap_or_default();
-        let status = statuses.of(self.kind);
-        let body = Problem::with_status(self.kind, status, None, id).to_json();
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::CONTENT_TYPE));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
-            headers.insert(header::ALLOW, allow);
-        }
-        match self.kind {
-            Kind::Unauthenticated if status == StatusCode::UNAUTHORIZED => {
-                let challenge = if self.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-            }
-            Kind::Unavailable | Kind::NoHealthyUpstream => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            // What the client still sends is not waited for.
-            Kind::RequestTimeout | Kind::BodyTooLarge | Kind::BadRequest => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+    /// The response.
+    pub(super) fn response(&self, request_id: &HeaderValue, statuses: &Statuses) -> Response<Bytes> {
+        let mut response = self.problem.response(request_id.to_str().unwrap_or_default(), statuses);
+        // What the client still sends is not waited for.
+        if matches!(self.problem.kind, Kind::RequestTimeout | Kind::BodyTooLarge | Kind::BadRequest) {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         response
     }
 }
 
-/// The same as bytes on the wire, for what never became a request; without a body as the response to HEAD.
+/// The response as bytes on the wire, for what never became a request; without its body as the response to HEAD. It is the
+/// last one of its connection.
 pub(super) fn raw(kind: Kind, request_id: &HeaderValue, to_head: bool) -> Bytes {
-    let id = request_id.to_str().unwrap_or_default();
-    let body = Problem::new(kind, None, id).to_json();
-    let status = kind.status();
-    let now = Duration::from_micros(log_micros().unsigned_abs());
-    let mut answer = String::with_capacity(512);
-    // Writing to a string does not fail.
-    let _ = write!(
-        answer,
-        "HTTP/1.1 {} {}\r\ncontent-type: {}\r\nx-request-id: {id}\r\nx-content-type-options: nosniff\r\n\
-         cache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\ndate: {}\r\n\r\n{}",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error"),
-        Problem::CONTENT_TYPE,
-        body.len(),
-        HttpDate::from(UNIX_EPOCH + now),
-        if to_head { "" } else { &body },
-    );
-    answer.into()
+    let mut response = Refusal::from(kind).response(request_id, &Statuses::default());
+    let date = HttpDate::from(UNIX_EPOCH + Duration::from_micros(log_micros().unsigned_abs())).to_string();
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    headers.insert(&REQUEST_ID, request_id.clone());
+    headers.insert(header::CONNECTION, CLOSE);
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::DATE, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")));
+    let mut bytes = head(response.status(), response.headers());
+    if !to_head {
+        bytes.extend_from_slice(response.body());
+    }
+    bytes.into()
+}
+
+/// The head of a response as HTTP/1.1 has it (RFC 9112, section 4).
+pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(512);
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
+    for (name, value) in headers {
+        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n\r\n");
+    head
 }
 
 /// Ids are written by the block, so that an id costs no allocation of its own.

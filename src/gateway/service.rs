@@ -13,8 +13,8 @@ use super::{
     connection::ConnectionState,
     cors,
     exchange::Exchange,
-    forward::{self, Forwarded, Forwarding, Sent},
-    headers::{Injected, METHOD_OVERRIDES, REQUEST_ID, clean_answer, via},
+    forward::{self, Forwarding, Outcome, Sent},
+    headers::{METHOD_OVERRIDES, REQUEST_ID, clean_answer},
     method,
     own::OwnCall,
     record::{BUILTIN, NO_ROUTE, Record},
@@ -23,11 +23,11 @@ use super::{
     respond::respond,
     snapshot::Snapshot,
     target::Target,
-    tunnel::{self, Opening, UPGRADE, WEBSOCKET},
+    tunnel::{Opening, UPGRADE, WEBSOCKET},
     view::View,
 };
 use crate::{
-    access::{Access, Credential, Permit},
+    access::{Access, Credential, Lease, Permit},
     config::Action,
     error::Kind,
     route::{Match, Route},
@@ -37,10 +37,9 @@ use crate::{
 
 /// What is known of a request beside its response.
 struct Trace<'a> {
+    begun: Instant,
+    request_id: HeaderValue,
     route: u32,
-    permit: Option<Permit>,
-    /// Where it came from; none until it is known to be one.
-    forwarded: Option<client::Forwarded>,
     /// The number of the upstream that it is for.
     upstream: Option<usize>,
     sent: Sent,
@@ -72,32 +71,32 @@ impl ConnectionState {
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
         let is_trusted = self.peer.is_trusted(snapshot);
-        let forwarded = client::Forwarded::of(&self.peer, request.headers(), self.scheme, snapshot);
-        let client = forwarded.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
+        let origin = client::Forwarded::of(&self.peer, request.headers(), self.scheme, snapshot);
+        let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {
             record: Record::of(view, &self.peer, client, &request, &request_id, begun),
+            begun,
+            request_id,
             route: NO_ROUTE,
-            permit: None,
-            forwarded: None,
             upstream: None,
             sent: Sent::default(),
             sharing: None,
         };
-        let mut response = match self.decide(view, begun, request, forwarded, &request_id, &mut trace).await {
+        let mut response = match self.decide(view, request, origin, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());
-                tracing::debug!(request.id = ?request_id, reason = refusal.reason(), "denied");
+                tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
                 refusal
-                    .answer(&request_id, &snapshot.statuses)
+                    .response(&trace.request_id, &snapshot.statuses)
                     .map(|body| AnswerBody::whole(body, &self.exchange))
             }
         };
         if let Some(sharing) = &trace.sharing {
             sharing.apply(response.headers_mut());
         }
-        response.headers_mut().insert(&REQUEST_ID, request_id);
+        response.headers_mut().insert(&REQUEST_ID, trace.request_id);
         if self.exchange.body_is_open() || (old && response.body().size_hint().exact().is_none()) {
             // HTTP/1.0 knows the end of a body without a length by the end of the connection; and what is left
             // of a request may never be read.
@@ -131,23 +130,18 @@ impl ConnectionState {
             }
         }
         response.body_mut().leaves(trace.record);
-        if let Some(permit) = trace.permit {
-            response.body_mut().lives_by(permit);
-        }
         response
     }
 
     async fn decide<'a>(
         &self,
         view: &'a View,
-        begun: Instant,
         mut request: Request<Incoming>,
-        forwarded: Result<client::Forwarded, Kind>,
-        request_id: &HeaderValue,
+        origin: Result<client::Forwarded, Kind>,
         trace: &mut Trace<'a>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let snapshot = &*view.snapshot;
-        trace.forwarded = Some(forwarded?);
+        let origin = origin?;
         method::check(request.method(), &snapshot.routes)?;
         if request_target::is_server_wide(&request)? || method::ends_here(&request)? {
             return Ok(options().map(|body| AnswerBody::whole(body, &self.exchange)));
@@ -165,9 +159,8 @@ impl ConnectionState {
                 let as_read = target.decoded()?;
                 trace.set_route(BUILTIN);
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
-                let client = trace.forwarded.as_ref().map_or(self.peer.address(), |seen| seen.client);
                 *request.uri_mut() = as_read;
-                self.call_own(snapshot, request, client, request_id).await
+                self.call_own(snapshot, request, origin.client, &trace.request_id).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
@@ -186,11 +179,10 @@ impl ConnectionState {
                 if let (Some(record), Some(identity)) = (&mut trace.record, permit.identity()) {
                     record.set_caller(identity);
                 }
-                trace.permit = Some(permit);
                 if let Some(rewritten) = rewritten {
                     *request.uri_mut() = rewritten;
                 }
-                self.perform(view, begun, route, trace, request, request_id).await
+                self.perform(view, route, permit, &origin, trace, request).await
             }
         }
     }
@@ -199,92 +191,54 @@ impl ConnectionState {
     async fn perform(
         &self,
         view: &View,
-        begun: Instant,
         route: &Route,
+        permit: Permit,
+        origin: &client::Forwarded,
         trace: &mut Trace<'_>,
-        mut request: Request<Incoming>,
-        request_id: &HeaderValue,
+        request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        let (Some(permit), Some(forwarded)) = (&trace.permit, &trace.forwarded) else {
-            return Err(Kind::Internal.into());
-        };
         if request.body().size_hint().lower() > route.config.body {
             return Err(Kind::BodyTooLarge.into());
         }
-        let identity = permit.identity().map(AsRef::as_ref);
-        let pool = match &route.config.action {
+        let index = match &route.config.action {
             Action::Respond { status, json } => {
-                let response = respond(*status, json, identity);
+                let response = respond(*status, json, permit.identity().map(AsRef::as_ref));
                 return Ok(response.map(|body| AnswerBody::whole(body, &self.exchange)));
             }
-            Action::Forward(index) => {
-                trace.upstream = Some(*index);
-                &view.pools[*index]
-            }
+            Action::Forward(index) => *index,
         };
+        trace.upstream = Some(index);
         if let Some(record) = &mut trace.record {
-            record.upstream = trace.upstream.map(|index| (index, None));
+            record.upstream = Some((index, None));
         }
-        let upgrade = tunnel::is_asked(&request);
-        let version = request.version();
-        let via = via(request.headers(), version);
-        let max_forwards = method::count_down(request.headers_mut());
-        let headers = &view.snapshot.headers;
-        headers.strip(request.headers_mut(), route.config.forward_token, route.config.method_override);
-        let host = request.headers().get(header::HOST).cloned();
-        if host.is_none()
-            && let Ok(authority) = HeaderValue::try_from(pool.upstream().config.authority.as_str())
-        {
-            // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
-            request.headers_mut().insert(header::HOST, authority);
-        }
-        let bounds = BodyBounds {
-            limit: route.config.body,
-            due: self.exchange.moment(route.config.timeout),
-            min_rate: view.snapshot.limits.body_min_rate,
-            response_timeout: forward::response_timeout(pool),
-        };
-        let request = request.map(|body| RequestBody::new(body, &self.exchange, bounds, Some(permit)));
-        let to_head = request.method() == Method::HEAD;
-        let injected = Injected {
-            identity,
-            forwarded,
-            request_id,
-            host: host.as_ref(),
-            upgrade,
-            via: &via,
-            max_forwards: max_forwards.as_ref(),
-        };
-        let added = headers.added(&injected);
         let forwarding = Forwarding {
-            pool,
+            snapshot: &view.snapshot,
+            route: &route.config,
+            pool: &view.pools[index],
             exchange: &self.exchange,
-            request_id,
-            takes_hints: version == Version::HTTP_11,
-            begun,
+            origin,
+            request_id: &trace.request_id,
+            begun: trace.begun,
             sent: &trace.sent,
         };
-        match forwarding.forward(permit, request, added.lines()).await? {
-            Forwarded::Answer(mut response) => {
-                clean_answer(response.headers_mut(), to_head);
-                Ok(response)
-            }
-            Forwarded::Switched(head, connection) => {
-                self.switch(&view.snapshot.access, permit, head, *connection).await
+        match forwarding.forward(permit, request).await? {
+            Outcome::Response(response) => Ok(response),
+            Outcome::Switched(head, connection, lease) => {
+                self.switch(&view.snapshot.access, &lease, head, *connection).await
             }
         }
     }
 
-    /// Makes a tunnel of the connection, if the permit still holds.
+    /// Makes a tunnel of the connection, if the lease still holds.
     async fn switch(
         &self,
         access: &Access,
-        permit: &Permit,
+        lease: &Lease,
         head: Response<()>,
         connection: Connection<RequestBody>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let registration = access.watch(permit, &task)?;
+        let registration = access.watch(lease, &task)?;
         let (upstream, early, slot) = connection.into_socket();
         self.exchange.becomes(Opening { upstream, early, registration, slot });
         let mut response = head.map(|()| AnswerBody::whole(Bytes::new(), &self.exchange));

@@ -13,4 +13,4 @@ pub mod sample;
 
 pub use connection::{Broken, Connection, Head, Outgoing};
 pub use head::names_upgrade;
-pub use pool::{Body, ConnectError, Connections, Pool, Upstream};
+pub use pool::{Allowed, Body, ConnectError, Connections, Pool, Upstream};

@@ -93,6 +93,9 @@ fn span(since: u64, now: u64) -> Duration {
     Duration::from_millis(now.saturating_sub(since))
 }
 
+/// Says that a request may be forwarded. Without it there is no connection; what decides has the one type that says so.
+pub trait Allowed {}
+
 /// One worker's connections to one upstream.
 pub struct Pool<B> {
     upstream: Arc<Upstream<B>>,
@@ -186,7 +189,7 @@ where
     }
 
     /// An idle connection that is still good: the one that rested least.
-    pub fn take(&self) -> Option<Box<Connection<B>>> {
+    pub fn take(&self, _: &impl Allowed) -> Option<Box<Connection<B>>> {
         let mut shelf = self.shelf();
         if shelf.idle.is_empty() {
             return None;
@@ -211,7 +214,7 @@ where
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn connect(&self) -> Result<Box<Connection<B>>, ConnectError> {
+    pub async fn connect(&self, _: &impl Allowed) -> Result<Box<Connection<B>>, ConnectError> {
         let slot = loop {
             if let Some(slot) = self.upstream.slot_of_any() {
                 break slot;

@@ -1,11 +1,13 @@
 //! What a client is told: one table from kinds of failure to statuses and words.
 //!
 //! The precise reason of a failure is logged once, where it is handled. A client gets a [`Kind`]
-//! and, where the contract allows it, a `detail` written for the person at the keyboard.
+//! and, where the contract allows it, a `detail` written for the person at the keyboard: a [`Problem`].
+
+mod problem;
 
 use http::StatusCode;
-use schemars::JsonSchema;
-use serde::Serialize;
+
+pub use problem::{Problem, ProblemBody, private_response};
 
 /// Every way in which authgate itself answers with a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,57 +172,6 @@ impl Statuses {
             Kind::UsernameExists => self.username_exists,
             other => other.status(),
         }
-    }
-}
-
-/// The body of a failure: `application/problem+json` (RFC 9457).
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Problem")]
-pub struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The status in words.
-    title: &'static str,
-    /// The status.
-    status: u16,
-    /// The message in snake case; stable.
-    code: &'static str,
-    /// What a person reads.
-    message: &'static str,
-    /// More for that person, where there is more to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    /// The request's id, as in the log.
-    request_id: &'a str,
-}
-
-impl<'a> Problem<'a> {
-    /// The media type of the body.
-    pub const CONTENT_TYPE: &'static str = "application/problem+json";
-
-    /// The body for `kind`; `detail` is for the person and must hold nothing internal.
-    pub fn new(kind: Kind, detail: Option<&'a str>, request_id: &'a str) -> Self {
-        Self::with_status(kind, kind.status(), detail, request_id)
-    }
-
-    /// The same under a status that older clients expect.
-    pub fn with_status(kind: Kind, status: StatusCode, detail: Option<&'a str>, request_id: &'a str) -> Self {
-        let (_, message, code) = kind.parts();
-        Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            code,
-            message,
-            detail,
-            request_id,
-        }
-    }
-
-    /// The JSON.
-    pub fn to_json(&self) -> String {
-        // A struct of strings and one number cannot fail to serialise.
-        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
