@@ -1,6 +1,10 @@
 //! The layers import downward only, and each package has one home.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 /// From the top; modules on one line do not import each other.
 const LAYERS: &[&[&str]] = &[
@@ -127,6 +131,40 @@ fn each_package_has_one_home() {
             let named = code.contains(&format!("{package}::"));
             let at_home = homes.iter().any(|home| file.starts_with(home));
             assert!(!named || at_home, "{file} names {package}");
+        }
+    }
+}
+
+/// The files beside each that it imports from: `super::x`, alone or within braces.
+fn neighbours(file: &str, text: &str, all: &[(String, String)]) -> Vec<String> {
+    let Some((folder, _)) = file.rsplit_once('/') else { return Vec::new() };
+    let code = code(text).replace("super::super::", "");
+    let mut found = Vec::new();
+    for part in code.split("super::").skip(1) {
+        let group = part.strip_prefix('{').map(top_level).unwrap_or_else(|| vec![part.to_owned()]);
+        for name in group {
+            let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let path = format!("{folder}/{name}");
+            if path != file && all.iter().any(|(known, _)| *known == path) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_two_files_need_each_other() {
+    let all = sources();
+    let edges: BTreeMap<&str, Vec<String>> =
+        all.iter().map(|(file, text)| (file.as_str(), neighbours(file, text, &all))).collect();
+    for &start in edges.keys() {
+        let (mut seen, mut next) = (BTreeSet::new(), edges[start].clone());
+        while let Some(file) = next.pop() {
+            assert_ne!(file, start, "{start} imports what imports it in the end");
+            if seen.insert(file.clone()) {
+                next.extend(edges.get(file.as_str()).into_iter().flatten().cloned());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    api::{AdminApi, Answer, Asked},
+    AdminApi, Answer, Asked,
     shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users},
 };
 use crate::{

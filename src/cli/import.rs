@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use super::{
     Outcome, Refused,
     args::{Import, ImportSource},
-    load, print, quiet_log, runtime,
-    user::{operator_name, parse_roles},
+    load,
+    operator::{operator_name, parse_roles},
+    print, quiet_log, runtime,
 };
 use crate::{
     account::{Candidate, Importer, Refusal, Taken},

@@ -3,11 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Outcome,
-    args::KeyCommand,
-    inspect::columns,
-    load, print, quiet_log, runtime,
-    user::{operator_name, timestamp},
+    Outcome, args::KeyCommand, inspect::columns, load, operator::operator_name, print, quiet_log, runtime,
+    user::timestamp,
 };
 use crate::{
     account::{Keys, Operator},

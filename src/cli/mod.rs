@@ -5,6 +5,7 @@ mod audit;
 mod import;
 mod inspect;
 mod key;
+mod operator;
 mod user;
 
 use std::{

@@ -14,14 +14,16 @@ use super::{
     Outcome, Refused,
     args::{PasswordSource, UserCommand},
     inspect::columns,
-    load, print, quiet_log, runtime,
+    load,
+    operator::{operator_name, parse_roles},
+    print, quiet_log, runtime,
 };
 use crate::{
-    account::{By, NewAccount, Operator, Update},
+    account::{NewAccount, Operator, Update},
     app::{self, LoadedGateway},
     clock::SystemClock,
     store::{SessionPage, User, UserFilter},
-    types::{Role, Roles, Secret},
+    types::Secret,
 };
 
 /// Accounts that are read at a time.
@@ -106,33 +108,11 @@ async fn update_user(operator: &Operator, name: &str, update: Update) -> Result<
     Ok(operator.update(&operator_name(), &find(operator, name).await?, update).await?)
 }
 
-/// Who sits at the command line, for the audit trail.
-pub(super) fn operator_name() -> By {
-    // SAFETY: a plain system call without arguments.
-    let uid = unsafe { libc::getuid() };
-    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    By {
-        id: None,
-        name: format!("{} (uid {uid})", name.unwrap_or_else(|| "system".to_owned())),
-        address: Some(format!("command line on {}", host.trim())),
-    }
-}
-
 async fn find(operator: &Operator, name: &str) -> Result<User, Refused> {
     operator.find(name).await.map_err(|error| match error.kind() {
         crate::error::Kind::NotFound => Refused(format!("there is no user {name}")),
         _ => error.into(),
     })
-}
-
-pub(super) fn parse_roles(texts: &[String]) -> Result<Roles, Refused> {
-    let parse = |text: &String| text.parse::<Role>().map_err(|error| Refused(format!("{text}: {error}")));
-    let roles: Roles = texts.iter().map(parse).collect::<Result<_, _>>()?;
-    if roles.len() > Roles::MAX {
-        return Err(Refused(format!("a user has at most {} roles", Roles::MAX)));
-    }
-    Ok(roles)
 }
 
 /// From standard input, to its end or the end of the line; or twice from the terminal.

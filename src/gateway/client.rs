@@ -8,12 +8,20 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{snapshot::Snapshot, target::Scheme};
+use super::target::Scheme;
 use crate::error::Kind;
 
 pub(super) static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Proxies that are believed, under one snapshot of the config.
+pub(super) struct TrustedProxies {
+    /// The snapshot's number, which no other one of the process has.
+    pub(super) number: u64,
+    /// Where they are.
+    pub(super) networks: Vec<IpNet>,
+}
 
 /// The peer of a connection.
 pub(super) struct Peer {
@@ -42,13 +50,13 @@ impl Peer {
     }
 
     /// Whether what it says of others is believed.
-    pub(super) fn is_trusted(&self, snapshot: &Snapshot) -> bool {
+    pub(super) fn is_trusted(&self, proxies: &TrustedProxies) -> bool {
         let known = self.trust.load(Relaxed);
-        if known >> 1 == snapshot.number() {
+        if known >> 1 == proxies.number {
             return known & 1 == 1;
         }
-        let trusted = is_trusted(self.address, &snapshot.trusted_proxies);
-        self.trust.store(snapshot.number() << 1 | u64::from(trusted), Relaxed);
+        let trusted = is_trusted(self.address, &proxies.networks);
+        self.trust.store(proxies.number << 1 | u64::from(trusted), Relaxed);
         trusted
     }
 }
@@ -79,14 +87,10 @@ impl Forwarded {
         peer: &Peer,
         headers: &HeaderMap,
         scheme: Scheme,
-        snapshot: &Snapshot,
+        proxies: &TrustedProxies,
     ) -> Result<Self, Kind> {
         let direct = Self::direct(peer, scheme);
-        if peer.is_trusted(snapshot) {
-            direct.corrected(headers, &snapshot.trusted_proxies)
-        } else {
-            Ok(direct)
-        }
+        if peer.is_trusted(proxies) { direct.corrected(headers, &proxies.networks) } else { Ok(direct) }
     }
 
     /// What the socket says.

@@ -21,15 +21,16 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    body::AnswerBody,
     client::Peer,
+    drain::Draining,
     exchange::{Exchange, Phase},
     guard::Guard,
+    response_body::AnswerBody,
+    state::ConnectionState,
     target::Scheme,
     tunnel::Tunnel,
     turns::Place,
     view::CurrentView,
-    worker::Draining,
 };
 use crate::{stream::Stream, types::framing::HeadLimits};
 
@@ -38,14 +39,6 @@ const CLOCK_GRAIN_MILLIS: u64 = 5;
 
 /// The library's own count of headers, for which it needs no allocation; the guard's comes first.
 const LIBRARY_HEADERS: usize = 100;
-
-/// What the parts of one connection share.
-pub(super) struct ConnectionState {
-    pub(super) views: Arc<CurrentView>,
-    pub(super) scheme: Scheme,
-    pub(super) peer: Peer,
-    pub(super) exchange: Arc<Exchange>,
-}
 
 /// A connection that rests: nothing is under way on it.
 pub(super) struct Resting {

@@ -13,15 +13,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::tunnel::Opening;
 use crate::{
     access::{Access, Denied, Lease},
     clock::coarse_millis as now_millis,
     config::Limits,
     error::Kind,
     revocation::{Cut, Registration},
+    stream::Stream,
 };
 
 /// How long a connection that was closed from this side is still read from while bytes come, and in all. As
@@ -68,6 +69,17 @@ pub(super) enum BodyFailure {
     Dead = 4,
     /// Nobody knows any more whether it has.
     Stale = 5,
+}
+
+/// The upstream's side of a tunnel, until the answer that opens it is written.
+pub(super) struct Opening {
+    pub(super) upstream: Stream,
+    /// What the upstream sent behind its answer.
+    pub(super) early: BytesMut,
+    /// The tunnel's place among what lives on a token; none for an anonymous client.
+    pub(super) registration: Option<Registration>,
+    /// What it takes of the connections that the upstream may have.
+    pub(super) slot: OwnedSemaphorePermit,
 }
 
 /// What a connection is doing.

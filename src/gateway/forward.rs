@@ -16,11 +16,12 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use hyper::body::Incoming;
 
 use super::{
-    body::{AnswerBody, BodyBounds, RequestBody},
     client,
     exchange::Exchange,
     headers::{Injected, clean_answer, via},
     method, refusal,
+    request_body::{BodyBounds, RequestBody},
+    response_body::AnswerBody,
     snapshot::Snapshot,
     tunnel,
 };

@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::{
-    connection::ConnectionState,
     exchange::{BodyFailure, Exchange, Phase},
     record, refusal,
+    state::ConnectionState,
 };
 use crate::{
     error::Kind,

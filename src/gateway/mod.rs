@@ -9,10 +9,10 @@
 //! A worker is one thread: its sockets, its connections to upstreams and every request on them.
 //! Nothing here waits for another worker.
 
-mod body;
 mod client;
 mod connection;
 mod cors;
+mod drain;
 mod exchange;
 mod forward;
 mod guard;
@@ -21,17 +21,22 @@ mod method;
 mod own;
 mod record;
 mod refusal;
+mod request_body;
 mod request_target;
 mod respond;
+mod response_body;
 mod service;
 mod snapshot;
+mod state;
 mod target;
 mod tunnel;
 mod turns;
 mod view;
 mod worker;
 
-pub use body::{AnswerBody, RequestBody};
+pub use drain::Drain;
 pub use own::{OwnCall, OwnCalls};
+pub use request_body::RequestBody;
+pub use response_body::AnswerBody;
 pub use snapshot::{Services, Snapshot};
-pub use worker::{Drain, Listening, Worker};
+pub use worker::{Listening, Worker};

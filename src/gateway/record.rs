@@ -7,18 +7,13 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Version, header};
 
-use super::{client::Peer, connection::ConnectionState, view::View};
+use super::{client::Peer, snapshot::NO_ROUTE, state::ConnectionState, view::View};
 use crate::{
     clock::log_micros,
     error::Kind,
     telemetry::{AccessEntry, MethodLabel, RequestLabels, UpstreamEntry},
     token::Identity,
 };
-
-/// The label of requests that matched no route.
-pub(super) const NO_ROUTE: u32 = u32::MAX;
-/// The label of calls below `auth.path`.
-pub(super) const BUILTIN: u32 = u32::MAX - 1;
 
 /// The status that stands in the log where the client left before there was one, as in nginx's.
 const CLIENT_LEFT: u16 = 499;

@@ -8,22 +8,22 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{AnswerBody, BodyBounds, RequestBody},
-    client,
-    connection::ConnectionState,
-    cors,
-    exchange::Exchange,
+    client, cors,
+    exchange::{Exchange, Opening},
     forward::{self, Forwarding, Outcome, Sent},
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_answer},
     method,
     own::OwnCall,
-    record::{BUILTIN, NO_ROUTE, Record},
+    record::Record,
     refusal::{Refusal, request_id},
+    request_body::{BodyBounds, RequestBody},
     request_target,
     respond::respond,
-    snapshot::Snapshot,
+    response_body::AnswerBody,
+    snapshot::{BUILTIN, NO_ROUTE, Snapshot},
+    state::ConnectionState,
     target::Target,
-    tunnel::{Opening, UPGRADE, WEBSOCKET},
+    tunnel::{UPGRADE, WEBSOCKET},
     view::View,
 };
 use crate::{
@@ -70,8 +70,9 @@ impl ConnectionState {
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
-        let is_trusted = self.peer.is_trusted(snapshot);
-        let origin = client::Forwarded::of(&self.peer, request.headers(), self.scheme, snapshot);
+        let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
+        let origin =
+            client::Forwarded::of(&self.peer, request.headers(), self.scheme, &snapshot.trusted_proxies);
         let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {

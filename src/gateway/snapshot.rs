@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    body::RequestBody,
-    headers::Headers,
-    own::OwnCalls,
-    record::{BUILTIN, NO_ROUTE},
-};
+use super::{client::TrustedProxies, headers::Headers, own::OwnCalls, request_body::RequestBody};
 use crate::{
     access::Access,
     config::{self, Config, Cors},
@@ -17,6 +12,11 @@ use crate::{
     telemetry::{AccessLog, Metrics},
     upstream::Upstream,
 };
+
+/// The label of requests that matched no route.
+pub(super) const NO_ROUTE: u32 = u32::MAX;
+/// The label of calls below `auth.path`.
+pub(super) const BUILTIN: u32 = u32::MAX - 1;
 
 /// What requests are served with under every config: it lives as long as the process.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub struct Services {
 pub struct Snapshot {
     pub(super) services: Services,
     pub(super) limits: config::Limits,
-    pub(super) trusted_proxies: Vec<ipnet::IpNet>,
+    pub(super) trusted_proxies: TrustedProxies,
     pub(super) routes: Table,
     pub(super) headers: Headers,
     pub(super) access: Arc<Access>,
@@ -43,8 +43,6 @@ pub struct Snapshot {
     /// Of the calls below `auth.path`.
     pub(super) cors: Option<Cors>,
     upstreams: Vec<Arc<Upstream<RequestBody>>>,
-    /// How many there were before it.
-    number: u64,
 }
 
 impl Snapshot {
@@ -57,6 +55,7 @@ impl Snapshot {
         services: Services,
         before: Option<&Self>,
     ) -> Self {
+        let number = before.map_or(0, |before| before.trusted_proxies.number + 1);
         let known = before.map_or(&[][..], |before| &before.upstreams);
         let upstream = |wanted: &config::Upstream| {
             let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
@@ -67,7 +66,7 @@ impl Snapshot {
         };
         Self {
             limits: config.limits,
-            trusted_proxies: config.trusted_proxies.clone(),
+            trusted_proxies: TrustedProxies { number, networks: config.trusted_proxies.clone() },
             routes,
             headers: Headers::new(config.identity_headers.clone()),
             access,
@@ -75,7 +74,6 @@ impl Snapshot {
             statuses: config.auth.compat.statuses,
             cors: config.auth.cors.clone(),
             upstreams: config.upstreams.iter().map(upstream).collect(),
-            number: before.map_or(0, |before| before.number + 1),
             services,
         }
     }
@@ -97,11 +95,6 @@ impl Snapshot {
     /// What decides.
     pub fn access(&self) -> &Arc<Access> {
         &self.access
-    }
-
-    /// A number that no other snapshot of the process has.
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// What a route, by its number, is called in metrics and logs.

@@ -18,7 +18,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Opening};
 use crate::{revocation::Registration, stream::Stream, upstream::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -38,17 +38,6 @@ pub(super) fn is_asked(request: &Request<impl Body>) -> bool {
         && request.body().is_end_stream()
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && names_upgrade(request.headers(), &WEBSOCKET)
-}
-
-/// The upstream's side of a tunnel, until the answer that opens it is written.
-pub(super) struct Opening {
-    pub(super) upstream: Stream,
-    /// What the upstream sent behind its answer.
-    pub(super) early: BytesMut,
-    /// The tunnel's place among what lives on a token; none for an anonymous client.
-    pub(super) registration: Option<Registration>,
-    /// What it takes of the connections that the upstream may have.
-    pub(super) slot: OwnedSemaphorePermit,
 }
 
 /// An open tunnel.

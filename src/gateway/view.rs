@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{body::RequestBody, snapshot::Snapshot};
+use super::{request_body::RequestBody, snapshot::Snapshot};
 use crate::{telemetry::Meters, upstream::Pool};
 
 /// A snapshot with what a worker has of its own for it. A request takes it once and keeps it to its end.

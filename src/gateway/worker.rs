@@ -6,21 +6,21 @@ use std::{
     net::TcpListener,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
 use bytes::BytesMut;
-use slab::Slab;
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     client::Peer,
     connection,
     connection::{Client, Resting},
+    drain::{Counted, Drain, Draining},
     snapshot::Snapshot,
     turns::Turns,
     view::{CurrentView, View},
@@ -46,26 +46,6 @@ const ACCEPT_BATCH: usize = 16;
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The end of service: announced, told once, and waited for.
-#[derive(Clone)]
-pub struct Drain {
-    announced: Arc<AtomicBool>,
-    tell: watch::Sender<bool>,
-    live: Arc<AtomicUsize>,
-    resting: Arc<AtomicUsize>,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            announced: Arc::default(),
-            tell: watch::Sender::new(false),
-            live: Arc::default(),
-            resting: Arc::default(),
-        }
-    }
-}
-
 /// A socket that a worker accepts on, and how many connections all workers have from it.
 pub struct Listening {
     /// The socket.
@@ -74,86 +54,6 @@ pub struct Listening {
     pub open: Arc<AtomicUsize>,
     /// The most of them.
     pub most: usize,
-}
-
-/// The same for the connections of one worker. Each looks at a flag when it has something to do,
-/// and is woken once: to wait for a channel beside its work would cost at every turn.
-#[derive(Default)]
-pub(super) struct Draining {
-    begun: AtomicBool,
-    connections: Mutex<Slab<Waker>>,
-}
-
-impl Draining {
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Relaxed)
-    }
-
-    /// Takes note of a connection's task.
-    pub(super) fn enter(&self, waker: &Waker) -> usize {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(waker.clone())
-    }
-
-    /// The connection has ended.
-    pub(super) fn leave(&self, place: usize) {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).try_remove(place);
-    }
-
-    fn begin(&self) {
-        self.begun.store(true, Relaxed);
-        for (_, waker) in &*self.connections.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-impl Drain {
-    /// Says that the end is near: the gateway is not ready any more, and serves on.
-    pub fn announce(&self) {
-        self.announced.store(true, Relaxed);
-    }
-
-    /// Whether the end is near.
-    pub fn is_announced(&self) -> bool {
-        self.announced.load(Relaxed)
-    }
-
-    /// Tells every worker to accept no more and to finish what is in flight.
-    pub fn begin(&self) {
-        self.tell.send_replace(true);
-    }
-
-    /// How many connections are open.
-    pub fn live(&self) -> usize {
-        self.live.load(Relaxed)
-    }
-
-    /// How many of them rest.
-    pub fn resting(&self) -> usize {
-        self.resting.load(Relaxed)
-    }
-}
-
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count.clone())
-    }
-
-    /// Counts one more, if that is not more than `most`.
-    fn within(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let before = count.fetch_add(1, Relaxed);
-        let counted = Self(count.clone());
-        (before < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// One worker's share of the gateway.
@@ -297,8 +197,8 @@ impl Worker {
     fn serve(self: &Arc<Self>, socket: TcpStream, peer: Peer, of_listener: Counted) {
         let view = self.views.get();
         let limits = &view.snapshot.limits;
-        let exempt =
-            peer.is_trusted(&view.snapshot) || (peer.address().is_loopback() && !limits.bounds_loopback);
+        let exempt = peer.is_trusted(&view.snapshot.trusted_proxies)
+            || (peer.address().is_loopback() && !limits.bounds_loopback);
         let of_address = if exempt {
             None
         } else {
@@ -336,7 +236,7 @@ impl Worker {
         peer: Peer,
         counts: Counts,
     ) {
-        let is_trusted = peer.is_trusted(&self.views.get().snapshot);
+        let is_trusted = peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
         let turn = self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())));
         let client = Client { socket, early, rested_until, peer, turn };
         let serving = connection::serve(client, self.views.clone(), self.draining.clone());

@@ -2,7 +2,10 @@
 
 use http::Method;
 
-use super::{Owned, Route, table::takes, trie::Node};
+use super::{
+    compiled::{Owned, Route, takes},
+    trie::Node,
+};
 use crate::config::{Fault, Segment};
 
 /// Routes in the place of a call that the gateway answers itself.

@@ -5,8 +5,10 @@
 //! precedence is the order of the walk and nothing else: host over no host, then from the left
 //! literal over `{x}` over `**`.
 
+mod compiled;
 mod conflict;
 mod table;
 mod trie;
 
-pub use table::{Match, Owned, Route, Table};
+pub use compiled::{Owned, Route};
+pub use table::{Match, Table};

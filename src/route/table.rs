@@ -4,45 +4,12 @@ use std::{collections::HashMap, ops::ControlFlow};
 
 use http::Method;
 
-use super::{conflict, trie::Node};
-use crate::config::{self, Faults, Pattern};
-
-/// A call that the gateway answers itself, such as `POST /auth/login`.
-#[derive(Debug, Clone)]
-pub struct Owned {
-    /// Its method.
-    pub method: Method,
-    /// Its path, the mount included.
-    pub pattern: Pattern,
-}
-
-/// A route as it is matched.
-#[derive(Debug)]
-pub struct Route {
-    /// What the config says of it.
-    pub config: config::Route,
-    /// Its number, from 0 in the order of the file.
-    pub index: u32,
-    /// Its name in metrics and logs: host and pattern.
-    pub label: String,
-}
-
-impl Route {
-    /// Whether it takes a method; GET implies HEAD.
-    pub fn takes(&self, method: &Method) -> bool {
-        takes(self.config.methods.as_deref(), method)
-    }
-}
-
-pub(super) fn takes(methods: Option<&[Method]>, method: &Method) -> bool {
-    match methods {
-        Some(methods) => {
-            methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
-        }
-        // A response to TRACE shows what was put into the request on its way: only where a route asks for it.
-        None => method != Method::TRACE,
-    }
-}
+use super::{
+    compiled::{Owned, Route, takes},
+    conflict,
+    trie::Node,
+};
+use crate::config::{self, Faults};
 
 /// What a route without `methods` says in `Allow`.
 const ORDINARY: &[Method] =
@@ -183,6 +150,7 @@ fn allow(methods: &[&Method]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Pattern;
     use crate::config::load;
 
     fn table(routes: &str) -> Result<Table, Vec<String>> {

@@ -10,7 +10,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres,
     connection::QueryResult,
-    query::{NOW, now, one, only, only_bool, run},
+    statement::{NOW, now, one, only, only_bool, run},
 };
 use crate::{
     clock::UnixMillis,

@@ -4,7 +4,7 @@ use deadpool_postgres::{Client, Transaction};
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, run},
+    statement::{NOW, run},
 };
 use crate::{
     store::{AuditEntry, AuditFilter, Note},
@@ -67,15 +67,15 @@ pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<Aud
     rows.iter()
         .map(|row| {
             Ok(AuditEntry {
-                seq: row.try_get(0)?,
-                at: row.try_get(1)?,
-                actor_id: row.try_get(2)?,
-                actor: row.try_get(3)?,
-                address: row.try_get(4)?,
-                action: row.try_get(5)?,
-                subject_id: row.try_get(6)?,
-                subject: row.try_get(7)?,
-                detail: row.try_get(8)?,
+                seq: row.try_get("seq")?,
+                at: row.try_get("at")?,
+                actor_id: row.try_get("actor_id")?,
+                actor: row.try_get("actor")?,
+                address: row.try_get("address")?,
+                action: row.try_get("action")?,
+                subject_id: row.try_get("subject_id")?,
+                subject: row.try_get("subject")?,
+                detail: row.try_get("detail")?,
             })
         })
         .collect()

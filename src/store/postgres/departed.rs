@@ -4,7 +4,7 @@ use deadpool_postgres::Transaction;
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, only, run},
+    statement::{NOW, only, run},
 };
 use crate::{
     store::{AGAIN_AFTER_MILLIS, without_ids},
@@ -53,19 +53,21 @@ pub(super) async fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) 
     let (mut seqs, mut actors, mut addresses) = (vec![], vec![], vec![]);
     let (mut subjects, mut details) = (vec![], vec![]);
     for row in &rows {
-        let (actor_id, actor): (Option<&str>, &str) = (row.try_get(1)?, row.try_get(2)?);
-        let (address, subject_id): (Option<&str>, Option<&str>) = (row.try_get(3)?, row.try_get(4)?);
+        let (actor_id, actor): (Option<&str>, &str) = (row.try_get("actor_id")?, row.try_get("actor")?);
+        let (address, subject_id): (Option<&str>, Option<&str>) =
+            (row.try_get("address")?, row.try_get("subject_id")?);
         let is_actor = actor_id == Some(&user);
         // Whoever tried to log in as the account is most often its holder.
         let is_nobody = actor_id.is_none() && actor.is_empty();
         let is_subject = subject_id == Some(&user);
         let replaced = |text: &str, by: bool| if by { pseudonyms.once(text) } else { text.to_owned() };
-        seqs.push(row.try_get::<_, i64>(0)?);
+        seqs.push(row.try_get::<_, i64>("seq")?);
         actors.push(replaced(actor, is_actor));
         addresses.push(address.map(|address| replaced(address, is_actor || is_nobody)));
-        subjects.push(replaced(row.try_get(5)?, is_subject));
+        subjects.push(replaced(row.try_get("subject")?, is_subject));
         details.push(
-            row.try_get::<_, &str>(6).map(|detail| if is_subject { without_ids(detail) } else { detail })?,
+            row.try_get::<_, &str>("detail")
+                .map(|detail| if is_subject { without_ids(detail) } else { detail })?,
         );
     }
     let Some(last) = seqs.last() else {

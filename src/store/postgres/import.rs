@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::{
     connection::QueryResult as Result,
-    query::{NOW, USER, only, read_user, run},
+    lookup::{USER, read_user},
+    statement::{NOW, only, run},
 };
 use crate::{
     store::{ImportOutcome, ImportedUser, Note, User, import::explain},

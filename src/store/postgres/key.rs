@@ -9,7 +9,7 @@ use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
     log,
-    query::{NOW, now, one, only, only_bool, only_i64, run},
+    statement::{NOW, lock_keys, now, one, only, only_bool, only_i64, run},
     vault,
 };
 use crate::{
@@ -25,13 +25,13 @@ const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_a
 
 fn read_key(row: &Row) -> Result<StoredKey> {
     Ok(StoredKey {
-        kid: row.try_get(0)?,
-        algorithm: row.try_get(1)?,
-        public_key: row.try_get(2)?,
-        wrapped_key: row.try_get(3)?,
-        created_at: row.try_get(4)?,
-        signs_at: row.try_get(5)?,
-        expires_at: row.try_get(6)?,
+        kid: row.try_get("kid")?,
+        algorithm: row.try_get("algorithm")?,
+        public_key: row.try_get("public_key")?,
+        wrapped_key: row.try_get("wrapped_pair")?,
+        created_at: row.try_get("created_at")?,
+        signs_at: row.try_get("signs_at")?,
+        expires_at: row.try_get("expires_at")?,
     })
 }
 
@@ -57,11 +57,6 @@ async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
     )
     .await
     .map(drop)
-}
-
-pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
-    tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate signing keys'))", &[]).await?;
-    Ok(())
 }
 
 /// When a new key signs: after `delay`, and not before every gateway that runs has read it or denies. Each has a

@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use super::{
     connection::{QueryError, QueryResult as Result},
-    key::lock_keys,
-    query::{NOW, only, run},
+    statement::{NOW, lock_keys, only, run},
     sweep::sweep_later,
 };
 use crate::{
@@ -83,10 +82,10 @@ impl<'a> Head<'a> {
              moved AS (INSERT INTO gateways (id, beat, seen_at, max_staleness) VALUES ($1, $2, {NOW}, $4) \
                 ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, seen_at = excluded.seen_at), \
              s AS MATERIALIZED (SELECT pg_current_snapshot() AS c) \
-             SELECT c::text, {NOW}, (SELECT beat FROM found), \
+             SELECT c::text AS cursor, {NOW} AS now, (SELECT beat FROM found) AS found, \
                 (SELECT system_identifier FROM pg_control_system())::text || ' ' || \
-                   substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
-                coalesce(pg_snapshot_xmax(c) < pg_snapshot_xmax($3::text::pg_snapshot), FALSE) FROM s"
+                   substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS lineage, \
+                coalesce(pg_snapshot_xmax(c) < pg_snapshot_xmax($3::text::pg_snapshot), FALSE) AS rewound FROM s"
         );
         Ok(db.prepare_cached(&sql).await?)
     }
@@ -98,10 +97,14 @@ impl<'a> Head<'a> {
                 &[&self.beat.gateway, &self.beat.number, &self.furthest, &self.beat.max_staleness],
             )
             .await?;
-        let history = History { found: row.try_get(2)?, lineage: row.try_get(3)?, rewound: row.try_get(4)? };
+        let history = History {
+            found: row.try_get("found")?,
+            lineage: row.try_get("lineage")?,
+            rewound: row.try_get("rewound")?,
+        };
         Ok(LogRead {
-            cursor: Cursor(row.try_get(0)?),
-            database_now: Some(row.try_get(1)?),
+            cursor: Cursor(row.try_get("cursor")?),
+            database_now: Some(row.try_get("now")?),
             history: Some(history),
         })
     }

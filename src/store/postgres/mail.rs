@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
-    query::{NOW, USER, lock_user, now, one, read_user, run, user},
+    lookup::{USER, lock_user, read_user, user},
+    statement::{NOW, now, one, run},
 };
 use crate::{
     store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, User},
@@ -55,15 +56,15 @@ pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Opt
          expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
          WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= $1 ORDER BY next_attempt_at \
          LIMIT 1 FOR UPDATE SKIP LOCKED) \
-         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at, bound_to, recipient";
+         RETURNING id, user_id, purpose, attempts, $1::bigint - created_at AS age, bound_to, recipient";
     let due = one(tx, sql, &[&now, &lease.hold, &lease.ttls.0, &lease.ttls.1], |row| {
-        let purpose = Purpose::read(row.try_get(2)?).ok_or(QueryError::Broken("mails.purpose"))?;
-        let owner = UserId::from_uuid(row.try_get(1)?).ok_or(QueryError::Broken("mails.user_id"))?;
-        let attempts: i64 = row.try_get(3)?;
+        let purpose = Purpose::read(row.try_get("purpose")?).ok_or(QueryError::Broken("mails.purpose"))?;
+        let owner = UserId::from_uuid(row.try_get("user_id")?).ok_or(QueryError::Broken("mails.user_id"))?;
+        let attempts: i64 = row.try_get("attempts")?;
         let attempts = u32::try_from(attempts).map_err(|_| QueryError::Broken("mails.attempts"))?;
-        let (age, bound_to): (i64, Vec<u8>) = (row.try_get(4)?, row.try_get(5)?);
-        let recipient: Option<String> = row.try_get(6)?;
-        Ok((row.try_get::<_, Uuid>(0)?, owner, purpose, attempts, age, bound_to, recipient))
+        let (age, bound_to): (i64, Vec<u8>) = (row.try_get("age")?, row.try_get("bound_to")?);
+        let recipient: Option<String> = row.try_get("recipient")?;
+        Ok((row.try_get::<_, Uuid>("id")?, owner, purpose, attempts, age, bound_to, recipient))
     })
     .await?;
     let Some((id, owner, purpose, attempts, age, bound_to, recipient)) = due else { return Ok(None) };
@@ -92,8 +93,8 @@ pub(super) async fn owner(
          WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > {NOW}"
     );
     let row = one(db, &sql, &[&token_hash.as_slice(), &purpose.number()], |row| {
-        let id = UserId::from_uuid(row.try_get(0)?).ok_or(QueryError::Broken("mails.user_id"))?;
-        Ok((id, row.try_get::<_, Vec<u8>>(1)?))
+        let id = UserId::from_uuid(row.try_get("user_id")?).ok_or(QueryError::Broken("mails.user_id"))?;
+        Ok((id, row.try_get::<_, Vec<u8>>("bound_to")?))
     })
     .await?;
     let Some((id, bound_to)) = row else { return Ok(None) };

@@ -10,12 +10,15 @@ mod hint;
 mod import;
 mod key;
 mod log;
+mod lookup;
 mod mail;
 mod prune;
-mod query;
+mod session;
+mod statement;
 mod sweep;
 mod table;
 mod tls;
+mod user;
 mod vault;
 
 use std::{sync::OnceLock, time::Duration};
@@ -99,7 +102,7 @@ impl Store for Postgres {
 
     async fn check_schema(&self) -> Result<()> {
         let newest = super::error::newest(&embedded::migrations::runner());
-        let found = self.pool.read(async |db| query::schema_version(db).await).await?;
+        let found = self.pool.read(async |db| statement::schema_version(db).await).await?;
         super::error::compare_schema(found, newest)
     }
 
@@ -122,32 +125,32 @@ impl Store for Postgres {
 
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>> {
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        self.pool.write(async |tx| query::create_user(tx, user, session, &pseudonyms).await).await
+        self.pool.write(async |tx| user::create_user(tx, user, session, &pseudonyms).await).await
     }
 
     async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        self.pool.write(async |tx| query::release_name(tx, name, note, &pseudonyms).await).await
+        self.pool.write(async |tx| user::release_name(tx, name, note, &pseudonyms).await).await
     }
 
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
-        self.pool.read(async |db| query::user_by_name(db, name).await).await
+        self.pool.read(async |db| lookup::user_by_name(db, name).await).await
     }
 
     async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
-        self.pool.read(async |db| query::user_by_look(db, name).await).await
+        self.pool.read(async |db| lookup::user_by_look(db, name).await).await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>> {
-        self.pool.read(async |db| query::user(db, id).await).await
+        self.pool.read(async |db| lookup::user(db, id).await).await
     }
 
     async fn user_by_external_id(&self, id: &str) -> Result<Option<User>> {
-        self.pool.read(async |db| query::user_by_external_id(db, id).await).await
+        self.pool.read(async |db| lookup::user_by_external_id(db, id).await).await
     }
 
     async fn users(&self, filter: &UserFilter) -> Result<Vec<User>> {
-        self.pool.read(async |db| query::users(db, filter).await).await
+        self.pool.read(async |db| lookup::users(db, filter).await).await
     }
 
     async fn open_session(
@@ -157,11 +160,11 @@ impl Store for Postgres {
         session: &NewSession,
         note: &Note,
     ) -> Result<Option<Grant>> {
-        self.pool.write(async |tx| query::open_session(tx, user, password_hash, session, note).await).await
+        self.pool.write(async |tx| session::open_session(tx, user, password_hash, session, note).await).await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
-        self.pool.write(async |tx| query::rehash(tx, user, old, new).await).await
+        self.pool.write(async |tx| user::rehash(tx, user, old, new).await).await
     }
 
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
@@ -169,7 +172,7 @@ impl Store for Postgres {
         let rotated = self
             .pool
             .write(async |tx| {
-                let rotation = query::rotate_session(tx, request).await?;
+                let rotation = session::rotate_session(tx, request).await?;
                 if let Rotation::Ended(entry) = &rotation {
                     ends = Some(*entry);
                 }
@@ -188,15 +191,15 @@ impl Store for Postgres {
         session: SessionId,
         note: Option<&Note>,
     ) -> Result<Option<LogEntry>> {
-        self.pool.write(async |tx| query::end_session(tx, user, session, note).await).await
+        self.pool.write(async |tx| session::end_session(tx, user, session, note).await).await
     }
 
     async fn session(&self, session: SessionId) -> Result<Option<Session>> {
-        self.pool.read(async |db| query::session(db, session).await).await
+        self.pool.read(async |db| lookup::session(db, session).await).await
     }
 
     async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>> {
-        self.pool.read(async |db| query::sessions(db, user, page).await).await
+        self.pool.read(async |db| lookup::sessions(db, user, page).await).await
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
@@ -205,7 +208,7 @@ impl Store for Postgres {
         let changed = self
             .pool
             .write(async |tx| {
-                let changed = query::change_user(tx, user, change, &pseudonyms).await?;
+                let changed = user::change_user(tx, user, change, &pseudonyms).await?;
                 refused = Some(changed.clone()).filter(|changed| !matches!(changed, Change::Done(..)));
                 Ok(changed)
             })

@@ -6,7 +6,7 @@ use deadpool_postgres::Transaction;
 use super::{
     connection::{Pool, QueryResult},
     departed::{forget_lines, forget_names},
-    query::{now, run},
+    statement::{now, run},
     sweep::sweep_sessions,
 };
 use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};

@@ -3,7 +3,7 @@
 use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
-use super::{connection::QueryResult as Result, query::run};
+use super::{connection::QueryResult as Result, statement::run};
 use crate::{
     store,
     types::{SessionId, UserId},

@@ -5,8 +5,7 @@ use deadpool_postgres::{GenericClient, Transaction};
 use super::{
     audit,
     connection::QueryResult as Result,
-    key::lock_keys,
-    query::{one, only, run},
+    statement::{lock_keys, one, only, run},
 };
 use crate::store::{
     Note, Rewrap, Rewrapped, StoredVault,

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::query::{Result, user};
+use super::{lookup::user, statement::Result};
 use crate::{
     clock::UnixMillis,
     store::{AuditEntry, AuditFilter, Note},
@@ -56,15 +56,15 @@ pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<Audit
         params![filter.before.unwrap_or(i64::MAX), filter.subject.map(|id| id.to_string()), filter.limit],
         |row| {
             Ok(AuditEntry {
-                seq: row.get(0)?,
-                at: row.get(1)?,
-                actor_id: row.get(2)?,
-                actor: row.get(3)?,
-                address: row.get(4)?,
-                action: row.get(5)?,
-                subject_id: row.get(6)?,
-                subject: row.get(7)?,
-                detail: row.get(8)?,
+                seq: row.get("seq")?,
+                at: row.get("at")?,
+                actor_id: row.get("actor_id")?,
+                actor: row.get("actor")?,
+                address: row.get("address")?,
+                action: row.get("action")?,
+                subject_id: row.get("subject_id")?,
+                subject: row.get("subject")?,
+                detail: row.get("detail")?,
             })
         },
     )?

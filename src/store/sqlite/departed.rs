@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::query::Result;
+use super::statement::Result;
 use crate::{
     clock::UnixMillis,
     store::{AGAIN_AFTER_MILLIS, without_ids},
@@ -65,13 +65,13 @@ pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms, now: U
         )?
         .query_map(params![user, done, PIECE], |row| {
             Ok(Line {
-                seq: row.get(0)?,
-                actor_id: row.get(1)?,
-                actor: row.get(2)?,
-                address: row.get(3)?,
-                subject_id: row.get(4)?,
-                subject: row.get(5)?,
-                detail: row.get(6)?,
+                seq: row.get("seq")?,
+                actor_id: row.get("actor_id")?,
+                actor: row.get("actor")?,
+                address: row.get("address")?,
+                subject_id: row.get("subject_id")?,
+                subject: row.get("subject")?,
+                detail: row.get("detail")?,
             })
         })?
         .collect::<Result<_>>()?;

@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{
     audit,
-    query::{Result, USER, read_user, user_by_external_id},
+    lookup::{USER, read_user, user_by_external_id},
+    statement::Result,
 };
 use crate::{
     clock::UnixMillis,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{audit, log, query::Result, vault};
+use super::{audit, log, statement::Result, vault};
 use crate::{
     clock::UnixMillis,
     store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis, vault::is_of_another_master},
@@ -15,13 +15,13 @@ const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_a
 
 fn read_key(row: &Row<'_>) -> Result<StoredKey> {
     Ok(StoredKey {
-        kid: row.get(0)?,
-        algorithm: row.get(1)?,
-        public_key: row.get(2)?,
-        wrapped_key: row.get(3)?,
-        created_at: row.get(4)?,
-        signs_at: row.get(5)?,
-        expires_at: row.get(6)?,
+        kid: row.get("kid")?,
+        algorithm: row.get("algorithm")?,
+        public_key: row.get("public_key")?,
+        wrapped_key: row.get("wrapped_pair")?,
+        created_at: row.get("created_at")?,
+        signs_at: row.get("signs_at")?,
+        expires_at: row.get("expires_at")?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::query::{Result, broken, uuid};
+use super::statement::{Result, broken, uuid};
 use super::sweep::remove_sessions;
 use crate::{
     clock::UnixMillis,
@@ -35,11 +35,12 @@ pub(super) fn since(
     )?;
     let mut rows = statement.query(params![from, now])?;
     while let Some(row) = rows.next()? {
-        last = last.max(row.get(0)?);
+        last = last.max(row.get("seq")?);
         entries.push(LogEntry {
-            subject: Subject::read(row.get(1)?, uuid(row, 2)?).ok_or_else(|| broken(1))?,
-            generation: row.get(3)?,
-            expires_at: row.get(4)?,
+            subject: Subject::read(row.get("kind")?, uuid(row, "id")?)
+                .ok_or_else(|| broken("revocations.kind"))?,
+            generation: row.get("generation")?,
+            expires_at: row.get("expires_at")?,
         });
     }
     Ok((entries, Cursor(last.to_string())))

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::{
     audit,
-    query::{Result, USER, broken, read_user, user, uuid},
+    lookup::{USER, read_user, user},
+    statement::{Result, broken, uuid},
 };
 use crate::{
     clock::UnixMillis,
@@ -51,13 +52,13 @@ pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) ->
             "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
              expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 ELSE ?4 END \
              WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT 1) \
-             RETURNING id, user_id, purpose, attempts, ?1 - created_at, bound_to, recipient",
+             RETURNING id, user_id, purpose, attempts, ?1 - created_at AS age, bound_to, recipient",
         )?
         .query_row(params![now, lease.hold, lease.ttls.0, lease.ttls.1], |row| {
-            let purpose = Purpose::read(row.get(2)?).ok_or_else(|| broken(2))?;
-            let owner = UserId::from_uuid(uuid(row, 1)?).ok_or_else(|| broken(1))?;
-            let bound_to: [u8; 32] = row.get(5)?;
-            Ok((uuid(row, 0)?, owner, purpose, row.get(3)?, row.get(4)?, bound_to, row.get(6)?))
+            let purpose = Purpose::read(row.get("purpose")?).ok_or_else(|| broken("mails.purpose"))?;
+            let owner = UserId::from_uuid(uuid(row, "user_id")?).ok_or_else(|| broken("mails.user_id"))?;
+            let (bound_to, age): ([u8; 32], i64) = (row.get("bound_to")?, row.get("age")?);
+            Ok((uuid(row, "id")?, owner, purpose, row.get("attempts")?, age, bound_to, row.get("recipient")?))
         })
         .optional()?;
     let Some((id, owner, purpose, attempts, age, bound_to, recipient)) = due else { return Ok(None) };
@@ -88,10 +89,12 @@ pub(super) fn owner(
             "SELECT user_id, bound_to FROM mails \
              WHERE token_hash = ?1 AND purpose = ?2 AND used_at IS NULL AND expires_at > ?3",
         )?
-        .query_row(params![token_hash, purpose.number(), now], |row| Ok((uuid(row, 0)?, row.get(1)?)))
+        .query_row(params![token_hash, purpose.number(), now], |row| {
+            Ok((uuid(row, "user_id")?, row.get("bound_to")?))
+        })
         .optional()?;
     let Some((id, bound_to)) = row else { return Ok(None) };
-    let id = UserId::from_uuid(id).ok_or_else(|| broken(0))?;
+    let id = UserId::from_uuid(id).ok_or_else(|| broken("mails.user_id"))?;
     Ok(user(db, id)?.filter(|user| purpose.bound_to(user) == bound_to))
 }
 

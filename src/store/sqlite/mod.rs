@@ -10,11 +10,14 @@ mod departed;
 mod import;
 mod key;
 mod log;
+mod lookup;
 mod mail;
 mod prune;
-mod query;
+mod session;
+mod statement;
 mod sweep;
 mod table;
+mod user;
 mod vault;
 
 use std::{
@@ -128,7 +131,7 @@ impl Store for Sqlite {
 
     async fn check_schema(&self) -> Result<()> {
         let newest = super::error::newest(&embedded::migrations::runner());
-        let found = self.connections.read(query::schema_version).await?;
+        let found = self.connections.read(statement::schema_version).await?;
         super::error::compare_schema(found, newest)
     }
 
@@ -156,7 +159,7 @@ impl Store for Sqlite {
         let (user, session, now) = (user.clone(), session.cloned(), self.clock.wall());
         let pseudonyms = unlocked(&self.pseudonyms)?;
         let create = move |tx: &rusqlite::Transaction<'_>| {
-            query::create_user(tx, &user, session.as_ref(), &pseudonyms, now)
+            user::create_user(tx, &user, session.as_ref(), &pseudonyms, now)
         };
         self.connections.write(create).await
     }
@@ -164,31 +167,31 @@ impl Store for Sqlite {
     async fn release_name(&self, name: &Username, note: &Note) -> Result<bool> {
         let (name, note, now) = (name.clone(), note.clone(), self.clock.wall());
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        self.connections.write(move |tx| query::release_name(tx, &name, &note, &pseudonyms, now)).await
+        self.connections.write(move |tx| user::release_name(tx, &name, &note, &pseudonyms, now)).await
     }
 
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>> {
         let name = name.clone();
-        self.connections.read(move |db| query::user_by_name(db, &name)).await
+        self.connections.read(move |db| lookup::user_by_name(db, &name)).await
     }
 
     async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
         let name = name.clone();
-        self.connections.read(move |db| query::user_by_look(db, &name)).await
+        self.connections.read(move |db| lookup::user_by_look(db, &name)).await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>> {
-        self.connections.read(move |db| query::user(db, id)).await
+        self.connections.read(move |db| lookup::user(db, id)).await
     }
 
     async fn user_by_external_id(&self, id: &str) -> Result<Option<User>> {
         let id = id.to_owned();
-        self.connections.read(move |db| query::user_by_external_id(db, &id)).await
+        self.connections.read(move |db| lookup::user_by_external_id(db, &id)).await
     }
 
     async fn users(&self, filter: &UserFilter) -> Result<Vec<User>> {
         let filter = filter.clone();
-        self.connections.read(move |db| query::users(db, &filter)).await
+        self.connections.read(move |db| lookup::users(db, &filter)).await
     }
 
     async fn open_session(
@@ -200,12 +203,12 @@ impl Store for Sqlite {
     ) -> Result<Option<Grant>> {
         let (hash, session, note) = (password_hash.to_owned(), session.clone(), note.clone());
         let now = self.clock.wall();
-        self.connections.write(move |tx| query::open_session(tx, user, &hash, &session, &note, now)).await
+        self.connections.write(move |tx| session::open_session(tx, user, &hash, &session, &note, now)).await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {
         let (old, new) = (old.to_owned(), new.to_owned());
-        self.connections.write(move |tx| query::rehash(tx, user, &old, &new)).await
+        self.connections.write(move |tx| user::rehash(tx, user, &old, &new)).await
     }
 
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation> {
@@ -213,7 +216,7 @@ impl Store for Sqlite {
         let ends = Arc::new(OnceLock::new());
         let noted = ends.clone();
         let rotate = move |tx: &rusqlite::Transaction<'_>| {
-            let rotation = query::rotate_session(tx, &request, now)?;
+            let rotation = session::rotate_session(tx, &request, now)?;
             if let Rotation::Ended(entry) = &rotation {
                 let _ = noted.set(*entry);
             }
@@ -234,9 +237,9 @@ impl Store for Sqlite {
         let (note, now) = (note.cloned(), self.clock.wall());
         self.connections
             .write(move |tx| {
-                let ended = query::end_session(tx, user, session, now)?;
+                let ended = session::end_session(tx, user, session, now)?;
                 if let (Some(note), true) = (&note, ended.is_some()) {
-                    let name = query::user(tx, user)?.map(|user| user.name.to_string()).unwrap_or_default();
+                    let name = lookup::user(tx, user)?.map(|user| user.name.to_string()).unwrap_or_default();
                     audit::append(tx, note, Some(user), &name, now)?;
                 }
                 Ok(ended)
@@ -245,18 +248,18 @@ impl Store for Sqlite {
     }
 
     async fn session(&self, session: SessionId) -> Result<Option<Session>> {
-        self.connections.read(move |db| query::session(db, session)).await
+        self.connections.read(move |db| lookup::session(db, session)).await
     }
 
     async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>> {
         let now = self.clock.wall();
-        self.connections.read(move |db| query::sessions(db, user, page, now)).await
+        self.connections.read(move |db| lookup::sessions(db, user, page, now)).await
     }
 
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change> {
         let (change, now) = (change.clone(), self.clock.wall());
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        self.connections.write(move |tx| query::change_user(tx, user, &change, &pseudonyms, now)).await
+        self.connections.write(move |tx| user::change_user(tx, user, &change, &pseudonyms, now)).await
     }
 
     async fn hints(&self) -> Result<Option<Hints>> {

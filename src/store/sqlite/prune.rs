@@ -5,7 +5,7 @@ use rusqlite::{Transaction, params};
 use super::{
     connection::Connections,
     departed::{forget_lines, forget_names},
-    query,
+    statement,
     sweep::sweep_sessions,
 };
 use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
@@ -45,7 +45,7 @@ pub(super) async fn prune(
     Ok(())
 }
 
-fn remove(tx: &Transaction<'_>, table: &str, over: &str, until: UnixMillis) -> query::Result<usize> {
+fn remove(tx: &Transaction<'_>, table: &str, over: &str, until: UnixMillis) -> statement::Result<usize> {
     let sql =
         format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {over} LIMIT {PIECE})");
     tx.execute(&sql, params![until])

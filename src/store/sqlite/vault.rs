@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{audit, query::Result};
+use super::{audit, statement::Result};
 use crate::{
     clock::UnixMillis,
     store::{

@@ -1,32 +1,30 @@
-//! The admin API: accounts, sessions, keys and the audit trail, for a bearer with the role `admin`.
+//! The calls of the admin API, one function each.
 //!
 //! Whether the caller administers is looked up in the store at each call: an administrator who was
 //! removed a moment ago, on any gateway, is none.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    call,
+    AdminApi, Answer, Asked,
     shape::{
         AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, User, UserQuery,
         UserUpdate, Users,
     },
 };
 use crate::{
-    access::{Access, Credential, Failure},
-    account::{By, Keys, KeysError, NewAccount, Operator, Update, list_sessions},
+    access::{Credential, Failure},
+    account::{By, KeysError, NewAccount, Update, list_sessions},
     config::OnStale,
-    error::{Kind, Problem, Statuses, private_response},
-    openapi::{Bearer, Call},
+    error::{Kind, Problem, private_response},
     store::{self, AuditFilter, UserFilter},
-    token::CurrentKeyring,
     types::{Role, Roles, SessionId, UserId},
 };
 
@@ -42,17 +40,6 @@ const MAX_LIMIT: u32 = 500;
 
 const JSON: &str = "application/json";
 
-/// The API.
-pub struct AdminApi {
-    operator: Operator,
-    access: Arc<Access>,
-    keys: Arc<Keys>,
-    keyring: Arc<CurrentKeyring>,
-    default_roles: Roles,
-    description: Bytes,
-    calls: Vec<Call<call::Handler>>,
-}
-
 /// What a failure of the keys is to a client.
 fn key_failure(error: KeysError) -> Failure {
     match error {
@@ -62,83 +49,9 @@ fn key_failure(error: KeysError) -> Failure {
     }
 }
 
-/// An answer, or why there is none.
-pub(super) type Answer = Result<Response<Bytes>, Failure>;
-
-/// What a call is asked with.
-pub(super) struct Asked<'a> {
-    /// Who asks; none where that does not matter.
-    by: Option<By>,
-    headers: &'a HeaderMap,
-    query: &'a str,
-    parameters: Vec<&'a str>,
-    body: Incoming,
-}
-
-impl<'a> Asked<'a> {
-    fn by(&self) -> Result<&By, Failure> {
-        self.by.as_ref().ok_or_else(|| Kind::Unauthenticated.into())
-    }
-
-    /// A parameter in the path.
-    fn parameter(&self, index: usize) -> &'a str {
-        self.parameters.get(index).copied().unwrap_or_default()
-    }
-}
-
 impl AdminApi {
-    /// The API.
-    pub fn new(
-        operator: Operator,
-        access: Arc<Access>,
-        keys: Arc<Keys>,
-        keyring: Arc<CurrentKeyring>,
-        default_roles: Roles,
-    ) -> Self {
-        let description = call::description().to_string().into();
-        Self { operator, access, keys, keyring, default_roles, description, calls: call::calls() }
-    }
-
-    /// Answers a call from `peer`.
-    pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        let id =
-            uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
-        let mut response = self.route(request, peer, &id).await.unwrap_or_else(|failure| {
-            failure.log(&id);
-            failure.problem.response(&id, &Statuses::default())
-        });
-        if let Ok(id) = HeaderValue::try_from(id) {
-            response.headers_mut().insert("x-request-id", id);
-        }
-        response.map(Full::new)
-    }
-
-    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> Answer {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path();
-        let mut here: Vec<_> =
-            self.calls.iter().filter_map(|call| Some((call, call.captures(path)?))).collect();
-        // What is said in full goes before what a parameter takes in.
-        let fewest = here.iter().map(|(_, parameters)| parameters.len()).min();
-        here.retain(|(_, parameters)| Some(parameters.len()) == fewest);
-        if here.is_empty() {
-            return Err(Kind::NotFound.into());
-        }
-        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-        let allowed: Vec<&Method> = here.iter().map(|(call, _)| &call.method).collect();
-        let Some((call, parameters)) = here.into_iter().find(|(call, _)| call.method == *method) else {
-            return Ok(wrong_method(allowed, id));
-        };
-        let by = match call.bearer {
-            Bearer::None => None,
-            Bearer::Optional | Bearer::Required => Some(self.authenticate(&head.headers, peer).await?),
-        };
-        let (headers, query) = (&head.headers, head.uri.query().unwrap_or_default());
-        call.handler.call(self, Asked { by, headers, query, parameters, body }).await
-    }
-
     /// Who calls. The token says who it is; what the account is now, the store says.
-    async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<By, Failure> {
+    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<By, Failure> {
         let credential = Credential::of(headers);
         // Staleness is no matter where the store itself is asked.
         let identity = self.access.identify(credential, OnStale::Allow, self.access.now())?;
@@ -359,16 +272,6 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Resul
         serde_json::error::Category::Data => Kind::MissingParameters.into(),
         _ => Kind::BadRequest.into(),
     })
-}
-
-fn wrong_method(allowed: Vec<&Method>, request_id: &str) -> Response<Bytes> {
-    let mut names: Vec<&str> = allowed.iter().map(|method| method.as_str()).collect();
-    if allowed.contains(&&Method::GET) {
-        names.push("HEAD");
-    }
-    names.sort_unstable();
-    let problem = Problem { allow: Some(names.join(", ")), ..Kind::MethodNotAllowed.into() };
-    problem.response(request_id, &Statuses::default())
 }
 
 fn done(message: &'static str) -> Response<Bytes> {

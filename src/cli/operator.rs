@@ -1,0 +1,29 @@
+//! What the commands that change accounts have in common.
+
+use super::Refused;
+use crate::{
+    account::By,
+    types::{Role, Roles},
+};
+
+/// Who sits at the command line, for the audit trail.
+pub(super) fn operator_name() -> By {
+    // SAFETY: a plain system call without arguments.
+    let uid = unsafe { libc::getuid() };
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    By {
+        id: None,
+        name: format!("{} (uid {uid})", name.unwrap_or_else(|| "system".to_owned())),
+        address: Some(format!("command line on {}", host.trim())),
+    }
+}
+
+pub(super) fn parse_roles(texts: &[String]) -> Result<Roles, Refused> {
+    let parse = |text: &String| text.parse::<Role>().map_err(|error| Refused(format!("{text}: {error}")));
+    let roles: Roles = texts.iter().map(parse).collect::<Result<_, _>>()?;
+    if roles.len() > Roles::MAX {
+        return Err(Refused(format!("a user has at most {} roles", Roles::MAX)));
+    }
+    Ok(roles)
+}

@@ -1,0 +1,169 @@
+//! The body of a client's request, with its bounds.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::exchange::{BodyFailure, BodyState, Exchange};
+use crate::{access::Lease, revocation::Cut};
+
+/// What a request's body may be and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyBounds {
+    /// Bytes.
+    pub(super) limit: u64,
+    /// The moment by which the answer's head is due if the body brings nothing.
+    pub(super) due: u64,
+    /// Bytes a second that push that moment ahead.
+    pub(super) min_rate: u64,
+    /// How long the upstream may take once the body is complete.
+    pub(super) response_timeout: Duration,
+}
+
+/// The body of a client's request, on its way to an upstream.
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// As it arrives.
+    Streaming(Box<Streaming>),
+}
+
+/// A body that arrives while it is forwarded.
+pub struct Streaming {
+    incoming: Incoming,
+    exchange: Arc<Exchange>,
+    bounds: BodyBounds,
+    received: u64,
+    /// What the body ends with, if it turns out to be a long one.
+    lease: Option<Lease>,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        exchange: &Arc<Exchange>,
+        bounds: BodyBounds,
+        lease: Option<&Lease>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
+            return Self::Empty;
+        }
+        exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
+        let lease = lease.filter(|lease| lease.identity().is_some()).cloned();
+        let exchange = exchange.clone();
+        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease }))
+    }
+}
+
+impl Streaming {
+    fn fail(&self, failure: BodyFailure) -> io::Error {
+        self.exchange.body_fails(failure);
+        io::Error::other("the request's body was given up")
+    }
+
+    fn go_on(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.received == 0 {
+            return Ok(());
+        }
+        let watched = self.lease.take().map_or(Ok(()), |lease| self.exchange.watch(&lease, cx));
+        match watched.err().or_else(|| self.exchange.cut()) {
+            None => Ok(()),
+            Some(Cut::Stale) => Err(self.fail(BodyFailure::Stale)),
+            Some(_) => Err(self.fail(BodyFailure::Dead)),
+        }
+    }
+
+    /// The moment by which the answer's head is due, given what has arrived.
+    fn due(&self) -> u64 {
+        self.bounds.due + self.received.saturating_mul(1_000) / self.bounds.min_rate
+    }
+
+    /// The whole body has arrived: now it is the upstream's turn.
+    fn complete(&self) {
+        self.exchange.body_is(BodyState::Complete);
+        self.exchange.upload_ends();
+        self.exchange.expect_by(self.due().min(self.exchange.moment(self.bounds.response_timeout)));
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            if self.exchange.is_expired() {
+                return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
+            }
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => {
+                    // What is still on its way after its beginning has arrived is a long body.
+                    if let Err(error) = self.go_on(cx) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    self.exchange.body_is(BodyState::Awaited);
+                    return Poll::Pending;
+                }
+                Poll::Ready(frame) => frame,
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => {
+                    if let Err(error) = self.go_on(cx) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    let length = data.len() as u64;
+                    self.received += length;
+                    if self.received > self.bounds.limit {
+                        return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
+                    }
+                    if self.incoming.is_end_stream() {
+                        // Of a body with a length, nobody asks for more than its last byte.
+                        self.exchange.upload_moves(length, self.due());
+                        self.complete();
+                    } else {
+                        self.exchange.body_is(BodyState::Open);
+                        let due = self.due().min(self.exchange.next_body_byte());
+                        self.exchange.upload_moves(length, due);
+                    }
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                // Trailers: dropped, so that no upstream reads them as headers.
+                Some(Ok(Err(_))) => {}
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
+                None => {
+                    self.complete();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streaming(body) => body.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What becomes of sessions. Each function runs within one transaction, its locks taken user first.
+
+use deadpool_postgres::Transaction;
+use uuid::Uuid;
+
+use super::{
+    audit,
+    connection::{QueryError, QueryResult as Result},
+    log,
+    lookup::{lock_session, lock_user},
+    statement::{now, one, only, only_i64, run},
+};
+use crate::{
+    clock::UnixMillis,
+    store::{
+        self, Grant, LogEntry, NewSession, Note, Rotation, RotationRequest, RotationRule, Subject, User,
+        judge,
+    },
+    types::{SessionId, UserId},
+};
+
+pub(super) async fn open_session(
+    tx: &Transaction<'_>,
+    id: UserId,
+    password_hash: &str,
+    session: &NewSession,
+    note: &Note,
+) -> Result<Option<Grant>> {
+    match lock_user(tx, id).await? {
+        Some(user) if !user.disabled && user.password_hash == password_hash => {
+            audit::append(tx, note, Some(id), user.name.as_str()).await?;
+            insert_session(tx, user, session).await.map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Ends the sessions that were used longest ago, so that there is room for one more.
+async fn make_room(tx: &Transaction<'_>, user: &User, most: u32) -> Result<Vec<LogEntry>> {
+    let sql = "SELECT id FROM sessions WHERE user_id = $1 AND generation = $2 ORDER BY last_used_at, id LIMIT \
+         least($4, greatest(0, (SELECT count(*) FROM sessions WHERE user_id = $1 AND generation = $2) - $3 + 1))";
+    let statement = tx.prepare_cached(sql).await?;
+    let most = i64::from(most);
+    let rows =
+        tx.query(&statement, &[&user.id.uuid(), &user.generation, &most, &store::MOST_ENDED_FOR_ONE]).await?;
+    let mut ended = Vec::new();
+    for row in rows {
+        if let Some(id) = SessionId::from_uuid(only(&row)?) {
+            ended.extend(end_locked_session(tx, user.id, id).await?);
+        }
+    }
+    Ok(ended)
+}
+
+pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSession) -> Result<Grant> {
+    let ended = make_room(tx, &user, new.most).await?;
+    let now = now(tx).await?;
+    run(
+        tx,
+        "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
+         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9)",
+        &[
+            &new.id.uuid(),
+            &user.id.uuid(),
+            &user.generation,
+            &now,
+            &new.ttls.session_end(now),
+            &new.ttls.refresh_end(now, new.ttls.session_end(now)),
+            &new.refresh_hash.as_slice(),
+            &new.nonce.as_slice(),
+            &new.ttls.access_end(now),
+        ],
+    )
+    .await?;
+    raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
+    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
+}
+
+pub(super) async fn raise_user_expiry(
+    tx: &Transaction<'_>,
+    user: UserId,
+    access_end: UnixMillis,
+) -> Result<()> {
+    let sql = "UPDATE users SET access_exp_max = greatest(access_exp_max, $2) WHERE id = $1";
+    run(tx, sql, &[&user.uuid(), &access_end]).await.map(drop)
+}
+
+pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Result<Rotation> {
+    // The owner never changes, so it may be read before the locks are taken in their order.
+    let owner = one(tx, "SELECT user_id FROM sessions WHERE id = $1", &[&request.session.uuid()], |row| {
+        UserId::from_uuid(only::<Uuid>(row)?).ok_or(QueryError::Broken("sessions.user_id"))
+    })
+    .await?;
+    let Some(owner) = owner else { return Ok(Rotation::Refused) };
+    let Some(user) = lock_user(tx, owner).await? else { return Ok(Rotation::Refused) };
+    let Some(session) = lock_session(tx, request.session).await? else { return Ok(Rotation::Refused) };
+    let now = now(tx).await?;
+    match judge(&session, &user, &request.presented, now, request.grace) {
+        RotationRule::Refuse => Ok(Rotation::Refused),
+        RotationRule::EndSession => {
+            audit::append(tx, &request.replayed, Some(user.id), user.name.as_str()).await?;
+            Ok(end_locked_session(tx, user.id, session.id).await?.map_or(Rotation::Refused, Rotation::Ended))
+        }
+        rule => {
+            let access_end = request.ttls.access_end(now);
+            raise_user_expiry(tx, user.id, access_end).await?;
+            let id = session.id.uuid();
+            let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
+            run(tx, used, &[&id, &now, &access_end]).await?;
+            let session_ends_at = session.ends_at;
+            let grant =
+                Grant { user, session: session.id, session_ends_at, issued_at: now, ended: Vec::new() };
+            if rule == RotationRule::Replay {
+                return Ok(Rotation::Replayed(grant, session.nonce));
+            }
+            run(
+                tx,
+                "UPDATE sessions SET refresh_number = refresh_number + 1, previous_hash = current_hash, \
+                 current_hash = $2, nonce = $3, rotated_at = $4, refresh_expires_at = $5 WHERE id = $1",
+                &[
+                    &id,
+                    &request.successor.as_slice(),
+                    &request.nonce.as_slice(),
+                    &now,
+                    &request.ttls.refresh_end(now, session.ends_at),
+                ],
+            )
+            .await?;
+            Ok(Rotation::Rotated(grant))
+        }
+    }
+}
+
+pub(super) async fn end_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+    note: Option<&Note>,
+) -> Result<Option<LogEntry>> {
+    let Some(owner) = lock_user(tx, user).await? else { return Ok(None) };
+    let ended = end_locked_session(tx, user, session).await?;
+    if let (Some(note), true) = (note, ended.is_some()) {
+        audit::append(tx, note, Some(user), owner.name.as_str()).await?;
+    }
+    Ok(ended)
+}
+
+async fn end_locked_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+) -> Result<Option<LogEntry>> {
+    let sql = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING access_exp_max";
+    let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
+    let Some(access_exp_max) = access_exp_max else { return Ok(None) };
+    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max, now(tx).await?);
+    log::append(tx, &entry).await?;
+    Ok(Some(entry))
+}

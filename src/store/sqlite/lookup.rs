@@ -1,0 +1,114 @@
+//! Accounts and sessions as they are read.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::statement::{Result, broken, uuid};
+use crate::{
+    clock::UnixMillis,
+    store::{Session, SessionPage, User, UserFilter},
+    types::{Roles, SessionId, UserId, Username},
+};
+
+pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id, \
+     pending_email";
+
+const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
+
+pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
+    Ok(User {
+        id: UserId::from_uuid(uuid(row, "id")?).ok_or_else(|| broken("id"))?,
+        name: Username::from_stored(row.get_ref("name")?.as_str()?),
+        email: row.get("email")?,
+        password_hash: row.get("password_hash")?,
+        roles: Roles::parse_joined(row.get_ref("roles")?.as_str()?).map_err(|_| broken("roles"))?,
+        disabled: row.get("disabled")?,
+        generation: row.get("generation")?,
+        created_at: row.get("created_at")?,
+        email_verified: row.get("email_verified")?,
+        external_id: row.get("external_id")?,
+        pending_email: row.get("pending_email")?,
+    })
+}
+
+pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {
+    Ok(Session {
+        id: SessionId::from_uuid(uuid(row, "id")?).ok_or_else(|| broken("id"))?,
+        user: UserId::from_uuid(uuid(row, "user_id")?).ok_or_else(|| broken("user_id"))?,
+        generation: row.get("generation")?,
+        created_at: row.get("created_at")?,
+        authenticated_at: row.get("authenticated_at")?,
+        last_used_at: row.get("last_used_at")?,
+        ends_at: row.get("ends_at")?,
+        refresh_expires_at: row.get("refresh_expires_at")?,
+        rotated_at: row.get("rotated_at")?,
+        refresh_number: row.get("refresh_number")?,
+        current_hash: row.get("current_hash")?,
+        previous_hash: row.get("previous_hash")?,
+        nonce: row.get("nonce")?,
+    })
+}
+
+pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE name = ?1"))?
+        .query_row([name.as_str()], read_user)
+        .optional()
+}
+
+pub(super) fn user_by_look(db: &Connection, name: &Username) -> Result<Option<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM users WHERE name = ?1 OR skeleton = ?2 ORDER BY name = ?1 DESC LIMIT 1"
+    ))?
+    .query_row([name.as_str(), &name.skeleton()], read_user)
+    .optional()
+}
+
+pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE id = ?1"))?
+        .query_row([id.uuid().as_bytes()], read_user)
+        .optional()
+}
+
+pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<User>> {
+    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE external_id = ?1"))?
+        .query_row([id], read_user)
+        .optional()
+}
+
+pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM users WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\\' OR email_key LIKE ?3 ESCAPE '\\') \
+         ORDER BY name LIMIT ?4"
+    ))?
+    .query_map(
+        params![filter.after.as_deref().unwrap_or_default(), filter.search.is_none(), filter.pattern(), filter.limit],
+        read_user,
+    )?
+    .collect()
+}
+
+/// Whether the row of a session is that of a live one: rows of dead ones are removed later.
+const OF_THE_LIVING: &str = "generation = (SELECT generation FROM users WHERE users.id = sessions.user_id)";
+
+pub(super) fn session(db: &Connection, id: SessionId) -> Result<Option<Session>> {
+    db.prepare_cached(&format!("SELECT {SESSION} FROM sessions WHERE id = ?1 AND {OF_THE_LIVING}"))?
+        .query_row([id.uuid().as_bytes()], read_session)
+        .optional()
+}
+
+pub(super) fn sessions(
+    db: &Connection,
+    user: UserId,
+    page: SessionPage,
+    now: UnixMillis,
+) -> Result<Vec<Session>> {
+    let (created_at, id) =
+        page.after.map_or((i64::MAX, vec![]), |(created_at, id)| (created_at, id.uuid().as_bytes().to_vec()));
+    db.prepare_cached(&format!(
+        "SELECT {SESSION} FROM sessions WHERE user_id = ?1 AND refresh_expires_at > ?2 AND ends_at > ?2 \
+         AND {OF_THE_LIVING} AND (created_at < ?3 OR (created_at = ?3 AND id > ?4)) \
+         ORDER BY created_at DESC, id LIMIT ?5"
+    ))?
+    .query_map(params![user.uuid().as_bytes(), now, created_at, id, page.limit], read_session)?
+    .collect()
+}
