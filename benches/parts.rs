@@ -7,7 +7,7 @@ use authgate::{
     config::{self, Pattern},
     password::{Hasher, Origin},
     revocation::Mirror,
-    route::{Owned, Table},
+    route::{Builtin, Table},
     store::{LogEntry, Subject},
     telemetry::Metrics,
     token::{CurrentKeyring, Issuer, Keyring, Subject as TokenSubject, Verifier},
@@ -59,7 +59,7 @@ impl Parts {
             .collect()
     }
 
-    /// Everything that a request with a token passes: look-up, expiry, key, revocation, staleness.
+    /// Everything that a request with a token passes: lookup, expiry, key, revocation, staleness.
     fn check(&self, token: &str) -> bool {
         let now = self.time.now();
         let Ok(checked) = self.verifier.verify(token, now) else { return false };
@@ -109,7 +109,7 @@ fn routes(c: &mut Criterion) {
         }
         let loaded = config::load("bench.yaml", &yaml, std::path::Path::new("."), &|_| None, &|_| Vec::new())
             .expect("a config");
-        let own = Owned { method: Method::POST, pattern: Pattern::parse("/auth/login").expect("a path") };
+        let own = Builtin { method: Method::POST, pattern: Pattern::parse("/auth/login").expect("a path") };
         let table = Table::compile(&loaded.config.routes, "/auth", vec![own]).expect("routes");
         let paths: Vec<String> = (0..count)
             .map(|index| match index % 4 {

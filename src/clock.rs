@@ -124,7 +124,7 @@ impl TimeKeeper {
     pub fn now(&self) -> Now {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         raise(&self.offset, wall - boot);
-        // The last answer of the database may have taken its time, so this may be a little ahead.
+        // The last response of the database may have taken its time, so this may be a little ahead.
         let offset = self.offset.load(Relaxed).max(self.database_offset.load(Relaxed));
         let time = boot + offset;
         raise(&self.last_seen, time);

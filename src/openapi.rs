@@ -1,4 +1,4 @@
-//! Descriptions of our own calls (OpenAPI 3.1.1), made from the types that read and write them.
+//! Descriptions of our builtin calls (OpenAPI 3.1.1), made from the types that read and write them.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +42,8 @@ pub struct Call<Handler> {
     pub body: Option<(SchemaOf, bool)>,
     /// Parameters of its query: name, what it is, schema.
     pub query: &'static [QueryParameter],
-    /// Its answer when all is well: status, media type, schema.
-    pub answer: (u16, &'static str, SchemaOf),
+    /// Its response when all is well: status, media type, schema.
+    pub response: (u16, &'static str, SchemaOf),
     /// How it fails, beside what every call may fail with.
     pub failures: &'static [Kind],
     /// What answers it.
@@ -163,7 +163,7 @@ fn responses<Handler>(
     generator: &mut SchemaGenerator,
 ) -> Map<String, Value> {
     let mut responses = Map::new();
-    let (status, media_type, schema) = call.answer;
+    let (status, media_type, schema) = call.response;
     let id = json!({"X-Request-Id": {"schema": {"type": "string"}}});
     responses.insert(
         status.to_string(),

@@ -44,14 +44,14 @@ fn register_log_in_call_through_log_out_and_be_refused() {
 #[test]
 fn the_access_token_is_the_one_that_is_promised() {
     let gateway = Gateway::alone(Settings::default());
-    let answer = gateway.register("bob");
-    let token = answer["access_token"].as_str().unwrap();
+    let response = gateway.register("bob");
+    let token = response["access_token"].as_str().unwrap();
     let header = header_of(token);
     assert_eq!((header["alg"].as_str(), header["typ"].as_str()), (Some("EdDSA"), Some("at+jwt")));
     let claims = claims_of(token);
     assert_eq!(claims["iss"], "https://login.example.com");
     assert_eq!(claims["aud"], "tests");
-    assert_eq!(claims["sub"], answer["user_id"]);
+    assert_eq!(claims["sub"], response["user_id"]);
     assert_eq!(claims["name"], "bob");
     assert_eq!(claims["roles"], json!(["user"]));
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 900);
@@ -105,12 +105,12 @@ fn what_is_missing_or_wrong_at_registration_is_said() {
             "Insufficient role",
         ),
     ] {
-        let answer = register(body.clone());
-        assert_eq!((answer.status, answer.message().as_str()), (status, message), "{body}");
-        let problem = answer.json();
-        assert_eq!(answer.header("Content-Type"), Some("application/problem+json"));
-        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
-        assert_eq!(answer.header("X-Request-Id"), problem["request_id"].as_str());
+        let response = register(body.clone());
+        assert_eq!((response.status, response.message().as_str()), (status, message), "{body}");
+        let problem = response.json();
+        assert_eq!(response.header("Content-Type"), Some("application/problem+json"));
+        assert_eq!(response.header("Cache-Control"), Some("no-store"));
+        assert_eq!(response.header("X-Request-Id"), problem["request_id"].as_str());
         assert_eq!(problem["status"], status);
         assert_eq!(problem["code"], message.to_lowercase().replace(' ', "_"));
         assert!(problem["type"].is_string() && problem["title"].is_string());
@@ -130,7 +130,7 @@ fn only_json_of_a_sensible_size_is_read() {
         gateway
             .client()
             .send(format!("POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"))
-            .answer()
+            .response()
     };
     assert_eq!(send("application/x-www-form-urlencoded", "username=a").status, 415);
     assert_eq!(send("text/plain", "{}").message(), "Unsupported media type");
@@ -146,8 +146,8 @@ fn only_json_of_a_sensible_size_is_read() {
 #[test]
 fn registration_can_be_closed_and_roles_offered() {
     let gateway = Gateway::alone(Settings::default().auth("  registration: closed\n"));
-    let answer = gateway.post("/auth/register", &json!({"username": "a", "password": PASSWORD}));
-    assert_eq!((answer.status, answer.message().as_str()), (403, "Registration is closed"));
+    let response = gateway.post("/auth/register", &json!({"username": "a", "password": PASSWORD}));
+    assert_eq!((response.status, response.message().as_str()), (403, "Registration is closed"));
 
     let gateway = Gateway::alone(
         Settings::default().auth("  default_roles: [student]\n  self_assignable_roles: [student, teacher]\n"),
@@ -172,7 +172,7 @@ fn me_tells_the_bearer_about_the_account() {
 }
 
 #[test]
-fn own_calls_answer_404_and_405_like_any_path() {
+fn builtin_calls_answer_404_and_405_like_any_path() {
     let gateway = Gateway::alone(Settings::default());
     let wrong = gateway.get("/auth/login", None);
     assert_eq!((wrong.status, wrong.header("Allow")), (405, Some("POST")));
@@ -273,10 +273,10 @@ fn without_a_recent_login_the_current_password_is_needed() {
 #[test]
 fn a_refreshed_token_is_no_recent_login() {
     let gateway = Gateway::alone(Settings::default().auth("  reauth_window: 1s\n"));
-    let answer = gateway.register("otto");
+    let response = gateway.register("otto");
     let begun = Instant::now();
     eventually("the window is over", || (begun.elapsed() > Duration::from_millis(1_500)).then_some(()));
-    let fresh = gateway.refresh(answer["refresh_token"].as_str().unwrap()).json();
+    let fresh = gateway.refresh(response["refresh_token"].as_str().unwrap()).json();
     let change = json!({"new_email": "otto@example.com"});
     let refused = gateway.send("POST", "/auth/change", fresh["access_token"].as_str(), Some(&change));
     assert_eq!(refused.status, 401);
@@ -286,15 +286,15 @@ fn a_refreshed_token_is_no_recent_login() {
 fn an_access_token_does_not_outlive_its_session() {
     for store in [Settings::default(), Settings::postgres(&shared_database())] {
         let gateway = Gateway::alone(store.auth("  session_max_ttl: 6s\n  access_token_ttl: 10m\n"));
-        let answer = gateway.register("paula");
-        let life = |answer: &serde_json::Value| {
-            let claims = claims_of(answer["access_token"].as_str().unwrap());
+        let response = gateway.register("paula");
+        let life = |response: &serde_json::Value| {
+            let claims = claims_of(response["access_token"].as_str().unwrap());
             let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
-            assert_eq!(answer["expires_in"], life);
+            assert_eq!(response["expires_in"], life);
             life
         };
-        assert!((5..=6).contains(&life(&answer)), "{answer}");
-        let refreshed = gateway.refresh(answer["refresh_token"].as_str().unwrap()).json();
+        assert!((5..=6).contains(&life(&response)), "{response}");
+        let refreshed = gateway.refresh(response["refresh_token"].as_str().unwrap()).json();
         assert!(life(&refreshed) <= 6, "{refreshed}");
         eventually("the session is over", || {
             let token = refreshed["access_token"].as_str();

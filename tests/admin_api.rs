@@ -10,13 +10,13 @@ fn gateways() -> Vec<Gateway> {
 
 fn add(gateway: &Gateway, admin: &str, name: &str) -> String {
     let body = json!({"username": name, "password": PASSWORD, "email": format!("{name}@example.com")});
-    let answer = gateway.admin("POST", "/api/users", Some(admin), Some(&body));
-    assert_eq!(answer.status, 201, "{answer:?}");
-    answer.json()["user_id"].as_str().unwrap().to_owned()
+    let response = gateway.admin("POST", "/api/users", Some(admin), Some(&body));
+    assert_eq!(response.status, 201, "{response:?}");
+    response.json()["user_id"].as_str().unwrap().to_owned()
 }
 
-fn names(answer: &Value) -> Vec<&str> {
-    answer["users"].as_array().unwrap().iter().map(|user| user["username"].as_str().unwrap()).collect()
+fn names(response: &Value) -> Vec<&str> {
+    response["users"].as_array().unwrap().iter().map(|user| user["username"].as_str().unwrap()).collect()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn only_a_bearer_who_administers_now_is_let_in() {
     }
     let other =
         format!("GET /api/users HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {admin}\r\n\r\n");
-    assert_eq!(Client::connect(gateway.admin).send(other).answer().status, 403);
+    assert_eq!(Client::connect(gateway.admin).send(other).response().status, 403);
     // Another process takes the role away: the store is asked, whatever the mirror knows yet.
     gateway.run(&["user", "set-roles", "root", "--role", "user"], "");
     assert!([401, 403].contains(&gateway.admin("GET", "/api/users", Some(&admin), None).status));
@@ -47,7 +47,7 @@ fn the_admin_listener_answers_to_the_names_that_it_was_given() {
     let gateway = Gateway::alone(Settings { admin, ..Settings::default() });
     let probe = |host: &str| {
         let request = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        Client::connect(gateway.admin).send(request).answer().status
+        Client::connect(gateway.admin).send(request).response().status
     };
     for (host, status) in [
         ("authgate.default.svc", 200),
@@ -77,9 +77,9 @@ fn accounts_are_made_found_and_shown_in_pages() {
             add(&gateway, &admin, name);
         }
         let list = |query: &str| {
-            let answer = gateway.admin("GET", &format!("/api/users{query}"), Some(&admin), None);
-            assert_eq!(answer.status, 200, "{answer:?}");
-            answer.json()
+            let response = gateway.admin("GET", &format!("/api/users{query}"), Some(&admin), None);
+            assert_eq!(response.status, 200, "{response:?}");
+            response.json()
         };
         assert_eq!(names(&list("")), ["alice", "bob", "carol", "j\u{f6}rg", "per_cent", "root"]);
         let first = list("?limit=2");
@@ -93,8 +93,8 @@ fn accounts_are_made_found_and_shown_in_pages() {
         assert!(names(&list("?search=%25")).is_empty(), "`%` is no wildcard");
         assert_eq!(names(&list("?search=J%C3%96R")), ["j\u{f6}rg"]);
         for query in ["?limit=0", "?limit=501", "?limit=x", "?limit=1&limit=2"] {
-            let answer = gateway.admin("GET", &format!("/api/users{query}"), Some(&admin), None);
-            assert_eq!(answer.status, 400, "{query}");
+            let response = gateway.admin("GET", &format!("/api/users{query}"), Some(&admin), None);
+            assert_eq!(response.status, 400, "{query}");
         }
         let duplicate = json!({"username": "ALICE", "password": PASSWORD});
         assert_eq!(gateway.admin("POST", "/api/users", Some(&admin), Some(&duplicate)).status, 409);
@@ -159,8 +159,8 @@ fn the_last_administrator_cannot_be_removed() {
             ("PATCH", Some(json!({"disabled": true}))),
             ("DELETE", None),
         ] {
-            let answer = gateway.admin(method, &path, Some(&admin), body.as_ref());
-            assert_eq!(answer.status, 403, "{answer:?}");
+            let response = gateway.admin(method, &path, Some(&admin), body.as_ref());
+            assert_eq!(response.status, 403, "{response:?}");
         }
         assert_eq!(gateway.admin("GET", &path, Some(&admin), None).status, 200);
     }
@@ -181,8 +181,8 @@ fn keys_are_listed_and_rotated() {
     });
     let shared = Gateway::alone(Settings::shared_secret());
     let admin = shared.admin_token("root");
-    let answer = shared.admin("POST", "/api/keys/rotate", Some(&admin), None);
-    assert_eq!((answer.status, answer.message().as_str()), (409, "Keys come from the config"));
+    let response = shared.admin("POST", "/api/keys/rotate", Some(&admin), None);
+    assert_eq!((response.status, response.message().as_str()), (409, "Keys come from the config"));
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn every_change_is_in_the_audit_trail_with_who_what_when_and_from_where() {
             assert!([200, 201].contains(&status), "{method} {path}: {status}");
         }
         let trail = |query: &str| {
-            let answer = gateway.admin("GET", &format!("/api/audit{query}"), Some(&admin), None);
-            assert_eq!(answer.status, 200, "{answer:?}");
-            answer.json()["entries"].as_array().unwrap().clone()
+            let response = gateway.admin("GET", &format!("/api/audit{query}"), Some(&admin), None);
+            assert_eq!(response.status, 200, "{response:?}");
+            response.json()["entries"].as_array().unwrap().clone()
         };
         let entries = trail("");
         let actions: Vec<&str> = entries.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
@@ -252,8 +252,8 @@ fn what_users_change_themselves_is_in_the_trail_too() {
     let gateway = Gateway::alone(Settings::default());
     let token = gateway.token("alice");
     let change = json!({"new_username": "alicia"});
-    let answer = gateway.send("POST", "/auth/change", Some(&token), Some(&change));
-    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    let response = gateway.send("POST", "/auth/change", Some(&token), Some(&change));
+    let token = response.json()["access_token"].as_str().unwrap().to_owned();
     assert_eq!(gateway.send("DELETE", "/auth/me", Some(&token), None).status, 200);
     let printed = gateway.run(&["audit"], "");
     assert!(printed.contains("user.delete") && printed.contains("user.change"), "{printed}");
@@ -271,7 +271,7 @@ fn bodies_and_methods_are_checked() {
         request + "Content-Type: application/json\r\n\r\n" + body
     };
     let status =
-        |head: &str, body: &str| Client::connect(gateway.admin).send(send(head, body)).answer().status;
+        |head: &str, body: &str| Client::connect(gateway.admin).send(send(head, body)).response().status;
     assert_eq!(status("POST /api/users", "[\"alice\"]"), 400);
     assert_eq!(status("POST /api/users", "{"), 400);
     assert_eq!(status("POST /api/users", "{\"username\": 1, \"password\": \"x\"}"), 400);
@@ -279,7 +279,7 @@ fn bodies_and_methods_are_checked() {
     assert_eq!(status("PUT /api/users", "{}"), 405);
     assert_eq!(status("GET /api/nothing", ""), 404);
     let no_type = send("POST /api/users", "{}").replace("Content-Type: application/json\r\n", "");
-    assert_eq!(Client::connect(gateway.admin).send(no_type).answer().status, 415);
+    assert_eq!(Client::connect(gateway.admin).send(no_type).response().status, 415);
 }
 
 #[test]

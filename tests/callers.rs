@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Client, Gateway, PASSWORD, Settings, Upstream, shared_database};
+use crate::harness::{Client, Gateway, PASSWORD, Response, Settings, Upstream, shared_database};
 
 const ATTACKER: &str = "198.51.100.1";
 const OTHER: &str = "203.0.113.7";
@@ -35,14 +35,14 @@ fn call(
     path: &str,
     token: &str,
     body: &Value,
-) -> Option<Answer> {
+) -> Option<Response> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let token = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
     client.send(format!(
         "{method} {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {from}\r\n{token}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    client.try_answer()
+    client.try_response()
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn a_flood_of_any_call_costs_others_nothing() {
             let mut client = gateway.client();
             let mut served = 0;
             while Instant::now() < end {
-                let answer = call(&mut client, OTHER, "GET", "/api/x", &bystander, &Value::Null).unwrap();
-                assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+                let response = call(&mut client, OTHER, "GET", "/api/x", &bystander, &Value::Null).unwrap();
+                assert_eq!(response.status, 200, "{method} {path}: {response:?}");
                 served += 1;
                 thread::sleep(Duration::from_millis(2));
             }
@@ -102,7 +102,7 @@ fn a_flood_of_any_call_costs_others_nothing() {
             assert!(served > 10, "{method} {path}: {served}");
         }
         // What stands behind the flood still does.
-        let answer = call(
+        let response = call(
             &mut gateway.client(),
             OTHER,
             "POST",
@@ -110,7 +110,7 @@ fn a_flood_of_any_call_costs_others_nothing() {
             "",
             &json!({"username": "bystander", "password": PASSWORD}),
         );
-        assert_eq!(answer.unwrap().status, 200);
+        assert_eq!(response.unwrap().status, 200);
     }
 }
 
@@ -131,8 +131,8 @@ fn hashes_without_end_do_not_hold_up_the_logins_of_others() {
                 // The password is hashed, and then the name is taken: it can be sent again and again.
                 let body = json!({"new_username": "other", "new_password": PASSWORD});
                 while !stop.load(Relaxed) {
-                    let answer = call(&mut client, ATTACKER, "POST", "/auth/change", &token, &body);
-                    if answer.is_some_and(|answer| answer.status == 429) {
+                    let response = call(&mut client, ATTACKER, "POST", "/auth/change", &token, &body);
+                    if response.is_some_and(|response| response.status == 429) {
                         throttled.fetch_add(1, Relaxed);
                     }
                 }
@@ -141,8 +141,8 @@ fn hashes_without_end_do_not_hold_up_the_logins_of_others() {
         .collect();
     let body = json!({"username": "other", "password": PASSWORD});
     for _ in 0..10 {
-        let answer = call(&mut gateway.client(), OTHER, "POST", "/auth/login", "", &body).unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = call(&mut gateway.client(), OTHER, "POST", "/auth/login", "", &body).unwrap();
+        assert_eq!(response.status, 200, "{response:?}");
     }
     stop.store(true, Relaxed);
     flood.into_iter().for_each(|thread| thread.join().unwrap());
@@ -191,8 +191,8 @@ fn registrations_are_throttled_before_anything_else_is_looked_at() {
     // A common password is found out by the workers.
     let gateway = Gateway::alone(settings("sqlite:authgate.db").auth("  password: {min_length: 8}\n"));
     let common = json!({"username": "x", "password": "p@ssw0rd"});
-    let answer = gateway.post("/auth/register", &common);
-    assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"));
+    let response = gateway.post("/auth/register", &common);
+    assert_eq!((response.status, response.message().as_str()), (400, "Password not accepted"));
     assert_eq!(gateway.metric("authgate_password_seconds_count"), Some(1.0));
 }
 

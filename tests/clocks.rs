@@ -71,8 +71,8 @@ fn a_clock_set_back_extends_no_token() {
         let took = begun.elapsed();
         assert!(took > Duration::from_millis(2_900) && took < Duration::from_secs(6), "{took:?}");
         // And those made now are as good as ever.
-        let answer = clock.gateway.login("alice");
-        assert_eq!(clock.status(answer["access_token"].as_str().unwrap()), 200);
+        let response = clock.gateway.login("alice");
+        assert_eq!(clock.status(response["access_token"].as_str().unwrap()), 200);
     }
 }
 

@@ -36,7 +36,7 @@ fn help_names_every_command_and_usage_faults_exit_with_2() {
 #[test]
 fn a_key_is_revoked_by_its_name_or_with_all_others() {
     let gateway = Gateway::alone(Settings::default());
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     let listed = gateway.run(&["key", "list"], "");
     let row = listed.lines().nth(1).unwrap();
     assert!(row.ends_with("active"), "the key that signs: {row}");
@@ -54,7 +54,7 @@ fn a_key_is_revoked_by_its_name_or_with_all_others() {
     let said = gateway.run(&["key", "revoke", &kid], "");
     assert!(said.contains(&format!("Key {kid} is revoked.")) && said.contains("signs from"), "{said}");
     assert!(!gateway.run(&["key", "list"], "").contains(&kid));
-    let refused = || gateway.get("/api/x", answer["access_token"].as_str()).status == 401;
+    let refused = || gateway.get("/api/x", response["access_token"].as_str()).status == 401;
     eventually("its tokens have ended", || refused().then_some(()));
     assert!(gateway.run(&["audit"], "").contains("key.revoke"));
     let shared = Gateway::alone(Settings::shared_secret());

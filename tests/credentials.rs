@@ -29,8 +29,8 @@ fn without(value: &Value, key: &str) -> Value {
 #[track_caller]
 fn refused(gateway: &Gateway, upstream: &Upstream, token: &str, what: &str) {
     let before = upstream.bytes();
-    let answer = gateway.get("/api/x", Some(token));
-    assert_eq!((answer.status, answer.message().as_str()), (401, "Missing or invalid token"), "{what}");
+    let response = gateway.get("/api/x", Some(token));
+    assert_eq!((response.status, response.message().as_str()), (401, "Missing or invalid token"), "{what}");
     assert_eq!(upstream.bytes(), before, "{what}");
 }
 
@@ -168,8 +168,8 @@ fn an_expired_token_is_refused_even_if_it_was_just_used() {
     let token = gateway.token("alice");
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
     crate::harness::eventually("the token expires", || {
-        let answer = gateway.get("/api/x", Some(&token));
-        (answer.status == 401).then_some(())
+        let response = gateway.get("/api/x", Some(&token));
+        (response.status == 401).then_some(())
     });
 }
 
@@ -177,7 +177,7 @@ fn an_expired_token_is_refused_even_if_it_was_just_used() {
 fn what_is_no_single_bearer_token_is_refused() {
     let (gateway, upstream, token, ..) = genuine();
     let try_lines = |lines: &str| {
-        gateway.client().send(format!("GET /api/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).answer()
+        gateway.client().send(format!("GET /api/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).response()
     };
     assert_eq!(try_lines(&format!("Authorization: bearer {token}\r\n")).status, 200);
     let before = upstream.bytes();

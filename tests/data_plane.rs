@@ -7,10 +7,10 @@ use crate::harness::{Gateway, Settings, Upstream, ok};
 #[test]
 fn bodies_of_any_size_pass_both_ways() {
     let upstream = Upstream::answering(|seen| {
-        let mut answer =
+        let mut response =
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).into_bytes();
-        answer.extend_from_slice(&seen.body);
-        answer
+        response.extend_from_slice(&seen.body);
+        response
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
@@ -18,14 +18,14 @@ fn bodies_of_any_size_pass_both_ways() {
         let body: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
         let head = format!("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
         // In a thread, because a large body comes back while it is still being sent.
-        let answer = client.send(head).send(&body).answer();
-        assert_eq!((answer.status, answer.body.len()), (200, size));
-        assert!(answer.body == body, "{size}");
+        let response = client.send(head).send(&body).response();
+        assert_eq!((response.status, response.body.len()), (200, size));
+        assert!(response.body == body, "{size}");
     }
 }
 
 #[test]
-fn an_answer_streams_while_it_is_made() {
+fn a_response_streams_while_it_is_made() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst \r\n");
         thread::sleep(Duration::from_millis(300));
@@ -53,7 +53,7 @@ fn a_request_streams_while_it_is_sent() {
         (upstream.bytes() > 100).then_some(())
     });
     assert!(upstream.seen().is_empty());
-    assert_eq!(client.send("world").answer().status, 200);
+    assert_eq!(client.send("world").response().status, 200);
     assert_eq!(upstream.only().body, b"helloworld");
 }
 
@@ -64,13 +64,13 @@ fn connections_are_kept_on_both_sides() {
     let mut client = gateway.client();
     for index in 0..20 {
         let path = format!("/public/{index}");
-        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().text(), path);
+        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).response().text(), path);
     }
     assert_eq!(upstream.connections(), 1);
 }
 
 #[test]
-fn clients_at_once_each_get_their_own_answer() {
+fn clients_at_once_each_get_their_own_response() {
     let upstream = Upstream::start();
     let gateway = Arc::new(Gateway::start(&upstream, Settings::default()));
     let clients: Vec<_> = (0..16)
@@ -81,7 +81,7 @@ fn clients_at_once_each_get_their_own_answer() {
                 for index in 0..50 {
                     let path = format!("/public/{client}/{index}");
                     let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-                    assert_eq!(connection.send(request).answer().text(), path);
+                    assert_eq!(connection.send(request).response().text(), path);
                 }
             })
         })
@@ -91,7 +91,7 @@ fn clients_at_once_each_get_their_own_answer() {
 }
 
 #[test]
-fn head_http_10_and_answers_without_a_body_pass() {
+fn head_http_10_and_responses_without_a_body_pass() {
     let upstream = Upstream::answering(|seen| match (seen.method.as_str(), seen.target.as_str()) {
         ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n".to_vec(),
         (_, "/public/204") => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
@@ -100,14 +100,14 @@ fn head_http_10_and_answers_without_a_body_pass() {
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
-    let answer = client.send("HEAD /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer_to_head();
-    assert_eq!((answer.status, answer.header("Content-Length")), (200, Some("1000")));
-    assert_eq!(client.send("GET /public/204 HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 204);
-    let answer = client.send("GET /public/304 HTTP/1.1\r\nHost: a\r\n\r\n").answer();
-    assert_eq!((answer.status, answer.header("ETag")), (304, Some("\"x\"")));
-    assert_eq!(client.send("GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n").answer().text(), "/public/y");
+    let response = client.send("HEAD /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response_to_head();
+    assert_eq!((response.status, response.header("Content-Length")), (200, Some("1000")));
+    assert_eq!(client.send("GET /public/204 HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 204);
+    let response = client.send("GET /public/304 HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    assert_eq!((response.status, response.header("ETag")), (304, Some("\"x\"")));
+    assert_eq!(client.send("GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "/public/y");
     let mut old = gateway.client();
-    assert_eq!(old.send("GET /public/old HTTP/1.0\r\n\r\n").answer().text(), "/public/old");
+    assert_eq!(old.send("GET /public/old HTTP/1.0\r\n\r\n").response().text(), "/public/old");
     assert!(old.is_closed_silently());
 }
 
@@ -118,29 +118,29 @@ fn expect_continue_is_answered_and_does_not_go_on() {
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(client.read_some(25), b"HTTP/1.1 100 Continue\r\n\r\n");
-    assert_eq!(client.send("hello").answer().status, 200);
+    assert_eq!(client.send("hello").response().status, 200);
     assert_eq!(upstream.only().header("Expect"), None);
 }
 
 #[test]
-fn headers_of_an_answer_pass_but_for_those_of_its_connection() {
+fn headers_of_a_response_pass_but_for_those_of_its_connection() {
     let upstream = Upstream::answering(|_| {
         b"HTTP/1.1 201 Created\r\nX-One: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nhi".to_vec()
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
     for _ in 0..2 {
-        let answer = client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer();
-        assert_eq!((answer.status, answer.text().as_str()), (201, "hi"));
-        assert_eq!(answer.header("X-One"), Some("1"));
+        let response = client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response();
+        assert_eq!((response.status, response.text().as_str()), (201, "hi"));
+        assert_eq!(response.header("X-One"), Some("1"));
         assert_eq!(
-            answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(),
+            response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(),
             2
         );
         for name in ["X-Hop", "Keep-Alive", "Connection"] {
-            assert_eq!(answer.header(name), None, "{name}");
+            assert_eq!(response.header(name), None, "{name}");
         }
-        assert_ne!(answer.header("X-Request-Id"), Some("theirs"));
+        assert_ne!(response.header("X-Request-Id"), Some("theirs"));
     }
     assert_eq!(upstream.connections(), 2);
 }
@@ -175,7 +175,7 @@ fn at_sigterm_requests_in_flight_are_finished_and_new_clients_refused() {
     });
     let mut gateway = Gateway::start(&upstream, Settings::default());
     let mut idle = gateway.client();
-    assert_eq!(idle.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert_eq!(idle.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     let mut busy = gateway.client();
     busy.send("GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n");
     crate::harness::eventually("the request arrives", || (upstream.seen().len() == 2).then_some(()));
@@ -186,7 +186,7 @@ fn at_sigterm_requests_in_flight_are_finished_and_new_clients_refused() {
     });
     assert_eq!(gateway.admin_get("/readyz").text(), "draining\n");
     release.send(()).unwrap();
-    assert_eq!(busy.answer().text(), "/public/slow");
+    assert_eq!(busy.response().text(), "/public/slow");
     assert!(busy.is_closed_silently());
     assert_eq!(gateway.stop().code(), Some(0));
 }
@@ -236,7 +236,7 @@ fn health_and_metrics_are_on_the_admin_listener_only() {
     assert_eq!(gateway.get("/metrics", None).status, 404);
     let rebound = crate::harness::Client::connect(gateway.admin)
         .send("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
-        .answer();
+        .response();
     assert_eq!(rebound.status, 403);
 }
 

@@ -1,4 +1,4 @@
-//! The descriptions of the APIs hold: a tester that reads them finds no answer outside them.
+//! The descriptions of the APIs hold: a tester that reads them finds no response outside them.
 
 use std::{fs, path::Path, process::Command};
 
@@ -45,7 +45,7 @@ fn schemathesis(gateway: &Gateway, url: &str, token: &str, without: &[&str]) {
 }
 
 #[test]
-fn schemathesis_finds_no_answer_outside_the_description_of_the_public_api() {
+fn schemathesis_finds_no_response_outside_the_description_of_the_public_api() {
     let mail = MailServer::start("plain");
     let gateway = Gateway::alone(settings(&mail));
     let token = gateway.token("alice");
@@ -56,7 +56,7 @@ fn schemathesis_finds_no_answer_outside_the_description_of_the_public_api() {
 }
 
 #[test]
-fn schemathesis_finds_no_answer_outside_the_description_of_the_admin_api() {
+fn schemathesis_finds_no_response_outside_the_description_of_the_admin_api() {
     let mail = MailServer::start("plain");
     let gateway = Gateway::alone(settings(&mail));
     let token = gateway.admin_token("root");

@@ -5,14 +5,14 @@ use std::{thread, time::Duration};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Client, Cluster, Gateway, PASSWORD, Proxy, Settings, SqlSession, claims_of, eventually,
+    Client, Cluster, Gateway, PASSWORD, Proxy, Response, Settings, SqlSession, claims_of, eventually,
     fleet::{access, eventually_is, has_ended, refresh, settings, status, user_id},
     header_of, shared_database, shared_sql,
 };
 
-/// The answer to a login of a user who may be new, once the gateway has the database.
+/// The response to a login of a user who may be new, once the gateway has the database.
 fn signed_in(gateway: &Gateway, name: &str) -> Value {
-    let answer = eventually("it has the database", || {
+    let response = eventually("it has the database", || {
         let account = json!({"username": name, "password": PASSWORD});
         let registered = gateway.post("/auth/register", &account);
         // A name that is taken or reserved was given before.
@@ -22,8 +22,8 @@ fn signed_in(gateway: &Gateway, name: &str) -> Value {
         let login = gateway.post("/auth/login", &account);
         (login.status == 200).then(|| login.json())
     });
-    eventually_is(gateway, access(&answer), 200);
-    answer
+    eventually_is(gateway, access(&response), 200);
+    response
 }
 
 #[test]
@@ -38,16 +38,16 @@ fn a_logout_whose_outcome_nobody_knows_is_denied_and_said_to_be_unavailable() {
     let gateway = Gateway::alone(settings);
     let (mut undone, mut unknown) = (0, 0);
     for step in 1..20 {
-        let answer = signed_in(&gateway, &format!("user-{step}"));
-        proxy.block_after(user_id(&answer), step);
-        let said = gateway.logout(access(&answer)).status;
-        let here = status(&gateway, access(&answer));
+        let response = signed_in(&gateway, &format!("user-{step}"));
+        proxy.block_after(user_id(&response), step);
+        let said = gateway.logout(access(&response)).status;
+        let here = status(&gateway, access(&response));
         proxy.open();
-        let ended = has_ended(&gateway, &answer);
+        let ended = has_ended(&gateway, &response);
         if ended {
             // Even where nobody had said so.
             assert_ne!(here, 200, "step {step}: {said}");
-            eventually_is(&gateway, access(&answer), 401);
+            eventually_is(&gateway, access(&response), 401);
         }
         match (said, ended) {
             (200, true) => {
@@ -81,20 +81,20 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
     let (_cluster, gateway, other, proxy, admin) = doubted(3);
     let own = |method: &'static str, path: &'static str, body: Option<Value>| {
         let gateway = &gateway;
-        move |answer: &Value| gateway.send(method, path, Some(access(answer)), body.as_ref())
+        move |response: &Value| gateway.send(method, path, Some(access(response)), body.as_ref())
     };
     let operated = |method: &'static str, tail: &'static str, body: Option<Value>| {
         let (gateway, admin) = (&gateway, &admin);
-        move |answer: &Value| {
+        move |response: &Value| {
             gateway.admin(
                 method,
-                &format!("/api/users/{}{tail}", user_id(answer)),
+                &format!("/api/users/{}{tail}", user_id(response)),
                 Some(admin),
                 body.as_ref(),
             )
         }
     };
-    type Act<'a> = Box<dyn Fn(&Value) -> Answer + 'a>;
+    type Act<'a> = Box<dyn Fn(&Value) -> Response + 'a>;
     let acts: Vec<(&str, Act<'_>)> = vec![
         ("logout", Box::new(own("POST", "/auth/logout", None))),
         ("logout-all", Box::new(own("POST", "/auth/logout-all", None))),
@@ -105,13 +105,13 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
     for (name, act) in &acts {
         for arrives in [false, true] {
             let name = format!("{name}-{arrives}");
-            let answer = signed_in(&gateway, &name);
-            proxy.block_at_commit(user_id(&answer), arrives);
+            let response = signed_in(&gateway, &name);
+            proxy.block_at_commit(user_id(&response), arrives);
             eventually("the road is blocked", || {
-                assert_eq!(act(&answer).status, 503, "{name}");
+                assert_eq!(act(&response).status, 503, "{name}");
                 proxy.is_blocked().then_some(())
             });
-            assert_eq!(status(&gateway, access(&answer)), 401, "{name}");
+            assert_eq!(status(&gateway, access(&response)), 401, "{name}");
             proxy.open();
             // Nobody gets a token that is dead, and whoever may log in soon can.
             eventually("a login", || {
@@ -127,8 +127,8 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
                 (login.status == 401 && name == "deletion-true").then_some(())
             });
             for gateway in [&gateway, &other] {
-                eventually_is(gateway, access(&answer), 401);
-                assert_eq!(gateway.refresh(refresh(&answer)).status, 401, "{name}");
+                eventually_is(gateway, access(&response), 401);
+                assert_eq!(gateway.refresh(refresh(&response)).status, 401, "{name}");
             }
         }
     }
@@ -138,16 +138,16 @@ fn whatever_revokes_and_is_in_doubt_is_denied_at_once_and_settled_when_the_store
 fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_is_away() {
     let (_cluster, gateway, other, proxy, admin) = doubted(3);
     for arrives in [false, true] {
-        let answer = signed_in(&gateway, "root");
-        let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+        let response = signed_in(&gateway, "root");
+        let kid = header_of(access(&response))["kid"].as_str().unwrap().to_owned();
         proxy.block_at_commit(&kid, arrives);
-        let admin = if arrives { access(&answer) } else { &admin };
+        let admin = if arrives { access(&response) } else { &admin };
         eventually("the road is blocked", || {
             let said = gateway.admin("DELETE", &format!("/api/keys/{kid}"), Some(admin), None);
             assert_eq!(said.status, 503);
             proxy.is_blocked().then_some(())
         });
-        assert_eq!(status(&gateway, access(&answer)), 401);
+        assert_eq!(status(&gateway, access(&response)), 401);
         proxy.open();
         let login = eventually("a login", || {
             let login = gateway.try_login("root", PASSWORD);
@@ -157,7 +157,7 @@ fn the_revocation_of_a_key_in_doubt_shuts_nobody_out_for_longer_than_the_store_i
         for gateway in [&gateway, &other] {
             assert_ne!(status(gateway, access(&login)), 401);
             eventually_is(gateway, access(&login), 200);
-            eventually_is(gateway, access(&answer), 401);
+            eventually_is(gateway, access(&response), 401);
         }
     }
 }
@@ -167,9 +167,9 @@ fn a_stolen_refresh_token_whose_use_may_have_ended_the_session_denies_at_once() 
     let (_cluster, gateway, other, proxy, _) = doubted(3);
     for arrives in [false, true] {
         let first = signed_in(&gateway, &format!("user-{arrives}"));
-        let refreshed = |answer: &Value| {
+        let refreshed = |response: &Value| {
             eventually("the store is there", || {
-                let next = gateway.refresh(refresh(answer));
+                let next = gateway.refresh(refresh(response));
                 (next.status != 503).then(|| next.json())
             })
         };
@@ -193,7 +193,7 @@ fn a_stolen_refresh_token_whose_use_may_have_ended_the_session_denies_at_once() 
 fn a_commit_that_the_server_refuses_has_changed_nothing() {
     let url = shared_database();
     let gateway = Gateway::alone(Settings::postgres(&url));
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     shared_sql(
         &url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
@@ -201,12 +201,12 @@ fn a_commit_that_the_server_refuses_has_changed_nothing() {
          CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON revocations DEFERRABLE INITIALLY DEFERRED \
             FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
-    let logout_all = || gateway.send("POST", "/auth/logout-all", Some(access(&answer)), None).status;
+    let logout_all = || gateway.send("POST", "/auth/logout-all", Some(access(&response)), None).status;
     assert_eq!(logout_all(), 503);
-    assert_eq!(status(&gateway, access(&answer)), 200);
+    assert_eq!(status(&gateway, access(&response)), 200);
     shared_sql(&url, "DROP TRIGGER refuse ON revocations");
     assert_eq!(logout_all(), 200);
-    assert_eq!(status(&gateway, access(&answer)), 401);
+    assert_eq!(status(&gateway, access(&response)), 401);
 }
 
 #[test]
@@ -239,8 +239,8 @@ fn a_client_that_hangs_up_does_not_stop_what_it_has_asked_for() {
     // They are gone for as long as it takes to notice.
     thread::sleep(Duration::from_millis(300));
     other.run("COMMIT");
-    for answer in [&alice, &bob] {
-        eventually_is(&gateway, access(answer), 401);
-        assert_eq!(gateway.refresh(refresh(answer)).status, 401);
+    for response in [&alice, &bob] {
+        eventually_is(&gateway, access(response), 401);
+        assert_eq!(gateway.refresh(refresh(response)).status, 401);
     }
 }

@@ -40,15 +40,15 @@ fn whatever_revokes_holds_on_every_gateway() {
     let admin = here.admin_token("root");
     let change = |body: Value| {
         let (here, admin) = (&here, &admin);
-        move |answer: &Value| {
-            let path = format!("/api/users/{}", answer["user_id"].as_str().unwrap());
+        move |response: &Value| {
+            let path = format!("/api/users/{}", response["user_id"].as_str().unwrap());
             assert_eq!(here.admin("PATCH", &path, Some(admin), Some(&body)).status, 200);
         }
     };
     let with_token = |method: &'static str, path: &'static str, body: Option<Value>| {
         let here = &here;
-        move |answer: &Value| {
-            let done = here.send(method, path, Some(access(answer)), body.as_ref());
+        move |response: &Value| {
+            let done = here.send(method, path, Some(access(response)), body.as_ref());
             assert_eq!(done.status, 200, "{path}");
         }
     };
@@ -74,12 +74,12 @@ fn whatever_revokes_holds_on_every_gateway() {
         ("reset", Box::new(change(json!({"password": "quite another password"})))),
     ];
     for (name, change) in changes {
-        let answer = here.register(name);
-        assert_eq!(status(&there, access(&answer)), 200);
-        change(&answer);
-        assert_eq!(status(&here, access(&answer)), 401, "{name}");
-        eventually_is(&there, access(&answer), 401);
-        assert_eq!(there.refresh(refresh(&answer)).status, 401, "{name}");
+        let response = here.register(name);
+        assert_eq!(status(&there, access(&response)), 200);
+        change(&response);
+        assert_eq!(status(&here, access(&response)), 401, "{name}");
+        eventually_is(&there, access(&response), 401);
+        assert_eq!(there.refresh(refresh(&response)).status, 401, "{name}");
     }
     // Roles in a token are those of the account, or the token is dead; a new one has the new ones.
     let login = there.login("roles");
@@ -93,11 +93,11 @@ fn a_logout_of_all_on_a_gateway_that_does_not_know_yet_that_the_account_is_gone_
     let (here, there, proxy) = pair(&cluster);
     proxy.lose_notifications(true);
     for round in 0..5 {
-        let answer = here.register(&format!("user-{round}"));
-        assert_eq!(status(&there, access(&answer)), 200);
-        assert_eq!(here.send("DELETE", "/auth/delete", Some(access(&answer)), None).status, 200);
-        if there.send("POST", "/auth/logout-all", Some(access(&answer)), None).status == 200 {
-            assert_eq!(status(&there, access(&answer)), 401);
+        let response = here.register(&format!("user-{round}"));
+        assert_eq!(status(&there, access(&response)), 200);
+        assert_eq!(here.send("DELETE", "/auth/delete", Some(access(&response)), None).status, 200);
+        if there.send("POST", "/auth/logout-all", Some(access(&response)), None).status == 200 {
+            assert_eq!(status(&there, access(&response)), 401);
         }
     }
 }
@@ -247,14 +247,14 @@ fn a_gateway_killed_at_any_step_of_a_logout_leaves_it_done_or_undone() {
     let (here, mut there, proxy) = pair(&cluster);
     let mut outcomes = Vec::new();
     for step in 1..20 {
-        let answer = here.register(&format!("user-{step}"));
-        proxy.block_after(user_id(&answer), step);
+        let response = here.register(&format!("user-{step}"));
+        proxy.block_after(user_id(&response), step);
         let logout = {
-            let (token, mut client) = (access(&answer).to_owned(), there.client());
+            let (token, mut client) = (access(&response).to_owned(), there.client());
             thread::spawn(move || {
                 let request =
                     format!("POST /auth/logout HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
-                client.send(request).try_answer().map(|answer| answer.status)
+                client.send(request).try_response().map(|response| response.status)
             })
         };
         eventually("the road is blocked", || (proxy.is_blocked() || logout.is_finished()).then_some(()));
@@ -263,11 +263,11 @@ fn a_gateway_killed_at_any_step_of_a_logout_leaves_it_done_or_undone() {
         proxy.open();
         there = there.restart();
         // Whatever became of it, both gateways and the store agree.
-        let ended = has_ended(&there, &answer);
+        let ended = has_ended(&there, &response);
         assert!(said != Some(200) || ended, "step {step}: answered, and not done");
         let wanted = if ended { 401 } else { 200 };
-        eventually_is(&here, access(&answer), wanted);
-        eventually_is(&there, access(&answer), wanted);
+        eventually_is(&here, access(&response), wanted);
+        eventually_is(&there, access(&response), wanted);
         outcomes.push((said, ended));
         if outcomes.ends_with(&[(None, true), (Some(200), true)]) {
             break;
@@ -294,23 +294,27 @@ fn a_gateway_killed_at_any_step_of_a_refresh_leaves_one_live_successor() {
                 let request = format!(
                     "POST /auth/refresh HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
                 );
-                client.send(request).try_answer()
+                client.send(request).try_response()
             })
         };
         eventually("the road is blocked", || (proxy.is_blocked() || exchange.is_finished()).then_some(()));
         there.kill();
-        let said = exchange.join().unwrap().filter(|answer| answer.status == 200).map(|answer| answer.json());
+        let said = exchange
+            .join()
+            .unwrap()
+            .filter(|response| response.status == 200)
+            .map(|response| response.json());
         proxy.open();
         there = there.restart();
-        // The client that got no answer asks again, and others do at the same time.
+        // The client that got no response asks again, and others do at the same time.
         let again: Vec<Value> = [&here, &there, &here]
             .map(|gateway| gateway.refresh(refresh(&first)))
             .into_iter()
-            .inspect(|answer| assert_eq!(answer.status, 200, "step {step}"))
-            .map(|answer| answer.json())
+            .inspect(|response| assert_eq!(response.status, 200, "step {step}"))
+            .map(|response| response.json())
             .collect();
-        for answer in again.iter().chain(&said) {
-            assert_eq!(refresh(answer), refresh(&again[0]), "step {step}: one successor");
+        for response in again.iter().chain(&said) {
+            assert_eq!(refresh(response), refresh(&again[0]), "step {step}: one successor");
         }
         rotated += usize::from(said.is_none());
         let next = there.refresh(refresh(&again[0]));

@@ -31,11 +31,11 @@ fn a_denied_request_whose_body_was_not_read_says_that_the_connection_closes() {
     let (gateway, _upstream) = start();
     let mut client = gateway.client();
     client.send("POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf");
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.header("Connection")), (401, Some("close")));
+    let response = client.response();
+    assert_eq!((response.status, response.header("Connection")), (401, Some("close")));
     assert!(client.is_closed_silently());
     let mut client = gateway.client();
-    assert_eq!(client.send("GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().header("Connection"), None);
+    assert_eq!(client.send("GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n").response().header("Connection"), None);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn an_upload_goes_on_behind_the_head_of_its_response_for_as_long_as_it_flows() {
         thread::sleep(Duration::from_millis(200));
         client.send("x");
     }
-    assert_eq!(client.answer().text(), "begunxxxxxxxxxx");
+    assert_eq!(client.response().text(), "begunxxxxxxxxxx");
 }
 
 #[test]
@@ -77,7 +77,10 @@ fn the_method_is_overridden_only_where_a_route_asks_for_it_and_allows_both() {
     let settings = Settings::routes(routes).extra("trusted_proxies: [127.0.0.0/8]\n");
     let gateway = Gateway::start(&upstream, settings);
     let alone = |line: &str| {
-        gateway.client().send(format!("POST /over/x HTTP/1.1\r\nHost: a\r\n{line}: DELETE\r\n\r\n")).answer()
+        gateway
+            .client()
+            .send(format!("POST /over/x HTTP/1.1\r\nHost: a\r\n{line}: DELETE\r\n\r\n"))
+            .response()
     };
     for line in ["X_HTTP_Method_Override", "X.Http.Method", "X_Http_Method", "x-method_override"] {
         assert_eq!(alone(line).status, 200, "{line}");
@@ -85,7 +88,7 @@ fn the_method_is_overridden_only_where_a_route_asks_for_it_and_allows_both() {
     }
     let send = |path: &str, method: &str| {
         let lines = format!("Host: a\r\nX-HTTP-Method-Override: {method}\r\nX_Http_Method: {method}\r\n");
-        gateway.client().send(format!("POST {path} HTTP/1.1\r\n{lines}\r\n")).answer().status
+        gateway.client().send(format!("POST {path} HTTP/1.1\r\n{lines}\r\n")).response().status
     };
     assert_eq!(send("/plain/x", "DELETE"), 200);
     assert_eq!(upstream.last().header("X-HTTP-Method-Override"), None);
@@ -114,7 +117,7 @@ fn early_hints_go_on_to_clients_that_understand_them() {
         let (status, headers) = client.head();
         assert_eq!(status, 103);
         assert_eq!(headers, [("link".to_owned(), "</a.css>".to_owned())]);
-        assert_eq!(client.answer().text(), "/public/x");
+        assert_eq!(client.response().text(), "/public/x");
     }
     let mut old = gateway.client();
     old.send("GET /public/x HTTP/1.0\r\nHost: a\r\n\r\n");
@@ -125,21 +128,21 @@ fn early_hints_go_on_to_clients_that_understand_them() {
 fn via_tells_the_way_and_max_forwards_counts_it() {
     let (gateway, upstream) = start();
     let mut client = gateway.client();
-    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response();
     assert_eq!(upstream.last().header("Via"), Some("1.1 authgate"));
-    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\nVia: 1.0 fred\r\nVia: 1.1 p\r\n\r\n").answer();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\nVia: 1.0 fred\r\nVia: 1.1 p\r\n\r\n").response();
     assert_eq!(upstream.last().header("Via"), Some("1.0 fred, 1.1 p, 1.1 authgate"));
-    client.send("OPTIONS /public/x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n").answer();
+    client.send("OPTIONS /public/x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n").response();
     assert_eq!(upstream.last().header("Max-Forwards"), Some("6"));
     let before = upstream.seen().len();
-    let answer =
-        client.send("OPTIONS /public/x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n").answer_to_head();
-    assert_eq!(answer.status, 204);
-    let answer = client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").answer_to_head();
-    assert_eq!(answer.status, 204);
-    assert_eq!(client.send("OPTIONS * HTTP/1.1\r\n\r\n").answer().status, 400);
+    let response =
+        client.send("OPTIONS /public/x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n").response_to_head();
+    assert_eq!(response.status, 204);
+    let response = client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").response_to_head();
+    assert_eq!(response.status, 204);
+    assert_eq!(client.send("OPTIONS * HTTP/1.1\r\n\r\n").response().status, 400);
     assert_eq!(upstream.seen().len(), before);
-    gateway.client().send("GET /public/x HTTP/1.0\r\n\r\n").answer();
+    gateway.client().send("GET /public/x HTTP/1.0\r\n\r\n").response();
     assert_eq!(upstream.last().header("Via"), Some("1.0 authgate"));
 }
 
@@ -147,9 +150,9 @@ fn via_tells_the_way_and_max_forwards_counts_it() {
 fn trace_is_405_unless_a_route_asks_for_it() {
     let routes = "  - {path: /x, auth: none, upstream: backend}\n  - {path: /traced, auth: none, methods: [TRACE], upstream: backend}\n";
     let gateway = Gateway::start(&Upstream::start(), Settings::routes(routes));
-    let answer = gateway.send("TRACE", "/x", None, None);
-    assert_eq!(answer.status, 405);
-    assert_eq!(answer.header("Allow"), Some("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"));
+    let response = gateway.send("TRACE", "/x", None, None);
+    assert_eq!(response.status, 405);
+    assert_eq!(response.header("Allow"), Some("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"));
     assert_eq!(gateway.send("TRACE", "/traced", None, None).status, 200);
 }
 
@@ -164,12 +167,12 @@ fn what_the_guard_refuses_looks_like_any_refusal_and_is_logged_and_counted() {
         ("GET /public/x HTTP/1.1\r\nHost:", 408),
         (&large, 431),
     ] {
-        let answer = gateway.client().send(request).answer();
-        assert_eq!(answer.status, status);
-        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
-        assert_eq!(answer.header("Connection"), Some("close"));
-        assert!(answer.header("Date").is_some_and(|date| date.ends_with(" GMT")));
-        let id = answer.header("X-Request-Id").unwrap();
+        let response = gateway.client().send(request).response();
+        assert_eq!(response.status, status);
+        assert_eq!(response.header("Cache-Control"), Some("no-store"));
+        assert_eq!(response.header("Connection"), Some("close"));
+        assert!(response.header("Date").is_some_and(|date| date.ends_with(" GMT")));
+        let id = response.header("X-Request-Id").unwrap();
         let line = access_line(&gateway, id);
         assert_eq!(line["http.status"], status);
         assert_eq!(line["peer.address"], "127.0.0.1");
@@ -179,7 +182,7 @@ fn what_the_guard_refuses_looks_like_any_refusal_and_is_logged_and_counted() {
     }
     let mut client = gateway.client();
     client.send("HEAD /public/x HTTP/1.1\r\nHost: a\nX: y\r\n\r\n");
-    assert_eq!(client.answer_to_head().status, 400);
+    assert_eq!(client.response_to_head().status, 400);
     assert!(client.is_closed_silently());
 }
 
@@ -189,9 +192,9 @@ fn an_empty_line_before_a_request_begins_none() {
     let gateway = Gateway::start(&upstream, Settings::default().extra("limits: {header_timeout: 400ms}\n"));
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     thread::sleep(Duration::from_millis(800));
-    assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
 }
 
 #[test]
@@ -204,9 +207,9 @@ fn a_413_reaches_a_client_that_reads_only_once_it_has_sent_its_fill() {
         client.write_all(&vec![b'x'; 1 << 20]).expect("it is still read from");
         thread::sleep(Duration::from_millis(60));
     }
-    let mut answer = [0; 12];
-    client.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 413");
+    let mut response = [0; 12];
+    client.read_exact(&mut response).unwrap();
+    assert_eq!(&response, b"HTTP/1.1 413");
 }
 
 #[test]
@@ -219,12 +222,12 @@ fn an_old_client_is_told_only_what_is_true() {
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut old = gateway.client();
-    let kept = old.send("GET /public/x HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").answer();
+    let kept = old.send("GET /public/x HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").response();
     assert_eq!(kept.header("Connection"), Some("keep-alive"));
     let endless =
-        old.send("GET /public/endless HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").answer();
+        old.send("GET /public/endless HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").response();
     assert_eq!((endless.text().as_str(), endless.header("Connection")), ("hi", Some("close")));
-    gateway.client().send("GET /public/x HTTP/1.0\r\n\r\n").answer();
+    gateway.client().send("GET /public/x HTTP/1.0\r\n\r\n").response();
     let seen = upstream.last();
     assert_eq!(seen.header("X-Forwarded-Host"), None);
     assert!(seen.header("Host").is_some());
@@ -236,7 +239,7 @@ fn a_query_reaches_the_upstream_in_ascii() {
     let mut request = b"GET /public/x?a=".to_vec();
     request.extend("gr\u{fc}n".as_bytes());
     request.extend(b"&b=%20 HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(gateway.client().send(&request).answer().status, 200);
+    assert_eq!(gateway.client().send(&request).response().status, 200);
     assert_eq!(upstream.last().target, "/public/x?a=gr%C3%BCn&b=%20");
 }
 
@@ -252,15 +255,15 @@ fn a_proxy_in_front_is_understood_in_every_spelling_and_not_in_lists() {
         gateway
             .client()
             .send(format!("GET {id} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {entry}\r\n\r\n"))
-            .answer();
+            .response();
         assert_eq!(upstream.last().header("X-Forwarded-For"), Some(format!("{client}, 127.0.0.1").as_str()));
         let line = access_line(&gateway, &id);
         assert_eq!((&line["client.address"], &line["peer.address"]), (&client.into(), &"127.0.0.1".into()));
     }
     for hosts in ["X-Forwarded-Host: a, b\r\n", "X-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n"] {
-        let answer =
-            gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{hosts}\r\n")).answer();
-        assert_eq!(answer.status, 400, "{hosts}");
+        let response =
+            gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{hosts}\r\n")).response();
+        assert_eq!(response.status, 400, "{hosts}");
     }
 }
 
@@ -293,7 +296,7 @@ fn headers_that_only_a_proxy_may_say_are_gone_and_more_by_config() {
     ];
     let lines: String = names.iter().map(|name| format!("{name}: 1\r\n")).collect();
     let request = format!("GET /public/x HTTP/1.1\r\nHost: a\r\nX-Kept: 1\r\n{lines}\r\n");
-    assert_eq!(gateway.client().send(request).answer().status, 200);
+    assert_eq!(gateway.client().send(request).response().status, 200);
     let seen = upstream.last();
     assert_eq!(seen.header("X-Kept"), Some("1"));
     for name in names {
@@ -310,7 +313,7 @@ fn an_access_line_tells_what_happened() {
     let request = format!(
         "POST /api/line?secret=1 HTTP/1.1\r\nHost: shop.example:80\r\nUser-Agent: curl \"x\"\r\nAuthorization: Bearer {token}\r\nContent-Length: 5\r\n\r\nhello"
     );
-    let answer = gateway.client().send(request).answer();
+    let response = gateway.client().send(request).response();
     let line = access_line(&gateway, "/api/line");
     for (field, value) in [
         ("client.address", "127.0.0.1".into()),
@@ -322,12 +325,12 @@ fn an_access_line_tells_what_happened() {
         ("http.status", 200.into()),
         ("http.protocol", "HTTP/1.1".into()),
         ("request.bytes", 5.into()),
-        ("response.bytes", answer.body.len().into()),
+        ("response.bytes", response.body.len().into()),
         ("user_agent", "curl \"x\"".into()),
         ("upstream.name", "backend".into()),
         ("upstream.address", upstream.address.to_string().into()),
         ("user.id", account["user_id"].clone()),
-        ("request.id", answer.header("X-Request-Id").unwrap().into()),
+        ("request.id", response.header("X-Request-Id").unwrap().into()),
     ] {
         assert_eq!(line[field], value, "{field}");
     }
@@ -346,7 +349,7 @@ fn lines_are_whole_when_the_gateway_ends() {
     let mut gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
     for index in 0..500 {
-        client.send(format!("GET /public/end-{index} HTTP/1.1\r\nHost: a\r\n\r\n")).answer();
+        client.send(format!("GET /public/end-{index} HTTP/1.1\r\nHost: a\r\n\r\n")).response();
     }
     assert!(gateway.stop().success());
     eventually("all lines", || {
@@ -395,6 +398,6 @@ fn requests_that_never_left_do_not_count_as_the_upstreams() {
     assert_eq!(count(), Some(1.0));
     let mut client = gateway.client();
     client.send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 1 << 30));
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
     assert_eq!(count(), Some(1.0));
 }

@@ -22,14 +22,14 @@ fn folded(seen: &crate::harness::Seen) -> Vec<String> {
 fn exactly_one_of_each_identity_header_and_it_is_the_gateways() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default());
-    let answer = gateway.register("alice");
-    let token = answer["access_token"].as_str().unwrap();
+    let response = gateway.register("alice");
+    let token = response["access_token"].as_str().unwrap();
     let request = format!("GET /api/x HTTP/1.1\r\nHost: a\r\n{SPOOFED}Authorization: Bearer {token}\r\n\r\n");
-    assert_eq!(gateway.client().send(request).answer().status, 200);
+    assert_eq!(gateway.client().send(request).response().status, 200);
     let seen = upstream.only();
     let names = folded(&seen);
     for (name, value) in [
-        ("x-user-id", answer["user_id"].as_str().unwrap()),
+        ("x-user-id", response["user_id"].as_str().unwrap()),
         ("x-user-name", "alice"),
         ("x-user-roles", "user"),
         ("x-forwarded-for", "127.0.0.1"),
@@ -72,7 +72,7 @@ fn no_identity_on_an_open_route_whatever_is_sent() {
         let credential =
             if path == "/public/x" { format!("Authorization: Bearer {token}\r\n") } else { String::new() };
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{SPOOFED}{credential}\r\n");
-        assert_eq!(gateway.client().send(request).answer().status, 200);
+        assert_eq!(gateway.client().send(request).response().status, 200);
         let names = folded(&upstream.last());
         for name in ["x-user-id", "x-user-name", "x-user-roles", "remote-user", "authorization"] {
             assert!(!names.contains(&name.to_owned()), "{path}: {names:?}");
@@ -92,7 +92,7 @@ fn what_connection_nominates_is_not_taken_from_the_gateway() {
          X-Mine: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\nProxy-Authorization: Basic x\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\
          Authorization: Bearer {token}\r\n\r\n"
     );
-    assert_eq!(gateway.client().send(request).answer().status, 200);
+    assert_eq!(gateway.client().send(request).response().status, 200);
     let seen = upstream.only();
     for name in ["X-User-Id", "X-User-Name", "X-User-Roles", "X-Forwarded-For"] {
         assert!(seen.header(name).is_some(), "{name}");
@@ -144,7 +144,7 @@ fn presets_and_own_names_replace_the_defaults() {
         let request = format!(
             "GET /api/x HTTP/1.1\r\nHost: a\r\n{SPOOFED}x_login: root\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
-        assert_eq!(gateway.client().send(request).answer().status, 200);
+        assert_eq!(gateway.client().send(request).response().status, 200);
         let seen = upstream.only();
         assert_eq!(seen.header(name_header), Some("alice"), "{setting}");
         assert!(!folded(&seen).contains(&"x-user-id".to_owned()));
@@ -171,7 +171,7 @@ fn only_a_trusted_proxy_is_believed() {
     let request = format!("GET /public/x HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.27\r\n{lines}\r\n");
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default());
-    gateway.client().send(&request).answer();
+    gateway.client().send(&request).response();
     let seen = upstream.last();
     assert_eq!(seen.header("X-Forwarded-For"), Some("127.0.0.1"));
     assert_eq!(seen.header("X-Forwarded-Proto"), Some("http"));
@@ -179,7 +179,7 @@ fn only_a_trusted_proxy_is_believed() {
     assert_eq!(seen.header("X-HTTP-Method-Override"), None);
 
     let gateway = Gateway::start(&upstream, Settings::default().extra("trusted_proxies: [127.0.0.0/8]\n"));
-    gateway.client().send(&request).answer();
+    gateway.client().send(&request).response();
     let seen = upstream.last();
     assert_eq!(seen.header("X-Forwarded-For"), Some("203.0.113.9, 127.0.0.1"));
     assert_eq!(seen.header("X-Forwarded-Proto"), Some("https"));
@@ -191,8 +191,12 @@ fn only_a_trusted_proxy_is_believed() {
 fn names_and_roles_that_could_break_a_header_cannot_be_stored() {
     let gateway = Gateway::alone(Settings::default().auth("  self_assignable_roles: [\"ok\"]\n"));
     for name in ["a\r\nX-User-Roles: admin", "a\nb", "a\0b", "a b", "a\u{2028}b", "\u{202e}nimda"] {
-        let answer = gateway.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Username not accepted"), "{name:?}");
+        let response = gateway.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
+        assert_eq!(
+            (response.status, response.message().as_str()),
+            (400, "Username not accepted"),
+            "{name:?}"
+        );
         if !name.contains('\0') {
             assert!(!gateway.command(&["user", "add", name, "--password-stdin"], PASSWORD).status.success());
         }
@@ -208,10 +212,10 @@ fn what_is_for_this_gateway_alone_goes_no_further() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default());
     let sent = "Cookie: a=b; __Secure-authgate-device=secret; c=d\r\nCookie: __Host-authgate=secret\r\nX-Authgate-Device: secret\r\n";
-    gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{sent}\r\n")).answer();
+    gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{sent}\r\n")).response();
     let seen = upstream.last();
     assert_eq!(seen.all("cookie"), ["a=b; c=d"]);
     assert_eq!(seen.header("x-authgate-device"), None);
-    gateway.client().send("GET /public/x HTTP/1.1\r\nHost: a\r\nCookie: a=b;c=d\r\n\r\n").answer();
+    gateway.client().send("GET /public/x HTTP/1.1\r\nHost: a\r\nCookie: a=b;c=d\r\n\r\n").response();
     assert_eq!(upstream.last().all("cookie"), ["a=b;c=d"], "what is not ours is as it was");
 }

@@ -97,7 +97,7 @@ fn the_old_id_is_kept_and_sent_to_the_upstream_where_it_is_wanted() {
     let spoofed = format!(
         "GET /api/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nX-Legacy-User-Id: 1\r\nX_Legacy_User_Id: 1\r\n\r\n"
     );
-    assert_eq!(gateway.client().send(spoofed).answer().status, 200);
+    assert_eq!(gateway.client().send(spoofed).response().status, 200);
     assert_eq!(upstream.last().all("x-legacy-user-id"), ["4711"]);
     assert!(upstream.last().all("x_legacy_user_id").is_empty());
     // A client of the old service knows that id, and may send it as the number it was.

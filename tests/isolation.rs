@@ -57,7 +57,7 @@ fn a_body_that_comes_late_where_there_is_none_reaches_nobody() {
                         }
                         let path = format!("/public/own-{index}-{count}");
                         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-                        assert_eq!(client.send(request).answer().text(), path, "{late:?}");
+                        assert_eq!(client.send(request).response().text(), path, "{late:?}");
                     }
                     0
                 })
@@ -72,7 +72,9 @@ fn a_body_that_comes_late_where_there_is_none_reaches_nobody() {
                 ("GET", "304"),
                 ("GET", "204"),
             ] {
-                client.send(format!("{method} /public/{path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer_to_head();
+                client
+                    .send(format!("{method} /public/{path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                    .response_to_head();
             }
         }
         thread::sleep(late);
@@ -93,7 +95,7 @@ fn connections_of_responses_that_announce_no_body_are_used_again() {
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
     for (method, path) in [("GET", "204"), ("GET", "304"), ("HEAD", "empty"), ("HEAD", "304"), ("GET", "x")] {
-        client.send(format!("{method} /public/{path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer_to_head();
+        client.send(format!("{method} /public/{path} HTTP/1.1\r\nHost: a\r\n\r\n")).response_to_head();
     }
     assert_eq!(upstream.connections(), 1);
 }
@@ -115,7 +117,7 @@ fn a_body_in_tiny_chunks_reaches_the_upstream_in_few_pieces() {
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send("1\r\nx\r\n".repeat(COUNT) + "0\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let seen = upstream.last();
     assert_eq!(seen.body.len(), COUNT);
     assert!(seen.chunks < COUNT / 100, "{} chunks", seen.chunks);
@@ -144,7 +146,7 @@ fn a_head_and_a_small_body_leave_in_one_piece() {
     let mut client = gateway.client();
     for _ in 0..20 {
         let request = "POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
-        assert_eq!(client.send(request).answer().status, 200);
+        assert_eq!(client.send(request).response().status, 200);
     }
     assert_eq!(first.join().unwrap(), 20);
 }
@@ -156,7 +158,7 @@ fn a_body_that_waits_for_its_invitation_arrives() {
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(client.head().0, 100);
-    assert_eq!(client.send("hello").answer().status, 200);
+    assert_eq!(client.send("hello").response().status, 200);
     assert_eq!(upstream.last().body, b"hello");
 }
 
@@ -168,14 +170,14 @@ fn an_address_has_so_many_connections_and_no_more() {
     let request = "GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut open: Vec<_> = (0..3).map(|_| gateway.client()).collect();
     for client in &mut open {
-        assert_eq!(client.send(request).answer().status, 200);
+        assert_eq!(client.send(request).response().status, 200);
     }
     assert_eq!(gateway.metric("authgate_open_connections"), Some(3.0));
     assert!(gateway.client().is_closed_silently());
     assert!(gateway.metric("authgate_connections_refused_total{reason=\"address\"}") >= Some(1.0));
     open.pop();
     eventually("the place is free again", || {
-        gateway.client().send(request).try_answer().filter(|answer| answer.status == 200)
+        gateway.client().send(request).try_response().filter(|response| response.status == 200)
     });
 }
 
@@ -187,14 +189,14 @@ fn a_listener_has_so_many_connections_and_further_ones_wait() {
     let request = "GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut open: Vec<_> = (0..2).map(|_| gateway.client()).collect();
     for client in &mut open {
-        assert_eq!(client.send(request).answer().status, 200);
+        assert_eq!(client.send(request).response().status, 200);
     }
     let mut third = gateway.client();
     third.send(request);
     thread::sleep(Duration::from_millis(200));
     assert_eq!(gateway.metric("authgate_open_connections"), Some(2.0));
     open.pop();
-    assert_eq!(third.answer().status, 200);
+    assert_eq!(third.response().status, 200);
 }
 
 /// An upstream that answers after a while, or at once.
@@ -227,7 +229,7 @@ fn an_upstream_has_so_many_connections_and_requests_wait_in_turn() {
         (state("active") == Some(2.0) && state("waiting") == Some(4.0)).then_some(())
     });
     for (index, mut client) in clients.into_iter().enumerate() {
-        assert_eq!(client.answer().text(), format!("/public/slow-{index}"));
+        assert_eq!(client.response().text(), format!("/public/slow-{index}"));
     }
     // Both workers had their turn, with two connections at a time.
     assert_eq!(state("active"), Some(0.0));
@@ -243,11 +245,11 @@ fn a_request_that_waits_in_vain_is_503() {
     first.send("GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is under way", || (upstream.seen().len() == 1).then_some(()));
     for _ in 0..2 {
-        let answer = gateway.get("/public/x", None);
-        assert_eq!((answer.status, answer.message().as_str()), (503, "Service unavailable"));
-        assert_eq!(answer.header("Retry-After"), Some("1"));
+        let response = gateway.get("/public/x", None);
+        assert_eq!((response.status, response.message().as_str()), (503, "Service unavailable"));
+        assert_eq!(response.header("Retry-After"), Some("1"));
     }
-    assert_eq!(first.answer().status, 200);
+    assert_eq!(first.response().status, 200);
     assert_eq!(gateway.get("/public/x", None).status, 200);
 }
 
@@ -258,7 +260,7 @@ fn upstream_connections_rest_and_age_only_so_long() {
         let gateway =
             Gateway::start(&upstream, Settings { upstream: limits.to_owned(), ..Settings::default() });
         let mut client = gateway.client();
-        let mut get = || client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status;
+        let mut get = || client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status;
         assert_eq!((get(), get()), (200, 200));
         assert_eq!(upstream.connections(), 1, "{limits}");
         thread::sleep(Duration::from_millis(400));
@@ -306,7 +308,7 @@ fn a_client_that_reads_slowly_has_only_so_long_in_all() {
     let reading = slow.try_clone().unwrap();
     thread::spawn(move || read_slowly(reading));
     // A stream that its client keeps up with goes on for longer.
-    assert_eq!(events.answer().text().matches("data").count(), 8);
+    assert_eq!(events.response().text().matches("data").count(), 8);
     eventually("the slow client's connection is closed", || {
         (gateway.metric("authgate_upstream_connections{state=\"active\",upstream=\"backend\"}") == Some(0.0))
             .then_some(())
@@ -350,7 +352,7 @@ fn whoever_downloads_at_full_speed_gives_the_others_their_turn() {
     let mut taken: Vec<u64> = (0..50)
         .map(|_| {
             let before = received.load(Relaxed);
-            assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+            assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
             received.load(Relaxed) - before
         })
         .collect();

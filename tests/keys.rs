@@ -93,12 +93,12 @@ fn as_long_as_no_key_signs_nothing_is_used_up() {
     let url = shared_database();
     // Longer than any call waits for the key that takes over.
     let gateway = Gateway::alone(Settings::postgres(&url).extra("revocation: {max_staleness: 60s}\n"));
-    let answer = gateway.register("alice");
-    let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+    let response = gateway.register("alice");
+    let kid = header_of(access(&response))["kid"].as_str().unwrap().to_owned();
     gateway.run(&["key", "revoke", &kid], "");
-    eventually_is(&gateway, access(&answer), 401);
+    eventually_is(&gateway, access(&response), 401);
     let begun = Instant::now();
-    for call in [gateway.refresh(refresh(&answer)), gateway.try_login("alice", PASSWORD)] {
+    for call in [gateway.refresh(refresh(&response)), gateway.try_login("alice", PASSWORD)] {
         assert_eq!(call.status, 503);
         assert!(call.header("Retry-After").is_some());
     }
@@ -119,12 +119,12 @@ fn gateways_that_start_at_once_on_an_empty_database_have_one_key() {
         })
         .collect();
     starting.iter_mut().for_each(Gateway::wait);
-    let answer = starting[0].register("alice");
+    let response = starting[0].register("alice");
     for gateway in &starting {
-        assert_eq!(status(gateway, access(&answer)), 200);
+        assert_eq!(status(gateway, access(&response)), 200);
         let keys = gateway.get("/auth/jwks.json", None).json();
         assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
-        assert_eq!(keys["keys"][0]["kid"], header_of(access(&answer))["kid"]);
+        assert_eq!(keys["keys"][0]["kid"], header_of(access(&response))["kid"]);
     }
 }
 

@@ -17,13 +17,13 @@ fn heads_over_their_limits_are_431_at_once() {
     for lines in [many, long, endless] {
         let mut client = gateway.client();
         client.send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.message().as_str()), (431, "Headers too large"));
-        assert!(answer.header("X-Request-Id").is_some());
+        let response = client.response();
+        assert_eq!((response.status, response.message().as_str()), (431, "Headers too large"));
+        assert!(response.header("X-Request-Id").is_some());
     }
     let nine = "X: y\r\n".repeat(9);
     assert_eq!(
-        gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{nine}\r\n")).answer().status,
+        gateway.client().send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\n{nine}\r\n")).response().status,
         200
     );
 }
@@ -50,8 +50,8 @@ fn a_head_that_is_late_is_408_and_an_idle_connection_closes_silently() {
     let gateway = limited("header_timeout: 300ms, idle_timeout: 500ms");
     let mut late = gateway.client();
     late.send("GET /public/x HTTP/1.1\r\nHost:");
-    let answer = late.answer();
-    assert_eq!((answer.status, answer.message().as_str()), (408, "Request timeout"));
+    let response = late.response();
+    assert_eq!((response.status, response.message().as_str()), (408, "Request timeout"));
     assert!(late.is_closed_silently());
     // A byte now and then does not help.
     let mut slow = gateway.client();
@@ -63,10 +63,10 @@ fn a_head_that_is_late_is_408_and_an_idle_connection_closes_silently() {
             break;
         }
     }
-    assert_eq!(slow.answer().status, 408);
+    assert_eq!(slow.response().status, 408);
     assert!(gateway.client().is_closed_silently());
     let mut used = gateway.client();
-    assert_eq!(used.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert_eq!(used.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     assert!(used.is_closed_silently());
 }
 
@@ -76,8 +76,8 @@ fn a_body_that_is_late_is_408() {
     for path in ["/public/x", "/auth/login"] {
         let mut client = gateway.client();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\nabc"));
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.message().as_str()), (408, "Request timeout"), "{path}");
+        let response = client.response();
+        assert_eq!((response.status, response.message().as_str()), (408, "Request timeout"), "{path}");
         assert!(client.is_closed_silently());
     }
 }
@@ -92,22 +92,22 @@ fn a_body_below_its_least_rate_is_408_and_one_above_it_may_take_long() {
         slow.send("abc");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(slow.answer().status, 408);
+    assert_eq!(slow.response().status, 408);
     let mut steady = gateway.client();
     steady.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n");
     for _ in 0..10 {
         steady.send("y".repeat(2_000));
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(steady.answer().status, 200);
+    assert_eq!(steady.response().status, 200);
 }
 
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     let upstream = Upstream::answering(|_| {
-        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n".to_vec();
-        answer.resize(answer.len() + 50_000_000, b'x');
-        answer
+        let mut response = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n".to_vec();
+        response.resize(response.len() + 50_000_000, b'x');
+        response
     });
     let gateway =
         Gateway::start(&upstream, Settings::default().extra("limits: {body_idle_timeout: 400ms}\n"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Gateway, MailServer, PASSWORD, Settings, SqlSession, eventually, shared_database, token_of,
+    Gateway, MailServer, PASSWORD, Response, Settings, SqlSession, eventually, shared_database, token_of,
 };
 
 const NEW_PASSWORD: &str = "another password for the tests";
@@ -27,9 +27,9 @@ fn gateway(mail: &MailServer) -> Gateway {
 
 fn register(gateway: &Gateway, name: &str) -> Value {
     let body = json!({"username": name, "password": PASSWORD, "email": format!("{name}@example.com")});
-    let answer = gateway.post("/auth/register", &body);
-    assert_eq!(answer.status, 201, "{answer:?}");
-    answer.json()
+    let response = gateway.post("/auth/register", &body);
+    assert_eq!(response.status, 201, "{response:?}");
+    response.json()
 }
 
 /// An account whose address is verified.
@@ -41,11 +41,11 @@ fn verified(gateway: &Gateway, mail: &MailServer, name: &str) -> Value {
     registered
 }
 
-fn forgot(gateway: &Gateway, email: &str) -> Answer {
+fn forgot(gateway: &Gateway, email: &str) -> Response {
     gateway.post("/auth/password/forgot", &json!({"email": email}))
 }
 
-fn reset(gateway: &Gateway, token: &str) -> Answer {
+fn reset(gateway: &Gateway, token: &str) -> Response {
     gateway.post("/auth/password/reset", &json!({"token": token, "new_password": NEW_PASSWORD}))
 }
 
@@ -112,10 +112,12 @@ fn an_unknown_address_is_answered_like_a_known_one() {
     mail.mail(1);
     let ask = |email: &str| {
         let begun = Instant::now();
-        let mut answer = forgot(&gateway, email);
+        let mut response = forgot(&gateway, email);
         let took = begun.elapsed();
-        answer.headers.retain(|(name, _)| !["x-request-id", "date"].contains(&name.to_lowercase().as_str()));
-        (answer.status, answer.text(), answer.headers, took)
+        response
+            .headers
+            .retain(|(name, _)| !["x-request-id", "date"].contains(&name.to_lowercase().as_str()));
+        (response.status, response.text(), response.headers, took)
     };
     let known = ask("alice@example.com");
     for email in ["nobody@example.com", "unverified@example.com"] {
@@ -138,7 +140,7 @@ fn links_are_built_from_the_config_and_not_from_the_request() {
         "POST /auth/password/forgot HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\nOrigin: https://evil.example\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    assert_eq!(gateway.client().send(request).answer().status, 200);
+    assert_eq!(gateway.client().send(request).response().status, 200);
     let text = mail.mail(1)["text"].as_str().unwrap().to_owned();
     assert!(
         text.contains("https://app.example.com/reset-password?token=") && !text.contains("evil"),
@@ -167,25 +169,27 @@ fn a_link_is_worth_nothing_once_the_password_or_the_address_is_another() {
     forgot(&gateway, "alice@example.com");
     let token = token_of(&mail.mail(1));
     let change = json!({"new_password": "a third password for the tests"});
-    let answer = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
-    assert_eq!(answer.status, 200);
+    let response = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
+    assert_eq!(response.status, 200);
     assert_eq!(reset(&gateway, &token).status, 400);
     let change = json!({"new_email": "alice@example.org"});
-    let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
-    assert_eq!(answer.status, 200);
+    let response =
+        gateway.send("POST", "/auth/change", response.json()["access_token"].as_str(), Some(&change));
+    assert_eq!(response.status, 200);
     let first = token_of(&mail.to("alice@example.org", 0));
     let change = json!({"new_email": "alice@example.net"});
-    let answer = gateway.send("POST", "/auth/change", answer.json()["access_token"].as_str(), Some(&change));
-    assert_eq!(answer.status, 200);
+    let response =
+        gateway.send("POST", "/auth/change", response.json()["access_token"].as_str(), Some(&change));
+    assert_eq!(response.status, 200);
     assert_eq!(gateway.post("/auth/email/verify", &json!({"token": first})).status, 400);
     let second = token_of(&mail.to("alice@example.net", 0));
     assert_eq!(gateway.post("/auth/email/verify", &json!({"token": second})).status, 200);
 }
 
 fn change(gateway: &Gateway, token: &serde_json::Value, what: &serde_json::Value) -> serde_json::Value {
-    let answer = gateway.send("POST", "/auth/change", token["access_token"].as_str(), Some(what));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+    let response = gateway.send("POST", "/auth/change", token["access_token"].as_str(), Some(what));
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
 fn me(gateway: &Gateway, token: &serde_json::Value) -> serde_json::Value {
@@ -448,8 +452,12 @@ fn without_a_mail_server_the_calls_say_so() {
         ("/auth/password/reset", json!({"token": "t", "new_password": NEW_PASSWORD})),
         ("/auth/email/verify", json!({"token": "t"})),
     ] {
-        let answer = gateway.post(path, &body);
-        assert_eq!((answer.status, answer.message().as_str()), (404, "Email is not configured"), "{path}");
+        let response = gateway.post(path, &body);
+        assert_eq!(
+            (response.status, response.message().as_str()),
+            (404, "Email is not configured"),
+            "{path}"
+        );
     }
 }
 
@@ -472,8 +480,8 @@ fn a_reset_that_was_sent_to_an_address_ends_with_it() {
     forgot(&gateway, "alice@example.com");
     let token = token_of(&mail.mail(1));
     let change = json!({"new_email": "alice@example.org"});
-    let answer = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
-    assert_eq!(answer.status, 200);
+    let response = gateway.send("POST", "/auth/change", alice["access_token"].as_str(), Some(&change));
+    assert_eq!(response.status, 200);
     let link = token_of(&mail.to("alice@example.org", 0));
     assert_eq!(gateway.post("/auth/email/verify", &json!({"token": link})).status, 200);
     assert_eq!(reset(&gateway, &token).status, 400);

@@ -108,15 +108,15 @@ impl World {
         assert!(holds, "{what}\nafter\n  {}", self.history.join("\n  "));
     }
 
-    fn opened(&mut self, user: usize, answer: &Value) -> usize {
+    fn opened(&mut self, user: usize, response: &Value) -> usize {
         self.sessions.push(Session { user, refresh: String::new(), older: Vec::new(), ended: false });
         let session = self.sessions.len() - 1;
-        self.issued(session, answer);
+        self.issued(session, response);
         session
     }
 
-    fn issued(&mut self, session: usize, answer: &Value) {
-        let text = answer["access_token"].as_str().unwrap().to_owned();
+    fn issued(&mut self, session: usize, response: &Value) {
+        let text = response["access_token"].as_str().unwrap().to_owned();
         let claims = claims_of(&text);
         let roles: Vec<&str> = claims["roles"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let user = &self.users[self.sessions[session].user];
@@ -132,7 +132,7 @@ impl World {
         let end = self.revoked.iter().find(|(revoked, _)| *revoked == kid);
         let end = end.map(|(_, answered)| End { answered: *answered, by: None });
         self.tokens.push(Token { text, session, kid, expires: Instant::now() + life, end });
-        let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
+        let refresh = response["refresh_token"].as_str().unwrap().to_owned();
         let session = &mut self.sessions[session];
         let before = std::mem::replace(&mut session.refresh, refresh);
         session.older.push(before);
@@ -248,16 +248,16 @@ impl World {
     fn register(&mut self, node: usize) {
         let name = format!("user-{}", self.users.len());
         let password = "a password for the tests".to_owned();
-        let answer = self.nodes[node]
+        let response = self.nodes[node]
             .gateway()
             .post("/auth/register", &json!({"username": name, "password": password}));
-        self.say(format!("register {name} on {node}: {}", answer.status));
-        if self.done(node, 201, answer.status, "register") {
-            let answer = answer.json();
-            let id = answer["user_id"].as_str().unwrap().to_owned();
+        self.say(format!("register {name} on {node}: {}", response.status));
+        if self.done(node, 201, response.status, "register") {
+            let response = response.json();
+            let id = response["user_id"].as_str().unwrap().to_owned();
             let roles = vec!["user".to_owned()];
             self.users.push(User { id, name, password, roles, disabled: false, deleted: false });
-            let session = self.opened(self.users.len() - 1, &answer);
+            let session = self.opened(self.users.len() - 1, &response);
             self.say(format!("  session {session}"));
         }
     }
@@ -265,11 +265,11 @@ impl World {
     fn login(&mut self, node: usize) {
         let Some(user) = self.any_user() else { return };
         let (name, password) = (self.users[user].name.clone(), self.users[user].password.clone());
-        let answer = self.nodes[node].gateway().try_login(&name, &password);
-        self.say(format!("login {name} on {node}: {}", answer.status));
+        let response = self.nodes[node].gateway().try_login(&name, &password);
+        self.say(format!("login {name} on {node}: {}", response.status));
         let wanted = if self.users[user].disabled { 401 } else { 200 };
-        if self.done(node, wanted, answer.status, "login") && wanted == 200 {
-            let session = self.opened(user, &answer.json());
+        if self.done(node, wanted, response.status, "login") && wanted == 200 {
+            let session = self.opened(user, &response.json());
             self.say(format!("  session {session}"));
         }
     }
@@ -277,11 +277,11 @@ impl World {
     fn refresh(&mut self, node: usize) {
         let session = self.dice.below(self.sessions.len());
         let token = self.sessions[session].refresh.clone();
-        let answer = self.nodes[node].gateway().refresh(&token);
-        self.say(format!("refresh session {session} on {node}: {}", answer.status));
+        let response = self.nodes[node].gateway().refresh(&token);
+        self.say(format!("refresh session {session} on {node}: {}", response.status));
         let wanted = if self.sessions[session].ended { 401 } else { 200 };
-        if self.done(node, wanted, answer.status, "refresh") && wanted == 200 {
-            self.issued(session, &answer.json());
+        if self.done(node, wanted, response.status, "refresh") && wanted == 200 {
+            self.issued(session, &response.json());
         }
     }
 
@@ -332,24 +332,24 @@ impl World {
         }
         let password = format!("another password, number {}", self.history.len());
         let body = json!({"current_password": self.users[user].password, "new_password": password});
-        let answer = self.nodes[node].gateway().send("POST", "/auth/change", Some(&token), Some(&body));
-        self.say(format!("change by session {session} on {node}: {}", answer.status));
-        if self.done(node, 200, answer.status, "change") {
+        let response = self.nodes[node].gateway().send("POST", "/auth/change", Some(&token), Some(&body));
+        self.say(format!("change by session {session} on {node}: {}", response.status));
+        if self.done(node, 200, response.status, "change") {
             self.users[user].password = password;
             self.end(Some(node), |_, session| session.user == user);
             // The caller's session goes on with a new pair.
             self.sessions[session].ended = false;
-            self.issued(session, &answer.json());
+            self.issued(session, &response.json());
         }
     }
 
     fn admin_token(&mut self, node: usize) -> Option<String> {
         let (name, password) = (self.users[self.admin].name.clone(), self.users[self.admin].password.clone());
-        let answer = self.nodes[node].gateway().try_login(&name, &password);
-        if !self.done(node, 200, answer.status, "the administrator's login") {
+        let response = self.nodes[node].gateway().try_login(&name, &password);
+        if !self.done(node, 200, response.status, "the administrator's login") {
             return None;
         }
-        self.opened(self.admin, &answer.json());
+        self.opened(self.admin, &response.json());
         self.tokens.last().filter(|token| token.end.is_none()).map(|token| token.text.clone())
     }
 

@@ -15,13 +15,14 @@ fn gateways() -> Vec<Gateway> {
 fn nobody_registers_a_name_that_could_be_taken_for_something_else() {
     let gateway = Gateway::alone(Settings::default());
     for name in ["ceo@corp.example", "https://corp.example", "a/b", "a:b", "Admin", "r\u{43e}ot", "system"] {
-        let answer = gateway.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Username not accepted"), "{name}");
-        assert!(answer.json()["detail"].is_string());
+        let response = gateway.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
+        assert_eq!((response.status, response.message().as_str()), (400, "Username not accepted"), "{name}");
+        assert!(response.json()["detail"].is_string());
     }
     let token = gateway.token("alice");
-    let answer = gateway.send("POST", "/auth/change", Some(&token), Some(&json!({"new_username": "admin"})));
-    assert_eq!((answer.status, answer.message().as_str()), (400, "Username not accepted"));
+    let response =
+        gateway.send("POST", "/auth/change", Some(&token), Some(&json!({"new_username": "admin"})));
+    assert_eq!((response.status, response.message().as_str()), (400, "Username not accepted"));
     // An operator may, and is told.
     let output = gateway.command(&["user", "add", "ceo@corp.example", "--password-stdin"], PASSWORD);
     assert!(output.status.success());
@@ -134,7 +135,7 @@ fn administrators_do_not_undo_each_others_changes_unseen() {
                     "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {admin}\r\n{version}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 ))
-                .answer()
+                .response()
         };
         let shown = gateway.admin("GET", &path, Some(&admin), None);
         let version = shown.header("ETag").unwrap().to_owned();

@@ -16,9 +16,9 @@ fn settings(cluster: &Cluster) -> Settings {
     Settings { store: format!("{{url: \"{}\", timeout: 1s}}", cluster.database()), ..Settings::default() }
 }
 
-fn every_call_says_unavailable(gateway: &Gateway, answer: &serde_json::Value) {
-    let token = answer["access_token"].as_str().unwrap();
-    let refresh = json!({"refresh_token": answer["refresh_token"]});
+fn every_call_says_unavailable(gateway: &Gateway, response: &serde_json::Value) {
+    let token = response["access_token"].as_str().unwrap();
+    let refresh = json!({"refresh_token": response["refresh_token"]});
     let account = json!({"username": "bob", "password": PASSWORD});
     for (method, path, token, body) in [
         ("POST", "/auth/register", None, Some(&account)),
@@ -39,9 +39,9 @@ fn every_call_says_unavailable(gateway: &Gateway, answer: &serde_json::Value) {
 fn a_frozen_database_is_503_within_its_timeout_and_recovered_from() {
     let cluster = Cluster::start();
     let gateway = Gateway::alone(settings(&cluster));
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     cluster.freeze();
-    every_call_says_unavailable(&gateway, &answer);
+    every_call_says_unavailable(&gateway, &response);
     cluster.thaw();
     eventually("logins work again", || (gateway.try_login("alice", PASSWORD).status == 200).then_some(()));
 }
@@ -50,11 +50,11 @@ fn a_frozen_database_is_503_within_its_timeout_and_recovered_from() {
 fn a_killed_database_is_503_and_recovered_from() {
     let mut cluster = Cluster::start();
     let gateway = Gateway::alone(settings(&cluster));
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     let revoked = gateway.login("alice")["access_token"].as_str().unwrap().to_owned();
     assert_eq!(gateway.logout(&revoked).status, 200);
     cluster.kill();
-    every_call_says_unavailable(&gateway, &answer);
+    every_call_says_unavailable(&gateway, &response);
     assert_ne!(gateway.get("/api/x", Some(&revoked)).status, 200);
     cluster.restart();
     eventually("logins work again", || (gateway.try_login("alice", PASSWORD).status == 200).then_some(()));
@@ -191,15 +191,16 @@ fn a_logout_that_was_answered_outlives_the_end_of_a_database_that_commits_withou
     cluster.sql("postgres", "SELECT pg_reload_conf()");
     let gateway = Gateway::alone(Settings::postgres(&url));
     for round in 0..3 {
-        let answer = gateway.register(&format!("user-{round}"));
-        let (access, refresh) = (answer["access_token"].as_str().unwrap(), answer["refresh_token"].as_str());
+        let response = gateway.register(&format!("user-{round}"));
+        let (access, refresh) =
+            (response["access_token"].as_str().unwrap(), response["refresh_token"].as_str());
         cluster.sql("postgres", "CHECKPOINT");
         assert_eq!(gateway.logout(access).status, 200);
         cluster.kill();
         cluster.restart();
         let refreshed = eventually("it has the database again", || {
-            let answer = gateway.refresh(refresh.unwrap());
-            (answer.status != 503).then_some(answer)
+            let response = gateway.refresh(refresh.unwrap());
+            (response.status != 503).then_some(response)
         });
         assert_eq!(refreshed.status, 401);
         let kept = SqlSession::open(&url).run("SELECT count(*) FROM revocations WHERE kind = 1");

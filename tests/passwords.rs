@@ -4,15 +4,15 @@ use std::{sync::Arc, thread};
 
 use serde_json::json;
 
-use crate::harness::{Answer, Gateway, PASSWORD, Settings};
+use crate::harness::{Gateway, PASSWORD, Response, Settings};
 
-/// What an answer shows, but for what differs in any two answers.
-fn shown(answer: &Answer) -> (u16, Vec<String>, serde_json::Value) {
-    let mut body = answer.json();
+/// What a response shows, but for what differs in any two answers.
+fn shown(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
+    let mut body = response.json();
     body.as_object_mut().unwrap().remove("request_id");
     let hidden = ["date", "x-request-id"];
-    let headers = answer.headers.iter().filter(|(name, _)| !hidden.contains(&name.to_lowercase().as_str()));
-    (answer.status, headers.map(|(name, value)| format!("{name}: {value}")).collect(), body)
+    let headers = response.headers.iter().filter(|(name, _)| !hidden.contains(&name.to_lowercase().as_str()));
+    (response.status, headers.map(|(name, value)| format!("{name}: {value}")).collect(), body)
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn long_passwords_are_refused_without_a_hash() {
     let before = gateway.metric("authgate_password_seconds_count");
     let long = "x".repeat(1_025);
     assert_eq!(gateway.try_login("alice", &long).message(), "Invalid credentials");
-    let answer = gateway.post("/auth/register", &json!({"username": "bob", "password": long}));
-    assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"));
+    let response = gateway.post("/auth/register", &json!({"username": "bob", "password": long}));
+    assert_eq!((response.status, response.message().as_str()), (400, "Password not accepted"));
     assert_eq!(gateway.metric("authgate_password_seconds_count"), before);
     let longest = json!({"username": "bob", "password": "x".repeat(1_024)});
     assert_eq!(gateway.post("/auth/register", &longest).status, 201);
@@ -60,9 +60,13 @@ fn long_passwords_are_refused_without_a_hash() {
 fn common_passwords_are_refused() {
     let gateway = Gateway::alone(Settings::default().auth("  password: {min_length: 8}\n"));
     for password in ["password", "Passw0rd", "iloveyou", "bob-the-builder"] {
-        let answer =
+        let response =
             gateway.post("/auth/register", &json!({"username": "bob-the-builder", "password": password}));
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Password not accepted"), "{password}");
+        assert_eq!(
+            (response.status, response.message().as_str()),
+            (400, "Password not accepted"),
+            "{password}"
+        );
     }
 }
 
@@ -81,14 +85,14 @@ fn a_flood_of_logins_is_shed_with_503_and_protected_requests_go_on() {
     for _ in 0..20 {
         assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
     }
-    let answers: Vec<_> = flood.into_iter().map(|client| client.join().unwrap()).collect();
-    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    let responses: Vec<_> = flood.into_iter().map(|client| client.join().unwrap()).collect();
+    let shed: Vec<_> = responses.iter().filter(|response| response.status == 503).collect();
     assert!(!shed.is_empty());
-    for answer in shed {
-        assert_eq!(answer.message(), "Service unavailable");
-        assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() >= 1);
+    for response in shed {
+        assert_eq!(response.message(), "Service unavailable");
+        assert!(response.header("Retry-After").unwrap().parse::<u64>().unwrap() >= 1);
     }
-    assert!(answers.iter().all(|answer| [401, 503].contains(&answer.status)));
+    assert!(responses.iter().all(|response| [401, 503].contains(&response.status)));
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn whoever_has_logged_in_before_is_not_locked_out_by_a_stranger() {
         gateway
             .client()
             .send(format!("POST /auth/login HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {from}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"))
-            .answer()
+            .response()
             .status
     };
     assert_eq!(login("192.0.2.1", PASSWORD), 200);

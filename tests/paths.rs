@@ -47,8 +47,8 @@ fn paths_with_two_readings_are_400_and_reach_nobody() {
         "/public/x%23y",
         "/public/x%7F",
     ] {
-        let answer = gateway.get(path, None);
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Bad request"), "{path}");
+        let response = gateway.get(path, None);
+        assert_eq!((response.status, response.message().as_str()), (400, "Bad request"), "{path}");
         assert_eq!(gateway.command(&["explain", "GET", path], "").status.code(), Some(1), "{path}");
     }
     assert_eq!(upstream.bytes(), 0);

@@ -4,12 +4,12 @@ use std::{sync::Arc, thread};
 
 use crate::harness::{Gateway, Settings, shared_database};
 
-fn refresh_token(answer: &serde_json::Value) -> String {
-    answer["refresh_token"].as_str().unwrap().to_owned()
+fn refresh_token(response: &serde_json::Value) -> String {
+    response["refresh_token"].as_str().unwrap().to_owned()
 }
 
-fn access_token(answer: &serde_json::Value) -> String {
-    answer["access_token"].as_str().unwrap().to_owned()
+fn access_token(response: &serde_json::Value) -> String {
+    response["access_token"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -44,8 +44,8 @@ fn a_token_used_before_ends_the_session_and_its_access_tokens() {
     let stolen = gateway.refresh(&refresh_token(&first));
     assert_eq!((stolen.status, stolen.message().as_str()), (401, "Missing or invalid token"));
     assert_eq!(gateway.refresh(&refresh_token(&third)).status, 401);
-    for answer in [&first, &second, &third] {
-        assert_eq!(gateway.get("/api/x", Some(&access_token(answer))).status, 401);
+    for response in [&first, &second, &third] {
+        assert_eq!(gateway.get("/api/x", Some(&access_token(response))).status, 401);
     }
 }
 
@@ -100,11 +100,11 @@ fn a_refresh_token_is_no_access_token() {
 #[test]
 fn a_refresh_token_logs_out_where_the_access_token_has_expired() {
     let gateway = Gateway::alone(Settings::default());
-    let answer = gateway.register("alice");
-    let body = serde_json::json!({"refresh_token": refresh_token(&answer)});
+    let response = gateway.register("alice");
+    let body = serde_json::json!({"refresh_token": refresh_token(&response)});
     assert_eq!(gateway.post("/auth/logout", &body).status, 200);
-    assert_eq!(gateway.get("/api/x", Some(&access_token(&answer))).status, 401);
-    assert_eq!(gateway.refresh(&refresh_token(&answer)).status, 401);
+    assert_eq!(gateway.get("/api/x", Some(&access_token(&response))).status, 401);
+    assert_eq!(gateway.refresh(&refresh_token(&response)).status, 401);
     assert_eq!(gateway.post("/auth/logout", &body).status, 401);
     assert_eq!(gateway.send("POST", "/auth/logout", None, None).status, 401);
 }
@@ -137,8 +137,8 @@ fn many_refreshes_at_once_leave_one_live_successor() {
         let mut successors: Vec<_> = racers
             .into_iter()
             .map(|racer| racer.join().unwrap())
-            .inspect(|answer| assert_eq!(answer.status, 200))
-            .map(|answer| refresh_token(&answer.json()))
+            .inspect(|response| assert_eq!(response.status, 200))
+            .map(|response| refresh_token(&response.json()))
             .collect();
         successors.dedup();
         assert_eq!(successors.len(), 1);

@@ -15,7 +15,7 @@ fn gateway(lines: &str) -> (Gateway, Upstream) {
 }
 
 fn get(client: &mut Client) -> u16 {
-    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").answer().status
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_head_that_begins_on_a_resting_connection_is_late_as_any_other() {
     let (gateway, _upstream) = gateway("limits: {header_timeout: 300ms}\n");
     let mut client = gateway.client();
     eventually("it rests", || (resting(&gateway) == 1.0).then_some(()));
-    assert_eq!(client.send("GET /public/x HTTP/1.1\r\n").answer().status, 408);
+    assert_eq!(client.send("GET /public/x HTTP/1.1\r\n").response().status, 408);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_request_that_is_there_when_the_drain_begins_is_answered() {
     }
     gateway.signal(libc::SIGTERM);
     gateway.signal(libc::SIGCONT);
-    assert_eq!((rested.answer().status, fresh.answer().status), (200, 200));
+    assert_eq!((rested.response().status, fresh.response().status), (200, 200));
     assert!(eventually("it ends", || gateway.ended()).success());
     assert_eq!(upstream.seen().len(), 3);
 }

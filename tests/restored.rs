@@ -47,9 +47,9 @@ fn a_failover_that_forgets_logouts_is_noticed_and_mended() {
                 (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
             });
             eventually_is(gateway, access(&kept), 200);
-            for answer in [&ended, &changed] {
-                assert_eq!(status(gateway, access(answer)), 401);
-                assert_eq!(gateway.refresh(refresh(answer)).status, 401);
+            for response in [&ended, &changed] {
+                assert_eq!(status(gateway, access(response)), 401);
+                assert_eq!(gateway.refresh(refresh(response)).status, 401);
             }
         }
         // A row that is made now has a lower number than the gateways have passed over.
@@ -57,8 +57,8 @@ fn a_failover_that_forgets_logouts_is_noticed_and_mended() {
         eventually_is(&there, access(&later), 401);
         // One that starts now knows only what the store was given back.
         let fresh = Gateway::alone(settings);
-        for answer in [&ended, &changed, &later] {
-            assert_eq!(status(&fresh, access(answer)), 401);
+        for response in [&ended, &changed, &later] {
+            assert_eq!(status(&fresh, access(response)), 401);
         }
         assert_eq!(status(&fresh, access(&kept)), 200);
         let login = fresh.login("changed");
@@ -75,21 +75,21 @@ fn a_failover_that_forgets_a_revoked_key_leaves_one_that_signs() {
     let url = cluster.database();
     let proxy = Proxy::before(&url);
     let gateway = Gateway::alone(settings(&proxy.url(&url)));
-    let answer = gateway.register("alice");
-    let kid = header_of(access(&answer))["kid"].as_str().unwrap().to_owned();
+    let response = gateway.register("alice");
+    let kid = header_of(access(&response))["kid"].as_str().unwrap().to_owned();
     let copy = cluster.copy(false);
     gateway.run(&["key", "revoke", &kid], "");
-    eventually_is(&gateway, access(&answer), 401);
+    eventually_is(&gateway, access(&response), 401);
     polls_go_by();
     cluster.kill();
     proxy.lead_to(&copy.url(url.rsplit('/').next().unwrap()));
     eventually("it is noticed", || {
         (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
     });
-    assert_eq!(status(&gateway, access(&answer)), 401);
+    assert_eq!(status(&gateway, access(&response)), 401);
     let login = eventually("a new key signs", || {
-        let answer = gateway.try_login("alice", PASSWORD);
-        (answer.status == 200).then(|| answer.json())
+        let response = gateway.try_login("alice", PASSWORD);
+        (response.status == 200).then(|| response.json())
     });
     assert_ne!(header_of(access(&login))["kid"], kid);
     assert_eq!(status(&gateway, access(&login)), 200);
@@ -101,18 +101,18 @@ fn a_restored_backup_is_made_safe_by_one_command() {
     let url = cluster.database();
     let proxy = Proxy::before(&url);
     let mut gateway = Gateway::alone(settings(&proxy.url(&url)));
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     let copy = cluster.copy(false);
-    assert_eq!(gateway.logout(access(&answer)).status, 200);
+    assert_eq!(gateway.logout(access(&response)).status, 200);
     // Nobody is left who remembers.
     gateway.kill();
     cluster.kill();
     proxy.lead_to(&copy.url(url.rsplit('/').next().unwrap()));
     let gateway = gateway.restart();
-    assert_eq!(status(&gateway, access(&answer)), 200, "this is what the command is for");
+    assert_eq!(status(&gateway, access(&response)), 200, "this is what the command is for");
     gateway.run(&["key", "revoke", "--all"], "");
-    eventually_is(&gateway, access(&answer), 401);
-    assert_eq!(gateway.refresh(refresh(&answer)).status, 401);
+    eventually_is(&gateway, access(&response), 401);
+    assert_eq!(gateway.refresh(refresh(&response)).status, 401);
     assert_eq!(status(&gateway, access(&gateway.login("alice"))), 200);
 }
 
@@ -120,12 +120,12 @@ fn a_restored_backup_is_made_safe_by_one_command() {
 fn a_session_that_was_ended_long_after_its_last_token_stays_ended_through_a_failover() {
     let mut cluster = Cluster::start();
     let (gateway, proxy, database) = behind_a_road(&cluster);
-    let answer = gateway.register("alice");
+    let response = gateway.register("alice");
     // It was used an hour ago, and its client comes back to log out.
     cluster.sql(&database, "UPDATE sessions SET access_exp_max = access_exp_max - 3600000");
     cluster.sql(&database, "UPDATE users SET access_exp_max = access_exp_max - 3600000");
     let copy = cluster.copy(false);
-    let logout = gateway.post("/auth/logout", &json!({"refresh_token": refresh(&answer)}));
+    let logout = gateway.post("/auth/logout", &json!({"refresh_token": refresh(&response)}));
     assert_eq!(logout.status, 200);
     polls_go_by();
     cluster.kill();
@@ -133,9 +133,9 @@ fn a_session_that_was_ended_long_after_its_last_token_stays_ended_through_a_fail
     eventually("it is noticed", || {
         (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
     });
-    assert!(has_ended(&gateway, &answer));
+    assert!(has_ended(&gateway, &response));
     let fresh = Gateway::alone(settings(&proxy.url(&cluster.url(&database))));
-    assert!(has_ended(&fresh, &answer));
+    assert!(has_ended(&fresh, &response));
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn what_has_come_back_gives_no_tokens_before_it_is_mended() {
         (login.status == 200).then(|| login.json())
     });
     eventually_is(&gateway, access(&login), 200);
-    for answer in [&ended, &changed] {
-        assert!(has_ended(&gateway, answer));
-        assert_eq!(status(&gateway, access(answer)), 401);
+    for response in [&ended, &changed] {
+        assert!(has_ended(&gateway, response));
+        assert_eq!(status(&gateway, access(response)), 401);
     }
 }
 
@@ -178,15 +178,15 @@ fn a_logout_of_what_the_store_has_lost_is_told_to_all() {
     let (here, there) = (Gateway::alone(settings(&url)), Gateway::alone(settings(&url)));
     // Lost without a trace: neither the account or session nor what ended it.
     for path in ["/auth/logout", "/auth/logout-all"] {
-        let answer = here.register(&path.replace('/', "x"));
+        let response = here.register(&path.replace('/', "x"));
         for gateway in [&here, &there] {
-            assert_eq!(status(gateway, access(&answer)), 200);
+            assert_eq!(status(gateway, access(&response)), 200);
         }
         cluster.sql(url.rsplit('/').next().unwrap(), "DELETE FROM users");
-        assert_eq!(here.send("POST", path, Some(access(&answer)), None).status, 200, "{path}");
-        assert_eq!(status(&here, access(&answer)), 401, "{path}");
-        eventually_is(&there, access(&answer), 401);
+        assert_eq!(here.send("POST", path, Some(access(&response)), None).status, 200, "{path}");
+        assert_eq!(status(&here, access(&response)), 401, "{path}");
+        eventually_is(&there, access(&response), 401);
         let fresh = Gateway::alone(settings(&url));
-        assert_eq!(status(&fresh, access(&answer)), 401, "{path}");
+        assert_eq!(status(&fresh, access(&response)), 401, "{path}");
     }
 }

@@ -16,7 +16,7 @@ fn both_stores() -> [Settings; 2] {
 }
 
 #[test]
-fn no_request_begun_after_a_logout_answer_succeeds() {
+fn no_request_begun_after_a_logout_response_succeeds() {
     for settings in both_stores() {
         let gateway = Arc::new(Gateway::alone(
             settings.auth("  throttle: {registrations: {requests: 1000, per: 1s}}\n"),
@@ -34,7 +34,7 @@ fn no_request_begun_after_a_logout_answer_succeeds() {
                         );
                         loop {
                             let begun_after = logged_out.load(SeqCst);
-                            let status = client.send(&request).answer().status;
+                            let status = client.send(&request).response().status;
                             assert!(!begun_after || status == 401, "{status} after the logout had answered");
                             if status == 401 {
                                 return;
@@ -58,9 +58,9 @@ fn logout_all_ends_every_session_and_new_logins_live() {
         let second = gateway.login("alice");
         let own = second["access_token"].as_str();
         assert_eq!(gateway.send("POST", "/auth/logout-all", own, None).status, 200);
-        for answer in [&first, &second] {
-            assert_eq!(gateway.get("/api/x", answer["access_token"].as_str()).status, 401);
-            assert_eq!(gateway.refresh(answer["refresh_token"].as_str().unwrap()).status, 401);
+        for response in [&first, &second] {
+            assert_eq!(gateway.get("/api/x", response["access_token"].as_str()).status, 401);
+            assert_eq!(gateway.refresh(response["refresh_token"].as_str().unwrap()).status, 401);
         }
         let fresh = gateway.login("alice");
         assert_eq!(gateway.get("/api/x", fresh["access_token"].as_str()).status, 200);
@@ -77,14 +77,14 @@ fn what_the_command_line_does_reaches_a_running_gateway() {
             ("reset", &["user", "set-password", "reset", "--password-stdin"]),
             ("deleted", &["user", "delete", "deleted"]),
         ] {
-            let answer = gateway.register(name);
-            let token = answer["access_token"].as_str();
+            let response = gateway.register(name);
+            let token = response["access_token"].as_str();
             assert_eq!(gateway.get("/api/x", token).status, 200);
             gateway.run(command, "a quite different password");
             let begun = Instant::now();
             eventually(name, || (gateway.get("/api/x", token).status == 401).then_some(()));
             assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
-            assert_eq!(gateway.refresh(answer["refresh_token"].as_str().unwrap()).status, 401);
+            assert_eq!(gateway.refresh(response["refresh_token"].as_str().unwrap()).status, 401);
         }
         assert_eq!(gateway.try_login("disabled", PASSWORD).status, 401);
         gateway.run(&["user", "enable", "disabled"], "");
@@ -134,12 +134,12 @@ fn a_gateway_without_its_log_is_not_ready_and_denies() {
     let token = gateway.token("alice");
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
     cluster.freeze();
-    let answer = eventually("the mirror is stale", || {
-        let answer = gateway.get("/api/x", Some(&token));
-        (answer.status != 200).then_some(answer)
+    let response = eventually("the mirror is stale", || {
+        let response = gateway.get("/api/x", Some(&token));
+        (response.status != 200).then_some(response)
     });
-    assert_eq!((answer.status, answer.message().as_str()), (503, "Service unavailable"));
-    assert!(answer.header("Retry-After").is_some());
+    assert_eq!((response.status, response.message().as_str()), (503, "Service unavailable"));
+    assert!(response.header("Retry-After").is_some());
     let ready = gateway.admin_get("/readyz");
     assert_eq!((ready.status, ready.text().as_str()), (503, "the revocation mirror is stale\n"));
     assert_eq!(gateway.admin_get("/livez").status, 200);

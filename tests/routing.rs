@@ -10,7 +10,7 @@ fn the_most_specific_route_wins_and_404_and_405_come_before_401() {
     let gateway = Gateway::alone(Settings::routes(routes));
     let ask = |method: &str, path: &str, host: &str| {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
-        gateway.client().send(request).answer()
+        gateway.client().send(request).response()
     };
     assert_eq!(ask("GET", "/users/1/files", "a").status, 200);
     assert_eq!(ask("GET", "/users/me/files", "a").status, 200);
@@ -23,9 +23,9 @@ fn the_most_specific_route_wins_and_404_and_405_come_before_401() {
     assert_eq!(ask("GET", "/only", "other.example.com").status, 401);
 
     let gateway = Gateway::alone(Settings::routes("  - {path: /a, methods: [GET], upstream: backend}\n"));
-    let answer = gateway.send("POST", "/a", None, None);
-    assert_eq!((answer.status, answer.message().as_str()), (405, "Method not allowed"));
-    assert_eq!(answer.header("Allow"), Some("GET, HEAD"));
+    let response = gateway.send("POST", "/a", None, None);
+    assert_eq!((response.status, response.message().as_str()), (405, "Method not allowed"));
+    assert_eq!(response.header("Allow"), Some("GET, HEAD"));
     assert_eq!(gateway.get("/b", None).message(), "Not found");
 }
 
@@ -49,10 +49,10 @@ fn roles_any_and_all() {
         ("/all", &both, 200),
         ("/all", &neither, 403),
     ] {
-        let answer = gateway.get(path, Some(caller));
-        assert_eq!(answer.status, status, "{path}");
+        let response = gateway.get(path, Some(caller));
+        assert_eq!(response.status, status, "{path}");
         if status == 403 {
-            assert_eq!(answer.message(), "Insufficient role");
+            assert_eq!(response.message(), "Insufficient role");
         }
     }
 }
@@ -63,25 +63,25 @@ fn the_gateway_answers_itself_where_a_route_says_respond() {
     let gateway = Gateway::alone(Settings::routes(routes));
     assert_eq!(gateway.get("/hello", None).status, 401);
     let registered = gateway.register("alice");
-    let answer = gateway.get("/hello", registered["access_token"].as_str());
+    let response = gateway.get("/hello", registered["access_token"].as_str());
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({
             "message": "Welcome alice", "id": registered["user_id"], "roles": ["user"], "n": 1, "raw": "{other} {user",
         })
     );
-    assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(gateway.get("/teapot", None).status, 418);
 }
 
 #[test]
-fn a_name_cannot_leave_its_string_in_an_answer() {
+fn a_name_cannot_leave_its_string_in_a_response() {
     let gateway =
         Gateway::alone(Settings::routes("  - {path: /hello, respond: {json: {message: \"{user.name}\"}}}\n"));
     let odd = r#"a"},{"x":"{user.id}"#;
     // Only the operator may give such names.
     gateway.run(&["user", "add", odd, "--password-stdin"], PASSWORD);
-    let answer = gateway.try_login(odd, PASSWORD);
-    let answer = gateway.get("/hello", answer.json()["access_token"].as_str());
-    assert_eq!(answer.json(), json!({"message": odd}));
+    let response = gateway.try_login(odd, PASSWORD);
+    let response = gateway.get("/hello", response.json()["access_token"].as_str());
+    assert_eq!(response.json(), json!({"message": odd}));
 }

@@ -7,9 +7,9 @@ use crate::harness::{Gateway, PASSWORD, SECRET, Settings, authgate, eventually, 
 #[test]
 fn no_secret_and_no_attempted_name_reaches_the_log() {
     let gateway = Gateway::alone(Settings::shared_secret());
-    let answer = gateway.register("alice");
-    let token = answer["access_token"].as_str().unwrap();
-    let refresh = answer["refresh_token"].as_str().unwrap();
+    let response = gateway.register("alice");
+    let token = response["access_token"].as_str().unwrap();
+    let refresh = response["refresh_token"].as_str().unwrap();
     gateway.try_login("alice", "a wrong password 12345");
     gateway.try_login("name-of-nobody", PASSWORD);
     gateway.get(&format!("/api/x?token={token}"), None);

@@ -1,5 +1,5 @@
 //! Requests with two readings: refused before a byte reaches the upstream, and the next client on
-//! the same upstream connection still gets its own answer.
+//! the same upstream connection still gets its own response.
 
 use crate::harness::{Gateway, Settings, Upstream};
 
@@ -14,7 +14,7 @@ fn start() -> (Gateway, Upstream) {
 fn others_are_unaffected(gateway: &Gateway) {
     let mut client = gateway.client();
     for path in ["/public/own-1", "/public/own-2"] {
-        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().text(), path);
+        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).response().text(), path);
     }
 }
 
@@ -56,9 +56,9 @@ fn ambiguous_framing_is_400_and_close() {
     ] {
         let mut client = gateway.client();
         client.send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n0\r\n\r\n{smuggled}"));
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Bad request"), "{lines:?}");
-        assert!(answer.header("X-Request-Id").is_some(), "{lines:?}");
+        let response = client.response();
+        assert_eq!((response.status, response.message().as_str()), (400, "Bad request"), "{lines:?}");
+        assert!(response.header("X-Request-Id").is_some(), "{lines:?}");
         assert!(client.is_closed_silently(), "{lines:?}");
     }
     assert_eq!(upstream.bytes(), before);
@@ -85,9 +85,9 @@ fn line_ends_and_start_lines_are_taken_strictly() {
         "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
-        let answer = gateway.client().send(request).answer();
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Bad request"), "{request:?}");
-        assert!(answer.header("X-Request-Id").is_some(), "{request:?}");
+        let response = gateway.client().send(request).response();
+        assert_eq!((response.status, response.message().as_str()), (400, "Bad request"), "{request:?}");
+        assert!(response.header("X-Request-Id").is_some(), "{request:?}");
     }
     assert_eq!(upstream.bytes(), 0);
     others_are_unaffected(&gateway);
@@ -111,12 +111,16 @@ fn one_host_however_it_is_said() {
         ("http://u@a/public/x", "Host: a\r\n"),
         ("ftp://a/public/x", "Host: a\r\n"),
     ] {
-        let answer = gateway.client().send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n")).answer();
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Bad request"), "{target} {lines:?}");
+        let response = gateway.client().send(format!("GET {target} HTTP/1.1\r\n{lines}\r\n")).response();
+        assert_eq!(
+            (response.status, response.message().as_str()),
+            (400, "Bad request"),
+            "{target} {lines:?}"
+        );
     }
     assert_eq!(upstream.bytes(), 0);
-    let answer = gateway.client().send("GET http://A/public/x?y HTTP/1.1\r\nHost: a\r\n\r\n").answer();
-    assert_eq!(answer.text(), "/public/x?y");
+    let response = gateway.client().send("GET http://A/public/x?y HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    assert_eq!(response.text(), "/public/x?y");
     others_are_unaffected(&gateway);
 }
 
@@ -140,8 +144,8 @@ fn broken_chunks_abort_the_upstream_request_and_are_400() {
         let mut client = gateway.client();
         client
             .send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.message().as_str()), (400, "Bad request"), "{body:?}");
+        let response = client.response();
+        assert_eq!((response.status, response.message().as_str()), (400, "Bad request"), "{body:?}");
         assert!(client.is_closed_silently(), "{body:?}");
         assert!(
             upstream.seen().iter().all(|seen| !seen.complete && seen.header("X-User-Roles").is_none()),
@@ -161,7 +165,7 @@ fn whole_chunks_arrive_as_they_were() {
         for part in request.as_bytes().chunks(piece) {
             client.send(part);
         }
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
         assert_eq!(upstream.last().body, b"hello world");
     }
 }
@@ -178,7 +182,7 @@ fn chunk_extensions_and_trailers_are_read_over_within_a_bound() {
         client.send(format!(
             "POST /public/x HTTP/1.1\r\nHost: a\r\nTrailer: X-User-Roles\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
         ));
-        assert_eq!(client.answer().status, 200, "{body:?}");
+        assert_eq!(client.response().status, 200, "{body:?}");
         let seen = upstream.last();
         assert_eq!(seen.body, b"hello", "{body:?}");
         assert!(seen.header("X-User-Roles").is_none() && seen.header("Trailer").is_none(), "{body:?}");
@@ -189,7 +193,7 @@ fn chunk_extensions_and_trailers_are_read_over_within_a_bound() {
         let mut client = gateway.client();
         client
             .send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
-        assert_eq!(client.answer().status, 400);
+        assert_eq!(client.response().status, 400);
     }
     others_are_unaffected(&gateway);
 }
@@ -213,10 +217,10 @@ fn the_body_of_a_denied_request_is_never_the_next_request() {
         let before = upstream.bytes();
         let mut client = gateway.client();
         client.send(format!("{start} HTTP/1.1\r\nHost: a\r\n{lines}Content-Length: {length}\r\n\r\n{inner}"));
-        assert_eq!(client.answer().status, status, "{start}");
+        assert_eq!(client.response().status, status, "{start}");
         // Either the connection goes on behind the body, or it closes.
         client.send("GET /public/next HTTP/1.1\r\nHost: a\r\n\r\n");
-        if let Some(next) = client.try_answer() {
+        if let Some(next) = client.try_response() {
             assert_eq!(next.text(), "/public/next", "{start}");
         }
         assert!(upstream.seen().iter().all(|seen| seen.target != "/public/smuggled"), "{start}");
@@ -226,7 +230,7 @@ fn the_body_of_a_denied_request_is_never_the_next_request() {
     }
     let mut client = gateway.client();
     client.send(format!("HEAD /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{inner}"));
-    assert_eq!(client.answer_to_head().status, 401);
+    assert_eq!(client.response_to_head().status, 401);
     others_are_unaffected(&gateway);
     assert!(upstream.seen().iter().all(|seen| seen.target != "/public/smuggled"));
 }
@@ -239,15 +243,15 @@ fn an_oversized_body_is_413_and_nothing_of_it_a_request() {
     let inner = "GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut client = gateway.client();
     client.send(format!("POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len()));
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.message().as_str()), (413, "Body too large"));
+    let response = client.response();
+    assert_eq!((response.status, response.message().as_str()), (413, "Body too large"));
     assert_eq!(upstream.bytes(), 0);
     let mut client = gateway.client();
     client.send("POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nghijkl\r\n0\r\n\r\n");
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
     assert!(upstream.seen().iter().all(|seen| !seen.complete));
     let exact = "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n12345678";
-    assert_eq!(gateway.client().send(exact).answer().status, 200);
+    assert_eq!(gateway.client().send(exact).response().status, 200);
     others_are_unaffected(&gateway);
 }
 
@@ -261,9 +265,9 @@ fn pipelined_requests_are_answered_in_order_and_a_bad_one_last() {
     }
     client.send(requests + "GET /public/x HTTP/1.1\r\nHost: a\nX: y\r\n\r\n");
     for index in 0..10 {
-        assert_eq!(client.answer().text(), format!("/public/{index}"));
+        assert_eq!(client.response().text(), format!("/public/{index}"));
     }
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.response().status, 400);
     assert!(client.is_closed_silently());
     assert_eq!(upstream.seen().len(), 10);
 }
@@ -273,8 +277,8 @@ fn a_refusal_reaches_a_client_that_once_asked_for_an_upgrade() {
     let (gateway, _upstream) = start();
     let mut client = gateway.client();
     client.send("GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     client.send("GET /public/x HTTP/1.1\r\nHost: a\nX: y\r\n\r\n");
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.response().status, 400);
     assert!(client.is_closed_silently());
 }

@@ -18,7 +18,7 @@ use authgate::{
     access::Access,
     app,
     clock::{SystemClock, TimeKeeper},
-    gateway::{Drain, Listening, OwnCall, OwnCalls, Services, Snapshot, Worker},
+    gateway::{BuiltinCall, BuiltinCalls, Drain, Listening, Services, Snapshot, Worker},
     limit::AddressCounts,
     revocation::Mirror,
     telemetry::Metrics,
@@ -59,12 +59,12 @@ routes:
 
 struct NoCalls;
 
-impl OwnCalls for NoCalls {
+impl BuiltinCalls for NoCalls {
     fn max_body(&self) -> u64 {
         0
     }
 
-    fn call(&self, _: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
+    fn call(&self, _: BuiltinCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
         Box::pin(async { Response::new(Bytes::new()) })
     }
 }
@@ -149,7 +149,7 @@ fn ask(address: SocketAddr, token: &str, stop: &AtomicBool, done: &AtomicUsize) 
             } else {
                 client.send(format!("GET {path} HTTP/1.1\r\n{headers}\r\n\r\n"));
             }
-            assert_eq!(client.answer().status, 200);
+            assert_eq!(client.response().status, 200);
             done.fetch_add(1, Relaxed);
         }
     }

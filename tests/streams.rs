@@ -29,20 +29,20 @@ const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket
 const MANY: &str = "  throttle: {registrations: {requests: 1000, per: 1s}}\n";
 
 /// `…/ws` echoes, `…/events` sends an event now and then, `…/download` sends for ever, `…/slow` takes its
-/// time; everything else is answered at once. Counts the connections that are in such an answer.
+/// time; everything else is answered at once. Counts the connections that are in such a response.
 fn upstream() -> (Upstream, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let counted = open.clone();
     let upstream = Upstream::with(move |seen, socket| {
         counted.fetch_add(1, SeqCst);
-        let goes_on = answer(seen, socket);
+        let goes_on = response(seen, socket);
         counted.fetch_sub(1, SeqCst);
         goes_on
     });
     (upstream, open)
 }
 
-fn answer(seen: &Seen, socket: &mut TcpStream) -> bool {
+fn response(seen: &Seen, socket: &mut TcpStream) -> bool {
     let path = seen.target.rsplit('/').next().unwrap_or_default();
     match path {
         "ws" if seen.header("upgrade").is_some() => {
@@ -94,7 +94,7 @@ fn start(settings: Settings) -> (Gateway, Upstream, Arc<AtomicUsize>) {
     (Gateway::start(&upstream, settings), upstream, open)
 }
 
-/// Begins a request with a token; its answer is still to be read.
+/// Begins a request with a token; its response is still to be read.
 fn begin(gateway: &Gateway, path: &str, token: Option<&str>, more: &str) -> Client {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let mut client = gateway.client();
@@ -220,7 +220,7 @@ with connect(f"ws://{address}/api/x", additional_headers=bearer, max_size=1 << 2
 }
 
 #[test]
-fn what_a_client_sends_early_arrives_behind_the_upstreams_answer() {
+fn what_a_client_sends_early_arrives_behind_the_upstreams_response() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(&[SWITCHED, b"hello"].concat());
         let mut early = [0; 5];
@@ -243,16 +243,16 @@ fn only_the_upstreams_own_101_opens_a_tunnel() {
     client.send(format!(
         "GET /api/ws HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\nGET /admin/x HTTP/1.1\r\nHost: a\r\n\r\n"
     ));
-    assert_eq!(client.answer().status, 401);
-    assert_eq!(client.answer().status, 401);
+    assert_eq!(client.response().status, 401);
+    assert_eq!(client.response().status, 401);
     assert_eq!(upstream.bytes(), 0);
     // Answered otherwise: the same.
     let mut client = gateway.client();
     client.send(format!(
         "GET /public/x HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\nGET /api/x HTTP/1.1\r\nHost: a\r\n\r\n"
     ));
-    assert_eq!(client.answer().text(), "/public/x");
-    assert_eq!(client.answer().status, 401);
+    assert_eq!(client.response().text(), "/public/x");
+    assert_eq!(client.response().status, 401);
     assert_eq!(upstream.seen().len(), 1);
 }
 
@@ -266,9 +266,9 @@ fn nothing_but_a_websocket_is_switched_to() {
         "Upgrade: websocket\r\n",
     ] {
         let (gateway, upstream, _) = start(Settings::default());
-        let answer =
-            gateway.client().send(format!("GET /public/ws HTTP/1.1\r\nHost: a\r\n{asked}\r\n")).answer();
-        assert_eq!(answer.status, 200, "{asked}");
+        let response =
+            gateway.client().send(format!("GET /public/ws HTTP/1.1\r\nHost: a\r\n{asked}\r\n")).response();
+        assert_eq!(response.status, 200, "{asked}");
         assert_eq!(
             (upstream.only().header("Upgrade"), upstream.only().header("Connection")),
             (None, None),
@@ -288,8 +288,8 @@ fn nothing_but_a_websocket_is_switched_to() {
             true
         });
         let gateway = Gateway::start(&upstream, Settings::default());
-        let answer = begin(&gateway, "/public/ws", None, asked).answer();
-        assert_eq!(answer.status, 502, "{asked}{switched}");
+        let response = begin(&gateway, "/public/ws", None, asked).response();
+        assert_eq!(response.status, 502, "{asked}{switched}");
     }
 }
 
@@ -365,9 +365,9 @@ fn whatever_else_revokes_cuts_streams_too() {
     for (name, change) in
         [("promoted", json!({"roles": ["admin", "user"]})), ("disabled", json!({"disabled": true}))]
     {
-        let answer = gateway.register(name);
-        let streams = one_of_each(&gateway, answer["access_token"].as_str().unwrap());
-        let path = format!("/api/users/{}", answer["user_id"].as_str().unwrap());
+        let response = gateway.register(name);
+        let streams = one_of_each(&gateway, response["access_token"].as_str().unwrap());
+        let path = format!("/api/users/{}", response["user_id"].as_str().unwrap());
         assert_eq!(gateway.admin("PATCH", &path, Some(&admin), Some(&change)).status, 200);
         assert_all_end(&gateway, streams, &open);
     }
@@ -426,7 +426,7 @@ fn a_stream_ends_when_nobody_knows_whether_its_token_was_revoked_unless_its_rout
         client.until_closed();
     }
     assert_echoes(&mut lax);
-    assert_eq!(begin(&gateway, "/api/ws", Some(&token), UPGRADE).answer().status, 503);
+    assert_eq!(begin(&gateway, "/api/ws", Some(&token), UPGRADE).response().status, 503);
     assert_eq!(gateway.metric(r#"authgate_streams_cut_total{reason="stale"}"#), Some(4.0));
     cluster.thaw();
 }
@@ -449,7 +449,7 @@ fn a_long_upload_ends_with_its_token_and_is_told_so() {
     let token = gateway.token("alice");
     let mut client = upload(&gateway, "/api/x", &token, 1000);
     assert_eq!(gateway.logout(&token).status, 200);
-    assert_eq!(client.answer().status, 401);
+    assert_eq!(client.response().status, 401);
     eventually("the upstream has half of it", || upstream.seen().first().map(|seen| assert!(!seen.complete)));
 }
 
@@ -462,31 +462,31 @@ fn a_long_upload_of_which_nobody_knows_whether_its_token_lives_is_told_to_come_a
     let token = gateway.token("alice");
     let mut client = upload(&gateway, "/api/x", &token, 1000);
     cluster.freeze();
-    assert_eq!(client.answer().status, 503);
+    assert_eq!(client.response().status, 503);
 }
 
 #[test]
-fn an_ordinary_answer_in_flight_may_finish() {
+fn an_ordinary_response_in_flight_may_finish() {
     let (gateway, _upstream, _) = start(Settings::default());
     let token = gateway.token("alice");
     let mut client = begin(&gateway, "/api/slow", Some(&token), "");
     thread::sleep(Duration::from_millis(200));
     assert_eq!(gateway.logout(&token).status, 200);
-    assert_eq!(client.answer().text(), "late");
+    assert_eq!(client.response().text(), "late");
     client.send(format!("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"));
-    assert_eq!(client.answer().status, 401);
+    assert_eq!(client.response().status, 401);
 }
 
 #[test]
-fn a_long_upload_that_is_complete_gets_its_answer() {
+fn a_long_upload_that_is_complete_gets_its_response() {
     let (gateway, upstream, _) = start(Settings::default());
     let token = gateway.token("alice");
     let mut client = upload(&gateway, "/api/slow", &token, 10);
     client.send("ended");
-    // From here on it is an ordinary answer in flight.
+    // From here on it is an ordinary response in flight.
     eventually("it is complete", || upstream.seen().first().map(|seen| assert!(seen.complete)));
     assert_eq!(gateway.logout(&token).status, 200);
-    assert_eq!(client.answer().text(), "late");
+    assert_eq!(client.response().text(), "late");
 }
 
 #[test]
@@ -503,10 +503,10 @@ fn a_stream_that_was_not_cut_leaves_its_connection_to_the_next_request() {
     let (first, second) = (gateway.token("alice"), gateway.token("bob"));
     let mut client = gateway.client();
     let request = |token| format!("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
-    assert_eq!(client.send(request(&first)).answer().text(), "hihihihihi");
+    assert_eq!(client.send(request(&first)).response().text(), "hihihihihi");
     client.send(request(&second));
     gateway.logout(&first);
-    assert_eq!(client.answer().text(), "hihihihihi");
+    assert_eq!(client.response().text(), "hihihihihi");
     assert_eq!(upstream.connections(), 1);
 }
 

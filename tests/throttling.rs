@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Answer, Gateway, PASSWORD, Settings, shared_database};
+use crate::harness::{Gateway, PASSWORD, Response, Settings, shared_database};
 
 const WRONG: &str = "not the password at all";
 
@@ -16,13 +16,13 @@ fn settings(url: &str) -> Settings {
     }
 }
 
-fn login_from(gateway: &Gateway, address: &str, name: &str, password: &str) -> Answer {
+fn login_from(gateway: &Gateway, address: &str, name: &str, password: &str) -> Response {
     let body = json!({"username": name, "password": password}).to_string();
     let request = format!(
         "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    gateway.client().send(request).answer()
+    gateway.client().send(request).response()
 }
 
 #[test]
@@ -116,13 +116,13 @@ fn a_look_alike_does_not_tell_whether_there_is_such_an_account() {
     }
 }
 
-fn login_with(gateway: &Gateway, address: &str, name: &str, password: &str, device: &str) -> Answer {
+fn login_with(gateway: &Gateway, address: &str, name: &str, password: &str, device: &str) -> Response {
     let body = json!({"username": name, "password": password}).to_string();
     let request = format!(
         "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n{device}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    gateway.client().send(request).answer()
+    gateway.client().send(request).response()
 }
 
 #[test]

@@ -6,12 +6,12 @@ use crate::harness::{Gateway, Settings, Upstream, eventually, ok};
 
 #[track_caller]
 fn refused(gateway: &Gateway, path: &str, status: u16, message: &str) {
-    let answer = gateway.get(path, None);
-    assert_eq!((answer.status, answer.message().as_str()), (status, message), "{path}");
+    let response = gateway.get(path, None);
+    assert_eq!((response.status, response.message().as_str()), (status, message), "{path}");
 }
 
 #[test]
-fn bytes_beyond_an_answer_never_reach_the_next_client() {
+fn bytes_beyond_a_response_never_reach_the_next_client() {
     let upstream = Upstream::with(|seen, socket| {
         let mut bytes = ok(&seen.target);
         if seen.target.contains("evil") {
@@ -23,7 +23,7 @@ fn bytes_beyond_an_answer_never_reach_the_next_client() {
     let mut client = gateway.client();
     for index in 0..10 {
         let path = format!("/public/evil-{index}");
-        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().text(), path);
+        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).response().text(), path);
     }
     assert_eq!(upstream.connections(), 10);
 }
@@ -43,15 +43,15 @@ fn bytes_that_arrive_on_an_idle_connection_end_it() {
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
-    assert_eq!(client.send("GET /public/evil HTTP/1.1\r\nHost: a\r\n\r\n").answer().text(), "/public/evil");
+    assert_eq!(client.send("GET /public/evil HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "/public/evil");
     thread::sleep(Duration::from_millis(150));
-    assert_eq!(client.send("GET /public/next HTTP/1.1\r\nHost: a\r\n\r\n").answer().text(), "/public/next");
+    assert_eq!(client.send("GET /public/next HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "/public/next");
     assert_eq!(upstream.connections(), 2);
 }
 
 #[test]
 fn answers_with_two_readings_are_502() {
-    for answer in [
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -65,7 +65,7 @@ fn answers_with_two_readings_are_502() {
         "",
     ] {
         let upstream = Upstream::with(move |_, socket| {
-            let _ = socket.write_all(answer.as_bytes());
+            let _ = socket.write_all(response.as_bytes());
             false
         });
         let gateway = Gateway::start(&upstream, Settings::default());
@@ -74,7 +74,7 @@ fn answers_with_two_readings_are_502() {
 }
 
 #[test]
-fn a_few_interim_answers_are_skipped_and_a_flood_is_502() {
+fn a_few_interim_responses_are_skipped_and_a_flood_is_502() {
     let upstream = Upstream::with(|seen, socket| {
         let count = if seen.target.contains("flood") { 100_000 } else { 3 };
         for _ in 0..count {
@@ -90,7 +90,7 @@ fn a_few_interim_answers_are_skipped_and_a_flood_is_502() {
 }
 
 #[test]
-fn an_answer_that_is_cut_off_is_cut_off_for_the_client() {
+fn a_response_that_is_cut_off_is_cut_off_for_the_client() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
         false
@@ -122,8 +122,9 @@ fn an_upstream_that_is_away_or_silent_is_said_so() {
     for body in
         ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
     {
-        let answer = gateway.client().send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\n{body}")).answer();
-        assert_eq!(answer.status, 504, "{body}");
+        let response =
+            gateway.client().send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\n{body}")).response();
+        assert_eq!(response.status, 504, "{body}");
     }
     let routes = "  - {path: /public/**, auth: none, timeout: 300ms, upstream: backend}\n";
     let gateway = Gateway::start(&upstream, Settings::routes(routes));
@@ -140,7 +141,7 @@ fn connections_that_the_upstream_closed_are_not_used_again() {
     let mut client = gateway.client();
     for index in 0..30 {
         let path = format!("/public/{index}");
-        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().text(), path);
+        assert_eq!(client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).response().text(), path);
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -157,20 +158,20 @@ fn a_repeatable_request_survives_a_pooled_connection_that_closes_under_it() {
     });
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
-    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     // Sent again once, on a fresh connection; that one closes too, and then it is said.
-    assert_eq!(client.send("GET /public/second HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 502);
+    assert_eq!(client.send("GET /public/second HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 502);
     assert_eq!(upstream.connections(), 2);
     let sent = |target: &str| upstream.seen().iter().filter(|seen| seen.target == target).count();
     assert_eq!(sent("/public/second"), 2);
-    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     let post = "POST /public/second HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(client.send(post).answer().status, 502);
+    assert_eq!(client.send(post).response().status, 502);
     assert_eq!(sent("/public/second"), 3);
 }
 
 #[test]
-fn an_early_answer_does_not_leave_half_a_request_in_the_pool() {
+fn an_early_response_does_not_leave_half_a_request_in_the_pool() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -178,7 +179,7 @@ fn an_early_answer_does_not_leave_half_a_request_in_the_pool() {
             let mut socket = socket.unwrap();
             thread::spawn(move || {
                 let mut head = [0; 4_096];
-                // One answer a read: to a second request on this connection it would be the wrong one.
+                // One response a read: to a second request on this connection it would be the wrong one.
                 while std::io::Read::read(&mut socket, &mut head).is_ok_and(|length| length > 0) {
                     let first = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
                     let _ = socket.write_all(&ok(&first));
@@ -191,9 +192,9 @@ fn an_early_answer_does_not_leave_half_a_request_in_the_pool() {
     let gateway = Gateway::start_in(folder, address, Settings::default());
     let mut upload = gateway.client();
     upload.send("POST /public/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc");
-    let answer = upload.answer();
-    assert_eq!(answer.text(), "POST /public/upload HTTP/1.1");
-    assert_eq!(answer.header("Connection"), Some("close"));
+    let response = upload.response();
+    assert_eq!(response.text(), "POST /public/upload HTTP/1.1");
+    assert_eq!(response.header("Connection"), Some("close"));
     for index in 0..5 {
         let expected = format!("GET /public/{index} HTTP/1.1");
         assert_eq!(gateway.get(&format!("/public/{index}"), None).text(), expected);
@@ -201,7 +202,7 @@ fn an_early_answer_does_not_leave_half_a_request_in_the_pool() {
 }
 
 #[test]
-fn an_answer_until_close_passes() {
+fn a_response_until_close_passes() {
     let upstream = Upstream::with(|_, socket| {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end");
         false
@@ -211,7 +212,7 @@ fn an_answer_until_close_passes() {
 }
 
 #[test]
-fn an_early_answer_to_an_upload_reaches_the_client() {
+fn an_early_response_to_an_upload_reaches_the_client() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -228,6 +229,6 @@ fn an_early_answer_to_an_upload_reaches_the_client() {
     let gateway = Gateway::start_in(folder, address, Settings::default());
     let mut client = gateway.client();
     client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc");
-    let answer = eventually("the early answer", || client.try_answer());
-    assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
+    let response = eventually("the early response", || client.try_response());
+    assert_eq!((response.status, response.text().as_str()), (403, "no"));
 }

@@ -1,4 +1,4 @@
-//! The mirror with a million entries and more: memory an entry, CPU time a look-up with readers on two cores
+//! The mirror with a million entries and more: memory an entry, CPU time a lookup with readers on two cores
 //! and a writer, what readers notice of a map that grows, and what whoever begins a stream waits for.
 //!
 //!     ./run bench-revocation mirror
@@ -50,7 +50,7 @@ fn entry() -> LogEntry {
     LogEntry { subject, generation: LogEntry::ALL, expires_at: LIVE }
 }
 
-/// Look-ups by `READERS` threads until `done`: CPU time of one, and the time at the 99.99th and the last
+/// Lookups by `READERS` threads until `done`: CPU time of one, and the time at the 99.99th and the last
 /// of all ranks, of those that were timed one by one.
 fn read(mirror: &Arc<Mirror>, done: &Arc<AtomicBool>) -> (f64, Duration, Duration) {
     let readers: Vec<_> = (0..READERS)

@@ -1,4 +1,4 @@
-//! Races between a logout and requests on the same gateway: none that begins after the logout's answer may
+//! Races between a logout and requests on the same gateway: none that begins after the logout's response may
 //! succeed.
 //!
 //!     ./run bench-revocation races
@@ -45,7 +45,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     }
 }
 
-/// Sends a request on a connection that stays; its answer's status and body.
+/// Sends a request on a connection that stays; its response's status and body.
 fn call(socket: &mut TcpStream, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AccountError, Accounts, By, Result, Tokens, login::Judged, register::check_email};
+use super::{AccountError, Accounts, Actor, Result, Tokens, login::Judged, register::check_email};
 use crate::{
     error::Kind,
     password::Rules,
@@ -90,7 +90,7 @@ impl Accounts {
             [("name", name.is_some()), ("password", password_hash.is_some()), ("email", email.is_some())];
         let what: Vec<&str> =
             what.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect();
-        let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
+        let by = Actor { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
         let mut mails = Vec::new();
         if email.is_some() {
             mails.extend(self.mail(target.id, Purpose::VerifyEmail, None).await?);
@@ -174,7 +174,7 @@ impl Accounts {
     ) -> Result<()> {
         let target = self.target(me, user_id).await?;
         self.prove(caller, me, current_password, address).await?;
-        let by = By { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
+        let by = Actor { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
         let change = AccountChange {
             delete: true,
             keep_last_admin: true,

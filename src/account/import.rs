@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use thiserror::Error;
 
-use super::{By, register::check_email};
+use super::{Actor, register::check_email};
 use crate::{
     clock::Clock,
     config::UsernameRules,
@@ -35,7 +35,7 @@ pub struct Candidate {
 
 /// Why a user is not taken.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// The id cannot be kept.
     #[error("the id is empty, or longer than 64 characters, or not printable ASCII")]
     Id,
@@ -82,11 +82,11 @@ pub struct Importer {
     /// The rules for names that people choose: what goes beyond them is counted.
     pub usernames: UsernameRules,
     /// Who imports.
-    pub by: By,
+    pub by: Actor,
 }
 
 /// What became of a user.
-pub type Outcome = Result<Taken, Refusal>;
+pub type Outcome = Result<Taken, Rejection>;
 
 /// How a user was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,20 +102,20 @@ impl Importer {
     ///
     /// # Errors
     /// Why it cannot be taken.
-    pub fn check(&self, candidate: &Candidate) -> Result<ImportedUser, Refusal> {
+    pub fn check(&self, candidate: &Candidate) -> Result<ImportedUser, Rejection> {
         let id = candidate.id.trim();
         if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Refusal::Id);
+            return Err(Rejection::Id);
         }
         let roles = match &candidate.roles {
             None => self.default_roles.clone(),
             Some(texts) => {
-                let parse = |text: &String| text.parse::<Role>().map_err(|_| Refusal::Role(text.clone()));
+                let parse = |text: &String| text.parse::<Role>().map_err(|_| Rejection::Role(text.clone()));
                 texts.iter().map(parse).collect::<Result<Roles, _>>()?
             }
         };
         if roles.len() > Roles::MAX {
-            return Err(Refusal::TooManyRoles);
+            return Err(Rejection::TooManyRoles);
         }
         let hash = ForeignHash::parse(candidate.hash.trim())?;
         // An address that cannot be one is left out: the user is worth more than it.
@@ -162,13 +162,13 @@ impl Importer {
         users: Vec<ImportedUser>,
         seen: &mut HashSet<[u8; 32]>,
     ) -> StoreResult<Vec<Outcome>> {
-        let looks: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
+        let skeletons: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
         let outcomes = self.store.import_users(users, &self.note(), false).await?;
         let judge = |(known, look): (ImportOutcome, [u8; 32])| match outcome(known) {
-            Ok(Taken::New) if !seen.insert(look) => Err(Refusal::NameTaken),
+            Ok(Taken::New) if !seen.insert(look) => Err(Rejection::NameTaken),
             other => other,
         };
-        Ok(outcomes.into_iter().zip(looks).map(judge).collect())
+        Ok(outcomes.into_iter().zip(skeletons).map(judge).collect())
     }
 }
 
@@ -176,9 +176,9 @@ fn outcome(outcome: ImportOutcome) -> Outcome {
     Err(match outcome {
         ImportOutcome::Imported => return Ok(Taken::New),
         ImportOutcome::AlreadyThere => return Ok(Taken::Before),
-        ImportOutcome::NameTaken => Refusal::NameTaken,
-        ImportOutcome::LooksLike(name) => Refusal::LooksLike(name),
-        ImportOutcome::NameRetired => Refusal::NameRetired,
-        ImportOutcome::IdTaken(name) => Refusal::IdTaken(name),
+        ImportOutcome::NameTaken => Rejection::NameTaken,
+        ImportOutcome::LooksLike(name) => Rejection::LooksLike(name),
+        ImportOutcome::NameRetired => Rejection::NameRetired,
+        ImportOutcome::IdTaken(name) => Rejection::IdTaken(name),
     })
 }

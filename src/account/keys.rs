@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::By;
+use super::Actor;
 use crate::{
     config,
     store::{KeyRevocation, KeysRevoked, Rewrap, Rewrapped, Store, StoreError, StoredKey},
@@ -172,7 +172,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`]; nothing has changed then.
-    pub async fn rewrap(&self, by: &By) -> Result<usize, KeysError> {
+    pub async fn rewrap(&self, by: &Actor) -> Result<usize, KeysError> {
         let masters = self.masters.clone();
         let rewrap: Rewrap =
             Arc::new(move |purpose, id, wrapped| masters.rewrap(Wrapped { purpose, id }, wrapped).ok());
@@ -202,7 +202,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`].
-    pub async fn rotate(&self, by: &By) -> Result<StoredKey, KeysError> {
+    pub async fn rotate(&self, by: &Actor) -> Result<StoredKey, KeysError> {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };
@@ -216,7 +216,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`].
-    pub async fn revoke(&self, by: &By, kid: Option<&str>) -> Result<Option<KeysRevoked>, KeysError> {
+    pub async fn revoke(&self, by: &Actor, kid: Option<&str>) -> Result<Option<KeysRevoked>, KeysError> {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };

@@ -64,12 +64,12 @@ impl Accounts {
         let name = Username::new(username).ok();
         // Look-alikes are counted as one, so whether there is such an account is asked of the look, too:
         // or a look-alike that is counted apart would tell that there is.
-        let alike = match &name {
-            Some(name) => self.store.user_by_look(name).await?,
+        let similar_user = match &name {
+            Some(name) => self.store.user_by_skeleton(name).await?,
             None => None,
         };
-        let known = alike.is_some();
-        let user = alike.filter(|user| Some(&user.name) == name.as_ref());
+        let known = similar_user.is_some();
+        let user = similar_user.filter(|user| Some(&user.name) == name.as_ref());
         let now = self.time.now().time;
         let device = user
             .as_ref()

@@ -1,6 +1,6 @@
 //! Verifying addresses and resetting passwords by mail.
 //!
-//! A request queues a mail and is answered; sending is the [`Postman`]'s business, whatever the mail
+//! A request queues a mail and is answered; sending is the [`MailWorker`]'s business, whatever the mail
 //! server does. The queue is in the store: a mail outlives a restart, and of several gateways one
 //! sends it.
 
@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, By, Result, register::check_email};
+use super::{AccountError, Accounts, Actor, Result, register::check_email};
 use crate::{
     clock::millis,
     config,
@@ -36,7 +36,7 @@ const MOST_LIVE_TO_ADDRESS: u32 = 10;
 const ANSWERED_AFTER: Duration = Duration::from_millis(250);
 
 /// Where mails are queued.
-pub struct MailDesk {
+pub struct MailQueue {
     tokens: Arc<MailTokens>,
     wake: Arc<Notify>,
     per_hour: config::MailsPerHour,
@@ -52,7 +52,7 @@ fn label(purpose: Purpose) -> &'static str {
 }
 
 impl Accounts {
-    fn desk(&self) -> Result<&MailDesk> {
+    fn queue(&self) -> Result<&MailQueue> {
         self.mail.as_ref().ok_or(AccountError::Refused(Kind::EmailNotConfigured))
     }
 
@@ -64,26 +64,26 @@ impl Accounts {
         purpose: Purpose,
         recipient: Option<String>,
     ) -> Result<Option<NewMail>> {
-        let Some(desk) = &self.mail else { return Ok(None) };
-        if let Err(error) = self.attempts.queued_mail(user, desk.per_hour).await {
+        let Some(queue) = &self.mail else { return Ok(None) };
+        if let Err(error) = self.attempts.queued_mail(user, queue.per_hour).await {
             tracing::warn!(%user, purpose = label(purpose), %error, "mail not queued");
             return if error.is_ours() { Err(error) } else { Ok(None) };
         }
         let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid();
-        let token_hash = desk.tokens.token(label(purpose), id).hash;
+        let token_hash = queue.tokens.token(label(purpose), id).hash;
         let (most_live, most_live_to_address) = (MOST_LIVE, MOST_LIVE_TO_ADDRESS);
         Ok(Some(NewMail { id, user, purpose, recipient, token_hash, most_live, most_live_to_address }))
     }
 
     /// Wakes whoever sends, once mails are queued.
     pub(super) fn mails_are_queued(&self) {
-        if let Some(desk) = &self.mail {
-            desk.wake.notify_one();
+        if let Some(queue) = &self.mail {
+            queue.wake.notify_one();
         }
     }
 
     async fn enqueue(&self, user: UserId, purpose: Purpose) -> Result<bool> {
-        self.desk()?;
+        self.queue()?;
         let Some(mail) = self.mail(user, purpose, None).await? else { return Ok(false) };
         let queued = self.store.enqueue_mail(&mail).await?;
         self.mails_are_queued();
@@ -95,7 +95,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn resend_verification(&self, caller: &Identity, address: IpAddr) -> Result<()> {
-        self.desk()?;
+        self.queue()?;
         let _counted = self.attempts.mail(address).await?;
         let me = self.me(caller).await?;
         if me.unverified_email().is_some() {
@@ -104,18 +104,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// Queues a mail to whoever has shown this address to be theirs. Known or not, the answer and
+    /// Queues a mail to whoever has shown this address to be theirs. Known or not, the response and
     /// its time are the same.
     ///
     /// # Errors
     /// [`AccountError`]; never for an unknown address.
     pub async fn forgot_password(self: Arc<Self>, email: &str, address: IpAddr) -> Result<()> {
-        self.desk()?;
+        self.queue()?;
         let email = check_email(email)?;
         let _counted = self.attempts.mail(address).await?;
         let begun = Instant::now();
         let users = self.store.users_by_verified_email(&email).await?;
-        // What there is only for a known address neither delays the answer nor fails it.
+        // What there is only for a known address neither delays the response nor fails it.
         tokio::spawn(async move {
             for user in users {
                 if let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await {
@@ -134,13 +134,13 @@ impl Accounts {
     pub async fn reset_password(&self, token: &str, password: &Secret, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
         let purpose = Purpose::ResetPassword;
-        let token = self.desk()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
+        let token = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
         let user = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
         let _counted = self.attempts.change(&user.name, address).await?;
         let password_hash = self.hash_new(password, &user.name, address).await?;
-        let by = By { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
+        let by = Actor { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
         // The address has just been shown to be theirs, and may be somebody else's, too.
         let told = self.mail(user.id, Purpose::PasswordChanged, user.email.clone()).await?;
         let change = AccountChange {
@@ -166,14 +166,14 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn verify_email(&self, token: &str, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
-        let token = self.desk()?.tokens.read(label(Purpose::VerifyEmail), token).ok_or_else(invalid)?;
+        let token = self.queue()?.tokens.read(label(Purpose::VerifyEmail), token).ok_or_else(invalid)?;
         let owner = self.store.mail_owner(Purpose::VerifyEmail, &token).await?.ok_or_else(invalid)?;
         let note = Note::own(owner.id, address, "user.verify-email", String::new());
         if self.store.verify_email(&token, &note).await? { Ok(()) } else { Err(invalid()) }
     }
 }
 
-/// How long the queue is left alone when nothing woke the postman: other gateways queue, too.
+/// How long the queue is left alone when nothing woke the mail worker: other gateways queue, too.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The waits between attempts: doubled each time, between these.
@@ -184,7 +184,7 @@ const LAST_RETRY: i64 = 600_000;
 const LAST_WORD: i64 = 3_600_000;
 
 /// Sends what is queued.
-pub struct Postman {
+pub struct MailWorker {
     store: Arc<dyn Store>,
     tokens: Arc<MailTokens>,
     wake: Arc<Notify>,
@@ -196,8 +196,8 @@ pub struct Postman {
     config: config::Email,
 }
 
-impl Postman {
-    /// A postman, and the desk that he is woken from.
+impl MailWorker {
+    /// A mail worker, and the queue that he is woken from.
     ///
     /// # Errors
     /// When the config cannot be used.
@@ -205,11 +205,11 @@ impl Postman {
         config: &config::Email,
         store: Arc<dyn Store>,
         tokens: MailTokens,
-    ) -> std::result::Result<(Self, MailDesk), MailSetupError> {
+    ) -> std::result::Result<(Self, MailQueue), MailSetupError> {
         let (tokens, wake) = (Arc::new(tokens), Arc::new(Notify::new()));
-        let desk = MailDesk { tokens: tokens.clone(), wake: wake.clone(), per_hour: config.per_hour };
+        let queue = MailQueue { tokens: tokens.clone(), wake: wake.clone(), per_hour: config.per_hour };
         let folder = config.templates.as_deref();
-        let postman = Self {
+        let mail_worker = Self {
             store,
             tokens,
             wake,
@@ -220,7 +220,7 @@ impl Postman {
             address_changed: Template::address_changed(folder)?,
             config: config.clone(),
         };
-        Ok((postman, desk))
+        Ok((mail_worker, queue))
     }
 
     /// Whether a config can be used.

@@ -20,10 +20,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 pub use attempts::{AttemptCounts, Attempts};
 pub use change::ChangeRequest;
 pub use error::AccountError;
-pub use import::{Candidate, Importer, Outcome, Refusal, Taken};
+pub use import::{Candidate, Importer, Outcome, Rejection, Taken};
 pub use keys::{Keys, KeysError};
-pub use mail::{MailDesk, Postman};
-pub use operator::{By, NewAccount, Operator, Update};
+pub use mail::{MailQueue, MailWorker};
+pub use operator::{Actor, NewAccount, Operator, Update};
 pub use register::Registration;
 pub use session::{ListedSessions, list_sessions};
 
@@ -74,7 +74,7 @@ pub struct Accounts {
     /// Counts attempts.
     pub attempts: Attempts,
     /// Queues mails, if any can be sent.
-    pub mail: Option<MailDesk>,
+    pub mail: Option<MailQueue>,
     /// Makes access tokens.
     pub issuer: Issuer,
     /// Makes tokens by which devices are known again.

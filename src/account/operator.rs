@@ -19,7 +19,7 @@ use crate::{
 
 /// Who does something.
 #[derive(Debug, Clone)]
-pub struct By {
+pub struct Actor {
     /// The account; none for the command line.
     pub id: Option<UserId>,
     /// Its name, or the system user of the command line.
@@ -28,7 +28,7 @@ pub struct By {
     pub address: Option<String>,
 }
 
-impl By {
+impl Actor {
     /// What the audit trail says.
     pub fn note(&self, action: &'static str, detail: String) -> Note {
         Note { actor_id: self.id, actor: self.name.clone(), address: self.address.clone(), action, detail }
@@ -90,7 +90,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn add(&self, by: &By, account: NewAccount<'_>) -> Result<User> {
+    pub async fn add(&self, by: &Actor, account: NewAccount<'_>) -> Result<User> {
         let NewAccount { roles, release, allow_similar: similar, .. } = account;
         let name = Username::new(account.name)?;
         if let Err(problem) = self.usernames.check(&name)
@@ -113,7 +113,7 @@ impl Operator {
     ///
     /// # Errors
     /// `Not found` when it is none's.
-    pub async fn release_name(&self, by: &By, name: &str) -> Result<()> {
+    pub async fn release_name(&self, by: &Actor, name: &str) -> Result<()> {
         let note = by.note("name.release", String::new());
         match self.store.release_name(&Username::new(name)?, &note).await? {
             true => Ok(()),
@@ -134,7 +134,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn update(&self, by: &By, user: &User, update: Update) -> Result<()> {
+    pub async fn update(&self, by: &Actor, user: &User, update: Update) -> Result<()> {
         let password_hash = match &update.password {
             Some(password) => Some(self.hash(password, &user.name).await?),
             None => None,
@@ -161,7 +161,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn end_sessions(&self, by: &By, user: &User) -> Result<()> {
+    pub async fn end_sessions(&self, by: &Actor, user: &User) -> Result<()> {
         let note = Some(by.note("user.end-sessions", String::new()));
         self.change(by, user, AccountChange { note, ..AccountChange::default() }).await
     }
@@ -170,7 +170,7 @@ impl Operator {
     ///
     /// # Errors
     /// `Not found`, or the store's.
-    pub async fn end_session(&self, by: &By, user: UserId, session: SessionId) -> Result<()> {
+    pub async fn end_session(&self, by: &Actor, user: UserId, session: SessionId) -> Result<()> {
         let note = by.note("user.end-session", format!("session: {session}"));
         match self.store.end_session(user, session, Some(&note)).await {
             Ok(Some(entry)) => {
@@ -189,7 +189,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn delete(&self, by: &By, user: &User, expected: Option<i64>) -> Result<()> {
+    pub async fn delete(&self, by: &Actor, user: &User, expected: Option<i64>) -> Result<()> {
         let note = Some(by.note("user.delete", String::new()));
         let change =
             AccountChange { delete: true, note, expected_generation: expected, ..AccountChange::default() };
@@ -203,7 +203,7 @@ impl Operator {
     pub async fn revoke_keys(
         &self,
         keys: &Keys,
-        by: &By,
+        by: &Actor,
         kid: Option<&str>,
     ) -> std::result::Result<Option<KeysRevoked>, KeysError> {
         match keys.revoke(by, kid).await {
@@ -227,7 +227,7 @@ impl Operator {
         Ok(self.hasher.hash(password, self.rules.reject_common, Origin::default()).await?)
     }
 
-    async fn change(&self, by: &By, user: &User, change: AccountChange) -> Result<()> {
+    async fn change(&self, by: &Actor, user: &User, change: AccountChange) -> Result<()> {
         // An administrator cannot lock everybody out of the admin API; whoever has the command line can
         // let somebody in again.
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };

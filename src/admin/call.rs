@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    AdminApi, Answer, Asked,
+    AdminApi, Asked, CallResult,
     shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users},
 };
 use crate::{
@@ -24,9 +24,9 @@ pub(super) fn description() -> Value {
 }
 
 /// The response to come.
-type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+type ResponseFuture<'a> = Pin<Box<dyn Future<Output = CallResult> + Send + 'a>>;
 
-/// Answers a request.
+/// Handles a request.
 type Function = for<'a> fn(&'a AdminApi, Asked<'a>) -> ResponseFuture<'a>;
 
 /// What answers a call.
@@ -58,7 +58,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         K::RoleNotAccepted,
         K::UsernameExists,
     ];
-    let call = |method, path, id, summary, answer, failures, handler: Function| Call {
+    let call = |method, path, id, summary, response, failures, handler: Function| Call {
         method,
         path,
         id,
@@ -66,7 +66,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         bearer: Bearer::Required,
         body: None,
         query: &[],
-        answer,
+        response,
         failures,
         handler: Handler(handler),
     };

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AdminApi, Answer, Asked,
+    AdminApi, Asked, CallResult,
     shape::{
         AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, User, UserQuery,
         UserUpdate, Users,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     access::{Credential, Failure},
-    account::{By, KeysError, NewAccount, Update, list_sessions},
+    account::{Actor, KeysError, NewAccount, Update, list_sessions},
     config::OnStale,
     error::{Kind, Problem, private_response},
     store::{self, AuditFilter, UserFilter},
@@ -51,7 +51,7 @@ fn key_failure(error: KeysError) -> Failure {
 
 impl AdminApi {
     /// Who calls. The token says who it is; what the account is now, the store says.
-    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<By, Failure> {
+    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Actor, Failure> {
         let credential = Credential::of(headers);
         // Staleness is no matter where the store itself is asked.
         let identity = self.access.identify(credential, OnStale::Allow, self.access.now())?;
@@ -64,7 +64,7 @@ impl AdminApi {
         if !user.roles.contains(Role::ADMIN) {
             return Err(Kind::InsufficientRole.into());
         }
-        Ok(By { id: Some(user.id), name: user.name.to_string(), address: Some(peer.to_string()) })
+        Ok(Actor { id: Some(user.id), name: user.name.to_string(), address: Some(peer.to_string()) })
     }
 
     async fn user(&self, id: &str) -> Result<crate::store::User, Failure> {
@@ -72,51 +72,51 @@ impl AdminApi {
         Ok(self.operator.store.user(id).await?.ok_or(Kind::NotFound)?)
     }
 
-    pub(super) async fn show_user(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn show_user(&self, asked: Asked<'_>) -> CallResult {
         Ok(with_version(StatusCode::OK, self.user(asked.parameter(0)).await?))
     }
 
-    pub(super) async fn delete_user(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn delete_user(&self, asked: Asked<'_>) -> CallResult {
         let expected = expected_version(asked.headers)?;
         self.operator.delete(asked.by()?, &self.user(asked.parameter(0)).await?, expected).await?;
         Ok(done("Deleted"))
     }
 
-    pub(super) async fn release_name(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn release_name(&self, asked: Asked<'_>) -> CallResult {
         let name = percent_decode_str(asked.parameter(0)).decode_utf8().map_err(|_| Kind::NotFound)?;
         self.operator.release_name(asked.by()?, &name).await?;
         Ok(done("Released"))
     }
 
-    pub(super) async fn sessions(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn sessions(&self, asked: Asked<'_>) -> CallResult {
         let page: Page = read_query(asked.query)?;
         let (user, limit) = (self.user(asked.parameter(0)).await?.id, limit(page.limit)?);
         let listed = list_sessions(&*self.operator.store, user, limit, page.after.as_deref()).await?;
         Ok(json(StatusCode::OK, &Sessions::from(listed)))
     }
 
-    pub(super) async fn end_sessions(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn end_sessions(&self, asked: Asked<'_>) -> CallResult {
         self.operator.end_sessions(asked.by()?, &self.user(asked.parameter(0)).await?).await?;
         Ok(done("Ended"))
     }
 
-    pub(super) async fn end_session(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn end_session(&self, asked: Asked<'_>) -> CallResult {
         let (user, session) = (self.user(asked.parameter(0)).await?, SessionId::parse(asked.parameter(1)));
         self.operator.end_session(asked.by()?, user.id, session.ok_or(Kind::NotFound)?).await?;
         Ok(done("Ended"))
     }
 
-    pub(super) async fn list_keys(&self, _: Asked<'_>) -> Answer {
+    pub(super) async fn list_keys(&self, _: Asked<'_>) -> CallResult {
         let keys = self.keys.list().await.map_err(key_failure)?.into_iter().map(Key::from).collect();
         Ok(json(StatusCode::OK, &KeyList { keys }))
     }
 
-    pub(super) async fn rotate_key(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn rotate_key(&self, asked: Asked<'_>) -> CallResult {
         let key = self.keys.rotate(asked.by()?).await.map_err(key_failure)?;
         Ok(json(StatusCode::CREATED, &Key::from(key)))
     }
 
-    pub(super) async fn revoke_key(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn revoke_key(&self, asked: Asked<'_>) -> CallResult {
         let revoked = self.operator.revoke_keys(&self.keys, asked.by()?, Some(asked.parameter(0))).await;
         revoked.map_err(key_failure)?.ok_or(Kind::NotFound)?;
         // It has happened; what signs from now on is read by the next poll, too.
@@ -130,7 +130,7 @@ impl AdminApi {
         private_response(StatusCode::OK, JSON, self.description.clone())
     }
 
-    pub(super) async fn users(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn users(&self, asked: Asked<'_>) -> CallResult {
         let query: UserQuery = read_query(asked.query)?;
         let limit = limit(query.limit)?;
         // One more than asked for tells whether there is a next page.
@@ -142,7 +142,7 @@ impl AdminApi {
         Ok(json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
     }
 
-    pub(super) async fn add_user(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn add_user(&self, asked: Asked<'_>) -> CallResult {
         let by = asked.by()?.clone();
         let new: NewUser = read(asked.headers, asked.body).await?;
         let roles = match &new.roles {
@@ -160,7 +160,7 @@ impl AdminApi {
         Ok(with_version(StatusCode::CREATED, self.operator.add(&by, account).await?))
     }
 
-    pub(super) async fn update(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn update(&self, asked: Asked<'_>) -> CallResult {
         let (by, id) = (asked.by()?.clone(), asked.parameter(0));
         let expected = expected_version(asked.headers)?;
         let wanted: UserUpdate = read(asked.headers, asked.body).await?;
@@ -183,7 +183,7 @@ impl AdminApi {
         Ok(with_version(StatusCode::OK, self.user(id).await?))
     }
 
-    pub(super) async fn audit(&self, asked: Asked<'_>) -> Answer {
+    pub(super) async fn audit(&self, asked: Asked<'_>) -> CallResult {
         let query: AuditQuery = read_query(asked.query)?;
         let limit = limit(query.limit)?;
         let subject = match query.user.as_deref() {

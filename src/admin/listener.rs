@@ -73,14 +73,14 @@ pub async fn serve(
                 let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
                 let hosts = hosts.clone();
                 async move {
-                    let answered = if !is_ours(request.headers().get(header::HOST), &hosts) {
+                    let response = if !is_ours(request.headers().get(header::HOST), &hosts) {
                         strange()
                     } else if request.uri().path().starts_with("/api/") {
                         call(request, &*status, peer.ip(), &calls, running).await
                     } else {
-                        answer(&request, &*status)
+                        probe(&request, &*status)
                     };
-                    Ok::<_, Infallible>(answered)
+                    Ok::<_, Infallible>(response)
                 }
             });
             let serving = http1::Builder::new()
@@ -94,7 +94,7 @@ pub async fn serve(
     }
 }
 
-/// The answer to what a web page could have sent that was told another name for this address.
+/// The response to what a web page could have sent that was told another name for this address.
 fn strange() -> Response<Full<Bytes>> {
     text(StatusCode::FORBIDDEN, "the Host is no address and not in admin.hosts\n")
 }
@@ -116,16 +116,16 @@ async fn call(
         return busy;
     };
     // A task of its own: a change is not left half-way by a client that hangs up.
-    let answered = calls.spawn(async move {
+    let handled = calls.spawn(async move {
         let _place = place;
         api.handle(request, peer).await
     });
-    let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer\n");
-    answered.await.unwrap_or_else(failed)
+    let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without a response\n");
+    handled.await.unwrap_or_else(failed)
 }
 
 /// A probe, or the metrics.
-fn answer<T>(request: &Request<T>, status: &dyn Status) -> Response<Full<Bytes>> {
+fn probe<T>(request: &Request<T>, status: &dyn Status) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -18,7 +18,7 @@ pub use listener::{Status, serve};
 
 use crate::{
     access::{Access, Failure},
-    account::{By, Keys, Operator},
+    account::{Actor, Keys, Operator},
     error::{Kind, Problem, Statuses},
     openapi::{Bearer, Call},
     token::CurrentKeyring,
@@ -36,13 +36,13 @@ pub struct AdminApi {
     calls: Vec<Call<call::Handler>>,
 }
 
-/// An answer, or why there is none.
-pub(super) type Answer = Result<Response<Bytes>, Failure>;
+/// A response, or why there is none.
+pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 
 /// What a call is asked with.
 pub(super) struct Asked<'a> {
     /// Who asks; none where that does not matter.
-    by: Option<By>,
+    by: Option<Actor>,
     headers: &'a HeaderMap,
     query: &'a str,
     parameters: Vec<&'a str>,
@@ -50,7 +50,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn by(&self) -> Result<&By, Failure> {
+    fn by(&self) -> Result<&Actor, Failure> {
         self.by.as_ref().ok_or_else(|| Kind::Unauthenticated.into())
     }
 
@@ -73,7 +73,7 @@ impl AdminApi {
         Self { operator, access, keys, keyring, default_roles, description, calls: call::calls() }
     }
 
-    /// Answers a call from `peer`.
+    /// Handles a call from `peer`.
     pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         let id =
             uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
@@ -87,7 +87,7 @@ impl AdminApi {
         response.map(Full::new)
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> Answer {
+    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> CallResult {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let mut here: Vec<_> =

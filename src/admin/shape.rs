@@ -133,7 +133,7 @@ pub(super) struct Key {
     created_at: String,
     /// When it begins to sign.
     signs_at: String,
-    /// When it stops to verify; null while it may sign.
+    /// When it stops verifying; null while it may sign.
     expires_at: Option<String>,
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{foundation::Foundation, load::LoadedGateway, own_calls::CallsBeside};
+use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::LoadedGateway};
 use crate::{
     access::Access,
-    account::{Accounts, Attempts, MailDesk, Operator, Postman},
+    account::{Accounts, Attempts, MailQueue, MailWorker, Operator},
     admin::AdminApi,
     auth_api::AuthApi,
     config,
@@ -21,7 +21,7 @@ pub(super) struct Assembled {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) admin_api: Arc<AdminApi>,
     /// Sends the mails that are queued, once somebody lets it work.
-    pub(super) postman: Option<Arc<Postman>>,
+    pub(super) mail_worker: Option<Arc<MailWorker>>,
 }
 
 /// Puts together what serves by a config. Nothing begins by it, and nothing that runs is changed. What is as it was `before`
@@ -38,23 +38,23 @@ pub(super) fn assemble(
     let (auth, process) = (&config.auth, &foundation.process);
     let known = before.map(Snapshot::access).filter(|access| access.is_for(&auth.issuer, &auth.audience));
     let access = known.cloned().unwrap_or_else(|| access(foundation, auth));
-    let (postman, desk) = match &auth.email {
+    let (mail_worker, queue) = match &auth.email {
         Some(email) => {
-            let (postman, desk) =
-                Postman::new(email, foundation.store.clone(), foundation.root.mail_tokens())?;
-            (Some(Arc::new(postman)), Some(desk))
+            let (mail_worker, queue) =
+                MailWorker::new(email, foundation.store.clone(), foundation.root.mail_tokens())?;
+            (Some(Arc::new(mail_worker)), Some(queue))
         }
         None => (None, None),
     };
     let api = AuthApi::new(
         &auth.path,
-        Arc::new(accounts(foundation, auth, desk)),
+        Arc::new(accounts(foundation, auth, queue)),
         access.clone(),
         foundation.keyring.clone(),
         config.revocation.max_staleness.as_secs(),
     );
-    let own_calls =
-        CallsBeside { api: Arc::new(api), runtime: foundation.calls.clone(), gate: process.gate.clone() };
+    let builtin_calls =
+        BuiltinRunner { api: Arc::new(api), runtime: foundation.calls.clone(), gate: process.gate.clone() };
     let admin_api = AdminApi::new(
         operator(foundation, auth),
         access.clone(),
@@ -67,8 +67,8 @@ pub(super) fn assemble(
         access_log: process.logs.access.clone(),
         address_counts: process.address_counts.clone(),
     };
-    let snapshot = Snapshot::new(&config, routes, access, Arc::new(own_calls), services, before);
-    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), postman })
+    let snapshot = Snapshot::new(&config, routes, access, Arc::new(builtin_calls), services, before);
+    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker })
 }
 
 fn access(foundation: &Foundation, auth: &config::Auth) -> Arc<Access> {
@@ -78,7 +78,7 @@ fn access(foundation: &Foundation, auth: &config::Auth) -> Arc<Access> {
     Arc::new(Access::new(verifier, mirror, time, metrics))
 }
 
-fn accounts(foundation: &Foundation, auth: &config::Auth, mail: Option<MailDesk>) -> Accounts {
+fn accounts(foundation: &Foundation, auth: &config::Auth, mail: Option<MailQueue>) -> Accounts {
     let keyring = foundation.keyring.clone();
     let random = foundation.random.clone();
     Accounts {

@@ -179,7 +179,7 @@ pub(super) async fn sweep(process: Arc<Process>) {
 }
 
 /// What may take its time, beside the polls that must not wait for it.
-pub(super) async fn tidy(foundation: Arc<Foundation>, keep_audit: Duration) {
+pub(super) async fn maintain(foundation: Arc<Foundation>, keep_audit: Duration) {
     let store = &foundation.store;
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

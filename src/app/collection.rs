@@ -19,7 +19,7 @@ enum Token {
     Missing,
 }
 
-/// One request, and what is expected of the answer.
+/// One request, and what is expected of the response.
 struct Step {
     name: &'static str,
     /// The id of the call.
@@ -35,7 +35,7 @@ struct Step {
     script: &'static [&'static str],
 }
 
-/// Keeps the tokens of an answer.
+/// Keeps the tokens of a response.
 const KEEP_TOKENS: &[&str] = &[
     "const body = pm.response.json();",
     "pm.environment.set('token', body.access_token);",

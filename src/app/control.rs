@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     assemble::{Assembled, assemble},
-    background::{follow, sweep, tidy},
+    background::{follow, maintain, sweep},
     error::StartError,
     foundation::{self, Followed},
     load::LoadedGateway,
@@ -33,15 +33,15 @@ pub(super) async fn start(
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
     let keep_audit = loaded.config.keep_audit;
-    let Assembled { snapshot, admin_api, postman } = assemble(&foundation, loaded, None)?;
-    if let Some(postman) = postman {
+    let Assembled { snapshot, admin_api, mail_worker } = assemble(&foundation, loaded, None)?;
+    if let Some(mail_worker) = mail_worker {
         for _ in 0..MAIL_TASKS {
-            tokio::spawn(postman.clone().work());
+            tokio::spawn(mail_worker.clone().work());
         }
     }
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));
     vital.spawn(sweep(foundation.process.clone()));
-    tokio::spawn(tidy(foundation, keep_audit));
+    tokio::spawn(maintain(foundation, keep_audit));
     Ok(Running { snapshots: watch::Sender::new(snapshot), admin_api })
 }

@@ -19,9 +19,9 @@ use super::{
     server::{OnReady, ServeError, serve},
 };
 use crate::{
-    account::{AccountError, By, NewAccount},
+    account::{AccountError, Actor, NewAccount},
     clock::SystemClock,
-    config::{self, Config, Faults},
+    config::{self, Config, ConfigErrors},
     error::Kind,
     telemetry,
     types::{OsRandom, Random, Roles, Secret},
@@ -49,7 +49,7 @@ pub enum DemoError {
     Folder(String, std::io::Error),
     /// The options do not make a config.
     #[error(transparent)]
-    Config(#[from] Faults),
+    Config(#[from] ConfigErrors),
     /// The administrator's account could not be made.
     #[error("administrator: {0}")]
     Account(#[from] AccountError),
@@ -108,22 +108,22 @@ fn start_sample() -> std::io::Result<SocketAddr> {
 /// Makes the account `admin` with a password of its own, kept beside the database: no two demos
 /// share one, and none is known beforehand.
 fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoError> {
-    let fault = |error| DemoError::Folder(file.display().to_string(), error);
+    let error = |error| DemoError::Folder(file.display().to_string(), error);
     let password = match fs::read_to_string(file) {
         Ok(text) => Secret::new(text.trim_end()),
         Err(_) => {
             let random: &dyn Random = &OsRandom;
             let password = Secret::new(URL_SAFE_NO_PAD.encode(random.bytes::<18>()));
             let mut kept =
-                OpenOptions::new().create_new(true).write(true).mode(0o600).open(file).map_err(fault)?;
-            writeln!(kept, "{}", password.expose()).map_err(fault)?;
+                OpenOptions::new().create_new(true).write(true).mode(0o600).open(file).map_err(error)?;
+            writeln!(kept, "{}", password.expose()).map_err(error)?;
             password
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(error)?;
     runtime.block_on(async {
         let (operator, _) = open_operator(config, Arc::new(SystemClock)).await?;
-        let by = By { id: None, name: "demo".to_owned(), address: None };
+        let by = Actor { id: None, name: "demo".to_owned(), address: None };
         let roles = Roles::parse_joined("admin,user").unwrap_or_default();
         let account = NewAccount {
             name: "admin",

@@ -5,10 +5,10 @@ use std::path::Path;
 use tracing::Level;
 
 use crate::{
-    account::Postman,
+    account::MailWorker,
     auth_api,
-    config::{self, Config, Fault, Faults, LogFormat, LogLevel, Pattern},
-    route::{Owned, Table},
+    config::{self, Config, ConfigError, ConfigErrors, LogFormat, LogLevel, Pattern},
+    route::{Builtin, Table},
     telemetry::LogSettings,
 };
 
@@ -26,39 +26,38 @@ pub struct LoadedGateway {
 /// Reads and compiles the config at `path`.
 ///
 /// # Errors
-/// Every fault that was found.
-pub fn load(path: &Path) -> Result<LoadedGateway, Faults> {
+/// Every error that was found.
+pub fn load(path: &Path) -> Result<LoadedGateway, ConfigErrors> {
     compile(config::load_file(path, &further)?)
 }
 
-/// The faults that no single place of a config can be checked for.
-pub(super) fn further(config: &Config) -> Vec<Fault> {
-    let mail = config
-        .auth
-        .email
-        .as_ref()
-        .and_then(|email| Postman::check(email).err().map(|error| email.source.fault(error.to_string())));
-    let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path));
-    mail.into_iter().chain(routes.err().map(|Faults(faults)| faults).unwrap_or_default()).collect()
+/// The errors that no single place of a config can be checked for.
+pub(super) fn further(config: &Config) -> Vec<ConfigError> {
+    let mail =
+        config.auth.email.as_ref().and_then(|email| {
+            MailWorker::check(email).err().map(|error| email.source.error(error.to_string()))
+        });
+    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path));
+    mail.into_iter().chain(routes.err().map(|ConfigErrors(errors)| errors).unwrap_or_default()).collect()
 }
 
 /// Compiles the routes of a config.
 ///
 /// # Errors
-/// Every fault among the routes.
-pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, Faults> {
+/// Every error among the routes.
+pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErrors> {
     let config = loaded.config;
-    let routes = Table::compile(&config.routes, &config.auth.path, own_calls(&config.auth.path))?;
+    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path))?;
     Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
 }
 
-fn own_calls(mount: &str) -> Vec<Owned> {
+fn builtin_calls(mount: &str) -> Vec<Builtin> {
     auth_api::calls()
         .into_iter()
         .filter_map(|call| {
             // The paths are constants below a mount that was checked.
             let pattern = Pattern::parse(&format!("{mount}{}", call.path)).ok()?;
-            Some(Owned { method: call.method, pattern })
+            Some(Builtin { method: call.method, pattern })
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod background;
+mod builtin_calls;
 mod collection;
 mod control;
 mod demo;
@@ -9,7 +10,6 @@ mod error;
 mod foundation;
 mod load;
 mod operator;
-mod own_calls;
 mod process;
 mod server;
 mod vault;

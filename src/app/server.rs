@@ -201,8 +201,8 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let end = End { process, listeners, fatal: fatal.clone(), drain };
-    server.run(RunArgs { shutdown_signal: Box::new(end) });
+    let shutdown = Shutdown { process, listeners, fatal: fatal.clone(), drain };
+    server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
 }
 
@@ -357,7 +357,7 @@ impl Service for WorkerService {
 
 /// Waits for the end and drains. Pingora's own graceful stop sleeps for a fixed time, whatever is
 /// in flight; here it is told to stop when nothing is.
-struct End {
+struct Shutdown {
     process: Arc<Process>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
@@ -365,7 +365,7 @@ struct End {
 }
 
 #[async_trait]
-impl ShutdownSignalWatch for End {
+impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
         self.told_to_end().await;
         self.process.drain.announce();
@@ -393,7 +393,7 @@ impl ShutdownSignalWatch for End {
     }
 }
 
-impl End {
+impl Shutdown {
     async fn told_to_end(&self) {
         let signals =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     AuthApi, Caller,
-    handler::Answer,
+    handler::CallResult,
     input,
     output::{Account, Changed, JwkSet, Message, Session, Sessions},
 };
@@ -30,9 +30,9 @@ pub(super) fn description(mount: &str, statuses: &Statuses) -> Value {
 }
 
 /// The response to come.
-type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+type ResponseFuture<'a> = Pin<Box<dyn Future<Output = CallResult> + Send + 'a>>;
 
-/// Answers a request; the last are the parameters in its path.
+/// Handles a request; the last are the parameters in its path.
 type Function =
     for<'a> fn(&'a AuthApi, &'a Request<Bytes>, &'a Caller<'a>, &'a [&'a str]) -> ResponseFuture<'a>;
 
@@ -56,7 +56,7 @@ impl Handler {
 pub fn calls() -> Vec<Call<Handler>> {
     use Kind as K;
     let post = || Method::POST;
-    let call = |method, path, id, summary, bearer, answer, handler: Function| Call {
+    let call = |method, path, id, summary, bearer, response, handler: Function| Call {
         method,
         path,
         id,
@@ -64,7 +64,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         bearer,
         body: None,
         query: &[],
-        answer,
+        response,
         failures: &[],
         handler: Handler(handler),
     };

@@ -13,8 +13,8 @@ use crate::{
     account::{ChangeRequest, Registration, Tokens},
 };
 
-/// An answer, or why there is none.
-pub(super) type Answer = Result<Response<Bytes>, Failure>;
+/// A response, or why there is none.
+pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 
 fn done(message: &'static str) -> Response<Bytes> {
     json(StatusCode::OK, &Message { message })
@@ -31,7 +31,7 @@ impl AuthApi {
         }
     }
 
-    pub(super) async fn register(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn register(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Register = read(request)?;
         let registration = Registration {
             username: required(input.username)?,
@@ -48,7 +48,7 @@ impl AuthApi {
         Ok(response)
     }
 
-    pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Login = read(request)?;
         let (username, password) = (required(input.username)?, required_secret(input.password)?);
         let tokens = self.accounts.login(&username, &password, caller.address, caller.device).await?;
@@ -62,14 +62,14 @@ impl AuthApi {
         Ok(response)
     }
 
-    pub(super) async fn refresh(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn refresh(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Refresh = read(request)?;
         let token = required_secret(input.refresh_token)?;
         let tokens = self.accounts.refresh(token.expose(), caller.address).await?;
         Ok(json(StatusCode::OK, &self.session(&tokens, None)))
     }
 
-    pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Refresh = read(request)?;
         match (self.identify(caller), input.refresh_token) {
             (Ok(identity), _) => self.accounts.logout(&identity, caller.address).await?,
@@ -82,13 +82,13 @@ impl AuthApi {
         Ok(done("Logged out successfully"))
     }
 
-    pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         self.accounts.logout_all(&identity, caller.address).await?;
         Ok(done("Logged out successfully"))
     }
 
-    pub(super) async fn me(&self, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn me(&self, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         let user = self.accounts.me(&identity).await?;
         let account = Account {
@@ -103,7 +103,7 @@ impl AuthApi {
         Ok(json(StatusCode::OK, &account))
     }
 
-    pub(super) async fn change(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn change(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         let input: input::Change = read(request)?;
         let wanted = ChangeRequest {
@@ -121,7 +121,7 @@ impl AuthApi {
         })
     }
 
-    pub(super) async fn delete(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn delete(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         let input: input::Delete = read(request)?;
         let (user_id, password) = (input.user_id.map(String::from), input.current_password.as_ref());
@@ -129,7 +129,7 @@ impl AuthApi {
         Ok(done("User account deleted successfully"))
     }
 
-    pub(super) async fn sessions(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn sessions(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         let (limit, after) = input::page(request)?;
         let listed = self.accounts.sessions(&identity, limit, after.as_deref()).await?;
@@ -143,26 +143,26 @@ impl AuthApi {
         Ok(json(StatusCode::OK, &Sessions { sessions, next: listed.next }))
     }
 
-    pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
         self.accounts.end_session(&identity, id, caller.address).await?;
         Ok(done("Session ended successfully"))
     }
 
-    pub(super) async fn forgot_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn forgot_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Email = read(request)?;
         self.accounts.clone().forgot_password(&required(input.email)?, caller.address).await?;
         Ok(done("If the address is known, a mail is on its way"))
     }
 
-    pub(super) async fn reset_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn reset_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Reset = read(request)?;
         let (token, password) = (required_secret(input.token)?, required_secret(input.new_password)?);
         self.accounts.reset_password(token.expose(), &password, caller.address).await?;
         Ok(done("Password reset successfully"))
     }
 
-    pub(super) async fn verify_email(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Answer {
+    pub(super) async fn verify_email(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Verify = read(request)?;
         if input.token.is_none() && caller.credential != Credential::Absent {
             let identity = self.identify(caller)?;

@@ -1,6 +1,6 @@
 //! The calls below `auth.path`: HTTP in front of [`crate::account`].
 //!
-//! A call is a plain request with its whole body, and its answer is a plain response, so that the
+//! A call is a plain request with its whole body, and its response is a plain response, so that the
 //! API can be tested without a socket.
 
 mod call;
@@ -72,7 +72,7 @@ impl AuthApi {
         }
     }
 
-    /// Answers a call.
+    /// Handles a call.
     pub async fn handle(
         &self,
         request: Request<Bytes>,

@@ -1,4 +1,4 @@
-//! Answers of calls.
+//! Responses of calls.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{account::Tokens, clock::UnixMillis, error::private_response, types::Roles};
 
-/// An answer that nobody may keep.
+/// A response that nobody may keep.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // The bodies are structs of plain values, which always serialise.
     private_response(status, "application/json", serde_json::to_string(body).unwrap_or_default())
@@ -95,6 +95,7 @@ pub(super) struct SessionEntry {
     pub(super) id: String,
     pub(super) created_at: String,
     pub(super) last_used_at: String,
+    /// Whether it is the caller's.
     pub(super) current: bool,
 }
 

@@ -22,7 +22,7 @@ use super::{
     print, quiet_log, runtime,
 };
 use crate::{
-    account::{Candidate, Importer, Refusal, Taken},
+    account::{Candidate, Importer, Rejection, Taken},
     app,
     clock::SystemClock,
     config::PostgresUrl,
@@ -306,7 +306,7 @@ impl Report {
         Ok(Self { writer: csv::Writer::from_writer(output), begun: path.is_none() })
     }
 
-    fn refused(&mut self, candidate: &Candidate, refusal: &Refusal) -> Result<(), Refused> {
+    fn refused(&mut self, candidate: &Candidate, refusal: &Rejection) -> Result<(), Refused> {
         if !std::mem::replace(&mut self.begun, true) {
             self.writer.write_record(["id", "name", "reason"])?;
         }

@@ -8,7 +8,7 @@ use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, print};
 use crate::{
     access::{Denied, judge},
     app::LoadedGateway,
-    config::{self, Access, Action, Config, Expect, Faults, OnStale, RoleRule},
+    config::{self, Access, Action, Config, ConfigErrors, Expect, OnStale, RoleRule},
     route::{Match, Route, Table},
     types::{Role, Roles, path},
 };
@@ -29,7 +29,7 @@ pub(super) fn check(loaded: LoadedGateway) -> Outcome {
         failed.len()
     );
     print(&text)?;
-    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Faults(failed).into()) }
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(ConfigErrors(failed).into()) }
 }
 
 /// The compiled route table, as columns.
@@ -121,14 +121,14 @@ fn decide<'a>(
     let path = target.split('?').next().unwrap_or_default();
     let Ok(path) = path::canonical(path) else { return Verdict::NotCanonical };
     match routes.find(host, method, &path.decoded) {
-        Match::Owned => Verdict::Own,
+        Match::Builtin => Verdict::Own,
         Match::None => Verdict::NoRoute,
         Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
         Match::Route(route) => Verdict::Route(route, judge(&route.config.access, roles)),
     }
 }
 
-fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
+fn run_test(routes: &Table, test: &config::Test) -> Option<config::ConfigError> {
     let verdict = decide(routes, &test.method, test.host.as_deref(), &test.path, test.roles.as_ref());
     let (found, why) = match verdict {
         Verdict::NotCanonical => ("none", "the path is not canonical".to_owned()),
@@ -149,7 +149,7 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::Fault> {
     };
     (found != expected).then(|| {
         test.source
-            .fault(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
+            .error(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
     })
 }
 

@@ -2,17 +2,17 @@
 
 use super::Refused;
 use crate::{
-    account::By,
+    account::Actor,
     types::{Role, Roles},
 };
 
 /// Who sits at the command line, for the audit trail.
-pub(super) fn operator_name() -> By {
+pub(super) fn operator_name() -> Actor {
     // SAFETY: a plain system call without arguments.
     let uid = unsafe { libc::getuid() };
     let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    By {
+    Actor {
         id: None,
         name: format!("{} (uid {uid})", name.unwrap_or_else(|| "system".to_owned())),
         address: Some(format!("command line on {}", host.trim())),

@@ -17,15 +17,15 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// The path and the trouble of every scalar that could not be filled in.
 pub(super) fn fill(value: &mut Value, lookup: Lookup<'_>) -> Result<HashSet<String>, Vec<(String, String)>> {
-    let mut walk = Walk { lookup, touched: HashSet::new(), faults: Vec::new() };
+    let mut walk = Walk { lookup, touched: HashSet::new(), errors: Vec::new() };
     walk.value(value, String::new());
-    if walk.faults.is_empty() { Ok(walk.touched) } else { Err(walk.faults) }
+    if walk.errors.is_empty() { Ok(walk.touched) } else { Err(walk.errors) }
 }
 
 struct Walk<'a> {
     lookup: Lookup<'a>,
     touched: HashSet<String>,
-    faults: Vec<(String, String)>,
+    errors: Vec<(String, String)>,
 }
 
 impl Walk<'_> {
@@ -36,7 +36,7 @@ impl Walk<'_> {
                     *text = filled;
                     self.touched.insert(path);
                 }
-                Err(problem) => self.faults.push((path, problem)),
+                Err(problem) => self.errors.push((path, problem)),
             },
             Value::Sequence(items) => {
                 for (index, item) in items.iter_mut().enumerate() {

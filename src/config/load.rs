@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_yaml::Value;
 
-use super::{Config, Fault, Faults, Lookup, check, interpolate, position, raw};
+use super::{Config, ConfigError, ConfigErrors, Lookup, check, interpolate, position, raw};
 
 /// A config is a page or a few; anything larger is a mistake.
 const MAX_BYTES: u64 = 16 << 20;
@@ -18,7 +18,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Where something stands in a config, for faults that are found later.
+/// Where something stands in a config, for errors that are found later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The file.
@@ -30,9 +30,9 @@ pub struct Source {
 }
 
 impl Source {
-    /// A fault at this place.
-    pub fn fault(&self, problem: impl Into<String>) -> Fault {
-        Fault {
+    /// An error at this place.
+    pub fn error(&self, problem: impl Into<String>) -> ConfigError {
+        ConfigError {
             file: self.file.clone(),
             line: self.line,
             key: self.key.clone(),
@@ -42,17 +42,23 @@ impl Source {
     }
 }
 
-/// Finds further faults in a config, which may have some already.
-pub type Further<'a> = &'a dyn Fn(&Config) -> Vec<Fault>;
+/// Finds further errors in a config, which may have some already.
+pub type Further<'a> = &'a dyn Fn(&Config) -> Vec<ConfigError>;
 
 /// Reads the config at `path`, with the process's environment and `.env` beside the file.
 ///
 /// # Errors
-/// Every fault that was found.
-pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, Faults> {
+/// Every error that was found.
+pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, ConfigErrors> {
     let name = path.display().to_string();
     let whole = |problem: String| {
-        Faults(vec![Fault { file: name.clone(), line: 0, key: String::new(), found: None, problem }])
+        ConfigErrors(vec![ConfigError {
+            file: name.clone(),
+            line: 0,
+            key: String::new(),
+            found: None,
+            problem,
+        }])
     };
     let folder = path.parent().unwrap_or(Path::new("."));
     let size = fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
@@ -73,12 +79,12 @@ pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, Faults> {
 
 type Variables = Vec<(String, String)>;
 
-fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
+fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), ConfigErrors> {
     let Ok(metadata) = fs::metadata(path) else {
         return Ok((Vec::new(), None));
     };
-    let fault = |problem: &str| {
-        Faults(vec![Fault {
+    let error = |problem: &str| {
+        ConfigErrors(vec![ConfigError {
             file: path.display().to_string(),
             line: 0,
             key: String::new(),
@@ -86,9 +92,9 @@ fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
             problem: problem.to_owned(),
         }])
     };
-    let lines = dotenvy::from_path_iter(path).map_err(|_| fault("cannot be read"))?;
+    let lines = dotenvy::from_path_iter(path).map_err(|_| error("cannot be read"))?;
     // The parser's own error would quote the line, and with it a secret.
-    let variables = lines.collect::<Result<Vec<_>, _>>().map_err(|_| fault("is not lines of NAME=value"))?;
+    let variables = lines.collect::<Result<Vec<_>, _>>().map_err(|_| error("is not lines of NAME=value"))?;
     let open = metadata.permissions().mode() & 0o007 != 0;
     let warning =
         open.then(|| format!("{} may be read by others; `chmod 600` keeps its secrets", path.display()));
@@ -98,15 +104,15 @@ fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), Faults> {
 /// Reads a config from `text`. Relative paths in it start at `folder`.
 ///
 /// # Errors
-/// Every fault that was found.
+/// Every error that was found.
 pub fn load(
     file: &str,
     text: &str,
     folder: &Path,
     lookup: Lookup<'_>,
     further: Further<'_>,
-) -> Result<Loaded, Faults> {
-    let at = |line: usize, key: String, found: Option<String>, problem: String| Fault {
+) -> Result<Loaded, ConfigErrors> {
+    let at = |line: usize, key: String, found: Option<String>, problem: String| ConfigError {
         file: file.to_owned(),
         line,
         key,
@@ -114,15 +120,15 @@ pub fn load(
         problem,
     };
     let positions = position::scan(text).map_err(|found| {
-        Faults(found.into_iter().map(|(line, key, problem)| at(line, key, None, problem)).collect())
+        ConfigErrors(found.into_iter().map(|(line, key, problem)| at(line, key, None, problem)).collect())
     })?;
     let mut value: Value = serde_yaml::from_str(text).map_err(|error| {
         let line = error.location().map_or(0, |location| location.line());
-        Faults(vec![at(line, String::new(), None, error.to_string())])
+        ConfigErrors(vec![at(line, String::new(), None, error.to_string())])
     })?;
     let filled = interpolate::fill(&mut value, lookup).map_err(|found| {
-        let fault = |(key, problem): (String, String)| at(positions.line(&key), key, None, problem);
-        Faults(found.into_iter().map(fault).collect())
+        let error = |(key, problem): (String, String)| at(positions.line(&key), key, None, problem);
+        ConfigErrors(found.into_iter().map(error).collect())
     })?;
     let document = Document { file, folder, positions: &positions, value: &value, filled: &filled };
     let raw: raw::Gateway = serde_path_to_error::deserialize(value.clone()).map_err(|error| {
@@ -138,12 +144,12 @@ pub fn load(
         } else {
             ("has the wrong type".to_owned(), None)
         };
-        Faults(vec![at(positions.line(&key), key, found, problem)])
+        ConfigErrors(vec![at(positions.line(&key), key, found, problem)])
     })?;
     check::check(raw, &document, further)
 }
 
-/// What the checks need to know of the file to name a fault.
+/// What the checks need to know of the file to name an error.
 pub(super) struct Document<'a> {
     file: &'a str,
     pub(super) folder: &'a Path,
@@ -168,9 +174,9 @@ impl Document<'_> {
         Source { file: self.file.to_owned(), line: self.positions.line(key), key: key.to_owned() }
     }
 
-    /// A fault at `key`, with the value found there if it may be shown.
-    pub(super) fn fault(&self, key: &str, problem: impl Into<String>) -> Fault {
-        Fault { found: self.found(key), ..self.source(key).fault(problem) }
+    /// An error at `key`, with the value found there if it may be shown.
+    pub(super) fn error(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+        ConfigError { found: self.found(key), ..self.source(key).error(problem) }
     }
 
     fn may_show(&self, key: &str) -> bool {

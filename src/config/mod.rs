@@ -1,12 +1,12 @@
 //! The configuration: read once at start, checked at the edge, and not questioned afterwards.
 //!
 //! [`load`] turns YAML into [`Config`], whose types cannot hold an illegal value, or into
-//! [`Faults`] that name file, line, key, what was found and what is legal. What concerns several
+//! [`ConfigErrors`] that name file, line, key, what was found and what is legal. What concerns several
 //! routes at once (ambiguity, reachability) is found by [`crate::route`], with the
 //! [`Source`]s kept here.
 
 mod check;
-mod fault;
+mod error;
 mod interpolate;
 mod load;
 mod pattern;
@@ -21,7 +21,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-pub use fault::{Fault, Faults};
+pub use error::{ConfigError, ConfigErrors};
 pub use interpolate::Lookup;
 pub use load::{Further, Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
@@ -167,7 +167,7 @@ pub struct Cors {
     pub origins: Option<Vec<HeaderValue>>,
     /// Whether with credentials.
     pub credentials: bool,
-    /// How long an answer may be remembered, in seconds.
+    /// How long a response may be remembered, in seconds.
     pub max_age: HeaderValue,
 }
 
@@ -424,7 +424,7 @@ pub struct Upstream {
     pub authority: String,
     /// For a connection.
     pub connect_timeout: Duration,
-    /// For the head of an answer.
+    /// For the head of a response.
     pub response_timeout: Duration,
     /// Idle connections of all workers together.
     pub idle_connections: usize,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser};
 
-/// A fault found on the way: the line, the key's path, and what is wrong.
+/// An error found on the way: the line, the key's path, and what is wrong.
 pub(super) type Found = (usize, String, String);
 
 /// The line of each key, by its path: `routes[2].upstream`.
@@ -38,7 +38,7 @@ enum Open {
 /// Reads the positions of every key.
 ///
 /// # Errors
-/// The first fault of syntax, a second document, or every key that stands twice in one mapping.
+/// The first error of syntax, a second document, or every key that stands twice in one mapping.
 pub(super) fn scan(text: &str) -> Result<Positions, Vec<Found>> {
     let mut positions = HashMap::new();
     let mut open: Vec<Open> = Vec::new();

@@ -25,7 +25,7 @@ use super::{
     drain::Draining,
     exchange::{Exchange, Phase},
     guard::Guard,
-    response_body::AnswerBody,
+    response_body::ResponseBody,
     state::ConnectionState,
     target::Scheme,
     tunnel::Tunnel,
@@ -90,7 +90,7 @@ pub(super) async fn serve(
     }
     let service = service_fn(move |request: Request<Incoming>| {
         let state = state.clone();
-        async move { Ok::<Response<AnswerBody>, Infallible>(state.serve(request).await) }
+        async move { Ok::<Response<ResponseBody>, Infallible>(state.serve(request).await) }
     });
     let connection = builder.serve_connection(guard, service);
     let timer = tokio::time::sleep(limits.idle_timeout);
@@ -107,7 +107,7 @@ pub(super) async fn serve(
 )]
 enum Stage<S>
 where
-    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 {
     Serving(http1::Connection<Guard, S>),
     Tunnel(Box<Tunnel>),
@@ -117,7 +117,7 @@ where
 
 impl<S> Stage<S>
 where
-    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 {
     fn poll(&mut self, cx: &mut TaskContext<'_>, exchange: &Exchange) -> Poll<()> {
         if let Self::Serving(connection) = self {
@@ -165,7 +165,7 @@ pin_project! {
     /// A connection with its timer.
     struct Bounded<S>
     where
-        S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
     {
         stage: Stage<S>,
         #[pin]
@@ -183,7 +183,7 @@ pin_project! {
 
     impl<S> PinnedDrop for Bounded<S>
     where
-        S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
     {
         fn drop(this: Pin<&mut Self>) {
             if let Some(place) = this.place {
@@ -195,7 +195,7 @@ pin_project! {
 
 impl<S> Future for Bounded<S>
 where
-    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 {
     type Output = Option<Resting>;
 
@@ -229,7 +229,7 @@ where
                 return Poll::Ready(None);
             }
             if this.exchange.cut().is_some() {
-                // Its token has died. The rest of the answer may be waiting for a client who reads nothing.
+                // Its token has died. The rest of the response may be waiting for a client who reads nothing.
                 return Poll::Ready(None);
             }
             if this.exchange.is_expired() {
@@ -256,7 +256,7 @@ where
                     }
                     Phase::Idle => return Poll::Ready(None),
                     // What is late sees that it is, and answers.
-                    Phase::Head | Phase::Request | Phase::Answer => continue,
+                    Phase::Head | Phase::Request | Phase::Response => continue,
                 }
             }
             // The timer is moved to an earlier moment only. One that comes too early is set anew, so

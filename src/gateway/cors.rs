@@ -1,7 +1,7 @@
 //! Calls from pages of other origins (Fetch standard, section 3.2).
 //!
 //! A browser's question beforehand is answered here, without a token, which it never brings; the
-//! call itself is decided like any other, and only whether the page may read the answer is said in
+//! call itself is decided like any other, and only whether the page may read the response is said in
 //! addition. So that is no protection of the backend: the token is.
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ pub(super) fn asked_method<T>(request: &Request<T>) -> Option<Method> {
     Method::from_bytes(asked.as_bytes()).ok()
 }
 
-/// How an answer is shared.
+/// How a response is shared.
 pub(super) struct Sharing<'a> {
     cors: &'a Cors,
     /// The origin, if it is on the list.
@@ -39,7 +39,7 @@ pub(super) struct Sharing<'a> {
 }
 
 impl<'a> Sharing<'a> {
-    /// How the answer to a request with these headers is shared.
+    /// How the response to a request with these headers is shared.
     pub(super) fn of(cors: &'a Cors, headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::ORIGIN).iter();
         let origin = values.next().filter(|_| values.next().is_none());
@@ -50,7 +50,7 @@ impl<'a> Sharing<'a> {
         Self { cors, origin }
     }
 
-    /// Says so in an answer.
+    /// Says so in a response.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for name in OURS {
             headers.remove(name);
@@ -63,7 +63,7 @@ impl<'a> Sharing<'a> {
 
     fn allow(&self, headers: &mut HeaderMap) {
         if self.cors.origins.is_some() {
-            // A cache must not give one origin the answer to another.
+            // A cache must not give one origin the response to another.
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = &self.origin else { return };
@@ -74,8 +74,8 @@ impl<'a> Sharing<'a> {
     }
 }
 
-/// The answer to a browser that asks beforehand whether it may use `method`, which is there.
-pub(super) fn answer_preflight(cors: &Cors, asked: &HeaderMap, method: &Method) -> Response<Bytes> {
+/// The response to a browser that asks beforehand whether it may use `method`, which is there.
+pub(super) fn preflight_response(cors: &Cors, asked: &HeaderMap, method: &Method) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

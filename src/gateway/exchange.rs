@@ -71,10 +71,10 @@ pub(super) enum BodyFailure {
     Stale = 5,
 }
 
-/// The upstream's side of a tunnel, until the answer that opens it is written.
+/// The upstream's side of a tunnel, until the response that opens it is written.
 pub(super) struct Opening {
     pub(super) upstream: Stream,
-    /// What the upstream sent behind its answer.
+    /// What the upstream sent behind its response.
     pub(super) early: BytesMut,
     /// The tunnel's place among what lives on a token; none for an anonymous client.
     pub(super) registration: Option<Registration>,
@@ -90,10 +90,10 @@ pub(super) enum Phase {
     Idle,
     /// Reading a head; late means: 408.
     Head,
-    /// Between a request's head and its answer's; late means: 408 or 504.
+    /// Between a request's head and its response's; late means: 408 or 504.
     Request,
-    /// Sending an answer; late means: break off.
-    Answer,
+    /// Sending a response; late means: break off.
+    Response,
 }
 
 fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -121,7 +121,7 @@ pub(super) struct Exchange {
     /// Whether this exchange has turned out to be a long one, which ends with its token.
     watched: AtomicBool,
     registration: Mutex<Option<Registration>>,
-    /// What the connection becomes once the answer is written.
+    /// What the connection becomes once the response is written.
     opening: Mutex<Option<Opening>>,
     /// An interim response that waits to be written.
     hints: Mutex<Option<Bytes>>,
@@ -186,7 +186,7 @@ impl Exchange {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Request,
-            _ => Phase::Answer,
+            _ => Phase::Response,
         }
     }
 
@@ -251,12 +251,12 @@ impl Exchange {
         self.called.store(false, Relaxed);
     }
 
-    /// Whether what the library writes now is an answer of ours.
+    /// Whether what the library writes now is a response of ours.
     pub(super) fn is_called(&self) -> bool {
         self.called.load(Relaxed)
     }
 
-    /// A whole head was read: its answer's head is due after `timeout`. `body` says whether more of the request
+    /// A whole head was read: its response's head is due after `timeout`. `body` says whether more of the request
     /// may come.
     pub(super) fn request_begins(&self, timeout: Duration, body: bool) {
         self.spends(REQUEST_COST);
@@ -269,7 +269,7 @@ impl Exchange {
         self.enter(Phase::Request, now_millis() + millis(timeout));
     }
 
-    /// The request must go on by `at`, a moment of [`Self::moment`]. Once the answer has begun, its own
+    /// The request must go on by `at`, a moment of [`Self::moment`]. Once the response has begun, its own
     /// progress counts.
     pub(super) fn expect_by(&self, at: u64) {
         if self.phase() == Phase::Request {
@@ -298,13 +298,13 @@ impl Exchange {
         self.turn.load(Relaxed) == 0
     }
 
-    /// Bytes of the request's body arrived; the request must go on by `at`. Once the answer has begun, bytes either
+    /// Bytes of the request's body arrived; the request must go on by `at`. Once the response has begun, bytes either
     /// way count for both.
     pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
         self.received.fetch_add(bytes, Relaxed);
         match self.phase() {
             Phase::Request => self.due.store(at, Relaxed),
-            Phase::Answer => self.answer_moves(),
+            Phase::Response => self.response_moves(),
             Phase::Idle | Phase::Head => {}
         }
     }
@@ -356,22 +356,22 @@ impl Exchange {
         now_millis() + self.body_idle
     }
 
-    /// The answer's head is ready.
-    pub(super) fn answer_begins(&self) {
-        self.enter(Phase::Answer, now_millis() + self.body_idle);
+    /// The response's head is ready.
+    pub(super) fn response_begins(&self) {
+        self.enter(Phase::Response, now_millis() + self.body_idle);
     }
 
-    /// Bytes of the answer were written.
-    pub(super) fn answer_leaves(&self) {
+    /// Bytes of the response were written.
+    pub(super) fn response_leaves(&self) {
         self.client_reads();
-        self.answer_moves();
+        self.response_moves();
     }
 
-    /// Bytes of the answer went out or came in.
-    pub(super) fn answer_moves(&self) {
+    /// Bytes of the response went out or came in.
+    pub(super) fn response_moves(&self) {
         match self.phase() {
-            Phase::Answer => self.due.store(now_millis() + self.body_idle, Relaxed),
-            // The last of an answer may leave after its body was dropped.
+            Phase::Response => self.due.store(now_millis() + self.body_idle, Relaxed),
+            // The last of a response may leave after its body was dropped.
             Phase::Idle => {
                 self.due.store(now_millis() + self.rest, Relaxed);
                 self.rested.store(false, Relaxed);
@@ -380,8 +380,8 @@ impl Exchange {
         }
     }
 
-    /// The answer is complete, or was given up.
-    pub(super) fn answer_ends(&self) {
+    /// The response is complete, or was given up.
+    pub(super) fn response_ends(&self) {
         self.enter(Phase::Idle, now_millis() + self.rest);
         if self.watched.load(Relaxed) {
             self.watched.store(false, Relaxed);
@@ -414,7 +414,7 @@ impl Exchange {
         }
     }
 
-    /// The request is complete, and its answer may come as that of any other.
+    /// The request is complete, and its response may come as that of any other.
     pub(super) fn upload_ends(&self) {
         if self.phase() == Phase::Request && self.watched.swap(false, Relaxed) {
             drop(lock(&self.registration).take());
@@ -430,7 +430,7 @@ impl Exchange {
         }
     }
 
-    /// Once its answer is written, the connection is a tunnel.
+    /// Once its response is written, the connection is a tunnel.
     pub(super) fn becomes(&self, opening: Opening) {
         *lock(&self.opening) = Some(opening);
     }
@@ -471,7 +471,7 @@ impl Exchange {
     }
 
     /// No further request will be read: what the client still sends is taken in and dropped for a
-    /// while, so that closing does not destroy the answer on its way (RFC 9112, section 9.6). The moment at which
+    /// while, so that closing does not destroy the response on its way (RFC 9112, section 9.6). The moment at which
     /// that ends at the latest. `more_expected` says whether a part of a request is still to come.
     pub(super) fn lingers(&self, more_expected: bool) -> u64 {
         let longest = if more_expected { LONGEST_LINGER_MILLIS } else { SHORT_LINGER_MILLIS };
@@ -497,7 +497,7 @@ impl Exchange {
 
     /// Whether a request is being answered.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self.phase(), Phase::Request | Phase::Answer)
+        matches!(self.phase(), Phase::Request | Phase::Response)
     }
 
     /// The guard waits for the end of this exchange.
@@ -528,11 +528,11 @@ impl Exchange {
     }
 }
 
-/// Marks the end of an exchange when the answer's body is dropped, however that comes about.
-pub(super) struct EndOfAnswer(pub(super) std::sync::Arc<Exchange>);
+/// Marks the end of an exchange when the response's body is dropped, however that comes about.
+pub(super) struct EndOfResponse(pub(super) std::sync::Arc<Exchange>);
 
-impl Drop for EndOfAnswer {
+impl Drop for EndOfResponse {
     fn drop(&mut self) {
-        self.0.answer_ends();
+        self.0.response_ends();
     }
 }

@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use super::{
     client,
     exchange::Exchange,
-    headers::{Injected, clean_answer, via},
+    headers::{Injected, clean_response, via},
     method, refusal,
     request_body::{BodyBounds, RequestBody},
-    response_body::AnswerBody,
+    response_body::ResponseBody,
     snapshot::Snapshot,
     tunnel,
 };
@@ -36,7 +36,7 @@ use crate::{
 /// What comes of a request that was sent on.
 pub(super) enum Outcome {
     /// A response, its body still arriving.
-    Response(Response<AnswerBody>),
+    Response(Response<ResponseBody>),
     /// The upstream speaks another protocol from here on, as it was asked to.
     Switched(Response<()>, Box<Connection<RequestBody>>, Lease),
 }
@@ -116,8 +116,8 @@ impl Forwarding<'_> {
         let (mut response, ()) = response.into_parts();
         // What the upstream speaks is not what the client is spoken to in.
         response.version = Version::HTTP_11;
-        clean_answer(&mut response.headers, to_head);
-        let body = AnswerBody::upstream(Body::new(connection, self.pool.clone()), self.exchange, lease);
+        clean_response(&mut response.headers, to_head);
+        let body = ResponseBody::upstream(Body::new(connection, self.pool.clone()), self.exchange, lease);
         Ok(Outcome::Response(Response::from_parts(response, body)))
     }
 
@@ -222,7 +222,7 @@ impl Forwarding<'_> {
 
 /// An interim response as it goes to the client (RFC 8297).
 fn interim(mut hints: Response<()>) -> Bytes {
-    clean_answer(hints.headers_mut(), false);
+    clean_response(hints.headers_mut(), false);
     refusal::head(StatusCode::EARLY_HINTS, hints.headers()).into()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The guard looks at each head, follows the framing of each body, and hands the next head over
 //! only when the exchange before it is over. What it refuses it answers itself, in order, after
-//! the answers that are still being written; the library then sees the end of the stream.
+//! the responses that are still being written; the library then sees the end of the stream.
 
 use std::{
     future::Future,
@@ -31,7 +31,7 @@ use crate::{
     stream::Stream,
     types::{
         chunked::{ChunkError, Chunked},
-        framing::{Framing, HeadFault, HeadLimits, HeadScanner},
+        framing::{Framing, HeadError, HeadLimits, HeadScanner},
     },
 };
 
@@ -76,9 +76,9 @@ enum Judged {
 }
 
 /// What is refused, until it is written.
-enum Refusal {
-    /// An answer that is still to be written.
-    Answer(Bytes),
+enum PendingRefusal {
+    /// A response that is still to be written.
+    Response(Bytes),
     /// The service answers, or nobody does.
     Silent,
 }
@@ -101,13 +101,13 @@ pub(super) struct Guard {
     pause: Option<Pin<Box<Sleep>>>,
     /// What is left of an interim response that is being written.
     hint: Bytes,
-    refusal: Option<Refusal>,
-    end: End,
+    refusal: Option<PendingRefusal>,
+    end: StreamEnd,
 }
 
 /// How far the stream has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StreamEnd {
     /// Not at all.
     Open,
     /// The client sends no more.
@@ -132,7 +132,7 @@ impl Guard {
             pause: None,
             hint: Bytes::new(),
             refusal: None,
-            end: End::Open,
+            end: StreamEnd::Open,
         }
     }
 
@@ -169,9 +169,9 @@ impl Guard {
                         }
                         break;
                     }
-                    Err(HeadFault::Bad) => return Judged::Bad(Kind::BadRequest),
-                    Err(HeadFault::TooLarge) => return Judged::Bad(Kind::HeadersTooLarge),
-                    Err(HeadFault::Version) => return Judged::Bad(Kind::VersionNotSupported),
+                    Err(HeadError::Bad) => return Judged::Bad(Kind::BadRequest),
+                    Err(HeadError::TooLarge) => return Judged::Bad(Kind::HeadersTooLarge),
+                    Err(HeadError::Version) => return Judged::Bad(Kind::VersionNotSupported),
                 },
                 Position::Length(left) => {
                     let run = left.min(rest.len() as u64);
@@ -241,11 +241,11 @@ impl Guard {
 
     fn refuse(&mut self, kind: Kind, head: &[u8]) {
         self.refusal = Some(if self.position == Position::Head {
-            self.answer(kind, head)
+            self.refusal(kind, head)
         } else {
             // The request was handed over already: its body fails, and the service answers.
             self.exchange().body_fails(BodyFailure::Malformed);
-            Refusal::Silent
+            PendingRefusal::Silent
         });
         self.held = BytesMut::new();
         self.decoded = BytesMut::new();
@@ -253,11 +253,11 @@ impl Guard {
     }
 
     /// A refusal, written down as any response is. `head` is what there is of the request.
-    fn answer(&self, kind: Kind, head: &[u8]) -> Refusal {
+    fn refusal(&self, kind: Kind, head: &[u8]) -> PendingRefusal {
         self.exchange().refuses();
         let id = refusal::request_id();
         record::refused(&self.state, kind, &id);
-        Refusal::Answer(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
+        PendingRefusal::Response(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
     }
 
     /// What the library reads of a refused stream: an end between requests, a failure within one.
@@ -394,7 +394,7 @@ impl rt::Read for Guard {
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
             let filled = buffer.filled();
             if filled.is_empty() {
-                this.end = End::Read;
+                this.end = StreamEnd::Read;
                 return Poll::Ready(Ok(()));
             }
             let chunked = matches!(this.position, Position::Chunked(_));
@@ -425,20 +425,20 @@ impl Guard {
 
     /// The same for a connection on which nothing is under way.
     pub(super) fn into_resting_socket(self) -> Option<(Stream, BytesMut)> {
-        let rests = self.position == Position::Head && self.end == End::Open && self.hint.is_empty();
+        let rests = self.position == Position::Head && self.end == StreamEnd::Open && self.hint.is_empty();
         if rests { self.into_socket() } else { None }
     }
 
-    /// Whether the library is about to write an answer of its own, to a head that it alone found
+    /// Whether the library is about to write a response of its own, to a head that it alone found
     /// wanting. It would have no body and no request id; ours takes its place.
-    fn replace_library_answer(&mut self, bytes: &[u8]) -> bool {
+    fn replace_library_response(&mut self, bytes: &[u8]) -> bool {
         if self.exchange().is_called() {
             return false;
         }
         if self.refusal.is_none() {
             let too_large = bytes.get(9..12).is_some_and(|status| status == b"431" || status == b"414");
             let kind = if too_large { Kind::HeadersTooLarge } else { Kind::BadRequest };
-            self.refusal = Some(self.answer(kind, b""));
+            self.refusal = Some(self.refusal(kind, b""));
         }
         true
     }
@@ -471,7 +471,7 @@ impl Guard {
     /// Notes what became of a write.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(_)) => self.exchange().answer_leaves(),
+            Poll::Ready(Ok(_)) => self.exchange().response_leaves(),
             Poll::Pending => self.exchange().client_blocks(),
             Poll::Ready(Err(_)) => {}
         }
@@ -481,7 +481,7 @@ impl Guard {
 
 impl rt::Write for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.replace_library_answer(bytes) {
+        if self.replace_library_response(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(self.begins_to_write(cx))?;
@@ -495,7 +495,7 @@ impl rt::Write for Guard {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = slices.first().map_or(&[][..], |slice| &slice[..]);
-        if self.replace_library_answer(first) {
+        if self.replace_library_response(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.begins_to_write(cx))?;
@@ -528,24 +528,24 @@ impl rt::Write for Guard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        while let Some(Refusal::Answer(answer)) = &mut this.refusal
-            && !answer.is_empty()
+        while let Some(PendingRefusal::Response(response)) = &mut this.refusal
+            && !response.is_empty()
         {
-            let written = ready!(Pin::new(&mut this.io).poll_write(cx, answer))?;
-            answer.advance(written);
+            let written = ready!(Pin::new(&mut this.io).poll_write(cx, response))?;
+            response.advance(written);
         }
-        if this.end == End::Open {
+        if this.end == StreamEnd::Open {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             let more_expected =
                 this.position != Position::Head || this.refusal.is_some() || this.exchange().body_is_open();
-            this.end = End::Lingering(this.exchange().lingers(more_expected));
+            this.end = StreamEnd::Lingering(this.exchange().lingers(more_expected));
         }
         let mut scratch = [0; LINGER_BUFFER];
-        while let End::Lingering(end) = this.end {
+        while let StreamEnd::Lingering(end) = this.end {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
-                this.end = End::Read;
+                this.end = StreamEnd::Read;
             } else {
                 this.exchange().lingers_on(end);
                 this.exchange().spends(buffer.filled().len());

@@ -303,9 +303,9 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Takes out of an upstream's answer what belongs to the connection that it came on. How it was
-/// framed there is no concern of the client's, but for an answer to HEAD, where it is all there is.
-pub(super) fn clean_answer(headers: &mut HeaderMap, to_head: bool) {
+/// Takes out of an upstream's response what belongs to the connection that it came on. How it was
+/// framed there is no concern of the client's, but for a response to HEAD, where it is all there is.
+pub(super) fn clean_response(headers: &mut HeaderMap, to_head: bool) {
     let hop_by_hop = |name: &&HeaderName| match name.as_str() {
         "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer"
         | "upgrade" => true,

@@ -3,12 +3,13 @@
 //! ```text
 //! accept → guard → hyper → canonical path → route → identify → permit → limit → forward → upstream
 //!            │                    │            │         │         │        │
-//!       400 408 431              400        404 405     401       403      413     each refusal becomes an answer in `refusal`
+//!       400 408 431              400        404 405     401       403      413     each refusal becomes a response in `refusal`
 //! ```
 //!
 //! A worker is one thread: its sockets, its connections to upstreams and every request on them.
 //! Nothing here waits for another worker.
 
+mod builtin;
 mod client;
 mod connection;
 mod cors;
@@ -18,7 +19,6 @@ mod forward;
 mod guard;
 mod headers;
 mod method;
-mod own;
 mod record;
 mod refusal;
 mod request_body;
@@ -34,9 +34,9 @@ mod turns;
 mod view;
 mod worker;
 
+pub use builtin::{BuiltinCall, BuiltinCalls};
 pub use drain::Drain;
-pub use own::{OwnCall, OwnCalls};
 pub use request_body::RequestBody;
-pub use response_body::AnswerBody;
+pub use response_body::ResponseBody;
 pub use snapshot::{Services, Snapshot};
 pub use worker::{Listening, Worker};

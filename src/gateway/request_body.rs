@@ -19,7 +19,7 @@ use crate::{access::Lease, revocation::Cut};
 pub(super) struct BodyBounds {
     /// Bytes.
     pub(super) limit: u64,
-    /// The moment by which the answer's head is due if the body brings nothing.
+    /// The moment by which the response's head is due if the body brings nothing.
     pub(super) due: u64,
     /// Bytes a second that push that moment ahead.
     pub(super) min_rate: u64,
@@ -81,7 +81,7 @@ impl Streaming {
         }
     }
 
-    /// The moment by which the answer's head is due, given what has arrived.
+    /// The moment by which the response's head is due, given what has arrived.
     fn due(&self) -> u64 {
         self.bounds.due + self.received.saturating_mul(1_000) / self.bounds.min_rate
     }

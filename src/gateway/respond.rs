@@ -1,4 +1,4 @@
-//! Answers that a route gives without an upstream.
+//! Responses that a route gives without an upstream.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::token::Identity;
 
-/// The answer of a `respond` route. Placeholders are filled in once, inside strings, before the
+/// The response of a `respond` route. Placeholders are filled in once, inside strings, before the
 /// whole is serialised, so a name cannot leave its string.
 pub(super) fn respond(status: StatusCode, json: &Value, identity: Option<&Identity>) -> Response<Bytes> {
     let filled = fill(json, identity);

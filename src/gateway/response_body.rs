@@ -11,14 +11,14 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::{
-    exchange::{EndOfAnswer, Exchange},
+    exchange::{EndOfResponse, Exchange},
     record::Record,
     request_body::RequestBody,
 };
 use crate::{access::Lease, clock::coarse_millis, upstream};
 
-/// The body of an answer to a client.
-pub struct AnswerBody {
+/// The body of a response to a client.
+pub struct ResponseBody {
     source: Source,
     /// Why the body breaks off, told only once what came before has had a turn to be written.
     failure: Option<io::Error>,
@@ -28,10 +28,10 @@ pub struct AnswerBody {
     begun: bool,
     record: Option<Box<Record>>,
     // Dropped last: the exchange is over when the body is.
-    end: EndOfAnswer,
+    end: EndOfResponse,
 }
 
-impl Drop for AnswerBody {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some(record) = &mut self.record {
             record.request_bytes = self.end.0.request_bytes();
@@ -44,7 +44,7 @@ enum Source {
     Upstream(upstream::Body<RequestBody>),
 }
 
-impl AnswerBody {
+impl ResponseBody {
     /// A body that is there as a whole.
     pub(super) fn whole(bytes: Bytes, exchange: &Arc<Exchange>) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
@@ -63,7 +63,7 @@ impl AnswerBody {
     }
 
     fn new(source: Source, exchange: &Arc<Exchange>) -> Self {
-        let end = EndOfAnswer(exchange.clone());
+        let end = EndOfResponse(exchange.clone());
         Self { source, failure: None, lease: None, begun: false, record: None, end }
     }
 
@@ -106,7 +106,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -132,7 +132,7 @@ impl Body for AnswerBody {
             return Poll::Pending;
         }
         let polled = Pin::new(body).poll_frame(cx);
-        // A short answer is over with its first part; whatever goes on ends with its token.
+        // A short response is over with its first part; whatever goes on ends with its token.
         let goes_on = match &polled {
             Poll::Ready(Some(Ok(_))) => std::mem::replace(&mut this.begun, true),
             Poll::Ready(_) => false,
@@ -144,7 +144,7 @@ impl Body for AnswerBody {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
-                this.end.0.answer_moves();
+                this.end.0.response_moves();
                 this.end.0.spends(length);
                 this.count(length);
                 Poll::Ready(Some(Ok(frame)))

@@ -8,18 +8,18 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::{
+    builtin::BuiltinCall,
     client, cors,
     exchange::{Exchange, Opening},
     forward::{self, Forwarding, Outcome, Sent},
-    headers::{METHOD_OVERRIDES, REQUEST_ID, clean_answer},
+    headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     method,
-    own::OwnCall,
     record::Record,
     refusal::{Refusal, request_id},
     request_body::{BodyBounds, RequestBody},
     request_target,
     respond::respond,
-    response_body::AnswerBody,
+    response_body::ResponseBody,
     snapshot::{BUILTIN, NO_ROUTE, Snapshot},
     state::ConnectionState,
     target::Target,
@@ -45,7 +45,7 @@ struct Trace<'a> {
     sent: Sent,
     /// What the access log says of it.
     record: Option<Box<Record>>,
-    /// What a page of another origin may do with the answer.
+    /// What a page of another origin may do with the response.
     sharing: Option<cors::Sharing<'a>>,
 }
 
@@ -59,8 +59,8 @@ impl Trace<'_> {
 }
 
 impl ConnectionState {
-    /// Answers a request.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// Handles a request.
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let begun = Instant::now();
         // Taken once: whatever the config becomes meanwhile, one snapshot judges and serves the request.
         let view = &self.views.get();
@@ -91,7 +91,7 @@ impl ConnectionState {
                 tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
                 refusal
                     .response(&trace.request_id, &snapshot.statuses)
-                    .map(|body| AnswerBody::whole(body, &self.exchange))
+                    .map(|body| ResponseBody::whole(body, &self.exchange))
             }
         };
         if let Some(sharing) = &trace.sharing {
@@ -107,9 +107,8 @@ impl ConnectionState {
                 *response.version_mut() = Version::HTTP_10;
             }
         }
-        self.exchange.answer_begins();
-        let answered = Instant::now();
-        let took = answered.saturating_duration_since(begun);
+        self.exchange.response_begins();
+        let took = begun.elapsed();
         let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
         if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
             view.meters.upstream(upstream, waited);
@@ -140,28 +139,28 @@ impl ConnectionState {
         mut request: Request<Incoming>,
         origin: Result<client::Forwarded, Kind>,
         trace: &mut Trace<'a>,
-    ) -> Result<Response<AnswerBody>, Refusal> {
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let snapshot = &*view.snapshot;
         let origin = origin?;
         method::check(request.method(), &snapshot.routes)?;
         if request_target::is_server_wide(&request)? || method::ends_here(&request)? {
-            return Ok(options().map(|body| AnswerBody::whole(body, &self.exchange)));
+            return Ok(options().map(|body| ResponseBody::whole(body, &self.exchange)));
         }
         let target = request_target::read(&request, self.scheme)?;
         if let Some(asked) = cors::asked_method(&request)
             && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
         {
             trace.set_route(route);
-            let answer = cors::answer_preflight(cors, request.headers(), &asked);
-            return Ok(answer.map(|body| AnswerBody::whole(body, &self.exchange)));
+            let response = cors::preflight_response(cors, request.headers(), &asked);
+            return Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)));
         }
         match target.find(&snapshot.routes, request.method()) {
-            Match::Owned => {
+            Match::Builtin => {
                 let as_read = target.decoded()?;
                 trace.set_route(BUILTIN);
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
                 *request.uri_mut() = as_read;
-                self.call_own(snapshot, request, origin.client, &trace.request_id).await
+                self.call_builtin(snapshot, request, origin.client, &trace.request_id).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
@@ -197,14 +196,14 @@ impl ConnectionState {
         origin: &client::Forwarded,
         trace: &mut Trace<'_>,
         request: Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, Refusal> {
+    ) -> Result<Response<ResponseBody>, Refusal> {
         if request.body().size_hint().lower() > route.config.body {
             return Err(Kind::BodyTooLarge.into());
         }
         let index = match &route.config.action {
             Action::Respond { status, json } => {
                 let response = respond(*status, json, permit.identity().map(AsRef::as_ref));
-                return Ok(response.map(|body| AnswerBody::whole(body, &self.exchange)));
+                return Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)));
             }
             Action::Forward(index) => *index,
         };
@@ -237,14 +236,14 @@ impl ConnectionState {
         lease: &Lease,
         head: Response<()>,
         connection: Connection<RequestBody>,
-    ) -> Result<Response<AnswerBody>, Refusal> {
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let registration = access.watch(lease, &task)?;
         let (upstream, early, slot) = connection.into_socket();
         self.exchange.becomes(Opening { upstream, early, registration, slot });
-        let mut response = head.map(|()| AnswerBody::whole(Bytes::new(), &self.exchange));
+        let mut response = head.map(|()| ResponseBody::whole(Bytes::new(), &self.exchange));
         let headers = response.headers_mut();
-        clean_answer(headers, false);
+        clean_response(headers, false);
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONNECTION, UPGRADE.clone());
         headers.insert(header::UPGRADE, WEBSOCKET.clone());
@@ -252,20 +251,20 @@ impl ConnectionState {
     }
 
     /// Reads a call's whole body and hands it over. The request's path is the decoded one.
-    async fn call_own(
+    async fn call_builtin(
         &self,
         snapshot: &Snapshot,
         request: Request<Incoming>,
         client: IpAddr,
         request_id: &HeaderValue,
-    ) -> Result<Response<AnswerBody>, Refusal> {
-        let own_calls = &snapshot.own_calls;
-        if request.body().size_hint().lower() > own_calls.max_body() {
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let builtin_calls = &snapshot.builtin_calls;
+        if request.body().size_hint().lower() > builtin_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
         }
         let timeout = snapshot.limits.request_timeout;
         let bounds = BodyBounds {
-            limit: own_calls.max_body(),
+            limit: builtin_calls.max_body(),
             due: self.exchange.moment(timeout),
             min_rate: snapshot.limits.body_min_rate,
             response_timeout: timeout,
@@ -273,10 +272,10 @@ impl ConnectionState {
         let (head, incoming) = request.into_parts();
         let body = collect(RequestBody::new(incoming, &self.exchange, bounds, None), &self.exchange).await?;
         let call =
-            OwnCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
-        let answered = forward::in_time(&self.exchange, own_calls.call(call)).await;
-        let response = answered.ok_or(Kind::Unavailable)?;
-        Ok(response.map(|body| AnswerBody::whole(body, &self.exchange)))
+            BuiltinCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
+        let handled = forward::in_time(&self.exchange, builtin_calls.call(call)).await;
+        let response = handled.ok_or(Kind::Unavailable)?;
+        Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)))
     }
 }
 
@@ -295,7 +294,7 @@ fn decide_overrides(
                 snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
             }
             Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
-            Match::Owned | Match::None => return Err(Kind::NotFound.into()),
+            Match::Builtin | Match::None => return Err(Kind::NotFound.into()),
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{client::TrustedProxies, headers::Headers, own::OwnCalls, request_body::RequestBody};
+use super::{builtin::BuiltinCalls, client::TrustedProxies, headers::Headers, request_body::RequestBody};
 use crate::{
     access::Access,
     config::{self, Config, Cors},
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub(super) routes: Table,
     pub(super) headers: Headers,
     pub(super) access: Arc<Access>,
-    pub(super) own_calls: Arc<dyn OwnCalls>,
+    pub(super) builtin_calls: Arc<dyn BuiltinCalls>,
     pub(super) statuses: Statuses,
     /// Of the calls below `auth.path`.
     pub(super) cors: Option<Cors>,
@@ -51,7 +51,7 @@ impl Snapshot {
         config: &Config,
         routes: Table,
         access: Arc<Access>,
-        own_calls: Arc<dyn OwnCalls>,
+        builtin_calls: Arc<dyn BuiltinCalls>,
         services: Services,
         before: Option<&Self>,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Snapshot {
             routes,
             headers: Headers::new(config.identity_headers.clone()),
             access,
-            own_calls,
+            builtin_calls,
             statuses: config.auth.compat.statuses,
             cors: config.auth.cors.clone(),
             upstreams: config.upstreams.iter().map(upstream).collect(),
@@ -81,7 +81,7 @@ impl Snapshot {
     /// The rules for other origins of what a request meets, and its label.
     pub(super) fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<(u32, &'a Cors)> {
         match found {
-            Match::Owned => self.cors.as_ref().map(|cors| (BUILTIN, cors)),
+            Match::Builtin => self.cors.as_ref().map(|cors| (BUILTIN, cors)),
             Match::Route(route) => route.config.cors.as_ref().map(|cors| (route.index, cors)),
             Match::WrongMethod(_) | Match::None => None,
         }

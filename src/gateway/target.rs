@@ -65,7 +65,7 @@ impl<'a> Target<'a> {
         Ok(Some(PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?.into()))
     }
 
-    /// Path and query as our own calls read them: the path is the decoded one.
+    /// Path and query as our builtin calls read them: the path is the decoded one.
     ///
     /// # Errors
     /// When it is none of theirs: their paths are plain.

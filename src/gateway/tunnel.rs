@@ -108,7 +108,7 @@ impl Flow {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
                 self.held.advance(written);
                 self.unflushed = true;
-                exchange.answer_moves();
+                exchange.response_moves();
             }
             // One that rests keeps no buffer.
             self.held = BytesMut::new();
@@ -134,7 +134,7 @@ impl Flow {
                 Poll::Pending => 0,
             };
             self.unflushed |= written > 0;
-            exchange.answer_moves();
+            exchange.response_moves();
             exchange.spends(filled.len());
             self.held.extend_from_slice(&filled[written..]);
             if exchange.has_spent_its_turn() {

@@ -212,7 +212,7 @@ impl Worker {
                 counted => counted,
             }
         };
-        // Answers are written whole; waiting for more would only delay them.
+        // Responses are written whole; waiting for more would only delay them.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a client was gone at once");
             return;

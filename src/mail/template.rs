@@ -97,21 +97,21 @@ impl Template {
         }
         let text = own("txt")?.unwrap_or_else(|| built_in.to_owned());
         let file = format!("{name}.txt");
-        let fault = |problem: &str| MailSetupError::Template(file.clone(), problem.to_owned());
+        let problem = |problem: &str| MailSetupError::Template(file.clone(), problem.to_owned());
         let (subject, text) = text
             .strip_prefix("Subject: ")
             .and_then(|rest| rest.split_once("\n"))
-            .ok_or_else(|| fault("expected a first line `Subject: …`"))?;
+            .ok_or_else(|| problem("expected a first line `Subject: …`"))?;
         let template = Self {
             subject: subject.trim().to_owned(),
             text: text.trim_start().to_owned(),
             html: own("html")?,
         };
         if template.subject.contains(['{', '}']) || template.subject.is_empty() {
-            return Err(fault("expected a subject without placeholders"));
+            return Err(problem("expected a subject without placeholders"));
         }
         for text in [Some(&template.text), template.html.as_ref()].into_iter().flatten() {
-            check(text, placeholders).map_err(|problem| fault(&problem))?;
+            check(text, placeholders).map_err(|found| problem(&found))?;
         }
         Ok(template)
     }
@@ -132,14 +132,14 @@ impl Template {
 }
 
 fn read(path: &Path) -> Result<Option<String>, MailSetupError> {
-    let fault = |problem: String| MailSetupError::Template(path.display().to_string(), problem);
+    let problem = |problem: String| MailSetupError::Template(path.display().to_string(), problem);
     match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fault(error.to_string())),
-        Ok(metadata) if metadata.len() > MAX_BYTES => return Err(fault("is over 256 KiB".to_owned())),
+        Err(error) => return Err(problem(error.to_string())),
+        Ok(metadata) if metadata.len() > MAX_BYTES => return Err(problem("is over 256 KiB".to_owned())),
         Ok(_) => {}
     }
-    Ok(Some(fs::read_to_string(path).map_err(|error| fault(error.to_string()))?.replace("\r\n", "\n")))
+    Ok(Some(fs::read_to_string(path).map_err(|error| problem(error.to_string()))?.replace("\r\n", "\n")))
 }
 
 /// What stands between braces and looks like a placeholder: HTML brings braces of its own in styles.

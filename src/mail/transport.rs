@@ -64,10 +64,10 @@ impl Mailer {
         let smtp = &config.smtp;
         let mut tls = TlsParameters::builder(smtp.host.clone());
         if let Some(file) = &smtp.ca {
-            let fault =
+            let problem =
                 |problem: String| MailSetupError::Certificates(format!("{}: {problem}", file.display()));
-            let pem = fs::read(file).map_err(|error| fault(error.to_string()))?;
-            let certificate = Certificate::from_pem(&pem).map_err(|error| fault(error.to_string()))?;
+            let pem = fs::read(file).map_err(|error| problem(error.to_string()))?;
+            let certificate = Certificate::from_pem(&pem).map_err(|error| problem(error.to_string()))?;
             tls = tls.add_root_certificate(certificate);
         }
         let tls = match smtp.encryption {

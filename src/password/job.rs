@@ -48,7 +48,7 @@ pub struct Verdict {
 
 /// What a password is compared with.
 pub(super) enum Stored {
-    /// Nothing: the same is spent, and the answer is no.
+    /// Nothing: the same is spent, and the response is no.
     Unknown,
     /// A hash with the parameters that are configured.
     Current(Box<PasswordHash>),

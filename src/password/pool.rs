@@ -272,7 +272,7 @@ impl Shared {
                     self.metrics.password_seconds.observe(begun.elapsed().as_secs_f64());
                 }
             };
-            // The caller may have gone; then nobody hears the answer.
+            // The caller may have gone; then nobody hears the response.
             match work {
                 Work::Hash { reject_common, reply } => {
                     let hash = match reject_common && rule::is_common(password.expose()) {

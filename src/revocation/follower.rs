@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Mirror;
 use crate::{
     clock::{Now, TimeKeeper},
-    store::{self, Beat, Cursor, History, Log, LogEntry, LogRead, Subject},
+    store::{self, Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Subject},
 };
 
 /// How many entries are written back at once.
@@ -25,7 +25,7 @@ pub struct Followed {
 
 /// Reads the log from where it was last read.
 pub struct Follower {
-    store: Arc<dyn Log>,
+    store: Arc<dyn RevocationLog>,
     mirror: Arc<Mirror>,
     time: Arc<TimeKeeper>,
     /// Names this gateway to the store.
@@ -43,7 +43,7 @@ pub struct Follower {
 }
 
 /// After so many failed polls the whole log is read, as often again: what has come together meanwhile may be
-/// more than one answer brings in time, and the whole is taken as it comes.
+/// more than one response brings in time, and the whole is taken as it comes.
 const FAILURES_BEFORE_ALL: u32 = 3;
 
 struct Confirmed {
@@ -65,7 +65,12 @@ impl Confirmed {
 
 impl Follower {
     /// A follower that has read nothing; `gateway` names it to the store.
-    pub fn new(store: Arc<dyn Log>, mirror: Arc<Mirror>, time: Arc<TimeKeeper>, gateway: Uuid) -> Self {
+    pub fn new(
+        store: Arc<dyn RevocationLog>,
+        mirror: Arc<Mirror>,
+        time: Arc<TimeKeeper>,
+        gateway: Uuid,
+    ) -> Self {
         Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false, failed: 0 }
     }
 
@@ -84,7 +89,7 @@ impl Follower {
         if self.lost {
             return self.recover(others_hold).await;
         }
-        // Read before the question is sent: what commits while it is under way is not in the answer.
+        // Read before the question is sent: what commits while it is under way is not in the response.
         let asked = self.time.now();
         let mut followed = Followed::default();
         let mirror = self.mirror.clone();
@@ -215,7 +220,7 @@ mod tests {
         let confirmed = |history| Confirmed { cursor: Cursor::of("1:1:"), previous: None, history };
         let known = confirmed(Some((7, "system 00000001".to_owned())));
         let shown = |found, lineage: &str, rewound| History { found, lineage: lineage.to_owned(), rewound };
-        // Its last answer got lost on the way: it remembers a later beat than the last that was confirmed.
+        // Its last response got lost on the way: it remembers a later beat than the last that was confirmed.
         for found in [7, 8, 9] {
             assert!(known.goes_on_as(&shown(Some(found), "system 00000001", false)), "{found}");
         }
@@ -231,13 +236,13 @@ mod tests {
         assert!(confirmed(None).goes_on_as(&shown(None, "", false)));
     }
 
-    /// An answer to a reading: the rows, and where it ends; or none.
-    type Answer = Option<(Vec<LogEntry>, &'static str)>;
+    /// A response to a reading: the rows, and where it ends; or none.
+    type Reply = Option<(Vec<LogEntry>, &'static str)>;
 
     /// A log that answers what it was told to, in as many milliseconds, and remembers what it was asked.
     struct Scripted {
         clock: Arc<ManualClock>,
-        answers: Mutex<VecDeque<(i64, Answer)>>,
+        replies: Mutex<VecDeque<(i64, Reply)>>,
         asked: Mutex<Vec<Option<String>>>,
         lineage: Mutex<&'static str>,
         written: Mutex<Vec<LogEntry>>,
@@ -248,21 +253,21 @@ mod tests {
     }
 
     impl Scripted {
-        fn answer(&self, cursor: Option<&Cursor>, sink: Sink<'_>) -> Result<LogRead> {
+        fn reply(&self, cursor: Option<&Cursor>, sink: Sink<'_>) -> Result<LogRead> {
             lock(&self.asked).push(cursor.map(|cursor| format!("{cursor:?}")));
-            let (millis, answer) = lock(&self.answers).pop_front().unwrap();
+            let (millis, reply) = lock(&self.replies).pop_front().unwrap();
             self.clock.advance(millis);
-            let (entries, end) = answer.ok_or_else(|| StoreError::Away("tests".to_owned()))?;
+            let (entries, end) = reply.ok_or_else(|| StoreError::Away("tests".to_owned()))?;
             entries.into_iter().for_each(sink);
             Ok(LogRead { cursor: Cursor::of(end), database_now: None, history: None })
         }
     }
 
     #[async_trait]
-    impl Log for Scripted {
+    impl RevocationLog for Scripted {
         async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
             assert_eq!(beat.max_staleness, 5_000);
-            let read = self.answer(cursor, sink)?;
+            let read = self.reply(cursor, sink)?;
             let history = History {
                 found: Some(beat.number - 1),
                 lineage: lock(&self.lineage).to_string(),
@@ -272,7 +277,7 @@ mod tests {
         }
 
         async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead> {
-            self.answer(Some(cursor), sink)
+            self.reply(Some(cursor), sink)
         }
 
         async fn restore_log(&self, entries: &[LogEntry]) -> Result<()> {
@@ -304,7 +309,7 @@ mod tests {
             let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
             let log = Arc::new(Scripted {
                 clock: clock.clone(),
-                answers: Mutex::default(),
+                replies: Mutex::default(),
                 asked: Mutex::default(),
                 lineage: Mutex::new("system 00000001"),
                 written: Mutex::default(),
@@ -313,12 +318,12 @@ mod tests {
             Self { log, mirror, time, clock, follower }
         }
 
-        fn answers(&self, millis: i64, answer: Answer) {
-            lock(&self.log.answers).push_back((millis, answer));
+        fn replies(&self, millis: i64, reply: Reply) {
+            lock(&self.log.replies).push_back((millis, reply));
         }
 
         async fn polls(&mut self, end: &'static str) {
-            self.answers(0, Some((Vec::new(), end)));
+            self.replies(0, Some((Vec::new(), end)));
             self.follower.poll(true).await.unwrap();
         }
 
@@ -349,11 +354,11 @@ mod tests {
     async fn the_mirror_is_as_old_as_the_question_and_not_as_the_answer() {
         let mut parts = Parts::new();
         assert_eq!(parts.lag(), None);
-        parts.answers(3_000, Some((Vec::new(), "a")));
+        parts.replies(3_000, Some((Vec::new(), "a")));
         parts.follower.poll(true).await.unwrap();
         assert_eq!(parts.lag(), Some(3_000));
         // Nor does a poll count beside which something else could not be read.
-        parts.answers(0, Some((Vec::new(), "b")));
+        parts.replies(0, Some((Vec::new(), "b")));
         parts.follower.poll(false).await.unwrap();
         assert_eq!(parts.lag(), Some(3_000));
     }
@@ -366,7 +371,7 @@ mod tests {
         parts.clock.advance(1_000);
         let told = entry();
         for end in ["hint-1", "hint-2", "hint-3"] {
-            parts.answers(0, Some((vec![told], end)));
+            parts.replies(0, Some((vec![told], end)));
             parts.follower.glance().await.unwrap();
         }
         assert!(is_dead(&parts.mirror, &told));
@@ -393,12 +398,12 @@ mod tests {
         let mut parts = Parts::new();
         parts.polls("a").await;
         for _ in 0..3 {
-            parts.answers(1_000, None);
+            parts.replies(1_000, None);
             assert!(parts.follower.poll(true).await.is_err());
         }
         assert_eq!(parts.lag(), Some(3_000));
         let told = entry();
-        parts.answers(0, Some((vec![told], "b")));
+        parts.replies(0, Some((vec![told], "b")));
         parts.follower.poll(true).await.unwrap();
         assert_eq!((parts.lag(), is_dead(&parts.mirror, &told)), (Some(0), true));
         assert_eq!(parts.asked(), [None, from("a"), from("a"), from("a"), None]);
@@ -408,14 +413,14 @@ mod tests {
     async fn a_store_that_has_lost_its_past_is_given_it_back_before_it_confirms() {
         let mut parts = Parts::new();
         let (lost, kept) = (entry(), entry());
-        parts.answers(0, Some((vec![lost, kept], "a")));
+        parts.replies(0, Some((vec![lost, kept], "a")));
         parts.follower.poll(true).await.unwrap();
         *lock(&parts.log.lineage) = "system 00000002";
-        parts.answers(1_000, Some((Vec::new(), "b")));
-        parts.answers(1_000, None);
+        parts.replies(1_000, Some((Vec::new(), "b")));
+        parts.replies(1_000, None);
         assert!(parts.follower.poll(true).await.is_err());
         assert_eq!(parts.lag(), Some(2_000));
-        parts.answers(500, Some((vec![kept], "c")));
+        parts.replies(500, Some((vec![kept], "c")));
         let followed = parts.follower.poll(true).await.unwrap();
         assert!(followed.restored && is_dead(&parts.mirror, &lost));
         assert_eq!((lock(&parts.log.written).as_slice(), parts.lag()), ([lost].as_slice(), Some(500)));

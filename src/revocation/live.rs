@@ -1,7 +1,7 @@
 //! Streams that outlive the decision they began with: tunnels, event streams, long transfers.
 //!
 //! A decision is made once, at the head of a request; what goes on flowing afterwards is found here by
-//! session and by user, and cut when its token dies. Short answers never get here.
+//! session and by user, and cut when its token dies. Short responses never get here.
 
 use std::{
     collections::BTreeMap,
@@ -138,7 +138,7 @@ impl LiveStreams {
     }
 
     /// Takes in a stream that `task` carries. Whether its token still holds must be looked at after this:
-    /// then nothing that is revoked before or behind the look is missed.
+    /// then nothing that is revoked before or after the look is missed.
     pub(super) fn register(
         self: &Arc<Self>,
         token: Token,

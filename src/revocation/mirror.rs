@@ -60,7 +60,7 @@ impl Mirror {
         Self {
             // A writer that makes the map grow copies it at once, and readers never wait for it. Copied a
             // few entries at a time, the map would stay half-way for as long as nobody writes, and each
-            // look-up would search both halves: 3.5 µs among a million, measured.
+            // lookup would search both halves: 3.5 µs among a million, measured.
             dead: HashMap::builder()
                 .hasher(RandomState::default())
                 .resize_mode(ResizeMode::Blocking)

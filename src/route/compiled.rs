@@ -6,7 +6,7 @@ use crate::config::{self, Pattern};
 
 /// A call that the gateway answers itself, such as `POST /auth/login`.
 #[derive(Debug, Clone)]
-pub struct Owned {
+pub struct Builtin {
     /// Its method.
     pub method: Method,
     /// Its path, the mount included.

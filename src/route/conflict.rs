@@ -3,27 +3,27 @@
 use http::Method;
 
 use super::{
-    compiled::{Owned, Route, takes},
+    compiled::{Builtin, Route, takes},
     trie::Node,
 };
-use crate::config::{Fault, Segment};
+use crate::config::{ConfigError, Segment};
 
 /// Routes in the place of a call that the gateway answers itself.
-pub(super) fn with_own_calls(routes: &[Route], owned: &[Owned]) -> Vec<Fault> {
-    let same = |route: &Route, call: &Owned| {
+pub(super) fn with_builtin_calls(routes: &[Route], builtins: &[Builtin]) -> Vec<ConfigError> {
+    let same = |route: &Route, call: &Builtin| {
         let (a, b) = (&route.config.pattern, &call.pattern);
-        let alike = |(x, y): (&Segment, &Segment)| x == y;
+        let similar_user = |(x, y): (&Segment, &Segment)| x == y;
         !a.covers_below()
             && a.has_trailing_slash() == b.has_trailing_slash()
             && a.segments().len() == b.segments().len()
-            && a.segments().iter().zip(b.segments()).all(alike)
+            && a.segments().iter().zip(b.segments()).all(similar_user)
     };
-    let clash = |route: &Route| owned.iter().any(|call| same(route, call));
+    let clash = |route: &Route| builtins.iter().any(|call| same(route, call));
     routes
         .iter()
         .filter(|route| clash(route))
         .map(|route| {
-            route.config.source.fault(
+            route.config.source.error(
                 "this is a call that authgate answers itself; choose another path, or another auth.path",
             )
         })
@@ -31,13 +31,13 @@ pub(super) fn with_own_calls(routes: &[Route], owned: &[Owned]) -> Vec<Fault> {
 }
 
 /// Routes of one trie that could both win, or that others leave nothing to.
-pub(super) fn within(node: &Node<usize>, routes: &[Route], faults: &mut Vec<Fault>) {
+pub(super) fn within(node: &Node<usize>, routes: &[Route], errors: &mut Vec<ConfigError>) {
     for ends in [&node.exact, &node.slash, &node.below] {
         for (position, &later) in ends.iter().enumerate() {
             for &earlier in &ends[..position] {
                 if let Some(requests) = common_requests(&routes[earlier], &routes[later]) {
                     let other = &routes[earlier];
-                    faults.push(routes[later].config.source.fault(format!(
+                    errors.push(routes[later].config.source.error(format!(
                         "could win for the same {requests} as `{}` on line {}",
                         other.label, other.config.source.line
                     )));
@@ -47,16 +47,16 @@ pub(super) fn within(node: &Node<usize>, routes: &[Route], faults: &mut Vec<Faul
     }
     for &index in &node.below {
         if is_covered(node, &routes[index], routes) {
-            faults.push(
+            errors.push(
                 routes[index]
                     .config
                     .source
-                    .fault("is never reached: more specific routes take everything that it covers"),
+                    .error("is never reached: more specific routes take everything that it covers"),
             );
         }
     }
-    node.literals.values().for_each(|child| within(child, routes, faults));
-    node.any.iter().for_each(|child| within(child, routes, faults));
+    node.literals.values().for_each(|child| within(child, routes, errors));
+    node.any.iter().for_each(|child| within(child, routes, errors));
 }
 
 /// A method that both take; `any` when both take all.

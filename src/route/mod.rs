@@ -10,5 +10,5 @@ mod conflict;
 mod table;
 mod trie;
 
-pub use compiled::{Owned, Route};
+pub use compiled::{Builtin, Route};
 pub use table::{Match, Table};

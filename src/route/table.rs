@@ -5,11 +5,11 @@ use std::{collections::HashMap, ops::ControlFlow};
 use http::Method;
 
 use super::{
-    compiled::{Owned, Route, takes},
+    compiled::{Builtin, Route, takes},
     conflict,
     trie::Node,
 };
-use crate::config::{self, Faults};
+use crate::config::{self, ConfigErrors};
 
 /// What a route without `methods` says in `Allow`.
 const ORDINARY: &[Method] =
@@ -19,7 +19,7 @@ const ORDINARY: &[Method] =
 #[derive(Debug)]
 pub enum Match<'a> {
     /// A call of the gateway's own.
-    Owned,
+    Builtin,
     /// A route.
     Route(&'a Route),
     /// The path exists, with these methods only: the value of `Allow`.
@@ -32,9 +32,9 @@ pub enum Match<'a> {
 #[derive(Debug)]
 pub struct Table {
     routes: Vec<Route>,
-    owned: Vec<Owned>,
-    own_calls: Node<usize>,
-    /// What every own call's path begins with.
+    builtins: Vec<Builtin>,
+    builtin_calls: Node<usize>,
+    /// What every builtin call's path begins with.
     mount: String,
     hosts: HashMap<String, Node<usize>, foldhash::fast::RandomState>,
     every_host: Node<usize>,
@@ -45,8 +45,12 @@ impl Table {
     ///
     /// # Errors
     /// Every pair of routes that could both win, every route that cannot be reached, and every
-    /// route in the place of an own call.
-    pub fn compile(routes: &[config::Route], mount: &str, owned: Vec<Owned>) -> Result<Self, Faults> {
+    /// route in the place of an builtin call.
+    pub fn compile(
+        routes: &[config::Route],
+        mount: &str,
+        builtins: Vec<Builtin>,
+    ) -> Result<Self, ConfigErrors> {
         let routes: Vec<Route> = routes
             .iter()
             .zip(0..)
@@ -58,9 +62,9 @@ impl Table {
                 Route { config: config.clone(), index, label }
             })
             .collect();
-        let mut own_calls = Node::default();
-        for (index, call) in owned.iter().enumerate() {
-            own_calls.insert(&call.pattern, index);
+        let mut builtin_calls = Node::default();
+        for (index, call) in builtins.iter().enumerate() {
+            builtin_calls.insert(&call.pattern, index);
         }
         let mut hosts: HashMap<String, Node<usize>, _> = HashMap::default();
         let mut every_host = Node::default();
@@ -71,15 +75,15 @@ impl Table {
             };
             node.insert(&route.config.pattern, index);
         }
-        let mut faults = conflict::with_own_calls(&routes, &owned);
+        let mut errors = conflict::with_builtin_calls(&routes, &builtins);
         for node in hosts.values().chain([&every_host]) {
-            conflict::within(node, &routes, &mut faults);
+            conflict::within(node, &routes, &mut errors);
         }
-        if faults.is_empty() {
-            Ok(Self { routes, owned, own_calls, mount: mount.to_owned(), hosts, every_host })
+        if errors.is_empty() {
+            Ok(Self { routes, builtins, builtin_calls, mount: mount.to_owned(), hosts, every_host })
         } else {
-            faults.sort_by_key(|fault| fault.line);
-            Err(Faults(faults))
+            errors.sort_by_key(|error| error.line);
+            Err(ConfigErrors(errors))
         }
     }
 
@@ -87,8 +91,8 @@ impl Table {
     pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
         let mut met: Vec<&Method> = Vec::new();
         let below = if path.starts_with(self.mount.as_str()) { path } else { "" };
-        let own = self.own_calls.walk(below, &mut |index| {
-            let call = &self.owned[index].method;
+        let own = self.builtin_calls.walk(below, &mut |index| {
+            let call = &self.builtins[index].method;
             if takes(Some(std::slice::from_ref(call)), method) {
                 return ControlFlow::Break(());
             }
@@ -96,7 +100,7 @@ impl Table {
             ControlFlow::Continue(())
         });
         if own.is_break() {
-            return Match::Owned;
+            return Match::Builtin;
         }
         let mut visit = |index: usize| {
             let route = &self.routes[index];
@@ -159,15 +163,15 @@ mod tests {
              upstreams: {{u: {{servers: [{{url: \"http://127.0.0.1:1\"}}]}}}}\nroutes:\n{routes}"
         );
         let loaded = load("t.yaml", &yaml, std::path::Path::new("."), &|_| None, &|_| Vec::new())
-            .map_err(|faults| vec![faults.to_string()])?;
-        let owned = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")].map(
-            |(method, path)| Owned {
+            .map_err(|errors| vec![errors.to_string()])?;
+        let builtins = [("POST", "/auth/login"), ("DELETE", "/auth/sessions/{id}"), ("GET", "/auth/me")].map(
+            |(method, path)| Builtin {
                 method: method.parse().unwrap(),
                 pattern: Pattern::parse(path).unwrap(),
             },
         );
-        Table::compile(&loaded.config.routes, "/auth", owned.to_vec())
-            .map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
+        Table::compile(&loaded.config.routes, "/auth", builtins.to_vec())
+            .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
     }
 
     fn route(path: &str, rest: &str) -> String {
@@ -176,7 +180,7 @@ mod tests {
 
     fn found(table: &Table, host: Option<&str>, method: &str, path: &str) -> String {
         match table.find(host, &method.parse().unwrap(), path) {
-            Match::Owned => "own".into(),
+            Match::Builtin => "own".into(),
             Match::Route(route) => route.label.clone(),
             Match::WrongMethod(allow) => format!("405 {allow}"),
             Match::None => "404".into(),
@@ -261,10 +265,10 @@ mod tests {
             (route("/a", ""), route("/a", ", methods: [GET]")),
             (route("/a/**", ""), route("/a/**", "")),
         ] {
-            let faults = table(&format!("{one}{two}")).unwrap_err();
-            assert_eq!(faults.len(), 1, "{faults:?}");
-            assert!(faults[0].starts_with("t.yaml:6: routes[1].path: "), "{faults:?}");
-            assert!(faults[0].contains("line 5"), "{faults:?}");
+            let errors = table(&format!("{one}{two}")).unwrap_err();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].starts_with("t.yaml:6: routes[1].path: "), "{errors:?}");
+            assert!(errors[0].contains("line 5"), "{errors:?}");
         }
         assert!(table(&(route("/a", ", methods: [GET]") + &route("/a", ", methods: [POST]"))).is_ok());
     }
@@ -272,8 +276,8 @@ mod tests {
     #[test]
     fn routes_that_nothing_reaches_are_refused() {
         let covered = route("/a/**", "") + &route("/a", "") + &route("/a/", "") + &route("/a/{x}/**", "");
-        let faults = table(&covered).unwrap_err();
-        assert!(faults[0].contains("never"), "{faults:?}");
+        let errors = table(&covered).unwrap_err();
+        assert!(errors[0].contains("never"), "{errors:?}");
         for own in ["/auth/login", "/auth/sessions/{session}"] {
             assert!(table(&route(own, "")).unwrap_err()[0].contains("authgate"), "{own}");
         }

@@ -14,7 +14,7 @@ pub enum StoreError {
     /// The database is not fit for use: a newer schema, a standby, too old, locked by another.
     #[error("{0}")]
     Unusable(String),
-    /// The database refused a statement, or a row cannot be read: a fault of ours.
+    /// The database refused a statement, or a row cannot be read: an error of ours.
     #[error("the store failed: {0}")]
     Failed(String),
 }

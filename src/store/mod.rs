@@ -62,7 +62,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// The revocation log: what keeping the mirror true needs of a store.
 #[async_trait]
-pub trait Log: Send + Sync {
+pub trait RevocationLog: Send + Sync {
     /// Gives `sink` what the log gained since `cursor`, or all live rows without one. Never misses a row,
     /// whatever the order in which transactions commit; may repeat rows. What was given is true even if
     /// the call fails then.
@@ -85,7 +85,7 @@ pub trait Log: Send + Sync {
 
 /// The contract.
 #[async_trait]
-pub trait Store: Log {
+pub trait Store: RevocationLog {
     /// Brings the schema up to date, one process at a time.
     async fn migrate(&self) -> Result<()>;
 
@@ -116,7 +116,7 @@ pub trait Store: Log {
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>>;
 
     /// Finds the account whose name looks like this one, which may be the same.
-    async fn user_by_look(&self, name: &Username) -> Result<Option<User>>;
+    async fn user_by_skeleton(&self, name: &Username) -> Result<Option<User>>;
 
     /// Finds an account.
     async fn user(&self, id: UserId) -> Result<Option<User>>;
@@ -127,8 +127,8 @@ pub trait Store: Log {
     /// Accounts in the order of their names.
     async fn users(&self, filter: &UserFilter) -> Result<Vec<User>>;
 
-    /// Opens a session, if the account still has this password hash and is not disabled. Beyond the most that the
-    /// session names, those that were used longest ago end.
+    /// Opens a session, if the account is still of the generation in which the proof was checked, and is not disabled.
+    /// Beyond the most that the session names, those that were used longest ago end.
     async fn open_session(
         &self,
         user: UserId,
@@ -322,7 +322,7 @@ fn any_admin(joined: &[String]) -> bool {
     joined.iter().any(|roles| roles.split(',').any(|role| role == Role::ADMIN))
 }
 
-/// When a key that is being replaced stops to verify: after the last token that it can sign.
+/// When a key that is being replaced stops verifying: after the last token that it can sign.
 fn predecessor_expiry(successor_signs_at: i64, access_ttl: Duration, issued: Option<i64>) -> i64 {
     (successor_signs_at + millis(access_ttl)).max(issued.unwrap_or(0)) + millis(LOG_MARGIN)
 }

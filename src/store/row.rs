@@ -457,6 +457,6 @@ pub struct StoredKey {
     pub created_at: UnixMillis,
     /// When it begins to sign.
     pub signs_at: UnixMillis,
-    /// When it stops to verify.
+    /// When it stops verifying.
     pub expires_at: Option<UnixMillis>,
 }

@@ -115,7 +115,7 @@ impl Meters {
         Self { upstream_seconds: seconds.collect(), requests: Mutex::default(), metrics }
     }
 
-    /// Counts an answered request.
+    /// Counts a request.
     pub fn request(&self, labels: RequestLabels<'_>, took: Duration) {
         let key =
             u64::from(labels.route_index) << 32 | u64::from(labels.method.0) << 16 | u64::from(labels.status);
@@ -154,16 +154,19 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
-        let requests =
-            counters("authgate_requests_total", "Requests answered.", &["route", "method", "status"])?;
+        let requests = counters(
+            "authgate_requests_total",
+            "Requests by route, method and status.",
+            &["route", "method", "status"],
+        )?;
         let request_seconds = histograms(
             "authgate_request_duration_seconds",
-            "From a request's head to its answer's head.",
+            "From a request's head to the head of its response.",
             "route",
         )?;
         let upstream_seconds = histograms(
             "authgate_upstream_duration_seconds",
-            "From the request sent upstream to the head of the answer.",
+            "From the request sent upstream to the head of the response.",
             "upstream",
         )?;
         let cache =

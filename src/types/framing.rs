@@ -26,13 +26,13 @@ pub struct Head {
     pub length: usize,
     /// What delimits its body.
     pub framing: Framing,
-    /// The status of an answer; 0 for a request.
+    /// The status of a response; 0 for a request.
     pub status: u16,
 }
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadFault {
+pub enum HeadError {
     /// It has more than one reading, or none.
     Bad,
     /// It is over a limit.
@@ -66,7 +66,7 @@ pub struct HeadScanner {
 }
 
 /// What the start line tells: whether the sender speaks HTTP/1.0, and the status of a response.
-type StartLine = fn(&[u8]) -> Result<(bool, u16), HeadFault>;
+type StartLine = fn(&[u8]) -> Result<(bool, u16), HeadError>;
 
 impl HeadScanner {
     /// Scans on in the head of a request, which `bytes` hold from its beginning; `None` while it is
@@ -74,15 +74,15 @@ impl HeadScanner {
     ///
     /// # Errors
     /// When the head is ambiguous or over a limit.
-    pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+    pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         self.scan(bytes, limits, |line| {
             // The library cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
             if memchr::memchr(b'#', line).is_some() {
-                return Err(HeadFault::Bad);
+                return Err(HeadError::Bad);
             }
             // A minor version above ours (RFC 9110, section 15.6.6).
             if let [.., b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] = line {
-                return Err(HeadFault::Version);
+                return Err(HeadError::Version);
             }
             Ok((line.ends_with(b"HTTP/1.0"), 0))
         })
@@ -92,13 +92,13 @@ impl HeadScanner {
     ///
     /// # Errors
     /// When the head is ambiguous or over a limit.
-    pub fn response(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+    pub fn response(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         self.scan(bytes, limits, |line| {
             let digits = line.get(9..12).filter(|digits| digits.iter().all(u8::is_ascii_digit));
-            let digits = digits.ok_or(HeadFault::Bad)?;
+            let digits = digits.ok_or(HeadError::Bad)?;
             // Three digits and no more (RFC 9112, section 4).
             if line.get(12).is_some_and(|byte| *byte != b' ') {
-                return Err(HeadFault::Bad);
+                return Err(HeadError::Bad);
             }
             let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
             Ok((false, status))
@@ -110,29 +110,29 @@ impl HeadScanner {
         bytes: &[u8],
         limits: HeadLimits,
         start_line: StartLine,
-    ) -> Result<Option<Head>, HeadFault> {
+    ) -> Result<Option<Head>, HeadError> {
         // One pass finds everything that can end a line, or must not stand in one.
         let mut marks = Controls::from(bytes, self.searched);
         loop {
             let Some(end) = marks.next() else {
                 self.searched = bytes.len();
-                return if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
+                return if bytes.len() > limits.bytes { Err(HeadError::TooLarge) } else { Ok(None) };
             };
             if bytes[end] != b'\r' {
-                return Err(HeadFault::Bad);
+                return Err(HeadError::Bad);
             }
             match marks.next() {
                 Some(next) if next == end + 1 && bytes[next] == b'\n' => {}
                 None if end + 1 == bytes.len() => {
                     self.searched = end;
-                    return if bytes.len() > limits.bytes { Err(HeadFault::TooLarge) } else { Ok(None) };
+                    return if bytes.len() > limits.bytes { Err(HeadError::TooLarge) } else { Ok(None) };
                 }
-                _ => return Err(HeadFault::Bad),
+                _ => return Err(HeadError::Bad),
             }
             let line = &bytes[self.line..end];
             self.line = end + 2;
             if self.line > limits.bytes {
-                return Err(HeadFault::TooLarge);
+                return Err(HeadError::TooLarge);
             }
             if self.lines == 0 {
                 // Empty lines before a head are to be ignored (RFC 9112, section 2.2); a few will do.
@@ -140,7 +140,7 @@ impl HeadScanner {
                     (self.old, self.status) = start_line(line)?;
                     self.lines = 1;
                 } else if self.line > MAX_EMPTY_LINES * 2 {
-                    return Err(HeadFault::Bad);
+                    return Err(HeadError::Bad);
                 }
                 continue;
             }
@@ -148,7 +148,7 @@ impl HeadScanner {
                 return self.complete().map(Some);
             }
             if self.lines > limits.count {
-                return Err(HeadFault::TooLarge);
+                return Err(HeadError::TooLarge);
             }
             self.lines += 1;
             self.field(line)?;
@@ -156,33 +156,33 @@ impl HeadScanner {
     }
 
     /// Takes note of a field line that decides the framing.
-    fn field(&mut self, line: &[u8]) -> Result<(), HeadFault> {
+    fn field(&mut self, line: &[u8]) -> Result<(), HeadError> {
         match line[0] {
             b'c' | b'C' | b't' | b'T' => {}
             // A folded line.
-            b' ' | b'\t' => return Err(HeadFault::Bad),
+            b' ' | b'\t' => return Err(HeadError::Bad),
             _ => return Ok(()),
         }
-        let colon = memchr::memchr(b':', line).ok_or(HeadFault::Bad)?;
+        let colon = memchr::memchr(b':', line).ok_or(HeadError::Bad)?;
         let value = line[colon + 1..].trim_ascii();
         if colon == 14 && line[..14].eq_ignore_ascii_case(b"content-length") {
             let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
             if self.length.is_some() || !digits {
-                return Err(HeadFault::Bad);
+                return Err(HeadError::Bad);
             }
             self.length = Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
         } else if colon == 17 && line[..17].eq_ignore_ascii_case(b"transfer-encoding") {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(HeadFault::Bad);
+                return Err(HeadError::Bad);
             }
             self.chunked = true;
         }
         Ok(())
     }
 
-    fn complete(&self) -> Result<Head, HeadFault> {
+    fn complete(&self) -> Result<Head, HeadError> {
         if self.chunked && (self.length.is_some() || self.old) {
-            return Err(HeadFault::Bad);
+            return Err(HeadError::Bad);
         }
         let framing = match self.length {
             _ if self.chunked => Framing::Chunked,
@@ -252,11 +252,11 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1_000, count: 5 };
 
-    fn request_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadFault> {
+    fn request_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         HeadScanner::default().request(bytes, limits)
     }
 
-    fn request(rest: &str) -> Result<Option<Framing>, HeadFault> {
+    fn request(rest: &str) -> Result<Option<Framing>, HeadError> {
         let head = format!("GET / HTTP/1.1\r\n{rest}\r\n");
         request_head(head.as_bytes(), LIMITS).map(|head| head.map(|head| head.framing))
     }
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(status("HTTP/1.1 200 OK"), Ok(Some(200)));
         assert_eq!(status("HTTP/1.1 204"), Ok(Some(204)));
         for line in ["HTTP/1.1 1000 X", "HTTP/1.1 20 OK", "HTTP/1.1 2x0 OK", "HTTP/1.1 200OK"] {
-            assert_eq!(status(line), Err(HeadFault::Bad), "{line}");
+            assert_eq!(status(line), Err(HeadError::Bad), "{line}");
         }
     }
 
@@ -340,17 +340,17 @@ mod tests {
             "A: b\rc\r\n",
             "A: \0\r\n",
         ] {
-            assert_eq!(request(rest), Err(HeadFault::Bad), "{rest:?}");
+            assert_eq!(request(rest), Err(HeadError::Bad), "{rest:?}");
         }
         let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(request_head(old, LIMITS), Err(HeadFault::Bad));
-        assert_eq!(request_head(b"GET /#a HTTP/1.1\r\n\r\n", LIMITS), Err(HeadFault::Bad));
+        assert_eq!(request_head(old, LIMITS), Err(HeadError::Bad));
+        assert_eq!(request_head(b"GET /#a HTTP/1.1\r\n\r\n", LIMITS), Err(HeadError::Bad));
     }
 
     #[test]
     fn limits_hold_before_the_head_is_complete() {
         assert_eq!(request(&"A: b\r\n".repeat(5)), Ok(Some(Framing::None)));
-        assert_eq!(request(&"A: b\r\n".repeat(6)), Err(HeadFault::TooLarge));
-        assert_eq!(request_head(&[b'a'; 1_001], LIMITS), Err(HeadFault::TooLarge));
+        assert_eq!(request(&"A: b\r\n".repeat(6)), Err(HeadError::TooLarge));
+        assert_eq!(request_head(&[b'a'; 1_001], LIMITS), Err(HeadError::TooLarge));
     }
 }

@@ -55,7 +55,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         Err(_) => String::new(),
     };
-    let mut answer = serde_json::json!({
+    let mut body = serde_json::json!({
         "method": head.method.as_str(),
         "path": head.uri.path(),
         "query": head.uri.query().unwrap_or_default(),
@@ -63,8 +63,8 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         "body": body,
     })
     .to_string();
-    answer.push('\n');
-    let mut response = Response::new(Full::from(answer));
+    body.push('\n');
+    let mut response = Response::new(Full::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

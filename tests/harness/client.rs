@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An answer as it stood on the wire.
+/// A response as it stood on the wire.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The only header of that name.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -33,7 +33,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// `message` of a problem or an answer.
+    /// `message` of a problem or a response.
     #[track_caller]
     pub fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
@@ -78,25 +78,25 @@ impl Client {
         }
     }
 
-    /// Reads one answer to a request that was not HEAD; `None` when the connection ends instead.
+    /// Reads one response to a request that was not HEAD; `None` when the connection ends instead.
     #[track_caller]
-    pub fn try_answer(&mut self) -> Option<Answer> {
-        self.read_answer(false)
+    pub fn try_response(&mut self) -> Option<Response> {
+        self.read_response(false)
     }
 
     #[track_caller]
-    pub fn answer(&mut self) -> Answer {
-        self.try_answer().expect("an answer")
+    pub fn response(&mut self) -> Response {
+        self.try_response().expect("a response")
     }
 
-    /// Reads one answer to a HEAD request.
+    /// Reads one response to a HEAD request.
     #[track_caller]
-    pub fn answer_to_head(&mut self) -> Answer {
-        self.read_answer(true).expect("an answer")
+    pub fn response_to_head(&mut self) -> Response {
+        self.read_response(true).expect("a response")
     }
 
     #[track_caller]
-    fn read_answer(&mut self, head_only: bool) -> Option<Answer> {
+    fn read_response(&mut self, head_only: bool) -> Option<Response> {
         loop {
             let (status, headers) = self.read_head()?;
             if status == 100 || status == 103 {
@@ -118,14 +118,14 @@ impl Client {
                 while self.fill().expect("the end of the body") > 0 {}
                 std::mem::take(&mut self.read)
             };
-            return Some(Answer { status, headers, body });
+            return Some(Response { status, headers, body });
         }
     }
 
-    /// Reads the head of an answer alone: its status and headers.
+    /// Reads the head of a response alone: its status and headers.
     #[track_caller]
     pub fn head(&mut self) -> (u16, Vec<(String, String)>) {
-        self.read_head().expect("an answer")
+        self.read_head().expect("a response")
     }
 
     /// Says that nothing more is sent.
@@ -169,7 +169,9 @@ impl Client {
                 Ok(0) => return None,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("no answer: {error}; so far {:?}", String::from_utf8_lossy(&self.read)),
+                Err(error) => {
+                    panic!("no response: {error}; so far {:?}", String::from_utf8_lossy(&self.read))
+                }
             }
         };
         let head = String::from_utf8_lossy(&self.read[..end]).into_owned();

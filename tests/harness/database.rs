@@ -164,7 +164,7 @@ impl Cluster {
         format!("postgres://authgate@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Stops every process of the server where it is; they answer nobody.
+    /// Stops every process of the server where it is; they response nobody.
     /// Where the server listens.
     pub fn port(&self) -> u16 {
         self.port

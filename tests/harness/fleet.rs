@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Cluster, Gateway, Proxy, Settings, eventually};
 
-/// The bound that the tests declare, and what a busy machine may add between an answer and a question.
+/// The bound that the tests declare, and what a busy machine may add between a response and a question.
 pub const BOUND: Duration = Duration::from_secs(2);
 pub const POLL: Duration = Duration::from_secs(1);
 
@@ -35,22 +35,22 @@ pub fn status(gateway: &Gateway, token: &str) -> u16 {
     gateway.get("/api/x", Some(token)).status
 }
 
-pub fn access(answer: &Value) -> &str {
-    answer["access_token"].as_str().unwrap()
+pub fn access(response: &Value) -> &str {
+    response["access_token"].as_str().unwrap()
 }
 
-pub fn refresh(answer: &Value) -> &str {
-    answer["refresh_token"].as_str().unwrap()
+pub fn refresh(response: &Value) -> &str {
+    response["refresh_token"].as_str().unwrap()
 }
 
-pub fn user_id(answer: &Value) -> &str {
-    answer["user_id"].as_str().unwrap()
+pub fn user_id(response: &Value) -> &str {
+    response["user_id"].as_str().unwrap()
 }
 
 /// Whether the store knows of no such session any more.
-pub fn has_ended(gateway: &Gateway, answer: &Value) -> bool {
+pub fn has_ended(gateway: &Gateway, response: &Value) -> bool {
     eventually("the store answers", || {
-        let status = gateway.refresh(refresh(answer)).status;
+        let status = gateway.refresh(refresh(response)).status;
         (status != 503).then_some(status == 401)
     })
 }

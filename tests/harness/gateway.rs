@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, Client, PASSWORD, Upstream, eventually};
+use super::{Client, PASSWORD, Response, Upstream, eventually};
 
 /// The binary under test.
 pub fn authgate() -> Command {
@@ -299,8 +299,8 @@ impl Gateway {
     }
 
     #[track_caller]
-    pub fn admin_get(&self, path: &str) -> Answer {
-        Client::connect(self.admin).send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).answer()
+    pub fn admin_get(&self, path: &str) -> Response {
+        Client::connect(self.admin).send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).response()
     }
 
     /// The value of a metric, by its name and labels as they stand.
@@ -314,44 +314,44 @@ impl Gateway {
 
     /// A call of the admin API.
     #[track_caller]
-    pub fn admin(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
-        Client::connect(self.admin).send(request(method, path, token, body)).answer()
+    pub fn admin(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Response {
+        Client::connect(self.admin).send(request(method, path, token, body)).response()
     }
 
     #[track_caller]
-    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
+    pub fn get(&self, path: &str, token: Option<&str>) -> Response {
         self.send("GET", path, token, None)
     }
 
     #[track_caller]
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
+    pub fn post(&self, path: &str, body: &Value) -> Response {
         self.send("POST", path, None, Some(body))
     }
 
     /// One request on a connection of its own.
     #[track_caller]
-    pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
-        self.client().send(request(method, path, token, body)).answer()
+    pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Response {
+        self.client().send(request(method, path, token, body)).response()
     }
 
-    /// Registers a user; the whole answer.
+    /// Registers a user; the whole response.
     #[track_caller]
     pub fn register(&self, name: &str) -> Value {
-        let answer = self.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
-        assert_eq!(answer.status, 201, "{answer:?}");
-        answer.json()
+        let response = self.post("/auth/register", &json!({"username": name, "password": PASSWORD}));
+        assert_eq!(response.status, 201, "{response:?}");
+        response.json()
     }
 
-    /// Logs a user in; the whole answer.
+    /// Logs a user in; the whole response.
     #[track_caller]
     pub fn login(&self, name: &str) -> Value {
-        let answer = self.try_login(name, PASSWORD);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
+        let response = self.try_login(name, PASSWORD);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
     }
 
     #[track_caller]
-    pub fn try_login(&self, name: &str, password: &str) -> Answer {
+    pub fn try_login(&self, name: &str, password: &str) -> Response {
         self.post("/auth/login", &json!({"username": name, "password": password}))
     }
 
@@ -369,12 +369,12 @@ impl Gateway {
     }
 
     #[track_caller]
-    pub fn refresh(&self, token: &str) -> Answer {
+    pub fn refresh(&self, token: &str) -> Response {
         self.post("/auth/refresh", &json!({"refresh_token": token}))
     }
 
     #[track_caller]
-    pub fn logout(&self, token: &str) -> Answer {
+    pub fn logout(&self, token: &str) -> Response {
         self.send("POST", "/auth/logout", Some(token), None)
     }
 }

@@ -9,7 +9,7 @@ mod proxy;
 mod token;
 mod upstream;
 
-pub use client::{Answer, Client};
+pub use client::{Client, Response};
 pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use gateway::{Gateway, Settings, authgate, write_config};
 pub use peers::{MailServer, peer, python, token_of};

@@ -177,14 +177,14 @@ impl Proxy {
         self.state.lose_rows.load(SeqCst)
     }
 
-    /// Blocks the road behind so many statements of a transaction, of which the last gets no answer. They
+    /// Blocks the road behind so many statements of a transaction, of which the last gets no response. They
     /// count from the first one with an id among its values; COMMIT is one, too.
     pub fn block_after(&self, id: &str, statements: usize) {
         self.set_trap(id, Place::Behind(statements));
     }
 
     /// Blocks the road at the COMMIT of a transaction with an id, or another text, among its values: before it
-    /// arrives, or `arrives` and gets no answer.
+    /// arrives, or `arrives` and gets no response.
     pub fn block_at_commit(&self, id: &str, arrives: bool) {
         self.set_trap(id, if arrives { Place::BehindCommit } else { Place::BeforeCommit });
     }
@@ -279,7 +279,7 @@ impl State {
                 }
                 held.drain(..message);
                 if shut == Shut::Behind {
-                    // The answer is lost, whatever it is.
+                    // The response is lost, whatever it is.
                     *self.road.lock().unwrap() = Road::Blocked;
                     let _ = to.write_all(&out);
                     out.clear();

@@ -86,7 +86,7 @@ impl Upstream {
         Self { address, record }
     }
 
-    /// Lets `respond` answer when only the head of a request is there; it reads the body by the function that it is
+    /// Lets `respond` response when only the head of a request is there; it reads the body by the function that it is
     /// given.
     pub fn with_head(
         respond: impl Fn(&mut TcpStream, &mut dyn FnMut() -> String) -> bool + Send + Sync + 'static,

@@ -16,21 +16,21 @@ fn gateway() -> Gateway {
 #[test]
 fn register_answers_the_users_id() {
     let gateway = gateway();
-    let answer = gateway.post("/register", &json!({"username": "alice", "password": PASSWORD}));
-    assert_eq!(answer.status, 201);
-    assert_eq!(answer.message(), "User registered successfully");
-    assert_eq!(answer.json()["user_id"].as_str().unwrap().len(), 36);
+    let response = gateway.post("/register", &json!({"username": "alice", "password": PASSWORD}));
+    assert_eq!(response.status, 201);
+    assert_eq!(response.message(), "User registered successfully");
+    assert_eq!(response.json()["user_id"].as_str().unwrap().len(), 36);
 }
 
 #[test]
 fn login_answers_the_id_in_the_body_and_the_token_in_the_authorization_header() {
     let gateway = gateway();
     let registered = gateway.post("/register", &json!({"username": "alice", "password": PASSWORD})).json();
-    let answer = gateway.post("/login", &json!({"username": "alice", "password": PASSWORD}));
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["user_id"], registered["user_id"]);
-    let token = answer.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-    assert_eq!(answer.json()["access_token"], token);
+    let response = gateway.post("/login", &json!({"username": "alice", "password": PASSWORD}));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["user_id"], registered["user_id"]);
+    let token = response.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+    assert_eq!(response.json()["access_token"], token);
     assert_eq!(gateway.get("/me", Some(&token)).json()["username"], "alice");
 }
 
@@ -44,16 +44,16 @@ fn faults_have_the_documented_statuses_and_messages() {
     assert_eq!(duplicate.json()["status"], 400);
     for path in ["/register", "/login"] {
         for body in [json!({}), json!({"username": "alice"}), json!({"password": PASSWORD})] {
-            let answer = gateway.post(path, &body);
-            assert_eq!((answer.status, answer.message().as_str()), (400, "Missing parameters"));
+            let response = gateway.post(path, &body);
+            assert_eq!((response.status, response.message().as_str()), (400, "Missing parameters"));
         }
     }
     for body in [
         json!({"username": "alice", "password": "not this password"}),
         json!({"username": "nobody", "password": PASSWORD}),
     ] {
-        let answer = gateway.post("/login", &body);
-        assert_eq!((answer.status, answer.message().as_str()), (401, "Invalid credentials"));
+        let response = gateway.post("/login", &body);
+        assert_eq!((response.status, response.message().as_str()), (401, "Invalid credentials"));
     }
 }
 
@@ -63,8 +63,8 @@ fn a_registration_that_the_store_refuses_has_failed() {
     let gateway = Gateway::alone(Settings::postgres(&url));
     shared_sql(&url, "ALTER TABLE sessions RENAME TO lost");
     let body = json!({"username": "alice", "password": crate::harness::PASSWORD});
-    let answer = gateway.post("/auth/register", &body);
-    assert_eq!((answer.status, answer.message().as_str()), (500, "Registration failed"));
+    let response = gateway.post("/auth/register", &body);
+    assert_eq!((response.status, response.message().as_str()), (500, "Registration failed"));
     shared_sql(&url, "ALTER TABLE lost RENAME TO sessions");
     assert_eq!(gateway.post("/auth/register", &body).status, 201, "nothing of it was kept");
 }

@@ -12,9 +12,9 @@ fn gateway() -> Gateway {
 
 fn register(gateway: &Gateway, name: &str) -> Value {
     let body = json!({"username": name, "password": PASSWORD, "password_confirm": PASSWORD});
-    let answer = gateway.post("/api/auth/register", &body);
-    assert_eq!(answer.status, 201, "{answer:?}");
-    answer.json()
+    let response = gateway.post("/api/auth/register", &body);
+    assert_eq!(response.status, 201, "{response:?}");
+    response.json()
 }
 
 #[test]
@@ -22,9 +22,9 @@ fn registration_and_login_answer_a_token() {
     let gateway = gateway();
     let registered = register(&gateway, "alice");
     assert_eq!(registered["token"], registered["access_token"]);
-    let answer = gateway.post("/api/auth/login", &json!({"username": "alice", "password": PASSWORD}));
-    assert_eq!((answer.status, answer.message().as_str()), (200, "Authenticated successfully"));
-    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    let response = gateway.post("/api/auth/login", &json!({"username": "alice", "password": PASSWORD}));
+    assert_eq!((response.status, response.message().as_str()), (200, "Authenticated successfully"));
+    let token = response.json()["token"].as_str().unwrap().to_owned();
     assert_eq!(gateway.get("/api/auth/me", Some(&token)).status, 200);
 }
 
@@ -32,8 +32,8 @@ fn registration_and_login_answer_a_token() {
 fn passwords_that_differ_are_refused() {
     let gateway = gateway();
     let body = json!({"username": "alice", "password": PASSWORD, "password_confirm": "another password"});
-    let answer = gateway.post("/api/auth/register", &body);
-    assert_eq!((answer.status, answer.message().as_str()), (400, "Passwords do not match"));
+    let response = gateway.post("/api/auth/register", &body);
+    assert_eq!((response.status, response.message().as_str()), (400, "Passwords do not match"));
 }
 
 #[test]
@@ -45,8 +45,11 @@ fn a_user_changes_his_name_and_password() {
         "user_id": id, "new_username": "alicia", "new_password": "another long password",
         "new_password_confirm": "another long password",
     });
-    let answer = gateway.send("POST", "/api/auth/change", Some(token), Some(&body));
-    assert_eq!((answer.status, answer.message().as_str()), (200, "User credentials updated successfully"));
+    let response = gateway.send("POST", "/api/auth/change", Some(token), Some(&body));
+    assert_eq!(
+        (response.status, response.message().as_str()),
+        (200, "User credentials updated successfully")
+    );
     let old = gateway.post("/api/auth/login", &json!({"username": "alice", "password": PASSWORD}));
     assert_eq!(old.status, 401);
     let new = json!({"username": "alicia", "password": "another long password"});
@@ -60,8 +63,8 @@ fn a_user_deletes_himself() {
     let alice = register(&gateway, "alice");
     let token = alice["token"].as_str();
     let body = json!({"user_id": alice["user_id"]});
-    let answer = gateway.send("DELETE", "/api/auth/delete", token, Some(&body));
-    assert_eq!((answer.status, answer.message().as_str()), (200, "User account deleted successfully"));
+    let response = gateway.send("DELETE", "/api/auth/delete", token, Some(&body));
+    assert_eq!((response.status, response.message().as_str()), (200, "User account deleted successfully"));
     let login = gateway.post("/api/auth/login", &json!({"username": "alice", "password": PASSWORD}));
     assert_eq!(login.status, 401);
 }
@@ -92,7 +95,7 @@ fn pages_of_other_origins_may_call() {
             "OPTIONS /api/auth/login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3000\r\n\
              Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\r\n",
         )
-        .answer();
+        .response();
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
     assert_eq!(preflight.header("access-control-allow-methods"), Some("POST"));

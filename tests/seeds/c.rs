@@ -13,9 +13,9 @@ fn gateway() -> Gateway {
 fn token(gateway: &Gateway, name: &str) -> String {
     let body = json!({"username": name, "password": PASSWORD});
     assert_eq!(gateway.post("/api/auth/register", &body).status, 201);
-    let answer = gateway.post("/api/auth/login", &body);
-    assert_eq!(answer.status, 200);
-    answer.json()["token"].as_str().unwrap().to_owned()
+    let response = gateway.post("/api/auth/login", &body);
+    assert_eq!(response.status, 200);
+    response.json()["token"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -24,10 +24,10 @@ fn a_role_may_be_given_at_registration_and_is_user_by_default() {
     for (name, role, roles) in
         [("alice", None, "user"), ("bob", Some("user"), "user"), ("carol", Some("editor"), "editor")]
     {
-        let answer = gateway
+        let response = gateway
             .post("/api/auth/register", &json!({"username": name, "password": PASSWORD, "role": role}));
-        assert_eq!(answer.status, 201, "{answer:?}");
-        assert_eq!(answer.json()["roles"], json!([roles]));
+        assert_eq!(response.status, 201, "{response:?}");
+        assert_eq!(response.json()["roles"], json!([roles]));
     }
 }
 
@@ -51,16 +51,16 @@ fn a_duplicate_is_409_and_wrong_credentials_stay_401() {
     token(&gateway, "alice");
     let body = json!({"username": "alice", "password": PASSWORD});
     assert_eq!(gateway.post("/api/auth/register", &body).status, 409);
-    let answer = gateway.post("/api/auth/login", &json!({"username": "alice", "password": "not this one"}));
-    assert_eq!((answer.status, answer.message().as_str()), (401, "Invalid credentials"));
+    let response = gateway.post("/api/auth/login", &json!({"username": "alice", "password": "not this one"}));
+    assert_eq!((response.status, response.message().as_str()), (401, "Invalid credentials"));
 }
 
 #[test]
 fn the_protected_route_greets_by_name() {
     let gateway = gateway();
     let token = token(&gateway, "alice");
-    let answer = gateway.get("/api/auth/protected", Some(&token));
-    assert_eq!((answer.status, answer.message().as_str()), (200, "Hello, alice!"));
+    let response = gateway.get("/api/auth/protected", Some(&token));
+    assert_eq!((response.status, response.message().as_str()), (200, "Hello, alice!"));
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn a_missing_bad_or_ended_token_is_403_everywhere() {
     assert_eq!(gateway.send("POST", "/api/auth/logout", Some(&token), None).status, 200);
     for path in ["/api/auth/protected", "/api/auth/me"] {
         for token in [None, Some("not.a.token"), Some(token.as_str())] {
-            let answer = gateway.get(path, token);
-            assert_eq!((answer.status, answer.message().as_str()), (403, "Missing or invalid token"));
-            assert_eq!(answer.json()["status"], 403);
-            assert_eq!(answer.json()["code"], "missing_or_invalid_token");
+            let response = gateway.get(path, token);
+            assert_eq!((response.status, response.message().as_str()), (403, "Missing or invalid token"));
+            assert_eq!(response.json()["status"], 403);
+            assert_eq!(response.json()["code"], "missing_or_invalid_token");
         }
     }
 }

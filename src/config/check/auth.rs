@@ -24,7 +24,7 @@ impl Check<'_> {
             None => UsernameRules::default_pattern(),
             Some(Ok(pattern)) => pattern,
             Some(Err(problem)) => {
-                self.fault("auth.username.pattern", format!("expected a regular expression: {problem}"));
+                self.error("auth.username.pattern", format!("expected a regular expression: {problem}"));
                 UsernameRules::default_pattern()
             }
         };
@@ -32,14 +32,14 @@ impl Check<'_> {
         let min_length = self.number("auth.username.min_length", raw.min_length, 1, (1, most));
         let max_length = self.number("auth.username.max_length", raw.max_length, most, (1, most));
         if min_length > max_length {
-            self.fault("auth.username.min_length", "expected no more than max_length");
+            self.error("auth.username.min_length", "expected no more than max_length");
         }
         let default = || UsernameRules::RESERVED.iter().map(|name| (*name).to_owned()).collect();
         let mut reserved = HashSet::new();
         for (index, name) in raw.reserved.unwrap_or_else(default).iter().enumerate() {
             match Username::new(name) {
                 Ok(name) => drop(reserved.insert(name.skeleton())),
-                Err(error) => self.fault(&format!("auth.username.reserved[{index}]"), error.to_string()),
+                Err(error) => self.error(&format!("auth.username.reserved[{index}]"), error.to_string()),
             }
         }
         UsernameRules { pattern, min_length, max_length, reserved }
@@ -50,12 +50,12 @@ impl Check<'_> {
         for (index, text) in texts.iter().enumerate() {
             match text.parse::<Role>() {
                 Ok(role) => roles.push(role),
-                Err(error) => self.fault(&format!("{key}[{index}]"), error.to_string()),
+                Err(error) => self.error(&format!("{key}[{index}]"), error.to_string()),
             }
         }
         let roles: Roles = roles.into_iter().collect();
         if roles.len() > Roles::MAX {
-            self.fault(key, format!("expected at most {} roles", Roles::MAX));
+            self.error(key, format!("expected at most {} roles", Roles::MAX));
         }
         roles
     }
@@ -67,14 +67,14 @@ impl Check<'_> {
                 && !path.ends_with('/')
                 && path::canonical(&path).is_ok_and(|canonical| canonical.decoded == path));
         if !legal {
-            self.fault(
+            self.error(
                 "auth.path",
                 "expected a path such as /auth, without a final slash, or \"\" for the root",
             );
         }
         for (key, text) in [("auth.issuer", &raw.issuer), ("auth.audience", &raw.audience)] {
             if text.is_empty() || text.len() > 512 || text.chars().any(char::is_control) {
-                self.fault(key, "expected 1 to 512 characters");
+                self.error(key, "expected 1 to 512 characters");
             }
         }
         let default_roles = match &raw.default_roles {
@@ -86,7 +86,7 @@ impl Check<'_> {
             [("auth.default_roles", &default_roles), ("auth.self_assignable_roles", &self_assignable_roles)]
         {
             if roles.contains(Role::ADMIN) {
-                self.fault(
+                self.error(
                     key,
                     "`admin` may not be given to whoever registers; use `authgate user set-roles`",
                 );
@@ -96,7 +96,7 @@ impl Check<'_> {
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let access_token_ttl = self.span("auth.access_token_ttl", raw.access_token_ttl, minutes(15));
         if access_token_ttl < Duration::from_secs(1) || access_token_ttl > days(1) {
-            self.fault("auth.access_token_ttl", "expected 1s to 1d");
+            self.error("auth.access_token_ttl", "expected 1s to 1d");
         }
         let refresh_token_ttl = self.span("auth.refresh_token_ttl", raw.refresh_token_ttl, days(30));
         let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
@@ -114,7 +114,7 @@ impl Check<'_> {
             raw.previous_master_key_file,
         );
         if previous_master_key.as_ref().is_some_and(|previous| previous.is(&master_key)) {
-            self.fault("auth.previous_master_key", "is the same as the master key");
+            self.error("auth.previous_master_key", "is the same as the master key");
         }
         Auth {
             path,
@@ -173,7 +173,7 @@ impl Check<'_> {
         file: Option<String>,
     ) -> Option<MasterKeySource> {
         if given.is_some() && file.is_some() {
-            self.fault(&format!("{key}_file"), "is given twice, here and in the line without `_file`");
+            self.error(&format!("{key}_file"), "is given twice, here and in the line without `_file`");
         }
         match (given, file) {
             (Some(given), _) => {
@@ -193,11 +193,11 @@ impl Check<'_> {
             const TAKEN: &[&str] =
                 &["message", "user_id", "username", "roles", "refresh_token", "token_type", "expires_in"];
             if !plain || field.len() > 64 {
-                self.fault(&key, "expected a name of letters, digits and `_`");
+                self.error(&key, "expected a name of letters, digits and `_`");
             } else if TAKEN.contains(&field.as_str()) {
-                self.fault(&key, "this member has a meaning of its own");
+                self.error(&key, "this member has a meaning of its own");
             } else if token_fields[..index].contains(field) {
-                self.fault(&key, "is named twice");
+                self.error(&key, "is named twice");
             }
         }
         let mut status = |key: &str, value: Option<Number>, default: StatusCode, legal: &[StatusCode]| {
@@ -205,7 +205,7 @@ impl Check<'_> {
             let found = legal.iter().find(|status| u64::from(status.as_u16()) == number).copied();
             found.unwrap_or_else(|| {
                 let legal: Vec<_> = legal.iter().map(StatusCode::as_str).collect();
-                self.fault(&format!("auth.compat.{key}"), format!("expected one of {}", legal.join(", ")));
+                self.error(&format!("auth.compat.{key}"), format!("expected one of {}", legal.join(", ")));
                 default
             })
         };
@@ -241,14 +241,14 @@ impl Check<'_> {
     pub(super) fn signing(&mut self, raw: raw::Signing) -> Signing {
         if raw.algorithm == raw::Algorithm::HS256 {
             let Some(secret) = raw.secret else {
-                self.fault("auth.signing", "HS256 needs `secret`, 32 bytes or more");
+                self.error("auth.signing", "HS256 needs `secret`, 32 bytes or more");
                 return Signing::KeyPair(raw::Algorithm::EdDSA);
             };
             self.secret_key("auth.signing.secret", &secret);
             if let Some(previous) = &raw.previous_secret {
                 self.secret_key("auth.signing.previous_secret", previous);
                 if previous.expose() == secret.expose() {
-                    self.fault("auth.signing.previous_secret", "is the same as `secret`");
+                    self.error("auth.signing.previous_secret", "is the same as `secret`");
                 }
             }
             self.warnings.push(
@@ -261,7 +261,7 @@ impl Check<'_> {
             [("auth.signing.secret", &raw.secret), ("auth.signing.previous_secret", &raw.previous_secret)]
         {
             if secret.is_some() {
-                self.fault(
+                self.error(
                     key,
                     "is for HS256 only; the keys of EdDSA and ES256 are made and kept in the store",
                 );
@@ -272,9 +272,9 @@ impl Check<'_> {
 
     pub(super) fn secret_key(&mut self, key: &str, secret: &Secret) {
         if secret.expose().len() < 32 {
-            self.fault(key, "expected 32 bytes or more, for example from `openssl rand -base64 32`");
+            self.error(key, "expected 32 bytes or more, for example from `openssl rand -base64 32`");
         } else if is_published(secret.expose()) || is_guessable(secret.expose()) {
-            self.fault(key, "is a default or placeholder that anyone can look up; make your own, for example with `openssl rand -base64 32`");
+            self.error(key, "is a default or placeholder that anyone can look up; make your own, for example with `openssl rand -base64 32`");
         }
     }
 

@@ -14,17 +14,17 @@ impl Check<'_> {
     pub(super) fn cors(&mut self, key: &str, raw: raw::Cors) -> Cors {
         let credentials = raw.credentials.is_some_and(|credentials| credentials.0);
         if raw.origins.is_empty() {
-            self.fault(
+            self.error(
                 &format!("{key}.origins"),
                 "expected at least one origin, such as https://app.example.com",
             );
         }
         let any = raw.origins.iter().any(|origin| origin == "*");
         if any && raw.origins.len() > 1 {
-            self.fault(&format!("{key}.origins"), "`*` stands alone");
+            self.error(&format!("{key}.origins"), "`*` stands alone");
         }
         if any && credentials {
-            self.fault(
+            self.error(
                 &format!("{key}.credentials"),
                 "`*` with credentials lets every page act in the name of whoever looks at it; name the origins",
             );
@@ -33,7 +33,7 @@ impl Check<'_> {
         for (index, origin) in raw.origins.iter().enumerate().filter(|(_, origin)| *origin != "*") {
             match HeaderValue::try_from(origin).ok().filter(|_| is_origin(origin)) {
                 Some(value) => origins.push(value),
-                None => self.fault(
+                None => self.error(
                     &format!("{key}.origins[{index}]"),
                     "expected scheme and host in lower case, and a port if it is not the scheme's own, such as https://app.example.com",
                 ),

@@ -17,13 +17,13 @@ impl Check<'_> {
                 && uri.query().is_none()
         });
         if !legal || base.contains(['#', '{', '@']) {
-            self.fault(&key("base_url"), "expected an address such as https://app.example.com");
+            self.error(&key("base_url"), "expected an address such as https://app.example.com");
         }
         let mut link = |name: &str, path: Option<String>, default: &str| {
             let path = path.unwrap_or_else(|| default.to_owned());
             let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
             if !path.starts_with('/') || path.matches("{token}").count() != 1 || !plain {
-                self.fault(&key(name), format!("expected a path with {{token}} once, such as {default}"));
+                self.error(&key(name), format!("expected a path with {{token}} once, such as {default}"));
             }
             format!("{base}{path}")
         };
@@ -62,19 +62,19 @@ impl Check<'_> {
             || raw.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         if raw.host.is_empty() || !raw.host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
         {
-            self.fault("auth.email.smtp.host", "expected a host name or address");
+            self.error("auth.email.smtp.host", "expected a host name or address");
         }
         let credentials = match (raw.username, raw.password) {
             (Some(username), Some(password)) => Some((username, password)),
             (None, None) => None,
             _ => {
-                self.fault("auth.email.smtp", "expected both `username` and `password`, or neither");
+                self.error("auth.email.smtp", "expected both `username` and `password`, or neither");
                 None
             }
         };
         if raw.encryption == Encryption::None && !loopback {
             if credentials.is_some() {
-                self.fault(
+                self.error(
                     "auth.email.smtp.encryption",
                     "a password would cross the network in the clear: expected starttls or tls",
                 );

@@ -1,4 +1,4 @@
-//! From what is written to what is meant. Every fault is collected before any is reported.
+//! From what is written to what is meant. Every error is collected before any is reported.
 
 mod auth;
 mod cors;
@@ -11,8 +11,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, Drain, Fault, Faults, IdentityHeaders, Limits, Listener, Loaded, Log, PostgresUrl, Revocation,
-    Store, StoreLocation, StripRule,
+    Config, ConfigError, ConfigErrors, Drain, IdentityHeaders, Limits, Listener, Loaded, Log, PostgresUrl,
+    Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -24,30 +24,30 @@ pub(in crate::config) fn check(
     raw: raw::Gateway,
     document: &Document<'_>,
     further: Further<'_>,
-) -> Result<Loaded, Faults> {
-    let mut check = Check { document, faults: Vec::new(), warnings: Vec::new() };
+) -> Result<Loaded, ConfigErrors> {
+    let mut check = Check { document, errors: Vec::new(), warnings: Vec::new() };
     let config = check.gateway(raw);
-    check.faults.extend(further(&config));
-    if check.faults.is_empty() {
+    check.errors.extend(further(&config));
+    if check.errors.is_empty() {
         Ok(Loaded { config, warnings: check.warnings })
     } else {
-        check.faults.sort_by_key(|fault| fault.line);
-        Err(Faults(check.faults))
+        check.errors.sort_by_key(|error| error.line);
+        Err(ConfigErrors(check.errors))
     }
 }
 
 struct Check<'a> {
     document: &'a Document<'a>,
-    faults: Vec<Fault>,
+    errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
 impl Check<'_> {
-    fn fault(&mut self, key: &str, problem: impl Into<String>) {
-        self.faults.push(self.document.fault(key, problem));
+    fn error(&mut self, key: &str, problem: impl Into<String>) {
+        self.errors.push(self.document.error(key, problem));
     }
 
-    /// `value`, or the default, if `legal` holds; otherwise a fault and the default.
+    /// `value`, or the default, if `legal` holds; otherwise an error and the default.
     fn bounded<T: Copy + PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,
@@ -57,7 +57,7 @@ impl Check<'_> {
     ) -> T {
         match value {
             Some(value) if value < least || value > most => {
-                self.fault(key, format!("expected {least} to {most}"));
+                self.error(key, format!("expected {least} to {most}"));
                 default
             }
             Some(value) => value,
@@ -73,7 +73,7 @@ impl Check<'_> {
     fn span(&mut self, key: &str, value: Option<Span>, default: Duration) -> Duration {
         match value {
             Some(Span(span)) if span.is_zero() => {
-                self.fault(key, "must be longer than nothing");
+                self.error(key, "must be longer than nothing");
                 default
             }
             Some(Span(span)) => span,
@@ -84,7 +84,7 @@ impl Check<'_> {
     fn size(&mut self, key: &str, value: Option<Size>, default: u64, range: (u64, u64)) -> u64 {
         match value {
             Some(Size(size)) if size < range.0 || size > range.1 => {
-                self.fault(key, format!("expected {}B to {}B", range.0, range.1));
+                self.error(key, format!("expected {}B to {}B", range.0, range.1));
                 default
             }
             Some(Size(size)) => size,
@@ -94,7 +94,7 @@ impl Check<'_> {
 
     fn address(&mut self, key: &str, text: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
-            self.fault(key, "expected an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080");
+            self.error(key, "expected an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080");
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
@@ -102,7 +102,7 @@ impl Check<'_> {
     fn gateway(&mut self, raw: raw::Gateway) -> Config {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         if raw.listeners.is_empty() {
-            self.fault("listeners", "expected at least one `- address: IP:PORT`");
+            self.error("listeners", "expected at least one `- address: IP:PORT`");
         }
         let mut listeners: Vec<SocketAddr> = Vec::new();
         let mut bounds = Vec::new();
@@ -110,7 +110,7 @@ impl Check<'_> {
             let key = format!("listeners[{index}].address");
             let address = self.address(&key, &listener.address);
             if address.port() != 0 && listeners.contains(&address) {
-                self.fault(&key, "another listener has this address already");
+                self.error(&key, "another listener has this address already");
             }
             listeners.push(address);
             bounds.push(listener.max_connections.map(|most| {
@@ -127,21 +127,21 @@ impl Check<'_> {
                 self.warnings
                     .push("admin.insecure: administrators' tokens cross the network in the clear".to_owned());
             } else {
-                self.fault(
+                self.error(
                     "admin.address",
                     "expected an address on loopback, such as 127.0.0.1:9901; for another, set `insecure: true`",
                 );
             }
         }
         if admin.port() != 0 && listeners.contains(&admin) {
-            self.fault("admin.address", "a public listener has this address");
+            self.error("admin.address", "a public listener has this address");
         }
         for (index, host) in raw.admin.hosts.iter().enumerate() {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
             if host.is_empty() || !host.bytes().all(legal) {
                 let found =
                     format!("found `{host}`, expected a name without a port, such as authgate.default.svc");
-                self.fault(&format!("admin.hosts[{index}]"), found);
+                self.error(&format!("admin.hosts[{index}]"), found);
             }
         }
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
@@ -157,7 +157,7 @@ impl Check<'_> {
             on_stale: raw.revocation.on_stale,
         };
         if revocation.max_staleness < Duration::from_millis(500) {
-            self.fault(
+            self.error(
                 "revocation.max_staleness",
                 "expected 500ms or more: the store must have time to answer within it",
             );
@@ -209,7 +209,7 @@ impl Check<'_> {
                 .or_else(|_| text.parse().map(|address: std::net::IpAddr| address.into()));
             match network {
                 Ok(network) => networks.push(network),
-                Err(_) => self.fault(
+                Err(_) => self.error(
                     &format!("trusted_proxies[{index}]"),
                     "expected an address or a network, such as 10.0.0.0/8",
                 ),
@@ -227,12 +227,12 @@ impl Check<'_> {
             Some(("postgres" | "postgresql", _)) => match PostgresUrl::parse(&url, self.document.folder) {
                 Ok(location) => StoreLocation::Postgres(location),
                 Err(problem) => {
-                    self.fault("store.url", problem);
+                    self.error("store.url", problem);
                     StoreLocation::Sqlite(PathBuf::new())
                 }
             },
             _ => {
-                self.fault("store.url", "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
+                self.error("store.url", "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
                 StoreLocation::Sqlite(PathBuf::new())
             }
         };
@@ -255,7 +255,7 @@ impl Check<'_> {
         let names = match raw {
             raw::IdentityHeaders::Preset(preset) => {
                 return IdentityHeaders::preset(&preset).unwrap_or_else(|| {
-                    self.fault(
+                    self.error(
                         "identity_headers",
                         "expected oauth2-proxy, authelia, grafana, or a map of id, name and roles",
                     );
@@ -268,7 +268,7 @@ impl Check<'_> {
             id: self.identity_header("id", names.id, default.id),
             name: self.identity_header("name", names.name, default.name),
             roles: self.identity_header("roles", names.roles, default.roles.clone()),
-            // The fallback is never used: a name that is not legal is a fault.
+            // The fallback is never used: a name that is not legal is an error.
             external_id: names
                 .external_id
                 .map(|name| self.identity_header("external_id", Some(name), default.roles)),
@@ -278,7 +278,7 @@ impl Check<'_> {
             [Some(&headers.id), Some(&headers.name), Some(&headers.roles), headers.external_id.as_ref()];
         let different: std::collections::HashSet<_> = all.iter().flatten().collect();
         if different.len() < all.iter().flatten().count() {
-            self.fault("identity_headers", "expected a different name for each");
+            self.error("identity_headers", "expected a different name for each");
         }
         headers
     }
@@ -292,7 +292,7 @@ impl Check<'_> {
             };
             let key = format!("identity_headers.strip[{index}]");
             match HeaderName::try_from(name) {
-                Ok(_) if name.len() > 64 => self.fault(&key, "expected at most 64 characters"),
+                Ok(_) if name.len() > 64 => self.error(&key, "expected at most 64 characters"),
                 // Without these no request would be one.
                 Ok(_)
                     if ["host", "content-length", "content-type"].iter().any(|kept| {
@@ -300,11 +300,11 @@ impl Check<'_> {
                         if prefix { kept.starts_with(&folded) } else { *kept == folded }
                     }) =>
                 {
-                    self.fault(&key, "this would take away Host, Content-Length or Content-Type")
+                    self.error(&key, "this would take away Host, Content-Length or Content-Type")
                 }
                 Ok(_) if prefix => rules.push(StripRule::Prefix(IdentityHeaders::fold(name))),
                 Ok(_) => rules.push(StripRule::Name(IdentityHeaders::fold(name))),
-                Err(_) => self.fault(&key, "expected a header name, or the beginning of one and `*`"),
+                Err(_) => self.error(&key, "expected a header name, or the beginning of one and `*`"),
             }
         }
         rules
@@ -316,7 +316,7 @@ impl Check<'_> {
         // Only names that every backend reads alike: `_` and `.` fold to `-` in some.
         let plain = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let Some(name) = HeaderName::try_from(text.as_str()).ok().filter(|_| plain) else {
-            self.fault(&key, "expected a header name of at most 64 letters, digits and `-`");
+            self.error(&key, "expected a header name of at most 64 letters, digits and `-`");
             return default;
         };
         const TAKEN: &[&str] = &[
@@ -350,7 +350,7 @@ impl Check<'_> {
             "range",
         ];
         if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
-            self.fault(&key, "this header has a meaning of its own; choose another name, such as X-User-Id");
+            self.error(&key, "this header has a meaning of its own; choose another name, such as X-User-Id");
             return default;
         }
         name

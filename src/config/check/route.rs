@@ -20,20 +20,20 @@ impl Check<'_> {
         for (name, upstream) in raw {
             let key = format!("upstreams.{name}");
             if upstream.servers.len() != 1 {
-                self.fault(&format!("{key}.servers"), "expected one server");
+                self.error(&format!("{key}.servers"), "expected one server");
             }
             let url_key = format!("{key}.servers[0].url");
             let authority = match upstream.servers.first().map(|server| server_authority(&server.url)) {
                 Some(Ok(authority)) => authority,
                 Some(Err(problem)) => {
-                    self.fault(&url_key, problem);
+                    self.error(&url_key, problem);
                     String::new()
                 }
                 None => String::new(),
             };
             let numeric = authority.replace("localhost", "127.0.0.1").parse();
             if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
-                self.fault(
+                self.error(
                     &url_key,
                     "this is a listener of authgate itself: requests would go round in circles",
                 );
@@ -94,9 +94,9 @@ impl Check<'_> {
     pub(super) fn method(&mut self, key: &str, text: &str) -> Option<Method> {
         let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         match Method::from_bytes(text.as_bytes()) {
-            Ok(Method::CONNECT) => self.fault(key, "CONNECT is never accepted"),
+            Ok(Method::CONNECT) => self.error(key, "CONNECT is never accepted"),
             Ok(method) if upper => return Some(method),
-            _ => self.fault(key, "expected a method in capitals, such as GET"),
+            _ => self.error(key, "expected a method in capitals, such as GET"),
         }
         None
     }
@@ -108,7 +108,7 @@ impl Check<'_> {
             && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b));
         let ipv6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if !legal && ipv6.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_err()) {
-            self.fault(key, "expected a host name without a port, such as api.example.com");
+            self.error(key, "expected a host name without a port, such as api.example.com");
         }
         Some(host)
     }
@@ -124,11 +124,11 @@ impl Check<'_> {
         for (index, route) in raw.into_iter().enumerate() {
             let key = format!("routes[{index}]");
             let pattern = Pattern::parse(&route.path)
-                .map_err(|problem| self.fault(&format!("{key}.path"), problem))
+                .map_err(|problem| self.error(&format!("{key}.path"), problem))
                 .ok();
             let methods = route.methods.map(|texts| {
                 if texts.is_empty() {
-                    self.fault(
+                    self.error(
                         &format!("{key}.methods"),
                         "expected at least one method; leave the key out for all",
                     );
@@ -146,22 +146,22 @@ impl Check<'_> {
                         let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
                         let legal =
                             if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-                        self.fault(
+                        self.error(
                             &format!("{key}.upstream"),
                             format!("no such upstream; expected one of: {legal}"),
                         );
                     }
-                    // A config with a fault is never served, and the route may have others.
+                    // A config with an error is never served, and the route may have others.
                     Some(Action::Forward(found.unwrap_or_default()))
                 }
                 (None, Some(respond)) => {
                     if forward_token {
-                        self.fault(&format!("{key}.forward_token"), "needs `upstream`");
+                        self.error(&format!("{key}.forward_token"), "needs `upstream`");
                     }
                     self.respond(&key, respond, &access)
                 }
                 _ => {
-                    self.fault(&key, "expected either `upstream` or `respond`");
+                    self.error(&key, "expected either `upstream` or `respond`");
                     None
                 }
             };
@@ -202,19 +202,19 @@ impl Check<'_> {
             };
         };
         if !matches!(auth, None | Some(RouteAuth::Required)) {
-            self.fault(&format!("{key}.auth"), "`roles` needs a signed-in caller: expected required");
+            self.error(&format!("{key}.auth"), "`roles` needs a signed-in caller: expected required");
         }
         let (name, texts) = match (&rule.any, &rule.all) {
             (Some(any), None) => ("any", any),
             (None, Some(all)) => ("all", all),
             _ => {
-                self.fault(&format!("{key}.roles"), "expected either `any` or `all`");
+                self.error(&format!("{key}.roles"), "expected either `any` or `all`");
                 return Access::SignedIn(None);
             }
         };
         let roles_key = format!("{key}.roles.{name}");
         if texts.is_empty() {
-            self.fault(&roles_key, "expected at least one role");
+            self.error(&roles_key, "expected at least one role");
         }
         let roles = self.roles(&roles_key, texts).iter().cloned().collect();
         Access::SignedIn(Some(if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) }))
@@ -223,11 +223,11 @@ impl Check<'_> {
     pub(super) fn respond(&mut self, key: &str, raw: raw::Respond, access: &Access) -> Option<Action> {
         let status = raw.status.map_or(200, |status| status.0);
         let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        // Below 200 is not a final answer; 204, 205 and 304 have no body.
+        // Below 200 is not a final response; 204, 205 and 304 have no body.
         let status =
             status.filter(|s| (200..600).contains(&s.as_u16()) && ![204, 205, 304].contains(&s.as_u16()));
         if status.is_none() {
-            self.fault(&format!("{key}.respond.status"), "expected 200 to 599, and a status that has a body");
+            self.error(&format!("{key}.respond.status"), "expected 200 to 599, and a status that has a body");
         }
         let mut unknown = Vec::new();
         placeholders(&raw.json, &mut |name| {
@@ -240,7 +240,7 @@ impl Check<'_> {
             }
         });
         for problem in unknown {
-            self.fault(&format!("{key}.respond.json"), problem);
+            self.error(&format!("{key}.respond.json"), problem);
         }
         Some(Action::Respond { status: status?, json: raw.json })
     }
@@ -251,7 +251,7 @@ impl Check<'_> {
             let key = format!("tests[{index}]");
             let anonymous = test.anonymous.is_some_and(|anonymous| anonymous.0);
             if anonymous && test.roles.is_some() {
-                self.fault(&key, "expected either `roles` or `anonymous: true`");
+                self.error(&key, "expected either `roles` or `anonymous: true`");
             }
             let roles = self.roles(&format!("{key}.roles"), test.roles.as_deref().unwrap_or_default());
             let host = test.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));

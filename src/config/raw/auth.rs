@@ -87,7 +87,7 @@ pub struct Cors {
     pub origins: Vec<String>,
     /// Whether they may send cookies and the like. Default: false.
     pub credentials: Option<Switch>,
-    /// How long a browser may remember the answer to its question. Default: 10m.
+    /// How long a browser may remember the response to its question. Default: 10m.
     pub max_age: Option<Span>,
 }
 
@@ -99,7 +99,7 @@ pub struct Compat {
     pub duplicate_username: Option<Number>,
     /// The status for a missing, bad or expired token: 401 or 403. Default: 401.
     pub unauthenticated: Option<Number>,
-    /// The members that carry the access token in answers; access_token always does. Default: [access_token].
+    /// The members that carry the access token in responses; access_token always does. Default: [access_token].
     pub token_fields: Option<Vec<String>>,
     /// Whether login also answers `Authorization: Bearer …`. Default: false.
     pub token_in_header: Option<Switch>,

@@ -191,7 +191,7 @@ pub struct Limits {
     pub header_timeout: Option<Span>,
     /// For a connection between two requests, or a WebSocket without a byte. Default: 75s.
     pub idle_timeout: Option<Span>,
-    /// From the request's head to the answer's head. Default: 60s.
+    /// From the request's head to the response's head. Default: 60s.
     pub request_timeout: Option<Span>,
     /// A body that keeps above this rate a second extends request_timeout. Default: 1KiB.
     pub body_min_rate: Option<Size>,
@@ -212,7 +212,7 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// For a connection to be made. Default: 1s.
     pub connect_timeout: Option<Span>,
-    /// For the head of the answer, once the request was sent. Default: 30s.
+    /// For the head of the response, once the request was sent. Default: 30s.
     pub response_timeout: Option<Span>,
     /// How many idle connections all workers keep together. Default: 512.
     pub idle_connections: Option<Number>,
@@ -280,7 +280,7 @@ pub struct Route {
     /// Whether X-HTTP-Method-Override and its kin go on to the upstream; the request must then be allowed by
     /// either method. Default: false.
     pub method_override: Option<Switch>,
-    /// An answer by the gateway itself, in place of an upstream.
+    /// A response by the gateway itself, in place of an upstream.
     pub respond: Option<Respond>,
     /// Which pages of other origins may call this route from a browser; authgate answers their
     /// questions itself. Default: it is the upstream's business.
@@ -297,7 +297,7 @@ pub struct RoleRule {
     pub all: Option<Vec<String>>,
 }
 
-/// An answer by the gateway itself.
+/// A response by the gateway itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Respond {

@@ -179,14 +179,14 @@ pub(super) enum QueryError {
     Postgres(tokio_postgres::Error),
     /// A column holds what it cannot hold.
     Broken(&'static str),
-    /// No answer in time.
+    /// No response in time.
     Late,
     /// Rows were lost on their way.
     Incomplete,
 }
 
 impl QueryError {
-    /// Whether the server itself refused a COMMIT, which then did not happen. One that got no answer, or the
+    /// Whether the server itself refused a COMMIT, which then did not happen. One that got no response, or the
     /// word that the server is ending, may have.
     fn is_refusal(&self) -> bool {
         let Self::Postgres(error) = self else { return false };

@@ -121,11 +121,11 @@ async fn import_all(
     let sql = format!("SELECT {USER} FROM users WHERE external_id = ANY($1) OR skeleton = ANY($2)");
     let left = || users.iter().zip(&skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
     let ids: Vec<&str> = left().map(|(user, _)| user.external_id.as_str()).collect();
-    let looks: Vec<&str> = left().map(|(_, look)| look.as_str()).collect();
+    let left_skeletons: Vec<&str> = left().map(|(_, look)| look.as_str()).collect();
     let mut by_id: HashMap<String, User> = HashMap::new();
     let mut by_look: HashMap<String, User> = HashMap::new();
     if !ids.is_empty() {
-        for row in &tx.query(&tx.prepare_cached(&sql).await?, &[&ids, &looks]).await? {
+        for row in &tx.query(&tx.prepare_cached(&sql).await?, &[&ids, &left_skeletons]).await? {
             let found = read_user(row)?;
             if let Some(id) = &found.external_id {
                 by_id.insert(id.clone(), found.clone());

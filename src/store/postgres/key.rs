@@ -18,7 +18,7 @@ use crate::{
     types::KeyId,
 };
 
-/// What an answer that confirms a mirror may take to arrive.
+/// What a response that confirms a mirror may take to arrive.
 const ROUND_TRIP_MILLIS: i64 = 1_000;
 
 const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at";

@@ -63,7 +63,7 @@ pub(super) async fn user_by_name(db: &Client, name: &Username) -> Result<Option<
     one(db, &format!("SELECT {USER} FROM users WHERE name = $1"), &[&name.as_str()], read_user).await
 }
 
-pub(super) async fn user_by_look(db: &Client, name: &Username) -> Result<Option<User>> {
+pub(super) async fn user_by_skeleton(db: &Client, name: &Username) -> Result<Option<User>> {
     let sql =
         format!("SELECT {USER} FROM users WHERE name = $1 OR skeleton = $2 ORDER BY name = $1 DESC LIMIT 1");
     one(db, &sql, &[&name.as_str(), &name.skeleton()], read_user).await

@@ -28,10 +28,10 @@ use async_trait::async_trait;
 use self::connection::Pool;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, Session,
-    SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter, millis,
-    unlocked,
+    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
+    Note, Opened, Purpose, Result, RevocationLog, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
+    Session, SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter,
+    millis, unlocked,
 };
 use crate::{
     clock::UnixMillis,
@@ -65,7 +65,7 @@ impl Postgres {
 }
 
 #[async_trait]
-impl Log for Postgres {
+impl RevocationLog for Postgres {
     async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead> {
         let Some(cursor) = cursor else {
             let patience = self.following.timeout;
@@ -137,8 +137,8 @@ impl Store for Postgres {
         self.pool.read(async |db| lookup::user_by_name(db, name).await).await
     }
 
-    async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
-        self.pool.read(async |db| lookup::user_by_look(db, name).await).await
+    async fn user_by_skeleton(&self, name: &Username) -> Result<Option<User>> {
+        self.pool.read(async |db| lookup::user_by_skeleton(db, name).await).await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>> {

@@ -25,7 +25,7 @@ pub(super) async fn create_user(
     pseudonyms: &Pseudonyms,
 ) -> Result<Option<Opened>> {
     let mut skeleton = new.name.skeleton();
-    let looks = vec![skeleton.clone(), pseudonyms.of(&skeleton)];
+    let skeletons = vec![skeleton.clone(), pseudonyms.of(&skeleton)];
     if new.similar {
         let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
         if one(tx, sql, &[&skeleton], only_bool).await? == Some(true) {
@@ -55,9 +55,9 @@ pub(super) async fn create_user(
         return Ok(None);
     }
     if new.release {
-        release(tx, &looks).await?;
+        release(tx, &skeletons).await?;
     }
-    if is_retired(tx, &looks).await? {
+    if is_retired(tx, &skeletons).await? {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
     }
@@ -75,16 +75,16 @@ pub(super) async fn create_user(
     Ok(Some(Opened { user, grant }))
 }
 
-async fn is_retired(tx: &Transaction<'_>, looks: &[String]) -> Result<bool> {
+async fn is_retired(tx: &Transaction<'_>, skeletons: &[String]) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton = ANY($1))";
-    Ok(one(tx, sql, &[&looks], only_bool).await? == Some(true))
+    Ok(one(tx, sql, &[&skeletons], only_bool).await? == Some(true))
 }
 
 /// Removes what keeps a name reserved; whether there was anything.
-async fn release(tx: &Transaction<'_>, looks: &Vec<String>) -> Result<bool> {
+async fn release(tx: &Transaction<'_>, skeletons: &Vec<String>) -> Result<bool> {
     let sql = "DELETE FROM retired_names WHERE skeleton = ANY($1)";
     // A second time: where the first had to wait for the clean-up, that has put a pseudonym in the name's place.
-    Ok(run(tx, sql, &[looks]).await? + run(tx, sql, &[looks]).await? > 0)
+    Ok(run(tx, sql, &[skeletons]).await? + run(tx, sql, &[skeletons]).await? > 0)
 }
 
 pub(super) async fn release_name(
@@ -93,8 +93,8 @@ pub(super) async fn release_name(
     note: &Note,
     pseudonyms: &Pseudonyms,
 ) -> Result<bool> {
-    let looks = vec![name.skeleton(), pseudonyms.of(&name.skeleton())];
-    let released = release(tx, &looks).await?;
+    let skeletons = vec![name.skeleton(), pseudonyms.of(&name.skeleton())];
+    let released = release(tx, &skeletons).await?;
     if released {
         // Whose it was may be nobody's business any more.
         audit::append(tx, note, None, &pseudonyms.of(name.as_str())).await?;

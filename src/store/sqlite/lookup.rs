@@ -55,7 +55,7 @@ pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<Us
         .optional()
 }
 
-pub(super) fn user_by_look(db: &Connection, name: &Username) -> Result<Option<User>> {
+pub(super) fn user_by_skeleton(db: &Connection, name: &Username) -> Result<Option<User>> {
     db.prepare_cached(&format!(
         "SELECT {USER} FROM users WHERE name = ?1 OR skeleton = ?2 ORDER BY name = ?1 DESC LIMIT 1"
     ))?

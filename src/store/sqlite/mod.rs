@@ -32,10 +32,10 @@ use async_trait::async_trait;
 use self::connection::Connections;
 use super::{
     AccountChange, AuditEntry, AuditFilter, Beat, Change, ClaimedMail, Cursor, Grant, Hints, ImportOutcome,
-    ImportedUser, KeyRevocation, KeysRevoked, Log, LogEntry, LogRead, MailLease, NewMail, NewSession,
-    NewUser, Note, Opened, Purpose, Result, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, Session,
-    SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter, millis,
-    unlocked,
+    ImportedUser, KeyRevocation, KeysRevoked, LogEntry, LogRead, MailLease, NewMail, NewSession, NewUser,
+    Note, Opened, Purpose, Result, RevocationLog, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
+    Session, SessionPage, SharedCounters, Sink, Store, StoreError, StoredKey, StoredVault, User, UserFilter,
+    millis, unlocked,
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -92,7 +92,7 @@ pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
 }
 
 #[async_trait]
-impl Log for Sqlite {
+impl RevocationLog for Sqlite {
     async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> Result<LogRead> {
         let (cursor, now) = (cursor.cloned(), self.clock.wall());
         let read = move |db: &rusqlite::Transaction<'_>| log::since(db, cursor.as_ref(), now);
@@ -175,9 +175,9 @@ impl Store for Sqlite {
         self.connections.read(move |db| lookup::user_by_name(db, &name)).await
     }
 
-    async fn user_by_look(&self, name: &Username) -> Result<Option<User>> {
+    async fn user_by_skeleton(&self, name: &Username) -> Result<Option<User>> {
         let name = name.clone();
-        self.connections.read(move |db| lookup::user_by_look(db, &name)).await
+        self.connections.read(move |db| lookup::user_by_skeleton(db, &name)).await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>> {

@@ -83,8 +83,8 @@ pub(super) fn release_name(
     pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<bool> {
-    let looks = [name.skeleton(), pseudonyms.of(&name.skeleton())];
-    let released = tx.execute("DELETE FROM retired_names WHERE skeleton IN (?1, ?2)", looks)? > 0;
+    let skeletons = [name.skeleton(), pseudonyms.of(&name.skeleton())];
+    let released = tx.execute("DELETE FROM retired_names WHERE skeleton IN (?1, ?2)", skeletons)? > 0;
     if released {
         // Whose it was may be nobody's business any more.
         audit::append(tx, note, None, &pseudonyms.of(name.as_str()), now)?;

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Response};
 
 /// A whole request below `auth.path`.
 #[derive(Debug)]
-pub struct OwnCall {
+pub struct BuiltinCall {
     /// The request; its URI's path is the decoded one.
     pub request: Request<Bytes>,
     /// The client's address.
@@ -16,12 +16,12 @@ pub struct OwnCall {
     pub request_id: HeaderValue,
 }
 
-/// Answers own calls. Once a call was handed over it runs to its end, whatever the client does:
+/// Answers builtin calls. Once a call was handed over it runs to its end, whatever the client does:
 /// a logout is not undone by hanging up.
-pub trait OwnCalls: Send + Sync {
+pub trait BuiltinCalls: Send + Sync {
     /// The largest body that a call may have, in bytes.
     fn max_body(&self) -> u64;
 
-    /// Answers a call.
-    fn call(&self, call: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+    /// Handles a call.
+    fn call(&self, call: BuiltinCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
 }

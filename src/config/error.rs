@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// One fault: where it is, what was found, what would be right.
+/// One error: where it is, what was found, what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigError {
     /// The file, as the operator named it.
     pub file: String,
-    /// The line, from 1; 0 when the fault is about the file as a whole.
+    /// The line, from 1; 0 when the error is about the file as a whole.
     pub line: usize,
     /// The path of the key, such as `routes[2].upstream`; empty for the file as a whole.
     pub key: String,
@@ -17,7 +17,7 @@ pub struct Fault {
     pub problem: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if self.line > 0 {
@@ -35,20 +35,20 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every fault of a config, in the order of its lines.
+/// Every error of a config, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(pub Vec<Fault>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            fault.fmt(f)?;
+            error.fmt(f)?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}

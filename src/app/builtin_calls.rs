@@ -9,23 +9,23 @@ use tokio::runtime::Handle;
 use crate::{
     auth_api::{self, AuthApi},
     error::{Kind, Problem, Statuses},
-    gateway::{OwnCall, OwnCalls},
+    gateway::{BuiltinCall, BuiltinCalls},
     limit::{CallGate, Prefix},
 };
 
 /// Calls below `auth.path` run beside the workers, and to their end.
-pub(super) struct CallsBeside {
+pub(super) struct BuiltinRunner {
     pub(super) api: Arc<AuthApi>,
     pub(super) runtime: Handle,
     pub(super) gate: Arc<CallGate>,
 }
 
-impl OwnCalls for CallsBeside {
+impl BuiltinCalls for BuiltinRunner {
     fn max_body(&self) -> u64 {
         auth_api::MAX_BODY
     }
 
-    fn call(&self, call: OwnCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
+    fn call(&self, call: BuiltinCall) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send>> {
         let api = self.api.clone();
         let id = call.request_id.clone();
         let Some(admitted) = self.gate.admit(Prefix::of(call.client)) else {
