@@ -324,3 +324,36 @@ fn sessions_are_listed_and_ended_one_by_one() {
     assert_eq!(gateway.send("DELETE", &path, own, None).status, 404);
     assert_eq!(gateway.get("/api/x", own).status, 200);
 }
+
+#[test]
+fn a_session_is_listed_with_where_it_was_opened() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..Settings::default() };
+        let gateway = Gateway::alone(settings.extra("trusted_proxies: [127.0.0.1/32]\n"));
+        gateway.register("olga");
+        let body = serde_json::json!({"username": "olga", "password": PASSWORD}).to_string();
+        let agent = format!("Example/1.0 {}", "x".repeat(400));
+        let login = gateway
+            .client()
+            .send(format!(
+                "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\nUser-Agent: {agent}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .response()
+            .json();
+        let listed = gateway.get("/auth/sessions", login["access_token"].as_str()).json();
+        let own = listed["sessions"].as_array().unwrap().iter().find(|session| session["current"] == true);
+        let own = own.unwrap();
+        assert_eq!(own["address"], "192.0.2.7");
+        // What a client says of itself is kept in part.
+        assert_eq!(own["user_agent"].as_str().unwrap(), &agent[..256]);
+        // A refresh from elsewhere does not change where it was opened; a change of the account neither.
+        let next = gateway.refresh(login["refresh_token"].as_str().unwrap()).json();
+        let change = serde_json::json!({"new_username": "olga2"});
+        let changed =
+            gateway.send("POST", "/auth/change", next["access_token"].as_str(), Some(&change)).json();
+        let listed = gateway.get("/auth/sessions", changed["access_token"].as_str()).json();
+        assert_eq!(listed["sessions"][0]["address"], "192.0.2.7");
+    }
+}

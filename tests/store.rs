@@ -7,9 +7,9 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
-        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Purpose, Rekey, Rewrap, Rewrapped, Rotation,
-        RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey, StoredVault, Subject, Ttls,
-        UserFilter, open,
+        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Place, Proof, Purpose, Rekey, Rewrap,
+        Rewrapped, Rotation, RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey, StoredVault,
+        Subject, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -92,12 +92,17 @@ fn user(name: &str, roles: &str) -> NewUser {
 fn session(token: u8) -> NewSession {
     NewSession {
         id: SessionId::generate(&OsRandom),
+        proof: Proof::Password,
+        place: Place::default(),
         refresh_hash: [token; 32],
         nonce: [token; 16],
         ttls: TTLS,
         most: 100,
     }
 }
+
+/// The generation of an account that was not changed yet.
+const FIRST: i64 = 1;
 
 /// A page that holds all that the tests make.
 const PAGE: SessionPage = SessionPage { limit: 10_000, after: None };
@@ -167,21 +172,21 @@ fn a_login_that_races_a_logout_of_all_leaves_no_session_that_outlives_it() {
         for round in 0..60_u8 {
             let own = session(round);
             let id = new.id;
+            let generation = store.user(id).await.unwrap().unwrap().generation;
             let (opening, opened) = (store.clone(), own.clone());
-            let login =
-                tokio::spawn(
-                    async move { opening.open_session(id, "hash", &opened, &login()).await.unwrap() },
-                );
-            let Change::Done(entry, _) = store.change_user(id, &AccountChange::default()).await.unwrap()
-            else {
+            let login = tokio::spawn(async move {
+                opening.open_session(id, generation, &opened, &login()).await.unwrap()
+            });
+            let Change::Done(..) = store.change_user(id, &AccountChange::default()).await.unwrap() else {
                 panic!()
             };
-            let grant = login.await.unwrap().unwrap();
+            // Whichever came first: there was no session, or it is dead.
+            if let Some(grant) = login.await.unwrap() {
+                assert_eq!(grant.user.generation, generation, "round {round}");
+            }
             let refreshed = store.rotate_session(&rotation(&own, round, round + 100)).await.unwrap();
-            // Whichever came first: tokens and session live, or both are dead.
-            let dead = grant.user.generation < entry.generation;
-            assert_eq!(matches!(refreshed, Rotation::Refused), dead, "round {round}");
-            assert_eq!(store.session(own.id).await.unwrap().is_none(), dead, "round {round}");
+            assert!(matches!(refreshed, Rotation::Refused), "round {round}");
+            assert!(store.session(own.id).await.unwrap().is_none(), "round {round}");
             store.end_session(id, own.id, None).await.unwrap();
         }
     });
@@ -198,18 +203,27 @@ fn a_session_of_an_older_generation_refreshes_nothing() {
 }
 
 #[test]
-fn a_session_opens_only_for_the_password_that_was_checked() {
+fn a_session_opens_only_in_the_generation_in_which_the_proof_was_checked() {
     on_both(async |store| {
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
-        assert!(store.open_session(new.id, "another hash", &session(1), &login()).await.unwrap().is_none());
-        assert!(store.open_session(new.id, "hash", &session(1), &login()).await.unwrap().is_some());
+        let open = async |generation| {
+            store.open_session(new.id, generation, &session(1), &login()).await.unwrap().is_some()
+        };
+        assert!(!open(FIRST + 1).await);
+        assert!(open(FIRST).await);
+        // A better hash of the same password is no other proof.
         store.rehash(new.id, "another hash", "worse").await.unwrap();
         store.rehash(new.id, "hash", "better").await.unwrap();
         assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "better");
+        assert!(open(FIRST).await);
+        let another = AccountChange { password_hash: Some("of another".into()), ..AccountChange::default() };
+        store.change_user(new.id, &another).await.unwrap();
+        assert!(!open(FIRST).await);
+        assert!(open(FIRST + 1).await);
         let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
         store.change_user(new.id, &disable).await.unwrap();
-        assert!(store.open_session(new.id, "better", &session(2), &login()).await.unwrap().is_none());
+        assert!(!open(FIRST + 2).await);
     });
 }
 
@@ -255,7 +269,7 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
     on_both(async |store| {
         let (new, own, other) = (user("alice", "user"), session(1), session(2));
         store.create_user(&new, Some(&own)).await.unwrap();
-        store.open_session(new.id, "hash", &other, &login()).await.unwrap().unwrap();
+        store.open_session(new.id, FIRST, &other, &login()).await.unwrap().unwrap();
         let moved = NewSession { id: own.id, ..session(7) };
         let change = AccountChange {
             password_hash: Some("new".to_owned()),
@@ -291,19 +305,13 @@ fn an_account_has_so_many_sessions_and_the_one_used_longest_ago_ends() {
         for session in &opened[1..] {
             tokio::time::sleep(Duration::from_millis(3)).await;
             assert!(
-                store
-                    .open_session(new.id, "hash", session, &login())
-                    .await
-                    .unwrap()
-                    .unwrap()
-                    .ended
-                    .is_empty()
+                store.open_session(new.id, FIRST, session, &login()).await.unwrap().unwrap().ended.is_empty()
             );
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
         // The first was used again since.
         store.rotate_session(&rotation(&opened[0], 1, 9)).await.unwrap();
-        let grant = store.open_session(new.id, "hash", &few(4), &login()).await.unwrap().unwrap();
+        let grant = store.open_session(new.id, FIRST, &few(4), &login()).await.unwrap().unwrap();
         let ended: Vec<_> = grant.ended.iter().map(|entry| entry.subject).collect();
         assert_eq!(ended, [Subject::Session(opened[1].id)]);
         assert_eq!(log(&store, Some(&cursor)).await.0, grant.ended);
@@ -319,7 +327,7 @@ fn sessions_are_listed_by_the_page() {
         let new = user("alice", "");
         store.create_user(&new, None).await.unwrap();
         for token in 0..25 {
-            store.open_session(new.id, "hash", &session(token), &login()).await.unwrap();
+            store.open_session(new.id, FIRST, &session(token), &login()).await.unwrap();
         }
         let all: Vec<_> = store.sessions(new.id, PAGE).await.unwrap();
         let (mut paged, mut after) = (Vec::new(), None);
@@ -342,9 +350,9 @@ fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
         let many = |token: usize| NewSession { most: 10_000, ..session(token as u8) };
         let opened: Vec<NewSession> = (0..1_200).map(many).collect();
         for session in &opened {
-            store.open_session(alice.id, "hash", session, &login()).await.unwrap();
+            store.open_session(alice.id, FIRST, session, &login()).await.unwrap();
         }
-        store.open_session(bob.id, "hash", &session(1), &login()).await.unwrap();
+        store.open_session(bob.id, FIRST, &session(1), &login()).await.unwrap();
         assert!(matches!(
             store.change_user(alice.id, &AccountChange::default()).await.unwrap(),
             Change::Done(..)
@@ -361,7 +369,7 @@ fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
             assert!(matches!(rotated, Rotation::Refused));
         }
         let delete = AccountChange { delete: true, ..AccountChange::default() };
-        store.open_session(bob.id, "hash", &session(2), &login()).await.unwrap();
+        store.open_session(bob.id, FIRST, &session(2), &login()).await.unwrap();
         assert!(matches!(store.change_user(bob.id, &delete).await.unwrap(), Change::Done(..)));
         store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
         let ended: Vec<_> = opened
@@ -484,7 +492,7 @@ fn the_log_is_followed_without_a_gap_under_concurrent_writers() {
                 let mut ended = Vec::new();
                 for _ in 0..10 {
                     let own = session(writer);
-                    store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
+                    store.open_session(new.id, FIRST, &own, &login()).await.unwrap().unwrap();
                     ended.push(store.end_session(new.id, own.id, None).await.unwrap().unwrap());
                 }
                 ended
@@ -525,7 +533,7 @@ fn a_row_that_commits_behind_later_ones_is_not_passed_over() {
         ));
         let logout = async || {
             let own = session(1);
-            store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
+            store.open_session(new.id, FIRST, &own, &login()).await.unwrap().unwrap();
             store.end_session(new.id, own.id, None).await.unwrap().unwrap()
         };
         let (mut cursor, mut quick) = (begin.clone(), begin);
@@ -613,7 +621,7 @@ fn the_end_of_a_session_whose_tokens_have_long_expired_is_remembered_for_a_while
         store.create_user(&new, None).await.unwrap();
         let short = Ttls { access: Duration::ZERO, ..TTLS };
         let own = NewSession { ttls: short, ..session(1) };
-        let opened = store.open_session(new.id, "hash", &own, &login()).await.unwrap().unwrap();
+        let opened = store.open_session(new.id, FIRST, &own, &login()).await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         let entry = store.end_session(new.id, own.id, None).await.unwrap().unwrap();
         assert!(entry.expires_at >= opened.issued_at + 600_000 + 50);
@@ -855,10 +863,10 @@ fn a_log_that_has_lost_the_revocation_of_all_keys_ends_the_sessions_of_that_time
         let revoked = store.revoke_keys(&revocation(None, "b")).await.unwrap().unwrap();
         assert_ne!(revoked.entries[0].generation, LogEntry::ALL);
         // A database that knows nothing of it: the session is there again. Another was opened meanwhile.
-        let opened = store.open_session(new.id, "hash", &before, &login()).await.unwrap().unwrap();
+        let opened = store.open_session(new.id, FIRST, &before, &login()).await.unwrap().unwrap();
         let entry = LogEntry { generation: opened.issued_at, ..revoked.entries[0] };
         tokio::time::sleep(Duration::from_millis(5)).await;
-        store.open_session(new.id, "hash", &after, &login()).await.unwrap();
+        store.open_session(new.id, FIRST, &after, &login()).await.unwrap();
         store.restore_log(&[entry]).await.unwrap();
         let left: Vec<_> =
             store.sessions(new.id, PAGE).await.unwrap().iter().map(|session| session.id).collect();
@@ -1143,9 +1151,9 @@ fn the_names_and_addresses_of_a_deleted_account_become_pseudonyms() {
         store.create_user(&bob, None).await.unwrap().unwrap();
         store.create_user(&alice, None).await.unwrap().unwrap();
         let own = Note { actor_id: Some(alice.id), ..login() };
-        store.open_session(alice.id, "hash", &session(1), &own).await.unwrap().unwrap();
+        store.open_session(alice.id, FIRST, &session(1), &own).await.unwrap().unwrap();
         store
-            .open_session(bob.id, "hash", &session(2), &Note { actor_id: Some(bob.id), ..login() })
+            .open_session(bob.id, FIRST, &session(2), &Note { actor_id: Some(bob.id), ..login() })
             .await
             .unwrap();
         // A stranger's failure, what an operator does to it, and what it does to another.

@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, Actor, Result, Tokens, login::Judged, regist
 use crate::{
     error::Kind,
     password::Rules,
-    store::{AccountChange, Change, Purpose, Rekey, User},
+    store::{AccountChange, Change, Place, Purpose, Rekey, User},
     token::Identity,
     types::{Role, Secret, UserId, Username},
 };
@@ -85,7 +85,7 @@ impl Accounts {
             None => None,
         };
         let own = target.id == me.id;
-        let (session, refresh) = self.new_session(caller.session);
+        let (session, refresh) = self.new_session(caller.session, Place::default());
         let what =
             [("name", name.is_some()), ("password", password_hash.is_some()), ("email", email.is_some())];
         let what: Vec<&str> =

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Instant};
 
 use super::{
-    AccountError, Accounts, Result, Tokens,
+    AccountError, Accounts, Client, Result, Tokens,
     attempts::{Counted, Reserved},
 };
 use crate::{
@@ -30,19 +30,13 @@ fn failed(address: IpAddr, why: &str) -> Note {
 
 impl Accounts {
     /// Opens a session for whoever knows the password. A wrong password, an unknown name and a
-    /// disabled account are one answer at one cost.
+    /// disabled account are one response at one cost.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn login(
-        &self,
-        username: &str,
-        typed: &Secret,
-        address: IpAddr,
-        device: Option<&str>,
-    ) -> Result<Tokens> {
+    pub async fn login(&self, username: &str, typed: &Secret, client: Client<'_>) -> Result<Tokens> {
         let mut failure_moment = Instant::now();
-        let result = self.try_login(username, typed, address, device, &mut failure_moment).await;
+        let result = self.try_login(username, typed, client, &mut failure_moment).await;
         if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
             // By the timer, so that it does not tell what the account's hash costs, or that there is none.
             tokio::time::sleep_until(failure_moment.into()).await;
@@ -54,10 +48,10 @@ impl Accounts {
         &self,
         username: &str,
         typed: &Secret,
-        address: IpAddr,
-        device: Option<&str>,
+        client: Client<'_>,
         failure_moment: &mut Instant,
     ) -> Result<Tokens> {
+        let address = client.address;
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
         let password = Rules::prepare(typed).map_err(|_| invalid())?;
@@ -73,56 +67,42 @@ impl Accounts {
         let now = self.time.now().time;
         let device = user
             .as_ref()
-            .zip(device)
+            .zip(client.device)
             .and_then(|(user, token)| self.device_tokens.read(token, user.id, user.generation, now));
         let counted = counted_as(name.as_ref(), username);
         let attempt = self.attempts.login(&counted, known, address, device.map(|device| device.id)).await?;
         *failure_moment = self.hasher.failure_moment();
         let origin = Origin::new(Some(counted.look()), address);
-        let Some(mut user) = user else {
+        let Some(user) = user else {
             let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;
             // What was typed is not noted: often enough it is a password.
             self.note(None, failed(address, "no such account")).await;
             return Err(invalid());
         };
-        let (attempt, verdict, grant, refresh) = {
-            let mut attempt = attempt;
-            let mut again = true;
-            loop {
-                let stored = &user.password_hash;
-                let judged = self.hasher.verify(password.clone(), typed, stored, origin.clone()).await;
-                let verdict;
-                (attempt, verdict) = self.hash_outcome(attempt, judged).await?;
-                if !verdict.matches || user.disabled {
-                    let why = if verdict.matches { "the account is disabled" } else { "wrong password" };
-                    self.note(Some(user.id), failed(address, why)).await;
-                    return Err(invalid());
-                }
-                if let Err(error) = self.await_key().await {
-                    self.attempts.forgotten(attempt).await;
-                    return Err(error);
-                }
-                let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
-                let note = Note::own(user.id, address, "user.login", format!("session: {}", session.id));
-                let opened = self.store.open_session(user.id, &user.password_hash, &session, &note).await;
-                match opened {
-                    Ok(Some(grant)) => break (attempt, verdict, grant, refresh),
-                    Ok(None) if again => again = false,
-                    Ok(None) => return Err(invalid()),
-                    Err(error) => {
-                        self.attempts.forgotten(attempt).await;
-                        return Err(error.into());
-                    }
-                }
-                // The hash is another one by now: another login of this user may have renewed it.
-                user = match self.store.user(user.id).await {
-                    Ok(user) => user.ok_or_else(invalid)?,
-                    Err(error) => {
-                        self.attempts.forgotten(attempt).await;
-                        return Err(error.into());
-                    }
-                };
+        let verdict = self.hasher.verify(password.clone(), typed, &user.password_hash, origin.clone()).await;
+        let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
+        if !verdict.matches || user.disabled {
+            let why = if verdict.matches { "the account is disabled" } else { "wrong password" };
+            self.note(Some(user.id), failed(address, why)).await;
+            return Err(invalid());
+        }
+        if let Err(error) = self.await_key().await {
+            self.attempts.forgotten(attempt).await;
+            return Err(error);
+        }
+        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
+        let note = Note::own(user.id, address, "user.login", format!("session: {}", session.id));
+        let grant = match self.store.open_session(user.id, user.generation, &session, &note).await {
+            Ok(Some(grant)) => grant,
+            // The account was changed while the password was checked: what was right then may not be now.
+            Ok(None) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(invalid());
+            }
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(error.into());
             }
         };
         self.attempts.succeeded(attempt).await;

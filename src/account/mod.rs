@@ -33,7 +33,7 @@ use crate::{
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Store, Subject, Ttls, User},
+    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Place, Proof, Store, Subject, Ttls, User},
     token::{
         self, AccessToken, DeviceTokens, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey,
     },
@@ -42,6 +42,9 @@ use crate::{
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, AccountError>;
+
+/// Characters that are kept of a `User-Agent`.
+const MAX_USER_AGENT_CHARS: usize = 256;
 
 /// How long a login waits for the key that signs next, in milliseconds.
 const LONGEST_WAIT_FOR_KEY: i64 = 30_000;
@@ -61,6 +64,30 @@ pub struct Tokens {
     pub refresh: Secret,
     /// The token by which the device is known again, after a login.
     pub device: Option<String>,
+}
+
+/// Where a call of a person without a token comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// The address.
+    pub address: IpAddr,
+    /// What it says that it is.
+    pub user_agent: Option<&'a str>,
+    /// The token of a device that it says it is.
+    pub device: Option<&'a str>,
+}
+
+impl Client<'_> {
+    /// As the list of a person's sessions has it.
+    fn place(&self) -> Place {
+        let user_agent = self.user_agent.map(|name| {
+            name.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT_CHARS).collect::<String>()
+        });
+        Place {
+            address: Some(self.address.to_string()),
+            user_agent: user_agent.filter(|name| !name.is_empty()),
+        }
+    }
 }
 
 /// The use cases of people with an account, or who want one.
@@ -118,12 +145,14 @@ impl Accounts {
         }
     }
 
-    /// A session to be opened, and its first refresh token.
-    fn new_session(&self, id: SessionId) -> (NewSession, RefreshToken) {
+    /// A session to be opened for whoever has given the password, and its first refresh token.
+    fn new_session(&self, id: SessionId, place: Place) -> (NewSession, RefreshToken) {
         let token = self.refresh_tokens.first(id);
         let nonce = self.refresh_tokens.nonce();
         let (ttls, most) = (self.ttls(), self.config.max_sessions);
-        (NewSession { id, refresh_hash: token.hash, nonce, ttls, most }, token)
+        let session =
+            NewSession { id, proof: Proof::Password, place, refresh_hash: token.hash, nonce, ttls, most };
+        (session, token)
     }
 
     /// Waits for a key that signs, before anything is used up for tokens that could not be made: after a

@@ -1,8 +1,6 @@
 //! Registering.
 
-use std::net::IpAddr;
-
-use super::{AccountError, Accounts, Result, Tokens};
+use super::{AccountError, Accounts, Client, Result, Tokens};
 use crate::{
     config,
     error::Kind,
@@ -34,7 +32,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn register(&self, wanted: Registration, address: IpAddr) -> Result<Tokens> {
+    pub async fn register(&self, wanted: Registration, client: Client<'_>) -> Result<Tokens> {
         if self.config.registration == config::Registration::Closed {
             return Err(AccountError::Refused(Kind::RegistrationClosed));
         }
@@ -42,15 +40,16 @@ impl Accounts {
         if confirmed.is_some_and(|confirmed| confirmed != wanted.password.expose()) {
             return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
         }
-        let used = self.attempts.registration(address).await?;
-        let result = self.try_register(wanted, address).await;
+        let used = self.attempts.registration(client.address).await?;
+        let result = self.try_register(wanted, client).await;
         if matches!(&result, Err(error) if error.is_ours()) {
             self.attempts.unused(used).await;
         }
         result
     }
 
-    async fn try_register(&self, wanted: Registration, address: IpAddr) -> Result<Tokens> {
+    async fn try_register(&self, wanted: Registration, client: Client<'_>) -> Result<Tokens> {
+        let address = client.address;
         let name = Username::new(&wanted.username)?;
         self.config.username.check(&name)?;
         let password = Rules::prepare(&wanted.password)?;
@@ -74,7 +73,7 @@ impl Accounts {
         let (release, similar) = (false, false);
         let note = Some(Note::own(id, address, "user.register", String::new()));
         let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, note };
-        let (session, refresh) = self.new_session(SessionId::generate(&*self.random));
+        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
             Some(grant) => {

@@ -97,6 +97,10 @@ pub(super) struct Session {
     id: String,
     created_at: String,
     last_used_at: String,
+    /// The address that it was opened from; null if it is not known.
+    address: Option<String>,
+    /// The program that it was opened by, as that has named itself; null if it is not known.
+    user_agent: Option<String>,
 }
 
 /// The live sessions of an account, newest first.
@@ -120,6 +124,8 @@ impl From<ListedSessions> for Sessions {
             id: session.id.to_string(),
             created_at: timestamp(session.created_at),
             last_used_at: timestamp(session.last_used_at),
+            address: session.place.address,
+            user_agent: session.place.user_agent,
         };
         Self { sessions: listed.sessions.into_iter().map(session).collect(), next: listed.next }
     }

@@ -40,7 +40,7 @@ impl AuthApi {
             email: input.email,
             roles: input.roles.or(input.role.map(|role| vec![role])),
         };
-        let tokens = self.accounts.register(registration, caller.address).await;
+        let tokens = self.accounts.register(registration, caller.client).await;
         let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;
         let mut response =
             json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully")));
@@ -51,7 +51,7 @@ impl AuthApi {
     pub(super) async fn login(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Login = read(request)?;
         let (username, password) = (required(input.username)?, required_secret(input.password)?);
-        let tokens = self.accounts.login(&username, &password, caller.address, caller.device).await?;
+        let tokens = self.accounts.login(&username, &password, caller.client).await?;
         let mut response = json(StatusCode::OK, &self.session(&tokens, Some("Authenticated successfully")));
         self.give_device(&mut response, &tokens);
         if self.compat.token_in_header
@@ -65,17 +65,17 @@ impl AuthApi {
     pub(super) async fn refresh(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Refresh = read(request)?;
         let token = required_secret(input.refresh_token)?;
-        let tokens = self.accounts.refresh(token.expose(), caller.address).await?;
+        let tokens = self.accounts.refresh(token.expose(), caller.client.address).await?;
         Ok(json(StatusCode::OK, &self.session(&tokens, None)))
     }
 
     pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Refresh = read(request)?;
         match (self.identify(caller), input.refresh_token) {
-            (Ok(identity), _) => self.accounts.logout(&identity, caller.address).await?,
+            (Ok(identity), _) => self.accounts.logout(&identity, caller.client.address).await?,
             // The client's access token has expired, or it sends none.
             (Err(_), Some(token)) if caller.credential != Credential::Unusable => {
-                self.accounts.logout_by_refresh_token(token.expose(), caller.address).await?;
+                self.accounts.logout_by_refresh_token(token.expose(), caller.client.address).await?;
             }
             (Err(failure), _) => return Err(failure),
         }
@@ -84,7 +84,7 @@ impl AuthApi {
 
     pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
-        self.accounts.logout_all(&identity, caller.address).await?;
+        self.accounts.logout_all(&identity, caller.client.address).await?;
         Ok(done("Logged out successfully"))
     }
 
@@ -115,7 +115,7 @@ impl AuthApi {
             current_password: input.current_password,
         };
         const MESSAGE: &str = "User credentials updated successfully";
-        Ok(match self.accounts.change(&identity, wanted, caller.address).await? {
+        Ok(match self.accounts.change(&identity, wanted, caller.client.address).await? {
             Some(tokens) => json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
             None => done(MESSAGE),
         })
@@ -125,7 +125,7 @@ impl AuthApi {
         let identity = self.identify(caller)?;
         let input: input::Delete = read(request)?;
         let (user_id, password) = (input.user_id.map(String::from), input.current_password.as_ref());
-        self.accounts.delete(&identity, user_id.as_deref(), password, caller.address).await?;
+        self.accounts.delete(&identity, user_id.as_deref(), password, caller.client.address).await?;
         Ok(done("User account deleted successfully"))
     }
 
@@ -138,6 +138,8 @@ impl AuthApi {
             created_at: timestamp(session.created_at),
             last_used_at: timestamp(session.last_used_at),
             current: session.id == identity.session,
+            address: session.place.address,
+            user_agent: session.place.user_agent,
         };
         let sessions = listed.sessions.into_iter().map(entry).collect();
         Ok(json(StatusCode::OK, &Sessions { sessions, next: listed.next }))
@@ -145,20 +147,20 @@ impl AuthApi {
 
     pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> CallResult {
         let identity = self.identify(caller)?;
-        self.accounts.end_session(&identity, id, caller.address).await?;
+        self.accounts.end_session(&identity, id, caller.client.address).await?;
         Ok(done("Session ended successfully"))
     }
 
     pub(super) async fn forgot_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Email = read(request)?;
-        self.accounts.clone().forgot_password(&required(input.email)?, caller.address).await?;
+        self.accounts.clone().forgot_password(&required(input.email)?, caller.client.address).await?;
         Ok(done("If the address is known, a mail is on its way"))
     }
 
     pub(super) async fn reset_password(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Reset = read(request)?;
         let (token, password) = (required_secret(input.token)?, required_secret(input.new_password)?);
-        self.accounts.reset_password(token.expose(), &password, caller.address).await?;
+        self.accounts.reset_password(token.expose(), &password, caller.client.address).await?;
         Ok(done("Password reset successfully"))
     }
 
@@ -166,10 +168,10 @@ impl AuthApi {
         let input: input::Verify = read(request)?;
         if input.token.is_none() && caller.credential != Credential::Absent {
             let identity = self.identify(caller)?;
-            self.accounts.resend_verification(&identity, caller.address).await?;
+            self.accounts.resend_verification(&identity, caller.client.address).await?;
             return Ok(done("If the address is not verified yet, a mail is on its way"));
         }
-        self.accounts.verify_email(required_secret(input.token)?.expose(), caller.address).await?;
+        self.accounts.verify_email(required_secret(input.token)?.expose(), caller.client.address).await?;
         Ok(done("Email verified successfully"))
     }
 

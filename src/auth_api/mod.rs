@@ -12,13 +12,13 @@ mod output;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 
 pub use call::calls;
 
 use crate::{
     access::{Access, Credential, Failure},
-    account::Accounts,
+    account::{Accounts, Client},
     config::{Compat, OnStale},
     error::Kind,
     openapi::Call,
@@ -43,9 +43,7 @@ pub struct AuthApi {
 /// Who sends a call, and from where.
 struct Caller<'a> {
     credential: Credential<'a>,
-    address: IpAddr,
-    /// The token of a device that it says it is.
-    device: Option<&'a str>,
+    client: Client<'a>,
 }
 
 impl AuthApi {
@@ -80,7 +78,9 @@ impl AuthApi {
         request_id: &str,
     ) -> Response<Bytes> {
         let headers = request.headers();
-        let caller = Caller { credential: Credential::of(headers), address, device: device::token(headers) };
+        let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
+        let client = Client { address, user_agent, device: device::token(headers) };
+        let caller = Caller { credential: Credential::of(headers), client };
         match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {

@@ -97,6 +97,10 @@ pub(super) struct SessionEntry {
     pub(super) last_used_at: String,
     /// Whether it is the caller's.
     pub(super) current: bool,
+    /// The address that it was opened from; null if it is not known.
+    pub(super) address: Option<String>,
+    /// The program that it was opened by, as that has named itself; null if it is not known.
+    pub(super) user_agent: Option<String>,
 }
 
 /// RFC 3339, in UTC.

@@ -38,8 +38,8 @@ pub use import::{ImportOutcome, ImportedUser, UserFilter};
 pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
 pub use row::{
     AccountChange, Beat, Change, Cursor, Grant, History, KeyRevocation, KeysRevoked, LogEntry, LogRead,
-    NewSession, NewUser, Opened, Rekey, Rotation, RotationRequest, Session, SessionPage, Sink, StoredKey,
-    Subject, Ttls, User,
+    NewSession, NewUser, Opened, Place, Proof, Rekey, Rotation, RotationRequest, Session, SessionPage, Sink,
+    StoredKey, Subject, Ttls, User,
 };
 
 pub use table::{Row, Rows, TableSource, read_table};
@@ -132,7 +132,7 @@ pub trait Store: RevocationLog {
     async fn open_session(
         &self,
         user: UserId,
-        password_hash: &str,
+        generation: i64,
         session: &NewSession,
         note: &Note,
     ) -> Result<Option<Grant>>;

@@ -66,11 +66,40 @@ pub struct NewUser {
     pub note: Option<Note>,
 }
 
+/// How the holder of a session has shown who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By the account's password.
+    Password,
+}
+
+impl Proof {
+    /// The method's name (RFC 8176, section 2).
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Password => "pwd",
+        }
+    }
+}
+
+/// Where a session was opened, as far as that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The client's address.
+    pub address: Option<String>,
+    /// `User-Agent`.
+    pub user_agent: Option<String>,
+}
+
 /// A session to be opened.
 #[derive(Clone)]
 pub struct NewSession {
     /// Its id.
     pub id: SessionId,
+    /// How its holder has shown who they are.
+    pub proof: Proof,
+    /// Where.
+    pub place: Place,
     /// SHA-256 of its first refresh token.
     pub refresh_hash: [u8; 32],
     /// What its next refresh token will be derived with.
@@ -158,6 +187,8 @@ pub struct Session {
     pub previous_hash: Option<[u8; 32]>,
     /// What the current token was derived with.
     pub nonce: [u8; 16],
+    /// Where it was opened.
+    pub place: Place,
 }
 
 /// The right to issue tokens: read under the row locks, in the transaction that allowed it.

@@ -9,7 +9,7 @@ use super::{
     statement::{NOW, one},
 };
 use crate::{
-    store::{Session, SessionPage, User, UserFilter},
+    store::{Place, Session, SessionPage, User, UserFilter},
     types::{Roles, SessionId, UserId, Username},
 };
 
@@ -17,7 +17,8 @@ pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, 
      pending_email";
 
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
-     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
+     address, user_agent";
 
 pub(super) fn read_user(row: &Row) -> Result<User> {
     Ok(User {
@@ -56,6 +57,7 @@ pub(super) fn read_session(row: &Row) -> Result<Session> {
         current_hash: fixed(row.try_get("current_hash")?, "sessions.current_hash")?,
         previous_hash: previous.map(|hash| fixed(hash, "sessions.previous_hash")).transpose()?,
         nonce: fixed(row.try_get("nonce")?, "sessions.nonce")?,
+        place: Place { address: row.try_get("address")?, user_agent: row.try_get("user_agent")? },
     })
 }
 

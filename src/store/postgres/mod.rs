@@ -156,11 +156,11 @@ impl Store for Postgres {
     async fn open_session(
         &self,
         user: UserId,
-        password_hash: &str,
+        generation: i64,
         session: &NewSession,
         note: &Note,
     ) -> Result<Option<Grant>> {
-        self.pool.write(async |tx| session::open_session(tx, user, password_hash, session, note).await).await
+        self.pool.write(async |tx| session::open_session(tx, user, generation, session, note).await).await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {

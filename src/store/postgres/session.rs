@@ -22,12 +22,12 @@ use crate::{
 pub(super) async fn open_session(
     tx: &Transaction<'_>,
     id: UserId,
-    password_hash: &str,
+    generation: i64,
     session: &NewSession,
     note: &Note,
 ) -> Result<Option<Grant>> {
     match lock_user(tx, id).await? {
-        Some(user) if !user.disabled && user.password_hash == password_hash => {
+        Some(user) if !user.disabled && user.generation == generation => {
             audit::append(tx, note, Some(id), user.name.as_str()).await?;
             insert_session(tx, user, session).await.map(Some)
         }
@@ -58,8 +58,9 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
     run(
         tx,
         "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
-         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
-         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9)",
+         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max, \
+         methods, address, user_agent) \
+         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9, $10, $11, $12)",
         &[
             &new.id.uuid(),
             &user.id.uuid(),
@@ -70,6 +71,9 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
             &new.refresh_hash.as_slice(),
             &new.nonce.as_slice(),
             &new.ttls.access_end(now),
+            &new.proof.method(),
+            &new.place.address,
+            &new.place.user_agent,
         ],
     )
     .await?;

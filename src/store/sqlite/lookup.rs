@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
-    store::{Session, SessionPage, User, UserFilter},
+    store::{Place, Session, SessionPage, User, UserFilter},
     types::{Roles, SessionId, UserId, Username},
 };
 
@@ -13,7 +13,8 @@ pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, 
      pending_email";
 
 const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
-     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce";
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
+     address, user_agent";
 
 pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
     Ok(User {
@@ -46,6 +47,7 @@ pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {
         current_hash: row.get("current_hash")?,
         previous_hash: row.get("previous_hash")?,
         nonce: row.get("nonce")?,
+        place: Place { address: row.get("address")?, user_agent: row.get("user_agent")? },
     })
 }
 

@@ -197,13 +197,15 @@ impl Store for Sqlite {
     async fn open_session(
         &self,
         user: UserId,
-        password_hash: &str,
+        generation: i64,
         session: &NewSession,
         note: &Note,
     ) -> Result<Option<Grant>> {
-        let (hash, session, note) = (password_hash.to_owned(), session.clone(), note.clone());
+        let (session, note) = (session.clone(), note.clone());
         let now = self.clock.wall();
-        self.connections.write(move |tx| session::open_session(tx, user, &hash, &session, &note, now)).await
+        self.connections
+            .write(move |tx| session::open_session(tx, user, generation, &session, &note, now))
+            .await
     }
 
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()> {

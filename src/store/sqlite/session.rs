@@ -20,13 +20,13 @@ use crate::{
 pub(super) fn open_session(
     tx: &Transaction<'_>,
     id: UserId,
-    password_hash: &str,
+    generation: i64,
     session: &NewSession,
     note: &Note,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     match user(tx, id)? {
-        Some(user) if !user.disabled && user.password_hash == password_hash => {
+        Some(user) if !user.disabled && user.generation == generation => {
             audit::append(tx, note, Some(id), user.name.as_str(), now)?;
             insert_session(tx, user, session, now).map(Some)
         }
@@ -59,8 +59,9 @@ pub(super) fn insert_session(
     let ended = make_room(tx, &user, new.most, now)?;
     tx.prepare_cached(
         "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
-         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max) \
-         VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5, ?6, ?4, 0, ?7, NULL, ?8, ?9)",
+         refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max, \
+         methods, address, user_agent) \
+         VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5, ?6, ?4, 0, ?7, NULL, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         new.id.uuid().as_bytes(),
@@ -71,7 +72,10 @@ pub(super) fn insert_session(
         new.ttls.refresh_end(now, new.ttls.session_end(now)),
         new.refresh_hash,
         new.nonce,
-        new.ttls.access_end(now)
+        new.ttls.access_end(now),
+        new.proof.method(),
+        new.place.address,
+        new.place.user_agent
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
     Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
