@@ -518,3 +518,44 @@ fn a_mail_whose_address_has_changed_meanwhile_is_not_sent() {
     assert_eq!(mail.mails().len(), 2, "the first has nobody to go to");
     assert!(!gateway.log().contains("not here"), "the server's words stay out of the log");
 }
+
+#[test]
+fn a_verified_address_is_taken_to_log_in_where_the_config_says_so() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let mail = MailServer::start("plain");
+        let with = |by: &str| {
+            let more = format!("  login: {{by: {by}}}\n  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n");
+            let own = settings(&mail, &more);
+            Gateway::alone(Settings { store: format!("{{url: \"{url}\"}}"), ..own })
+        };
+        let gateway = with("[username, email]");
+        verified(&gateway, &mail, "alice");
+        let user_id = |response: Response| response.json()["user_id"].clone();
+        let by_name = user_id(gateway.try_login("alice", PASSWORD));
+        assert_eq!(user_id(gateway.try_login("Alice@Example.com", PASSWORD)), by_name);
+        assert_eq!(gateway.try_login("alice@example.com", NEW_PASSWORD).status, 401);
+        // One that was not verified, and one that nobody has.
+        register(&gateway, "bob");
+        for address in ["bob@example.com", "carol@example.com", "@", "alice@"] {
+            let response = gateway.try_login(address, PASSWORD);
+            assert_eq!(
+                (response.status, response.message().as_str()),
+                (401, "Invalid credentials"),
+                "{address}"
+            );
+        }
+        // Whoever has an address for a name does not stand in its holder's way.
+        gateway.run(&["user", "add", "alice@example.com", "--password-stdin"], "yet another long password");
+        assert_eq!(user_id(gateway.try_login("alice@example.com", PASSWORD)), by_name);
+        assert_eq!(gateway.try_login("alice@example.com", "yet another long password").status, 401);
+        if url.starts_with("sqlite") {
+            continue;
+        }
+        // Other gateways on the same store.
+        let gateway = with("[email]");
+        assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
+        assert_eq!(user_id(gateway.try_login("alice@example.com", PASSWORD)), by_name);
+        let gateway = with("[username]");
+        assert_eq!(gateway.try_login("alice@example.com", PASSWORD).status, 401);
+    }
+}

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use super::{
     AccountError, Accounts, Client, Result, Tokens,
     attempts::{Counted, Reserved},
+    register::check_email,
 };
 use crate::{
     error::Kind,
@@ -55,21 +56,33 @@ impl Accounts {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
         let password = Rules::prepare(typed).map_err(|_| invalid())?;
-        let name = Username::new(username).ok();
-        // Look-alikes are counted as one, so whether there is such an account is asked of the look, too:
+        let by = self.config.login_by;
+        let name = Username::new(username).ok().filter(|_| by.username);
+        // Look-alikes are counted as one, so whether there is such an account is asked of the skeleton, too:
         // or a look-alike that is counted apart would tell that there is.
         let similar_user = match &name {
             Some(name) => self.store.user_by_skeleton(name).await?,
             None => None,
         };
-        let known = similar_user.is_some();
-        let user = similar_user.filter(|user| Some(&user.name) == name.as_ref());
+        // An address comes first: nobody else can have it, while anyone may have taken it as a name.
+        let address_given = check_email(username.trim()).ok().filter(|_| by.email);
+        let by_address = match &address_given {
+            Some(given) => self.user_by_address(given).await?,
+            None => None,
+        };
+        let known = similar_user.is_some() || by_address.is_some();
+        // Not with the account's name: 429 for that would tell whose the address is.
+        let counted = match &address_given {
+            Some(given) => Counted::of_text(&given.to_lowercase()),
+            None => counted_as(name.as_ref(), username),
+        };
+        let by_name = similar_user.filter(|user| Some(&user.name) == name.as_ref());
+        let user = by_address.or(by_name);
         let now = self.time.now().time;
         let device = user
             .as_ref()
             .zip(client.device)
             .and_then(|(user, token)| self.device_tokens.read(token, user.id, user.generation, now));
-        let counted = counted_as(name.as_ref(), username);
         let attempt = self.attempts.login(&counted, known, address, device.map(|device| device.id)).await?;
         *failure_moment = self.hasher.failure_moment();
         let origin = Origin::new(Some(counted.look()), address);
@@ -114,6 +127,12 @@ impl Accounts {
             self.rehash(&user, password, origin).await;
         }
         Ok(tokens)
+    }
+
+    /// The account of a verified address, if one alone has it.
+    async fn user_by_address(&self, address: &str) -> Result<Option<User>> {
+        let mut users = self.store.users_by_verified_email(address).await?;
+        Ok(users.pop().filter(|_| users.is_empty()))
     }
 
     /// The token of a device that somebody logs in from.

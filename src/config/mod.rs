@@ -124,6 +124,8 @@ pub struct Auth {
     pub audience: String,
     /// Whether strangers may register.
     pub registration: Registration,
+    /// What people log in by.
+    pub login_by: LoginBy,
     /// The roles of a new account.
     pub default_roles: Roles,
     /// The roles that a caller may ask for.
@@ -158,6 +160,15 @@ pub struct Auth {
     pub compat: Compat,
     /// Mails.
     pub email: Option<Email>,
+}
+
+/// What people may give as `username` to log in; one of them at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginBy {
+    /// The account's name.
+    pub username: bool,
+    /// A verified e-mail address.
+    pub email: bool,
 }
 
 /// Which pages of other origins may call.

@@ -7,8 +7,9 @@ use http::StatusCode;
 use super::Check;
 use crate::{
     config::{
-        Auth, Compat, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle,
-        UsernameRules, raw,
+        Auth, Compat, LoginBy, MasterKeySource, Password, Rate, Signing, Store, StoreLocation, Throttle,
+        UsernameRules,
+        raw::{self, LoginName},
         units::{Number, Span},
     },
     error::Statuses,
@@ -77,6 +78,12 @@ impl Check<'_> {
                 self.error(key, "expected 1 to 512 characters");
             }
         }
+        let by = raw.login.by.unwrap_or_else(|| vec![LoginName::Username]);
+        if by.is_empty() {
+            self.error("auth.login.by", "expected username, email, or both");
+        }
+        let login_by =
+            LoginBy { username: by.contains(&LoginName::Username), email: by.contains(&LoginName::Email) };
         let default_roles = match &raw.default_roles {
             Some(roles) => self.roles("auth.default_roles", roles),
             None => Roles::parse_joined("user").unwrap_or_default(),
@@ -121,6 +128,7 @@ impl Check<'_> {
             issuer: raw.issuer,
             audience: raw.audience,
             registration: raw.registration,
+            login_by,
             default_roles,
             self_assignable_roles,
             access_token_ttl,

@@ -17,6 +17,24 @@ pub enum Registration {
     Closed,
 }
 
+/// What a person may give as `username` to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LoginName {
+    /// The account's name.
+    Username,
+    /// An e-mail address that was verified, where one account alone has it.
+    Email,
+}
+
+/// How people log in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// What is taken as `username`: username, email, or both. Default: [username].
+    pub by: Option<Vec<LoginName>>,
+}
+
 /// Accounts and tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +48,9 @@ pub struct Auth {
     /// open or closed. Default: open.
     #[serde(default)]
     pub registration: Registration,
+    /// How people log in.
+    #[serde(default)]
+    pub login: Login,
     /// The roles of a new account. Default: [user].
     pub default_roles: Option<Vec<String>>,
     /// The roles that a caller may ask for at registration. Default: none.

@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use auth::{
-    Algorithm, Auth, Compat, Cors, Email, Encryption, Password, Registration, Signing, Smtp, Username,
+    Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
+    Username,
 };
 
 use super::units::{Number, Size, Span, Switch};
