@@ -8,8 +8,18 @@ use std::{
     time::Duration,
 };
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = i64;
+
+/// RFC 3339 in UTC, to the millisecond; empty for a time that no calendar has.
+pub fn rfc3339(at: UnixMillis) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
 
 /// A span as the clocks count, in milliseconds.
 pub fn millis(span: Duration) -> i64 {

@@ -10,7 +10,7 @@ use crate::{
     config::UsernameRules,
     password::{ForeignHash, ForeignHashError},
     store::{ImportOutcome, ImportedUser, Note, Result as StoreResult, Store},
-    types::{Random, Role, Roles, UserId, Username, UsernameError, hash::sha256},
+    types::{Random, Roles, RolesError, UserId, Username, UsernameError, hash::sha256},
 };
 
 /// The longest id of another program.
@@ -109,14 +109,11 @@ impl Importer {
         }
         let roles = match &candidate.roles {
             None => self.default_roles.clone(),
-            Some(texts) => {
-                let parse = |text: &String| text.parse::<Role>().map_err(|_| Rejection::Role(text.clone()));
-                texts.iter().map(parse).collect::<Result<Roles, _>>()?
-            }
+            Some(texts) => Roles::parse_all(texts).map_err(|error| match error {
+                RolesError::Role(text) => Rejection::Role(text),
+                RolesError::TooMany => Rejection::TooManyRoles,
+            })?,
         };
-        if roles.len() > Roles::MAX {
-            return Err(Rejection::TooManyRoles);
-        }
         let hash = ForeignHash::parse(candidate.hash.trim())?;
         // An address that cannot be one is left out: the user is worth more than it.
         let email = candidate.email.as_deref().and_then(|email| check_email(email.trim()).ok());

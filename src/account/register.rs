@@ -6,7 +6,7 @@ use crate::{
     error::Kind,
     password::Rules,
     store::{NewUser, Note, Purpose},
-    types::{Role, Roles, Secret, SessionId, UserId, Username},
+    types::{Roles, Secret, SessionId, UserId, Username},
 };
 
 /// The longest address that mail servers take (RFC 5321, section 4.5.3.1.3).
@@ -87,10 +87,7 @@ impl Accounts {
     }
 
     fn assignable(&self, wanted: &[String]) -> Result<Roles> {
-        let roles = wanted.iter().map(|role| role.parse::<Role>());
-        let roles: Roles = roles
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|_| AccountError::Refused(Kind::InsufficientRole))?;
+        let roles = Roles::parse_all(wanted).map_err(|_| AccountError::Refused(Kind::InsufficientRole))?;
         let allowed = roles.iter().all(|role| self.config.self_assignable_roles.contains(role.as_str()));
         if allowed { Ok(roles) } else { Err(AccountError::Refused(Kind::InsufficientRole)) }
     }

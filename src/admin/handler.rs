@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use super::{
     AdminApi, Asked, CallResult,
@@ -23,7 +23,7 @@ use crate::{
     access::{Credential, Failure},
     account::{Actor, KeysError, NewAccount, Update, list_sessions},
     config::OnStale,
-    error::{Kind, Problem, private_response},
+    error::{Kind, Problem, private_json, private_response},
     store::{self, AuditFilter, UserFilter},
     types::{Role, Roles, SessionId, UserId},
 };
@@ -92,7 +92,7 @@ impl AdminApi {
         let page: Page = read_query(asked.query)?;
         let (user, limit) = (self.user(asked.parameter(0)).await?.id, limit(page.limit)?);
         let listed = list_sessions(&*self.operator.store, user, limit, page.after.as_deref()).await?;
-        Ok(json(StatusCode::OK, &Sessions::from(listed)))
+        Ok(private_json(StatusCode::OK, &Sessions::from(listed)))
     }
 
     pub(super) async fn end_sessions(&self, asked: Asked<'_>) -> CallResult {
@@ -108,12 +108,12 @@ impl AdminApi {
 
     pub(super) async fn list_keys(&self, _: Asked<'_>) -> CallResult {
         let keys = self.keys.list().await.map_err(key_failure)?.into_iter().map(Key::from).collect();
-        Ok(json(StatusCode::OK, &KeyList { keys }))
+        Ok(private_json(StatusCode::OK, &KeyList { keys }))
     }
 
     pub(super) async fn rotate_key(&self, asked: Asked<'_>) -> CallResult {
         let key = self.keys.rotate(asked.by()?).await.map_err(key_failure)?;
-        Ok(json(StatusCode::CREATED, &Key::from(key)))
+        Ok(private_json(StatusCode::CREATED, &Key::from(key)))
     }
 
     pub(super) async fn revoke_key(&self, asked: Asked<'_>) -> CallResult {
@@ -139,7 +139,7 @@ impl AdminApi {
         let more = users.len() > limit as usize;
         users.truncate(limit as usize);
         let next = users.last().filter(|_| more).map(|user| user.name.to_string());
-        Ok(json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
+        Ok(private_json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
     }
 
     pub(super) async fn add_user(&self, asked: Asked<'_>) -> CallResult {
@@ -196,14 +196,14 @@ impl AdminApi {
         entries.truncate(limit as usize);
         let next = entries.last().filter(|_| more).map(|entry| entry.seq);
         let entries = entries.into_iter().map(Into::into).collect();
-        Ok(json(StatusCode::OK, &AuditTrail { entries, next }))
+        Ok(private_json(StatusCode::OK, &AuditTrail { entries, next }))
     }
 }
 
 /// An account, with the version that a conditional change of it names.
 fn with_version(status: StatusCode, user: store::User) -> Response<Bytes> {
     let version = format!("\"{}\"", user.generation);
-    let mut response = json(status, &User::from(user));
+    let mut response = private_json(status, &User::from(user));
     if let Ok(version) = HeaderValue::try_from(version) {
         response.headers_mut().insert(header::ETAG, version);
     }
@@ -232,13 +232,8 @@ fn limit(asked: Option<u32>) -> Result<u32, Failure> {
 }
 
 fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
-    let parse = |text: &String| text.parse::<Role>();
-    let roles: Roles = texts
-        .iter()
-        .map(parse)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Problem { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() })?;
-    if roles.len() > Roles::MAX { Err(Kind::RoleNotAccepted.into()) } else { Ok(roles) }
+    Roles::parse_all(texts)
+        .map_err(|error| Problem { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() }.into())
 }
 
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
@@ -275,10 +270,5 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Resul
 }
 
 fn done(message: &'static str) -> Response<Bytes> {
-    json(StatusCode::OK, &Message { message })
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-    // The bodies are structs of plain values, which always serialise.
-    private_response(status, JSON, serde_json::to_vec(body).unwrap_or_default())
+    private_json(StatusCode::OK, &Message { message })
 }

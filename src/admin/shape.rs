@@ -2,9 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{account::ListedSessions, clock::UnixMillis, store, types::Secret};
+use crate::{account::ListedSessions, clock::rfc3339, store, types::Secret};
 
 /// An account to be made.
 #[derive(Deserialize, JsonSchema)]
@@ -76,7 +75,7 @@ impl From<store::User> for User {
             external_id: user.external_id,
             roles: user.roles.iter().map(ToString::to_string).collect(),
             disabled: user.disabled,
-            created_at: timestamp(user.created_at),
+            created_at: rfc3339(user.created_at),
             version: user.generation,
         }
     }
@@ -122,8 +121,8 @@ impl From<ListedSessions> for Sessions {
     fn from(listed: ListedSessions) -> Self {
         let session = |session: store::Session| Session {
             id: session.id.to_string(),
-            created_at: timestamp(session.created_at),
-            last_used_at: timestamp(session.last_used_at),
+            created_at: rfc3339(session.created_at),
+            last_used_at: rfc3339(session.last_used_at),
             address: session.place.address,
             user_agent: session.place.user_agent,
         };
@@ -148,9 +147,9 @@ impl From<store::StoredKey> for Key {
         Self {
             kid: key.kid,
             algorithm: key.algorithm,
-            created_at: timestamp(key.created_at),
-            signs_at: timestamp(key.signs_at),
-            expires_at: key.expires_at.map(timestamp),
+            created_at: rfc3339(key.created_at),
+            signs_at: rfc3339(key.signs_at),
+            expires_at: key.expires_at.map(rfc3339),
         }
     }
 }
@@ -181,7 +180,7 @@ impl From<store::AuditEntry> for AuditLine {
     fn from(entry: store::AuditEntry) -> Self {
         Self {
             seq: entry.seq,
-            at: timestamp(entry.at),
+            at: rfc3339(entry.at),
             actor_id: entry.actor_id,
             actor: entry.actor,
             address: entry.address,
@@ -229,11 +228,3 @@ pub(super) struct AuditQuery {
 #[schemars(transparent)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(super) struct Limit(#[schemars(range(min = 1, max = 500))] u32);
-
-/// RFC 3339, in UTC.
-fn timestamp(at: UnixMillis) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
-}

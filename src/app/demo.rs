@@ -16,6 +16,7 @@ use super::{
     error::StartError,
     load::{LoadedGateway, compile, further, log_settings},
     operator::open_operator,
+    sample,
     server::{OnReady, ServeError, serve},
 };
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     error::Kind,
     telemetry,
     types::{OsRandom, Random, Roles, Secret},
-    upstream::sample,
 };
 
 const CONFIG: &str = include_str!("../../config/demo.yaml");

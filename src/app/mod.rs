@@ -8,9 +8,11 @@ mod control;
 mod demo;
 mod error;
 mod foundation;
+mod listeners;
 mod load;
 mod operator;
 mod process;
+mod sample;
 mod server;
 mod vault;
 

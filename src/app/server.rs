@@ -6,10 +6,10 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -22,7 +22,6 @@ use pingora_core::{
     },
     services::{Service, ServiceReadyNotifier, ServiceWithDependents},
 };
-use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -30,10 +29,15 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{control, load::LoadedGateway, process::Process};
+use super::{
+    control,
+    listeners::{ListenError, Listeners},
+    load::LoadedGateway,
+    process::Process,
+};
 use crate::{
     admin, config,
-    gateway::{Listening, Worker},
+    gateway::Worker,
     memory,
     password::Hasher,
     priority::{self, Niceness},
@@ -41,9 +45,6 @@ use crate::{
     telemetry::{Logs, Metrics},
     types::OsRandom,
 };
-
-/// The queue of connections that the kernel has made and no worker has accepted yet.
-const BACKLOG: i32 = 4_096;
 
 /// File descriptors that are kept for the store, the log and the listeners.
 const RESERVED_FILES: u64 = 128;
@@ -69,8 +70,8 @@ fn runtime(name: &str, threads: usize, niceness: Option<Niceness>) -> io::Result
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The store is in use or cannot be used.
     #[error(transparent)]
     Store(#[from] store::StoreError),
@@ -80,56 +81,6 @@ pub enum ServeError {
     /// What was needed at the start could not be loaded; the log says what.
     #[error("the gateway could not start")]
     Start,
-}
-
-/// Sockets that are bound and, once all is loaded, listen.
-struct Listeners {
-    sockets: Vec<(config::Listener, Socket, Arc<AtomicUsize>)>,
-    message: &'static str,
-}
-
-impl Listeners {
-    fn bind(listeners: &[config::Listener], message: &'static str) -> Result<Self, ServeError> {
-        let bind = |&listener: &config::Listener| {
-            let socket =
-                bind(listener.address).map_err(|error| ServeError::Listen(listener.address, error))?;
-            Ok::<_, ServeError>((listener, socket, Arc::default()))
-        };
-        Ok(Self { sockets: listeners.iter().map(bind).collect::<Result<_, _>>()?, message })
-    }
-
-    fn listen(&self) -> Result<(), ServeError> {
-        for (listener, socket, _) in &self.sockets {
-            let address = listener.address;
-            socket.listen(BACKLOG).map_err(|error| ServeError::Listen(address, error))?;
-            // The port that the system chose, where the config leaves it to it.
-            let local = socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(address);
-            tracing::info!(address = %local, "{}", self.message);
-        }
-        Ok(())
-    }
-
-    /// The same sockets, for one more worker.
-    fn share(&self) -> io::Result<Vec<Listening>> {
-        let share = |(listener, socket, open): &(config::Listener, Socket, Arc<AtomicUsize>)| {
-            Ok(Listening {
-                socket: socket.try_clone()?.into(),
-                open: open.clone(),
-                most: listener.max_connections.unwrap_or(usize::MAX),
-            })
-        };
-        self.sockets.iter().map(share).collect()
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// What ends the process from within.
@@ -165,7 +116,7 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     let admin = config::Listener { address: config.admin, max_connections: None };
     let admin_listeners = Listeners::bind(&[admin], "admin listening")?;
     admin_listeners.listen()?;
-    let admin = admin_listeners.share().map_err(|error| ServeError::Listen(config.admin, error))?;
+    let admin = admin_listeners.share().map_err(|error| ListenError(config.admin, error))?;
     drop(admin_listeners);
     let admin = admin.into_iter().map(|listening| listening.socket).collect();
     let (workers, drain) = (config.workers, config.drain);

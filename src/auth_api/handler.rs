@@ -6,18 +6,20 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use super::{
     AuthApi, Caller, device,
     input::{self, read, required, required_secret},
-    output::{Account, Message, Session, SessionEntry, Sessions, json, timestamp},
+    output::{Account, Message, Session, SessionEntry, Sessions},
 };
 use crate::{
     access::{Credential, Failure},
     account::{ChangeRequest, Registration, Tokens},
+    clock::rfc3339,
+    error::private_json,
 };
 
 /// A response, or why there is none.
 pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 
 fn done(message: &'static str) -> Response<Bytes> {
-    json(StatusCode::OK, &Message { message })
+    private_json(StatusCode::OK, &Message { message })
 }
 
 impl AuthApi {
@@ -43,7 +45,7 @@ impl AuthApi {
         let tokens = self.accounts.register(registration, caller.client).await;
         let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;
         let mut response =
-            json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully")));
+            private_json(StatusCode::CREATED, &self.session(&tokens, Some("User registered successfully")));
         self.give_device(&mut response, &tokens);
         Ok(response)
     }
@@ -52,7 +54,8 @@ impl AuthApi {
         let input: input::Login = read(request)?;
         let (username, password) = (required(input.username)?, required_secret(input.password)?);
         let tokens = self.accounts.login(&username, &password, caller.client).await?;
-        let mut response = json(StatusCode::OK, &self.session(&tokens, Some("Authenticated successfully")));
+        let mut response =
+            private_json(StatusCode::OK, &self.session(&tokens, Some("Authenticated successfully")));
         self.give_device(&mut response, &tokens);
         if self.compat.token_in_header
             && let Ok(value) = HeaderValue::try_from(format!("Bearer {}", tokens.access.text))
@@ -66,7 +69,7 @@ impl AuthApi {
         let input: input::Refresh = read(request)?;
         let token = required_secret(input.refresh_token)?;
         let tokens = self.accounts.refresh(token.expose(), caller.client.address).await?;
-        Ok(json(StatusCode::OK, &self.session(&tokens, None)))
+        Ok(private_json(StatusCode::OK, &self.session(&tokens, None)))
     }
 
     pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
@@ -98,9 +101,9 @@ impl AuthApi {
             email_verified: user.email_verified,
             pending_email: user.pending_email.as_deref(),
             roles: &user.roles,
-            created_at: timestamp(user.created_at),
+            created_at: rfc3339(user.created_at),
         };
-        Ok(json(StatusCode::OK, &account))
+        Ok(private_json(StatusCode::OK, &account))
     }
 
     pub(super) async fn change(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
@@ -116,7 +119,7 @@ impl AuthApi {
         };
         const MESSAGE: &str = "User credentials updated successfully";
         Ok(match self.accounts.change(&identity, wanted, caller.client.address).await? {
-            Some(tokens) => json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
+            Some(tokens) => private_json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
             None => done(MESSAGE),
         })
     }
@@ -135,14 +138,14 @@ impl AuthApi {
         let listed = self.accounts.sessions(&identity, limit, after.as_deref()).await?;
         let entry = |session: crate::store::Session| SessionEntry {
             id: session.id.to_string(),
-            created_at: timestamp(session.created_at),
-            last_used_at: timestamp(session.last_used_at),
+            created_at: rfc3339(session.created_at),
+            last_used_at: rfc3339(session.last_used_at),
             current: session.id == identity.session,
             address: session.place.address,
             user_agent: session.place.user_agent,
         };
         let sessions = listed.sessions.into_iter().map(entry).collect();
-        Ok(json(StatusCode::OK, &Sessions { sessions, next: listed.next }))
+        Ok(private_json(StatusCode::OK, &Sessions { sessions, next: listed.next }))
     }
 
     pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> CallResult {

@@ -2,19 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{account::Tokens, clock::UnixMillis, error::private_response, types::Roles};
-
-/// A response that nobody may keep.
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-    // The bodies are structs of plain values, which always serialise.
-    private_response(status, "application/json", serde_json::to_string(body).unwrap_or_default())
-}
+use crate::{account::Tokens, types::Roles};
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Message")]
@@ -101,14 +92,6 @@ pub(super) struct SessionEntry {
     pub(super) address: Option<String>,
     /// The program that it was opened by, as that has named itself; null if it is not known.
     pub(super) user_agent: Option<String>,
-}
-
-/// RFC 3339, in UTC.
-pub(super) fn timestamp(at: UnixMillis) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
 }
 
 /// The shape of the key set, which the keyring writes.

@@ -4,7 +4,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use http::Method;
 
-use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, print};
+use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, operator::parse_roles, print};
 use crate::{
     access::{Denied, judge},
     app::LoadedGateway,
@@ -155,7 +155,7 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::ConfigError> 
 
 /// `authgate explain`.
 pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
-    let roles: Roles = explain.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<_, _>>()?;
+    let roles = parse_roles(&explain.roles)?;
     let roles = (!explain.anonymous).then_some(roles);
     let host =
         explain.host.as_deref().map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());

@@ -1,10 +1,7 @@
 //! What the commands that change accounts have in common.
 
 use super::Refused;
-use crate::{
-    account::Actor,
-    types::{Role, Roles},
-};
+use crate::{account::Actor, types::Roles};
 
 /// Who sits at the command line, for the audit trail.
 pub(super) fn operator_name() -> Actor {
@@ -20,10 +17,5 @@ pub(super) fn operator_name() -> Actor {
 }
 
 pub(super) fn parse_roles(texts: &[String]) -> Result<Roles, Refused> {
-    let parse = |text: &String| text.parse::<Role>().map_err(|error| Refused(format!("{text}: {error}")));
-    let roles: Roles = texts.iter().map(parse).collect::<Result<_, _>>()?;
-    if roles.len() > Roles::MAX {
-        return Err(Refused(format!("a user has at most {} roles", Roles::MAX)));
-    }
-    Ok(roles)
+    Roles::parse_all(texts).map_err(|error| Refused(error.to_string()))
 }

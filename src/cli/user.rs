@@ -8,8 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
 use super::{
     Outcome, Refused,
     args::{PasswordSource, UserCommand},
@@ -21,7 +19,7 @@ use super::{
 use crate::{
     account::{NewAccount, Operator, Update},
     app::{self, LoadedGateway},
-    clock::SystemClock,
+    clock::{SystemClock, rfc3339},
     store::{SessionPage, User, UserFilter},
     types::Secret,
 };
@@ -185,8 +183,5 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
 
 /// RFC 3339, to the second.
 pub(super) fn timestamp(millis: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(millis.div_euclid(1_000))
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    rfc3339(millis - millis.rem_euclid(1_000))
 }

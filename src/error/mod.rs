@@ -7,7 +7,7 @@ mod problem;
 
 use http::StatusCode;
 
-pub use problem::{Problem, ProblemBody, private_response};
+pub use problem::{Problem, ProblemBody, private_json, private_response};
 
 /// Every way in which authgate itself answers with a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -109,3 +109,9 @@ pub fn private_response(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
+
+/// The same with JSON.
+pub fn private_json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+    // The bodies are structs of plain values, which always serialise.
+    private_response(status, "application/json", serde_json::to_string(body).unwrap_or_default())
+}

@@ -52,9 +52,6 @@ const CRUMB: usize = 16;
 const MAX_CRUMBS: u8 = 16;
 const CRUMB_PAUSE: Duration = Duration::from_millis(10);
 
-/// Digits of the size of a chunk that is handed over.
-const SIZE_DIGITS: usize = 8;
-
 /// Where in the stream of requests the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -178,7 +175,7 @@ impl Guard {
                     good += run as usize;
                     self.position = if run == left { Position::Head } else { Position::Length(left - run) };
                 }
-                Position::Chunked(mut chunked) => match self.decode(&mut chunked, rest) {
+                Position::Chunked(mut chunked) => match chunked.decode(rest, &mut self.decoded) {
                     Ok(taken) => {
                         self.position =
                             if chunked.is_done() { Position::Head } else { Position::Chunked(chunked) };
@@ -189,37 +186,6 @@ impl Guard {
             }
         }
         Judged::Good(good)
-    }
-
-    /// Decodes what is there of a chunked body into one chunk of it; how many bytes it took.
-    fn decode(&mut self, chunked: &mut Chunked, bytes: &[u8]) -> Result<usize, ChunkError> {
-        let out = &mut self.decoded;
-        let begin = out.len();
-        out.reserve(bytes.len() + SIZE_DIGITS + 9);
-        out.extend_from_slice(&[b'0'; SIZE_DIGITS]);
-        out.extend_from_slice(b"\r\n");
-        let data = out.len();
-        let mut taken = 0;
-        while taken < bytes.len() && !chunked.is_done() {
-            taken += chunked.skip_framing(&bytes[taken..])?;
-            let length = chunked.take_data(bytes.len() - taken);
-            out.extend_from_slice(&bytes[taken..taken + length]);
-            taken += length;
-        }
-        let mut size = out.len() - data;
-        if size == 0 {
-            out.truncate(begin);
-        } else {
-            for digit in out[begin..begin + SIZE_DIGITS].iter_mut().rev() {
-                *digit = b"0123456789abcdef"[size & 15];
-                size >>= 4;
-            }
-            out.extend_from_slice(b"\r\n");
-        }
-        if chunked.is_done() {
-            out.extend_from_slice(b"0\r\n\r\n");
-        }
-        Ok(taken)
     }
 
     /// Takes note of what a read has brought: a head that comes in crumbs is read a few times, and then so often only.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{IdentityHeaders, StripRule},
     token::Identity,
+    types::hop_by_hop::{HOP_BY_HOP, is_hop_by_hop, nominated},
 };
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,20 +25,8 @@ pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id
 /// What is looked at of a name: no rule is longer.
 const MAX_FOLDED: usize = 64;
 
-/// Belongs to one connection (RFC 9110, section 7.6.1), or was dealt with here.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-    "http2-settings",
-];
+/// What was dealt with here.
+const DEALT_WITH: &[&str] = &["expect", "http2-settings"];
 
 /// What only a proxy in front of this gateway could know, and who says it: as names, or as beginnings of names.
 const PROXY_NAMES: &[&str] = &[
@@ -150,6 +139,7 @@ impl Headers {
         let mut stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
             .iter()
             .chain(HOP_BY_HOP)
+            .chain(DEALT_WITH)
             .chain(PROXY_NAMES)
             .copied()
             .chain(own.map(HeaderName::as_str))
@@ -288,29 +278,11 @@ impl<'a> Added<'a> {
     }
 }
 
-/// The names that `Connection` nominates, but for those that are not the client's to take away.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    const KEPT: &[HeaderName] =
-        &[header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::AUTHORIZATION, header::COOKIE];
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        // What nearly every message says, and what nominates nothing that is not gone anyway.
-        .filter(|line| *line != "keep-alive" && *line != "close")
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !KEPT.contains(name))
-        .collect()
-}
-
 /// Takes out of an upstream's response what belongs to the connection that it came on. How it was
 /// framed there is no concern of the client's, but for a response to HEAD, where it is all there is.
 pub(super) fn clean_response(headers: &mut HeaderMap, to_head: bool) {
-    let hop_by_hop = |name: &&HeaderName| match name.as_str() {
-        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer"
-        | "upgrade" => true,
-        "transfer-encoding" => !to_head,
-        _ => false,
+    let hop_by_hop = |name: &&HeaderName| {
+        is_hop_by_hop(name.as_str()) && !(to_head && **name == header::TRANSFER_ENCODING)
     };
     let mut doomed: Vec<HeaderName> = headers.keys().filter(hop_by_hop).cloned().collect();
     if doomed.contains(&header::CONNECTION) {

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::exchange::{Exchange, Opening};
-use crate::{revocation::Registration, stream::Stream, upstream::names_upgrade};
+use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");

@@ -17,8 +17,10 @@ mod counter;
 mod debug;
 mod error;
 mod import;
+mod key;
 mod mail;
 mod postgres;
+mod revocation;
 mod row;
 mod sqlite;
 mod table;
@@ -35,11 +37,12 @@ pub use audit::{AuditEntry, AuditFilter, Note};
 pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use import::{ImportOutcome, ImportedUser, UserFilter};
+pub use key::{KeyRevocation, KeysRevoked, StoredKey};
 pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
+pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject};
 pub use row::{
-    AccountChange, Beat, Change, Cursor, Grant, History, KeyRevocation, KeysRevoked, LogEntry, LogRead,
-    NewSession, NewUser, Opened, Place, Proof, Rekey, Rotation, RotationRequest, Session, SessionPage, Sink,
-    StoredKey, Subject, Ttls, User,
+    AccountChange, Change, Grant, NewSession, NewUser, Opened, Place, Proof, Rekey, Rotation,
+    RotationRequest, Session, SessionPage, Ttls, User,
 };
 
 pub use table::{Row, Rows, TableSource, read_table};

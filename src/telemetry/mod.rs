@@ -4,12 +4,14 @@
 //! (`user.id`); query strings, attempted names, bodies, tokens and connection strings are never
 //! logged.
 
+mod access_line;
 mod access_log;
 mod log;
 mod metrics;
 mod warning;
 
-pub use access_log::{AccessEntry, AccessLog, UpstreamEntry};
+pub use access_line::{AccessEntry, UpstreamEntry};
+pub use access_log::AccessLog;
 pub use log::{LogGuard, LogSettings, Logs, init};
 pub use metrics::{Meters, MethodLabel, Metrics, RequestLabels};
 pub use prometheus::IntCounter as Counter;

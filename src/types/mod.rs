@@ -3,6 +3,7 @@
 pub mod chunked;
 pub mod framing;
 pub mod hash;
+pub mod hop_by_hop;
 mod id;
 pub mod path;
 pub mod precis;
@@ -15,6 +16,6 @@ mod username;
 pub use id::{KeyId, SessionId, UserId};
 pub use pseudonym::Pseudonyms;
 pub use random::{OsRandom, Random};
-pub use role::{Role, RoleError, Roles};
+pub use role::{Role, RoleError, Roles, RolesError};
 pub use secret::Secret;
 pub use username::{Username, UsernameError};

@@ -13,6 +13,17 @@ pub struct Role(Box<str>);
 #[error("a role is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit")]
 pub struct RoleError;
 
+/// Texts that are not the roles of one account.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RolesError {
+    /// This one is no role.
+    #[error("{0}: {RoleError}")]
+    Role(String),
+    /// There are too many of them.
+    #[error("an account has at most {} roles", Roles::MAX)]
+    TooMany,
+}
+
 impl Role {
     /// The role that administers accounts.
     pub const ADMIN: &'static str = "admin";
@@ -56,6 +67,16 @@ impl Roles {
     /// When any part is not a role.
     pub fn parse_joined(text: &str) -> Result<Self, RoleError> {
         text.split(',').filter(|part| !part.is_empty()).map(Role::from_str).collect()
+    }
+
+    /// Reads roles as people name them, no more than an account may have.
+    ///
+    /// # Errors
+    /// [`RolesError`].
+    pub fn parse_all(texts: &[String]) -> Result<Self, RolesError> {
+        let parse = |text: &String| text.parse().map_err(|_| RolesError::Role(text.clone()));
+        let roles = texts.iter().map(parse).collect::<Result<Self, _>>()?;
+        if roles.len() > Self::MAX { Err(RolesError::TooMany) } else { Ok(roles) }
     }
 
     /// Whether `role` is in the set.

@@ -23,12 +23,15 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
-    head::{connection_says, names_upgrade, to_response},
+    head::to_response,
 };
 use crate::{
     clock::coarse_millis,
     stream::Stream,
-    types::framing::{Framing, HeadLimits, HeadScanner},
+    types::{
+        framing::{Framing, HeadLimits, HeadScanner},
+        hop_by_hop::{names_option, names_upgrade},
+    },
 };
 
 /// A well-behaved upstream sends one `100 Continue` or a few `103 Early Hints`.
@@ -272,7 +275,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Decoder::until_close()
             }
         };
-        let says = |word: &str| connection_says(response.headers(), word);
+        let says = |word: &str| names_option(response.headers(), word);
         let old = response.version() == http::Version::HTTP_10;
         if says("close") || (old && !says("keep-alive")) {
             self.keep_alive = false;

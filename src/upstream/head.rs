@@ -1,23 +1,7 @@
 //! The head of a response: read, and what it says of the connection.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-
-/// Whether `Connection` names this option (RFC 9110, section 7.6.1).
-pub(super) fn connection_says(headers: &HeaderMap, option: &str) -> bool {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
-}
-
-/// Whether a head names this protocol in `Upgrade`, and no other, and `upgrade` in `Connection` (RFC 9110,
-/// section 7.8).
-pub fn names_upgrade(headers: &HeaderMap, protocol: &HeaderValue) -> bool {
-    let mut values = headers.get_all(header::UPGRADE).iter();
-    let same = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
-    same && values.next().is_none() && connection_says(headers, "upgrade")
-}
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 /// Lines of a head for which there is room without an allocation.
 const FEW_LINES: usize = 100;

@@ -9,8 +9,6 @@ mod framing;
 mod head;
 mod pool;
 mod resolve;
-pub mod sample;
 
 pub use connection::{Broken, Connection, Head, Outgoing};
-pub use head::names_upgrade;
 pub use pool::{Allowed, Body, ConnectError, Connections, Pool, Upstream};

@@ -1,0 +1,69 @@
+//! Listening sockets: bound at the start, listening once everything is loaded, shared by the workers.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::{config, gateway::Listening};
+
+/// The queue of connections that the kernel has made and no worker has accepted yet.
+const BACKLOG: i32 = 4_096;
+
+/// An address cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {0}: {1}")]
+pub struct ListenError(pub(super) SocketAddr, #[source] pub(super) io::Error);
+
+/// Sockets that are bound and, once all is loaded, listen.
+pub(super) struct Listeners {
+    sockets: Vec<(config::Listener, Socket, Arc<AtomicUsize>)>,
+    message: &'static str,
+}
+
+impl Listeners {
+    pub(super) fn bind(listeners: &[config::Listener], message: &'static str) -> Result<Self, ListenError> {
+        let bind = |&listener: &config::Listener| {
+            let socket = bind(listener.address).map_err(|error| ListenError(listener.address, error))?;
+            Ok::<_, ListenError>((listener, socket, Arc::default()))
+        };
+        Ok(Self { sockets: listeners.iter().map(bind).collect::<Result<_, _>>()?, message })
+    }
+
+    pub(super) fn listen(&self) -> Result<(), ListenError> {
+        for (listener, socket, _) in &self.sockets {
+            let address = listener.address;
+            socket.listen(BACKLOG).map_err(|error| ListenError(address, error))?;
+            // The port that the system chose, where the config leaves it to it.
+            let local = socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(address);
+            tracing::info!(address = %local, "{}", self.message);
+        }
+        Ok(())
+    }
+
+    /// The same sockets, for one more worker.
+    pub(super) fn share(&self) -> io::Result<Vec<Listening>> {
+        let share = |(listener, socket, open): &(config::Listener, Socket, Arc<AtomicUsize>)| {
+            Ok(Listening {
+                socket: socket.try_clone()?.into(),
+                open: open.clone(),
+                most: listener.max_connections.unwrap_or(usize::MAX),
+            })
+        };
+        self.sockets.iter().map(share).collect()
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,131 @@
+//! What the revocation log consists of, and what reading it says.
+
+use super::millis;
+use crate::{
+    clock::UnixMillis,
+    types::{KeyId, SessionId, UserId},
+};
+
+/// Whom a revocation concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One session.
+    Session(SessionId),
+    /// All tokens of a user below a generation.
+    User(UserId),
+    /// All tokens that a key has signed.
+    Key(KeyId),
+}
+
+impl Subject {
+    pub(super) const SESSION: i16 = 1;
+    pub(super) const USER: i16 = 2;
+    pub(super) const KEY: i16 = 3;
+
+    pub(super) fn kind(self) -> i16 {
+        match self {
+            Self::Session(_) => Self::SESSION,
+            Self::User(_) => Self::USER,
+            Self::Key(_) => Self::KEY,
+        }
+    }
+
+    pub(super) fn uuid(self) -> uuid::Uuid {
+        match self {
+            Self::Session(id) => id.uuid(),
+            Self::User(id) => id.uuid(),
+            Self::Key(id) => id.uuid(),
+        }
+    }
+
+    pub(super) fn read(kind: i16, id: uuid::Uuid) -> Option<Self> {
+        match kind {
+            Self::SESSION => SessionId::from_uuid(id).map(Self::Session),
+            Self::USER => UserId::from_uuid(id).map(Self::User),
+            Self::KEY => KeyId::from_uuid(id).map(Self::Key),
+            _ => None,
+        }
+    }
+}
+
+/// A row of the revocation log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Whom it concerns.
+    pub subject: Subject,
+    /// Tokens below this generation are dead; every token of an ended session or a revoked key is. Of a key
+    /// with which every session ended, the time up to which those were opened.
+    pub generation: i64,
+    /// When every token that it concerns has expired for certain, and it may be forgotten.
+    pub expires_at: UnixMillis,
+}
+
+impl LogEntry {
+    /// The generation in the row of a session or a key: above any.
+    pub const ALL: i64 = i64::MAX;
+
+    pub(super) fn of_key(key: KeyId, sessions_until: Option<UnixMillis>, access_exp_max: UnixMillis) -> Self {
+        Self::new(Subject::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max, 0)
+    }
+
+    /// It is remembered for a while after `now` even if the last token has long expired: a database that is
+    /// given back an older state is told of it again.
+    pub(super) fn new(
+        subject: Subject,
+        generation: i64,
+        access_exp_max: UnixMillis,
+        now: UnixMillis,
+    ) -> Self {
+        Self { subject, generation, expires_at: access_exp_max.max(now) + millis(super::LOG_MARGIN) }
+    }
+}
+
+/// How far the log was read. Only the store that made it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub(super) String);
+
+#[cfg(test)]
+impl Cursor {
+    /// A cursor that no store has made.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// Takes in rows of the log, in no order that matters.
+pub type Sink<'a> = &'a mut (dyn FnMut(LogEntry) + Send);
+
+/// One reading of the log that a gateway counts.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    /// The gateway, for as long as its process runs.
+    pub gateway: uuid::Uuid,
+    /// Higher at each reading.
+    pub number: i64,
+    /// The furthest that the log was ever read.
+    pub furthest: Option<Cursor>,
+    /// The bound that the gateway keeps, in milliseconds.
+    pub max_staleness: i64,
+}
+
+/// What a reading of the log came to.
+#[derive(Debug, Clone)]
+pub struct LogRead {
+    /// Where to go on.
+    pub cursor: Cursor,
+    /// The database's clock, if it has one of its own and was asked.
+    pub database_now: Option<UnixMillis>,
+    /// What tells whether the database still is what it was; none where it cannot be exchanged.
+    pub history: Option<History>,
+}
+
+/// What a database shows of its past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The beat of this gateway that it remembered.
+    pub found: Option<i64>,
+    /// The system and the timeline of its log.
+    pub lineage: String,
+    /// Whether its transactions count from a lower number than the furthest cursor knew.
+    pub rewound: bool,
+}
