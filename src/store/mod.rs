@@ -48,6 +48,8 @@ pub use row::{
 pub use table::{Row, Rows, TableSource, read_table};
 pub use vault::{Rewrap, Rewrapped, StoredVault};
 
+use row::{SESSION, USER};
+
 use crate::{
     clock::{Clock, UnixMillis, millis},
     config::{self, StoreLocation},

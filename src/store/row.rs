@@ -8,6 +8,15 @@ use crate::{
     types::{Role, Roles, SessionId, UserId, Username},
 };
 
+/// The columns of [`User`].
+pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id, \
+     pending_email";
+
+/// The columns of [`Session`].
+pub(super) const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
+     address, user_agent";
+
 /// An account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
@@ -291,6 +300,15 @@ impl AccountChange {
 }
 
 impl AccountChange {
+    /// Why it is not done to an account as it is, if it was asked for of another state.
+    pub(super) fn refused_for(&self, user: &User) -> Option<Change> {
+        if self.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
+            return Some(Change::Gone);
+        }
+        let is_another = self.expected_generation.is_some_and(|expected| expected != user.generation);
+        is_another.then_some(Change::Conflict)
+    }
+
     pub(super) fn takes_admin_from(&self, user: &User) -> bool {
         let loses = self.delete
             || self.disabled == Some(true)

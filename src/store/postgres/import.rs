@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::{
     connection::QueryResult as Result,
-    lookup::{USER, read_user},
+    lookup::read_user,
     statement::{NOW, only, run},
 };
 use crate::{
-    store::{ImportOutcome, ImportedUser, Note, User, import::explain},
+    store::{ImportOutcome, ImportedUser, Note, USER, User, import::explain},
     types::Pseudonyms,
 };
 

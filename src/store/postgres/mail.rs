@@ -6,11 +6,11 @@ use uuid::Uuid;
 use super::{
     audit,
     connection::{QueryError, QueryResult as Result},
-    lookup::{USER, lock_user, read_user, user},
+    lookup::{lock_user, read_user, user},
     statement::{NOW, now, one, run},
 };
 use crate::{
-    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, User},
+    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, USER, User},
     types::UserId,
 };
 

@@ -4,12 +4,12 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{
     audit,
-    lookup::{USER, read_user, user_by_external_id},
+    lookup::{read_user, user_by_external_id},
     statement::Result,
 };
 use crate::{
     clock::UnixMillis,
-    store::{ImportOutcome, ImportedUser, Note, User, import::explain},
+    store::{ImportOutcome, ImportedUser, Note, USER, User, import::explain},
     types::Pseudonyms,
 };
 

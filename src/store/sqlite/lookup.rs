@@ -5,16 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
-    store::{Place, Session, SessionPage, User, UserFilter},
+    store::{Place, SESSION, Session, SessionPage, USER, User, UserFilter},
     types::{Roles, SessionId, UserId, Username},
 };
-
-pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, external_id, \
-     pending_email";
-
-const SESSION: &str = "id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
-     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
-     address, user_agent";
 
 pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
     Ok(User {

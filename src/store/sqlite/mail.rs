@@ -5,12 +5,12 @@ use uuid::Uuid;
 
 use super::{
     audit,
-    lookup::{USER, read_user, user},
+    lookup::{read_user, user},
     statement::{Result, broken, uuid},
 };
 use crate::{
     clock::UnixMillis,
-    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, User},
+    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, USER, User},
     types::UserId,
 };
 

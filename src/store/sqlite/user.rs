@@ -108,11 +108,8 @@ pub(super) fn change_user(
     now: UnixMillis,
 ) -> Result<Change> {
     let Some(user) = user(tx, id)? else { return Ok(Change::Gone) };
-    if change.expected_hash.as_ref().is_some_and(|hash| *hash != user.password_hash) {
-        return Ok(Change::Gone);
-    }
-    if change.expected_generation.is_some_and(|expected| expected != user.generation) {
-        return Ok(Change::Conflict);
+    if let Some(refused) = change.refused_for(&user) {
+        return Ok(refused);
     }
     let mut rekeyed = None;
     if let Some(rekey) = &change.rekey {
