@@ -183,3 +183,17 @@ fn a_device_that_was_logged_in_from_is_no_stranger_at_another_address() {
         assert_eq!(statuses, [401, 401, 401, 401, 429]);
     }
 }
+
+#[test]
+fn spellings_of_a_name_that_is_an_address_are_counted_as_one_too() {
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let gateway = Gateway::alone(settings(&url).auth("  login: {by: [username, email]}\n"));
+        gateway.run(&["user", "add", "alice@example.com", "--password-stdin"], PASSWORD);
+        for name in
+            ["alice@example.com", "ALICE@example.com", "\u{ff41}lice@example.com", "alice@\u{ff45}xample.com"]
+        {
+            assert_eq!(gateway.try_login(name, WRONG).status, 401, "{name}");
+        }
+        assert_eq!(gateway.try_login("al\u{ff49}ce@example.com", PASSWORD).status, 429);
+    }
+}

@@ -57,12 +57,12 @@ impl Accounts {
         // Too long is refused for every name alike, before it costs anything.
         let password = Rules::prepare(typed).map_err(|_| invalid())?;
         let by = self.config.login_by;
-        let name = Username::new(username).ok().filter(|_| by.username);
+        let name = Username::new(username).ok();
         // Look-alikes are counted as one, so whether there is such an account is asked of the skeleton, too:
         // or a look-alike that is counted apart would tell that there is.
         let similar_user = match &name {
-            Some(name) => self.store.user_by_skeleton(name).await?,
-            None => None,
+            Some(name) if by.username => self.store.user_by_skeleton(name).await?,
+            _ => None,
         };
         // An address comes first: nobody else can have it, while anyone may have taken it as a name.
         let address_given = check_email(username.trim()).ok().filter(|_| by.email);
@@ -71,11 +71,9 @@ impl Accounts {
             None => None,
         };
         let known = similar_user.is_some() || by_address.is_some();
-        // Not with the account's name: 429 for that would tell whose the address is.
-        let counted = match &address_given {
-            Some(given) => Counted::of_text(&given.to_lowercase()),
-            None => counted_as(name.as_ref(), username),
-        };
+        // By what was typed, in whichever spelling, and not by the account's name: 429 for that would tell whose an
+        // address is.
+        let counted = counted_as(name.as_ref(), &username.to_lowercase());
         let by_name = similar_user.filter(|user| Some(&user.name) == name.as_ref());
         let user = by_address.or(by_name);
         let now = self.time.now().time;
@@ -110,7 +108,8 @@ impl Accounts {
             Ok(Some(grant)) => grant,
             // The account was changed while the password was checked: what was right then may not be now.
             Ok(None) => {
-                self.attempts.forgotten(attempt).await;
+                self.attempts.succeeded(attempt).await;
+                self.note(Some(user.id), failed(address, "the account was changed meanwhile")).await;
                 return Err(invalid());
             }
             Err(error) => {

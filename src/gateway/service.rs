@@ -156,9 +156,9 @@ impl ConnectionState {
         }
         match target.find(&snapshot.routes, request.method()) {
             Match::Builtin => {
-                let as_read = target.decoded()?;
                 trace.set_route(BUILTIN);
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
+                let as_read = target.decoded()?;
                 *request.uri_mut() = as_read;
                 self.call_builtin(snapshot, request, origin.client, &trace.request_id).await
             }

@@ -9,7 +9,7 @@ use std::{
     io::Write,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -25,8 +25,11 @@ const BATCH: usize = 256 << 10;
 /// Room for the line that makes a batch full, in bytes.
 const USUAL_LINE: usize = 4 << 10;
 
-/// Batches that may wait for a slow reader of the log.
-const MAX_WAITING: usize = 32;
+/// Batches that may wait for a slow reader of the log: small ones, since each worker hands over twice a second.
+const MAX_WAITING: usize = 1_024;
+
+/// What may wait in all, in bytes.
+const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// Buffers that are kept to be filled again: memory that was touched before costs the kernel nothing.
 const MAX_SPARE: usize = 4;
@@ -44,6 +47,8 @@ enum Message {
 pub struct AccessLog {
     sender: SyncSender<Message>,
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// What waits, in bytes.
+    waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
     json: bool,
 }
@@ -80,11 +85,13 @@ impl Writer {
     pub(super) fn start(json: bool, mut sink: impl FnMut(&[u8]) + Send + 'static) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         let (tell, ended) = sync_channel(1);
-        let log = AccessLog { sender, spare: Arc::default(), lost: Arc::default(), json };
-        let spare = log.spare.clone();
+        let log =
+            AccessLog { sender, spare: Arc::default(), waiting: Arc::default(), lost: Arc::default(), json };
+        let (spare, waiting) = (log.spare.clone(), log.waiting.clone());
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Message::Lines(mut lines)) = receiver.recv() {
                 sink(&lines);
+                waiting.fetch_sub(lines.len(), Relaxed);
                 lines.clear();
                 let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
                 if spare.len() < MAX_SPARE {
@@ -159,7 +166,10 @@ impl AccessLog {
 
     fn hand_over(&self, buffer: &mut Buffer) {
         let (bytes, lines) = (std::mem::take(&mut buffer.bytes), std::mem::take(&mut buffer.lines));
-        if self.sender.try_send(Message::Lines(bytes)).is_err() {
+        let length = bytes.len();
+        let fits = self.waiting.fetch_add(length, Relaxed) + length <= MAX_WAITING_BYTES;
+        if !fits || self.sender.try_send(Message::Lines(bytes)).is_err() {
+            self.waiting.fetch_sub(length, Relaxed);
             self.lost.fetch_add(lines, Relaxed);
         }
     }
@@ -197,17 +207,27 @@ mod tests {
         drop(writer);
         assert_eq!(*written.lock().unwrap() + log.lost(), 50_000);
 
-        let (stuck, release) = sync_channel::<()>(0);
-        let writer = Writer::start(true, move |_: &[u8]| {
-            let _ = release.recv();
-        })
-        .unwrap();
-        let log = writer.log().clone();
-        for _ in 0..MAX_WAITING + 10 {
+        let small = |log: &AccessLog| {
             log.write(&entry());
             log.flush();
+        };
+        let large = |log: &AccessLog| (0..200).for_each(|_| log.write(&entry()));
+        for (write, times) in [(&small as &dyn Fn(&AccessLog), MAX_WAITING + 10), (&large, 200)] {
+            let (stuck, release) = sync_channel::<()>(0);
+            let writer = Writer::start(true, move |_: &[u8]| {
+                let _ = release.recv();
+            })
+            .unwrap();
+            let log = writer.log().clone();
+            (0..times).for_each(|_| write(&log));
+            assert!(log.lost() >= 8, "{}", log.lost());
+            let waiting = log.waiting.load(Relaxed);
+            assert!(
+                waiting <= MAX_WAITING_BYTES && (times > 200 || waiting > MAX_WAITING_BYTES / 2),
+                "{waiting}"
+            );
+            log.flush();
+            drop(stuck);
         }
-        assert!(log.lost() >= 8, "{}", log.lost());
-        drop(stuck);
     }
 }
