@@ -201,9 +201,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
-        if this.turn.poll(cx).is_pending() {
-            // Its token does not live longer for it.
-            return if this.exchange.cut().is_some() { Poll::Ready(None) } else { Poll::Pending };
+        // Its token does not live longer for it: what has died is told so out of its turn, and moves nothing.
+        if this.turn.poll(cx).is_pending() && this.exchange.cut().is_none() {
+            return Poll::Pending;
         }
         this.exchange.turn_begins();
         if this.place.is_none() {

@@ -44,6 +44,9 @@ pub(super) enum Outcome {
 /// How many connections a request may find closed before it fails: each had rested.
 const MAX_TRIES: u8 = 3;
 
+/// What making a connection costs of a turn, in bytes: several system calls here, and as many at the upstream.
+const CONNECT_COST: usize = 16 << 10;
+
 /// What one request is forwarded with.
 pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -184,6 +187,7 @@ impl Forwarding<'_> {
     }
 
     async fn connect(&self, lease: &Lease) -> Result<Box<Connection<RequestBody>>, Kind> {
+        self.exchange.spends(CONNECT_COST);
         match in_time(self.exchange, self.pool.connect(lease)).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(error)) => {
