@@ -212,7 +212,7 @@ impl Attempts {
         self.give_back(&reserved.all()).await;
     }
 
-    /// Nothing came of it through no fault of the caller's: nothing is counted.
+    /// Gives back a use that failed for no reason of the caller's.
     pub(super) async fn unused(&self, used: Used) {
         self.give_back(&used.0).await;
     }

@@ -13,7 +13,7 @@ pub(super) struct Message {
     pub(super) message: &'static str,
 }
 
-/// What register, login, refresh and change answer.
+/// The tokens that register, login, refresh and change return.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Tokens")]
 pub(super) struct Session<'a> {

@@ -202,7 +202,7 @@ impl Forwarding<'_> {
         }
     }
 
-    /// The client's own fault comes first: an upstream connection that was given up because the body
+    /// The client's own error comes first: an upstream connection that was given up because the body
     /// was too large, late or broken is no failure of the upstream.
     fn failure(&self, kind: Kind, reason: &str) -> Kind {
         if let Some(kind) = self.exchange.body_failure() {

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn own_calls_win_over_prefixes_and_only_with_their_method() {
+    fn builtin_calls_win_over_prefixes_and_only_with_their_method() {
         let table = table(&(route("/**", "") + &route("/auth/{x}", ", methods: [GET]"))).unwrap();
         assert_eq!(found(&table, None, "POST", "/auth/login"), "own");
         assert_eq!(found(&table, None, "DELETE", "/auth/sessions/1"), "own");

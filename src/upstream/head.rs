@@ -8,7 +8,7 @@ const FEW_LINES: usize = 100;
 
 /// The head of a response of at most `count` header lines, its values slices of the bytes that arrived.
 pub(super) fn to_response(bytes: &Bytes, count: usize) -> Result<Response<()>, &'static str> {
-    const FAULT: &str = "the head of the response is not HTTP";
+    const NOT_HTTP: &str = "the head of the response is not HTTP";
     let mut few = [const { std::mem::MaybeUninit::uninit() }; FEW_LINES];
     let mut many = Vec::new();
     let lines = if count <= FEW_LINES {
@@ -20,18 +20,18 @@ pub(super) fn to_response(bytes: &Bytes, count: usize) -> Result<Response<()>, &
     let mut parsed = httparse::Response::new(&mut []);
     let complete = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, bytes, lines)
-        .map_err(|_| FAULT)?;
+        .map_err(|_| NOT_HTTP)?;
     if complete.is_partial() {
-        return Err(FAULT);
+        return Err(NOT_HTTP);
     }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 4);
     for line in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| FAULT)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| FAULT)?;
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| NOT_HTTP)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NOT_HTTP)?;
         headers.append(name, value);
     }
     let mut response = Response::new(());
-    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(FAULT)?;
+    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(NOT_HTTP)?;
     *response.version_mut() =
         if parsed.version == Some(0) { http::Version::HTTP_10 } else { http::Version::HTTP_11 };
     *response.headers_mut() = headers;
