@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Instructions of user code that one request takes, counted by valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py
+  benches/gateway/instructions.py [--log] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Two runs of
-different length are subtracted, so that start and login do not count. Needs valgrind, nginx and a release build.
+different length are subtracted, so that start and login do not count. With --log the access log is on. Needs
+valgrind, nginx and a release build.
 """
 
 import http.client
@@ -17,7 +18,9 @@ import sys
 import tempfile
 import time
 
-AUTHGATE = pathlib.Path(__file__).resolve().parents[2] / "target/release/authgate"
+LOG = "--log" in sys.argv
+BINARIES = [argument for argument in sys.argv[1:] if argument != "--log"]
+AUTHGATE = pathlib.Path(*BINARIES[:1] or [pathlib.Path(__file__).resolve().parents[2] / "target/release/authgate"])
 SHORT, LONG = 200, 2_200
 
 NGINX = """
@@ -37,7 +40,7 @@ store: {{url: "sqlite:authgate.db"}}
 auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1d}}
 upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
 routes: [{{path: /api/**, upstream: backend}}]
-log: {{level: error, access: false}}
+log: {{level: error, access: {log}}}
 """
 
 
@@ -83,7 +86,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
-        (folder / "gateway.yaml").write_text(CONFIG.format(**ports))
+        (folder / "gateway.yaml").write_text(CONFIG.format(log=str(LOG).lower(), **ports))
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:

@@ -7,6 +7,7 @@ requests that wrk counted. Prints a table, and writes results.json and results.s
 
     benches/gateway/run.py [--quick] [--binary FILE] [--out DIR]
     benches/gateway/run.py --before FILE [--quick] [--binary FILE]   now beside an earlier build, CPU time only
+    benches/gateway/run.py --log [--quick] [--binary FILE]           what the access log costs, CPU time only
     benches/gateway/run.py --idle N [--binary FILE]                  memory of so many idle connections to authgate
 """
 
@@ -201,9 +202,9 @@ log: {{access: {log}, level: warn}}
         return answer["access_token"]
 
     def cpu(self, name):
-        """User and system time of a process, in seconds."""
+        """User and kernel time of a process, in seconds."""
         fields = pathlib.Path(f"/proc/{self.pids[name]}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
     def load(self, name, connections, seconds):
         script = self.folder / "auth.lua"
@@ -212,13 +213,15 @@ log: {{access: {log}, level: warn}}
         done = subprocess.run(
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
              f"http://127.0.0.1:{PORTS[name]}{PATH}"], capture_output=True, text=True, check=True)
-        used = self.cpu(name) - before
+        user, kernel = (now - then for now, then in zip(self.cpu(name), before))
         text = done.stdout
         requests = int(re.search(r"(\d+) requests in", text).group(1))
         refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
         assert not refused, f"{name}: {refused.group(0)}"
         return {
-            "cpu_us": used * 1e6 / requests,
+            "cpu_us": (user + kernel) * 1e6 / requests,
+            "user_us": user * 1e6 / requests,
+            "kernel_us": kernel * 1e6 / requests,
             "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
             "p50_ms": latency(text, "50%"),
             "p99_ms": latency(text, "99%"),
@@ -334,18 +337,22 @@ import time; time.sleep({stop})
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
-def compare(bench, rounds, seconds):
-    """CPU time a request now and before, in turns."""
+def compare(bench, names, rounds, seconds, verdict):
+    """CPU time a request of each, in turns; `verdict` judges the medians."""
     for connections in (64, 512):
-        kept = {name: [] for name in ("nginx", "before", "authgate")}
+        kept = {name: [] for name in names}
+        for name in names:
+            bench.load(name, connections, 2)
         for _ in range(rounds):
             for name, rows in kept.items():
-                rows.append(bench.load(name, connections, seconds)["cpu_us"])
+                rows.append(bench.load(name, connections, seconds))
         for name, rows in kept.items():
-            print(f"{connections} connections  {name:10} {statistics.median(rows):6.2f} µs a request "
-                  f"({min(rows):.2f}–{max(rows):.2f})", flush=True)
-        now, before = (statistics.median(kept[name]) for name in ("authgate", "before"))
-        print(f"{'ok  ' if now <= 1.02 * before else 'OVER'} now ÷ before {now / before:.3f} (at most 1.02)", flush=True)
+            total = [row["cpu_us"] for row in rows]
+            print(f"{connections} connections  {name:12} {statistics.median(total):6.2f} µs a request "
+                  f"({min(total):.2f}–{max(total):.2f}), user {median(rows, 'user_us'):.2f}, "
+                  f"kernel {median(rows, 'kernel_us'):.2f}", flush=True)
+        text, value, bound = verdict(*(median(kept[name], "cpu_us") for name in names[-2:]))
+        print(f"{'ok  ' if value <= bound else 'OVER'} {text} {value:.3f} (at most {bound})", flush=True)
 
 
 def median(rounds, key):
@@ -456,6 +463,7 @@ def main():
     parser.add_argument("--binary", type=pathlib.Path, help="this authgate, in place of one that is built")
     parser.add_argument("--idle", type=int, help="only measure what so many idle connections to authgate take")
     parser.add_argument("--before", type=pathlib.Path, help="only compare the loads of this authgate with the present one's")
+    parser.add_argument("--log", action="store_true", help="only measure what the access log costs")
     options = parser.parse_args()
     install()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -473,8 +481,13 @@ def main():
                     print(f"{options.idle} idle connections: {bench.idle_memory('authgate', options.idle):.0f} bytes each, "
                           f"{bench.rss('authgate') / (1 << 20):.1f} MiB in all", flush=True)
                 return None
+            rounds = 3 if options.quick else 7
             if options.before:
-                return compare(bench, 3 if options.quick else 7, 4)
+                return compare(bench, ("nginx", "before", "authgate"), rounds, 4,
+                               lambda before, now: ("now ÷ before", now / before, 1.02))
+            if options.log:
+                return compare(bench, ("nginx+log", "authgate", "authgate+log"), rounds, 4,
+                               lambda off, on: ("µs for the access log", on - off, 1.5))
             results = measure(bench, options)
         finally:
             bench.stop()
