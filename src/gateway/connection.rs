@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
-    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -18,24 +17,13 @@ use hyper::{
     service::{Service, service_fn},
 };
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
 
 use super::{
-    client::Peer,
-    drain::Draining,
-    exchange::{Exchange, Phase},
-    guard::Guard,
-    response_body::ResponseBody,
-    state::ConnectionState,
-    target::Scheme,
-    tunnel::Tunnel,
-    turns::Place,
-    view::CurrentView,
+    activity::Activity, client::Peer, deadline::Deadline, drain::Draining, exchange::Exchange, guard::Guard,
+    response_body::ResponseBody, state::ConnectionState, target::Scheme, thread_bound::ThreadBound,
+    tunnel::Tunnel, turns::Place, view::CurrentView,
 };
 use crate::{stream::Stream, types::framing::HeadLimits};
-
-/// How far the exchange's clock may be behind the timer's.
-const CLOCK_GRAIN_MILLIS: u64 = 5;
 
 /// The library's own count of headers, for which it needs no allocation; the guard's comes first.
 const LIBRARY_HEADERS: usize = 100;
@@ -76,9 +64,10 @@ pub(super) async fn serve(
         let view = views.get();
         (view.snapshot.limits, view.snapshot.access.clone())
     };
-    let exchange = Arc::new(Exchange::new(&limits, access, rested_until));
+    let activity = Arc::new(ThreadBound::new(Activity::new(&limits, rested_until)));
+    let exchange = Arc::new(ThreadBound::new(Exchange::new(&limits, access, activity.clone())));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
-    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, exchange: exchange.clone() });
+    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, activity, exchange });
     let guard = Guard::new(socket, early, state.clone(), head_limits);
     let mut builder = http1::Builder::new();
     builder
@@ -88,14 +77,14 @@ pub(super) async fn serve(
     if limits.header_count > LIBRARY_HEADERS {
         builder.max_headers(limits.header_count);
     }
+    let serving = state.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let state = state.clone();
+        let state = serving.clone();
         async move { Ok::<Response<ResponseBody>, Infallible>(state.serve(request).await) }
     });
     let connection = builder.serve_connection(guard, service);
-    let timer = tokio::time::sleep(limits.idle_timeout);
     let stage = Stage::Serving(connection);
-    Bounded { stage, timer, armed: u64::MAX, exchange, draining, turn, place: None, told: false }.await
+    Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }
 
 /// What a connection is: served by the library; a tunnel; or, when the library is done, what is left of it.
@@ -119,7 +108,7 @@ impl<S> Stage<S>
 where
     S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 {
-    fn poll(&mut self, cx: &mut TaskContext<'_>, exchange: &Exchange) -> Poll<()> {
+    fn poll(&mut self, cx: &mut TaskContext<'_>, activity: &Activity) -> Poll<()> {
         if let Self::Serving(connection) = self {
             if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
                 // A client that breaks off is no event.
@@ -127,12 +116,12 @@ where
                 return Poll::Ready(());
             }
             *self = match std::mem::replace(self, Self::Over) {
-                Self::Serving(connection) => Self::after(connection, exchange),
+                Self::Serving(connection) => Self::after(connection, activity),
                 other => other,
             };
         }
         match self {
-            Self::Tunnel(tunnel) => tunnel.poll(cx, exchange),
+            Self::Tunnel(tunnel) => tunnel.poll(cx, activity),
             Self::Closing(guard) => Pin::new(&mut **guard).poll_shutdown(cx).map(drop),
             Self::Serving(_) | Self::Over => Poll::Ready(()),
         }
@@ -148,9 +137,9 @@ where
         Some(Resting { socket, early, until })
     }
 
-    fn after(connection: http1::Connection<Guard, S>, exchange: &Exchange) -> Self {
+    fn after(connection: http1::Connection<Guard, S>, activity: &Activity) -> Self {
         let parts = connection.into_parts();
-        let Some(opening) = exchange.opening() else { return Self::Closing(Box::new(parts.io)) };
+        let Some(opening) = activity.opening() else { return Self::Closing(Box::new(parts.io)) };
         match parts.io.into_socket() {
             // The guard hands over a head and nothing behind it.
             Some((client, early)) if parts.read_buf.is_empty() => {
@@ -169,10 +158,8 @@ pin_project! {
     {
         stage: Stage<S>,
         #[pin]
-        timer: Sleep,
-        // When the timer will fire, as a moment of the exchange.
-        armed: u64,
-        exchange: Arc<Exchange>,
+        deadline: Deadline,
+        state: Arc<ConnectionState>,
         draining: Arc<Draining>,
         turn: Place,
         // Where the draining finds this connection.
@@ -201,20 +188,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
+        let activity: &Activity = &this.state.activity;
         // Its token does not live longer for it: what has died is told so out of its turn, and moves nothing.
-        if this.turn.poll(cx).is_pending() && this.exchange.cut().is_none() {
+        if this.turn.poll(cx).is_pending() && this.state.exchange.cut().is_none() {
             return Poll::Pending;
         }
-        this.exchange.turn_begins();
+        activity.budget.begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
         }
         loop {
-            if this.stage.poll(cx, this.exchange).is_ready() {
+            if this.stage.poll(cx, activity).is_ready() {
                 return Poll::Ready(None);
             }
-            this.turn.record(this.exchange.turn_bytes());
-            if this.exchange.has_spent_its_turn() {
+            this.turn.record(activity.budget.spent());
+            if activity.budget.is_spent() {
                 this.turn.end(cx);
             } else if !*this.told && this.draining.has_begun() {
                 // What has been read is answered: told before, the library would not look at it.
@@ -228,48 +216,35 @@ where
                 // It has no end that could be waited for; its client connects anew, to another gateway.
                 return Poll::Ready(None);
             }
-            if this.exchange.cut().is_some() {
+            if this.state.exchange.cut().is_some() {
                 // Its token has died. The rest of the response may be waiting for a client who reads nothing.
                 return Poll::Ready(None);
             }
-            if this.exchange.is_expired() {
+            if this.state.is_expired() {
                 // It was told, and did not end by itself: a slow reader, or nobody at all.
                 return Poll::Ready(None);
             }
-            let (now, due) = this.exchange.clock();
+            let (now, due) = this.state.clock();
             if now >= due {
-                if this.exchange.phase() != Phase::Idle {
-                    this.exchange.expire();
+                // What is late sees that it is, and answers.
+                if this.state.expire() {
+                    continue;
                 }
-                match this.exchange.phase() {
-                    Phase::Idle if matches!(this.stage, Stage::Serving(_)) => {
-                        if let Some(until) = this.exchange.may_rest() {
+                match this.stage {
+                    Stage::Serving(_) => {
+                        if let Some(until) = this.state.may_rest() {
                             return Poll::Ready(this.stage.rest(until));
                         }
-                        if this.exchange.clock().1 <= now {
+                        if this.state.clock().1 <= now {
                             return Poll::Ready(None);
                         }
-                        continue;
                     }
-                    Phase::Idle if matches!(this.stage, Stage::Tunnel(_)) && this.exchange.waits_on() => {
-                        continue;
-                    }
-                    Phase::Idle => return Poll::Ready(None),
-                    // What is late sees that it is, and answers.
-                    Phase::Head | Phase::Request | Phase::Response => continue,
+                    Stage::Tunnel(_) if activity.waits_on() => {}
+                    Stage::Tunnel(_) | Stage::Closing(_) | Stage::Over => return Poll::Ready(None),
                 }
+                continue;
             }
-            // The timer is moved to an earlier moment only. One that comes too early is set anew, so
-            // a deadline that is pushed ahead at each request costs nothing.
-            let early = now >= *this.armed || this.timer.is_elapsed();
-            if due >= *this.armed && !early {
-                return Poll::Pending;
-            }
-            *this.armed = due;
-            this.timer.as_mut().reset(Instant::now() + Duration::from_millis(due - now + CLOCK_GRAIN_MILLIS));
-            if this.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(this.deadline.as_mut().poll(cx, now, due));
         }
     }
 }

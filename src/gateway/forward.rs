@@ -23,6 +23,7 @@ use super::{
     request_body::{BodyBounds, RequestBody},
     response_body::ResponseBody,
     snapshot::Snapshot,
+    thread_bound::ThreadBound,
     tunnel,
 };
 use crate::{
@@ -52,7 +53,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a config::Route,
     pub(super) pool: &'a Arc<Pool<RequestBody>>,
-    pub(super) exchange: &'a Arc<Exchange>,
+    pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
     /// Where the request came from.
     pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
@@ -162,7 +163,7 @@ impl Forwarding<'_> {
                 None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
                 Some(Ok(Head::Hints(hints))) => {
                     if takes_hints {
-                        exchange.hint(interim(hints));
+                        exchange.activity().hint(interim(hints));
                     }
                 }
                 Some(Ok(Head::Final(response))) => return Ok((response, connection)),
@@ -187,7 +188,7 @@ impl Forwarding<'_> {
     }
 
     async fn connect(&self, lease: &Lease) -> Result<Box<Connection<RequestBody>>, Kind> {
-        self.exchange.spends(CONNECT_COST);
+        self.exchange.budget().spends(CONNECT_COST);
         match in_time(self.exchange, self.pool.connect(lease)).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(error)) => {
@@ -235,7 +236,7 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// The future's output, or nothing once the exchange has expired.
-pub(super) async fn in_time<F: Future>(exchange: &Exchange, future: F) -> Option<F::Output> {
+pub(super) async fn in_time<F: Future>(exchange: &ThreadBound<Exchange>, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),

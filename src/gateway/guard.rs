@@ -21,11 +21,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{
-    exchange::{BodyFailure, Exchange, Phase},
-    record, refusal,
-    state::ConnectionState,
-};
+use super::{activity::Activity, exchange::BodyFailure, record, refusal, state::ConnectionState};
 use crate::{
     error::Kind,
     stream::Stream,
@@ -133,8 +129,8 @@ impl Guard {
         }
     }
 
-    fn exchange(&self) -> &Arc<Exchange> {
-        &self.state.exchange
+    fn activity(&self) -> &Activity {
+        &self.state.activity
     }
 
     /// Judges the beginning of `bytes` and moves the position behind what is good.
@@ -157,12 +153,12 @@ impl Guard {
                             Framing::Length(length) => Position::Length(length),
                             Framing::Chunked => Position::Chunked(Chunked::new(false)),
                         };
-                        self.exchange().head_released();
+                        self.activity().head_released();
                     }
                     Ok(None) => {
                         // An empty line before a request (RFC 9112, section 2.2) begins none.
                         if rest.iter().any(|byte| !b"\r\n".contains(byte)) {
-                            self.exchange().head_begins();
+                            self.activity().head_begins();
                         }
                         break;
                     }
@@ -190,7 +186,7 @@ impl Guard {
 
     /// Takes note of what a read has brought: a head that comes in crumbs is read a few times, and then so often only.
     fn pauses(&mut self, length: usize) {
-        if self.position != Position::Head || length > CRUMB || self.exchange().is_busy() {
+        if self.position != Position::Head || length > CRUMB || self.activity().is_busy() {
             self.crumbs = 0;
             return;
         }
@@ -202,7 +198,7 @@ impl Guard {
 
     /// Whether the exchange before is not over to its last byte.
     fn must_wait(&self) -> bool {
-        !self.exchange().is_flushed() || self.exchange().is_busy()
+        !self.activity().is_flushed() || self.activity().is_busy()
     }
 
     fn refuse(&mut self, kind: Kind, head: &[u8]) {
@@ -210,7 +206,7 @@ impl Guard {
             self.refusal(kind, head)
         } else {
             // The request was handed over already: its body fails, and the service answers.
-            self.exchange().body_fails(BodyFailure::Malformed);
+            self.state.exchange.body_fails(BodyFailure::Malformed);
             PendingRefusal::Silent
         });
         self.held = BytesMut::new();
@@ -220,7 +216,7 @@ impl Guard {
 
     /// A refusal, written down as any response is. `head` is what there is of the request.
     fn refusal(&self, kind: Kind, head: &[u8]) -> PendingRefusal {
-        self.exchange().refuses();
+        self.activity().refuses();
         let id = refusal::request_id();
         record::refused(&self.state, kind, &id);
         PendingRefusal::Response(refusal::raw(kind, &id, head.starts_with(b"HEAD ")))
@@ -235,7 +231,7 @@ impl Guard {
             )));
         }
         if self.must_wait() {
-            self.exchange().hold(cx);
+            self.activity().hold(cx);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -308,8 +304,7 @@ impl rt::Read for Guard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            let exchange = this.exchange();
-            if exchange.has_spent_its_turn() && !exchange.is_expired() && this.refusal.is_none() {
+            if this.activity().budget.is_spent() && !this.state.is_expired() && this.refusal.is_none() {
                 // The connection's task sees to it that it comes back.
                 return Poll::Pending;
             }
@@ -327,10 +322,7 @@ impl rt::Read for Guard {
                 this.hand_over_held(&mut out);
                 return Poll::Ready(Ok(()));
             }
-            if this.refusal.is_none()
-                && this.exchange().is_expired()
-                && this.exchange().phase() == Phase::Head
-            {
+            if this.refusal.is_none() && this.activity().head_is_late() {
                 let head = this.held.split();
                 this.refuse(Kind::RequestTimeout, &head);
             }
@@ -338,7 +330,7 @@ impl rt::Read for Guard {
                 return this.refused(cx);
             }
             if !this.held.is_empty() && this.must_wait() {
-                this.exchange().hold(cx);
+                this.activity().hold(cx);
                 if this.held.len() >= this.limits.bytes {
                     return Poll::Pending;
                 }
@@ -364,7 +356,7 @@ impl rt::Read for Guard {
                 return Poll::Ready(Ok(()));
             }
             let chunked = matches!(this.position, Position::Chunked(_));
-            this.state.exchange.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
+            this.activity().budget.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
             this.pauses(filled.len());
             if !this.held.is_empty() {
                 this.held.extend_from_slice(filled);
@@ -384,7 +376,7 @@ impl Guard {
     /// The bare socket and what was read from it and not handed over, for a connection that becomes
     /// another; none while a part of what was written before may not have left.
     pub(super) fn into_socket(self) -> Option<(Stream, BytesMut)> {
-        let is_written = self.exchange().is_flushed() && self.refusal.is_none();
+        let is_written = self.activity().is_flushed() && self.refusal.is_none();
         let whole = is_written && self.good == 0 && self.decoded.is_empty();
         whole.then_some((self.io, self.held))
     }
@@ -398,7 +390,7 @@ impl Guard {
     /// Whether the library is about to write a response of its own, to a head that it alone found
     /// wanting. It would have no body and no request id; ours takes its place.
     fn replace_library_response(&mut self, bytes: &[u8]) -> bool {
-        if self.exchange().is_called() {
+        if self.activity().is_called() {
             return false;
         }
         if self.refusal.is_none() {
@@ -411,7 +403,7 @@ impl Guard {
 
     /// Writes an interim response that waits.
     fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(hint) = self.exchange().take_hint() {
+        if let Some(hint) = self.activity().take_hint() {
             // Those that could not be written in time are dropped: nobody waits for them.
             if self.hint.is_empty() {
                 self.hint = hint;
@@ -426,10 +418,10 @@ impl Guard {
 
     /// Notes that something is to be written, and writes what goes before it.
     fn begins_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.exchange().write_begins();
+        self.activity().write_begins();
         let begun = self.poll_hint(cx);
         if begun.is_pending() {
-            self.exchange().client_blocks();
+            self.activity().client_blocks();
         }
         begun
     }
@@ -437,8 +429,8 @@ impl Guard {
     /// Notes what became of a write.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(_)) => self.exchange().response_leaves(),
-            Poll::Pending => self.exchange().client_blocks(),
+            Poll::Ready(Ok(_)) => self.state.response_leaves(),
+            Poll::Pending => self.activity().client_blocks(),
             Poll::Ready(Err(_)) => {}
         }
         written
@@ -478,14 +470,14 @@ impl rt::Write for Guard {
     /// the library's to notice, it would read into a fresh buffer at each request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        if self.exchange().write_ends() && (!self.held.is_empty() || self.refusal.is_some()) {
+        if self.activity().write_ends() && (!self.held.is_empty() || self.refusal.is_some()) {
             // The next head was waiting for this.
             cx.waker().wake_by_ref();
         }
         if let Poll::Ready(Err(error)) = self.poll_hint(cx) {
             return Poll::Ready(Err(error));
         }
-        let waits = self.exchange().is_busy() && self.position == Position::Head && self.held.is_empty();
+        let waits = self.activity().is_busy() && self.position == Position::Head && self.held.is_empty();
         match waits.then(|| self.io.poll_end(cx)) {
             Some(Poll::Ready(error)) => Poll::Ready(Err(error)),
             Some(Poll::Pending) | None => Poll::Ready(Ok(())),
@@ -502,9 +494,10 @@ impl rt::Write for Guard {
         }
         if this.end == StreamEnd::Open {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            let more_expected =
-                this.position != Position::Head || this.refusal.is_some() || this.exchange().body_is_open();
-            this.end = StreamEnd::Lingering(this.exchange().lingers(more_expected));
+            let more_expected = this.position != Position::Head
+                || this.refusal.is_some()
+                || this.state.exchange.body_is_open();
+            this.end = StreamEnd::Lingering(this.activity().lingers(more_expected));
         }
         let mut scratch = [0; LINGER_BUFFER];
         while let StreamEnd::Lingering(end) = this.end {
@@ -513,9 +506,9 @@ impl rt::Write for Guard {
             if buffer.filled().is_empty() {
                 this.end = StreamEnd::Read;
             } else {
-                this.exchange().lingers_on(end);
-                this.exchange().spends(buffer.filled().len());
-                if this.exchange().has_spent_its_turn() {
+                this.activity().lingers_on(end);
+                this.activity().budget.spends(buffer.filled().len());
+                if this.activity().budget.is_spent() {
                     return Poll::Pending;
                 }
             }

@@ -9,10 +9,12 @@
 //! A worker is one thread: its sockets, its connections to upstreams and every request on them.
 //! Nothing here waits for another worker.
 
+mod activity;
 mod builtin;
 mod client;
 mod connection;
 mod cors;
+mod deadline;
 mod drain;
 mod exchange;
 mod forward;
@@ -29,7 +31,9 @@ mod service;
 mod snapshot;
 mod state;
 mod target;
+mod thread_bound;
 mod tunnel;
+mod turn_budget;
 mod turns;
 mod view;
 mod worker;

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::exchange::{BodyFailure, BodyState, Exchange};
+use super::{
+    exchange::{BodyFailure, BodyState, Exchange},
+    thread_bound::ThreadBound,
+};
 use crate::{access::Lease, revocation::Cut};
 
 /// What a request's body may be and how long it may take.
@@ -38,7 +41,7 @@ pub enum RequestBody {
 /// A body that arrives while it is forwarded.
 pub struct Streaming {
     incoming: Incoming,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ThreadBound<Exchange>>,
     bounds: BodyBounds,
     received: u64,
     /// What the body ends with, if it turns out to be a long one.
@@ -48,7 +51,7 @@ pub struct Streaming {
 impl RequestBody {
     pub(super) fn new(
         incoming: Incoming,
-        exchange: &Arc<Exchange>,
+        exchange: &Arc<ThreadBound<Exchange>>,
         bounds: BodyBounds,
         lease: Option<&Lease>,
     ) -> Self {

@@ -14,6 +14,7 @@ use super::{
     exchange::{EndOfResponse, Exchange},
     record::Record,
     request_body::RequestBody,
+    thread_bound::ThreadBound,
 };
 use crate::{access::Lease, clock::coarse_millis, upstream};
 
@@ -33,8 +34,8 @@ pub struct ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Some(record) = &mut self.record {
-            record.request_bytes = self.end.0.request_bytes();
+        if let (Some(record), Some(exchange)) = (&mut self.record, self.end.0.get()) {
+            record.request_bytes = exchange.request_bytes();
         }
     }
 }
@@ -46,7 +47,7 @@ enum Source {
 
 impl ResponseBody {
     /// A body that is there as a whole.
-    pub(super) fn whole(bytes: Bytes, exchange: &Arc<Exchange>) -> Self {
+    pub(super) fn whole(bytes: Bytes, exchange: &Arc<ThreadBound<Exchange>>) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
         Self::new(Source::Whole(bytes), exchange)
     }
@@ -54,7 +55,7 @@ impl ResponseBody {
     /// A body that arrives from an upstream. If it goes on for long, it ends with the lease.
     pub(super) fn upstream(
         body: upstream::Body<RequestBody>,
-        exchange: &Arc<Exchange>,
+        exchange: &Arc<ThreadBound<Exchange>>,
         lease: Lease,
     ) -> Self {
         let mut body = Self::new(Source::Upstream(body), exchange);
@@ -62,7 +63,7 @@ impl ResponseBody {
         body
     }
 
-    fn new(source: Source, exchange: &Arc<Exchange>) -> Self {
+    fn new(source: Source, exchange: &Arc<ThreadBound<Exchange>>) -> Self {
         let end = EndOfResponse(exchange.clone());
         Self { source, failure: None, lease: None, begun: false, record: None, end }
     }
@@ -128,7 +129,7 @@ impl Body for ResponseBody {
         }
         // Who downloads as fast as the upstream sends gives the others of the worker their turn, too.
         // The connection's task sees to it that it comes back.
-        if this.end.0.has_spent_its_turn() {
+        if this.end.0.budget().is_spent() {
             return Poll::Pending;
         }
         let polled = Pin::new(body).poll_frame(cx);
@@ -145,7 +146,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 this.end.0.response_moves();
-                this.end.0.spends(length);
+                this.end.0.budget().spends(length);
                 this.count(length);
                 Poll::Ready(Some(Ok(frame)))
             }

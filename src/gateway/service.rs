@@ -8,9 +8,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::{
+    activity::Opening,
     builtin::BuiltinCall,
     client, cors,
-    exchange::{Exchange, Opening},
+    exchange::Exchange,
     forward::{self, Forwarding, Outcome, Sent},
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     method,
@@ -23,6 +24,7 @@ use super::{
     snapshot::{BUILTIN, NO_ROUTE, Snapshot},
     state::ConnectionState,
     target::Target,
+    thread_bound::ThreadBound,
     tunnel::{UPGRADE, WEBSOCKET},
     view::View,
 };
@@ -66,7 +68,7 @@ impl ConnectionState {
         let view = &self.views.get();
         let snapshot = &*view.snapshot;
         // Until a route says otherwise; set first, so that nothing is ever without a deadline.
-        self.exchange.request_begins(snapshot.limits.request_timeout, !request.body().is_end_stream());
+        self.exchange.begins(snapshot.limits.request_timeout, !request.body().is_end_stream());
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
@@ -240,7 +242,7 @@ impl ConnectionState {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let registration = access.watch(lease, &task)?;
         let (upstream, early, slot) = connection.into_socket();
-        self.exchange.becomes(Opening { upstream, early, registration, slot });
+        self.activity.becomes(Opening { upstream, early, registration, slot });
         let mut response = head.map(|()| ResponseBody::whole(Bytes::new(), &self.exchange));
         let headers = response.headers_mut();
         clean_response(headers, false);
@@ -300,7 +302,7 @@ fn decide_overrides(
     Ok(())
 }
 
-async fn collect(body: RequestBody, exchange: &Exchange) -> Result<Bytes, Kind> {
+async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<Bytes, Kind> {
     match body.collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(_) => Err(exchange.body_failure().unwrap_or(Kind::BadRequest)),

@@ -18,7 +18,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::exchange::{Exchange, Opening};
+use super::activity::{Activity, Opening};
 use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -77,13 +77,13 @@ impl Tunnel {
     }
 
     /// Carries bytes until both sides have ended, one has failed, or the token is dead. Each that moves
-    /// pushes the exchange's moment ahead.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
+    /// pushes the connection's moment ahead.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<()> {
         if self.registration.as_ref().is_some_and(Registration::is_cut) {
             return Poll::Ready(());
         }
-        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, exchange);
-        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, exchange);
+        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, activity);
+        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, activity);
         match (up, down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
@@ -101,14 +101,14 @@ impl Flow {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
-        exchange: &Exchange,
+        activity: &Activity,
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.held.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
                 self.held.advance(written);
                 self.unflushed = true;
-                exchange.response_moves();
+                activity.moves();
             }
             // One that rests keeps no buffer.
             self.held = BytesMut::new();
@@ -134,10 +134,10 @@ impl Flow {
                 Poll::Pending => 0,
             };
             self.unflushed |= written > 0;
-            exchange.response_moves();
-            exchange.spends(filled.len());
+            activity.moves();
+            activity.budget.spends(filled.len());
             self.held.extend_from_slice(&filled[written..]);
-            if exchange.has_spent_its_turn() {
+            if activity.budget.is_spent() {
                 // The connection's task sees to it that it comes back.
                 return Poll::Pending;
             }
