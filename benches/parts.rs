@@ -8,10 +8,10 @@ use authgate::{
     password::{Hasher, Origin},
     revocation::Mirror,
     route::{Builtin, Table},
-    store::{LogEntry, Subject},
+    store::{LogEntry, Revoked},
     telemetry::Metrics,
-    token::{CurrentKeyring, Issuer, Keyring, Subject as TokenSubject, Verifier},
-    types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
+    token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
+    types::{OsRandom, Roles, Secret, SessionId, Subject, UserId, Username},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
@@ -43,7 +43,7 @@ impl Parts {
         let roles = Roles::parse_joined("staff,user").expect("roles");
         (0..count)
             .map(|_| {
-                let subject = TokenSubject {
+                let claims = AccessClaims {
                     user: UserId::generate(NOW, &OsRandom),
                     session: SessionId::generate(&OsRandom),
                     generation: 1,
@@ -54,7 +54,7 @@ impl Parts {
                     session_ends_at: i64::MAX,
                 };
                 let key = self.issuer.key(NOW).expect("a key signs");
-                self.issuer.issue(&subject, &key).expect("a key signs").text
+                self.issuer.issue(&claims, &key).expect("a key signs").text
             })
             .collect()
     }
@@ -63,8 +63,8 @@ impl Parts {
     fn check(&self, token: &str) -> bool {
         let now = self.time.now();
         let Ok(checked) = self.verifier.verify(token, now) else { return false };
-        let identity = checked.identity;
-        !self.mirror.is_revoked(identity.session, identity.user, identity.generation)
+        let principal = checked.principal;
+        !self.mirror.is_revoked(principal.session, principal.subject, principal.generation)
             && self.mirror.staleness(now) == authgate::revocation::Staleness::Fresh
     }
 }
@@ -132,8 +132,8 @@ fn routes(c: &mut Criterion) {
 fn revocations(c: &mut Criterion) {
     let mirror = Mirror::new(Duration::from_secs(5));
     for _ in 0..1_000_000 {
-        let subject = Subject::Session(SessionId::generate(&OsRandom));
-        mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: NOW });
+        let revoked = Revoked::Session(SessionId::generate(&OsRandom));
+        mirror.apply(&LogEntry { revoked, generation: LogEntry::ALL, expires_at: NOW });
     }
     let callers: Vec<_> =
         (0..10_000).map(|_| (SessionId::generate(&OsRandom), UserId::generate(NOW, &OsRandom))).collect();
@@ -142,7 +142,7 @@ fn revocations(c: &mut Criterion) {
         b.iter(|| {
             next = (next + 4_657) % callers.len();
             let (session, user) = callers[next];
-            black_box(mirror.is_revoked(session, user, 1))
+            black_box(mirror.is_revoked(Some(session), Subject::User(user), 1))
         });
     });
 }

@@ -22,7 +22,7 @@ use authgate::{
     limit::AddressCounts,
     revocation::Mirror,
     telemetry::Metrics,
-    token::{CurrentKeyring, Issuer, Keyring, Subject, Verifier},
+    token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
     types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
 };
 use bytes::Bytes;
@@ -82,7 +82,7 @@ impl Parts {
         let keyring = CurrentKeyring::new(Keyring::of_secrets(&Secret::new(SECRET), None).unwrap());
         let random = Arc::new(OsRandom);
         let issuer = Issuer::new("tests", "tests", Duration::from_secs(900), keyring.clone(), random);
-        let subject = Subject {
+        let claims = AccessClaims {
             user: UserId::generate(now, &OsRandom),
             session: SessionId::generate(&OsRandom),
             generation: 1,
@@ -92,7 +92,7 @@ impl Parts {
             issued_at: now,
             session_ends_at: i64::MAX,
         };
-        let token = issuer.issue(&subject, &issuer.key(now).unwrap()).unwrap().text;
+        let token = issuer.issue(&claims, &issuer.key(now).unwrap()).unwrap().text;
         let time = Arc::new(TimeKeeper::new(Arc::new(SystemClock)));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(600)));
         mirror.confirm(time.now());

@@ -7,9 +7,9 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
-        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Place, Proof, Purpose, Rekey, Rewrap,
-        Rewrapped, Rotation, RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey, StoredVault,
-        Subject, Ttls, UserFilter, open,
+        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Place, Proof, Purpose, Rekey, Revoked,
+        Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey,
+        StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -241,7 +241,7 @@ fn a_refresh_token_rotates_once_replays_alike_and_then_ends_the_session() {
         let Rotation::Ended(entry) = store.rotate_session(&rotation(&own, 1, 4)).await.unwrap() else {
             panic!()
         };
-        assert_eq!((entry.subject, entry.generation), (Subject::Session(own.id), LogEntry::ALL));
+        assert_eq!((entry.revoked, entry.generation), (Revoked::Session(own.id), LogEntry::ALL));
         assert!(matches!(store.rotate_session(&rotation(&own, 3, 5)).await.unwrap(), Rotation::Refused));
         assert!(log(&store, None).await.0.contains(&entry));
     });
@@ -280,7 +280,7 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
         let Change::Done(entry, Some(grant)) = store.change_user(new.id, &change).await.unwrap() else {
             panic!()
         };
-        assert_eq!((entry.subject, entry.generation, grant.user.generation), (Subject::User(new.id), 2, 2));
+        assert_eq!((entry.revoked, entry.generation, grant.user.generation), (Revoked::User(new.id), 2, 2));
         assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
         assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
         assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Refused));
@@ -312,8 +312,8 @@ fn an_account_has_so_many_sessions_and_the_one_used_longest_ago_ends() {
         // The first was used again since.
         store.rotate_session(&rotation(&opened[0], 1, 9)).await.unwrap();
         let grant = store.open_session(new.id, FIRST, &few(4), &login()).await.unwrap().unwrap();
-        let ended: Vec<_> = grant.ended.iter().map(|entry| entry.subject).collect();
-        assert_eq!(ended, [Subject::Session(opened[1].id)]);
+        let ended: Vec<_> = grant.ended.iter().map(|entry| entry.revoked).collect();
+        assert_eq!(ended, [Revoked::Session(opened[1].id)]);
         assert_eq!(log(&store, Some(&cursor)).await.0, grant.ended);
         assert_eq!(store.sessions(new.id, PAGE).await.unwrap().len(), 3);
         let refused = store.rotate_session(&rotation(&opened[1], 2, 8)).await.unwrap();
@@ -375,7 +375,7 @@ fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
         let ended: Vec<_> = opened
             .iter()
             .map(|session| LogEntry {
-                subject: Subject::Session(session.id),
+                revoked: Revoked::Session(session.id),
                 generation: LogEntry::ALL,
                 expires_at: i64::MAX / 2,
             })
@@ -548,7 +548,7 @@ fn a_row_that_commits_behind_later_ones_is_not_passed_over() {
         logout().await;
         for (entries, _) in [log(&store, Some(&cursor)).await, glance(&store, &quick).await] {
             assert_eq!(entries.len(), 2);
-            assert!(entries.iter().any(|entry| entry.subject == Subject::Session(late)), "{entries:?}");
+            assert!(entries.iter().any(|entry| entry.revoked == Revoked::Session(late)), "{entries:?}");
         }
     });
 }
@@ -739,7 +739,7 @@ fn a_revoked_key_is_gone_and_in_the_log_and_another_takes_over() {
         assert!(revoked.successor.is_none());
         let revoked = store.revoke_keys(&revocation(Some("b"), "c")).await.unwrap().unwrap();
         let [entry] = revoked.entries[..] else { panic!("{revoked:?}") };
-        assert_eq!((entry.subject, entry.generation), (Subject::Key(KeyId::of("b")), LogEntry::ALL));
+        assert_eq!((entry.revoked, entry.generation), (Revoked::Key(KeyId::of("b")), LogEntry::ALL));
         assert!(entry.expires_at >= opened.grant.unwrap().issued_at + 900_000 + 600_000);
         assert!(log(&store, None).await.0.contains(&entry));
         let successor = revoked.successor.unwrap();
@@ -764,13 +764,13 @@ fn a_log_that_has_lost_entries_takes_them_back_with_what_they_stand_for() {
         store.create_user(&bob, Some(&of_bob)).await.unwrap();
         store.create_user(&carol, Some(&kept)).await.unwrap();
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
-        let subjects = [
-            (Subject::Session(ended.id), LogEntry::ALL),
-            (Subject::User(bob.id), 4),
-            (Subject::Key(KeyId::of("a")), LogEntry::ALL),
+        let kinds = [
+            (Revoked::Session(ended.id), LogEntry::ALL),
+            (Revoked::User(bob.id), 4),
+            (Revoked::Key(KeyId::of("a")), LogEntry::ALL),
         ];
         let entries =
-            subjects.map(|(subject, generation)| LogEntry { subject, generation, expires_at: i64::MAX / 2 });
+            kinds.map(|(revoked, generation)| LogEntry { revoked, generation, expires_at: i64::MAX / 2 });
         for _ in 0..2 {
             store.restore_log(&entries).await.unwrap();
         }
@@ -799,12 +799,12 @@ fn what_may_not_have_happened_is_settled_once() {
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         let issued_at = opened.grant.unwrap().issued_at;
         let entries = [
-            (Subject::Session(ended.id), LogEntry::ALL),
-            (Subject::User(bob.id), 2),
-            (Subject::Key(KeyId::of("a")), LogEntry::ALL),
+            (Revoked::Session(ended.id), LogEntry::ALL),
+            (Revoked::User(bob.id), 2),
+            (Revoked::Key(KeyId::of("a")), LogEntry::ALL),
         ]
-        .map(|(subject, generation)| LogEntry {
-            subject,
+        .map(|(revoked, generation)| LogEntry {
+            revoked,
             generation,
             // As one would say who knows only that tokens live for a moment by now.
             expires_at: issued_at + 60_000,
@@ -815,8 +815,8 @@ fn what_may_not_have_happened_is_settled_once() {
             }
         }
         let settled = log(&store, None).await.0;
-        let said = |entries: &[LogEntry]| -> Vec<(Subject, i64)> {
-            entries.iter().map(|entry| (entry.subject, entry.generation)).collect()
+        let said = |entries: &[LogEntry]| -> Vec<(Revoked, i64)> {
+            entries.iter().map(|entry| (entry.revoked, entry.generation)).collect()
         };
         assert_eq!(said(&settled), said(&entries), "each once");
         for entry in &settled[..2] {
@@ -841,11 +841,11 @@ fn an_entry_that_was_lost_outlives_what_was_issued_since() {
         let issued_at = store.create_user(&new, Some(&own)).await.unwrap().unwrap().grant.unwrap().issued_at;
         // It was ended when its last token had little time left, and came back with an older state.
         let lost = LogEntry {
-            subject: Subject::Session(own.id),
+            revoked: Revoked::Session(own.id),
             generation: LogEntry::ALL,
             expires_at: issued_at + 650_000,
         };
-        let of_user = LogEntry { subject: Subject::User(new.id), generation: 2, ..lost };
+        let of_user = LogEntry { revoked: Revoked::User(new.id), generation: 2, ..lost };
         store.restore_log(&[lost, of_user]).await.unwrap();
         for entry in log(&store, None).await.0 {
             assert!(entry.expires_at >= issued_at + 900_000 + 600_000, "{entry:?}");

@@ -18,8 +18,8 @@ use std::{
 use authgate::{
     clock::{SystemClock, TimeKeeper},
     revocation::{Mirror, Token},
-    store::{LogEntry, Subject},
-    types::{KeyId, OsRandom, SessionId, UserId},
+    store::{LogEntry, Revoked},
+    types::{KeyId, OsRandom, SessionId, Subject, UserId},
 };
 
 #[global_allocator]
@@ -46,8 +46,8 @@ fn thread_time() -> Duration {
 }
 
 fn entry() -> LogEntry {
-    let subject = Subject::Session(SessionId::generate(&OsRandom));
-    LogEntry { subject, generation: LogEntry::ALL, expires_at: LIVE }
+    let revoked = Revoked::Session(SessionId::generate(&OsRandom));
+    LogEntry { revoked, generation: LogEntry::ALL, expires_at: LIVE }
 }
 
 /// Lookups by `READERS` threads until `done`: CPU time of one, and the time at the 99.99th and the last
@@ -64,13 +64,13 @@ fn read(mirror: &Arc<Mirror>, done: &Arc<AtomicBool>) -> (f64, Duration, Duratio
                 while !done.load(Relaxed) {
                     let before = thread_time();
                     for (session, user) in &callers {
-                        black_box(mirror.is_revoked(*session, *user, 1));
+                        black_box(mirror.is_revoked(Some(*session), Subject::User(*user), 1));
                     }
                     spent += thread_time() - before;
                     looked += callers.len() as u64;
                     for (session, user) in callers.iter().take(4_096) {
                         let begun = Instant::now();
-                        black_box(mirror.is_revoked(*session, *user, 1));
+                        black_box(mirror.is_revoked(Some(*session), Subject::User(*user), 1));
                         timed.push(begun.elapsed());
                     }
                 }
@@ -176,8 +176,8 @@ fn streams(count: usize) {
     let mirror = Mirror::new(Duration::from_secs(5));
     let watch = || {
         let token = Token {
-            session: SessionId::generate(&OsRandom),
-            user: UserId::generate(1, &OsRandom),
+            session: Some(SessionId::generate(&OsRandom)),
+            subject: Subject::User(UserId::generate(1, &OsRandom)),
             generation: 1,
             key: KeyId::of("bench"),
             expires_at: LIVE,

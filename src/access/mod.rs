@@ -19,7 +19,7 @@ use crate::{
     error::Kind,
     revocation::{self, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{Identity, TokenError, Verifier},
+    token::{Principal, TokenError, Verifier},
     types::Roles,
     upstream::Allowed,
 };
@@ -30,8 +30,8 @@ pub struct Permit(Lease);
 
 impl Permit {
     /// The caller; `None` for an anonymous one.
-    pub fn identity(&self) -> Option<&Arc<Identity>> {
-        self.0.identity()
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        self.0.principal()
     }
 
     /// The request is forwarded.
@@ -43,14 +43,14 @@ impl Permit {
 /// What a spent permit leaves: what was begun by it may go on for as long as this holds.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    identity: Option<Arc<Identity>>,
+    principal: Option<Arc<Principal>>,
     on_stale: OnStale,
 }
 
 impl Lease {
     /// The caller; `None` for an anonymous one.
-    pub fn identity(&self) -> Option<&Arc<Identity>> {
-        self.identity.as_ref()
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        self.principal.as_ref()
     }
 }
 
@@ -148,7 +148,7 @@ impl Access {
         credential: Credential<'_>,
         on_stale: OnStale,
         now: Now,
-    ) -> Result<Arc<Identity>, Denied> {
+    ) -> Result<Arc<Principal>, Denied> {
         let token = match credential {
             Credential::Bearer(token) => token,
             Credential::Absent => return Err(Denied::NoToken),
@@ -160,11 +160,11 @@ impl Access {
         } else {
             self.metrics.token_cache_misses.inc();
         }
-        let identity = checked.identity;
+        let principal = checked.principal;
         // How old the mirror is comes first: were it the other way round, what was not in it yet when the token
         // was looked up could have been confirmed by the time that its age is.
         let staleness = self.mirror.staleness(now);
-        if self.is_revoked(&identity) {
+        if self.is_revoked(&principal) {
             return Err(Denied::Revoked);
         }
         match staleness {
@@ -172,7 +172,7 @@ impl Access {
             Staleness::Stale if on_stale == OnStale::Allow => self.metrics.served_stale.inc(),
             Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),
         }
-        Ok(identity)
+        Ok(principal)
     }
 
     /// Takes in a stream that outlives its decision, carried by `task`: from now on it is cut when the
@@ -181,22 +181,22 @@ impl Access {
     /// # Errors
     /// Why the lease has ended already.
     pub fn watch(&self, lease: &Lease, task: &Waker) -> Result<Option<Registration>, Denied> {
-        let Some(identity) = &lease.identity else { return Ok(None) };
+        let Some(principal) = &lease.principal else { return Ok(None) };
         let token = revocation::Token {
-            session: identity.session,
-            user: identity.user,
-            generation: identity.generation,
-            key: identity.key,
-            expires_at: identity.expires_at,
+            session: principal.session,
+            subject: principal.subject,
+            generation: principal.generation,
+            key: principal.key,
+            expires_at: principal.expires_at,
         };
         let outlives_staleness = lease.on_stale == OnStale::Allow;
         // Taken in first and looked at then: whatever ends it meanwhile finds it, or is found.
         let registration = self.mirror.watch(token, outlives_staleness, task.clone());
         let now = self.now();
-        if self.is_revoked(identity) {
+        if self.is_revoked(principal) {
             return Err(Denied::Revoked);
         }
-        if identity.expires_at <= now.seconds() {
+        if principal.expires_at <= now.seconds() {
             return Err(Denied::BadToken(TokenError::Expired));
         }
         match self.mirror.staleness(now) {
@@ -206,9 +206,9 @@ impl Access {
         }
     }
 
-    fn is_revoked(&self, identity: &Identity) -> bool {
-        self.mirror.is_revoked(identity.session, identity.user, identity.generation)
-            || self.mirror.is_key_revoked(identity.key)
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        self.mirror.is_revoked(principal.session, principal.subject, principal.generation)
+            || self.mirror.is_key_revoked(principal.key)
     }
 
     /// Whether a request with this credential may use a route.
@@ -221,12 +221,12 @@ impl Access {
         on_stale: OnStale,
         credential: Credential<'_>,
     ) -> Result<Permit, Denied> {
-        let identity = match (access, credential) {
+        let principal = match (access, credential) {
             (config::Access::Open, _) | (config::Access::Optional, Credential::Absent) => None,
             _ => Some(self.identify(credential, on_stale, self.now())?),
         };
-        judge(access, identity.as_ref().map(|identity| &identity.roles))?;
-        Ok(Permit(Lease { identity, on_stale }))
+        judge(access, principal.as_ref().map(|principal| &principal.roles))?;
+        Ok(Permit(Lease { principal, on_stale }))
     }
 }
 
@@ -257,8 +257,8 @@ mod tests {
     use super::*;
     use crate::{
         clock::ManualClock,
-        store::{LogEntry, Subject},
-        token::{CurrentKeyring, Issuer, Keyring, Subject as TokenSubject},
+        store::{LogEntry, Revoked},
+        token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
         types::{KeyId, OsRandom, Secret, SessionId, UserId, Username},
     };
 
@@ -282,7 +282,7 @@ mod tests {
         let ttl = Duration::from_secs(900);
         let issuer = Issuer::new("tests", "tests", ttl, keyring, Arc::new(OsRandom));
         let session = SessionId::generate(&OsRandom);
-        let subject = TokenSubject {
+        let claims = AccessClaims {
             user: UserId::generate(NOW, &OsRandom),
             session,
             generation: 1,
@@ -292,7 +292,7 @@ mod tests {
             issued_at: NOW,
             session_ends_at: i64::MAX,
         };
-        let token = issuer.issue(&subject, &issuer.key(NOW).unwrap()).unwrap().text;
+        let token = issuer.issue(&claims, &issuer.key(NOW).unwrap()).unwrap().text;
         let clock = ManualClock::at(NOW);
         let time = Arc::new(TimeKeeper::new(clock.clone()));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
@@ -302,12 +302,12 @@ mod tests {
     }
 
     impl Parts {
-        fn identify(&self, on_stale: OnStale) -> Result<Arc<Identity>, Denied> {
+        fn identify(&self, on_stale: OnStale) -> Result<Arc<Principal>, Denied> {
             self.access.identify(Credential::Bearer(&self.token), on_stale, self.access.now())
         }
 
-        fn revoke(&self, subject: Subject) {
-            self.mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: i64::MAX });
+        fn revoke(&self, revoked: Revoked) {
+            self.mirror.apply(&LogEntry { revoked, generation: LogEntry::ALL, expires_at: i64::MAX });
         }
     }
 
@@ -331,9 +331,9 @@ mod tests {
             parts.mirror.confirm(parts.access.now());
             assert!(parts.identify(OnStale::Deny).is_ok());
             parts.revoke(if by_key {
-                Subject::Key(KeyId::of(&parts.kid))
+                Revoked::Key(KeyId::of(&parts.kid))
             } else {
-                Subject::Session(parts.session)
+                Revoked::Session(parts.session)
             });
             assert_eq!(parts.identify(OnStale::Allow).unwrap_err(), Denied::Revoked);
         }
@@ -343,7 +343,7 @@ mod tests {
     fn what_ended_between_decision_and_stream_ends_the_stream_before_it_begins() {
         type End = fn(&Parts);
         let ends: [(End, Denied); 3] = [
-            (|parts| parts.revoke(Subject::Session(parts.session)), Denied::Revoked),
+            (|parts| parts.revoke(Revoked::Session(parts.session)), Denied::Revoked),
             (|parts| parts.clock.advance(5_001), Denied::Stale),
             (|parts| parts.clock.advance(900_000), Denied::BadToken(TokenError::Expired)),
         ];

@@ -7,7 +7,7 @@ use crate::{
     error::Kind,
     password::Rules,
     store::{AccountChange, Change, Place, Purpose, Rekey, User},
-    token::Identity,
+    token::SignedIn,
     types::{Role, Secret, UserId, Username},
 };
 
@@ -36,7 +36,7 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn change(
         &self,
-        caller: &Identity,
+        caller: &SignedIn,
         wanted: ChangeRequest,
         address: IpAddr,
     ) -> Result<Option<Tokens>> {
@@ -64,7 +64,7 @@ impl Accounts {
 
     async fn try_change(
         &self,
-        caller: &Identity,
+        caller: &SignedIn,
         me: &User,
         wanted: ChangeRequest,
         address: IpAddr,
@@ -139,7 +139,7 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn delete(
         &self,
-        caller: &Identity,
+        caller: &SignedIn,
         user_id: Option<&str>,
         current_password: Option<&Secret>,
         address: IpAddr,
@@ -166,7 +166,7 @@ impl Accounts {
 
     async fn try_delete(
         &self,
-        caller: &Identity,
+        caller: &SignedIn,
         me: &User,
         user_id: Option<&str>,
         current_password: Option<&Secret>,
@@ -214,7 +214,7 @@ impl Accounts {
     /// password was given.
     async fn prove(
         &self,
-        caller: &Identity,
+        caller: &SignedIn,
         me: &User,
         password: Option<&Secret>,
         address: IpAddr,

@@ -21,7 +21,7 @@ use crate::{
     mail::{Letter, MailSetupError, Mailer, SendError, Template},
     password::Rules,
     store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, Store},
-    token::{Identity, MailTokens},
+    token::{MailTokens, SignedIn},
     types::{Secret, UserId},
 };
 
@@ -94,7 +94,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn resend_verification(&self, caller: &Identity, address: IpAddr) -> Result<()> {
+    pub async fn resend_verification(&self, caller: &SignedIn, address: IpAddr) -> Result<()> {
         self.queue()?;
         let _counted = self.attempts.mail(address).await?;
         let me = self.me(caller).await?;

@@ -33,11 +33,11 @@ use crate::{
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Place, Proof, Store, Subject, Ttls, User},
+    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Place, Proof, Revoked, Store, Ttls, User},
     token::{
-        self, AccessToken, DeviceTokens, Identity, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey,
+        self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SignedIn, SigningKey,
     },
-    types::{KeyId, Random, Secret, SessionId, UserId, Username},
+    types::{KeyId, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
 /// The result of a use case.
@@ -188,12 +188,12 @@ impl Accounts {
         if self.mirror.is_session_revoked(grant.session) {
             return Err(AccountError::Refused(Kind::Unauthenticated));
         }
-        if self.mirror.is_revoked(grant.session, grant.user.id, grant.user.generation) {
+        if self.mirror.is_revoked(Some(grant.session), Subject::User(grant.user.id), grant.user.generation) {
             // It was ended meanwhile; or the store has lost what had ended it, and is about to be told.
             return Err(AccountError::Refused(Kind::Unavailable));
         }
         let key = self.key(grant.issued_at).await?;
-        let subject = token::Subject {
+        let claims = token::AccessClaims {
             user: grant.user.id,
             session: grant.session,
             generation: grant.user.generation,
@@ -203,7 +203,7 @@ impl Accounts {
             issued_at: grant.issued_at,
             session_ends_at: grant.session_ends_at,
         };
-        let access = self.issuer.issue(&subject, &key)?;
+        let access = self.issuer.issue(&claims, &key)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
     }
 
@@ -223,10 +223,10 @@ impl Accounts {
 
     /// An entry for what is to be denied on this gateway though the store shows none, which outlives every
     /// token that it may concern, and `token`.
-    fn denial(&self, subject: Subject, generation: i64, token: Option<&Identity>) -> LogEntry {
+    fn denial(&self, revoked: Revoked, generation: i64, token: Option<&SignedIn>) -> LogEntry {
         let issued_now = self.time.now().time + millis(self.config.access_token_ttl);
-        let known = token.map_or(0, |identity| identity.expires_at.saturating_mul(1_000));
-        LogEntry { subject, generation, expires_at: issued_now.max(known) + millis(LOG_MARGIN) }
+        let known = token.map_or(0, |caller| caller.expires_at.saturating_mul(1_000));
+        LogEntry { revoked, generation, expires_at: issued_now.max(known) + millis(LOG_MARGIN) }
     }
 
     /// Denies here, and in the store unless it has the entry, what it should have known of: another gateway's

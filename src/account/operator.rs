@@ -11,7 +11,7 @@ use crate::{
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
     store::{
-        AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Store, StoreError, Subject,
+        AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Revoked, Store, StoreError,
         User,
     },
     types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
@@ -179,7 +179,7 @@ impl Operator {
             }
             Ok(None) => Err(AccountError::Refused(Kind::NotFound)),
             Err(error) => {
-                self.deny(&error, Subject::Session(session), LogEntry::ALL);
+                self.deny(&error, Revoked::Session(session), LogEntry::ALL);
                 Err(error.into())
             }
         }
@@ -214,7 +214,7 @@ impl Operator {
             Ok(None) => Ok(None),
             Err(error) => {
                 if let (KeysError::Store(error), Some(kid)) = (&error, kid) {
-                    self.deny(error, Subject::Key(KeyId::of(kid)), LogEntry::ALL);
+                    self.deny(error, Revoked::Key(KeyId::of(kid)), LogEntry::ALL);
                 }
                 Err(error)
             }
@@ -243,7 +243,7 @@ impl Operator {
             Ok(Change::Conflict) => Err(AccountError::Refused(Kind::PreconditionFailed)),
             Ok(_) => Err(AccountError::Refused(Kind::NotFound)),
             Err(error) => {
-                self.deny(&error, Subject::User(user.id), user.generation + 1);
+                self.deny(&error, Revoked::User(user.id), user.generation + 1);
                 Err(error.into())
             }
         }
@@ -258,11 +258,11 @@ impl Operator {
     }
 
     /// Denies here what may or may not have been revoked.
-    fn deny(&self, error: &StoreError, subject: Subject, generation: i64) {
+    fn deny(&self, error: &StoreError, revoked: Revoked, generation: i64) {
         if let (Some((mirror, access_ttl)), StoreError::OutcomeUnknown(_)) = (&self.gateway, error) {
             let longest = *access_ttl + LOG_MARGIN;
             let expires_at: UnixMillis = self.clock.wall() + millis(longest);
-            mirror.deny_in_doubt(&LogEntry { subject, generation, expires_at });
+            mirror.deny_in_doubt(&LogEntry { revoked, generation, expires_at });
         }
     }
 }

@@ -6,10 +6,10 @@ use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
     store::{
-        AccountChange, Change, LogEntry, Note, Rotation, RotationRequest, Session, SessionPage, Store,
-        StoreError, Subject, User,
+        AccountChange, Change, LogEntry, Note, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        Store, StoreError, User,
     },
-    token::{Identity, Presented},
+    token::{Presented, SignedIn},
     types::{SessionId, UserId},
 };
 
@@ -76,9 +76,9 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn logout(&self, identity: &Identity, address: IpAddr) -> Result<()> {
-        let note = logout(identity.user, identity.session, address);
-        self.end(identity.user, identity.session, Some(identity), &note).await.map(drop)
+    pub async fn logout(&self, caller: &SignedIn, address: IpAddr) -> Result<()> {
+        let note = logout(caller.user, caller.session, address);
+        self.end(caller.user, caller.session, Some(caller), &note).await.map(drop)
     }
 
     /// Ends the session of a refresh token, for a client whose access token has expired.
@@ -96,16 +96,16 @@ impl Accounts {
     ///
     /// # Errors
     /// `Not found` for one that is not the caller's.
-    pub async fn end_session(&self, identity: &Identity, session: &str, address: IpAddr) -> Result<()> {
+    pub async fn end_session(&self, caller: &SignedIn, session: &str, address: IpAddr) -> Result<()> {
         let not_found = || AccountError::Refused(Kind::NotFound);
         let session = SessionId::parse(session).ok_or_else(not_found)?;
         // Only a session that is the caller's may be denied here when the outcome is unknown.
-        let theirs = self.store.session(session).await?.is_some_and(|found| found.user == identity.user);
+        let theirs = self.store.session(session).await?.is_some_and(|found| found.user == caller.user);
         if !theirs {
             return Err(not_found());
         }
-        let note = Note::own(identity.user, address, "user.end-session", format!("session: {session}"));
-        if self.end(identity.user, session, Some(identity), &note).await? { Ok(()) } else { Err(not_found()) }
+        let note = Note::own(caller.user, address, "user.end-session", format!("session: {session}"));
+        if self.end(caller.user, session, Some(caller), &note).await? { Ok(()) } else { Err(not_found()) }
     }
 
     /// Whether there was a session to end. `by` is a token of the user's.
@@ -113,7 +113,7 @@ impl Accounts {
         &self,
         user: UserId,
         session: SessionId,
-        by: Option<&Identity>,
+        by: Option<&SignedIn>,
         note: &Note,
     ) -> Result<bool> {
         match self.store.end_session(user, session, Some(note)).await {
@@ -122,12 +122,12 @@ impl Accounts {
                 Ok(true)
             }
             Ok(None) => {
-                self.deny(&self.denial(Subject::Session(session), LogEntry::ALL, by)).await?;
+                self.deny(&self.denial(Revoked::Session(session), LogEntry::ALL, by)).await?;
                 Ok(false)
             }
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.mirror.deny_in_doubt(&self.denial(Subject::Session(session), LogEntry::ALL, by));
+                    self.mirror.deny_in_doubt(&self.denial(Revoked::Session(session), LogEntry::ALL, by));
                 }
                 Err(error.into())
             }
@@ -138,12 +138,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn logout_all(&self, identity: &Identity, address: IpAddr) -> Result<()> {
-        let (user, generation) = (identity.user, identity.generation);
+    pub async fn logout_all(&self, caller: &SignedIn, address: IpAddr) -> Result<()> {
+        let (user, generation) = (caller.user, caller.generation);
         let note = Some(Note::own(user, address, "user.logout-all", String::new()));
         let change = AccountChange { note, ..AccountChange::default() };
         if matches!(self.apply_change(user, generation, &change).await?, Change::Gone) {
-            self.deny(&self.denial(Subject::User(user), generation + 1, Some(identity))).await?;
+            self.deny(&self.denial(Revoked::User(user), generation + 1, Some(caller))).await?;
         }
         Ok(())
     }
@@ -162,14 +162,14 @@ impl Accounts {
                     self.in_force(entry).await;
                     if entry.generation <= generation {
                         // The store has lost the changes that this generation came from.
-                        self.deny(&self.denial(Subject::User(user), generation + 1, None)).await?;
+                        self.deny(&self.denial(Revoked::User(user), generation + 1, None)).await?;
                     }
                 }
                 Ok(done)
             }
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.mirror.deny_in_doubt(&self.denial(Subject::User(user), generation + 1, None));
+                    self.mirror.deny_in_doubt(&self.denial(Revoked::User(user), generation + 1, None));
                 }
                 Err(error.into())
             }
@@ -181,9 +181,9 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn me(&self, identity: &Identity) -> Result<User> {
-        let user = self.store.user(identity.user).await?;
-        let live = |user: &User| !user.disabled && user.generation == identity.generation;
+    pub async fn me(&self, caller: &SignedIn) -> Result<User> {
+        let user = self.store.user(caller.user).await?;
+        let live = |user: &User| !user.disabled && user.generation == caller.generation;
         user.filter(live).ok_or_else(unauthenticated)
     }
 
@@ -193,11 +193,11 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn sessions(
         &self,
-        identity: &Identity,
+        caller: &SignedIn,
         limit: u32,
         after: Option<&str>,
     ) -> Result<ListedSessions> {
-        list_sessions(&*self.store, identity.user, limit, after).await
+        list_sessions(&*self.store, caller.user, limit, after).await
     }
 }
 

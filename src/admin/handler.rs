@@ -54,11 +54,12 @@ impl AdminApi {
     pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Actor, Failure> {
         let credential = Credential::of(headers);
         // Staleness is no matter where the store itself is asked.
-        let identity = self.access.identify(credential, OnStale::Allow, self.access.now())?;
+        let principal = self.access.identify(credential, OnStale::Allow, self.access.now())?;
+        let person = principal.signed_in().ok_or(Kind::InsufficientRole)?;
         let ended = || Failure::from(Problem { had_token: true, ..Kind::Unauthenticated.into() });
-        let user = self.operator.store.user(identity.user).await?.ok_or_else(ended)?;
-        let session = self.operator.store.session(identity.session).await?.ok_or_else(ended)?;
-        if user.disabled || user.generation != identity.generation || session.generation != user.generation {
+        let user = self.operator.store.user(person.user).await?.ok_or_else(ended)?;
+        let session = self.operator.store.session(person.session).await?.ok_or_else(ended)?;
+        if user.disabled || user.generation != person.generation || session.generation != user.generation {
             return Err(ended());
         }
         if !user.roles.contains(Role::ADMIN) {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     revocation::Follower,
-    store::{self, Hints, Subject},
+    store::{self, Hints, Revoked},
 };
 
 /// How often the log and the keys are read, at the least; more often where the bound would leave no room for
@@ -148,7 +148,7 @@ async fn settle(foundation: Arc<Foundation>) {
             Ok(()) => {
                 mirror.forget_doubt(&entry);
                 settled += 1;
-                key |= matches!(entry.subject, Subject::Key(_));
+                key |= matches!(entry.revoked, Revoked::Key(_));
             }
             Err(error) => tracing::debug!(%error, "a revocation in doubt could not be settled yet"),
         }

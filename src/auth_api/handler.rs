@@ -75,7 +75,7 @@ impl AuthApi {
     pub(super) async fn logout(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Refresh = read(request)?;
         match (self.identify(caller), input.refresh_token) {
-            (Ok(identity), _) => self.accounts.logout(&identity, caller.client.address).await?,
+            (Ok(person), _) => self.accounts.logout(&person, caller.client.address).await?,
             // The client's access token has expired, or it sends none.
             (Err(_), Some(token)) if caller.credential != Credential::Unusable => {
                 self.accounts.logout_by_refresh_token(token.expose(), caller.client.address).await?;
@@ -86,14 +86,14 @@ impl AuthApi {
     }
 
     pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
-        self.accounts.logout_all(&identity, caller.client.address).await?;
+        let person = self.identify(caller)?;
+        self.accounts.logout_all(&person, caller.client.address).await?;
         Ok(done("Logged out successfully"))
     }
 
     pub(super) async fn me(&self, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
-        let user = self.accounts.me(&identity).await?;
+        let person = self.identify(caller)?;
+        let user = self.accounts.me(&person).await?;
         let account = Account {
             user_id: user.id.to_string(),
             username: user.name.as_str(),
@@ -107,7 +107,7 @@ impl AuthApi {
     }
 
     pub(super) async fn change(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
+        let person = self.identify(caller)?;
         let input: input::Change = read(request)?;
         let wanted = ChangeRequest {
             user_id: input.user_id.map(String::from),
@@ -118,29 +118,29 @@ impl AuthApi {
             current_password: input.current_password,
         };
         const MESSAGE: &str = "User credentials updated successfully";
-        Ok(match self.accounts.change(&identity, wanted, caller.client.address).await? {
+        Ok(match self.accounts.change(&person, wanted, caller.client.address).await? {
             Some(tokens) => private_json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
             None => done(MESSAGE),
         })
     }
 
     pub(super) async fn delete(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
+        let person = self.identify(caller)?;
         let input: input::Delete = read(request)?;
         let (user_id, password) = (input.user_id.map(String::from), input.current_password.as_ref());
-        self.accounts.delete(&identity, user_id.as_deref(), password, caller.client.address).await?;
+        self.accounts.delete(&person, user_id.as_deref(), password, caller.client.address).await?;
         Ok(done("User account deleted successfully"))
     }
 
     pub(super) async fn sessions(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
+        let person = self.identify(caller)?;
         let (limit, after) = input::page(request)?;
-        let listed = self.accounts.sessions(&identity, limit, after.as_deref()).await?;
+        let listed = self.accounts.sessions(&person, limit, after.as_deref()).await?;
         let entry = |session: crate::store::Session| SessionEntry {
             id: session.id.to_string(),
             created_at: rfc3339(session.created_at),
             last_used_at: rfc3339(session.last_used_at),
-            current: session.id == identity.session,
+            current: session.id == person.session,
             address: session.place.address,
             user_agent: session.place.user_agent,
         };
@@ -149,8 +149,8 @@ impl AuthApi {
     }
 
     pub(super) async fn end_session(&self, id: &str, caller: &Caller<'_>) -> CallResult {
-        let identity = self.identify(caller)?;
-        self.accounts.end_session(&identity, id, caller.client.address).await?;
+        let person = self.identify(caller)?;
+        self.accounts.end_session(&person, id, caller.client.address).await?;
         Ok(done("Session ended successfully"))
     }
 
@@ -170,8 +170,8 @@ impl AuthApi {
     pub(super) async fn verify_email(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
         let input: input::Verify = read(request)?;
         if input.token.is_none() && caller.credential != Credential::Absent {
-            let identity = self.identify(caller)?;
-            self.accounts.resend_verification(&identity, caller.client.address).await?;
+            let person = self.identify(caller)?;
+            self.accounts.resend_verification(&person, caller.client.address).await?;
             return Ok(done("If the address is not verified yet, a mail is on its way"));
         }
         self.accounts.verify_email(required_secret(input.token)?.expose(), caller.client.address).await?;

@@ -22,7 +22,7 @@ use crate::{
     config::{Compat, OnStale},
     error::Kind,
     openapi::Call,
-    token::{CurrentKeyring, Identity},
+    token::{CurrentKeyring, SignedIn},
 };
 
 /// The largest body of a call, in bytes.
@@ -99,8 +99,9 @@ impl AuthApi {
         call.handler.call(self, request, caller, &parameters).await
     }
 
-    /// The bearer of the call. What it does goes to the store, so a stale mirror denies always.
-    fn identify(&self, caller: &Caller<'_>) -> Result<Arc<Identity>, Failure> {
-        Ok(self.access.identify(caller.credential, OnStale::Deny, self.access.now())?)
+    /// The person who calls. What they do goes to the store, so a stale mirror denies always.
+    fn identify(&self, caller: &Caller<'_>) -> Result<SignedIn, Failure> {
+        let principal = self.access.identify(caller.credential, OnStale::Deny, self.access.now())?;
+        principal.signed_in().ok_or_else(|| Kind::InsufficientRole.into())
     }
 }

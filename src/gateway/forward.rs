@@ -105,7 +105,7 @@ impl Forwarding<'_> {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
         let added = headers.added(&Injected {
-            identity: lease.identity().map(AsRef::as_ref),
+            principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,
             request_id: self.request_id,
             host: host.as_ref(),

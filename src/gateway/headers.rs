@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{IdentityHeaders, StripRule},
-    token::Identity,
+    token::Principal,
     types::hop_by_hop::{HOP_BY_HOP, is_hop_by_hop, nominated},
 };
 
@@ -99,7 +99,7 @@ pub(super) struct Headers {
 
 /// What a request is given on its way.
 pub(super) struct Injected<'a> {
-    pub(super) identity: Option<&'a Identity>,
+    pub(super) principal: Option<&'a Principal>,
     pub(super) forwarded: &'a Forwarded,
     pub(super) request_id: &'a HeaderValue,
     /// `X-Forwarded-Host` where no trusted proxy said one.
@@ -223,11 +223,11 @@ impl Headers {
             added.push(&header::CONNECTION, &UPGRADE);
             added.push(&header::UPGRADE, &WEBSOCKET);
         }
-        if let Some(identity) = injected.identity {
-            added.push(&self.identity.id, &identity.id_value);
-            added.push(&self.identity.name, &identity.name_value);
-            added.push(&self.identity.roles, &identity.roles_value);
-            if let (Some(name), Some(id)) = (&self.identity.external_id, &identity.external_id_value) {
+        if let Some(principal) = injected.principal {
+            added.push(&self.identity.id, &principal.id_value);
+            added.push(&self.identity.name, &principal.name_value);
+            added.push(&self.identity.roles, &principal.roles_value);
+            if let (Some(name), Some(id)) = (&self.identity.external_id, &principal.external_id_value) {
                 added.push(name, id);
             }
         }

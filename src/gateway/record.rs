@@ -12,7 +12,7 @@ use crate::{
     clock::log_micros,
     error::Kind,
     telemetry::{AccessEntry, MethodLabel, RequestLabels, UpstreamEntry},
-    token::Identity,
+    token::Principal,
 };
 
 /// The status that stands in the log where the client left before there was one, as in nginx's.
@@ -92,8 +92,8 @@ impl Record {
     }
 
     /// Who the request came from.
-    pub(super) fn set_caller(&mut self, identity: &Identity) {
-        self.keep(Part::User, identity.id_value.as_bytes());
+    pub(super) fn set_caller(&mut self, principal: &Principal) {
+        self.keep(Part::User, principal.id_value.as_bytes());
     }
 
     /// The request's id.

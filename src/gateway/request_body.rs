@@ -60,7 +60,7 @@ impl RequestBody {
             return Self::Empty;
         }
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
-        let lease = lease.filter(|lease| lease.identity().is_some()).cloned();
+        let lease = lease.filter(|lease| lease.principal().is_some()).cloned();
         let exchange = exchange.clone();
         Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease }))
     }

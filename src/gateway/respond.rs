@@ -4,35 +4,35 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-use crate::token::Identity;
+use crate::token::Principal;
 
 /// The response of a `respond` route. Placeholders are filled in once, inside strings, before the
 /// whole is serialised, so a name cannot leave its string.
-pub(super) fn respond(status: StatusCode, json: &Value, identity: Option<&Identity>) -> Response<Bytes> {
-    let filled = fill(json, identity);
+pub(super) fn respond(status: StatusCode, json: &Value, principal: Option<&Principal>) -> Response<Bytes> {
+    let filled = fill(json, principal);
     let mut response = Response::new(Bytes::from(filled.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if identity.is_some() {
+    if principal.is_some() {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response
 }
 
-fn fill(json: &Value, identity: Option<&Identity>) -> Value {
+fn fill(json: &Value, principal: Option<&Principal>) -> Value {
     match json {
-        Value::String(text) => Value::String(fill_text(text, identity)),
-        Value::Array(items) => items.iter().map(|item| fill(item, identity)).collect(),
+        Value::String(text) => Value::String(fill_text(text, principal)),
+        Value::Array(items) => items.iter().map(|item| fill(item, principal)).collect(),
         Value::Object(members) => {
-            members.iter().map(|(name, member)| (name.clone(), fill(member, identity))).collect()
+            members.iter().map(|(name, member)| (name.clone(), fill(member, principal))).collect()
         }
         other => other.clone(),
     }
 }
 
-fn fill_text(text: &str, identity: Option<&Identity>) -> String {
+fn fill_text(text: &str, principal: Option<&Principal>) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("{user.") {
@@ -46,11 +46,11 @@ fn fill_text(text: &str, identity: Option<&Identity>) -> String {
             rest = &rest[1..];
             continue;
         };
-        if let Some(identity) = identity {
+        if let Some(principal) = principal {
             match which {
-                0 => filled.push_str(&identity.user.to_string()),
-                1 => filled.push_str(identity.name.as_str()),
-                _ => filled.push_str(&identity.roles.to_string()),
+                0 => filled.push_str(principal.id_value.to_str().unwrap_or_default()),
+                1 => filled.push_str(&principal.name),
+                _ => filled.push_str(&principal.roles.to_string()),
             }
         }
         rest = &rest[placeholder.len()..];

@@ -59,7 +59,7 @@ impl ResponseBody {
         lease: Lease,
     ) -> Self {
         let mut body = Self::new(Source::Upstream(body), exchange);
-        body.lease = Some(lease).filter(|lease| lease.identity().is_some());
+        body.lease = Some(lease).filter(|lease| lease.principal().is_some());
         body
     }
 

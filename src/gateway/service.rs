@@ -178,8 +178,8 @@ impl ConnectionState {
                     decide_overrides(snapshot, &target, &request)?;
                 }
                 let rewritten = target.forwarded(request.uri())?;
-                if let (Some(record), Some(identity)) = (&mut trace.record, permit.identity()) {
-                    record.set_caller(identity);
+                if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
+                    record.set_caller(principal);
                 }
                 if let Some(rewritten) = rewritten {
                     *request.uri_mut() = rewritten;
@@ -204,7 +204,7 @@ impl ConnectionState {
         }
         let index = match &route.config.action {
             Action::Respond { status, json } => {
-                let response = respond(*status, json, permit.identity().map(AsRef::as_ref));
+                let response = respond(*status, json, permit.principal().map(AsRef::as_ref));
                 return Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)));
             }
             Action::Forward(index) => *index,

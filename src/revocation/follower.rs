@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Mirror;
 use crate::{
     clock::{Now, TimeKeeper},
-    store::{self, Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Subject},
+    store::{self, Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked},
 };
 
 /// How many entries are written back at once.
@@ -100,7 +100,7 @@ impl Follower {
         let read = self
             .store
             .read_log(from, &beat, &mut |entry| {
-                followed.key |= matches!(entry.subject, Subject::Key(_));
+                followed.key |= matches!(entry.revoked, Revoked::Key(_));
                 mirror.apply(&entry);
             })
             .await?;
@@ -151,7 +151,7 @@ impl Follower {
         let read = self
             .store
             .glance_at_log(cursor, &mut |entry| {
-                followed.key |= matches!(entry.subject, Subject::Key(_));
+                followed.key |= matches!(entry.revoked, Revoked::Key(_));
                 mirror.apply(&entry);
             })
             .await?;
@@ -166,14 +166,14 @@ impl Follower {
             "the store has lost a part of its past; it is read anew and given back what is known here"
         );
         let asked = self.time.now();
-        let mut there: HashMap<Subject, LogEntry, RandomState> = HashMap::default();
+        let mut there: HashMap<Revoked, LogEntry, RandomState> = HashMap::default();
         let mirror = self.mirror.clone();
         let beat = self.next_beat();
         let read = self
             .store
             .read_log(None, &beat, &mut |entry| {
                 mirror.apply(&entry);
-                let known = there.entry(entry.subject).or_insert(entry);
+                let known = there.entry(entry.revoked).or_insert(entry);
                 known.generation = known.generation.max(entry.generation);
                 known.expires_at = known.expires_at.max(entry.expires_at);
             })
@@ -182,7 +182,7 @@ impl Follower {
             known.generation >= entry.generation && known.expires_at >= entry.expires_at
         };
         let mut lost = self.mirror.entries(self.time.now());
-        lost.retain(|entry| !there.get(&entry.subject).is_some_and(|known| covers(known, entry)));
+        lost.retain(|entry| !there.get(&entry.revoked).is_some_and(|known| covers(known, entry)));
         for entries in lost.chunks(RESTORED_AT_ONCE) {
             self.store.restore_log(entries).await?;
         }
@@ -341,12 +341,12 @@ mod tests {
     }
 
     fn entry() -> LogEntry {
-        let subject = Subject::Session(SessionId::generate(&OsRandom));
-        LogEntry { subject, generation: LogEntry::ALL, expires_at: NOW + 60_000 }
+        let revoked = Revoked::Session(SessionId::generate(&OsRandom));
+        LogEntry { revoked, generation: LogEntry::ALL, expires_at: NOW + 60_000 }
     }
 
     fn is_dead(mirror: &Mirror, entry: &LogEntry) -> bool {
-        let Subject::Session(session) = entry.subject else { return false };
+        let Revoked::Session(session) = entry.revoked else { return false };
         mirror.is_session_revoked(session)
     }
 

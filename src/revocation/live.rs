@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound::{Excluded, Included},
+    ops::Bound::{self, Excluded, Included, Unbounded},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     clock::Now,
-    store::{LogEntry, Subject},
-    types::{KeyId, SessionId, UserId},
+    store::{LogEntry, Revoked},
+    types::{KeyId, SessionId, Subject},
 };
 
 /// Streams are spread over so many locks, by what they are found by.
@@ -28,11 +28,11 @@ const PIECE: usize = 16;
 /// The token that a stream lives by.
 #[derive(Debug, Clone, Copy)]
 pub struct Token {
-    /// Its session.
-    pub session: SessionId,
-    /// Its user.
-    pub user: UserId,
-    /// The user's generation in it.
+    /// Its session, if it belongs to one of ours.
+    pub session: Option<SessionId>,
+    /// Whom it stands for.
+    pub subject: Subject,
+    /// The subject's generation in it.
     pub generation: i64,
     /// The key that signed it.
     pub key: KeyId,
@@ -75,7 +75,8 @@ struct Stream {
     task: Waker,
 }
 
-type Shard = BTreeMap<(u128, u64), Arc<Stream>>;
+type Place = (Revoked, u64);
+type Shard = BTreeMap<Place, Arc<Stream>>;
 
 /// The streams of all workers.
 pub struct LiveStreams {
@@ -107,7 +108,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         for key in self.stream.token.keys() {
-            self.streams.shard(key).remove(&(key, self.stream.number));
+            self.streams.shard_of(key).remove(&(key, self.stream.number));
         }
         self.streams.count.fetch_sub(1, SeqCst);
     }
@@ -115,8 +116,8 @@ impl Drop for Registration {
 
 impl Token {
     /// What its streams are found by.
-    fn keys(&self) -> [u128; 2] {
-        [self.session.as_u128(), self.user.as_u128()]
+    fn keys(&self) -> impl Iterator<Item = Revoked> {
+        self.session.map(Revoked::Session).into_iter().chain([self.subject.into()])
     }
 }
 
@@ -132,9 +133,17 @@ impl Default for LiveStreams {
 }
 
 impl LiveStreams {
-    fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
+    fn shard_of(&self, key: Revoked) -> MutexGuard<'_, Shard> {
+        self.lock(Self::number_of(key))
+    }
+
+    fn number_of(key: Revoked) -> usize {
         // The last bits of each kind of id are random.
-        self.shards[key as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        key.uuid().as_u128() as usize % SHARDS
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in a stream that `task` carries. Whether its token still holds must be looked at after this:
@@ -149,7 +158,7 @@ impl LiveStreams {
         let stream = Arc::new(Stream { token, outlives_staleness, number, cut: AtomicU8::new(0), task });
         self.count.fetch_add(1, SeqCst);
         for key in token.keys() {
-            self.shard(key).insert((key, number), stream.clone());
+            self.shard_of(key).insert((key, number), stream.clone());
         }
         fence(SeqCst);
         Registration { stream, streams: self.clone() }
@@ -161,12 +170,14 @@ impl LiveStreams {
         if self.is_empty() {
             return;
         }
-        match entry.subject {
-            Subject::Session(id) => self.cut_under(id.as_u128(), |_| Some(Cut::Revoked)),
-            Subject::User(id) => self.cut_under(id.as_u128(), |stream| {
-                (stream.token.generation < entry.generation).then_some(Cut::Revoked)
-            }),
-            Subject::Key(id) => self.cut_all(|stream| (stream.token.key == id).then_some(Cut::Revoked)),
+        match entry.revoked {
+            Revoked::Session(_) => self.cut_under(entry.revoked, |_| Some(Cut::Revoked)),
+            Revoked::User(_) | Revoked::Client(_) | Revoked::External(_) => {
+                self.cut_under(entry.revoked, |stream| {
+                    (stream.token.generation < entry.generation).then_some(Cut::Revoked)
+                });
+            }
+            Revoked::Key(id) => self.cut_all(|stream| (stream.token.key == id).then_some(Cut::Revoked)),
         }
     }
 
@@ -185,28 +196,28 @@ impl LiveStreams {
         next
     }
 
-    fn cut_under(&self, key: u128, judge: impl FnMut(&Stream) -> Option<Cut>) {
-        self.cut_between(key, (key, 0), (key, u64::MAX), judge);
+    fn cut_under(&self, key: Revoked, judge: impl FnMut(&Stream) -> Option<Cut>) {
+        self.cut_between(Self::number_of(key), Included((key, 0)), Included((key, u64::MAX)), judge);
     }
 
     fn cut_all(&self, mut judge: impl FnMut(&Stream) -> Option<Cut>) {
-        for shard in 0..SHARDS as u128 {
-            self.cut_between(shard, (0, 0), (u128::MAX, u64::MAX), &mut judge);
+        for shard in 0..SHARDS {
+            self.cut_between(shard, Unbounded, Unbounded, &mut judge);
         }
     }
 
     fn cut_between(
         &self,
-        shard: u128,
-        first: (u128, u64),
-        last: (u128, u64),
+        shard: usize,
+        first: Bound<Place>,
+        last: Bound<Place>,
         mut judge: impl FnMut(&Stream) -> Option<Cut>,
     ) {
-        let mut from = Included(first);
+        let mut from = first;
         loop {
             let piece: Vec<_> = self
-                .shard(shard)
-                .range((from, Included(last)))
+                .lock(shard)
+                .range((from, last))
                 .take(PIECE)
                 .map(|(key, stream)| (*key, stream.clone()))
                 .collect();
@@ -244,15 +255,16 @@ impl LiveStreams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::OsRandom;
+    use crate::types::{OsRandom, UserId};
 
     fn token(user: UserId, generation: i64) -> Token {
-        let session = SessionId::generate(&OsRandom);
-        Token { session, user, generation, key: KeyId::of("a"), expires_at: 100 }
+        let session = Some(SessionId::generate(&OsRandom));
+        let subject = Subject::User(user);
+        Token { session, subject, generation, key: KeyId::of("a"), expires_at: 100 }
     }
 
-    fn entry(subject: Subject, generation: i64) -> LogEntry {
-        LogEntry { subject, generation, expires_at: 1_000_000 }
+    fn entry(revoked: Revoked, generation: i64) -> LogEntry {
+        LogEntry { revoked, generation, expires_at: 1_000_000 }
     }
 
     fn at(seconds: i64) -> Now {
@@ -267,13 +279,13 @@ mod tests {
         let (ended, other) = (token(user, 1), token(user, 1));
         let (ended, other, newer) = (begin(ended), begin(other), begin(token(user, 2)));
         let stranger = begin(token(UserId::generate(2, &OsRandom), 1));
-        streams.revoke(&entry(Subject::Session(ended.stream.token.session), LogEntry::ALL));
+        streams.revoke(&entry(Revoked::Session(ended.stream.token.session.unwrap()), LogEntry::ALL));
         assert!(ended.is_cut() && !other.is_cut());
-        streams.revoke(&entry(Subject::User(user), 2));
+        streams.revoke(&entry(Revoked::User(user), 2));
         assert!(other.is_cut() && !newer.is_cut() && !stranger.is_cut());
-        streams.revoke(&entry(Subject::Key(KeyId::of("b")), LogEntry::ALL));
+        streams.revoke(&entry(Revoked::Key(KeyId::of("b")), LogEntry::ALL));
         assert!(!stranger.is_cut());
-        streams.revoke(&entry(Subject::Key(KeyId::of("a")), LogEntry::ALL));
+        streams.revoke(&entry(Revoked::Key(KeyId::of("a")), LogEntry::ALL));
         assert!(stranger.is_cut() && newer.is_cut());
         assert_eq!((streams.len(), streams.cuts(Cut::Revoked)), (4, 4));
         drop((ended, other, newer, stranger));
@@ -287,7 +299,7 @@ mod tests {
         let user = UserId::generate(1, &OsRandom);
         let begin = |_| streams.register(token(user, 1), false, Waker::noop().clone());
         let all: Vec<_> = (0..500).map(begin).collect();
-        streams.revoke(&entry(Subject::User(user), 2));
+        streams.revoke(&entry(Revoked::User(user), 2));
         assert!(all.iter().all(Registration::is_cut));
     }
 

@@ -11,29 +11,53 @@ use std::{
 use foldhash::fast::RandomState;
 use papaya::{HashMap, ResizeMode};
 use seize::Collector;
-use uuid::Uuid;
 
 use super::{LiveStreams, Registration, Token};
 use crate::{
     clock::{Now, UnixMillis},
-    store::{LogEntry, Subject},
-    types::{KeyId, SessionId, UserId},
+    store::{LogEntry, Revoked},
+    types::{KeyId, SessionId, Subject},
 };
 
+/// What is dead below which generation, and until when that is remembered. As bytes, so that nothing is lost to
+/// alignment: with what it is found by it takes 31 bytes, and there may be millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Dead {
-    /// Tokens below this generation are dead.
-    below: i64,
-    until: UnixMillis,
+    below: [u8; 8],
+    until: [u8; 6],
 }
 
-type Doubts = std::collections::HashMap<Subject, LogEntry>;
+impl Dead {
+    /// The last millisecond that six bytes can tell, in the year 10889.
+    const FOR_EVER: UnixMillis = (1 << 48) - 1;
+
+    fn new(below: i64, until: UnixMillis) -> Self {
+        let until = until.clamp(0, Self::FOR_EVER).to_le_bytes();
+        let [a, b, c, d, e, f, ..] = until;
+        Self { below: below.to_le_bytes(), until: [a, b, c, d, e, f] }
+    }
+
+    /// Tokens below this generation are dead.
+    fn below(self) -> i64 {
+        i64::from_le_bytes(self.below)
+    }
+
+    fn until(self) -> UnixMillis {
+        let [a, b, c, d, e, f] = self.until;
+        i64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    fn join(self, other: Self) -> Self {
+        Self::new(self.below().max(other.below()), self.until().max(other.until()))
+    }
+}
+
+type Doubts = std::collections::HashMap<Revoked, LogEntry>;
 
 /// The mirror. Readers take no lock.
 pub struct Mirror {
-    /// Sessions, users and keys in one map, so that a decision pins it once. Their ids never meet: the
-    /// version nibble of the UUIDs differs.
-    dead: HashMap<u128, Dead, RandomState>,
+    /// All kinds in one map, so that a decision pins it once.
+    dead: HashMap<Revoked, Dead, RandomState>,
     /// Whether a key was ever revoked: as long as none was, none is looked up.
     any_key: AtomicBool,
     live: Arc<LiveStreams>,
@@ -77,38 +101,33 @@ impl Mirror {
         }
     }
 
-    /// Whether a token of this session, user and generation is dead.
-    pub fn is_revoked(&self, session: SessionId, user: UserId, generation: i64) -> bool {
+    /// Whether a credential of this session, if it has one, subject and generation is dead.
+    pub fn is_revoked(&self, session: Option<SessionId>, subject: Subject, generation: i64) -> bool {
         let dead = self.dead.pin();
-        let hit = |key: u128| dead.get(&key).is_some_and(|dead| generation < dead.below);
-        hit(session.as_u128()) || hit(user.as_u128())
+        let hit = |key: Revoked| dead.get(&key).is_some_and(|dead| generation < dead.below());
+        session.is_some_and(|session| hit(Revoked::Session(session))) || hit(subject.into())
     }
 
     /// Whether every token of this session is dead.
     pub fn is_session_revoked(&self, session: SessionId) -> bool {
-        self.dead.pin().contains_key(&session.as_u128())
+        self.dead.pin().contains_key(&Revoked::Session(session))
     }
 
     /// Whether every token that this key has signed is dead.
     pub fn is_key_revoked(&self, key: KeyId) -> bool {
-        self.any_key.load(SeqCst) && self.dead.pin().contains_key(&key.as_u128())
+        self.any_key.load(SeqCst) && self.dead.pin().contains_key(&Revoked::Key(key))
     }
 
     /// Takes an entry in, however often and in whatever order: the highest generation and the
     /// latest expiry stand. Streams that it concerns are cut.
     pub fn apply(&self, entry: &LogEntry) {
-        let key = match entry.subject {
-            Subject::Session(id) => id.as_u128(),
-            Subject::User(id) => id.as_u128(),
-            Subject::Key(id) => id.as_u128(),
-        };
-        let new = Dead { below: entry.generation, until: entry.expires_at };
+        let new = Dead::new(entry.generation, entry.expires_at);
         self.dead.pin().update_or_insert(
-            key,
-            |old| Dead { below: old.below.max(new.below), until: old.until.max(new.until) },
+            entry.revoked,
+            |old| old.join(new),
             new,
         );
-        if matches!(entry.subject, Subject::Key(_)) {
+        if matches!(entry.revoked, Revoked::Key(_)) {
             self.any_key.store(true, SeqCst);
         }
         self.live.revoke(entry);
@@ -119,7 +138,7 @@ impl Mirror {
     pub fn deny_in_doubt(&self, entry: &LogEntry) {
         self.apply(entry);
         let mut doubts = self.lock_doubts();
-        let known = doubts.entry(entry.subject).or_insert(*entry);
+        let known = doubts.entry(entry.revoked).or_insert(*entry);
         known.generation = known.generation.max(entry.generation);
         known.expires_at = known.expires_at.max(entry.expires_at);
     }
@@ -132,8 +151,8 @@ impl Mirror {
     /// The store has what this entry says. One that says more by now stays.
     pub fn forget_doubt(&self, entry: &LogEntry) {
         let mut doubts = self.lock_doubts();
-        if doubts.get(&entry.subject) == Some(entry) {
-            doubts.remove(&entry.subject);
+        if doubts.get(&entry.revoked) == Some(entry) {
+            doubts.remove(&entry.revoked);
         }
     }
 
@@ -169,20 +188,18 @@ impl Mirror {
     /// What it holds that has not expired.
     pub fn entries(&self, now: Now) -> Vec<LogEntry> {
         let dead = self.dead.pin();
-        let live = dead.iter().filter(|(_, dead)| dead.until > now.time);
-        live.filter_map(|(&key, dead)| {
-            let id = Uuid::from_u128(key);
-            let subject = (SessionId::from_uuid(id).map(Subject::Session))
-                .or_else(|| UserId::from_uuid(id).map(Subject::User))
-                .or_else(|| KeyId::from_uuid(id).map(Subject::Key))?;
-            Some(LogEntry { subject, generation: dead.below, expires_at: dead.until })
-        })
-        .collect()
+        let live = dead.iter().filter(|(_, dead)| dead.until() > now.time);
+        let entry = |(&revoked, dead): (&Revoked, &Dead)| LogEntry {
+            revoked,
+            generation: dead.below(),
+            expires_at: dead.until(),
+        };
+        live.map(entry).collect()
     }
 
     /// Forgets the entries whose tokens have all expired.
     pub fn prune(&self, now: Now) {
-        self.dead.pin().retain(|_, dead| dead.until > now.time);
+        self.dead.pin().retain(|_, dead| dead.until() > now.time);
     }
 
     /// How many entries there are.
@@ -232,7 +249,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::types::OsRandom;
+    use crate::types::{ClientId, ExternalId, OsRandom, UserId};
 
     fn at(wall: i64, boot: i64) -> Now {
         Now { time: wall, wall, boot }
@@ -241,15 +258,15 @@ mod tests {
     #[test]
     fn entries_join_to_the_highest_generation_and_the_latest_expiry() {
         let mirror = Mirror::new(Duration::from_secs(5));
-        let (session, user) = (SessionId::generate(&OsRandom), UserId::generate(1, &OsRandom));
+        let (session, user) = (Some(SessionId::generate(&OsRandom)), UserId::generate(1, &OsRandom));
         let entry =
-            |generation, expires_at| LogEntry { subject: Subject::User(user), generation, expires_at };
+            |generation, expires_at| LogEntry { revoked: Revoked::User(user), generation, expires_at };
         mirror.apply(&entry(3, 10));
         mirror.apply(&entry(2, 20));
-        assert!(mirror.is_revoked(session, user, 2));
-        assert!(!mirror.is_revoked(session, user, 3));
+        assert!(mirror.is_revoked(session, Subject::User(user), 2));
+        assert!(!mirror.is_revoked(session, Subject::User(user), 3));
         mirror.prune(at(15, 0));
-        assert!(mirror.is_revoked(session, user, 2));
+        assert!(mirror.is_revoked(session, Subject::User(user), 2));
         mirror.prune(at(20, 0));
         assert!(mirror.is_empty());
     }
@@ -257,34 +274,46 @@ mod tests {
     #[test]
     fn an_ended_session_is_dead_at_every_generation_and_others_live() {
         let mirror = Mirror::new(Duration::from_secs(5));
-        let (session, user) = (SessionId::generate(&OsRandom), UserId::generate(1, &OsRandom));
-        let subject = Subject::Session(session);
-        mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: 10 });
-        assert!(mirror.is_revoked(session, user, 1_000_000));
-        assert!(!mirror.is_revoked(SessionId::generate(&OsRandom), user, 1));
+        let session = SessionId::generate(&OsRandom);
+        let subject = Subject::User(UserId::generate(1, &OsRandom));
+        let revoked = Revoked::Session(session);
+        mirror.apply(&LogEntry { revoked, generation: LogEntry::ALL, expires_at: 10 });
+        assert!(mirror.is_revoked(Some(session), subject, 1_000_000));
+        assert!(!mirror.is_revoked(Some(SessionId::generate(&OsRandom)), subject, 1));
+    }
+
+    #[test]
+    fn one_id_of_two_kinds_is_two_entries() {
+        let mirror = Mirror::new(Duration::from_secs(5));
+        let user = UserId::generate(1, &OsRandom);
+        let client = ClientId::from_uuid(user.uuid()).unwrap();
+        mirror.apply(&LogEntry { revoked: Revoked::Client(client), generation: 5, expires_at: 10 });
+        assert!(mirror.is_revoked(None, Subject::Client(client), 4));
+        assert!(!mirror.is_revoked(None, Subject::User(user), 4));
     }
 
     #[test]
     fn a_revoked_key_is_dead_and_others_live() {
         let mirror = Mirror::new(Duration::from_secs(5));
-        let subject = Subject::Key(KeyId::of("a"));
+        let revoked = Revoked::Key(KeyId::of("a"));
         assert!(!mirror.is_key_revoked(KeyId::of("a")));
-        mirror.apply(&LogEntry { subject, generation: LogEntry::ALL, expires_at: 10 });
+        mirror.apply(&LogEntry { revoked, generation: LogEntry::ALL, expires_at: 10 });
         assert!(mirror.is_key_revoked(KeyId::of("a")) && !mirror.is_key_revoked(KeyId::of("b")));
     }
 
     #[test]
     fn every_entry_can_be_written_down_again() {
         let mirror = Mirror::new(Duration::from_secs(5));
-        let subjects = [
-            Subject::Session(SessionId::generate(&OsRandom)),
-            Subject::User(UserId::generate(1, &OsRandom)),
-            Subject::Key(KeyId::of("a")),
+        let kinds = [
+            Revoked::Session(SessionId::generate(&OsRandom)),
+            Revoked::User(UserId::generate(1, &OsRandom)),
+            Revoked::Key(KeyId::of("a")),
+            Revoked::External(ExternalId::of("https://a", "b")),
         ];
-        let entries = subjects.map(|subject| LogEntry { subject, generation: 7, expires_at: 10 });
+        let entries = kinds.map(|revoked| LogEntry { revoked, generation: 7, expires_at: 10 });
         entries.iter().for_each(|entry| mirror.apply(entry));
         let found = mirror.entries(at(9, 0));
-        assert!(found.len() == 3 && entries.iter().all(|entry| found.contains(entry)));
+        assert!(found.len() == 4 && entries.iter().all(|entry| found.contains(entry)));
         assert!(mirror.entries(at(10, 0)).is_empty());
     }
 

@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use import::{ImportOutcome, ImportedUser, UserFilter};
 pub use key::{KeyRevocation, KeysRevoked, StoredKey};
 pub use mail::{ClaimedMail, MailLease, NewMail, Purpose, Sent};
-pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, Sink, Subject};
+pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, Revoked, Sink};
 pub use row::{
     AccountChange, Change, Grant, NewSession, NewUser, Opened, Place, Proof, Rekey, Rotation,
     RotationRequest, Session, SessionPage, Ttls, User,

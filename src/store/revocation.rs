@@ -1,40 +1,70 @@
 //! What the revocation log consists of, and what reading it says.
 
+use std::hash::{Hash, Hasher};
+
 use super::millis;
 use crate::{
     clock::UnixMillis,
-    types::{KeyId, SessionId, UserId},
+    types::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId},
 };
 
-/// Whom a revocation concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Subject {
+/// What a revocation concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Revoked {
     /// One session.
     Session(SessionId),
     /// All tokens of a user below a generation.
     User(UserId),
     /// All tokens that a key has signed.
     Key(KeyId),
+    /// All tokens of a program below a generation.
+    Client(ClientId),
+    /// All tokens of another issuer's subject below a generation.
+    External(ExternalId),
 }
 
-impl Subject {
+impl From<Subject> for Revoked {
+    fn from(subject: Subject) -> Self {
+        match subject {
+            Subject::User(id) => Self::User(id),
+            Subject::Client(id) => Self::Client(id),
+            Subject::External(id) => Self::External(id),
+        }
+    }
+}
+
+impl Hash for Revoked {
+    /// By the id alone: that two of different kinds have the same is an accident, which costs nothing but time.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.uuid().as_u128());
+    }
+}
+
+impl Revoked {
     pub(super) const SESSION: i16 = 1;
     pub(super) const USER: i16 = 2;
     pub(super) const KEY: i16 = 3;
+    const CLIENT: i16 = 4;
+    const EXTERNAL: i16 = 5;
 
     pub(super) fn kind(self) -> i16 {
         match self {
             Self::Session(_) => Self::SESSION,
             Self::User(_) => Self::USER,
             Self::Key(_) => Self::KEY,
+            Self::Client(_) => Self::CLIENT,
+            Self::External(_) => Self::EXTERNAL,
         }
     }
 
-    pub(super) fn uuid(self) -> uuid::Uuid {
+    /// Its id, which another kind may have as well.
+    pub fn uuid(self) -> uuid::Uuid {
         match self {
             Self::Session(id) => id.uuid(),
             Self::User(id) => id.uuid(),
             Self::Key(id) => id.uuid(),
+            Self::Client(id) => id.uuid(),
+            Self::External(id) => id.uuid(),
         }
     }
 
@@ -43,6 +73,8 @@ impl Subject {
             Self::SESSION => SessionId::from_uuid(id).map(Self::Session),
             Self::USER => UserId::from_uuid(id).map(Self::User),
             Self::KEY => KeyId::from_uuid(id).map(Self::Key),
+            Self::CLIENT => ClientId::from_uuid(id).map(Self::Client),
+            Self::EXTERNAL => ExternalId::from_uuid(id).map(Self::External),
             _ => None,
         }
     }
@@ -51,8 +83,8 @@ impl Subject {
 /// A row of the revocation log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Whom it concerns.
-    pub subject: Subject,
+    /// What it concerns.
+    pub revoked: Revoked,
     /// Tokens below this generation are dead; every token of an ended session or a revoked key is. Of a key
     /// with which every session ended, the time up to which those were opened.
     pub generation: i64,
@@ -65,18 +97,18 @@ impl LogEntry {
     pub const ALL: i64 = i64::MAX;
 
     pub(super) fn of_key(key: KeyId, sessions_until: Option<UnixMillis>, access_exp_max: UnixMillis) -> Self {
-        Self::new(Subject::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max, 0)
+        Self::new(Revoked::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max, 0)
     }
 
     /// It is remembered for a while after `now` even if the last token has long expired: a database that is
     /// given back an older state is told of it again.
     pub(super) fn new(
-        subject: Subject,
+        revoked: Revoked,
         generation: i64,
         access_exp_max: UnixMillis,
         now: UnixMillis,
     ) -> Self {
-        Self { subject, generation, expires_at: access_exp_max.max(now) + millis(super::LOG_MARGIN) }
+        Self { revoked, generation, expires_at: access_exp_max.max(now) + millis(super::LOG_MARGIN) }
     }
 }
 

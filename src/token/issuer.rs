@@ -11,9 +11,9 @@ use crate::{
     types::{Random, Roles, SessionId, UserId, Username},
 };
 
-/// Whom a token is for, from the locked read of the transaction that allowed it.
+/// What an access token says, from the locked read of the transaction that allowed it.
 #[derive(Debug)]
-pub struct Subject<'a> {
+pub struct AccessClaims<'a> {
     /// The user.
     pub user: UserId,
     /// The session.
@@ -90,26 +90,26 @@ impl Issuer {
     ///
     /// # Errors
     /// When the key cannot sign.
-    pub fn issue(&self, subject: &Subject<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
+    pub fn issue(&self, said: &AccessClaims<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
         let mut header = Header::new(key.algorithm);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(key.kid.clone());
-        let iat = subject.issued_at.div_euclid(1_000);
+        let iat = said.issued_at.div_euclid(1_000);
         // Rounded down, so that no token outlives its session, or what the store has noted for it.
-        let end = (subject.issued_at + self.ttl.as_millis() as i64).min(subject.session_ends_at);
+        let end = (said.issued_at + self.ttl.as_millis() as i64).min(said.session_ends_at);
         let exp = end.div_euclid(1_000);
         let claims = Claims {
             iss: &self.issuer,
             aud: &self.audience,
-            sub: subject.user.to_string(),
-            sid: subject.session.to_string(),
+            sub: said.user.to_string(),
+            sid: said.session.to_string(),
             jti: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string(),
             iat,
             exp,
-            name: subject.name.as_str(),
-            roles: subject.roles,
-            r#gen: subject.generation,
-            external_id: subject.external_id,
+            name: said.name.as_str(),
+            roles: said.roles,
+            r#gen: said.generation,
+            external_id: said.external_id,
         };
         let text = jsonwebtoken::encode(&header, &claims, &key.key)
             .map_err(|_| KeyError::Unreadable(key.kid.clone()))?;

@@ -4,23 +4,23 @@
 //! that its own keys have, and every claim of the type that it was issued with.
 
 mod device;
-mod identity;
 mod issuer;
 mod jws;
 mod keyring;
 mod mail;
 mod master;
+mod principal;
 mod refresh;
 mod root;
 mod verifier;
 
 pub use device::{Device, DeviceTokens};
-pub use identity::Identity;
-pub use issuer::{AccessToken, Issuer, Subject};
+pub use issuer::{AccessClaims, AccessToken, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};
 pub use mail::{MailToken, MailTokens};
 pub use master::{MasterError, MasterKey, MasterKeys, Wrapped};
+pub use principal::{Principal, SignedIn};
 pub use refresh::{Presented, RefreshToken, RefreshTokens};
 pub use root::RootSecret;
 pub use verifier::{Checked, Verifier};

@@ -1,6 +1,6 @@
 //! Verifying access tokens, each signature once.
 //!
-//! The cache maps whole tokens, byte for byte, to identities. It only saves the signature check:
+//! The cache maps whole tokens, byte for byte, to principals. It only saves the signature check:
 //! expiry and the key's state are looked at on every use, here; revocation and generation are
 //! looked at on every use by whoever decides.
 
@@ -11,8 +11,9 @@ use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{
-    CurrentKeyring, Identity,
+    CurrentKeyring, Principal,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
+    principal::UserClaims,
 };
 use crate::{
     clock::Now,
@@ -30,14 +31,14 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     keyring: Arc<CurrentKeyring>,
-    cache: Cache<Arc<str>, Arc<Identity>, RandomState>,
+    cache: Cache<Arc<str>, Arc<Principal>, RandomState>,
 }
 
 /// A verified token, and whether its signature had been checked before.
 #[derive(Debug)]
 pub struct Checked {
-    /// Who it names.
-    pub identity: Arc<Identity>,
+    /// Whom it stands for.
+    pub principal: Arc<Principal>,
     /// Whether it was in the cache.
     pub hit: bool,
 }
@@ -68,7 +69,7 @@ impl Verifier {
     pub fn new(issuer: &str, audience: &str, keyring: Arc<CurrentKeyring>) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
-            .weigher(|token: &Arc<str>, _: &Arc<Identity>| (token.len() + ENTRY_BYTES) as u32)
+            .weigher(|token: &Arc<str>, _: &Arc<Principal>| (token.len() + ENTRY_BYTES) as u32)
             .build_with_hasher(RandomState::default());
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, cache }
     }
@@ -86,23 +87,23 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
-        let (identity, hit) = match self.cache.get(token) {
-            Some(identity) => (identity, true),
+        let (principal, hit) = match self.cache.get(token) {
+            Some(principal) => (principal, true),
             None => (Arc::new(self.verify_new(token, now)?), false),
         };
-        if identity.expires_at <= now.seconds() {
+        if principal.expires_at <= now.seconds() {
             return Err(TokenError::Expired);
         }
-        if !identity.key_in_use.load(std::sync::atomic::Ordering::Relaxed) {
+        if !principal.key_in_use.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(TokenError::UnknownKey);
         }
         if !hit {
-            self.cache.insert(token.into(), identity.clone());
+            self.cache.insert(token.into(), principal.clone());
         }
-        Ok(Checked { identity, hit })
+        Ok(Checked { principal, hit })
     }
 
-    fn verify_new(&self, token: &str, now: Now) -> Result<Identity, TokenError> {
+    fn verify_new(&self, token: &str, now: Now) -> Result<Principal, TokenError> {
         let keyring = self.keyring.get();
         let (payload, key) = verify_signature(token, |kid| keyring.verifying(kid?, now.time))?;
         // RFC 9068, section 4: the type is compared without case, and `application/` may lead.
@@ -125,8 +126,16 @@ impl Verifier {
         }
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Claims)?;
         let session = SessionId::parse(&claims.sid).ok_or(TokenError::Claims)?;
-        let subject = (user, session, claims.r#gen);
-        let key = (KeyId::of(payload.kid.as_deref().unwrap_or_default()), key.in_use.clone());
-        Identity::new(subject, claims.exp, (name, claims.external_id), roles, key).ok_or(TokenError::Claims)
+        let claims = UserClaims {
+            user,
+            session,
+            generation: claims.r#gen,
+            expires_at: claims.exp,
+            name: claims.name,
+            external_id: claims.external_id,
+            roles,
+        };
+        let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
+        Principal::new(claims, kid, key.in_use.clone()).ok_or(TokenError::Claims)
     }
 }

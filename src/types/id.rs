@@ -1,7 +1,4 @@
-//! Identifiers of accounts, sessions and signing keys.
-//!
-//! Users are UUIDv7, sessions UUIDv4 and keys UUIDv8 (RFC 9562), so no two share a value: the version
-//! nibble differs. The revocation mirror relies on that to keep all in one map.
+//! Identifiers of accounts, programs, sessions and signing keys, all UUIDs (RFC 9562).
 
 use std::fmt;
 
@@ -22,13 +19,45 @@ pub struct SessionId(Uuid);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Uuid);
 
+/// A program with an account of its own, UUIDv7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(Uuid);
+
+/// Somebody whom another issuer knows, UUIDv8: what stands for issuer and `sub` in the revocation log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExternalId(Uuid);
+
+/// Whom a credential stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A person with an account here.
+    User(UserId),
+    /// A program with an account here.
+    Client(ClientId),
+    /// Somebody whom another issuer knows.
+    External(ExternalId),
+}
+
+/// The beginning of a SHA-256 as a UUIDv8.
+fn hashed(text: &[u8]) -> Uuid {
+    let hash = digest::digest(&digest::SHA256, text);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_ref()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 impl KeyId {
-    /// The id of the key that tokens call `kid`: the beginning of its SHA-256.
+    /// The id of the key that tokens call `kid`.
     pub fn of(kid: &str) -> Self {
-        let hash = digest::digest(&digest::SHA256, kid.as_bytes());
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash.as_ref()[..16]);
-        Self(Builder::from_custom_bytes(bytes).into_uuid())
+        Self(hashed(kid.as_bytes()))
+    }
+}
+
+impl ExternalId {
+    /// The id of whom `issuer` calls `subject`.
+    pub fn of(issuer: &str, subject: &str) -> Self {
+        // No issuer has a null in its name, so no two pairs read alike.
+        Self(hashed(format!("{issuer}\0{subject}").as_bytes()))
     }
 }
 
@@ -67,11 +96,6 @@ macro_rules! uuid_newtype {
             pub fn uuid(self) -> Uuid {
                 self.0
             }
-
-            /// The id as a number: the key of the revocation mirror.
-            pub fn as_u128(self) -> u128 {
-                self.0.as_u128()
-            }
         }
 
         impl fmt::Display for $name {
@@ -85,3 +109,5 @@ macro_rules! uuid_newtype {
 uuid_newtype!(UserId, 7);
 uuid_newtype!(SessionId, 4);
 uuid_newtype!(KeyId, 8);
+uuid_newtype!(ClientId, 7);
+uuid_newtype!(ExternalId, 8);

@@ -13,7 +13,7 @@ mod role;
 mod secret;
 mod username;
 
-pub use id::{KeyId, SessionId, UserId};
+pub use id::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId};
 pub use pseudonym::Pseudonyms;
 pub use random::{OsRandom, Random};
 pub use role::{Role, RoleError, Roles, RolesError};

@@ -16,7 +16,7 @@ use super::{
     sweep::sweep_later,
 };
 use crate::{
-    store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Sink, Subject, millis},
+    store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Revoked, Sink, millis},
     types::KeyId,
 };
 
@@ -27,9 +27,9 @@ const SINCE: &str = "r.xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg
 const CHUNK: usize = 1_024;
 
 fn read_entry(row: &Row, first: usize) -> Result<LogEntry> {
-    let subject = Subject::read(row.try_get(first)?, row.try_get(first + 1)?);
+    let revoked = Revoked::read(row.try_get(first)?, row.try_get(first + 1)?);
     Ok(LogEntry {
-        subject: subject.ok_or(QueryError::Broken("revocations.id"))?,
+        revoked: revoked.ok_or(QueryError::Broken("revocations.id"))?,
         generation: row.try_get(first + 2)?,
         expires_at: row.try_get(first + 3)?,
     })
@@ -39,7 +39,7 @@ pub(super) async fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()>
     run(
         tx,
         "INSERT INTO revocations (kind, id, generation, expires_at) VALUES ($1, $2, $3, $4)",
-        &[&entry.subject.kind(), &entry.subject.uuid(), &entry.generation, &entry.expires_at],
+        &[&entry.revoked.kind(), &entry.revoked.uuid(), &entry.generation, &entry.expires_at],
     )
     .await
     .map(drop)
@@ -188,7 +188,7 @@ pub(super) async fn holds(db: &Client, entry: &LogEntry) -> Result<bool> {
          AND expires_at > {NOW})"
     );
     let statement = db.prepare_cached(&sql).await?;
-    let (id, kind) = (entry.subject.uuid(), entry.subject.kind());
+    let (id, kind) = (entry.revoked.uuid(), entry.revoked.kind());
     only(&db.query_one(&statement, &[&id, &kind, &entry.generation]).await?)
 }
 
@@ -198,12 +198,12 @@ pub(super) async fn holds(db: &Client, entry: &LogEntry) -> Result<bool> {
 pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Result<()> {
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate lost revocations'))", &[]).await?;
     // In the order in which everybody else takes locks: keys, users by their ids, sessions.
-    if entries.iter().any(|entry| entry.subject.kind() == Subject::KEY) {
+    if entries.iter().any(|entry| entry.revoked.kind() == Revoked::KEY) {
         lock_keys(tx).await?;
         for row in tx.query("SELECT kid FROM signing_keys", &[]).await? {
             let kid: String = only(&row)?;
-            let key = Subject::Key(KeyId::of(&kid));
-            if entries.iter().any(|entry| entry.subject == key) {
+            let key = Revoked::Key(KeyId::of(&kid));
+            if entries.iter().any(|entry| entry.revoked == key) {
                 run(tx, "DELETE FROM signing_keys WHERE kid = $1", &[&kid]).await?;
             }
         }
@@ -215,10 +215,10 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
         }
         Ok(())
     };
-    let of = |kind: i16| entries.iter().filter(move |entry| entry.subject.kind() == kind);
-    let sessions: Vec<Uuid> = of(Subject::SESSION).map(|entry| entry.subject.uuid()).collect();
-    let users: Vec<Uuid> = of(Subject::USER).map(|entry| entry.subject.uuid()).collect();
-    let generations: Vec<i64> = of(Subject::USER).map(|entry| entry.generation).collect();
+    let of = |kind: i16| entries.iter().filter(move |entry| entry.revoked.kind() == kind);
+    let sessions: Vec<Uuid> = of(Revoked::SESSION).map(|entry| entry.revoked.uuid()).collect();
+    let users: Vec<Uuid> = of(Revoked::USER).map(|entry| entry.revoked.uuid()).collect();
+    let generations: Vec<i64> = of(Revoked::USER).map(|entry| entry.generation).collect();
     let owners = tx.query("SELECT DISTINCT user_id FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
     let mut locked = owners.iter().map(only::<Uuid>).collect::<Result<Vec<_>>>()?;
     locked.extend(&users);
@@ -232,16 +232,16 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     // Dead they are by their generation; however many there are, their rows are removed later.
     sweep_later(tx, &users, &generations).await?;
     let all_until =
-        of(Subject::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
+        of(Revoked::KEY).map(|entry| entry.generation).filter(|until| *until != LogEntry::ALL).max();
     if let Some(until) = all_until {
         tx.batch_execute("LOCK TABLE sessions IN EXCLUSIVE MODE").await?;
         run(tx, "DELETE FROM sessions WHERE created_at <= $1", &[&until]).await?;
     }
-    let kinds: Vec<i16> = entries.iter().map(|entry| entry.subject.kind()).collect();
-    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.subject.uuid()).collect();
+    let kinds: Vec<i16> = entries.iter().map(|entry| entry.revoked.kind()).collect();
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.revoked.uuid()).collect();
     let below: Vec<i64> = entries.iter().map(|entry| entry.generation).collect();
     let outlive = |entry: &LogEntry| {
-        let issued = issued_until.get(&entry.subject.uuid()).map_or(0, |end| end + millis(LOG_MARGIN));
+        let issued = issued_until.get(&entry.revoked.uuid()).map_or(0, |end| end + millis(LOG_MARGIN));
         entry.expires_at.max(issued)
     };
     let until: Vec<i64> = entries.iter().map(outlive).collect();

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Grant, LogEntry, NewSession, Note, Rotation, RotationRequest, RotationRule, Subject, User,
+        self, Grant, LogEntry, NewSession, Note, Revoked, Rotation, RotationRequest, RotationRule, User,
         judge,
     },
     types::{SessionId, UserId},
@@ -158,7 +158,7 @@ async fn end_locked_session(
     let sql = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING access_exp_max";
     let access_exp_max = one(tx, sql, &[&session.uuid(), &user.uuid()], only_i64).await?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
-    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max, now(tx).await?);
+    let entry = LogEntry::new(Revoked::Session(session), LogEntry::ALL, access_exp_max, now(tx).await?);
     log::append(tx, &entry).await?;
     Ok(Some(entry))
 }

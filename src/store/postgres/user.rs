@@ -14,7 +14,7 @@ use super::{
     sweep::remove_sessions,
 };
 use crate::{
-    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Subject},
+    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Revoked},
     types::{Pseudonyms, Roles, UserId, Username},
 };
 
@@ -172,7 +172,7 @@ pub(super) async fn change_user(
     }
     let sql = "SELECT access_exp_max FROM users WHERE id = $1";
     let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
-    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max, now);
+    let entry = LogEntry::new(Revoked::User(id), user.generation + 1, access_exp_max, now);
     log::append(tx, &entry).await?;
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str()).await?;

@@ -6,15 +6,15 @@ use super::statement::{Result, broken, uuid};
 use super::sweep::remove_sessions;
 use crate::{
     clock::UnixMillis,
-    store::{Cursor, LogEntry, Subject},
+    store::{Cursor, LogEntry, Revoked},
     types::KeyId,
 };
 
 pub(super) fn append(tx: &Transaction<'_>, entry: &LogEntry) -> Result<()> {
     tx.prepare_cached("INSERT INTO revocations (kind, id, generation, expires_at) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![
-            entry.subject.kind(),
-            entry.subject.uuid().as_bytes(),
+            entry.revoked.kind(),
+            entry.revoked.uuid().as_bytes(),
             entry.generation,
             entry.expires_at
         ])?;
@@ -37,7 +37,7 @@ pub(super) fn since(
     while let Some(row) = rows.next()? {
         last = last.max(row.get("seq")?);
         entries.push(LogEntry {
-            subject: Subject::read(row.get("kind")?, uuid(row, "id")?)
+            revoked: Revoked::read(row.get("kind")?, uuid(row, "id")?)
                 .ok_or_else(|| broken("revocations.kind"))?,
             generation: row.get("generation")?,
             expires_at: row.get("expires_at")?,
@@ -49,29 +49,31 @@ pub(super) fn since(
 /// Writes an entry unless a row says the same already, and does what it stands for. Tokens that were issued
 /// for longer than the entry knows are outlived, too.
 pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) -> Result<()> {
-    let id = entry.subject.uuid();
+    let id = entry.revoked.uuid();
     let id = id.as_bytes();
     let held: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = ?1 AND kind = ?2 AND generation >= ?3 AND expires_at > ?4)",
-        params![id, entry.subject.kind(), entry.generation, now],
+        params![id, entry.revoked.kind(), entry.generation, now],
         |row| row.get(0),
     )?;
     if held {
         return Ok(());
     }
     let mut issued = None;
-    match entry.subject {
-        Subject::Session(_) => {
+    match entry.revoked {
+        Revoked::Session(_) => {
             let end = "DELETE FROM sessions WHERE id = ?1 RETURNING access_exp_max";
             issued = tx.query_row(end, [id], |row| row.get(0)).optional()?;
         }
-        Subject::User(user) => {
+        Revoked::User(user) => {
             let raise =
                 "UPDATE users SET generation = max(generation, ?2) WHERE id = ?1 RETURNING access_exp_max";
             issued = tx.query_row(raise, params![id, entry.generation], |row| row.get(0)).optional()?;
             remove_sessions(tx, user, None, entry.generation)?;
         }
-        Subject::Key(key) => {
+        // Nothing of theirs is kept beside the log.
+        Revoked::Client(_) | Revoked::External(_) => {}
+        Revoked::Key(key) => {
             let kids: Vec<String> = tx
                 .prepare("SELECT kid FROM signing_keys")?
                 .query_map([], |row| row.get(0))?
@@ -81,6 +83,6 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             }
         }
     }
-    let outlives = LogEntry::new(entry.subject, entry.generation, issued.unwrap_or(0), now).expires_at;
+    let outlives = LogEntry::new(entry.revoked, entry.generation, issued.unwrap_or(0), now).expires_at;
     append(tx, &LogEntry { expires_at: entry.expires_at.max(outlives), ..*entry })
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Grant, LogEntry, NewSession, Note, Rotation, RotationRequest, RotationRule, Subject, User,
+        self, Grant, LogEntry, NewSession, Note, Revoked, Rotation, RotationRequest, RotationRule, User,
         judge,
     },
     types::{SessionId, UserId},
@@ -144,7 +144,7 @@ pub(super) fn end_session(
         )
         .optional()?;
     let Some(access_exp_max) = access_exp_max else { return Ok(None) };
-    let entry = LogEntry::new(Subject::Session(session), LogEntry::ALL, access_exp_max, now);
+    let entry = LogEntry::new(Revoked::Session(session), LogEntry::ALL, access_exp_max, now);
     log::append(tx, &entry)?;
     Ok(Some(entry))
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
-    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Subject},
+    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Revoked},
     types::{Pseudonyms, Roles, UserId, Username},
 };
 
@@ -150,7 +150,7 @@ pub(super) fn change_user(
         tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| {
             row.get(0)
         })?;
-    let entry = LogEntry::new(Subject::User(id), user.generation + 1, access_exp_max, now);
+    let entry = LogEntry::new(Revoked::User(id), user.generation + 1, access_exp_max, now);
     log::append(tx, &entry)?;
     if let Some(note) = &change.note {
         audit::append(tx, note, Some(id), user.name.as_str(), now)?;

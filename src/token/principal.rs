@@ -1,0 +1,123 @@
+//! Who is calling, with the header values that tell an upstream so.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use http::HeaderValue;
+
+use crate::types::{KeyId, Roles, SessionId, Subject, UserId};
+
+/// Whom a credential that was verified stands for. The header values are made once, when the credential is first
+/// seen, and shared by every request that it is used for.
+#[derive(Debug)]
+pub struct Principal {
+    /// Whom it stands for.
+    pub subject: Subject,
+    /// The session of ours that the credential belongs to, if any.
+    pub session: Option<SessionId>,
+    /// The subject's generation when the credential was issued.
+    pub generation: i64,
+    /// When the credential expires, in Unix seconds.
+    pub expires_at: i64,
+    /// What the subject is called: a user's canonical name.
+    pub name: String,
+    /// The subject's roles.
+    pub roles: Roles,
+    /// The id for an upstream.
+    pub id_value: HeaderValue,
+    /// The name for an upstream, percent-encoded where it is not plain ASCII.
+    pub name_value: HeaderValue,
+    /// The roles for an upstream, sorted and joined with commas.
+    pub roles_value: HeaderValue,
+    /// The id that an imported user had before, for an upstream.
+    pub external_id_value: Option<HeaderValue>,
+    /// The key that signed the token.
+    pub key: KeyId,
+    pub(super) key_in_use: Arc<AtomicBool>,
+}
+
+/// A person who is signed in with a session of ours: whom the calls below `auth.path` are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The account.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// The account's generation when the credential was issued.
+    pub generation: i64,
+    /// When the credential expires, in Unix seconds.
+    pub expires_at: i64,
+}
+
+/// What a token of ours says of a user.
+pub(super) struct UserClaims {
+    pub(super) user: UserId,
+    pub(super) session: SessionId,
+    pub(super) generation: i64,
+    pub(super) expires_at: i64,
+    pub(super) name: String,
+    pub(super) external_id: Option<String>,
+    pub(super) roles: Roles,
+}
+
+impl Principal {
+    /// The principal of a token that `key` has signed, for as long as that is in use. None where an upstream could not
+    /// be told.
+    pub(super) fn new(claims: UserClaims, key: KeyId, key_in_use: Arc<AtomicBool>) -> Option<Self> {
+        Some(Self {
+            id_value: HeaderValue::try_from(claims.user.to_string()).ok()?,
+            name_value: HeaderValue::try_from(encode(&claims.name)).ok()?,
+            roles_value: HeaderValue::try_from(claims.roles.to_string()).ok()?,
+            external_id_value: match claims.external_id {
+                Some(id) => Some(HeaderValue::try_from(encode(&id)).ok()?),
+                None => None,
+            },
+            subject: Subject::User(claims.user),
+            session: Some(claims.session),
+            generation: claims.generation,
+            expires_at: claims.expires_at,
+            name: claims.name,
+            roles: claims.roles,
+            key,
+            key_in_use,
+        })
+    }
+
+    /// The person, if it is one who is signed in with a session of ours.
+    pub fn signed_in(&self) -> Option<SignedIn> {
+        match (self.subject, self.session) {
+            (Subject::User(user), Some(session)) => {
+                let Self { generation, expires_at, .. } = *self;
+                Some(SignedIn { user, session, generation, expires_at })
+            }
+            _ => None,
+        }
+    }
+}
+/// Percent-encodes `%`, control characters and everything beyond ASCII, by UTF-8 bytes.
+fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if (0x21..0x7f).contains(&byte) && byte != b'%' {
+            encoded.push(byte as char);
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    #[test]
+    fn names_beyond_ascii_are_percent_encoded() {
+        assert_eq!(encode("alice"), "alice");
+        assert_eq!(encode("j\u{f6}rg%1"), "j%C3%B6rg%251");
+        assert_eq!(encode("a\r\nb c"), "a%0D%0Ab%20c");
+    }
+}
