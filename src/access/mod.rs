@@ -5,6 +5,7 @@
 
 mod credential;
 mod failure;
+mod requirement;
 
 use std::{sync::Arc, task::Waker};
 
@@ -12,15 +13,15 @@ use thiserror::Error;
 
 pub use credential::Credential;
 pub use failure::Failure;
+pub use requirement::{Caller, judge};
 
 use crate::{
     clock::{Now, TimeKeeper},
-    config::{self, OnStale, RoleRule},
+    config::{self, OnStale},
     error::Kind,
     revocation::{self, Mirror, Registration, Staleness},
     telemetry::Metrics,
     token::{Principal, TokenError, Verifier},
-    types::Roles,
     upstream::Allowed,
 };
 
@@ -225,28 +226,8 @@ impl Access {
             (config::Access::Open, _) | (config::Access::Optional, Credential::Absent) => None,
             _ => Some(self.identify(credential, on_stale, self.now())?),
         };
-        judge(access, principal.as_ref().map(|principal| &principal.roles))?;
+        judge(access, principal.as_ref().map(|principal| Caller { roles: &principal.roles }))?;
         Ok(Permit(Lease { principal, on_stale }))
-    }
-}
-
-/// The rule itself: what a route asks of a caller with these roles, `None` for an anonymous one.
-///
-/// # Errors
-/// What is missing.
-pub fn judge(access: &config::Access, roles: Option<&Roles>) -> Result<(), Denied> {
-    match (access, roles) {
-        (config::Access::Open | config::Access::Optional, _) | (config::Access::SignedIn(None), Some(_)) => {
-            Ok(())
-        }
-        (config::Access::SignedIn(_), None) => Err(Denied::NoToken),
-        (config::Access::SignedIn(Some(rule)), Some(roles)) => {
-            let enough = match rule {
-                RoleRule::Any(any) => any.iter().any(|role| roles.contains(role.as_str())),
-                RoleRule::All(all) => all.iter().all(|role| roles.contains(role.as_str())),
-            };
-            if enough { Ok(()) } else { Err(Denied::Role) }
-        }
     }
 }
 
@@ -259,7 +240,7 @@ mod tests {
         clock::ManualClock,
         store::{LogEntry, Revoked},
         token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
-        types::{KeyId, OsRandom, Secret, SessionId, UserId, Username},
+        types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId, Username},
     };
 
     const NOW: i64 = 1_800_000_000_000;
@@ -353,7 +334,7 @@ mod tests {
             let credential = Credential::Bearer(&parts.token);
             let lease = parts
                 .access
-                .decide(&config::Access::SignedIn(None), OnStale::Deny, credential)
+                .decide(&config::Access::SignedIn(config::Requirements::default()), OnStale::Deny, credential)
                 .unwrap()
                 .spend();
             assert!(parts.access.watch(&lease, Waker::noop()).is_ok_and(|taken| taken.is_some()));

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, operator::parse_roles, print};
 use crate::{
-    access::{Denied, judge},
+    access::{Caller, Denied, judge},
     app::LoadedGateway,
     config::{self, Access, Action, Config, ConfigErrors, Expect, OnStale, RoleRule},
     route::{Match, Route, Table},
@@ -78,9 +78,11 @@ fn describe_access(access: &Access) -> String {
     match access {
         Access::Open => "open".to_owned(),
         Access::Optional => "optional".to_owned(),
-        Access::SignedIn(None) => "signed in".to_owned(),
-        Access::SignedIn(Some(RoleRule::Any(roles))) => format!("any of {}", list(roles)),
-        Access::SignedIn(Some(RoleRule::All(roles))) => format!("all of {}", list(roles)),
+        Access::SignedIn(requirements) => match &requirements.roles {
+            None => "signed in".to_owned(),
+            Some(RoleRule::Any(roles)) => format!("any of {}", list(roles)),
+            Some(RoleRule::All(roles)) => format!("all of {}", list(roles)),
+        },
     }
 }
 
@@ -124,7 +126,9 @@ fn decide<'a>(
         Match::Builtin => Verdict::Own,
         Match::None => Verdict::NoRoute,
         Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
-        Match::Route(route) => Verdict::Route(route, judge(&route.config.access, roles)),
+        Match::Route(route) => {
+            Verdict::Route(route, judge(&route.config.access, roles.map(|roles| Caller { roles })))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! routes at once (ambiguity, reachability) is found by [`crate::route`], with the
 //! [`Source`]s kept here.
 
+mod access;
 mod check;
 mod error;
 mod interpolate;
@@ -21,6 +22,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
+pub use access::{Access, Requirements, RoleRule};
 pub use error::{ConfigError, ConfigErrors};
 pub use interpolate::Lookup;
 pub use load::{Further, Loaded, Source, load, load_file};
@@ -33,7 +35,7 @@ pub use username::UsernameRules;
 
 use crate::{
     error::Statuses,
-    types::{Role, Roles, Secret},
+    types::{Roles, Secret},
 };
 
 /// A whole configuration, checked.
@@ -462,26 +464,6 @@ impl Upstream {
     pub fn is_like(&self, other: &Self) -> bool {
         *self == Self { source: self.source.clone(), ..other.clone() }
     }
-}
-
-/// Who may use a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RoleRule {
-    /// One of them is enough.
-    Any(Vec<Role>),
-    /// All are needed.
-    All(Vec<Role>),
-}
-
-/// What a route asks of the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing; tokens are removed unread.
-    Open,
-    /// A token may be absent, not bad.
-    Optional,
-    /// A good token, and the roles if there is a rule.
-    SignedIn(Option<RoleRule>),
 }
 
 /// What happens to a request that is allowed.

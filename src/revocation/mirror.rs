@@ -122,11 +122,7 @@ impl Mirror {
     /// latest expiry stand. Streams that it concerns are cut.
     pub fn apply(&self, entry: &LogEntry) {
         let new = Dead::new(entry.generation, entry.expires_at);
-        self.dead.pin().update_or_insert(
-            entry.revoked,
-            |old| old.join(new),
-            new,
-        );
+        self.dead.pin().update_or_insert(entry.revoked, |old| old.join(new), new);
         if matches!(entry.revoked, Revoked::Key(_)) {
             self.any_key.store(true, SeqCst);
         }

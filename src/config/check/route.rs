@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 
 use super::Check;
 use crate::config::{
-    Access, Action, Limits, OnStale, Pattern, RoleRule, Route, RouteAuth, Test, Upstream, raw,
+    Access, Action, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth, Test, Upstream, raw,
 };
 
 impl Check<'_> {
@@ -198,7 +198,7 @@ impl Check<'_> {
             return match auth {
                 Some(RouteAuth::None) => Access::Open,
                 Some(RouteAuth::Optional) => Access::Optional,
-                Some(RouteAuth::Required) | None => Access::SignedIn(None),
+                Some(RouteAuth::Required) | None => Access::SignedIn(Requirements::default()),
             };
         };
         if !matches!(auth, None | Some(RouteAuth::Required)) {
@@ -209,7 +209,7 @@ impl Check<'_> {
             (None, Some(all)) => ("all", all),
             _ => {
                 self.error(&format!("{key}.roles"), "expected either `any` or `all`");
-                return Access::SignedIn(None);
+                return Access::SignedIn(Requirements::default());
             }
         };
         let roles_key = format!("{key}.roles.{name}");
@@ -217,7 +217,8 @@ impl Check<'_> {
             self.error(&roles_key, "expected at least one role");
         }
         let roles = self.roles(&roles_key, texts).iter().cloned().collect();
-        Access::SignedIn(Some(if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) }))
+        let rule = if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) };
+        Access::SignedIn(Requirements { roles: Some(rule) })
     }
 
     pub(super) fn respond(&mut self, key: &str, raw: raw::Respond, access: &Access) -> Option<Action> {
