@@ -39,7 +39,7 @@ db.commit()"#;
 fn stored_hash(gateway: &Gateway, name: &str) -> String {
     let script = r#"
 import sqlite3, sys
-print(sqlite3.connect(sys.argv[1]).execute("SELECT password_hash FROM users WHERE name = ?", [sys.argv[2]]).fetchone()[0])"#;
+print(sqlite3.connect(sys.argv[1]).execute("SELECT password_hash FROM accounts WHERE name = ?", [sys.argv[2]]).fetchone()[0])"#;
     let path = gateway.folder.path().join("authgate.db").display().to_string();
     python(script, &[&path, name])
 }

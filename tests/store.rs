@@ -6,10 +6,10 @@ use authgate::{
     clock::{Clock, SystemClock},
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
-        AccountChange, AuditFilter, Beat, Change, Cursor, ImportOutcome, ImportedUser, KeyRevocation,
-        LogEntry, MailLease, NewMail, NewSession, NewUser, Note, Place, Proof, Purpose, Rekey, Revoked,
-        Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionPage, SharedBucket, Store, StoredKey,
-        StoredVault, Ttls, UserFilter, open,
+        AccountChange, AuditFilter, Beat, Change, Cursor, Ends, Event, ImportOutcome, ImportedUser,
+        KeyRevocation, LogEntry, MailLease, NewMail, NewSession, NewUser, Place, Proof, Purpose, Rekey,
+        Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionKind, SessionPage, SharedBucket,
+        Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -85,13 +85,14 @@ fn user(name: &str, roles: &str) -> NewUser {
         release: false,
         similar: false,
         mail: None,
-        note: None,
+        event: None,
     }
 }
 
 fn session(token: u8) -> NewSession {
     NewSession {
         id: SessionId::generate(&OsRandom),
+        kind: SessionKind::Token,
         proof: Proof::Password,
         place: Place::default(),
         refresh_hash: [token; 32],
@@ -115,13 +116,13 @@ fn rotation(session: &NewSession, presented: u8, successor: u8) -> RotationReque
         nonce: [successor; 16],
         grace: Duration::from_secs(30),
         ttls: TTLS,
-        replayed: Note { action: "session.replay", ..login() },
+        replayed: Event { action: "session.replay", ..login() },
     }
 }
 
 /// A line of the trail that an account writes of itself.
-fn login() -> Note {
-    Note {
+fn login() -> Event {
+    Event {
         actor_id: None,
         actor: String::new(),
         address: Some("192.0.2.7".to_owned()),
@@ -215,7 +216,7 @@ fn a_session_opens_only_in_the_generation_in_which_the_proof_was_checked() {
         // A better hash of the same password is no other proof.
         store.rehash(new.id, "another hash", "worse").await.unwrap();
         store.rehash(new.id, "hash", "better").await.unwrap();
-        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "better");
+        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash.as_deref(), Some("better"));
         assert!(open(FIRST).await);
         let another = AccountChange { password_hash: Some("of another".into()), ..AccountChange::default() };
         store.change_user(new.id, &another).await.unwrap();
@@ -273,15 +274,15 @@ fn every_change_raises_the_generation_and_ends_the_other_sessions() {
         let moved = NewSession { id: own.id, ..session(7) };
         let change = AccountChange {
             password_hash: Some("new".to_owned()),
-            expected_hash: Some("hash".to_owned()),
-            rekey: Some(Rekey { session: moved.clone(), authenticated: true }),
+            expected_generation: Some(FIRST),
+            ends: Ends::Others(Box::new(Rekey { session: moved.clone(), authenticated: true })),
             ..AccountChange::default()
         };
-        let Change::Done(entry, Some(grant)) = store.change_user(new.id, &change).await.unwrap() else {
+        let Change::Done(Some(entry), Some(grant)) = store.change_user(new.id, &change).await.unwrap() else {
             panic!()
         };
         assert_eq!((entry.revoked, entry.generation, grant.user.generation), (Revoked::User(new.id), 2, 2));
-        assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Gone));
+        assert!(matches!(store.change_user(new.id, &change).await.unwrap(), Change::Conflict));
         assert!(matches!(store.rotate_session(&rotation(&other, 2, 3)).await.unwrap(), Rotation::Refused));
         assert!(matches!(store.rotate_session(&rotation(&own, 1, 3)).await.unwrap(), Rotation::Refused));
         assert_eq!(
@@ -606,7 +607,8 @@ fn an_entry_of_a_user_or_a_key_outlives_every_token_that_it_concerns() {
         let shorter = KeyRevocation { access_ttl: Duration::from_secs(1), ..revocation(Some("a"), "b") };
         let revoked = store.revoke_keys(&shorter).await.unwrap().unwrap();
         assert!(revoked.entries[0].expires_at >= last);
-        let Change::Done(entry, _) = store.change_user(new.id, &AccountChange::default()).await.unwrap()
+        let Change::Done(Some(entry), _) =
+            store.change_user(new.id, &AccountChange::default()).await.unwrap()
         else {
             panic!()
         };
@@ -722,7 +724,7 @@ fn revocation(kid: Option<&str>, successor: &str) -> KeyRevocation {
         successor: Some(key(successor)),
         delay: Duration::from_secs(6),
         access_ttl: Duration::from_secs(900),
-        note: Some(note("key.revoke")),
+        event: Some(event("key.revoke")),
     }
 }
 
@@ -952,6 +954,114 @@ fn mail(user: &NewUser, purpose: Purpose, token: u8) -> NewMail {
     }
 }
 
+/// The change that a token of a mail to verify an address allows.
+fn verification(token: u8) -> AccountChange {
+    AccountChange {
+        spends: Some(Spend { purpose: Purpose::VerifyEmail, token_hash: [token; 32] }),
+        ends: Ends::Nothing,
+        ..AccountChange::default()
+    }
+}
+
+/// An account whose mail to verify its address is on its way.
+async fn asked_to_verify(store: &Arc<dyn Store>, name: &str, email: &str, token: u8) -> NewUser {
+    let new = NewUser { email: Some(email.to_owned()), ..user(name, "user") };
+    store.create_user(&new, None).await.unwrap();
+    assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, token)).await.unwrap());
+    store.claim_mail(&LEASE).await.unwrap().unwrap();
+    new
+}
+
+#[test]
+fn verifying_an_address_ends_nothing() {
+    on_both(async |store| {
+        let new = asked_to_verify(&store, "alice", "a@example.com", 1).await;
+        let own = session(1);
+        store.open_session(new.id, FIRST, &own, &login()).await.unwrap().unwrap();
+        let before = log(&store, None).await.0.len();
+        assert!(matches!(
+            store.change_user(new.id, &verification(1)).await.unwrap(),
+            Change::Done(None, None)
+        ));
+        let found = store.user(new.id).await.unwrap().unwrap();
+        assert!(found.email_verified && found.generation == FIRST);
+        assert_eq!(log(&store, None).await.0.len(), before);
+        assert!(matches!(store.rotate_session(&rotation(&own, 1, 2)).await.unwrap(), Rotation::Rotated(_)));
+    });
+}
+
+#[test]
+fn an_address_is_shown_to_be_one_accounts_and_no_others() {
+    on_both(async |store| {
+        let first = asked_to_verify(&store, "alice", "both@example.com", 1).await;
+        let second = asked_to_verify(&store, "bob", "BOTH@example.com", 2).await;
+        assert!(matches!(store.change_user(first.id, &verification(1)).await.unwrap(), Change::Done(..)));
+        let taken = store.change_user(second.id, &verification(2)).await.unwrap();
+        assert!(matches!(taken, Change::AddressTaken));
+        assert!(!store.user(second.id).await.unwrap().unwrap().email_verified);
+        assert_eq!(store.user_by_verified_email("both@example.com").await.unwrap().unwrap().id, first.id);
+        // Given up by the one, it can be shown to be the other's: the token was not used up.
+        let gives_up = AccountChange { email: Some(None), ..AccountChange::default() };
+        store.change_user(first.id, &gives_up).await.unwrap();
+        assert!(matches!(store.change_user(second.id, &verification(2)).await.unwrap(), Change::Done(..)));
+        assert_eq!(store.user_by_verified_email("both@example.com").await.unwrap().unwrap().id, second.id);
+    });
+}
+
+#[test]
+fn of_several_accounts_that_show_an_address_at_once_one_has_it() {
+    on_both(async |store| {
+        let mut all = Vec::new();
+        for (name, token) in [("alice", 1), ("bob", 2), ("carol", 3), ("dave", 4)] {
+            all.push((asked_to_verify(&store, name, "all@example.com", token).await.id, token));
+        }
+        let attempts = all.iter().map(|&(id, token)| {
+            let store = store.clone();
+            tokio::spawn(async move { store.change_user(id, &verification(token)).await.unwrap() })
+        });
+        let mut done = 0;
+        for attempt in attempts.collect::<Vec<_>>() {
+            match attempt.await.unwrap() {
+                Change::Done(..) => done += 1,
+                Change::AddressTaken => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(done, 1);
+    });
+}
+
+#[test]
+fn an_imported_address_is_verified_for_the_first_who_brings_it() {
+    on_both(async |store| {
+        let with = |id, name, email: &str, verified| ImportedUser {
+            email: Some(email.to_owned()),
+            email_verified: verified,
+            ..imported(id, name)
+        };
+        let batch = vec![
+            with("1", "alice", "a@example.com", false),
+            with("2", "bob", "A@example.com", true),
+            with("3", "carol", "a@example.com", true),
+            with("4", "dave", "d@example.com", true),
+        ];
+        store.import_users(batch, &event("user.import"), true).await.unwrap();
+        store
+            .import_users(vec![with("5", "erin", "d@example.com", true)], &event("user.import"), true)
+            .await
+            .unwrap();
+        let mut verified = Vec::new();
+        for id in ["1", "2", "3", "4", "5"] {
+            let found = store.user_by_external_id(id).await.unwrap().unwrap();
+            assert!(found.email.is_some());
+            if found.email_verified {
+                verified.push(id);
+            }
+        }
+        assert_eq!(verified, ["2", "4"]);
+    });
+}
+
 #[test]
 fn a_mail_is_claimed_by_one_and_its_token_spent_once() {
     on_both(async |store| {
@@ -970,10 +1080,13 @@ fn a_mail_is_claimed_by_one_and_its_token_spent_once() {
         assert!(store.claim_mail(&LEASE).await.unwrap().is_none());
         assert!(store.mail_owner(Purpose::ResetPassword, &[1; 32]).await.unwrap().is_none());
         assert!(store.mail_owner(Purpose::VerifyEmail, &[1; 32]).await.unwrap().is_some());
-        assert!(store.users_by_verified_email("alice@example.com").await.unwrap().is_empty());
-        assert!(store.verify_email(&[1; 32], &login()).await.unwrap());
-        assert!(!store.verify_email(&[1; 32], &login()).await.unwrap());
-        assert_eq!(store.users_by_verified_email("ALICE@example.com").await.unwrap().len(), 1);
+        assert!(store.user_by_verified_email("alice@example.com").await.unwrap().is_none());
+        assert!(matches!(
+            store.change_user(new.id, &verification(1)).await.unwrap(),
+            Change::Done(None, None)
+        ));
+        assert!(matches!(store.change_user(new.id, &verification(1)).await.unwrap(), Change::Gone));
+        assert_eq!(store.user_by_verified_email("ALICE@example.com").await.unwrap().unwrap().id, new.id);
         // Two that hold are enough; one that was used up does not count.
         assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 2)).await.unwrap());
         assert!(store.enqueue_mail(&mail(&new, Purpose::VerifyEmail, 5)).await.unwrap());
@@ -991,25 +1104,28 @@ fn a_reset_is_spent_with_the_change_that_it_allows_or_not_at_all() {
         store.claim_mail(&LEASE).await.unwrap().unwrap();
         let change = |hash: &str| AccountChange {
             password_hash: Some(hash.to_owned()),
-            spends: Some([1; 32]),
+            spends: Some(Spend { purpose: Purpose::ResetPassword, token_hash: [1; 32] }),
             ..AccountChange::default()
         };
         assert!(matches!(store.change_user(new.id, &change("second")).await.unwrap(), Change::Done(..)));
         assert!(matches!(store.change_user(new.id, &change("third")).await.unwrap(), Change::Gone));
-        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash, "second");
+        assert_eq!(store.user(new.id).await.unwrap().unwrap().password_hash.as_deref(), Some("second"));
         // One that was asked for before another change is bound to the password that it was about.
         store.enqueue_mail(&mail(&new, Purpose::ResetPassword, 2)).await.unwrap();
         store.claim_mail(&LEASE).await.unwrap().unwrap();
         let other = AccountChange { password_hash: Some("fourth".to_owned()), ..AccountChange::default() };
         store.change_user(new.id, &other).await.unwrap();
-        let late = AccountChange { spends: Some([2; 32]), ..change("fifth") };
+        let late = AccountChange {
+            spends: Some(Spend { purpose: Purpose::ResetPassword, token_hash: [2; 32] }),
+            ..change("fifth")
+        };
         assert!(matches!(store.change_user(new.id, &late).await.unwrap(), Change::Gone));
         assert!(store.mail_owner(Purpose::ResetPassword, &[2; 32]).await.unwrap().is_none());
     });
 }
 
-fn note(action: &'static str) -> Note {
-    Note { actor_id: None, actor: "tests".to_owned(), address: None, action, detail: String::new() }
+fn event(action: &'static str) -> Event {
+    Event { actor_id: None, actor: "tests".to_owned(), address: None, action, detail: String::new() }
 }
 
 fn imported(id: &str, name: &str) -> ImportedUser {
@@ -1047,20 +1163,20 @@ fn an_import_tells_what_became_of_each_and_can_be_undone() {
             ImportOutcome::IdTaken("alice".to_owned()),
             ImportOutcome::Imported,
         ];
-        assert_eq!(store.import_users(batch(), &note("user.import"), false).await.unwrap(), expected);
+        assert_eq!(store.import_users(batch(), &event("user.import"), false).await.unwrap(), expected);
         assert!(store.foreign_schemes().await.unwrap().is_empty());
-        assert_eq!(store.import_users(batch(), &note("user.import"), true).await.unwrap(), expected);
+        assert_eq!(store.import_users(batch(), &event("user.import"), true).await.unwrap(), expected);
         assert_eq!(store.foreign_schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
         let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
         let trail = store.audit(&filter).await.unwrap();
         assert_eq!(trail.len(), 2, "what was undone or refused is not in the trail");
         assert!(trail[0].detail.contains("roles: user"), "{trail:?}");
         let again =
-            store.import_users(vec![imported("1", "alice")], &note("user.import"), true).await.unwrap();
+            store.import_users(vec![imported("1", "alice")], &event("user.import"), true).await.unwrap();
         assert_eq!(again, [ImportOutcome::AlreadyThere]);
         for id in ["1", "4"] {
             let found = store.user_by_external_id(id).await.unwrap().unwrap();
-            store.rehash(found.id, &found.password_hash, "new").await.unwrap();
+            store.rehash(found.id, found.password_hash.as_deref().unwrap(), "new").await.unwrap();
         }
         assert!(store.foreign_schemes().await.unwrap().is_empty(), "all are renewed");
         store.note_own_scheme("$argon2id$v=19$m=8,t=1,p=1").await.unwrap();
@@ -1072,16 +1188,16 @@ fn an_import_tells_what_became_of_each_and_can_be_undone() {
 #[test]
 fn the_audit_trail_is_written_with_the_change() {
     on_both(async |store| {
-        let new = NewUser { note: Some(note("user.add")), ..user("alice", "user") };
+        let new = NewUser { event: Some(event("user.add")), ..user("alice", "user") };
         store.create_user(&new, None).await.unwrap();
         assert!(store.create_user(&new, None).await.unwrap().is_none());
         let change = AccountChange {
-            note: Some(note("user.disable")),
+            event: Some(event("user.disable")),
             disabled: Some(true),
             ..AccountChange::default()
         };
         store.change_user(new.id, &change).await.unwrap();
-        let refused = AccountChange { expected_hash: Some("another".to_owned()), ..change };
+        let refused = AccountChange { expected_generation: Some(99), ..change };
         store.change_user(new.id, &refused).await.unwrap();
         let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
         let trail = store.audit(&filter).await.unwrap();
@@ -1150,24 +1266,24 @@ fn the_names_and_addresses_of_a_deleted_account_become_pseudonyms() {
         let (alice, bob) = (user("alice", ""), user("bob", ""));
         store.create_user(&bob, None).await.unwrap().unwrap();
         store.create_user(&alice, None).await.unwrap().unwrap();
-        let own = Note { actor_id: Some(alice.id), ..login() };
+        let own = Event { actor_id: Some(alice.id), ..login() };
         store.open_session(alice.id, FIRST, &session(1), &own).await.unwrap().unwrap();
         store
-            .open_session(bob.id, FIRST, &session(2), &Note { actor_id: Some(bob.id), ..login() })
+            .open_session(bob.id, FIRST, &session(2), &Event { actor_id: Some(bob.id), ..login() })
             .await
             .unwrap();
         // A stranger's failure, what an operator does to it, and what it does to another.
-        store.note(Some(alice.id), &Note { action: "user.login-failed", ..login() }).await.unwrap();
-        let by_root = Note { actor: "root".to_owned(), address: None, ..login() };
+        store.record(Some(alice.id), &Event { action: "user.login-failed", ..login() }).await.unwrap();
+        let by_root = Event { actor: "root".to_owned(), address: None, ..login() };
         let rename = AccountChange {
             name: Some(Username::new("alina").unwrap()),
-            note: Some(by_root.clone()),
+            event: Some(by_root.clone()),
             ..AccountChange::default()
         };
         store.change_user(alice.id, &rename).await.unwrap();
-        let by_alice = Note { actor: "alina".to_owned(), ..own.clone() };
-        store.note(Some(bob.id), &by_alice).await.unwrap();
-        let delete = AccountChange { delete: true, note: Some(by_root), ..AccountChange::default() };
+        let by_alice = Event { actor: "alina".to_owned(), ..own.clone() };
+        store.record(Some(bob.id), &by_alice).await.unwrap();
+        let delete = AccountChange { delete: true, event: Some(by_root), ..AccountChange::default() };
         store.change_user(alice.id, &delete).await.unwrap();
         store.prune(SystemClock.wall(), KEEP_AUDIT).await.unwrap();
 
@@ -1191,7 +1307,7 @@ fn the_names_and_addresses_of_a_deleted_account_become_pseudonyms() {
             ]
         );
         // Nothing is noted of an account that is gone.
-        store.note(Some(alice.id), &login()).await.unwrap();
+        store.record(Some(alice.id), &login()).await.unwrap();
         assert_eq!(store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap().len(), 6);
         // Both names stay reserved, until the operator says otherwise.
         for name in ["alice", "alina"] {
@@ -1219,7 +1335,7 @@ fn lines_of_the_trail_are_kept_as_long_as_is_said() {
     on_both(async |store| {
         let alice = user("alice", "");
         store.create_user(&alice, None).await.unwrap().unwrap();
-        store.note(Some(alice.id), &login()).await.unwrap();
+        store.record(Some(alice.id), &login()).await.unwrap();
         let lines =
             async || store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.unwrap().len();
         store.prune(SystemClock.wall(), Duration::from_secs(60)).await.unwrap();

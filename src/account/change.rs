@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, Actor, Result, Tokens, login::Judged, regist
 use crate::{
     error::Kind,
     password::Rules,
-    store::{AccountChange, Change, Place, Purpose, Rekey, User},
+    store::{AccountChange, Change, Ends, Place, Purpose, Rekey, User},
     token::SignedIn,
     types::{Role, Secret, UserId, Username},
 };
@@ -107,12 +107,12 @@ impl Accounts {
         let change = AccountChange {
             mails,
             email_pending: true,
-            note: Some(by.note("user.change", what.join(", "))),
+            event: Some(by.event("user.change", what.join(", "))),
             email: email.map(Some),
             name,
             password_hash,
-            expected_hash: Some(target.password_hash.clone()),
-            rekey: own.then_some(Rekey { session, authenticated }),
+            expected_generation: Some(target.generation),
+            ends: if own { Ends::Others(Box::new(Rekey { session, authenticated })) } else { Ends::All },
             ..AccountChange::default()
         };
         if own {
@@ -129,7 +129,9 @@ impl Accounts {
             Change::Conflict => Err(AccountError::Refused(Kind::Conflict)),
             Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
             // The account changed under our hands, or the session ended meanwhile.
-            Change::Gone | Change::LastAdmin => Err(AccountError::Refused(Kind::Unauthenticated)),
+            Change::Gone | Change::LastAdmin | Change::AddressTaken => {
+                Err(AccountError::Refused(Kind::Unauthenticated))
+            }
         }
     }
 
@@ -178,7 +180,7 @@ impl Accounts {
         let change = AccountChange {
             delete: true,
             keep_last_admin: true,
-            note: Some(by.note("user.delete", String::new())),
+            event: Some(by.event("user.delete", String::new())),
             ..AccountChange::default()
         };
         match self.apply_change(target.id, target.generation, &change).await? {
@@ -187,7 +189,9 @@ impl Accounts {
                 Kind::InsufficientRole,
                 "the last administrator cannot be removed",
             )),
-            Change::Gone | Change::NameTaken | Change::Conflict => Err(AccountError::Refused(Kind::NotFound)),
+            Change::Gone | Change::NameTaken | Change::AddressTaken | Change::Conflict => {
+                Err(AccountError::Refused(Kind::NotFound))
+            }
         }
     }
 

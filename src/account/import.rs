@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     config::UsernameRules,
     password::{ForeignHash, ForeignHashError},
-    store::{ImportOutcome, ImportedUser, Note, Result as StoreResult, Store},
+    store::{Event, ImportOutcome, ImportedUser, Result as StoreResult, Store},
     types::{Random, Roles, RolesError, UserId, Username, UsernameError, hash::sha256},
 };
 
@@ -136,8 +136,8 @@ impl Importer {
         self.usernames.check(&user.name).is_err()
     }
 
-    fn note(&self) -> Note {
-        self.by.note("user.import", String::new())
+    fn event(&self) -> Event {
+        self.by.event("user.import", String::new())
     }
 
     /// Takes users in, in one transaction; what became of each.
@@ -145,7 +145,7 @@ impl Importer {
     /// # Errors
     /// When the store fails; then none was taken.
     pub async fn take(&self, users: Vec<ImportedUser>) -> StoreResult<Vec<Outcome>> {
-        let outcomes = self.store.import_users(users, &self.note(), true).await?;
+        let outcomes = self.store.import_users(users, &self.event(), true).await?;
         Ok(outcomes.into_iter().map(outcome).collect())
     }
 
@@ -160,7 +160,7 @@ impl Importer {
         seen: &mut HashSet<[u8; 32]>,
     ) -> StoreResult<Vec<Outcome>> {
         let skeletons: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
-        let outcomes = self.store.import_users(users, &self.note(), false).await?;
+        let outcomes = self.store.import_users(users, &self.event(), false).await?;
         let judge = |(known, look): (ImportOutcome, [u8; 32])| match outcome(known) {
             Ok(Taken::New) if !seen.insert(look) => Err(Rejection::NameTaken),
             other => other,

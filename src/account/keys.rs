@@ -176,8 +176,8 @@ impl Keys {
         let masters = self.masters.clone();
         let rewrap: Rewrap =
             Arc::new(move |purpose, id, wrapped| masters.rewrap(Wrapped { purpose, id }, wrapped).ok());
-        let note = by.note("key.rewrap", String::new());
-        let wrapped = self.store.rewrap(self.masters.wanted().fingerprint(), &rewrap, &note).await?;
+        let event = by.event("key.rewrap", String::new());
+        let wrapped = self.store.rewrap(self.masters.wanted().fingerprint(), &rewrap, &event).await?;
         // The others look at the keys at once, and say so where they lack the master key.
         super::hint(&*self.store).await;
         match wrapped {
@@ -206,9 +206,9 @@ impl Keys {
         let config::Signing::KeyPair(algorithm) = self.signing else {
             return Err(KeysError::SharedSecret);
         };
-        let note = by.note("key.rotate", String::new());
+        let event = by.event("key.rotate", String::new());
         let key = self.generate(algorithm).await?;
-        Ok(self.store.rotate_key(&key, self.delay(), self.access_ttl, Some(&note)).await?)
+        Ok(self.store.rotate_key(&key, self.delay(), self.access_ttl, Some(&event)).await?)
     }
 
     /// Revokes a key, or all of them and every session with them. Where none is left that signs, a new one
@@ -232,7 +232,7 @@ impl Keys {
             successor,
             delay: self.delay(),
             access_ttl: self.access_ttl,
-            note: Some(by.note("key.revoke", detail.to_owned())),
+            event: Some(by.event("key.revoke", detail.to_owned())),
         };
         Ok(self.store.revoke_keys(&revocation).await?)
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
-    store::{Note, User},
+    store::{Event, User},
     token::Device,
     types::{Secret, SessionId, Username},
 };
@@ -25,8 +25,8 @@ fn counted_as(name: Option<&Username>, typed: &str) -> Counted {
     name.map_or_else(|| Counted::of_text(typed), Counted::of)
 }
 
-fn failed(address: IpAddr, why: &str) -> Note {
-    Note::of_stranger(address, "user.login-failed", why.to_owned())
+fn failed(address: IpAddr, why: &str) -> Event {
+    Event::of_stranger(address, "user.login-failed", why.to_owned())
 }
 
 impl Accounts {
@@ -67,7 +67,7 @@ impl Accounts {
         // An address comes first: nobody else can have it, while anyone may have taken it as a name.
         let address_given = check_email(username.trim()).ok().filter(|_| by.email);
         let by_address = match &address_given {
-            Some(given) => self.user_by_address(given).await?,
+            Some(given) => self.store.user_by_verified_email(given).await?,
             None => None,
         };
         let known = similar_user.is_some() || by_address.is_some();
@@ -88,14 +88,14 @@ impl Accounts {
             let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;
             // What was typed is not noted: often enough it is a password.
-            self.note(None, failed(address, "no such account")).await;
+            self.record(None, failed(address, "no such account")).await;
             return Err(invalid());
         };
-        let verdict = self.hasher.verify(password.clone(), typed, &user.password_hash, origin.clone()).await;
+        let verdict = self.verify(&user, password.clone(), typed, origin.clone()).await;
         let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
         if !verdict.matches || user.disabled {
             let why = if verdict.matches { "the account is disabled" } else { "wrong password" };
-            self.note(Some(user.id), failed(address, why)).await;
+            self.record(Some(user.id), failed(address, why)).await;
             return Err(invalid());
         }
         if let Err(error) = self.await_key().await {
@@ -103,13 +103,13 @@ impl Accounts {
             return Err(error);
         }
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
-        let note = Note::own(user.id, address, "user.login", format!("session: {}", session.id));
-        let grant = match self.store.open_session(user.id, user.generation, &session, &note).await {
+        let event = Event::own(user.id, address, "user.login", format!("session: {}", session.id));
+        let grant = match self.store.open_session(user.id, user.generation, &session, &event).await {
             Ok(Some(grant)) => grant,
             // The account was changed while the password was checked: what was right then may not be now.
             Ok(None) => {
                 self.attempts.succeeded(attempt).await;
-                self.note(Some(user.id), failed(address, "the account was changed meanwhile")).await;
+                self.record(Some(user.id), failed(address, "the account was changed meanwhile")).await;
                 return Err(invalid());
             }
             Err(error) => {
@@ -128,10 +128,18 @@ impl Accounts {
         Ok(tokens)
     }
 
-    /// The account of a verified address, if one alone has it.
-    async fn user_by_address(&self, address: &str) -> Result<Option<User>> {
-        let mut users = self.store.users_by_verified_email(address).await?;
-        Ok(users.pop().filter(|_| users.is_empty()))
+    /// Compares a password with the account's. One that has none costs the same, and none is right.
+    async fn verify(
+        &self,
+        user: &User,
+        password: Secret,
+        typed: &Secret,
+        origin: Origin,
+    ) -> std::result::Result<Verdict, HashError> {
+        match &user.password_hash {
+            Some(hash) => self.hasher.verify(password, typed, hash, origin).await,
+            None => self.hasher.verify_unknown(password, origin).await,
+        }
     }
 
     /// The token of a device that somebody logs in from.
@@ -158,7 +166,8 @@ impl Accounts {
     async fn rehash(&self, user: &User, password: Secret, origin: Origin) {
         let done = match self.hasher.hash(password, false, origin).await {
             Ok(hash) => {
-                self.store.rehash(user.id, &user.password_hash, &hash).await.map_err(AccountError::from)
+                let old = user.password_hash.as_deref().unwrap_or_default();
+                self.store.rehash(user.id, old, &hash).await.map_err(AccountError::from)
             }
             Err(error) => Err(error.into()),
         };
@@ -177,13 +186,13 @@ impl Accounts {
         let Ok(prepared) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
         let attempt = self.attempts.login(&Counted::of(&user.name), true, address, None).await?;
         let origin = Origin::new(Some(&user.name.skeleton()), address);
-        let verdict = self.hasher.verify(prepared, password, &user.password_hash, origin).await;
+        let verdict = self.verify(user, prepared, password, origin).await;
         let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
         if verdict.matches {
             self.attempts.succeeded(attempt).await;
             return Ok(Judged::Right);
         }
-        self.note(Some(user.id), Note::own(user.id, address, "user.proof-failed", String::new())).await;
+        self.record(Some(user.id), Event::own(user.id, address, "user.proof-failed", String::new())).await;
         Ok(Judged::Wrong)
     }
 }

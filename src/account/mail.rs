@@ -20,7 +20,9 @@ use crate::{
     error::Kind,
     mail::{Letter, MailSetupError, Mailer, SendError, Template},
     password::Rules,
-    store::{AccountChange, Change, ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, Store},
+    store::{
+        AccountChange, Change, ClaimedMail, Ends, Event, MailLease, NewMail, Purpose, Sent, Spend, Store,
+    },
     token::{MailTokens, SignedIn},
     types::{Secret, UserId},
 };
@@ -114,13 +116,13 @@ impl Accounts {
         let email = check_email(email)?;
         let _counted = self.attempts.mail(address).await?;
         let begun = Instant::now();
-        let users = self.store.users_by_verified_email(&email).await?;
+        let user = self.store.user_by_verified_email(&email).await?;
         // What there is only for a known address neither delays the response nor fails it.
         tokio::spawn(async move {
-            for user in users {
-                if let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await {
-                    tracing::error!(user.id = %user.id, %error, "a mail to reset a password could not be queued");
-                }
+            if let Some(user) = user
+                && let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await
+            {
+                tracing::error!(user.id = %user.id, %error, "a mail to reset a password could not be queued");
             }
         });
         tokio::time::sleep_until((begun + ANSWERED_AFTER).into()).await;
@@ -146,8 +148,8 @@ impl Accounts {
         let change = AccountChange {
             mails: told.into_iter().collect(),
             password_hash: Some(password_hash),
-            spends: Some(token),
-            note: Some(by.note("user.reset-password", String::new())),
+            spends: Some(Spend { purpose, token_hash: token }),
+            event: Some(by.event("user.reset-password", String::new())),
             ..AccountChange::default()
         };
         match self.apply_change(user.id, user.generation, &change).await? {
@@ -167,9 +169,19 @@ impl Accounts {
     pub async fn verify_email(&self, token: &str, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
         let token = self.queue()?.tokens.read(label(Purpose::VerifyEmail), token).ok_or_else(invalid)?;
-        let owner = self.store.mail_owner(Purpose::VerifyEmail, &token).await?.ok_or_else(invalid)?;
-        let note = Note::own(owner.id, address, "user.verify-email", String::new());
-        if self.store.verify_email(&token, &note).await? { Ok(()) } else { Err(invalid()) }
+        let purpose = Purpose::VerifyEmail;
+        let owner = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
+        let change = AccountChange {
+            spends: Some(Spend { purpose, token_hash: token }),
+            ends: Ends::Nothing,
+            event: Some(Event::own(owner.id, address, "user.verify-email", String::new())),
+            ..AccountChange::default()
+        };
+        match self.store.change_user(owner.id, &change).await? {
+            Change::Done(..) => Ok(()),
+            // Somebody else was faster with the same token; or another account has shown that the address is its own.
+            _ => Err(invalid()),
+        }
     }
 }
 

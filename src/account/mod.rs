@@ -33,7 +33,9 @@ use crate::{
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{Grant, LOG_MARGIN, LogEntry, NewSession, Note, Place, Proof, Revoked, Store, Ttls, User},
+    store::{
+        Event, Grant, LOG_MARGIN, LogEntry, NewSession, Place, Proof, Revoked, SessionKind, Store, Ttls, User,
+    },
     token::{
         self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SignedIn, SigningKey,
     },
@@ -149,9 +151,17 @@ impl Accounts {
     fn new_session(&self, id: SessionId, place: Place) -> (NewSession, RefreshToken) {
         let token = self.refresh_tokens.first(id);
         let nonce = self.refresh_tokens.nonce();
-        let (ttls, most) = (self.ttls(), self.config.max_sessions);
-        let session =
-            NewSession { id, proof: Proof::Password, place, refresh_hash: token.hash, nonce, ttls, most };
+        let (kind, ttls, most) = (SessionKind::Token, self.ttls(), self.config.max_sessions);
+        let session = NewSession {
+            id,
+            kind,
+            proof: Proof::Password,
+            place,
+            refresh_hash: token.hash,
+            nonce,
+            ttls,
+            most,
+        };
         (session, token)
     }
 
@@ -208,9 +218,9 @@ impl Accounts {
     }
 
     /// Notes what failed. It failed whether or not that can be noted.
-    async fn note(&self, subject: Option<UserId>, note: Note) {
-        if let Err(error) = self.store.note(subject, &note).await {
-            tracing::warn!(%error, action = note.action, "the audit trail lacks a line");
+    async fn record(&self, subject: Option<UserId>, event: Event) {
+        if let Err(error) = self.store.record(subject, &event).await {
+            tracing::warn!(%error, action = event.action, "the audit trail lacks a line");
         }
     }
 

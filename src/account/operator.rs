@@ -11,7 +11,7 @@ use crate::{
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
     store::{
-        AccountChange, Change, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Note, Revoked, Store, StoreError,
+        AccountChange, Change, Event, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Revoked, Store, StoreError,
         User,
     },
     types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
@@ -30,8 +30,8 @@ pub struct Actor {
 
 impl Actor {
     /// What the audit trail says.
-    pub fn note(&self, action: &'static str, detail: String) -> Note {
-        Note { actor_id: self.id, actor: self.name.clone(), address: self.address.clone(), action, detail }
+    pub fn event(&self, action: &'static str, detail: String) -> Event {
+        Event { actor_id: self.id, actor: self.name.clone(), address: self.address.clone(), action, detail }
     }
 }
 
@@ -103,8 +103,8 @@ impl Operator {
         let email = account.email.map(check_email).transpose()?;
         let password_hash = self.hash(account.password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
-        let note = Some(by.note("user.add", format!("roles: {roles}")));
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail: None, note };
+        let event = Some(by.event("user.add", format!("roles: {roles}")));
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail: None, event };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))
     }
@@ -114,8 +114,8 @@ impl Operator {
     /// # Errors
     /// `Not found` when it is none's.
     pub async fn release_name(&self, by: &Actor, name: &str) -> Result<()> {
-        let note = by.note("name.release", String::new());
-        match self.store.release_name(&Username::new(name)?, &note).await? {
+        let event = by.event("name.release", String::new());
+        match self.store.release_name(&Username::new(name)?, &event).await? {
             true => Ok(()),
             false => Err(AccountError::Refused(Kind::NotFound)),
         }
@@ -150,7 +150,7 @@ impl Operator {
             disabled: update.disabled,
             password_hash,
             email,
-            note: Some(by.note(action, detail)),
+            event: Some(by.event(action, detail)),
             expected_generation: update.expected,
             ..AccountChange::default()
         };
@@ -162,8 +162,8 @@ impl Operator {
     /// # Errors
     /// [`AccountError`].
     pub async fn end_sessions(&self, by: &Actor, user: &User) -> Result<()> {
-        let note = Some(by.note("user.end-sessions", String::new()));
-        self.change(by, user, AccountChange { note, ..AccountChange::default() }).await
+        let event = Some(by.event("user.end-sessions", String::new()));
+        self.change(by, user, AccountChange { event, ..AccountChange::default() }).await
     }
 
     /// Ends one session of an account.
@@ -171,8 +171,8 @@ impl Operator {
     /// # Errors
     /// `Not found`, or the store's.
     pub async fn end_session(&self, by: &Actor, user: UserId, session: SessionId) -> Result<()> {
-        let note = by.note("user.end-session", format!("session: {session}"));
-        match self.store.end_session(user, session, Some(&note)).await {
+        let event = by.event("user.end-session", format!("session: {session}"));
+        match self.store.end_session(user, session, Some(&event)).await {
             Ok(Some(entry)) => {
                 self.in_force(&[entry]).await;
                 Ok(())
@@ -190,9 +190,9 @@ impl Operator {
     /// # Errors
     /// [`AccountError`].
     pub async fn delete(&self, by: &Actor, user: &User, expected: Option<i64>) -> Result<()> {
-        let note = Some(by.note("user.delete", String::new()));
+        let event = Some(by.event("user.delete", String::new()));
         let change =
-            AccountChange { delete: true, note, expected_generation: expected, ..AccountChange::default() };
+            AccountChange { delete: true, event, expected_generation: expected, ..AccountChange::default() };
         self.change(by, user, change).await
     }
 
@@ -233,7 +233,7 @@ impl Operator {
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
         match self.store.change_user(user.id, &change).await {
             Ok(Change::Done(entry, _)) => {
-                self.in_force(&[entry]).await;
+                self.in_force(entry.as_slice()).await;
                 Ok(())
             }
             Ok(Change::LastAdmin) => Err(AccountError::Explained(

@@ -5,7 +5,7 @@ use crate::{
     config,
     error::Kind,
     password::Rules,
-    store::{NewUser, Note, Purpose},
+    store::{Event, NewUser, Purpose},
     types::{Roles, Secret, SessionId, UserId, Username},
 };
 
@@ -71,8 +71,8 @@ impl Accounts {
             None => None,
         };
         let (release, similar) = (false, false);
-        let note = Some(Note::own(id, address, "user.register", String::new()));
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, note };
+        let event = Some(Event::own(id, address, "user.register", String::new()));
+        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, event };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {

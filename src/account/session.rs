@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
     store::{
-        AccountChange, Change, LogEntry, Note, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        AccountChange, Change, Event, LogEntry, Revoked, Rotation, RotationRequest, Session, SessionPage,
         Store, StoreError, User,
     },
     token::{Presented, SignedIn},
@@ -17,8 +17,8 @@ fn unauthenticated() -> AccountError {
     AccountError::Refused(Kind::Unauthenticated)
 }
 
-fn logout(user: UserId, session: SessionId, address: IpAddr) -> Note {
-    Note::own(user, address, "user.logout", format!("session: {session}"))
+fn logout(user: UserId, session: SessionId, address: IpAddr) -> Event {
+    Event::own(user, address, "user.logout", format!("session: {session}"))
 }
 
 impl Accounts {
@@ -49,7 +49,11 @@ impl Accounts {
             nonce,
             grace: self.config.refresh_grace,
             ttls: self.ttls(),
-            replayed: Note::of_stranger(address, "session.replay", format!("session: {}", presented.session)),
+            replayed: Event::of_stranger(
+                address,
+                "session.replay",
+                format!("session: {}", presented.session),
+            ),
         };
         self.await_key().await?;
         match self.store.rotate_session(&request).await? {
@@ -77,8 +81,8 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn logout(&self, caller: &SignedIn, address: IpAddr) -> Result<()> {
-        let note = logout(caller.user, caller.session, address);
-        self.end(caller.user, caller.session, Some(caller), &note).await.map(drop)
+        let event = logout(caller.user, caller.session, address);
+        self.end(caller.user, caller.session, Some(caller), &event).await.map(drop)
     }
 
     /// Ends the session of a refresh token, for a client whose access token has expired.
@@ -88,8 +92,8 @@ impl Accounts {
     pub async fn logout_by_refresh_token(&self, token: &str, address: IpAddr) -> Result<()> {
         let presented = self.refresh_tokens.read(token).ok_or_else(unauthenticated)?;
         let session = self.store.session(presented.session).await?.ok_or_else(unauthenticated)?;
-        let note = logout(session.user, session.id, address);
-        self.end(session.user, session.id, None, &note).await.map(drop)
+        let event = logout(session.user, session.id, address);
+        self.end(session.user, session.id, None, &event).await.map(drop)
     }
 
     /// Ends one of the caller's sessions.
@@ -104,8 +108,8 @@ impl Accounts {
         if !theirs {
             return Err(not_found());
         }
-        let note = Note::own(caller.user, address, "user.end-session", format!("session: {session}"));
-        if self.end(caller.user, session, Some(caller), &note).await? { Ok(()) } else { Err(not_found()) }
+        let event = Event::own(caller.user, address, "user.end-session", format!("session: {session}"));
+        if self.end(caller.user, session, Some(caller), &event).await? { Ok(()) } else { Err(not_found()) }
     }
 
     /// Whether there was a session to end. `by` is a token of the user's.
@@ -114,9 +118,9 @@ impl Accounts {
         user: UserId,
         session: SessionId,
         by: Option<&SignedIn>,
-        note: &Note,
+        event: &Event,
     ) -> Result<bool> {
-        match self.store.end_session(user, session, Some(note)).await {
+        match self.store.end_session(user, session, Some(event)).await {
             Ok(Some(entry)) => {
                 self.in_force(&entry).await;
                 Ok(true)
@@ -140,8 +144,8 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn logout_all(&self, caller: &SignedIn, address: IpAddr) -> Result<()> {
         let (user, generation) = (caller.user, caller.generation);
-        let note = Some(Note::own(user, address, "user.logout-all", String::new()));
-        let change = AccountChange { note, ..AccountChange::default() };
+        let event = Some(Event::own(user, address, "user.logout-all", String::new()));
+        let change = AccountChange { event, ..AccountChange::default() };
         if matches!(self.apply_change(user, generation, &change).await?, Change::Gone) {
             self.deny(&self.denial(Revoked::User(user), generation + 1, Some(caller))).await?;
         }
@@ -158,7 +162,7 @@ impl Accounts {
     ) -> Result<Change> {
         match self.store.change_user(user, change).await {
             Ok(done) => {
-                if let Change::Done(entry, _) = &done {
+                if let Change::Done(Some(entry), _) = &done {
                     self.in_force(entry).await;
                     if entry.generation <= generation {
                         // The store has lost the changes that this generation came from.

@@ -3,9 +3,7 @@
 use std::fmt;
 
 use super::{
-    import::ImportedUser,
-    mail::NewMail,
-    row::{AccountChange, NewSession, NewUser, RotationRequest, Session, User},
+    AccountChange, ImportedUser, NewMail, NewSession, NewUser, RotationRequest, Session, Spend, User,
 };
 
 /// Prints the fields that are named, `***` for what is secret, and of the rest that there is more.
@@ -30,7 +28,8 @@ hides! {
     Session { id, user, generation, refresh_number; current_hash, previous_hash, nonce }
     RotationRequest { session; presented, successor, nonce }
     NewMail { id, user, purpose; token_hash }
-    AccountChange { name, roles, disabled, delete; password_hash, expected_hash }
+    AccountChange { name, roles, disabled, delete, ends; password_hash }
+    Spend { purpose; token_hash }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Users who come from another program.
 
-use super::User;
+use async_trait::async_trait;
+
+use super::{Event, Result, User};
 use crate::types::{Roles, UserId, Username};
 
 /// A user as another program knew it, checked.
@@ -85,4 +87,25 @@ pub(super) fn explain(user: &ImportedUser, same_id: Option<&User>, holder: Optio
         (None, Some(holder)) => ImportOutcome::LooksLike(holder.name.to_string()),
         (None, None) => ImportOutcome::NameRetired,
     }
+}
+
+/// Users who come from another program, and the hashes that they bring.
+#[async_trait]
+pub trait Imports: Send + Sync {
+    /// Takes users in from another program; what became of each, in their order. With `keep: false`
+    /// everything is undone at the end. An address that is shown to be another account's, or an earlier user's, is taken
+    /// in as one that was not verified.
+    async fn import_users(
+        &self,
+        users: Vec<ImportedUser>,
+        event: &Event,
+        keep: bool,
+    ) -> Result<Vec<ImportOutcome>>;
+
+    /// Remembers the scheme and cost of our own hashes: some will be there after the config has changed.
+    async fn note_own_scheme(&self, scheme: &str) -> Result<()>;
+
+    /// Scheme and cost of every kind of hash that another program made and nobody has renewed, and of
+    /// our own since the store was begun.
+    async fn foreign_schemes(&self) -> Result<Vec<String>>;
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{LogEntry, Note};
+use async_trait::async_trait;
+
+use super::{Event, LogEntry, Result};
 use crate::clock::UnixMillis;
 
 /// Keys to be revoked.
@@ -17,7 +19,7 @@ pub struct KeyRevocation {
     /// How long the access tokens live that the keys have signed.
     pub access_ttl: Duration,
     /// What the audit trail says of it.
-    pub note: Option<Note>,
+    pub event: Option<Event>,
 }
 
 /// Keys that were revoked.
@@ -48,4 +50,28 @@ pub struct StoredKey {
     pub signs_at: UnixMillis,
     /// When it stops verifying.
     pub expires_at: Option<UnixMillis>,
+}
+
+/// The keys that sign access tokens.
+#[async_trait]
+pub trait SigningKeys: Send + Sync {
+    /// Every signing key that may still verify.
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>>;
+
+    /// Adds a key that signs after `delay`, unless there is one of its algorithm that may sign. Here as below,
+    /// it is longer where a gateway that runs on the store has a bound that is.
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> Result<()>;
+
+    /// Adds a key that signs after `delay`, and lets its predecessors verify until the tokens
+    /// that they sign meanwhile have expired.
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        event: Option<&Event>,
+    ) -> Result<StoredKey>;
+
+    /// Revokes keys: no token that they signed is good any more. `None` when there is no such key.
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> Result<Option<KeysRevoked>>;
 }

@@ -1,8 +1,9 @@
 //! Mails that wait to be sent, and the single-use tokens that they carry.
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::User;
+use super::{Result, User};
 use crate::types::{UserId, hash::sha256};
 
 /// What a mail is for.
@@ -47,7 +48,10 @@ impl Purpose {
             Self::VerifyEmail => sha256(newest.as_bytes()),
             // They carry no token.
             Self::PasswordChanged | Self::AddressChanged => sha256(user.id.to_string().as_bytes()),
-            Self::ResetPassword => sha256(format!("{}\0{email}", user.password_hash).as_bytes()),
+            Self::ResetPassword => {
+                let hash = user.password_hash.as_deref().unwrap_or_default();
+                sha256(format!("{hash}\0{email}").as_bytes())
+            }
         }
     }
 }
@@ -108,4 +112,21 @@ pub enum Sent {
     Again(i64),
     /// It is too old to be of use.
     GivenUp,
+}
+
+/// The mails that wait to be sent.
+#[async_trait]
+pub trait Mails: Send + Sync {
+    /// Queues a mail. False when the account had its share, or is gone.
+    async fn enqueue_mail(&self, mail: &NewMail) -> Result<bool>;
+
+    /// Takes a mail that is due, so that no other gateway sends it meanwhile. Its token lives from
+    /// now on.
+    async fn claim_mail(&self, lease: &MailLease) -> Result<Option<ClaimedMail>>;
+
+    /// Records what became of a claimed mail.
+    async fn mail_sent(&self, id: Uuid, sent: Sent) -> Result<()>;
+
+    /// Whose live token this is. It is not used up.
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>>;
 }

@@ -2,7 +2,9 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::millis;
+use async_trait::async_trait;
+
+use super::{Result, millis};
 use crate::{
     clock::UnixMillis,
     types::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId},
@@ -160,4 +162,27 @@ pub struct History {
     pub lineage: String,
     /// Whether its transactions count from a lower number than the furthest cursor knew.
     pub rewound: bool,
+}
+
+/// The revocation log: what keeping the mirror true needs of a store.
+#[async_trait]
+pub trait RevocationLog: Send + Sync {
+    /// Gives `sink` what the log gained since `cursor`, or all live rows without one. Never misses a row,
+    /// whatever the order in which transactions commit; may repeat rows. What was given is true even if
+    /// the call fails then.
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// The same at less cost and without `beat`: its cursor leads to no row that is lost, but after a
+    /// crash of the database it may lead past one.
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> Result<LogRead>;
+
+    /// Writes entries into a log that has lost them, ends their sessions, raises generations to theirs,
+    /// and removes their keys. May take its time.
+    async fn restore_log(&self, entries: &[LogEntry]) -> Result<()>;
+
+    /// The same for one that a caller waits for, and only if the log does not hold it.
+    async fn settle(&self, entry: &LogEntry) -> Result<()>;
+
+    /// Tells the other gateways that the log has grown. Only a hint: what is lost is found by the poll.
+    async fn hint(&self) -> Result<()>;
 }

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
+use super::Event;
+
 /// How the store's secrets were begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredVault {
@@ -45,3 +49,16 @@ pub(super) fn rewrap_all(values: Vec<WrappedValue>, rewrap: &Rewrap) -> Result<V
 /// The purposes of wrapped values, as the vault calls them.
 pub(super) const ROOT: &str = "root";
 pub(super) const SIGNING_KEY: &str = "signing key";
+
+/// The store's secrets.
+#[async_trait]
+pub trait Vault: Send + Sync {
+    /// What the store's secrets were begun with; none for a fresh one.
+    async fn vault(&self) -> super::Result<Option<StoredVault>>;
+
+    /// Begins the store's secrets, unless they were begun; what holds in the end.
+    async fn begin_vault(&self, fresh: &StoredVault) -> super::Result<StoredVault>;
+
+    /// Wraps every secret anew, for the master key of `fingerprint`.
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, event: &Event) -> super::Result<Rewrapped>;
+}

@@ -45,9 +45,9 @@ pub(super) async fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) 
     let Some(row) = tx.query_opt(&tx.prepare_cached(&sql).await?, &[]).await? else { return Ok(false) };
     let (user, done, again): (String, i64, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     // Locked: a line is about two accounts, and another gateway may be at the other one.
-    let sql = "SELECT seq, actor_id, actor, address, subject_id, subject, detail FROM audit WHERE seq IN ( \
-         (SELECT seq FROM audit WHERE subject_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
-         UNION (SELECT seq FROM audit WHERE actor_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
+    let sql = "SELECT seq, actor_id, actor, address, subject_id, subject, detail FROM events WHERE seq IN ( \
+         (SELECT seq FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
+         UNION (SELECT seq FROM events WHERE actor_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) \
          ORDER BY seq LIMIT $3) ORDER BY seq FOR UPDATE";
     let rows = tx.query(&tx.prepare_cached(sql).await?, &[&user, &done, &PIECE]).await?;
     let (mut seqs, mut actors, mut addresses) = (vec![], vec![], vec![]);
@@ -81,9 +81,9 @@ pub(super) async fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms) 
         }
         return Ok(true);
     };
-    let sql = "UPDATE audit SET actor = n.actor, address = n.address, subject = n.subject, detail = n.detail \
+    let sql = "UPDATE events SET actor = n.actor, address = n.address, subject = n.subject, detail = n.detail \
          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) \
-         AS n (seq, actor, address, subject, detail) WHERE audit.seq = n.seq";
+         AS n (seq, actor, address, subject, detail) WHERE events.seq = n.seq";
     run(tx, sql, &[&seqs, &actors, &addresses, &subjects, &details]).await?;
     run(tx, "UPDATE departed_users SET seq = $2 WHERE user_id = $1", &[&user, last]).await?;
     Ok(true)

@@ -2,34 +2,36 @@
 
 use std::collections::{HashMap, HashSet};
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::{
+    Postgres,
     connection::QueryResult as Result,
     lookup::read_user,
     statement::{NOW, only, run},
 };
 use crate::{
-    store::{ImportOutcome, ImportedUser, Note, USER, User, import::explain},
+    store::{self, Event, ImportOutcome, ImportedUser, Imports, USER, User, import::explain, unlocked},
     types::Pseudonyms,
 };
 
-pub(super) async fn import(
+async fn import(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
-    note: &Note,
+    event: &Event,
     keep: bool,
     pseudonyms: &Pseudonyms,
 ) -> Result<Vec<ImportOutcome>> {
     tx.batch_execute("SAVEPOINT import").await?;
-    let mut outcomes = import_all(tx, users, note, false, pseudonyms).await?;
+    let mut outcomes = import_all(tx, users, event, false, pseudonyms).await?;
     let again: Vec<usize> = (0..users.len())
         .filter(|at| users[*at].similar && matches!(outcomes[*at], ImportOutcome::LooksLike(_)))
         .collect();
     if !again.is_empty() {
         let similar: Vec<ImportedUser> = again.iter().map(|at| users[*at].clone()).collect();
-        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, note, true, pseudonyms).await?) {
+        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, event, true, pseudonyms).await?) {
             outcomes[at] = outcome;
         }
     }
@@ -41,18 +43,15 @@ pub(super) async fn import(
 async fn import_all(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
-    note: &Note,
+    event: &Event,
     similar: bool,
     pseudonyms: &Pseudonyms,
 ) -> Result<Vec<ImportOutcome>> {
     let sql = format!(
-        "INSERT INTO users (id, name, skeleton, email, email_key, email_verified, password_hash, \
-         foreign_scheme, roles, disabled, created_at, external_id) \
-         SELECT u.id, u.name, u.skeleton, u.email, u.email_key, u.email_verified, u.password_hash, \
-         u.foreign_scheme, u.roles, u.disabled, {NOW}, u.external_id \
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], \
-         $8::text[], $9::text[], $10::bool[], $11::text[], $12::text[]) AS u (id, name, skeleton, email, \
-         email_key, email_verified, password_hash, foreign_scheme, roles, disabled, external_id, former) \
+        "INSERT INTO users (id, name, skeleton, roles, disabled, created_at, external_id) \
+         SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, {NOW}, u.external_id \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::text[]) \
+         AS u (id, name, skeleton, roles, disabled, external_id, former) \
          WHERE NOT EXISTS (SELECT 1 FROM retired_names r WHERE r.skeleton IN (u.skeleton, u.former)) \
          ON CONFLICT DO NOTHING RETURNING id"
     );
@@ -62,9 +61,6 @@ async fn import_all(
     };
     let skeletons: Vec<String> = users.iter().map(skeleton).collect();
     let column = |read: fn(&ImportedUser) -> &str| users.iter().map(read).collect::<Vec<_>>();
-    let optional = |read: fn(&ImportedUser) -> Option<&str>| users.iter().map(read).collect::<Vec<_>>();
-    let keys: Vec<Option<String>> =
-        users.iter().map(|user| user.email.as_deref().map(str::to_lowercase)).collect();
     let statement = tx.prepare_cached(&sql).await?;
     let rows = tx
         .query(
@@ -73,11 +69,6 @@ async fn import_all(
                 &users.iter().map(|user| user.id.uuid()).collect::<Vec<_>>(),
                 &column(|user| user.name.as_str()),
                 &skeletons,
-                &optional(|user| user.email.as_deref()),
-                &keys,
-                &users.iter().map(|user| user.email_verified).collect::<Vec<_>>(),
-                &column(|user| &user.password_hash),
-                &optional(|user| user.foreign_scheme.as_deref()),
                 &users.iter().map(|user| user.roles.to_string()).collect::<Vec<_>>(),
                 &users.iter().map(|user| user.disabled).collect::<Vec<_>>(),
                 &column(|user| &user.external_id),
@@ -97,8 +88,9 @@ async fn import_all(
         taken.remove(&only::<Uuid>(row)?);
     }
     let new: Vec<&ImportedUser> = users.iter().filter(|user| taken.contains(&user.id.uuid())).collect();
+    insert_credentials(tx, &new).await?;
     let sql = format!(
-        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+        "INSERT INTO events (at, actor_id, actor, address, action, subject_id, subject, detail) \
          SELECT {NOW}, $1, $2, $3, $4, u.id, u.name, u.detail \
          FROM unnest($5::text[], $6::text[], $7::text[]) AS u (id, name, detail)"
     );
@@ -106,10 +98,10 @@ async fn import_all(
         tx,
         &sql,
         &[
-            &note.actor_id.map(|id| id.to_string()),
-            &note.actor,
-            &note.address,
-            &note.action,
+            &event.actor_id.map(|id| id.to_string()),
+            &event.actor,
+            &event.address,
+            &event.action,
             &new.iter().map(|user| user.id.to_string()).collect::<Vec<_>>(),
             &new.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(),
             &new.iter().map(|user| user.note_detail()).collect::<Vec<_>>(),
@@ -118,7 +110,7 @@ async fn import_all(
     .await?;
     // Who stands in the way of the others is looked up in one go: an import that is run again meets
     // nobody else.
-    let sql = format!("SELECT {USER} FROM users WHERE external_id = ANY($1) OR skeleton = ANY($2)");
+    let sql = format!("SELECT {USER} FROM accounts WHERE external_id = ANY($1) OR skeleton = ANY($2)");
     let left = || users.iter().zip(&skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
     let ids: Vec<&str> = left().map(|(user, _)| user.external_id.as_str()).collect();
     let left_skeletons: Vec<&str> = left().map(|(_, look)| look.as_str()).collect();
@@ -140,18 +132,67 @@ async fn import_all(
     Ok(users.iter().zip(&skeletons).map(outcome).collect())
 }
 
-pub(super) async fn note_own_scheme(tx: &Transaction<'_>, scheme: &str) -> Result<()> {
+/// The passwords and addresses of accounts that were made just now.
+async fn insert_credentials(tx: &Transaction<'_>, users: &[&ImportedUser]) -> Result<()> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.id.uuid()).collect();
+    let hashes: Vec<&str> = users.iter().map(|user| user.password_hash.as_str()).collect();
+    let schemes: Vec<Option<&str>> = users.iter().map(|user| user.foreign_scheme.as_deref()).collect();
+    let sql = format!(
+        "INSERT INTO passwords (user_id, hash, foreign_scheme, changed_at) SELECT p.id, p.hash, p.scheme, {NOW} \
+         FROM unnest($1::uuid[], $2::text[], $3::text[]) AS p (id, hash, scheme)"
+    );
+    run(tx, &sql, &[&ids, &hashes, &schemes]).await?;
+    let addresses: Vec<Option<&str>> = users.iter().map(|user| user.email.as_deref()).collect();
+    let keys: Vec<Option<String>> = addresses.iter().map(|address| address.map(str::to_lowercase)).collect();
+    let verified: Vec<bool> = users.iter().map(|user| user.email_verified).collect();
+    // Verified is an address that is nobody else's yet, and of several who bring the same the first one's.
+    let sql = format!(
+        "INSERT INTO addresses (user_id, standing, address, key, verified_at) \
+         SELECT a.id, 1, a.address, a.key, CASE WHEN a.verified AND a.place = \
+         min(a.place) FILTER (WHERE a.verified) OVER (PARTITION BY a.key) AND NOT EXISTS \
+         (SELECT 1 FROM addresses b WHERE b.key = a.key AND b.verified_at IS NOT NULL) THEN {NOW} END \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY \
+         AS a (id, address, key, verified, place) WHERE a.address IS NOT NULL"
+    );
+    run(tx, &sql, &[&ids, &addresses, &keys, &verified]).await.map(drop)
+}
+
+async fn note_own_scheme(tx: &Transaction<'_>, scheme: &str) -> Result<()> {
     let key = format!("scheme:{scheme}");
     run(tx, "INSERT INTO meta (key, value) VALUES ($1, '') ON CONFLICT DO NOTHING", &[&key]).await.map(drop)
 }
 
 /// The schemes and costs of hashes that are still another program's. Each is found by one step
 /// through the index, however many users have it.
-pub(super) async fn foreign_schemes(db: &Client) -> Result<Vec<String>> {
-    let sql = "WITH RECURSIVE schemes (scheme) AS (SELECT min(foreign_scheme) FROM users UNION ALL \
-         SELECT (SELECT min(foreign_scheme) FROM users WHERE foreign_scheme > scheme) FROM schemes \
+async fn foreign_schemes(db: &Client) -> Result<Vec<String>> {
+    let sql = "WITH RECURSIVE schemes (scheme) AS (SELECT min(foreign_scheme) FROM passwords UNION ALL \
+         SELECT (SELECT min(foreign_scheme) FROM passwords WHERE foreign_scheme > scheme) FROM schemes \
          WHERE scheme IS NOT NULL) SELECT scheme FROM schemes WHERE scheme IS NOT NULL \
          UNION SELECT substr(key, 8) FROM meta WHERE key LIKE 'scheme:%' LIMIT 100";
     let statement = db.prepare_cached(sql).await?;
     db.query(&statement, &[]).await?.iter().map(only).collect()
+}
+
+#[async_trait]
+impl Imports for Postgres {
+    async fn import_users(
+        &self,
+        users: Vec<ImportedUser>,
+        event: &Event,
+        keep: bool,
+    ) -> store::Result<Vec<ImportOutcome>> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| import(tx, &users, event, keep, &pseudonyms).await).await
+    }
+
+    async fn note_own_scheme(&self, scheme: &str) -> store::Result<()> {
+        if self.foreign_schemes().await?.iter().any(|known| known == scheme) {
+            return Ok(());
+        }
+        self.pool.write(async |tx| note_own_scheme(tx, scheme).await).await
+    }
+
+    async fn foreign_schemes(&self) -> store::Result<Vec<String>> {
+        self.pool.read(async |db| foreign_schemes(db).await).await
+    }
 }

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::Row;
 
 use super::{
-    audit,
+    PATIENCE, Postgres,
     connection::{QueryError, QueryResult as Result},
-    log,
+    event, log,
     statement::{NOW, lock_keys, now, one, only, only_bool, only_i64, run},
     vault,
 };
 use crate::{
     clock::UnixMillis,
-    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis, vault::is_of_another_master},
-    types::KeyId,
+    store::{
+        self, Event, KeyRevocation, KeysRevoked, SigningKeys, StoredKey, rule::key as rule,
+        vault::is_of_another_master,
+    },
 };
-
-/// What a response that confirms a mirror may take to arrive.
-const ROUND_TRIP_MILLIS: i64 = 1_000;
 
 const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at";
 
@@ -59,14 +59,13 @@ async fn insert_key(tx: &Transaction<'_>, key: &StoredKey) -> Result<()> {
     .map(drop)
 }
 
-/// When a new key signs: after `delay`, and not before every gateway that runs has read it or denies. Each has a
-/// bound of its own.
-async fn signs_at(tx: &Transaction<'_>, now: UnixMillis, delay: Duration) -> Result<UnixMillis> {
+/// A key that begins now. The caller has looked at the clock last.
+async fn begin(tx: &Transaction<'_>, key: &StoredKey, now: UnixMillis, delay: Duration) -> Result<StoredKey> {
     // One that was not seen for as long denies, and reads the keys before it serves again.
     let sql = "SELECT max_staleness FROM gateways WHERE seen_at + max_staleness + $1 > $2 \
          ORDER BY max_staleness DESC LIMIT 1";
-    let longest = one(tx, sql, &[&ROUND_TRIP_MILLIS, &now], only_i64).await?;
-    Ok(now + millis(delay).max(longest.map_or(0, |longest| longest + ROUND_TRIP_MILLIS)))
+    let longest = one(tx, sql, &[&rule::ROUND_TRIP_MILLIS, &now], only_i64).await?;
+    Ok(rule::begun(key, now, delay, longest))
 }
 
 pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, delay: Duration) -> Result<()> {
@@ -74,8 +73,7 @@ pub(super) async fn create_key_if_none(tx: &Transaction<'_>, key: &StoredKey, de
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
     if one(tx, sql, &[&key.algorithm], only_bool).await? != Some(true) {
         let now = now(tx).await?;
-        let signs_at = signs_at(tx, now, delay).await?;
-        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() }).await?;
+        insert_key(tx, &begin(tx, key, now, delay).await?).await?;
     }
     Ok(())
 }
@@ -85,18 +83,18 @@ pub(super) async fn rotate_key(
     key: &StoredKey,
     delay: Duration,
     access_ttl: Duration,
-    note: Option<&Note>,
+    event: Option<&Event>,
 ) -> Result<StoredKey> {
     lock_keys(tx).await?;
     // Time goes on while it looks through all of them.
     let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
     let now = now(tx).await?;
-    let key = StoredKey { created_at: now, signs_at: signs_at(tx, now, delay).await?, ..key.clone() };
-    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, row.try_get(0)?);
+    let key = begin(tx, key, now, delay).await?;
+    let expires_at = rule::predecessors_end(&key, access_ttl, row.try_get(0)?);
     run(tx, "UPDATE signing_keys SET expires_at = $1 WHERE expires_at IS NULL", &[&expires_at]).await?;
     insert_key(tx, &key).await?;
-    if let Some(note) = note {
-        audit::append(tx, note, None, &key.kid).await?;
+    if let Some(event) = event {
+        event::append(tx, event, None, &key.kid).await?;
     }
     Ok(key)
 }
@@ -131,14 +129,11 @@ pub(super) async fn revoke_keys(
         empty_sessions(tx).await?;
     }
     let now = now(tx).await?;
-    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
-    let mut entries = Vec::new();
-    for kid in &kids {
-        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
-        log::append(tx, &entry).await?;
-        entries.push(entry);
-        if let Some(note) = &revocation.note {
-            audit::append(tx, note, None, kid).await?;
+    let entries = rule::entries(revocation, &kids, now, issued);
+    for (kid, entry) in kids.iter().zip(&entries) {
+        log::append(tx, entry).await?;
+        if let Some(event) = &revocation.event {
+            event::append(tx, event, None, kid).await?;
         }
     }
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = $1 AND expires_at IS NULL)";
@@ -148,14 +143,38 @@ pub(super) async fn revoke_keys(
     let successor = if one(tx, sql, &[&successor.algorithm], only_bool).await? == Some(true) {
         None
     } else {
-        let signs_at = signs_at(tx, now, revocation.delay).await?;
-        let key = StoredKey { created_at: now, signs_at, ..successor.clone() };
+        let key = begin(tx, successor, now, revocation.delay).await?;
         // One that was replaced before signs until then.
-        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
+        let expires_at = rule::predecessors_end(&key, revocation.access_ttl, issued);
         let sql = "UPDATE signing_keys SET expires_at = greatest(expires_at, $1) WHERE expires_at > $2";
         run(tx, sql, &[&expires_at, &now]).await?;
         insert_key(tx, &key).await?;
         Some(key)
     };
     Ok(Some(KeysRevoked { kids, entries, successor }))
+}
+
+#[async_trait]
+impl SigningKeys for Postgres {
+    async fn signing_keys(&self) -> store::Result<Vec<StoredKey>> {
+        self.following.read(async |db| signing_keys(db).await).await
+    }
+
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> store::Result<()> {
+        self.pool.write(async |tx| create_key_if_none(tx, key, delay).await).await
+    }
+
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        event: Option<&Event>,
+    ) -> store::Result<StoredKey> {
+        self.pool.write_within(PATIENCE, async |tx| rotate_key(tx, key, delay, access_ttl, event).await).await
+    }
+
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> store::Result<Option<KeysRevoked>> {
+        self.pool.write_within(PATIENCE, async |tx| revoke_keys(tx, revocation).await).await
+    }
 }

@@ -5,18 +5,23 @@
 
 use std::{collections::HashMap, pin::pin, time::Duration};
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use futures_util::StreamExt;
 use tokio_postgres::{Row, Statement, types::ToSql};
 use uuid::Uuid;
 
 use super::{
+    PATIENCE, Postgres,
     connection::{QueryError, QueryResult as Result},
+    hint,
     statement::{NOW, lock_keys, only, run},
     sweep::sweep_later,
 };
 use crate::{
-    store::{Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, Revoked, Sink, millis},
+    store::{
+        self, Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, RevocationLog, Revoked, Sink, millis,
+    },
     types::KeyId,
 };
 
@@ -209,7 +214,7 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
         }
     }
     let mut issued_until: HashMap<Uuid, i64> = HashMap::new();
-    let mut note = |rows: Vec<Row>| -> Result<()> {
+    let mut event = |rows: Vec<Row>| -> Result<()> {
         for row in rows {
             issued_until.insert(row.try_get(0)?, row.try_get(1)?);
         }
@@ -223,9 +228,9 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     let mut locked = owners.iter().map(only::<Uuid>).collect::<Result<Vec<_>>>()?;
     locked.extend(&users);
     let sql = "SELECT id, access_exp_max FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
-    note(tx.query(sql, &[&locked]).await?)?;
+    event(tx.query(sql, &[&locked]).await?)?;
     let sql = "DELETE FROM sessions WHERE id = ANY($1) RETURNING id, access_exp_max";
-    note(tx.query(sql, &[&sessions]).await?)?;
+    event(tx.query(sql, &[&sessions]).await?)?;
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \
          FROM unnest($1::uuid[], $2::bigint[]) AS m(id, generation) WHERE u.id = m.id";
     run(tx, sql, &[&users, &generations]).await?;
@@ -250,4 +255,34 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
          WHERE NOT EXISTS (SELECT 1 FROM revocations r WHERE r.id = m.id AND r.kind = m.kind \
             AND r.generation >= m.generation AND r.expires_at >= m.expires_at)";
     run(tx, sql, &[&kinds, &ids, &below, &until]).await.map(drop)
+}
+
+#[async_trait]
+impl RevocationLog for Postgres {
+    async fn read_log(&self, cursor: Option<&Cursor>, beat: &Beat, sink: Sink<'_>) -> store::Result<LogRead> {
+        let Some(cursor) = cursor else {
+            let patience = self.following.timeout;
+            return self.following.snapshot(async |tx| load(tx, beat, patience, sink).await).await;
+        };
+        self.following.read(async |db| confirm(db, cursor, beat, sink).await).await
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> store::Result<LogRead> {
+        self.following.read(async |db| glance(db, cursor, sink).await).await
+    }
+
+    async fn restore_log(&self, entries: &[LogEntry]) -> store::Result<()> {
+        self.following.write_within(PATIENCE, async |tx| restore(tx, entries).await).await
+    }
+
+    async fn settle(&self, entry: &LogEntry) -> store::Result<()> {
+        if self.pool.read(async |db| holds(db, entry).await).await? {
+            return Ok(());
+        }
+        self.pool.write(async |tx| restore(tx, std::slice::from_ref(entry)).await).await
+    }
+
+    async fn hint(&self) -> store::Result<()> {
+        self.pool.read(async |db| hint::send(db).await).await
+    }
 }

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::{
     connection::{QueryError, QueryResult as Result},
-    statement::{NOW, one},
+    statement::{NOW, one, only_bool},
 };
 use crate::{
-    store::{Place, SESSION, Session, SessionPage, USER, User, UserFilter},
+    store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
     types::{Roles, SessionId, UserId, Username},
 };
 
@@ -35,10 +35,12 @@ fn fixed<const N: usize>(bytes: &[u8], column: &'static str) -> Result<[u8; N]> 
 
 pub(super) fn read_session(row: &Row) -> Result<Session> {
     let previous: Option<&[u8]> = row.try_get("previous_hash")?;
+    let kind = SessionKind::read(row.try_get("kind")?);
     let number: i64 = row.try_get("refresh_number")?;
     Ok(Session {
         id: SessionId::from_uuid(row.try_get("id")?).ok_or(QueryError::Broken("sessions.id"))?,
         user: UserId::from_uuid(row.try_get("user_id")?).ok_or(QueryError::Broken("sessions.user_id"))?,
+        kind: kind.ok_or(QueryError::Broken("sessions.kind"))?,
         generation: row.try_get("generation")?,
         created_at: row.try_get("created_at")?,
         authenticated_at: row.try_get("authenticated_at")?,
@@ -55,22 +57,32 @@ pub(super) fn read_session(row: &Row) -> Result<Session> {
 }
 
 pub(super) async fn user_by_name(db: &Client, name: &Username) -> Result<Option<User>> {
-    one(db, &format!("SELECT {USER} FROM users WHERE name = $1"), &[&name.as_str()], read_user).await
+    one(db, &format!("SELECT {USER} FROM accounts WHERE name = $1"), &[&name.as_str()], read_user).await
 }
 
 pub(super) async fn user_by_skeleton(db: &Client, name: &Username) -> Result<Option<User>> {
-    let sql =
-        format!("SELECT {USER} FROM users WHERE name = $1 OR skeleton = $2 ORDER BY name = $1 DESC LIMIT 1");
+    let sql = format!(
+        "SELECT {USER} FROM accounts WHERE name = $1 OR skeleton = $2 ORDER BY name = $1 DESC LIMIT 1"
+    );
     one(db, &sql, &[&name.as_str(), &name.skeleton()], read_user).await
 }
 
 pub(super) async fn user(db: &impl GenericClient, id: UserId) -> Result<Option<User>> {
-    one(db, &format!("SELECT {USER} FROM users WHERE id = $1"), &[&id.uuid()], read_user).await
+    one(db, &format!("SELECT {USER} FROM accounts WHERE id = $1"), &[&id.uuid()], read_user).await
 }
 
 pub(super) async fn lock_user(tx: &Transaction<'_>, id: UserId) -> Result<Option<User>> {
-    let sql = format!("SELECT {USER} FROM users WHERE id = $1 FOR NO KEY UPDATE");
-    one(tx, &sql, &[&id.uuid()], read_user).await
+    // Read by a statement of its own: what this one would read beside the locked row is older than the lock.
+    let sql = "SELECT TRUE FROM users WHERE id = $1 FOR NO KEY UPDATE";
+    match one(tx, sql, &[&id.uuid()], only_bool).await? {
+        Some(_) => user(tx, id).await,
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn user_by_verified_email(db: &Client, key: &str) -> Result<Option<User>> {
+    let sql = format!("SELECT {USER} FROM accounts WHERE email_key = $1 AND email_verified AND NOT disabled");
+    one(db, &sql, &[&key], read_user).await
 }
 
 pub(super) async fn user_by_external_id(db: &impl GenericClient, id: &str) -> Result<Option<User>> {
@@ -78,12 +90,12 @@ pub(super) async fn user_by_external_id(db: &impl GenericClient, id: &str) -> Re
     if id.contains('\0') {
         return Ok(None);
     }
-    one(db, &format!("SELECT {USER} FROM users WHERE external_id = $1"), &[&id], read_user).await
+    one(db, &format!("SELECT {USER} FROM accounts WHERE external_id = $1"), &[&id], read_user).await
 }
 
 pub(super) async fn users(db: &Client, filter: &UserFilter) -> Result<Vec<User>> {
     let sql = format!(
-        r#"SELECT {USER} FROM users WHERE name COLLATE "C" > $1 AND ($2 OR name LIKE $3 ESCAPE '\' OR email_key LIKE $3 ESCAPE '\')
+        r#"SELECT {USER} FROM accounts WHERE name COLLATE "C" > $1 AND ($2 OR name LIKE $3 ESCAPE '\' OR email_key LIKE $3 ESCAPE '\')
          ORDER BY name COLLATE "C" LIMIT $4"#
     );
     let statement = db.prepare_cached(&sql).await?;

@@ -1,26 +1,19 @@
 //! The queue of mails, and what their tokens allow.
 
-use deadpool_postgres::{Client, GenericClient, Transaction};
+use async_trait::async_trait;
+use deadpool_postgres::{GenericClient, Transaction};
 use uuid::Uuid;
 
 use super::{
-    audit,
+    Postgres,
     connection::{QueryError, QueryResult as Result},
-    lookup::{lock_user, read_user, user},
+    lookup::{lock_user, user},
     statement::{NOW, now, one, run},
 };
 use crate::{
-    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, USER, User},
+    store::{self, ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent, Spend, User},
     types::UserId,
 };
-
-pub(super) async fn users_by_verified_email(db: &Client, key: &str) -> Result<Vec<User>> {
-    let sql = format!(
-        "SELECT {USER} FROM users WHERE email_key = $1 AND email_verified AND NOT disabled ORDER BY id LIMIT 5"
-    );
-    let statement = db.prepare_cached(&sql).await?;
-    db.query(&statement, &[&key]).await?.iter().map(read_user).collect()
-}
 
 pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool> {
     // The lock makes the count hold until the row is there.
@@ -50,7 +43,7 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
     Ok(queued > 0)
 }
 
-pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Option<ClaimedMail>> {
+async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Option<ClaimedMail>> {
     let now = now(tx).await?;
     let sql = "UPDATE mails SET attempts = attempts + 1, next_attempt_at = $1::bigint + $2, \
          expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
@@ -73,7 +66,7 @@ pub(super) async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Opt
     Ok(user.map(|user| ClaimedMail { id, purpose, recipient, attempts, age, holds: holds(&user), user }))
 }
 
-pub(super) async fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
+async fn note_sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
     let after = match sent {
         Sent::Again(after) => Some(after),
         Sent::Done | Sent::GivenUp => None,
@@ -83,11 +76,7 @@ pub(super) async fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<(
 }
 
 /// Whose live token this is.
-pub(super) async fn owner(
-    db: &impl GenericClient,
-    purpose: Purpose,
-    token_hash: &[u8; 32],
-) -> Result<Option<User>> {
+async fn owner(db: &impl GenericClient, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>> {
     let sql = format!(
         "SELECT user_id, bound_to FROM mails \
          WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > {NOW}"
@@ -101,31 +90,35 @@ pub(super) async fn owner(
     Ok(user(db, id).await?.filter(|user| purpose.bound_to(user).as_slice() == bound_to))
 }
 
-async fn spend(tx: &Transaction<'_>, user: &User, purpose: Purpose, token_hash: &[u8; 32]) -> Result<bool> {
+/// Whether a token of this account's holds.
+pub(super) async fn holds(tx: &Transaction<'_>, user: &User, spend: &Spend) -> Result<bool> {
+    let owner = owner(tx, spend.purpose, &spend.token_hash).await?;
+    Ok(owner.is_some_and(|owner| owner.id == user.id))
+}
+
+/// Uses up a token that holds.
+pub(super) async fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend) -> Result<()> {
     let sql = format!(
-        "UPDATE mails SET used_at = {NOW}, next_attempt_at = NULL WHERE token_hash = $1 AND user_id = $2 \
-         AND purpose = $3 AND used_at IS NULL AND expires_at > {NOW} AND bound_to = $4"
+        "UPDATE mails SET used_at = {NOW}, next_attempt_at = NULL WHERE token_hash = $1 AND user_id = $2"
     );
-    let bound_to = purpose.bound_to(user);
-    let (id, number) = (user.id.uuid(), purpose.number());
-    let spent = run(tx, &sql, &[&token_hash.as_slice(), &id, &number, &bound_to.as_slice()]).await?;
-    Ok(spent > 0)
+    run(tx, &sql, &[&spend.token_hash.as_slice(), &user.id.uuid()]).await.map(drop)
 }
 
-pub(super) async fn spend_reset(tx: &Transaction<'_>, user: &User, token_hash: &[u8; 32]) -> Result<bool> {
-    spend(tx, user, Purpose::ResetPassword, token_hash).await
-}
-
-pub(super) async fn verify_email(tx: &Transaction<'_>, token_hash: &[u8; 32], note: &Note) -> Result<bool> {
-    let Some(found) = owner(tx, Purpose::VerifyEmail, token_hash).await? else { return Ok(false) };
-    let Some(user) = lock_user(tx, found.id).await? else { return Ok(false) };
-    if !spend(tx, &user, Purpose::VerifyEmail, token_hash).await? {
-        return Ok(false);
+#[async_trait]
+impl Mails for Postgres {
+    async fn enqueue_mail(&self, mail: &NewMail) -> store::Result<bool> {
+        self.pool.write(async |tx| enqueue(tx, mail).await).await
     }
-    let sql = "UPDATE users SET email_verified = TRUE, email = coalesce(pending_email, email), \
-         email_key = coalesce($2, email_key), pending_email = NULL WHERE id = $1";
-    let key = user.pending_email.as_deref().map(str::to_lowercase);
-    run(tx, sql, &[&user.id.uuid(), &key]).await?;
-    audit::append(tx, note, Some(user.id), user.name.as_str()).await?;
-    Ok(true)
+
+    async fn claim_mail(&self, lease: &MailLease) -> store::Result<Option<ClaimedMail>> {
+        self.pool.write(async |tx| claim(tx, lease).await).await
+    }
+
+    async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> store::Result<()> {
+        self.pool.write(async |tx| note_sent(tx, id, sent).await).await
+    }
+
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> store::Result<Option<User>> {
+        self.pool.read(async |db| owner(db, purpose, token_hash).await).await
+    }
 }

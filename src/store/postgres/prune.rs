@@ -37,7 +37,7 @@ pub(super) async fn prune(
     keep_audit: i64,
     pseudonyms: &Pseudonyms,
 ) -> Result<()> {
-    for (table, over, later) in OVER.into_iter().chain([("audit", "at < $1", keep_audit)]) {
+    for (table, over, later) in OVER.into_iter().chain([("events", "at < $1", keep_audit)]) {
         let piece = async |tx: &Transaction<'_>| remove(tx, table, over, earliest, later).await;
         while pool.write(piece).await? == PIECE {}
     }

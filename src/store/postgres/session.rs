@@ -1,34 +1,40 @@
 //! What becomes of sessions. Each function runs within one transaction, its locks taken user first.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use super::{
-    audit,
+    Postgres,
     connection::{QueryError, QueryResult as Result},
-    log,
-    lookup::{lock_session, lock_user},
+    event, log,
+    lookup::{self, lock_session, lock_user},
     statement::{now, one, only, only_i64, run},
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Grant, LogEntry, NewSession, Note, Revoked, Rotation, RotationRequest, RotationRule, User,
-        judge,
+        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        Sessions, StoreError, User,
+        rule::{
+            change::Rekeyed,
+            rotation::{Plan, plan},
+        },
+        session::MOST_ENDED_FOR_ONE,
     },
     types::{SessionId, UserId},
 };
 
-pub(super) async fn open_session(
+async fn open_session(
     tx: &Transaction<'_>,
     id: UserId,
     generation: i64,
     session: &NewSession,
-    note: &Note,
+    event: &Event,
 ) -> Result<Option<Grant>> {
     match lock_user(tx, id).await? {
         Some(user) if !user.disabled && user.generation == generation => {
-            audit::append(tx, note, Some(id), user.name.as_str()).await?;
+            event::append(tx, event, Some(id), user.name.as_str()).await?;
             insert_session(tx, user, session).await.map(Some)
         }
         _ => Ok(None),
@@ -41,8 +47,7 @@ async fn make_room(tx: &Transaction<'_>, user: &User, most: u32) -> Result<Vec<L
          least($4, greatest(0, (SELECT count(*) FROM sessions WHERE user_id = $1 AND generation = $2) - $3 + 1))";
     let statement = tx.prepare_cached(sql).await?;
     let most = i64::from(most);
-    let rows =
-        tx.query(&statement, &[&user.id.uuid(), &user.generation, &most, &store::MOST_ENDED_FOR_ONE]).await?;
+    let rows = tx.query(&statement, &[&user.id.uuid(), &user.generation, &most, &MOST_ENDED_FOR_ONE]).await?;
     let mut ended = Vec::new();
     for row in rows {
         if let Some(id) = SessionId::from_uuid(only(&row)?) {
@@ -59,8 +64,8 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
         tx,
         "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
          refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max, \
-         methods, address, user_agent) \
-         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9, $10, $11, $12)",
+         methods, address, user_agent, kind) \
+         VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $4, 0, $7, NULL, $8, $9, $10, $11, $12, $13)",
         &[
             &new.id.uuid(),
             &user.id.uuid(),
@@ -74,23 +79,50 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
             &new.proof.method(),
             &new.place.address,
             &new.place.user_agent,
+            &new.kind.number(),
         ],
     )
     .await?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
-    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now) })
 }
 
-pub(super) async fn raise_user_expiry(
-    tx: &Transaction<'_>,
-    user: UserId,
-    access_end: UnixMillis,
-) -> Result<()> {
+async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
     let sql = "UPDATE users SET access_exp_max = greatest(access_exp_max, $2) WHERE id = $1";
     run(tx, sql, &[&user.uuid(), &access_end]).await.map(drop)
 }
 
-pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Result<Rotation> {
+/// Moves a session to the new generation of its account, with new tokens.
+pub(super) async fn move_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    rekeyed: &Rekeyed<'_>,
+    generation: i64,
+    now: UnixMillis,
+) -> Result<()> {
+    raise_user_expiry(tx, user, rekeyed.access_end).await?;
+    run(
+        tx,
+        "UPDATE sessions SET generation = $2, last_used_at = $3, refresh_expires_at = $4, rotated_at = $3, \
+         refresh_number = 0, current_hash = $5, previous_hash = NULL, nonce = $6, \
+         access_exp_max = greatest(access_exp_max, $7), \
+         authenticated_at = CASE WHEN $8 THEN $3 ELSE authenticated_at END WHERE id = $1",
+        &[
+            &rekeyed.id().uuid(),
+            &generation,
+            &now,
+            &rekeyed.refresh_end,
+            &rekeyed.rekey.session.refresh_hash.as_slice(),
+            &rekeyed.rekey.session.nonce.as_slice(),
+            &rekeyed.access_end,
+            &rekeyed.rekey.authenticated,
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Result<Rotation> {
     // The owner never changes, so it may be read before the locks are taken in their order.
     let owner = one(tx, "SELECT user_id FROM sessions WHERE id = $1", &[&request.session.uuid()], |row| {
         UserId::from_uuid(only::<Uuid>(row)?).ok_or(QueryError::Broken("sessions.user_id"))
@@ -100,22 +132,20 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
     let Some(user) = lock_user(tx, owner).await? else { return Ok(Rotation::Refused) };
     let Some(session) = lock_session(tx, request.session).await? else { return Ok(Rotation::Refused) };
     let now = now(tx).await?;
-    match judge(&session, &user, &request.presented, now, request.grace) {
-        RotationRule::Refuse => Ok(Rotation::Refused),
-        RotationRule::EndSession => {
-            audit::append(tx, &request.replayed, Some(user.id), user.name.as_str()).await?;
+    match plan(&session, &user, &request.presented, now, request.grace) {
+        Plan::Refuse => Ok(Rotation::Refused),
+        Plan::EndSession => {
+            event::append(tx, &request.replayed, Some(user.id), user.name.as_str()).await?;
             Ok(end_locked_session(tx, user.id, session.id).await?.map_or(Rotation::Refused, Rotation::Ended))
         }
-        rule => {
+        plan => {
             let access_end = request.ttls.access_end(now);
             raise_user_expiry(tx, user.id, access_end).await?;
             let id = session.id.uuid();
             let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
             run(tx, used, &[&id, &now, &access_end]).await?;
-            let session_ends_at = session.ends_at;
-            let grant =
-                Grant { user, session: session.id, session_ends_at, issued_at: now, ended: Vec::new() };
-            if rule == RotationRule::Replay {
+            let grant = Grant::new(user, session.id, session.ends_at, now);
+            if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
             run(
@@ -136,16 +166,16 @@ pub(super) async fn rotate_session(tx: &Transaction<'_>, request: &RotationReque
     }
 }
 
-pub(super) async fn end_session(
+async fn end_session(
     tx: &Transaction<'_>,
     user: UserId,
     session: SessionId,
-    note: Option<&Note>,
+    event: Option<&Event>,
 ) -> Result<Option<LogEntry>> {
     let Some(owner) = lock_user(tx, user).await? else { return Ok(None) };
     let ended = end_locked_session(tx, user, session).await?;
-    if let (Some(note), true) = (note, ended.is_some()) {
-        audit::append(tx, note, Some(user), owner.name.as_str()).await?;
+    if let (Some(event), true) = (event, ended.is_some()) {
+        event::append(tx, event, Some(user), owner.name.as_str()).await?;
     }
     Ok(ended)
 }
@@ -161,4 +191,52 @@ async fn end_locked_session(
     let entry = LogEntry::new(Revoked::Session(session), LogEntry::ALL, access_exp_max, now(tx).await?);
     log::append(tx, &entry).await?;
     Ok(Some(entry))
+}
+
+#[async_trait]
+impl Sessions for Postgres {
+    async fn open_session(
+        &self,
+        user: UserId,
+        generation: i64,
+        session: &NewSession,
+        event: &Event,
+    ) -> store::Result<Option<Grant>> {
+        self.pool.write(async |tx| open_session(tx, user, generation, session, event).await).await
+    }
+
+    async fn rotate_session(&self, request: &RotationRequest) -> store::Result<Rotation> {
+        let mut ends = None;
+        let rotated = self
+            .pool
+            .write(async |tx| {
+                let rotation = rotate_session(tx, request).await?;
+                if let Rotation::Ended(entry) = &rotation {
+                    ends = Some(*entry);
+                }
+                Ok(rotation)
+            })
+            .await;
+        match (rotated, ends) {
+            (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(entry)),
+            (rotated, _) => rotated,
+        }
+    }
+
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        event: Option<&Event>,
+    ) -> store::Result<Option<LogEntry>> {
+        self.pool.write(async |tx| end_session(tx, user, session, event).await).await
+    }
+
+    async fn session(&self, session: SessionId) -> store::Result<Option<Session>> {
+        self.pool.read(async |db| lookup::session(db, session).await).await
+    }
+
+    async fn sessions(&self, user: UserId, page: SessionPage) -> store::Result<Vec<Session>> {
+        self.pool.read(async |db| lookup::sessions(db, user, page).await).await
+    }
 }

@@ -1,24 +1,31 @@
 //! What becomes of accounts. Each function runs within one transaction, its locks taken user first.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::{
-    audit,
+    Postgres,
     connection::{QueryError, QueryResult as Result},
     departed::depart,
-    log,
-    lookup::{lock_session, lock_user, user},
+    event, log,
+    lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
-    session::{insert_session, raise_user_expiry},
+    session::{insert_session, move_session},
     statement::{NOW, now, one, only, only_bool, only_i64, run},
     sweep::remove_sessions,
 };
 use crate::{
-    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Revoked},
+    store::{
+        self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, StoreError, User, UserFilter,
+        Users,
+        rule::change::{Address, Facts, Rekeyed, any_admin, plan},
+        unlocked,
+    },
     types::{Pseudonyms, Roles, UserId, Username},
 };
 
-pub(super) async fn create_user(
+async fn create_user(
     tx: &Transaction<'_>,
     new: &NewUser,
     session: Option<&NewSession>,
@@ -37,23 +44,17 @@ pub(super) async fn create_user(
     let made = run(
         tx,
         &format!(
-            "INSERT INTO users (id, name, skeleton, email, password_hash, roles, created_at, email_key) \
-             VALUES ($1, $2, $3, $4, $5, $6, {NOW}, $7) ON CONFLICT DO NOTHING"
+            "INSERT INTO users (id, name, skeleton, roles, created_at) VALUES ($1, $2, $3, $4, {NOW}) \
+             ON CONFLICT DO NOTHING"
         ),
-        &[
-            &new.id.uuid(),
-            &new.name.as_str(),
-            &skeleton,
-            &new.email,
-            &new.password_hash,
-            &new.roles.to_string(),
-            &new.email.as_deref().map(str::to_lowercase),
-        ],
+        &[&new.id.uuid(), &new.name.as_str(), &skeleton, &new.roles.to_string()],
     )
     .await?;
     if made == 0 {
         return Ok(None);
     }
+    set_password(tx, new.id, &new.password_hash).await?;
+    set_address(tx, new.id, OWN, new.email.as_deref()).await?;
     if new.release {
         release(tx, &skeletons).await?;
     }
@@ -64,9 +65,9 @@ pub(super) async fn create_user(
     if let Some(mail) = &new.mail {
         mail::enqueue(tx, mail).await?;
     }
-    let Some(user) = user(tx, new.id).await? else { return Ok(None) };
-    if let Some(note) = &new.note {
-        audit::append(tx, note, Some(new.id), new.name.as_str()).await?;
+    let Some(user) = user_by_id(tx, new.id).await? else { return Ok(None) };
+    if let Some(event) = &new.event {
+        event::append(tx, event, Some(new.id), new.name.as_str()).await?;
     }
     let grant = match session {
         Some(session) => Some(insert_session(tx, user.clone(), session).await?),
@@ -87,169 +88,278 @@ async fn release(tx: &Transaction<'_>, skeletons: &Vec<String>) -> Result<bool> 
     Ok(run(tx, sql, &[skeletons]).await? + run(tx, sql, &[skeletons]).await? > 0)
 }
 
-pub(super) async fn release_name(
+async fn release_name(
     tx: &Transaction<'_>,
     name: &Username,
-    note: &Note,
+    event: &Event,
     pseudonyms: &Pseudonyms,
 ) -> Result<bool> {
     let skeletons = vec![name.skeleton(), pseudonyms.of(&name.skeleton())];
     let released = release(tx, &skeletons).await?;
     if released {
         // Whose it was may be nobody's business any more.
-        audit::append(tx, note, None, &pseudonyms.of(name.as_str())).await?;
+        event::append(tx, event, None, &pseudonyms.of(name.as_str())).await?;
     }
     Ok(released)
 }
 
-pub(super) async fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
-    let sql =
-        "UPDATE users SET password_hash = $3, foreign_scheme = NULL WHERE id = $1 AND password_hash = $2";
+/// The address of an account, and one that waits to take its place.
+const OWN: i16 = 1;
+const PENDING: i16 = 2;
+
+async fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO passwords (user_id, hash, changed_at) VALUES ($1, $2, {NOW}) ON CONFLICT (user_id) DO UPDATE \
+         SET hash = excluded.hash, foreign_scheme = NULL, changed_at = excluded.changed_at"
+    );
+    run(tx, &sql, &[&user.uuid(), &hash]).await.map(drop)
+}
+
+async fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Option<&str>) -> Result<()> {
+    let sql = "DELETE FROM addresses WHERE user_id = $1 AND standing = $2";
+    run(tx, sql, &[&user.uuid(), &standing]).await?;
+    if let Some(address) = address {
+        let sql = "INSERT INTO addresses (user_id, standing, address, key) VALUES ($1, $2, $3, $4)";
+        run(tx, sql, &[&user.uuid(), &standing, &address, &address.to_lowercase()]).await?;
+    }
+    Ok(())
+}
+
+async fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
+    let sql = "UPDATE passwords SET hash = $3, foreign_scheme = NULL WHERE user_id = $1 AND hash = $2";
     run(tx, sql, &[&user.uuid(), &old, &new]).await.map(drop)
 }
 
-pub(super) async fn change_user(
+/// What a change asks about, under the account's lock.
+async fn facts(
+    tx: &Transaction<'_>,
+    user: User,
+    change: &AccountChange,
+    pseudonyms: &Pseudonyms,
+) -> Result<Facts> {
+    let id = user.id.uuid();
+    let session = match change.rekey() {
+        Some(rekey) => lock_session(tx, rekey.session.id).await?,
+        None => None,
+    };
+    let has_other_admin = change.may_take_the_last_admin(&user) && has_other_admin(tx, user.id).await?;
+    let name_is_taken = match change.new_name(&user) {
+        Some(name) => {
+            let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
+                 OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN ($3, $4) AND user_id IS DISTINCT FROM $1)";
+            let (look, former) = (name.skeleton(), pseudonyms.of(&name.skeleton()));
+            one(tx, sql, &[&id, &name.as_str(), &look, &former], only_bool).await? != Some(false)
+        }
+        None => false,
+    };
+    let token_holds = match &change.spends {
+        Some(spend) => mail::holds(tx, &user, spend).await?,
+        None => false,
+    };
+    let address_is_taken = change.verifies()
+        && {
+            let sql = "SELECT EXISTS (SELECT 1 FROM addresses WHERE key = $1 AND verified_at IS NOT NULL AND user_id <> $2)";
+            let newest = user.unverified_email().unwrap_or_default().to_lowercase();
+            one(tx, sql, &[&newest, &id], only_bool).await? == Some(true)
+        };
+    // A look that it only shared is guarded by the account that has it.
+    let sql = "SELECT skeleton = $2 FROM users WHERE id = $1";
+    let holds_look = one(tx, sql, &[&id, &user.name.skeleton()], only_bool).await? == Some(true);
+    let sql = "SELECT access_exp_max FROM users WHERE id = $1";
+    let access_exp_max = one(tx, sql, &[&id], only_i64).await?.unwrap_or_default();
+    let now = now(tx).await?;
+    Ok(Facts {
+        user,
+        holds_look,
+        access_exp_max,
+        session,
+        has_other_admin,
+        name_is_taken,
+        token_holds,
+        address_is_taken,
+        now,
+    })
+}
+
+async fn has_other_admin(tx: &Transaction<'_>, than: UserId) -> Result<bool> {
+    // Two admins who remove each other at once must not both succeed.
+    tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate last admin'))", &[]).await?;
+    let sql = "SELECT roles FROM users WHERE id <> $1 AND NOT disabled AND roles LIKE '%admin%'";
+    let rows = tx.query(sql, &[&than.uuid()]).await?;
+    let others = rows.iter().map(only::<String>).collect::<Result<Vec<_>>>()?;
+    Ok(any_admin(&others))
+}
+
+async fn change_user(
     tx: &Transaction<'_>,
     id: UserId,
     change: &AccountChange,
     pseudonyms: &Pseudonyms,
 ) -> Result<Change> {
     let Some(user) = lock_user(tx, id).await? else { return Ok(Change::Gone) };
-    if let Some(refused) = change.refused_for(&user) {
-        return Ok(refused);
-    }
-    let mut rekeyed = None;
-    if let Some(rekey) = &change.rekey {
-        let own = lock_session(tx, rekey.session.id).await?;
-        let own = own.filter(|own| own.user == id && own.generation == user.generation);
-        let Some(own) = own else { return Ok(Change::Gone) };
-        rekeyed = Some((rekey, own.ends_at));
-    }
-    if change.keep_last_admin && change.takes_admin_from(&user) {
-        // Two admins who remove each other at once must not both succeed.
-        tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate last admin'))", &[]).await?;
-        let others = tx
-            .query(
-                "SELECT roles FROM users WHERE id <> $1 AND NOT disabled AND roles LIKE '%admin%'",
-                &[&id.uuid()],
-            )
-            .await?
-            .iter()
-            .map(only::<String>)
-            .collect::<Result<Vec<_>>>()?;
-        if !crate::store::any_admin(&others) {
-            return Ok(Change::LastAdmin);
-        }
-    }
-    let now = now(tx).await?;
-    let renamed = change.name.as_ref().filter(|name| **name != user.name);
-    let retires = change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton());
-    // A look that it only shared is guarded by the account that has it.
-    let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1 AND skeleton = $2)";
-    let retires =
-        retires && one(tx, sql, &[&id.uuid(), &user.name.skeleton()], only_bool).await? == Some(true);
-    if let Some(name) = renamed {
-        let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
-             AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
-             AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN ($3, $4) AND user_id IS DISTINCT FROM $1)";
-        let skeleton = name.skeleton();
-        let former = pseudonyms.of(&skeleton);
-        match run(tx, sql, &[&id.uuid(), &name.as_str(), &skeleton, &former]).await {
-            Ok(0) => return Ok(Change::NameTaken),
-            Ok(_) => {}
-            Err(QueryError::Postgres(error))
-                if error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) =>
-            {
-                return Ok(Change::NameTaken);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if let Some(token_hash) = &change.spends
-        && !mail::spend_reset(tx, &user, token_hash).await?
+    let facts = facts(tx, user, change, pseudonyms).await?;
+    let plan = match plan(change, &facts) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(refused),
+    };
+    // First: somebody else may have taken the name meanwhile.
+    if let Some(name) = plan.renamed
+        && !rename(tx, id, name, pseudonyms).await?
     {
-        return Ok(Change::Gone);
+        return Ok(Change::NameTaken);
     }
-    let sql = "SELECT access_exp_max FROM users WHERE id = $1";
-    let access_exp_max = one(tx, sql, &[&id.uuid()], only_i64).await?.unwrap_or(now);
-    let entry = LogEntry::new(Revoked::User(id), user.generation + 1, access_exp_max, now);
-    log::append(tx, &entry).await?;
-    if let Some(note) = &change.note {
-        audit::append(tx, note, Some(id), user.name.as_str()).await?;
+    if let Some(spend) = &change.spends {
+        mail::spend(tx, &facts.user, spend).await?;
     }
-    if retires {
+    if let Some(entry) = &plan.entry {
+        log::append(tx, entry).await?;
+    }
+    if let Some(event) = &change.event {
+        event::append(tx, event, Some(id), facts.user.name.as_str()).await?;
+    }
+    if let Some(retired) = &plan.retired {
         let sql = "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id";
-        let holder = (!change.delete).then_some(id.uuid());
-        run(tx, sql, &[&user.name.skeleton(), &user.name.as_str(), &now, &holder]).await?;
+        let holder = retired.holder.map(UserId::uuid);
+        run(tx, sql, &[&retired.skeleton, &retired.name, &facts.now, &holder]).await?;
     }
-    if let Some(name) = renamed {
+    if let Some(name) = plan.renamed {
         // Its own again.
         run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&name.skeleton()]).await?;
     }
     if change.delete {
-        run(tx, "UPDATE retired_names SET user_id = NULL WHERE user_id = $1", &[&id.uuid()]).await?;
-        depart(tx, id).await?;
-        remove_sessions(tx, id, None, i64::MAX).await?;
-        run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await?;
-        return Ok(Change::Done(entry, None));
+        delete(tx, id).await?;
+        return Ok(Change::Done(plan.entry, None));
     }
-    match &change.email {
-        Some(Some(email)) if change.email_pending && user.email_verified => {
-            // The same once more takes back what was pending.
-            let pending = Some(email).filter(|email| user.email.as_ref() != Some(email));
-            run(tx, "UPDATE users SET pending_email = $2 WHERE id = $1", &[&id.uuid(), &pending]).await?;
-        }
-        Some(email) => {
-            let sql = "UPDATE users SET email = $2, email_key = $3, email_verified = FALSE, \
-                 pending_email = NULL WHERE id = $1";
-            run(tx, sql, &[&id.uuid(), email, &email.as_deref().map(str::to_lowercase)]).await?;
-        }
-        None => {}
+    match move_addresses(tx, id, &plan.address).await {
+        // Another account has shown a moment ago that it is its own.
+        Err(error) if is_taken(&error) => return Ok(Change::AddressTaken),
+        moved => moved?,
     }
-    run(
-        tx,
-        "UPDATE users SET generation = generation + 1, password_hash = coalesce($2, password_hash), \
-         roles = coalesce($3, roles), disabled = coalesce($4, disabled), \
-         foreign_scheme = CASE WHEN $2::text IS NULL THEN foreign_scheme END, \
-         pending_email = CASE WHEN $5 THEN NULL ELSE pending_email END WHERE id = $1",
-        &[
-            &id.uuid(),
-            &change.password_hash,
-            &change.roles.as_ref().map(Roles::to_string),
-            &change.disabled,
-            &change.forgets_pending(),
-        ],
-    )
-    .await?;
-    let kept = rekeyed.map(|(rekey, _)| rekey.session.id);
-    remove_sessions(tx, id, kept, user.generation + 1).await?;
+    if let Some(hash) = &change.password_hash {
+        set_password(tx, id, hash).await?;
+    }
+    let sql = "UPDATE users SET generation = $2, roles = coalesce($3, roles), disabled = coalesce($4, disabled) \
+         WHERE id = $1";
+    let roles = change.roles.as_ref().map(Roles::to_string);
+    run(tx, sql, &[&id.uuid(), &plan.generation, &roles, &change.disabled]).await?;
+    if plan.entry.is_some() {
+        let kept = plan.rekeyed.as_ref().map(Rekeyed::id);
+        remove_sessions(tx, id, kept, plan.generation).await?;
+    }
     for mail in &change.mails {
         mail::enqueue(tx, mail).await?;
     }
-    let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
-    let access_end = rekey.session.ttls.access_end(now);
-    raise_user_expiry(tx, id, access_end).await?;
-    run(
-        tx,
-        "UPDATE sessions SET generation = $2, last_used_at = $3, refresh_expires_at = $4, rotated_at = $3, \
-         refresh_number = 0, current_hash = $5, previous_hash = NULL, nonce = $6, \
-         access_exp_max = greatest(access_exp_max, $7), \
-         authenticated_at = CASE WHEN $8 THEN $3 ELSE authenticated_at END WHERE id = $1",
-        &[
-            &rekey.session.id.uuid(),
-            &(user.generation + 1),
-            &now,
-            &rekey.session.ttls.refresh_end(now, session_ends_at),
-            &rekey.session.refresh_hash.as_slice(),
-            &rekey.session.nonce.as_slice(),
-            &access_end,
-            &rekey.authenticated,
-        ],
-    )
-    .await?;
-    let Some(changed) = self::user(tx, id).await? else { return Ok(Change::Gone) };
-    let session = rekey.session.id;
-    let grant = Grant { user: changed, session, session_ends_at, issued_at: now, ended: Vec::new() };
-    Ok(Change::Done(entry, Some(Box::new(grant))))
+    let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
+    move_session(tx, id, rekeyed, plan.generation, facts.now).await?;
+    let Some(changed) = user_by_id(tx, id).await? else { return Ok(Change::Gone) };
+    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, facts.now);
+    Ok(Change::Done(plan.entry, Some(Box::new(grant))))
+}
+
+/// Gives an account another name, unless somebody has or had it.
+async fn rename(tx: &Transaction<'_>, id: UserId, name: &Username, pseudonyms: &Pseudonyms) -> Result<bool> {
+    let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
+         AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \
+         AND NOT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN ($3, $4) AND user_id IS DISTINCT FROM $1)";
+    let (look, former) = (name.skeleton(), pseudonyms.of(&name.skeleton()));
+    match run(tx, sql, &[&id.uuid(), &name.as_str(), &look, &former]).await {
+        Ok(renamed) => Ok(renamed > 0),
+        Err(error) if is_taken(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a statement failed, and with it the transaction, because a value that must be one account's is another's.
+fn is_taken(error: &QueryError) -> bool {
+    matches!(error, QueryError::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+}
+
+async fn delete(tx: &Transaction<'_>, id: UserId) -> Result<()> {
+    run(tx, "UPDATE retired_names SET user_id = NULL WHERE user_id = $1", &[&id.uuid()]).await?;
+    depart(tx, id).await?;
+    remove_sessions(tx, id, None, i64::MAX).await?;
+    run(tx, "DELETE FROM users WHERE id = $1", &[&id.uuid()]).await.map(drop)
+}
+
+async fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>) -> Result<()> {
+    match address {
+        Address::Keep => Ok(()),
+        Address::Replace(address) => {
+            set_address(tx, id, PENDING, None).await?;
+            set_address(tx, id, OWN, *address).await
+        }
+        Address::Await(address) => set_address(tx, id, PENDING, *address).await,
+        Address::Verify { was_waiting } => {
+            if *was_waiting {
+                set_address(tx, id, OWN, None).await?;
+            }
+            let sql = format!("UPDATE addresses SET standing = 1, verified_at = {NOW} WHERE user_id = $1");
+            run(tx, &sql, &[&id.uuid()]).await.map(drop)
+        }
+    }
+}
+
+#[async_trait]
+impl Users for Postgres {
+    async fn create_user(
+        &self,
+        user: &NewUser,
+        session: Option<&NewSession>,
+    ) -> store::Result<Option<Opened>> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| create_user(tx, user, session, &pseudonyms).await).await
+    }
+
+    async fn release_name(&self, name: &Username, event: &Event) -> store::Result<bool> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.pool.write(async |tx| release_name(tx, name, event, &pseudonyms).await).await
+    }
+
+    async fn user_by_name(&self, name: &Username) -> store::Result<Option<User>> {
+        self.pool.read(async |db| lookup::user_by_name(db, name).await).await
+    }
+
+    async fn user_by_skeleton(&self, name: &Username) -> store::Result<Option<User>> {
+        self.pool.read(async |db| lookup::user_by_skeleton(db, name).await).await
+    }
+
+    async fn user(&self, id: UserId) -> store::Result<Option<User>> {
+        self.pool.read(async |db| lookup::user(db, id).await).await
+    }
+
+    async fn user_by_external_id(&self, id: &str) -> store::Result<Option<User>> {
+        self.pool.read(async |db| lookup::user_by_external_id(db, id).await).await
+    }
+
+    async fn user_by_verified_email(&self, email: &str) -> store::Result<Option<User>> {
+        let key = email.to_lowercase();
+        self.pool.read(async |db| lookup::user_by_verified_email(db, &key).await).await
+    }
+
+    async fn users(&self, filter: &UserFilter) -> store::Result<Vec<User>> {
+        self.pool.read(async |db| lookup::users(db, filter).await).await
+    }
+
+    async fn rehash(&self, user: UserId, old: &str, new: &str) -> store::Result<()> {
+        self.pool.write(async |tx| rehash(tx, user, old, new).await).await
+    }
+
+    async fn change_user(&self, user: UserId, change: &AccountChange) -> store::Result<Change> {
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        let mut refused = None;
+        let changed = self
+            .pool
+            .write(async |tx| {
+                let changed = change_user(tx, user, change, &pseudonyms).await?;
+                refused = Some(changed.clone()).filter(|changed| !matches!(changed, Change::Done(..)));
+                Ok(changed)
+            })
+            .await;
+        match (changed, refused) {
+            // Nothing was written, whatever became of the COMMIT.
+            (Err(StoreError::OutcomeUnknown(_)), Some(refused)) => Ok(refused),
+            (changed, _) => changed,
+        }
+    }
 }

@@ -1,14 +1,16 @@
 //! What is of use only with the master key.
 
+use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Transaction};
 
 use super::{
-    audit,
+    Postgres,
     connection::QueryResult as Result,
+    event,
     statement::{lock_keys, one, only, run},
 };
 use crate::store::{
-    Note, Rewrap, Rewrapped, StoredVault,
+    self, Event, Rewrap, Rewrapped, StoredVault, Vault,
     vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
 };
 
@@ -36,11 +38,11 @@ pub(super) async fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<S
     Ok(StoredVault { fingerprint, wrapped_root: meta(tx, "root").await?.unwrap_or_default() })
 }
 
-pub(super) async fn rewrap(
+pub(super) async fn rewrap_values(
     tx: &Transaction<'_>,
     fingerprint: &[u8],
     rewrap: &Rewrap,
-    note: &Note,
+    event: &Event,
 ) -> Result<Rewrapped> {
     lock_keys(tx).await?;
     let mut values: Vec<WrappedValue> = Vec::new();
@@ -63,6 +65,21 @@ pub(super) async fn rewrap(
         };
     }
     run(tx, "UPDATE meta SET value = $1 WHERE key = 'master'", &[&fingerprint]).await?;
-    audit::append(tx, note, None, "").await?;
+    event::append(tx, event, None, "").await?;
     Ok(Rewrapped::Done(count))
+}
+
+#[async_trait]
+impl Vault for Postgres {
+    async fn vault(&self) -> store::Result<Option<StoredVault>> {
+        self.pool.read(async |db| read(db).await).await
+    }
+
+    async fn begin_vault(&self, fresh: &StoredVault) -> store::Result<StoredVault> {
+        self.pool.write(async |tx| begin(tx, fresh).await).await
+    }
+
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, event: &Event) -> store::Result<Rewrapped> {
+        self.pool.write(async |tx| rewrap_values(tx, fingerprint, rewrap, event).await).await
+    }
 }

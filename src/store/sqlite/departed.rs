@@ -58,9 +58,9 @@ pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms, now: U
     let Some((user, done, again)) = departed else { return Ok(false) };
     let lines: Vec<Line> = tx
         .prepare_cached(
-            "SELECT seq, actor_id, actor, address, subject_id, subject, detail FROM audit WHERE seq IN ( \
-             SELECT seq FROM (SELECT seq FROM audit WHERE subject_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
-             UNION SELECT seq FROM (SELECT seq FROM audit WHERE actor_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
+            "SELECT seq, actor_id, actor, address, subject_id, subject, detail FROM events WHERE seq IN ( \
+             SELECT seq FROM (SELECT seq FROM events WHERE subject_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
+             UNION SELECT seq FROM (SELECT seq FROM events WHERE actor_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3) \
              ORDER BY seq LIMIT ?3) ORDER BY seq",
         )?
         .query_map(params![user, done, PIECE], |row| {
@@ -93,7 +93,7 @@ pub(super) fn forget_lines(tx: &Transaction<'_>, pseudonyms: &Pseudonyms, now: U
         let detail = if is_subject { without_ids(&line.detail) } else { &line.detail };
         let replaced = |text: String, by: bool| if by { pseudonyms.once(&text) } else { text };
         tx.prepare_cached(
-            "UPDATE audit SET actor = ?2, address = ?3, subject = ?4, detail = ?5 WHERE seq = ?1",
+            "UPDATE events SET actor = ?2, address = ?3, subject = ?4, detail = ?5 WHERE seq = ?1",
         )?
         .execute(params![
             line.seq,

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{audit, log, statement::Result, vault};
+use super::{Sqlite, event, log, statement::Result, vault};
 use crate::{
     clock::UnixMillis,
-    store::{KeyRevocation, KeysRevoked, LogEntry, Note, StoredKey, millis, vault::is_of_another_master},
-    types::KeyId,
+    store::{
+        self, Event, KeyRevocation, KeysRevoked, SigningKeys, StoredKey, rule::key as rule,
+        vault::is_of_another_master,
+    },
 };
 
 const KEY: &str = "kid, algorithm, public_key, wrapped_pair, created_at, signs_at, expires_at";
@@ -59,8 +62,7 @@ pub(super) fn create_key_if_none(
         |row| row.get(0),
     )?;
     if !there {
-        let signs_at = now + millis(delay);
-        insert_key(tx, &StoredKey { created_at: now, signs_at, ..key.clone() })?;
+        insert_key(tx, &rule::begun(key, now, delay, None))?;
     }
     Ok(())
 }
@@ -70,16 +72,16 @@ pub(super) fn rotate_key(
     key: &StoredKey,
     delay: Duration,
     access_ttl: Duration,
-    note: Option<&Note>,
+    event: Option<&Event>,
     now: UnixMillis,
 ) -> Result<StoredKey> {
-    let key = StoredKey { created_at: now, signs_at: now + millis(delay), ..key.clone() };
+    let key = rule::begun(key, now, delay, None);
     let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
-    let expires_at = crate::store::predecessor_expiry(key.signs_at, access_ttl, issued);
+    let expires_at = rule::predecessors_end(&key, access_ttl, issued);
     tx.execute("UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL", [expires_at])?;
     insert_key(tx, &key)?;
-    if let Some(note) = note {
-        audit::append(tx, note, None, &key.kid, now)?;
+    if let Some(event) = event {
+        event::append(tx, event, None, &key.kid, now)?;
     }
     Ok(key)
 }
@@ -100,14 +102,11 @@ pub(super) fn revoke_keys(
         tx.execute("DELETE FROM sessions", [])?;
     }
     let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
-    let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
-    let mut entries = Vec::new();
-    for kid in &kids {
-        let entry = LogEntry::of_key(KeyId::of(kid), revocation.kid.is_none().then_some(now), last);
-        log::append(tx, &entry)?;
-        entries.push(entry);
-        if let Some(note) = &revocation.note {
-            audit::append(tx, note, None, kid, now)?;
+    let entries = rule::entries(revocation, &kids, now, issued);
+    for (kid, entry) in kids.iter().zip(&entries) {
+        log::append(tx, entry)?;
+        if let Some(event) = &revocation.event {
+            event::append(tx, event, None, kid, now)?;
         }
     }
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE algorithm = ?1 AND expires_at IS NULL)";
@@ -117,14 +116,42 @@ pub(super) fn revoke_keys(
     let successor = if tx.query_row(sql, [&successor.algorithm], |row| row.get(0))? {
         None
     } else {
-        let signs_at = now + millis(revocation.delay);
-        let key = StoredKey { created_at: now, signs_at, ..successor.clone() };
+        let key = rule::begun(successor, now, revocation.delay, None);
         // One that was replaced before signs until then.
-        let expires_at = crate::store::predecessor_expiry(signs_at, revocation.access_ttl, issued);
+        let expires_at = rule::predecessors_end(&key, revocation.access_ttl, issued);
         let sql = "UPDATE signing_keys SET expires_at = max(expires_at, ?1) WHERE expires_at > ?2";
         tx.execute(sql, [expires_at, now])?;
         insert_key(tx, &key)?;
         Some(key)
     };
     Ok(Some(KeysRevoked { kids, entries, successor }))
+}
+
+#[async_trait]
+impl SigningKeys for Sqlite {
+    async fn signing_keys(&self) -> store::Result<Vec<StoredKey>> {
+        let now = self.clock.wall();
+        self.connections.follow(move |db| signing_keys(db, now)).await
+    }
+
+    async fn create_key_if_none(&self, key: &StoredKey, delay: Duration) -> store::Result<()> {
+        let (key, now) = (key.clone(), self.clock.wall());
+        self.connections.write(move |tx| create_key_if_none(tx, &key, delay, now)).await
+    }
+
+    async fn rotate_key(
+        &self,
+        key: &StoredKey,
+        delay: Duration,
+        access_ttl: Duration,
+        event: Option<&Event>,
+    ) -> store::Result<StoredKey> {
+        let (key, event, now) = (key.clone(), event.cloned(), self.clock.wall());
+        self.connections.write(move |tx| rotate_key(tx, &key, delay, access_ttl, event.as_ref(), now)).await
+    }
+
+    async fn revoke_keys(&self, revocation: &KeyRevocation) -> store::Result<Option<KeysRevoked>> {
+        let (revocation, now) = (revocation.clone(), self.clock.wall());
+        self.connections.write(move |tx| revoke_keys(tx, &revocation, now)).await
+    }
 }

@@ -1,12 +1,16 @@
 //! The revocation log. One writer at a time makes its sequence numbers the order of commits.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::statement::{Result, broken, uuid};
-use super::sweep::remove_sessions;
+use super::{
+    Sqlite,
+    statement::{Result, broken, uuid},
+    sweep::remove_sessions,
+};
 use crate::{
     clock::UnixMillis,
-    store::{Cursor, LogEntry, Revoked},
+    store::{self, Beat, Cursor, LogEntry, LogRead, RevocationLog, Revoked, Sink},
     types::KeyId,
 };
 
@@ -85,4 +89,35 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
     }
     let outlives = LogEntry::new(entry.revoked, entry.generation, issued.unwrap_or(0), now).expires_at;
     append(tx, &LogEntry { expires_at: entry.expires_at.max(outlives), ..*entry })
+}
+
+#[async_trait]
+impl RevocationLog for Sqlite {
+    async fn read_log(&self, cursor: Option<&Cursor>, _: &Beat, sink: Sink<'_>) -> store::Result<LogRead> {
+        let (cursor, now) = (cursor.cloned(), self.clock.wall());
+        let read = move |db: &rusqlite::Transaction<'_>| since(db, cursor.as_ref(), now);
+        let (entries, cursor) = self.connections.follow(read).await?;
+        entries.into_iter().for_each(sink);
+        Ok(LogRead { cursor, database_now: None, history: None })
+    }
+
+    async fn glance_at_log(&self, cursor: &Cursor, sink: Sink<'_>) -> store::Result<LogRead> {
+        let nobody = Beat { gateway: uuid::Uuid::nil(), number: 0, furthest: None, max_staleness: 0 };
+        self.read_log(Some(cursor), &nobody, sink).await
+    }
+
+    async fn restore_log(&self, entries: &[LogEntry]) -> store::Result<()> {
+        let (entries, now) = (entries.to_vec(), self.clock.wall());
+        let settle =
+            move |tx: &rusqlite::Transaction<'_>| entries.iter().try_for_each(|entry| settle(tx, entry, now));
+        self.connections.write(settle).await
+    }
+
+    async fn settle(&self, entry: &LogEntry) -> store::Result<()> {
+        self.restore_log(std::slice::from_ref(entry)).await
+    }
+
+    async fn hint(&self) -> store::Result<()> {
+        Ok(())
+    }
 }

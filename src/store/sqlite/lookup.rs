@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
-    store::{Place, SESSION, Session, SessionPage, USER, User, UserFilter},
+    store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
     types::{Roles, SessionId, UserId, Username},
 };
 
@@ -29,6 +29,7 @@ pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {
     Ok(Session {
         id: SessionId::from_uuid(uuid(row, "id")?).ok_or_else(|| broken("id"))?,
         user: UserId::from_uuid(uuid(row, "user_id")?).ok_or_else(|| broken("user_id"))?,
+        kind: SessionKind::read(row.get("kind")?).ok_or_else(|| broken("kind"))?,
         generation: row.get("generation")?,
         created_at: row.get("created_at")?,
         authenticated_at: row.get("authenticated_at")?,
@@ -45,34 +46,42 @@ pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {
 }
 
 pub(super) fn user_by_name(db: &Connection, name: &Username) -> Result<Option<User>> {
-    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE name = ?1"))?
+    db.prepare_cached(&format!("SELECT {USER} FROM accounts WHERE name = ?1"))?
         .query_row([name.as_str()], read_user)
         .optional()
 }
 
 pub(super) fn user_by_skeleton(db: &Connection, name: &Username) -> Result<Option<User>> {
     db.prepare_cached(&format!(
-        "SELECT {USER} FROM users WHERE name = ?1 OR skeleton = ?2 ORDER BY name = ?1 DESC LIMIT 1"
+        "SELECT {USER} FROM accounts WHERE name = ?1 OR skeleton = ?2 ORDER BY name = ?1 DESC LIMIT 1"
     ))?
     .query_row([name.as_str(), &name.skeleton()], read_user)
     .optional()
 }
 
 pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
-    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE id = ?1"))?
+    db.prepare_cached(&format!("SELECT {USER} FROM accounts WHERE id = ?1"))?
         .query_row([id.uuid().as_bytes()], read_user)
         .optional()
 }
 
+pub(super) fn user_by_verified_email(db: &Connection, key: &str) -> Result<Option<User>> {
+    db.prepare_cached(&format!(
+        "SELECT {USER} FROM accounts WHERE email_key = ?1 AND email_verified AND NOT disabled"
+    ))?
+    .query_row([key], read_user)
+    .optional()
+}
+
 pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<User>> {
-    db.prepare_cached(&format!("SELECT {USER} FROM users WHERE external_id = ?1"))?
+    db.prepare_cached(&format!("SELECT {USER} FROM accounts WHERE external_id = ?1"))?
         .query_row([id], read_user)
         .optional()
 }
 
 pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
     db.prepare_cached(&format!(
-        "SELECT {USER} FROM users WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\\' OR email_key LIKE ?3 ESCAPE '\\') \
+        "SELECT {USER} FROM accounts WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\\' OR email_key LIKE ?3 ESCAPE '\\') \
          ORDER BY name LIMIT ?4"
     ))?
     .query_map(

@@ -1,26 +1,19 @@
 //! The queue of mails, and what their tokens allow.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::{
-    audit,
-    lookup::{read_user, user},
+    Sqlite,
+    lookup::user,
     statement::{Result, broken, uuid},
 };
 use crate::{
     clock::UnixMillis,
-    store::{ClaimedMail, MailLease, NewMail, Note, Purpose, Sent, USER, User},
+    store::{self, ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent, Spend, User},
     types::UserId,
 };
-
-pub(super) fn users_by_verified_email(db: &Connection, key: &str) -> Result<Vec<User>> {
-    db.prepare_cached(&format!(
-        "SELECT {USER} FROM users WHERE email_key = ?1 AND email_verified AND NOT disabled ORDER BY id LIMIT 5"
-    ))?
-    .query_map([key], read_user)?
-    .collect()
-}
 
 pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> Result<bool> {
     let Some(user) = user(tx, mail.user)? else { return Ok(false) };
@@ -46,7 +39,7 @@ pub(super) fn enqueue(tx: &Transaction<'_>, mail: &NewMail, now: UnixMillis) -> 
     Ok(queued > 0)
 }
 
-pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) -> Result<Option<ClaimedMail>> {
+fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) -> Result<Option<ClaimedMail>> {
     let due = tx
         .prepare_cached(
             "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
@@ -67,7 +60,7 @@ pub(super) fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) ->
     Ok(user.map(|user| ClaimedMail { id, purpose, recipient, attempts, age, holds: holds(&user), user }))
 }
 
-pub(super) fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Result<()> {
+fn note_sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Result<()> {
     let next = match sent {
         Sent::Again(after) => Some(now + after),
         Sent::Done | Sent::GivenUp => None,
@@ -78,7 +71,7 @@ pub(super) fn sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) 
 }
 
 /// Whose live token this is.
-pub(super) fn owner(
+fn owner(
     db: &Transaction<'_>,
     purpose: Purpose,
     token_hash: &[u8; 32],
@@ -98,45 +91,39 @@ pub(super) fn owner(
     Ok(user(db, id)?.filter(|user| purpose.bound_to(user) == bound_to))
 }
 
-fn spend(
-    tx: &Transaction<'_>,
-    user: &User,
-    purpose: Purpose,
-    token_hash: &[u8; 32],
-    now: UnixMillis,
-) -> Result<bool> {
-    let spent = tx.execute(
-        "UPDATE mails SET used_at = ?1, next_attempt_at = NULL WHERE token_hash = ?2 AND user_id = ?3 \
-         AND purpose = ?4 AND used_at IS NULL AND expires_at > ?1 AND bound_to = ?5",
-        params![now, token_hash, user.id.uuid().as_bytes(), purpose.number(), purpose.bound_to(user)],
-    )?;
-    Ok(spent > 0)
+/// Whether a token of this account's holds.
+pub(super) fn holds(tx: &Transaction<'_>, user: &User, spend: &Spend, now: UnixMillis) -> Result<bool> {
+    Ok(owner(tx, spend.purpose, &spend.token_hash, now)?.is_some_and(|owner| owner.id == user.id))
 }
 
-pub(super) fn spend_reset(
-    tx: &Transaction<'_>,
-    user: &User,
-    token_hash: &[u8; 32],
-    now: UnixMillis,
-) -> Result<bool> {
-    spend(tx, user, Purpose::ResetPassword, token_hash, now)
-}
-
-pub(super) fn verify_email(
-    tx: &Transaction<'_>,
-    token_hash: &[u8; 32],
-    note: &Note,
-    now: UnixMillis,
-) -> Result<bool> {
-    let Some(user) = owner(tx, Purpose::VerifyEmail, token_hash, now)? else { return Ok(false) };
-    if !spend(tx, &user, Purpose::VerifyEmail, token_hash, now)? {
-        return Ok(false);
-    }
+/// Uses up a token that holds.
+pub(super) fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend, now: UnixMillis) -> Result<()> {
     tx.execute(
-        "UPDATE users SET email_verified = 1, email = coalesce(pending_email, email), \
-         email_key = coalesce(?2, email_key), pending_email = NULL WHERE id = ?1",
-        params![user.id.uuid().as_bytes(), user.pending_email.as_deref().map(str::to_lowercase)],
+        "UPDATE mails SET used_at = ?1, next_attempt_at = NULL WHERE token_hash = ?2 AND user_id = ?3",
+        params![now, spend.token_hash, user.id.uuid().as_bytes()],
     )?;
-    audit::append(tx, note, Some(user.id), user.name.as_str(), now)?;
-    Ok(true)
+    Ok(())
+}
+
+#[async_trait]
+impl Mails for Sqlite {
+    async fn enqueue_mail(&self, mail: &NewMail) -> store::Result<bool> {
+        let (mail, now) = (mail.clone(), self.clock.wall());
+        self.connections.write(move |tx| enqueue(tx, &mail, now)).await
+    }
+
+    async fn claim_mail(&self, lease: &MailLease) -> store::Result<Option<ClaimedMail>> {
+        let (lease, now) = (*lease, self.clock.wall());
+        self.connections.write(move |tx| claim(tx, &lease, now)).await
+    }
+
+    async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> store::Result<()> {
+        let now = self.clock.wall();
+        self.connections.write(move |tx| note_sent(tx, id, sent, now)).await
+    }
+
+    async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> store::Result<Option<User>> {
+        let (token_hash, now) = (*token_hash, self.clock.wall());
+        self.connections.read(move |db| owner(db, purpose, &token_hash, now)).await
+    }
 }

@@ -32,7 +32,7 @@ pub(super) async fn prune(
     for (table, over) in OVER {
         while connections.write(move |tx| remove(tx, table, over, earliest)).await? == PIECE {}
     }
-    while connections.write(move |tx| remove(tx, "audit", "at < ?1", audit_since)).await? == PIECE {}
+    while connections.write(move |tx| remove(tx, "events", "at < ?1", audit_since)).await? == PIECE {}
     for forget in [forget_names, forget_lines] {
         loop {
             let pseudonyms = pseudonyms.clone();

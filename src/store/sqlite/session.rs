@@ -1,33 +1,41 @@
 //! What becomes of sessions, each function within one transaction.
 
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::{
-    audit, log,
-    lookup::{session, user},
+    Sqlite, event, log,
+    lookup::{self, session, user},
     statement::{Result, uuid},
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Grant, LogEntry, NewSession, Note, Revoked, Rotation, RotationRequest, RotationRule, User,
-        judge,
+        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        Sessions, StoreError, User,
+        rule::{
+            change::Rekeyed,
+            rotation::{Plan, plan},
+        },
+        session::MOST_ENDED_FOR_ONE,
     },
     types::{SessionId, UserId},
 };
 
-pub(super) fn open_session(
+fn open_session(
     tx: &Transaction<'_>,
     id: UserId,
     generation: i64,
     session: &NewSession,
-    note: &Note,
+    event: &Event,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     match user(tx, id)? {
         Some(user) if !user.disabled && user.generation == generation => {
-            audit::append(tx, note, Some(id), user.name.as_str(), now)?;
+            event::append(tx, event, Some(id), user.name.as_str(), now)?;
             insert_session(tx, user, session, now).map(Some)
         }
         _ => Ok(None),
@@ -42,7 +50,7 @@ fn make_room(tx: &Transaction<'_>, user: &User, most: u32, now: UnixMillis) -> R
              min(?4, max(0, (SELECT count(*) FROM sessions WHERE user_id = ?1 AND generation = ?2) - ?3 + 1))",
         )?
         .query_map(
-            params![user.id.uuid().as_bytes(), user.generation, most, store::MOST_ENDED_FOR_ONE],
+            params![user.id.uuid().as_bytes(), user.generation, most, MOST_ENDED_FOR_ONE],
             |row| uuid(row, 0),
         )?
         .collect::<Result<_>>()?;
@@ -60,8 +68,8 @@ pub(super) fn insert_session(
     tx.prepare_cached(
         "INSERT INTO sessions (id, user_id, generation, created_at, authenticated_at, last_used_at, ends_at, \
          refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, access_exp_max, \
-         methods, address, user_agent) \
-         VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5, ?6, ?4, 0, ?7, NULL, ?8, ?9, ?10, ?11, ?12)",
+         methods, address, user_agent, kind) \
+         VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5, ?6, ?4, 0, ?7, NULL, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         new.id.uuid().as_bytes(),
@@ -75,32 +83,57 @@ pub(super) fn insert_session(
         new.ttls.access_end(now),
         new.proof.method(),
         new.place.address,
-        new.place.user_agent
+        new.place.user_agent,
+        new.kind.number()
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
-    Ok(Grant { user, session: new.id, session_ends_at: new.ttls.session_end(now), issued_at: now, ended })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now) })
 }
 
-pub(super) fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
+fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
     tx.prepare_cached("UPDATE users SET access_exp_max = max(access_exp_max, ?2) WHERE id = ?1")?
         .execute(params![user.uuid().as_bytes(), access_end])?;
     Ok(())
 }
 
-pub(super) fn rotate_session(
+/// Moves a session to the new generation of its account, with new tokens.
+pub(super) fn move_session(
     tx: &Transaction<'_>,
-    request: &RotationRequest,
+    user: UserId,
+    rekeyed: &Rekeyed<'_>,
+    generation: i64,
     now: UnixMillis,
-) -> Result<Rotation> {
+) -> Result<()> {
+    raise_user_expiry(tx, user, rekeyed.access_end)?;
+    tx.execute(
+        "UPDATE sessions SET generation = ?2, last_used_at = ?3, refresh_expires_at = ?4, rotated_at = ?3, \
+         refresh_number = 0, current_hash = ?5, previous_hash = NULL, nonce = ?6, \
+         access_exp_max = max(access_exp_max, ?7), \
+         authenticated_at = CASE WHEN ?8 THEN ?3 ELSE authenticated_at END WHERE id = ?1",
+        params![
+            rekeyed.id().uuid().as_bytes(),
+            generation,
+            now,
+            rekeyed.refresh_end,
+            rekeyed.rekey.session.refresh_hash,
+            rekeyed.rekey.session.nonce,
+            rekeyed.access_end,
+            rekeyed.rekey.authenticated
+        ],
+    )?;
+    Ok(())
+}
+
+fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMillis) -> Result<Rotation> {
     let Some(session) = session(tx, request.session)? else { return Ok(Rotation::Refused) };
     let Some(user) = user(tx, session.user)? else { return Ok(Rotation::Refused) };
-    match judge(&session, &user, &request.presented, now, request.grace) {
-        RotationRule::Refuse => Ok(Rotation::Refused),
-        RotationRule::EndSession => {
-            audit::append(tx, &request.replayed, Some(user.id), user.name.as_str(), now)?;
+    match plan(&session, &user, &request.presented, now, request.grace) {
+        Plan::Refuse => Ok(Rotation::Refused),
+        Plan::EndSession => {
+            event::append(tx, &request.replayed, Some(user.id), user.name.as_str(), now)?;
             Ok(end_session(tx, user.id, session.id, now)?.map_or(Rotation::Refused, Rotation::Ended))
         }
-        rule => {
+        plan => {
             let access_end = request.ttls.access_end(now);
             raise_user_expiry(tx, user.id, access_end)?;
             let id = session.id.uuid();
@@ -108,10 +141,8 @@ pub(super) fn rotate_session(
                 "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), now, access_end])?;
-            let session_ends_at = session.ends_at;
-            let grant =
-                Grant { user, session: session.id, session_ends_at, issued_at: now, ended: Vec::new() };
-            if rule == RotationRule::Replay {
+            let grant = Grant::new(user, session.id, session.ends_at, now);
+            if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
             tx.prepare_cached(
@@ -130,7 +161,7 @@ pub(super) fn rotate_session(
     }
 }
 
-pub(super) fn end_session(
+fn end_session(
     tx: &Transaction<'_>,
     user: UserId,
     session: SessionId,
@@ -147,4 +178,64 @@ pub(super) fn end_session(
     let entry = LogEntry::new(Revoked::Session(session), LogEntry::ALL, access_exp_max, now);
     log::append(tx, &entry)?;
     Ok(Some(entry))
+}
+
+#[async_trait]
+impl Sessions for Sqlite {
+    async fn open_session(
+        &self,
+        user: UserId,
+        generation: i64,
+        session: &NewSession,
+        event: &Event,
+    ) -> store::Result<Option<Grant>> {
+        let (session, event) = (session.clone(), event.clone());
+        let now = self.clock.wall();
+        self.connections.write(move |tx| open_session(tx, user, generation, &session, &event, now)).await
+    }
+
+    async fn rotate_session(&self, request: &RotationRequest) -> store::Result<Rotation> {
+        let (request, now) = (request.clone(), self.clock.wall());
+        let ends = Arc::new(OnceLock::new());
+        let noted = ends.clone();
+        let rotate = move |tx: &rusqlite::Transaction<'_>| {
+            let rotation = rotate_session(tx, &request, now)?;
+            if let Rotation::Ended(entry) = &rotation {
+                let _ = noted.set(*entry);
+            }
+            Ok(rotation)
+        };
+        match (self.connections.write(rotate).await, ends.get()) {
+            (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(*entry)),
+            (rotated, _) => rotated,
+        }
+    }
+
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        event: Option<&Event>,
+    ) -> store::Result<Option<LogEntry>> {
+        let (event, now) = (event.cloned(), self.clock.wall());
+        self.connections
+            .write(move |tx| {
+                let ended = end_session(tx, user, session, now)?;
+                if let (Some(event), true) = (&event, ended.is_some()) {
+                    let name = lookup::user(tx, user)?.map(|user| user.name.to_string()).unwrap_or_default();
+                    event::append(tx, event, Some(user), &name, now)?;
+                }
+                Ok(ended)
+            })
+            .await
+    }
+
+    async fn session(&self, session: SessionId) -> store::Result<Option<Session>> {
+        self.connections.read(move |db| lookup::session(db, session)).await
+    }
+
+    async fn sessions(&self, user: UserId, page: SessionPage) -> store::Result<Vec<Session>> {
+        let now = self.clock.wall();
+        self.connections.read(move |db| lookup::sessions(db, user, page, now)).await
+    }
 }

@@ -1,24 +1,29 @@
 //! What becomes of accounts, each function within one transaction.
 
+use async_trait::async_trait;
 use rusqlite::{Transaction, params};
 
 use super::{
-    audit,
+    Sqlite,
     departed::depart,
-    log,
-    lookup::{session, user},
+    event, log,
+    lookup::{self, session, user as user_by_id},
     mail,
-    session::{insert_session, raise_user_expiry},
+    session::{insert_session, move_session},
     statement::Result,
     sweep::remove_sessions,
 };
 use crate::{
     clock::UnixMillis,
-    store::{AccountChange, Change, Grant, LogEntry, NewSession, NewUser, Note, Opened, Revoked},
+    store::{
+        self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, User, UserFilter, Users,
+        rule::change::{Address, Facts, Rekeyed, any_admin, plan},
+        unlocked,
+    },
     types::{Pseudonyms, Roles, UserId, Username},
 };
 
-pub(super) fn create_user(
+fn create_user(
     tx: &Transaction<'_>,
     new: &NewUser,
     session: Option<&NewSession>,
@@ -42,33 +47,25 @@ pub(super) fn create_user(
         }
     }
     let made = tx.execute(
-        "INSERT OR IGNORE INTO users (id, name, skeleton, email, password_hash, roles, created_at, email_key) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            new.id.uuid().as_bytes(),
-            new.name.as_str(),
-            skeleton,
-            new.email,
-            new.password_hash,
-            new.roles.to_string(),
-            now,
-            new.email.as_deref().map(str::to_lowercase)
-        ],
+        "INSERT OR IGNORE INTO users (id, name, skeleton, roles, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![new.id.uuid().as_bytes(), new.name.as_str(), skeleton, new.roles.to_string(), now],
     )?;
     if made == 0 {
         return Ok(None);
     }
+    set_password(tx, new.id, &new.password_hash, now)?;
+    set_address(tx, new.id, OWN, new.email.as_deref())?;
     if new.release {
         let sql = "DELETE FROM retired_names WHERE skeleton IN (?1, ?2)";
         tx.execute(sql, [new.name.skeleton(), former])?;
     }
-    if let Some(note) = &new.note {
-        audit::append(tx, note, Some(new.id), new.name.as_str(), now)?;
+    if let Some(event) = &new.event {
+        event::append(tx, event, Some(new.id), new.name.as_str(), now)?;
     }
     if let Some(mail) = &new.mail {
         mail::enqueue(tx, mail, now)?;
     }
-    let user = user(tx, new.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let user = user_by_id(tx, new.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let grant = match session {
         Some(session) => Some(insert_session(tx, user.clone(), session, now)?),
         None => None,
@@ -76,10 +73,10 @@ pub(super) fn create_user(
     Ok(Some(Opened { user, grant }))
 }
 
-pub(super) fn release_name(
+fn release_name(
     tx: &Transaction<'_>,
     name: &Username,
-    note: &Note,
+    event: &Event,
     pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<bool> {
@@ -87,97 +84,143 @@ pub(super) fn release_name(
     let released = tx.execute("DELETE FROM retired_names WHERE skeleton IN (?1, ?2)", skeletons)? > 0;
     if released {
         // Whose it was may be nobody's business any more.
-        audit::append(tx, note, None, &pseudonyms.of(name.as_str()), now)?;
+        event::append(tx, event, None, &pseudonyms.of(name.as_str()), now)?;
     }
     Ok(released)
 }
 
-pub(super) fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
+/// The address of an account, and one that waits to take its place.
+const OWN: i16 = 1;
+const PENDING: i16 = 2;
+
+fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str, now: UnixMillis) -> Result<()> {
     tx.execute(
-        "UPDATE users SET password_hash = ?3, foreign_scheme = NULL WHERE id = ?1 AND password_hash = ?2",
+        "INSERT INTO passwords (user_id, hash, changed_at) VALUES (?1, ?2, ?3) ON CONFLICT (user_id) DO UPDATE \
+         SET hash = excluded.hash, foreign_scheme = NULL, changed_at = excluded.changed_at",
+        params![user.uuid().as_bytes(), hash, now],
+    )?;
+    Ok(())
+}
+
+fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Option<&str>) -> Result<()> {
+    let id = user.uuid();
+    tx.execute(
+        "DELETE FROM addresses WHERE user_id = ?1 AND standing = ?2",
+        params![id.as_bytes(), standing],
+    )?;
+    if let Some(address) = address {
+        tx.execute(
+            "INSERT INTO addresses (user_id, standing, address, key) VALUES (?1, ?2, ?3, ?4)",
+            params![id.as_bytes(), standing, address, address.to_lowercase()],
+        )?;
+    }
+    Ok(())
+}
+
+fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()> {
+    tx.execute(
+        "UPDATE passwords SET hash = ?3, foreign_scheme = NULL WHERE user_id = ?1 AND hash = ?2",
         params![user.uuid().as_bytes(), old, new],
     )?;
     Ok(())
 }
 
-pub(super) fn change_user(
+/// What a change asks about.
+fn facts(
+    tx: &Transaction<'_>,
+    user: User,
+    change: &AccountChange,
+    pseudonyms: &Pseudonyms,
+    now: UnixMillis,
+) -> Result<Facts> {
+    let id = user.id.uuid();
+    let session = match change.rekey() {
+        Some(rekey) => session(tx, rekey.session.id)?,
+        None => None,
+    };
+    let has_other_admin = change.may_take_the_last_admin(&user) && has_other_admin(tx, user.id)?;
+    let name_is_taken = match change.new_name(&user) {
+        Some(name) => tx.query_row(
+            "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND (name = ?2 OR skeleton = ?3)) \
+             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?3, ?4) AND user_id IS NOT ?1)",
+            params![id.as_bytes(), name.as_str(), name.skeleton(), pseudonyms.of(&name.skeleton())],
+            |row| row.get(0),
+        )?,
+        None => false,
+    };
+    let token_holds = match &change.spends {
+        Some(spend) => mail::holds(tx, &user, spend, now)?,
+        None => false,
+    };
+    let newest = user.unverified_email().unwrap_or_default().to_lowercase();
+    let address_is_taken = change.verifies()
+        && tx.query_row(
+            "SELECT EXISTS (SELECT 1 FROM addresses WHERE key = ?1 AND verified_at IS NOT NULL AND user_id <> ?2)",
+            params![newest, id.as_bytes()],
+            |row| row.get(0),
+        )?;
+    // A look that it only shared is guarded by the account that has it.
+    let (holds_look, access_exp_max) = tx.query_row(
+        "SELECT skeleton = ?2, access_exp_max FROM users WHERE id = ?1",
+        params![id.as_bytes(), user.name.skeleton()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(Facts {
+        user,
+        holds_look,
+        access_exp_max,
+        session,
+        has_other_admin,
+        name_is_taken,
+        token_holds,
+        address_is_taken,
+        now,
+    })
+}
+
+fn has_other_admin(tx: &Transaction<'_>, than: UserId) -> Result<bool> {
+    let others: Vec<String> = tx
+        .prepare_cached("SELECT roles FROM users WHERE id <> ?1 AND NOT disabled AND roles LIKE '%admin%'")?
+        .query_map([than.uuid().as_bytes()], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    Ok(any_admin(&others))
+}
+
+fn change_user(
     tx: &Transaction<'_>,
     id: UserId,
     change: &AccountChange,
     pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<Change> {
-    let Some(user) = user(tx, id)? else { return Ok(Change::Gone) };
-    if let Some(refused) = change.refused_for(&user) {
-        return Ok(refused);
+    let Some(user) = user_by_id(tx, id)? else { return Ok(Change::Gone) };
+    let facts = facts(tx, user, change, pseudonyms, now)?;
+    let plan = match plan(change, &facts) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(refused),
+    };
+    if let Some(spend) = &change.spends {
+        mail::spend(tx, &facts.user, spend, now)?;
     }
-    let mut rekeyed = None;
-    if let Some(rekey) = &change.rekey {
-        let own = session(tx, rekey.session.id)?;
-        let own = own.filter(|own| own.user == id && own.generation == user.generation);
-        let Some(own) = own else { return Ok(Change::Gone) };
-        rekeyed = Some((rekey, own.ends_at));
+    if let Some(entry) = &plan.entry {
+        log::append(tx, entry)?;
     }
-    if change.keep_last_admin && change.takes_admin_from(&user) {
-        let others: Vec<String> = tx
-            .prepare_cached(
-                "SELECT roles FROM users WHERE id <> ?1 AND NOT disabled AND roles LIKE '%admin%'",
-            )?
-            .query_map([id.uuid().as_bytes()], |row| row.get(0))?
-            .collect::<Result<_>>()?;
-        if !crate::store::any_admin(&others) {
-            return Ok(Change::LastAdmin);
-        }
+    if let Some(event) = &change.event {
+        event::append(tx, event, Some(id), facts.user.name.as_str(), now)?;
     }
-    let renamed = change.name.as_ref().filter(|name| **name != user.name);
-    if let Some(name) = renamed {
-        let taken: bool = tx.query_row(
-            "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND (name = ?2 OR skeleton = ?3)) \
-             OR EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?3, ?4) AND user_id IS NOT ?1)",
-            params![id.uuid().as_bytes(), name.as_str(), name.skeleton(), pseudonyms.of(&name.skeleton())],
-            |row| row.get(0),
-        )?;
-        if taken {
-            return Ok(Change::NameTaken);
-        }
-    }
-    if let Some(token_hash) = &change.spends
-        && !mail::spend_reset(tx, &user, token_hash, now)?
-    {
-        return Ok(Change::Gone);
-    }
-    let access_exp_max: i64 =
-        tx.query_row("SELECT access_exp_max FROM users WHERE id = ?1", [id.uuid().as_bytes()], |row| {
-            row.get(0)
-        })?;
-    let entry = LogEntry::new(Revoked::User(id), user.generation + 1, access_exp_max, now);
-    log::append(tx, &entry)?;
-    if let Some(note) = &change.note {
-        audit::append(tx, note, Some(id), user.name.as_str(), now)?;
-    }
-    if change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton()) {
-        let holder = (!change.delete).then_some(id.uuid());
-        // A look that it only shared is guarded by the account that has it.
+    if let Some(retired) = &plan.retired {
+        let holder = retired.holder.map(UserId::uuid);
         tx.execute(
-            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) \
-             SELECT skeleton, name, ?3, ?4 FROM users WHERE id = ?1 AND skeleton = ?2 \
+            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id",
-            params![
-                id.uuid().as_bytes(),
-                user.name.skeleton(),
-                now,
-                holder.as_ref().map(|holder| holder.as_bytes())
-            ],
+            params![retired.skeleton, retired.name, now, holder.as_ref().map(|holder| holder.as_bytes())],
         )?;
     }
     if change.delete {
-        tx.execute("UPDATE retired_names SET user_id = NULL WHERE user_id = ?1", [id.uuid().as_bytes()])?;
-        depart(tx, id)?;
-        remove_sessions(tx, id, None, i64::MAX)?;
-        tx.execute("DELETE FROM users WHERE id = ?1", [id.uuid().as_bytes()])?;
-        return Ok(Change::Done(entry, None));
+        delete(tx, id)?;
+        return Ok(Change::Done(plan.entry, None));
     }
-    if let Some(name) = renamed {
+    if let Some(name) = plan.renamed {
         tx.execute(
             "UPDATE users SET name = ?2, skeleton = ?3 WHERE id = ?1",
             params![id.uuid().as_bytes(), name.as_str(), name.skeleton()],
@@ -185,61 +228,119 @@ pub(super) fn change_user(
         // Its own again.
         tx.execute("DELETE FROM retired_names WHERE skeleton = ?1", [name.skeleton()])?;
     }
-    match &change.email {
-        Some(Some(email)) if change.email_pending && user.email_verified => {
-            // The same once more takes back what was pending.
-            let pending = Some(email).filter(|email| user.email.as_ref() != Some(email));
-            tx.execute(
-                "UPDATE users SET pending_email = ?2 WHERE id = ?1",
-                params![id.uuid().as_bytes(), pending],
-            )?;
-        }
-        Some(email) => {
-            tx.execute(
-                "UPDATE users SET email = ?2, email_key = ?3, email_verified = 0, pending_email = NULL WHERE id = ?1",
-                params![id.uuid().as_bytes(), email, email.as_deref().map(str::to_lowercase)],
-            )?;
-        }
-        None => {}
+    move_addresses(tx, id, &plan.address, now)?;
+    if let Some(hash) = &change.password_hash {
+        set_password(tx, id, hash, now)?;
     }
     tx.execute(
-        "UPDATE users SET generation = generation + 1, password_hash = coalesce(?2, password_hash), \
-         roles = coalesce(?3, roles), disabled = coalesce(?4, disabled), \
-         foreign_scheme = CASE WHEN ?2 IS NULL THEN foreign_scheme END, \
-         pending_email = CASE WHEN ?5 THEN NULL ELSE pending_email END WHERE id = ?1",
+        "UPDATE users SET generation = ?2, roles = coalesce(?3, roles), disabled = coalesce(?4, disabled) \
+         WHERE id = ?1",
         params![
             id.uuid().as_bytes(),
-            change.password_hash,
+            plan.generation,
             change.roles.as_ref().map(Roles::to_string),
-            change.disabled,
-            change.forgets_pending()
+            change.disabled
         ],
     )?;
-    remove_sessions(tx, id, rekeyed.map(|(rekey, _)| rekey.session.id), user.generation + 1)?;
+    if plan.entry.is_some() {
+        remove_sessions(tx, id, plan.rekeyed.as_ref().map(Rekeyed::id), plan.generation)?;
+    }
     for mail in &change.mails {
         mail::enqueue(tx, mail, now)?;
     }
-    let Some((rekey, session_ends_at)) = rekeyed else { return Ok(Change::Done(entry, None)) };
-    let access_end = rekey.session.ttls.access_end(now);
-    raise_user_expiry(tx, id, access_end)?;
-    tx.execute(
-        "UPDATE sessions SET generation = ?2, last_used_at = ?3, refresh_expires_at = ?4, rotated_at = ?3, \
-         refresh_number = 0, current_hash = ?5, previous_hash = NULL, nonce = ?6, \
-         access_exp_max = max(access_exp_max, ?7), \
-         authenticated_at = CASE WHEN ?8 THEN ?3 ELSE authenticated_at END WHERE id = ?1",
-        params![
-            rekey.session.id.uuid().as_bytes(),
-            user.generation + 1,
-            now,
-            rekey.session.ttls.refresh_end(now, session_ends_at),
-            rekey.session.refresh_hash,
-            rekey.session.nonce,
-            access_end,
-            rekey.authenticated
-        ],
-    )?;
-    let changed = self::user(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let session = rekey.session.id;
-    let grant = Grant { user: changed, session, session_ends_at, issued_at: now, ended: Vec::new() };
-    Ok(Change::Done(entry, Some(Box::new(grant))))
+    let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
+    move_session(tx, id, rekeyed, plan.generation, now)?;
+    let changed = user_by_id(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, now);
+    Ok(Change::Done(plan.entry, Some(Box::new(grant))))
+}
+
+fn delete(tx: &Transaction<'_>, id: UserId) -> Result<()> {
+    tx.execute("UPDATE retired_names SET user_id = NULL WHERE user_id = ?1", [id.uuid().as_bytes()])?;
+    depart(tx, id)?;
+    remove_sessions(tx, id, None, i64::MAX)?;
+    tx.execute("DELETE FROM users WHERE id = ?1", [id.uuid().as_bytes()])?;
+    Ok(())
+}
+
+fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>, now: UnixMillis) -> Result<()> {
+    match address {
+        Address::Keep => Ok(()),
+        Address::Replace(address) => {
+            set_address(tx, id, PENDING, None)?;
+            set_address(tx, id, OWN, *address)
+        }
+        Address::Await(address) => set_address(tx, id, PENDING, *address),
+        Address::Verify { was_waiting } => {
+            if *was_waiting {
+                set_address(tx, id, OWN, None)?;
+            }
+            tx.execute(
+                "UPDATE addresses SET standing = 1, verified_at = ?2 WHERE user_id = ?1",
+                params![id.uuid().as_bytes(), now],
+            )?;
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Users for Sqlite {
+    async fn create_user(
+        &self,
+        user: &NewUser,
+        session: Option<&NewSession>,
+    ) -> store::Result<Option<Opened>> {
+        let (user, session, now) = (user.clone(), session.cloned(), self.clock.wall());
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        let create =
+            move |tx: &rusqlite::Transaction<'_>| create_user(tx, &user, session.as_ref(), &pseudonyms, now);
+        self.connections.write(create).await
+    }
+
+    async fn release_name(&self, name: &Username, event: &Event) -> store::Result<bool> {
+        let (name, event, now) = (name.clone(), event.clone(), self.clock.wall());
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.connections.write(move |tx| release_name(tx, &name, &event, &pseudonyms, now)).await
+    }
+
+    async fn user_by_name(&self, name: &Username) -> store::Result<Option<User>> {
+        let name = name.clone();
+        self.connections.read(move |db| lookup::user_by_name(db, &name)).await
+    }
+
+    async fn user_by_skeleton(&self, name: &Username) -> store::Result<Option<User>> {
+        let name = name.clone();
+        self.connections.read(move |db| lookup::user_by_skeleton(db, &name)).await
+    }
+
+    async fn user(&self, id: UserId) -> store::Result<Option<User>> {
+        self.connections.read(move |db| lookup::user(db, id)).await
+    }
+
+    async fn user_by_external_id(&self, id: &str) -> store::Result<Option<User>> {
+        let id = id.to_owned();
+        self.connections.read(move |db| lookup::user_by_external_id(db, &id)).await
+    }
+
+    async fn user_by_verified_email(&self, email: &str) -> store::Result<Option<User>> {
+        let key = email.to_lowercase();
+        self.connections.read(move |db| lookup::user_by_verified_email(db, &key)).await
+    }
+
+    async fn users(&self, filter: &UserFilter) -> store::Result<Vec<User>> {
+        let filter = filter.clone();
+        self.connections.read(move |db| lookup::users(db, &filter)).await
+    }
+
+    async fn rehash(&self, user: UserId, old: &str, new: &str) -> store::Result<()> {
+        let (old, new) = (old.to_owned(), new.to_owned());
+        self.connections.write(move |tx| rehash(tx, user, &old, &new)).await
+    }
+
+    async fn change_user(&self, user: UserId, change: &AccountChange) -> store::Result<Change> {
+        let (change, now) = (change.clone(), self.clock.wall());
+        let pseudonyms = unlocked(&self.pseudonyms)?;
+        self.connections.write(move |tx| change_user(tx, user, &change, &pseudonyms, now)).await
+    }
 }

@@ -1,12 +1,13 @@
 //! What is of use only with the master key.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{audit, statement::Result};
+use super::{Sqlite, event, statement::Result};
 use crate::{
     clock::UnixMillis,
     store::{
-        Note, Rewrap, Rewrapped, StoredVault,
+        self, Event, Rewrap, Rewrapped, StoredVault, Vault,
         vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
     },
 };
@@ -30,11 +31,11 @@ pub(super) fn begin(tx: &Transaction<'_>, fresh: &StoredVault) -> Result<StoredV
     Ok(StoredVault { fingerprint, wrapped_root: meta(tx, "root")?.unwrap_or_default() })
 }
 
-pub(super) fn rewrap(
+pub(super) fn rewrap_values(
     tx: &Transaction<'_>,
     fingerprint: &[u8],
     rewrap: &Rewrap,
-    note: &Note,
+    event: &Event,
     now: UnixMillis,
 ) -> Result<Rewrapped> {
     let mut values: Vec<WrappedValue> = tx
@@ -56,6 +57,24 @@ pub(super) fn rewrap(
         };
     }
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'master'", [fingerprint])?;
-    audit::append(tx, note, None, "", now)?;
+    event::append(tx, event, None, "", now)?;
     Ok(Rewrapped::Done(count))
+}
+
+#[async_trait]
+impl Vault for Sqlite {
+    async fn vault(&self) -> store::Result<Option<StoredVault>> {
+        self.connections.read(|db| read(db)).await
+    }
+
+    async fn begin_vault(&self, fresh: &StoredVault) -> store::Result<StoredVault> {
+        let fresh = fresh.clone();
+        self.connections.write(move |tx| begin(tx, &fresh)).await
+    }
+
+    async fn rewrap(&self, fingerprint: &[u8], rewrap: &Rewrap, event: &Event) -> store::Result<Rewrapped> {
+        let (fingerprint, rewrap, event) = (fingerprint.to_vec(), rewrap.clone(), event.clone());
+        let now = self.clock.wall();
+        self.connections.write(move |tx| rewrap_values(tx, &fingerprint, &rewrap, &event, now)).await
+    }
 }

@@ -1,37 +1,39 @@
-//! The audit trail.
+//! What has happened.
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, Transaction};
 
 use super::{
+    Postgres,
     connection::QueryResult as Result,
     statement::{NOW, run},
 };
 use crate::{
-    store::{AuditEntry, AuditFilter, Note},
+    store::{self, AuditEntry, AuditFilter, Event, Events},
     types::UserId,
 };
 
 pub(super) async fn append(
     tx: &Transaction<'_>,
-    note: &Note,
+    event: &Event,
     subject_id: Option<UserId>,
     subject: &str,
 ) -> Result<()> {
     let sql = format!(
-        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+        "INSERT INTO events (at, actor_id, actor, address, action, subject_id, subject, detail) \
          VALUES ({NOW}, $1, $2, $3, $4, $5, $6, $7)"
     );
     run(
         tx,
         &sql,
         &[
-            &note.actor_id.map(|id| id.to_string()),
-            &note.actor(subject_id, subject),
-            &note.address,
-            &note.action,
+            &event.actor_id.map(|id| id.to_string()),
+            &event.actor(subject_id, subject),
+            &event.address,
+            &event.action,
             &subject_id.map(|id| id.to_string()),
             &subject,
-            &note.detail,
+            &event.detail,
         ],
     )
     .await
@@ -39,27 +41,27 @@ pub(super) async fn append(
 }
 
 /// Notes what changed nothing else; of an account only while there is one.
-pub(super) async fn note(tx: &Transaction<'_>, subject: Option<UserId>, note: &Note) -> Result<()> {
-    let Some(id) = subject else { return append(tx, note, None, "").await };
+pub(super) async fn record(tx: &Transaction<'_>, subject: Option<UserId>, event: &Event) -> Result<()> {
+    let Some(id) = subject else { return append(tx, event, None, "").await };
     // One statement, as for nobody: that there is such an account is not told by the time. Whoever deletes it meanwhile
     // waits, and finds the line.
     let sql = format!(
-        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+        "INSERT INTO events (at, actor_id, actor, address, action, subject_id, subject, detail) \
          SELECT {NOW}, $1, CASE WHEN $2 = '' AND $1 = $5 THEN name ELSE $2 END, $3, $4, $5, name, $6 \
          FROM (SELECT name FROM users WHERE id = $7 FOR KEY SHARE) AS subject"
     );
-    let (actor_id, subject_id) = (note.actor_id.map(|id| id.to_string()), id.to_string());
+    let (actor_id, subject_id) = (event.actor_id.map(|id| id.to_string()), id.to_string());
     run(
         tx,
         &sql,
-        &[&actor_id, &note.actor, &note.address, &note.action, &subject_id, &note.detail, &id.uuid()],
+        &[&actor_id, &event.actor, &event.address, &event.action, &subject_id, &event.detail, &id.uuid()],
     )
     .await
     .map(drop)
 }
 
 pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
-    let sql = "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM audit \
+    let sql = "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events \
          WHERE seq < $1 AND ($2::text IS NULL OR subject_id = $2) ORDER BY seq DESC LIMIT $3";
     let statement = db.prepare_cached(sql).await?;
     let (before, subject) = (filter.before.unwrap_or(i64::MAX), filter.subject.map(|id| id.to_string()));
@@ -79,4 +81,15 @@ pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<Aud
             })
         })
         .collect()
+}
+
+#[async_trait]
+impl Events for Postgres {
+    async fn record(&self, subject: Option<UserId>, event: &Event) -> store::Result<()> {
+        self.pool.write(async |tx| record(tx, subject, event).await).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> store::Result<Vec<AuditEntry>> {
+        self.pool.read(async |db| entries(db, filter).await).await
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
+use async_trait::async_trait;
+
+use super::Result;
 use crate::{clock::UnixMillis, types::UserId};
 
 /// What is noted of a change, in the transaction that makes it.
 #[derive(Debug, Clone)]
-pub struct Note {
+pub struct Event {
     /// The account that changed it; none for the command line.
     pub actor_id: Option<UserId>,
     /// Its name, or the system user of the command line. Empty where it is the account that the line is about, whose
@@ -20,7 +23,7 @@ pub struct Note {
     pub detail: String,
 }
 
-impl Note {
+impl Event {
     /// Of what an account does with itself.
     pub fn own(user: UserId, address: IpAddr, action: &'static str, detail: String) -> Self {
         let (actor, address) = (String::new(), Some(address.to_string()));
@@ -71,4 +74,14 @@ pub struct AuditFilter {
     pub subject: Option<UserId>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// What has happened, and to whom.
+#[async_trait]
+pub trait Events: Send + Sync {
+    /// Records what changed nothing else; of an account only while there is one.
+    async fn record(&self, subject: Option<UserId>, event: &Event) -> Result<()>;
+
+    /// The audit trail, newest first.
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>>;
 }

@@ -1,55 +1,56 @@
-//! The audit trail.
+//! What has happened.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, params};
 
-use super::{lookup::user, statement::Result};
+use super::{Sqlite, lookup::user, statement::Result};
 use crate::{
     clock::UnixMillis,
-    store::{AuditEntry, AuditFilter, Note},
+    store::{self, AuditEntry, AuditFilter, Event, Events},
     types::UserId,
 };
 
 pub(super) fn append(
     tx: &Transaction<'_>,
-    note: &Note,
+    event: &Event,
     subject_id: Option<UserId>,
     subject: &str,
     now: UnixMillis,
 ) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO audit (at, actor_id, actor, address, action, subject_id, subject, detail) \
+        "INSERT INTO events (at, actor_id, actor, address, action, subject_id, subject, detail) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         now,
-        note.actor_id.map(|id| id.to_string()),
-        note.actor(subject_id, subject),
-        note.address,
-        note.action,
+        event.actor_id.map(|id| id.to_string()),
+        event.actor(subject_id, subject),
+        event.address,
+        event.action,
         subject_id.map(|id| id.to_string()),
         subject,
-        note.detail
+        event.detail
     ])?;
     Ok(())
 }
 
 /// Notes what changed nothing else; of an account only while there is one.
-pub(super) fn note(
+pub(super) fn record(
     tx: &Transaction<'_>,
     subject: Option<UserId>,
-    note: &Note,
+    event: &Event,
     now: UnixMillis,
 ) -> Result<()> {
-    let Some(id) = subject else { return append(tx, note, None, "", now) };
+    let Some(id) = subject else { return append(tx, event, None, "", now) };
     match user(tx, id)? {
-        Some(user) => append(tx, note, Some(id), user.name.as_str(), now),
+        Some(user) => append(tx, event, Some(id), user.name.as_str(), now),
         None => Ok(()),
     }
 }
 
 pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
     db.prepare_cached(
-        "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM audit \
+        "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events \
          WHERE seq < ?1 AND (?2 IS NULL OR subject_id = ?2) ORDER BY seq DESC LIMIT ?3",
     )?
     .query_map(
@@ -69,4 +70,17 @@ pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<Audit
         },
     )?
     .collect()
+}
+
+#[async_trait]
+impl Events for Sqlite {
+    async fn record(&self, subject: Option<UserId>, event: &Event) -> store::Result<()> {
+        let (event, now) = (event.clone(), self.clock.wall());
+        self.connections.write(move |tx| record(tx, subject, &event, now)).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> store::Result<Vec<AuditEntry>> {
+        let filter = filter.clone();
+        self.connections.read(move |db| entries(db, &filter)).await
+    }
 }

@@ -1,0 +1,176 @@
+-- Times are milliseconds since the Unix epoch; ids are the 16 bytes of UUIDs.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY NOT NULL,
+    value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    id             BLOB PRIMARY KEY NOT NULL,
+    name           TEXT NOT NULL UNIQUE,
+    -- What the name looks like (UTS 39): no two accounts may look alike.
+    skeleton       TEXT NOT NULL UNIQUE,
+    roles          TEXT NOT NULL,
+    disabled       INTEGER NOT NULL DEFAULT 0,
+    generation     INTEGER NOT NULL DEFAULT 1,
+    -- The latest expiry of any access token of this user: a revocation outlives it.
+    access_exp_max INTEGER NOT NULL DEFAULT 0,
+    created_at     INTEGER NOT NULL,
+    -- Users who came from another program keep the id that they had there.
+    external_id    TEXT
+) STRICT;
+CREATE UNIQUE INDEX users_by_external_id ON users (external_id) WHERE external_id IS NOT NULL;
+
+CREATE TABLE passwords (
+    user_id        BLOB PRIMARY KEY NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    hash           TEXT NOT NULL,
+    -- Scheme and cost of a hash that another program made; null once it was renewed.
+    foreign_scheme TEXT,
+    -- When the password was chosen, as far as is known: a better hash of the same one changes nothing.
+    changed_at     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX passwords_by_foreign_scheme ON passwords (foreign_scheme) WHERE foreign_scheme IS NOT NULL;
+
+CREATE TABLE addresses (
+    user_id     BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    -- 1: the account's own; 2: one that is to take its place when it was verified.
+    standing    INTEGER NOT NULL,
+    address     TEXT NOT NULL,
+    -- The address in lower case, to be found by.
+    key         TEXT NOT NULL,
+    -- When a mail sent to it came back as a click.
+    verified_at INTEGER,
+    PRIMARY KEY (user_id, standing)
+) STRICT;
+-- An address is shown to be one account's and no other's.
+CREATE UNIQUE INDEX addresses_by_verified ON addresses (key) WHERE verified_at IS NOT NULL;
+
+-- An account as it is read.
+CREATE VIEW accounts AS
+    SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id,
+        p.hash AS password_hash, own.address AS email, own.key AS email_key,
+        own.verified_at IS NOT NULL AS email_verified, pending.address AS pending_email
+    FROM users u
+    LEFT JOIN passwords p ON p.user_id = u.id
+    LEFT JOIN addresses own ON own.user_id = u.id AND own.standing = 1
+    LEFT JOIN addresses pending ON pending.user_id = u.id AND pending.standing = 2;
+
+-- Deleted and former names are never given out again.
+CREATE TABLE retired_names (
+    skeleton   TEXT PRIMARY KEY NOT NULL,
+    -- Empty where it is kept as a keyed hash, because the account is gone.
+    name       TEXT NOT NULL,
+    retired_at INTEGER NOT NULL,
+    -- Whose name it was: its former holder may take it back. Null where the account is gone.
+    user_id    BLOB
+) STRICT;
+CREATE INDEX retired_names_of_nobody ON retired_names (skeleton) WHERE user_id IS NULL AND name <> '';
+
+-- Rows of ended sessions are removed later, in pieces, so they outlive the account: no foreign key.
+CREATE TABLE sessions (
+    id                 BLOB PRIMARY KEY NOT NULL,
+    user_id            BLOB NOT NULL,
+    -- What it is held by, 1: refresh tokens.
+    kind               INTEGER NOT NULL,
+    generation         INTEGER NOT NULL,
+    created_at         INTEGER NOT NULL,
+    -- When its holder last showed who they are, and how, by the names of RFC 8176.
+    authenticated_at   INTEGER NOT NULL,
+    methods            TEXT NOT NULL,
+    last_used_at       INTEGER NOT NULL,
+    ends_at            INTEGER NOT NULL,
+    refresh_expires_at INTEGER NOT NULL,
+    rotated_at         INTEGER NOT NULL,
+    refresh_number     INTEGER NOT NULL,
+    current_hash       BLOB NOT NULL,
+    previous_hash      BLOB,
+    nonce              BLOB NOT NULL,
+    access_exp_max     INTEGER NOT NULL,
+    -- Where it was opened, for the list that people see.
+    address            TEXT,
+    user_agent         TEXT
+) STRICT;
+-- The session that was used longest ago, where an account has too many.
+CREATE INDEX sessions_by_user ON sessions (user_id, last_used_at);
+CREATE INDEX sessions_by_expiry ON sessions (refresh_expires_at);
+
+-- Whose sessions below a generation are dead and still have rows.
+CREATE TABLE session_sweeps (
+    user_id    BLOB PRIMARY KEY NOT NULL,
+    generation INTEGER NOT NULL
+) STRICT;
+
+-- The log that every mirror is a copy of. One writer at a time makes the sequence the order of commits.
+CREATE TABLE revocations (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    -- 1: a session, 2: a user, 3: a signing key, 4: a program, 5: another issuer's subject.
+    kind       INTEGER NOT NULL,
+    id         BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX revocations_by_expiry ON revocations (expires_at);
+CREATE INDEX revocations_by_id ON revocations (id);
+
+CREATE TABLE signing_keys (
+    kid          TEXT PRIMARY KEY NOT NULL,
+    algorithm    TEXT NOT NULL,
+    public_key   BLOB NOT NULL,
+    wrapped_pair BLOB NOT NULL,
+    created_at   INTEGER NOT NULL,
+    -- Not before this time is it used to sign: every gateway has read it by then.
+    signs_at     INTEGER NOT NULL,
+    -- After this time it does not verify any more; null while it may still sign.
+    expires_at   INTEGER
+) STRICT;
+
+-- Mails to be sent, and the single-use tokens that they carry. A token is derived from the row's id
+-- by a key outside the database when the mail is sent; here is only its hash.
+CREATE TABLE mails (
+    id              BLOB PRIMARY KEY NOT NULL,
+    user_id         BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    purpose         INTEGER NOT NULL,
+    token_hash      BLOB NOT NULL UNIQUE,
+    -- SHA-256 of what must still be the same when the token comes back: the address, the password's hash.
+    bound_to        BLOB NOT NULL,
+    created_at      INTEGER NOT NULL,
+    attempts        INTEGER NOT NULL DEFAULT 0,
+    -- Null once it was sent or given up.
+    next_attempt_at INTEGER,
+    -- Counted from the last attempt to send it.
+    expires_at      INTEGER,
+    used_at         INTEGER,
+    -- Where it goes, if not to the account's present address.
+    recipient       TEXT
+) STRICT;
+CREATE INDEX mails_by_user ON mails (user_id);
+CREATE INDEX mails_by_bound ON mails (bound_to);
+CREATE INDEX mails_due ON mails (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+-- Those that were sent or given up, to be found when they are to go.
+CREATE INDEX mails_by_expiry ON mails (coalesce(expires_at, 0)) WHERE next_attempt_at IS NULL;
+
+-- What has happened: who did what to whom, when, from where. Rows are written in the transaction of the change, and
+-- altered only to put pseudonyms in the place of the names of accounts that are gone.
+CREATE TABLE events (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    at         INTEGER NOT NULL,
+    actor_id   TEXT,
+    actor      TEXT NOT NULL,
+    address    TEXT,
+    action     TEXT NOT NULL,
+    subject_id TEXT,
+    subject    TEXT NOT NULL,
+    detail     TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_subject ON events (subject_id, seq);
+CREATE INDEX events_by_actor ON events (actor_id, seq) WHERE actor_id IS NOT NULL;
+-- What is older than it is kept for is found by its time.
+CREATE INDEX events_by_time ON events (at);
+
+-- Accounts that were deleted, and up to which event their names were replaced.
+CREATE TABLE departed_users (
+    user_id  TEXT PRIMARY KEY NOT NULL,
+    seq      INTEGER NOT NULL,
+    -- When they are looked through once more: what was under way at the deletion may have written one since.
+    again_at INTEGER
+) STRICT;

@@ -1,0 +1,311 @@
+//! What becomes of an account that is to be changed.
+
+use crate::{
+    clock::UnixMillis,
+    store::{AccountChange, Change, Ends, LogEntry, Purpose, Rekey, Revoked, Session, User},
+    types::{Role, SessionId, UserId, Username},
+};
+
+/// What is known of the account, read under its lock. What a change does not ask about need not be looked up.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Facts {
+    /// The account.
+    pub(in crate::store) user: User,
+    /// Whether the look of its name is its own, and not shared with an account that had it before.
+    pub(in crate::store) holds_look: bool,
+    /// The latest expiry of any of its access tokens.
+    pub(in crate::store) access_exp_max: UnixMillis,
+    /// The session that is to live on.
+    pub(in crate::store) session: Option<Session>,
+    /// Whether another account administers.
+    pub(in crate::store) has_other_admin: bool,
+    /// Whether the new name, or one that looks like it, is or was another's.
+    pub(in crate::store) name_is_taken: bool,
+    /// Whether the token of a mail holds.
+    pub(in crate::store) token_holds: bool,
+    /// Whether the address that is to be verified is shown to be another's.
+    pub(in crate::store) address_is_taken: bool,
+    /// The time.
+    pub(in crate::store) now: UnixMillis,
+}
+
+/// What is done, beside what the change itself says.
+#[derive(Debug)]
+pub(in crate::store) struct Plan<'a> {
+    /// The account's generation from now on.
+    pub(in crate::store) generation: i64,
+    /// What the revocation log says.
+    pub(in crate::store) entry: Option<LogEntry>,
+    /// Its new name.
+    pub(in crate::store) renamed: Option<&'a Username>,
+    /// Its former name, which is not given out again.
+    pub(in crate::store) retired: Option<Retired>,
+    /// What becomes of its addresses.
+    pub(in crate::store) address: Address<'a>,
+    /// The session that lives on.
+    pub(in crate::store) rekeyed: Option<Rekeyed<'a>>,
+}
+
+/// A name that is not given out again, but to its holder if there is one.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store) struct Retired {
+    pub(in crate::store) skeleton: String,
+    pub(in crate::store) name: String,
+    pub(in crate::store) holder: Option<UserId>,
+}
+
+/// What becomes of an account's addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store) enum Address<'a> {
+    /// Nothing.
+    Keep,
+    /// This one, not verified, takes the place of all there are; or none does.
+    Replace(Option<&'a str>),
+    /// This one waits to be verified, in the place of any that does; or none does any more.
+    Await(Option<&'a str>),
+    /// The newest is shown to be the account's; it was waiting, or was the account's already.
+    Verify { was_waiting: bool },
+}
+
+/// A session that lives on.
+#[derive(Debug)]
+pub(in crate::store) struct Rekeyed<'a> {
+    pub(in crate::store) rekey: &'a Rekey,
+    /// When its new access token expires, and its new refresh token.
+    pub(in crate::store) access_end: UnixMillis,
+    pub(in crate::store) refresh_end: UnixMillis,
+    pub(in crate::store) ends_at: UnixMillis,
+}
+
+impl AccountChange {
+    /// The session that is to live on.
+    pub(in crate::store) fn rekey(&self) -> Option<&Rekey> {
+        match &self.ends {
+            Ends::Others(rekey) if !self.delete => Some(rekey),
+            Ends::Others(_) | Ends::All | Ends::Nothing => None,
+        }
+    }
+
+    /// The name that the account has from now on, if that is another.
+    pub(in crate::store) fn new_name(&self, user: &User) -> Option<&Username> {
+        self.name.as_ref().filter(|name| **name != user.name && !self.delete)
+    }
+
+    /// Whether it matters if another account administers.
+    pub(in crate::store) fn may_take_the_last_admin(&self, user: &User) -> bool {
+        let loses = self.delete
+            || self.disabled == Some(true)
+            || self.roles.as_ref().is_some_and(|roles| !roles.contains(Role::ADMIN));
+        self.keep_last_admin && loses && user.roles.contains(Role::ADMIN) && !user.disabled
+    }
+
+    /// Whether a token of a mail makes an address verified.
+    pub(in crate::store) fn verifies(&self) -> bool {
+        self.spends.is_some_and(|spend| spend.purpose == Purpose::VerifyEmail)
+    }
+}
+
+/// Whether any of these joined role lists holds `admin`.
+pub(in crate::store) fn any_admin(joined: &[String]) -> bool {
+    joined.iter().any(|roles| roles.split(',').any(|role| role == Role::ADMIN))
+}
+
+/// What is done for a change.
+///
+/// # Errors
+/// Why nothing is.
+pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) -> Result<Plan<'a>, Change> {
+    let user = &facts.user;
+    let session = own_session(change, facts)?;
+    if change.expected_generation.is_some_and(|expected| expected != user.generation) {
+        return Err(Change::Conflict);
+    }
+    if change.may_take_the_last_admin(user) && !facts.has_other_admin {
+        return Err(Change::LastAdmin);
+    }
+    let renamed = change.new_name(user);
+    if renamed.is_some() && facts.name_is_taken {
+        return Err(Change::NameTaken);
+    }
+    if change.spends.is_some() && !facts.token_holds {
+        return Err(Change::Gone);
+    }
+    if change.verifies() && facts.address_is_taken {
+        return Err(Change::AddressTaken);
+    }
+    let ends = change.delete || !matches!(change.ends, Ends::Nothing);
+    let generation = user.generation + i64::from(ends);
+    let revoked = Revoked::User(user.id);
+    let look_is_given_up =
+        change.delete || renamed.is_some_and(|name| name.skeleton() != user.name.skeleton());
+    let retired = (look_is_given_up && facts.holds_look).then(|| Retired {
+        skeleton: user.name.skeleton(),
+        name: user.name.to_string(),
+        holder: (!change.delete).then_some(user.id),
+    });
+    Ok(Plan {
+        generation,
+        entry: ends.then(|| LogEntry::new(revoked, generation, facts.access_exp_max, facts.now)),
+        renamed,
+        retired,
+        address: address(change, user),
+        rekeyed: session.map(|(rekey, session)| Rekeyed {
+            rekey,
+            access_end: rekey.session.ttls.access_end(facts.now),
+            refresh_end: rekey.session.ttls.refresh_end(facts.now, session.ends_at),
+            ends_at: session.ends_at,
+        }),
+    })
+}
+
+/// The session that lives on, if one is to.
+fn own_session<'a>(
+    change: &'a AccountChange,
+    facts: &'a Facts,
+) -> Result<Option<(&'a Rekey, &'a Session)>, Change> {
+    let Some(rekey) = change.rekey() else { return Ok(None) };
+    let is_its = |session: &&Session| {
+        session.id == rekey.session.id
+            && session.user == facts.user.id
+            && session.generation == facts.user.generation
+    };
+    facts.session.as_ref().filter(is_its).map(|session| Some((rekey, session))).ok_or(Change::Gone)
+}
+
+fn address<'a>(change: &'a AccountChange, user: &User) -> Address<'a> {
+    match &change.email {
+        Some(Some(email)) if change.email_pending && user.email_verified => {
+            // The same once more takes back what was waiting.
+            Address::Await(Some(email.as_str()).filter(|email| user.email.as_deref() != Some(*email)))
+        }
+        Some(email) => Address::Replace(email.as_deref()),
+        None if change.verifies() => Address::Verify { was_waiting: user.pending_email.is_some() },
+        // Whoever recovers an account does not leave to a thief the address that he put there.
+        None if change.password_hash.is_some() && !change.email_pending => Address::Await(None),
+        None => Address::Keep,
+    }
+}
+
+impl Rekeyed<'_> {
+    /// Its id.
+    pub(in crate::store) fn id(&self) -> SessionId {
+        self.rekey.session.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        store::{Spend, tests::a_user},
+        types::Roles,
+    };
+
+    fn facts(roles: &str) -> Facts {
+        Facts {
+            user: User { roles: Roles::parse_joined(roles).unwrap(), ..a_user() },
+            holds_look: true,
+            access_exp_max: 5_000_000,
+            session: None,
+            has_other_admin: false,
+            name_is_taken: false,
+            token_holds: false,
+            address_is_taken: false,
+            now: 1_000,
+        }
+    }
+
+    fn change() -> AccountChange {
+        AccountChange::default()
+    }
+
+    #[test]
+    fn a_change_raises_the_generation_and_writes_an_entry_unless_nothing_ends_with_it() {
+        let facts = facts("user");
+        let all = change();
+        let plan_all = plan(&all, &facts).unwrap();
+        assert_eq!(plan_all.generation, facts.user.generation + 1);
+        let entry = plan_all.entry.unwrap();
+        assert_eq!((entry.revoked, entry.generation), (Revoked::User(facts.user.id), plan_all.generation));
+        assert!(entry.expires_at > 5_000_000);
+        let nothing = AccountChange { ends: Ends::Nothing, ..change() };
+        let plan_nothing = plan(&nothing, &facts).unwrap();
+        assert_eq!((plan_nothing.generation, plan_nothing.entry), (facts.user.generation, None));
+        let deleted = AccountChange { delete: true, ..nothing };
+        assert!(plan(&deleted, &facts).unwrap().entry.is_some());
+    }
+
+    #[test]
+    fn the_last_administrator_is_kept_where_that_is_asked_for() {
+        let (alone, mut two) = (facts("admin"), facts("admin"));
+        two.has_other_admin = true;
+        let demoted = || Some(Roles::parse_joined("user").unwrap());
+        for taken in [
+            AccountChange { delete: true, ..change() },
+            AccountChange { disabled: Some(true), ..change() },
+            AccountChange { roles: demoted(), ..change() },
+        ] {
+            let kept = AccountChange { keep_last_admin: true, ..taken.clone() };
+            assert!(matches!(plan(&kept, &alone), Err(Change::LastAdmin)));
+            assert!(plan(&kept, &two).is_ok() && plan(&taken, &alone).is_ok());
+            assert!(plan(&kept, &facts("user")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_former_name_is_retired_for_its_holder_and_for_everybody_once_the_account_is_gone() {
+        let facts = facts("user");
+        let renamed = AccountChange { name: Some(Username::new("bob").unwrap()), ..change() };
+        let retired = plan(&renamed, &facts).unwrap().retired.unwrap();
+        assert_eq!((retired.name.as_str(), retired.holder), ("alice", Some(facts.user.id)));
+        let deleted = AccountChange { delete: true, ..change() };
+        assert_eq!(plan(&deleted, &facts).unwrap().retired.unwrap().holder, None);
+        let shared = Facts { holds_look: false, ..facts };
+        assert_eq!(plan(&deleted, &shared).unwrap().retired, None);
+        let taken = Facts { name_is_taken: true, ..shared };
+        assert!(matches!(plan(&renamed, &taken), Err(Change::NameTaken)));
+    }
+
+    #[test]
+    fn a_new_address_waits_beside_a_verified_one_and_otherwise_takes_its_place() {
+        let given = |pending| AccountChange {
+            email: Some(Some("b@x".to_owned())),
+            email_pending: pending,
+            ..change()
+        };
+        let unverified = facts("user");
+        let mut verified = unverified.clone();
+        verified.user.email_verified = true;
+        let address =
+            |change: &AccountChange, facts: &Facts| format!("{:?}", plan(change, facts).unwrap().address);
+        assert_eq!(address(&given(true), &verified), r#"Await(Some("b@x"))"#);
+        assert_eq!(address(&given(true), &unverified), r#"Replace(Some("b@x"))"#);
+        assert_eq!(address(&given(false), &verified), r#"Replace(Some("b@x"))"#);
+        verified.user.email = Some("b@x".to_owned());
+        assert_eq!(address(&given(true), &verified), "Await(None)", "it takes back what was waiting");
+        let recovered = AccountChange { password_hash: Some("h".to_owned()), ..change() };
+        assert_eq!(address(&recovered, &verified), "Await(None)");
+        let changed = AccountChange { email_pending: true, ..recovered };
+        assert_eq!(address(&changed, &verified), "Keep");
+    }
+
+    #[test]
+    fn a_mails_token_allows_what_it_was_for_if_it_holds() {
+        let spends = |purpose| Some(Spend { purpose, token_hash: [1; 32] });
+        let verify = AccountChange { spends: spends(Purpose::VerifyEmail), ends: Ends::Nothing, ..change() };
+        assert!(matches!(plan(&verify, &facts("user")), Err(Change::Gone)));
+        let holds = Facts { token_holds: true, ..facts("user") };
+        assert_eq!(plan(&verify, &holds).unwrap().address, Address::Verify { was_waiting: false });
+        let taken = Facts { address_is_taken: true, ..holds };
+        assert!(matches!(plan(&verify, &taken), Err(Change::AddressTaken)));
+        let reset = AccountChange { spends: spends(Purpose::ResetPassword), ..change() };
+        assert!(plan(&reset, &taken).is_ok());
+    }
+
+    #[test]
+    fn a_change_for_another_state_of_the_account_is_a_conflict_and_one_without_its_session_is_none() {
+        let facts = facts("user");
+        let expected = AccountChange { expected_generation: Some(99), ..change() };
+        assert!(matches!(plan(&expected, &facts), Err(Change::Conflict)));
+    }
+}

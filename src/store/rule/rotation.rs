@@ -1,0 +1,111 @@
+//! What a refresh token entitles to.
+
+use std::time::Duration;
+
+use crate::{
+    clock::{UnixMillis, millis},
+    store::{Session, SessionKind, User},
+};
+
+/// What a refresh token comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Plan {
+    /// It is replaced.
+    Rotate,
+    /// It was just replaced, and is answered as it was then.
+    Replay,
+    /// It was used before: somebody else has it.
+    EndSession,
+    /// It entitles to nothing.
+    Refuse,
+}
+
+/// Judges a genuine refresh token under the row locks.
+pub(in crate::store) fn plan(
+    session: &Session,
+    user: &User,
+    presented: &[u8; 32],
+    now: UnixMillis,
+    grace: Duration,
+) -> Plan {
+    if session.kind != SessionKind::Token || user.disabled || session.generation != user.generation {
+        return Plan::Refuse;
+    }
+    if now >= session.refresh_expires_at || now >= session.ends_at {
+        return Plan::Refuse;
+    }
+    if session.current_hash == *presented {
+        return Plan::Rotate;
+    }
+    let within_grace = now <= session.rotated_at + millis(grace);
+    if session.previous_hash.as_ref() == Some(presented) && within_grace {
+        return Plan::Replay;
+    }
+    // Just after a change of the account its tokens are new, and another tab of the same client may not know yet.
+    if session.previous_hash.is_none() && within_grace {
+        return Plan::Refuse;
+    }
+    Plan::EndSession
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        store::{Place, tests::a_user},
+        types::{OsRandom, SessionId},
+    };
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    fn session(user: &User) -> Session {
+        Session {
+            id: SessionId::generate(&OsRandom),
+            user: user.id,
+            kind: SessionKind::Token,
+            generation: user.generation,
+            created_at: 0,
+            authenticated_at: 0,
+            last_used_at: 0,
+            ends_at: 1_000_000,
+            refresh_expires_at: 500_000,
+            rotated_at: 100_000,
+            refresh_number: 3,
+            current_hash: [2; 32],
+            previous_hash: Some([1; 32]),
+            nonce: [0; 16],
+            place: Place::default(),
+        }
+    }
+
+    #[test]
+    fn a_token_rotates_once_replays_within_the_grace_and_then_ends_the_session() {
+        let user = a_user();
+        let session = session(&user);
+        let at = |token: u8, now| plan(&session, &user, &[token; 32], now, GRACE);
+        assert_eq!((at(2, 0), at(2, 499_999), at(2, 500_000)), (Plan::Rotate, Plan::Rotate, Plan::Refuse));
+        assert_eq!((at(1, 130_000), at(1, 130_001)), (Plan::Replay, Plan::EndSession));
+        assert_eq!(at(9, 110_000), Plan::EndSession);
+    }
+
+    #[test]
+    fn a_token_of_the_time_before_a_change_is_refused_for_a_while_and_ends_the_session_later() {
+        let user = a_user();
+        let session = Session { previous_hash: None, ..session(&user) };
+        let at = |now| plan(&session, &user, &[1; 32], now, GRACE);
+        assert_eq!((at(130_000), at(130_001)), (Plan::Refuse, Plan::EndSession));
+    }
+
+    #[test]
+    fn a_session_of_another_generation_or_kind_and_one_of_a_disabled_account_refresh_nothing() {
+        let user = a_user();
+        let live = session(&user);
+        let refused = |session: &Session, user: &User| {
+            assert_eq!(plan(session, user, &[2; 32], 0, GRACE), Plan::Refuse);
+        };
+        refused(&live, &User { disabled: true, ..user.clone() });
+        refused(&live, &User { generation: user.generation + 1, ..user.clone() });
+        refused(&Session { kind: SessionKind::Browser, ..live.clone() }, &user);
+        refused(&Session { ends_at: 0, ..live.clone() }, &user);
+    }
+}

@@ -1,0 +1,265 @@
+//! Sessions: what is kept of them, and what a refresh token comes to.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Event, LogEntry, Result, User, millis};
+use crate::{
+    clock::UnixMillis,
+    types::{SessionId, UserId},
+};
+
+/// The columns of [`Session`].
+pub(super) const SESSION: &str = "id, user_id, kind, generation, created_at, authenticated_at, last_used_at, ends_at, \
+     refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
+     address, user_agent";
+
+/// Sessions that end at most for a new one.
+pub(super) const MOST_ENDED_FOR_ONE: i64 = 100;
+
+/// What a session is held by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A refresh token.
+    Token,
+    /// A browser's cookie.
+    Browser,
+    /// A program's key.
+    Key,
+}
+
+impl SessionKind {
+    pub(super) fn number(self) -> i16 {
+        match self {
+            Self::Token => 1,
+            Self::Browser => 2,
+            Self::Key => 3,
+        }
+    }
+
+    pub(super) fn read(number: i16) -> Option<Self> {
+        match number {
+            1 => Some(Self::Token),
+            2 => Some(Self::Browser),
+            3 => Some(Self::Key),
+            _ => None,
+        }
+    }
+}
+
+/// How the holder of a session has shown who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By the account's password.
+    Password,
+}
+
+impl Proof {
+    /// The method's name (RFC 8176, section 2).
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Password => "pwd",
+        }
+    }
+}
+
+/// Where a session was opened, as far as that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The client's address.
+    pub address: Option<String>,
+    /// `User-Agent`.
+    pub user_agent: Option<String>,
+}
+
+/// A session to be opened.
+#[derive(Clone)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// What it is held by.
+    pub kind: SessionKind,
+    /// How its holder has shown who they are.
+    pub proof: Proof,
+    /// Where.
+    pub place: Place,
+    /// SHA-256 of its first refresh token.
+    pub refresh_hash: [u8; 32],
+    /// What its next refresh token will be derived with.
+    pub nonce: [u8; 16],
+    /// How long things live.
+    pub ttls: Ttls,
+    /// The most sessions of the account, this one included: the one that was used longest ago ends for it.
+    pub most: u32,
+}
+
+/// Which of a user's sessions to list, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionPage {
+    /// How many at most.
+    pub limit: u32,
+    /// Those behind the session that was opened then and has this id.
+    pub after: Option<(UnixMillis, SessionId)>,
+}
+
+impl SessionPage {
+    /// Reads where a page begins, as [`Self::cursor`] has written it.
+    pub fn parse(cursor: &str) -> Option<(UnixMillis, SessionId)> {
+        let (created_at, id) = cursor.split_once('.')?;
+        Some((created_at.parse().ok()?, SessionId::parse(id)?))
+    }
+
+    /// Where the page behind a session begins.
+    pub fn cursor(session: &Session) -> String {
+        format!("{}.{}", session.created_at, session.id)
+    }
+}
+
+/// How long tokens and sessions live.
+#[derive(Debug, Clone, Copy)]
+pub struct Ttls {
+    /// An access token.
+    pub access: Duration,
+    /// A refresh token.
+    pub refresh: Duration,
+    /// A session.
+    pub session: Duration,
+}
+
+impl Ttls {
+    pub(super) fn access_end(&self, now: UnixMillis) -> UnixMillis {
+        now + millis(self.access)
+    }
+
+    /// Never after its session.
+    pub(super) fn refresh_end(&self, now: UnixMillis, session_end: UnixMillis) -> UnixMillis {
+        (now + millis(self.refresh)).min(session_end)
+    }
+
+    pub(super) fn session_end(&self, now: UnixMillis) -> UnixMillis {
+        now + millis(self.session)
+    }
+}
+
+/// A session as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// What it is held by.
+    pub kind: SessionKind,
+    /// The user's generation when it was opened or moved.
+    pub generation: i64,
+    /// When it was opened.
+    pub created_at: UnixMillis,
+    /// When a password was last given.
+    pub authenticated_at: UnixMillis,
+    /// When a token was last issued.
+    pub last_used_at: UnixMillis,
+    /// When it ends, whatever is refreshed.
+    pub ends_at: UnixMillis,
+    /// When its refresh token expires.
+    pub refresh_expires_at: UnixMillis,
+    /// When its refresh token was last replaced.
+    pub rotated_at: UnixMillis,
+    /// The number of its refresh token.
+    pub refresh_number: u32,
+    /// SHA-256 of its refresh token.
+    pub current_hash: [u8; 32],
+    /// SHA-256 of the one before.
+    pub previous_hash: Option<[u8; 32]>,
+    /// What the current token was derived with.
+    pub nonce: [u8; 16],
+    /// Where it was opened.
+    pub place: Place,
+}
+
+/// The right to issue tokens: read under the row locks, in the transaction that allowed it.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The account as it is.
+    pub user: User,
+    /// The session that the tokens belong to.
+    pub session: SessionId,
+    /// When that ends, whatever is refreshed.
+    pub session_ends_at: UnixMillis,
+    /// When the access token is issued, by the database's clock.
+    pub issued_at: UnixMillis,
+    /// The log rows of sessions that ended to make room.
+    pub ended: Vec<LogEntry>,
+}
+
+impl Grant {
+    /// The right to issue tokens for a session of `user` at `now`.
+    pub(super) fn new(user: User, session: SessionId, session_ends_at: UnixMillis, now: UnixMillis) -> Self {
+        Self { user, session, session_ends_at, issued_at: now, ended: Vec::new() }
+    }
+}
+
+/// A genuine refresh token, to be exchanged.
+#[derive(Clone)]
+pub struct RotationRequest {
+    /// The session it names.
+    pub session: SessionId,
+    /// SHA-256 of it.
+    pub presented: [u8; 32],
+    /// SHA-256 of its successor, derived with `nonce`.
+    pub successor: [u8; 32],
+    /// A fresh nonce.
+    pub nonce: [u8; 16],
+    /// For how long a replay is answered alike.
+    pub grace: Duration,
+    /// How long things live.
+    pub ttls: Ttls,
+    /// What the audit trail says if the token was used before.
+    pub replayed: Event,
+}
+
+/// What became of a refresh token.
+#[derive(Debug, Clone)]
+pub enum Rotation {
+    /// It was the live one; its successor is derived with the request's nonce.
+    Rotated(Grant),
+    /// It was just replaced; its successor is derived with this nonce.
+    Replayed(Grant, [u8; 16]),
+    /// It was used before: the session was ended.
+    Ended(LogEntry),
+    /// It was used before, and nobody knows whether the session was ended for it.
+    InDoubt(LogEntry),
+    /// There is no live session for it.
+    Refused,
+}
+
+/// Sessions, and the refresh tokens that they are held by.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Opens a session, if the account is still of the generation in which the proof was checked, and is not disabled.
+    /// Beyond the most that the session names, those that were used longest ago end.
+    async fn open_session(
+        &self,
+        user: UserId,
+        generation: i64,
+        session: &NewSession,
+        event: &Event,
+    ) -> Result<Option<Grant>>;
+
+    /// Exchanges a refresh token whose tag was found genuine.
+    async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
+
+    /// Ends a session. `None` when there is none of that id and user.
+    async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        event: Option<&Event>,
+    ) -> Result<Option<LogEntry>>;
+
+    /// The live session of that id, for a caller who holds its refresh token.
+    async fn session(&self, session: SessionId) -> Result<Option<Session>>;
+
+    /// The live sessions of a user, newest first.
+    async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>>;
+}
