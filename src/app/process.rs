@@ -80,8 +80,8 @@ impl admin::Status for Process {
         self.metrics.connections_refused("address", self.address_counts.refused());
         if let Some(running) = self.running.get() {
             self.metrics.forget_upstream_connections();
-            for upstream in running.snapshots.borrow().upstreams() {
-                let (name, connections) = (&upstream.config.name, upstream.connections());
+            for cluster in running.snapshots.borrow().upstreams() {
+                let (name, connections) = (&cluster.config.name, cluster.connections());
                 self.metrics.upstream_connections(name, "active", connections.active);
                 self.metrics.upstream_connections(name, "idle", connections.idle);
                 self.metrics.upstream_connections(name, "waiting", connections.waiting);

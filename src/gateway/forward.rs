@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -31,7 +31,7 @@ use crate::{
     clock::coarse_millis,
     config,
     error::Kind,
-    upstream::{Body, ConnectError, Connection, Head, Pool},
+    upstream::{self, ConnectError, Connection, SendError},
 };
 
 /// What comes of a request that was sent on.
@@ -42,9 +42,6 @@ pub(super) enum Outcome {
     Switched(Response<()>, Box<Connection<RequestBody>>, Lease),
 }
 
-/// How many connections a request may find closed before it fails: each had rested.
-const MAX_TRIES: u8 = 3;
-
 /// What making a connection costs of a turn, in bytes: several system calls here, and as many at the upstream.
 const CONNECT_COST: usize = 16 << 10;
 
@@ -52,21 +49,22 @@ const CONNECT_COST: usize = 16 << 10;
 pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a config::Route,
-    pub(super) pool: &'a Arc<Pool<RequestBody>>,
+    /// The way to the servers of its upstream.
+    pub(super) client: &'a upstream::Client<RequestBody>,
     pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
     /// Where the request came from.
     pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
     /// When the request began.
     pub(super) begun: Instant,
-    pub(super) sent: &'a Sent,
+    pub(super) sent: &'a SentAfter,
 }
 
 /// How long after its beginning a request was put on a connection.
 #[derive(Default)]
-pub(super) struct Sent(AtomicU64);
+pub(super) struct SentAfter(AtomicU64);
 
-impl Sent {
+impl SentAfter {
     fn set(&self, after: Duration) {
         self.0.store(after.as_nanos() as u64 + 1, Relaxed);
     }
@@ -96,7 +94,7 @@ impl Forwarding<'_> {
         headers.strip(request.headers_mut(), self.route.forward_token, self.route.method_override);
         let host = request.headers().get(header::HOST).cloned();
         if host.is_none()
-            && let Ok(authority) = HeaderValue::try_from(self.pool.upstream().config.authority.as_str())
+            && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.authority.as_str())
         {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
             request.headers_mut().insert(header::HOST, authority);
@@ -113,15 +111,17 @@ impl Forwarding<'_> {
             via: &via,
             max_forwards: max_forwards.as_ref(),
         });
-        let (response, connection) = self.send(&lease, &head, added.lines(), body, takes_hints).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Outcome::Switched(response, connection, lease));
-        }
-        let (mut response, ()) = response.into_parts();
+        let request = upstream::Request { head: &head, added: added.lines(), body };
+        let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
+            upstream::Sent::Switched(response, connection) => {
+                return Ok(Outcome::Switched(response, connection, lease));
+            }
+            upstream::Sent::Response(response) => response.into_parts(),
+        };
         // What the upstream speaks is not what the client is spoken to in.
         response.version = Version::HTTP_11;
         clean_response(&mut response.headers, to_head);
-        let body = ResponseBody::upstream(Body::new(connection, self.pool.clone()), self.exchange, lease);
+        let body = ResponseBody::upstream(body, self.exchange, lease);
         Ok(Outcome::Response(Response::from_parts(response, body)))
     }
 
@@ -130,77 +130,29 @@ impl Forwarding<'_> {
             limit: self.route.body,
             due: self.exchange.moment(self.route.timeout),
             min_rate: self.snapshot.limits.body_min_rate,
-            response_timeout: self.pool.upstream().config.response_timeout,
+            response_timeout: self.client.cluster().config.response_timeout,
         }
     }
 
-    /// Puts a request on a connection, with the headers `added` by the gateway, and waits for the response's head.
-    ///
-    /// On a connection that had rested it is tried once more, on a new one: whatever it is when none of it had left;
-    /// and when it was closed without a byte of a response, if the request has no body and can be repeated
-    /// (RFC 9110, section 9.2.2).
+    /// Sends the request, in the time that its exchange has.
     async fn send(
         &self,
         lease: &Lease,
-        head: &Parts,
-        added: &[(&HeaderName, &HeaderValue)],
-        body: RequestBody,
+        request: upstream::Request<'_, RequestBody>,
         takes_hints: bool,
-    ) -> Result<(Response<()>, Box<Connection<RequestBody>>), Kind> {
-        let (pool, exchange) = (self.pool, self.exchange);
-        let repeatable = matches!(body, RequestBody::Empty) && is_idempotent(&head.method);
-        let (mut connection, begun) = match pool.take(lease) {
-            // What lies between is a microsecond: to read the clock again would only add to it.
-            Some(connection) => (connection, self.begun),
-            None => (self.connect(lease).await?, Instant::now()),
+    ) -> Result<upstream::Sent<RequestBody>, Kind> {
+        let progress = Watched { forwarding: self, takes_hints };
+        let error = match in_time(self.exchange, self.client.send(lease, request, &progress)).await {
+            Some(Ok(sent)) => return Ok(sent),
+            Some(Err(error)) => error,
+            None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
         };
-        let mut rested = connection.is_used();
-        connection.begin(head, added, body);
-        self.sent.set(begun.saturating_duration_since(self.begun));
-        let mut tries = MAX_TRIES;
-        loop {
-            match in_time(exchange, poll_fn(|cx| connection.poll_response(cx))).await {
-                None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
-                Some(Ok(Head::Hints(hints))) => {
-                    if takes_hints {
-                        exchange.activity().hint(interim(hints));
-                    }
-                }
-                Some(Ok(Head::Final(response))) => return Ok((response, connection)),
-                Some(Err(broken)) if broken.unsent && rested && tries > 0 => {
-                    let request = connection.into_request();
-                    connection = self.connect(lease).await?;
-                    // One that another request gave back has rested, too.
-                    rested = connection.is_used();
-                    connection.resume(request);
-                    tries -= 1;
-                }
-                Some(Err(broken)) if broken.unanswered && rested && repeatable && tries > 0 => {
-                    drop(connection);
-                    connection = self.connect(lease).await?;
-                    rested = connection.is_used();
-                    connection.begin(head, added, RequestBody::Empty);
-                    tries -= 1;
-                }
-                Some(Err(broken)) => return Err(self.failure(Kind::UpstreamFailed, &broken.to_string())),
-            }
-        }
-    }
-
-    async fn connect(&self, lease: &Lease) -> Result<Box<Connection<RequestBody>>, Kind> {
-        self.exchange.budget().spends(CONNECT_COST);
-        match in_time(self.exchange, self.pool.connect(lease)).await {
-            Some(Ok(connection)) => Ok(connection),
-            Some(Err(error)) => {
-                let kind = match &error {
-                    ConnectError::Busy => Kind::Unavailable,
-                    ConnectError::Timeout => Kind::UpstreamTimeout,
-                    ConnectError::Failed(_) => Kind::UpstreamFailed,
-                };
-                Err(self.failure(kind, &error.to_string()))
-            }
-            None => Err(self.failure(Kind::UpstreamTimeout, "no connection in time")),
-        }
+        let kind = match &error {
+            SendError::NoConnection(ConnectError::Busy) => Kind::Unavailable,
+            SendError::NoConnection(ConnectError::Timeout) => Kind::UpstreamTimeout,
+            SendError::NoConnection(ConnectError::Failed(_)) | SendError::Broken(_) => Kind::UpstreamFailed,
+        };
+        Err(self.failure(kind, &error.to_string()))
     }
 
     /// The client's own error comes first: an upstream connection that was given up because the body
@@ -209,11 +161,11 @@ impl Forwarding<'_> {
         if let Some(kind) = self.exchange.body_failure() {
             return kind;
         }
-        let upstream = self.pool.upstream();
-        if let Some(suppressed) = upstream.warnings.admit(coarse_millis()) {
+        let cluster = self.client.cluster();
+        if let Some(suppressed) = cluster.warnings.admit(coarse_millis()) {
             let request_id = self.request_id.to_str().unwrap_or_default();
             tracing::warn!(
-                upstream.name = upstream.config.name,
+                upstream.name = cluster.config.name,
                 request.id = request_id,
                 reason,
                 suppressed,
@@ -225,14 +177,36 @@ impl Forwarding<'_> {
     }
 }
 
+/// What is noted of a request on its way.
+struct Watched<'a> {
+    forwarding: &'a Forwarding<'a>,
+    /// Whether the client takes interim responses.
+    takes_hints: bool,
+}
+
+impl upstream::Progress for Watched<'_> {
+    fn connects(&self) {
+        self.forwarding.exchange.budget().spends(CONNECT_COST);
+    }
+
+    fn placed(&self, made: bool) {
+        let begun = self.forwarding.begun;
+        // Without a connection that had to be made, what lies between is a microsecond: to read the clock again would
+        // only add to it.
+        self.forwarding.sent.set(if made { begun.elapsed() } else { Duration::ZERO });
+    }
+
+    fn hinted(&self, hints: Response<()>) {
+        if self.takes_hints {
+            self.forwarding.exchange.activity().hint(interim(hints));
+        }
+    }
+}
+
 /// An interim response as it goes to the client (RFC 8297).
 fn interim(mut hints: Response<()>) -> Bytes {
     clean_response(hints.headers_mut(), false);
     refusal::head(StatusCode::EARLY_HINTS, hints.headers()).into()
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
 }
 
 /// The future's output, or nothing once the exchange has expired.

@@ -86,15 +86,15 @@ impl ResponseBody {
             return;
         }
         let Source::Upstream(body) = &self.source else { return };
-        let upstream = body.upstream();
-        upstream.aborted.inc();
+        let cluster = body.cluster();
+        cluster.aborted.inc();
         let mut request_id = None;
         if let Some(record) = &mut self.record {
             record.aborted = true;
             request_id = Some(record.request_id());
         }
-        if let Some(suppressed) = upstream.warnings.admit(coarse_millis()) {
-            let (name, id) = (&upstream.config.name, request_id.unwrap_or_default());
+        if let Some(suppressed) = cluster.warnings.admit(coarse_millis()) {
+            let (name, id) = (&cluster.config.name, request_id.unwrap_or_default());
             tracing::warn!(upstream.name = name, request.id = id, %error, suppressed, "response broke off");
         }
     }

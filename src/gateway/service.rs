@@ -12,7 +12,7 @@ use super::{
     builtin::BuiltinCall,
     client, cors,
     exchange::Exchange,
-    forward::{self, Forwarding, Outcome, Sent},
+    forward::{self, Forwarding, Outcome, SentAfter},
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     method,
     record::Record,
@@ -44,7 +44,7 @@ struct Trace<'a> {
     route: u32,
     /// The number of the upstream that it is for.
     upstream: Option<usize>,
-    sent: Sent,
+    sent: SentAfter,
     /// What the access log says of it.
     record: Option<Box<Record>>,
     /// What a page of another origin may do with the response.
@@ -83,7 +83,7 @@ impl ConnectionState {
             request_id,
             route: NO_ROUTE,
             upstream: None,
-            sent: Sent::default(),
+            sent: SentAfter::default(),
             sharing: None,
         };
         let mut response = match self.decide(view, request, origin, &mut trace).await {
@@ -216,7 +216,7 @@ impl ConnectionState {
         let forwarding = Forwarding {
             snapshot: &view.snapshot,
             route: &route.config,
-            pool: &view.pools[index],
+            client: &view.clients[index],
             exchange: &self.exchange,
             origin,
             request_id: &trace.request_id,

@@ -10,7 +10,7 @@ use crate::{
     limit::AddressCounts,
     route::{Match, Table},
     telemetry::{AccessLog, Metrics},
-    upstream::Upstream,
+    upstream::Cluster,
 };
 
 /// The label of requests that matched no route.
@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub(super) statuses: Statuses,
     /// Of the calls below `auth.path`.
     pub(super) cors: Option<Cors>,
-    upstreams: Vec<Arc<Upstream<RequestBody>>>,
+    upstreams: Vec<Arc<Cluster<RequestBody>>>,
 }
 
 impl Snapshot {
@@ -61,7 +61,7 @@ impl Snapshot {
             let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
             as_before.unwrap_or_else(|| {
                 let aborted = services.metrics.aborted_responses(&wanted.name);
-                Arc::new(Upstream::new(wanted.clone(), config.workers, aborted))
+                Arc::new(Cluster::new(wanted.clone(), config.workers, aborted))
             })
         };
         Self {
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 
     /// The upstreams, in the order in which routes refer to them.
-    pub fn upstreams(&self) -> &[Arc<Upstream<RequestBody>>] {
+    pub fn upstreams(&self) -> &[Arc<Cluster<RequestBody>>] {
         &self.upstreams
     }
 

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{request_body::RequestBody, snapshot::Snapshot};
-use crate::{telemetry::Meters, upstream::Pool};
+use crate::{telemetry::Meters, upstream::Client};
 
 /// A snapshot with what a worker has of its own for it. A request takes it once and keeps it to its end.
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
-    /// The worker's connections to each upstream, in their order.
-    pub(super) pools: Vec<Arc<Pool<RequestBody>>>,
+    /// The worker's way to each upstream, in their order.
+    pub(super) clients: Vec<Client<RequestBody>>,
     /// What its requests are counted by.
     pub(super) meters: Meters,
 }
@@ -18,10 +18,10 @@ impl View {
     /// The view of a worker, by its number.
     pub(super) fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
         let upstreams = snapshot.upstreams();
-        let pools = upstreams.iter().map(|upstream| Arc::new(Pool::new(upstream.clone(), worker))).collect();
-        let names = upstreams.iter().map(|upstream| upstream.config.name.as_str());
+        let clients = upstreams.iter().map(|cluster| Client::new(cluster.clone(), worker)).collect();
+        let names = upstreams.iter().map(|cluster| cluster.config.name.as_str());
         let meters = Meters::new(snapshot.services.metrics.clone(), names);
-        Self { snapshot, pools, meters }
+        Self { snapshot, clients, meters }
     }
 }
 

@@ -143,7 +143,7 @@ impl Worker {
 
     fn sweep(&self) {
         let view = self.views.get();
-        view.pools.iter().for_each(|pool| pool.sweep());
+        view.clients.iter().for_each(|client| client.sweep());
         if let Some(log) = &view.snapshot.services.access_log {
             log.flush();
         }

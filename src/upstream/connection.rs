@@ -9,21 +9,22 @@
 //! or may still come.
 
 use std::{
-    io::{self, IoSlice, Write},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Response, StatusCode, request};
 use http_body::Body;
 use thiserror::Error;
-use tokio::{io::AsyncWrite, sync::OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
     head::to_response,
+    outgoing::Outgoing,
 };
 use crate::{
     clock::coarse_millis,
@@ -43,13 +44,6 @@ const HEAD_BUFFER: usize = 4 << 10;
 /// Room for what is read at once of a large body.
 const BODY_BUFFER: usize = 64 << 10;
 
-/// What is gathered of a request before it is written, in bytes.
-const GATHERED: usize = 64 << 10;
-
-/// A part of a request's body up to this size is copied behind what goes before it: a second buffer for the
-/// kernel to visit costs more.
-const COPIED: usize = 16 << 10;
-
 /// The buffer that a resting connection keeps for the next request, in bytes.
 const KEPT: usize = 20 << 10;
 
@@ -62,32 +56,6 @@ pub struct Broken {
     pub unanswered: bool,
     /// Not a byte of the request left: it is still whole, for another connection.
     pub unsent: bool,
-}
-
-/// A request's body on its way.
-enum Upload<B> {
-    Whole,
-    Length(B, u64),
-    Chunked(B),
-}
-
-/// A request on its way: what was taken of it and not written yet.
-pub struct Outgoing<B> {
-    /// The head, and what was gathered behind it.
-    bytes: Vec<u8>,
-    written: usize,
-    /// A large part of the body, which stands behind `bytes`, and the end of its chunk behind that.
-    data: Bytes,
-    tail: &'static [u8],
-    body: Upload<B>,
-    /// Whether the body, if nothing of it is there, gets one more turn before the head leaves without it:
-    /// what came with the head then leaves with it.
-    waits: bool,
-    /// Whether any byte has left.
-    begun: bool,
-    to_head: bool,
-    /// What the request asks to switch to, if it does; only that may be the reason of a 101.
-    upgrade: Option<HeaderValue>,
 }
 
 /// What the head of a response is followed by.
@@ -110,8 +78,6 @@ pub struct Connection<B> {
     scanner: HeadScanner,
     limits: HeadLimits,
     outgoing: Outgoing<B>,
-    /// The upstream takes no more of the request; it may have responded all the same.
-    write_failed: bool,
     response: Decoder,
     interim: u8,
     keep_alive: bool,
@@ -128,18 +94,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             received: BytesMut::new(),
             scanner: HeadScanner::default(),
             limits,
-            outgoing: Outgoing {
-                bytes: Vec::new(),
-                written: 0,
-                data: Bytes::new(),
-                tail: b"",
-                body: Upload::Whole,
-                waits: false,
-                begun: false,
-                to_head: false,
-                upgrade: None,
-            },
-            write_failed: false,
+            outgoing: Outgoing::none(),
             response: Decoder::done(),
             interim: 0,
             keep_alive: true,
@@ -165,7 +120,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// The request, of which nothing has left, for another connection.
     pub fn into_request(self) -> Outgoing<B> {
-        self.outgoing
+        self.outgoing.for_another()
     }
 
     /// Puts the request of a connection that failed on this one, which must be idle.
@@ -178,7 +133,6 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         self.used = true;
         self.interim = 0;
         self.keep_alive = true;
-        self.write_failed = false;
         self.scanner = HeadScanner::default();
     }
 
@@ -187,11 +141,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// # Errors
     /// [`Broken`]: the connection is of no further use.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
-        if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+        if let Poll::Ready(Err(error)) = self.outgoing.poll(&mut self.io, cx) {
             // The body's own end; another connection does not mend it.
             return Poll::Ready(Err(Broken { unsent: false, ..self.broken(error.to_string()) }));
         }
-        if self.write_failed && !self.outgoing.begun {
+        if self.outgoing.never_left() {
             let reason = "nothing could be written".to_owned();
             return Poll::Ready(Err(Broken { reason, unanswered: true, unsent: true }));
         }
@@ -212,7 +166,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     fn broken(&self, reason: String) -> Broken {
         let unanswered = self.received.is_empty() && self.interim == 0;
-        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.begun }
+        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun() }
     }
 
     /// Reads the head of the response from what was received; `None` while it is incomplete.
@@ -239,7 +193,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response with a body");
             }
             if head.status == 101
-                && let Some(asked) = &self.outgoing.upgrade
+                && let Some(asked) = self.outgoing.upgrade()
             {
                 let response = to_response(&bytes, self.limits.count)?;
                 if !names_upgrade(response.headers(), asked) {
@@ -261,7 +215,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         let status = response.status();
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         self.response = match framing {
-            _ if self.outgoing.to_head || bodiless => {
+            _ if self.outgoing.is_to_head() || bodiless => {
                 // A server that sends the announced body all the same may do so after the head: its bytes would
                 // be read as the next request's response. Nothing tells that they will not come, so the
                 // connection is used again only where no body was announced.
@@ -284,7 +238,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// The next part of the response's body.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+        if let Poll::Ready(Err(error)) = self.outgoing.poll(&mut self.io, cx) {
             return Poll::Ready(Some(Err(error)));
         }
         loop {
@@ -321,54 +275,14 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         &self.response
     }
 
-    /// Writes what there is to write, and asks the request's body for more: what is there is gathered, so that
-    /// a body in small pieces does not cost a write for each.
-    ///
-    /// # Errors
-    /// When the body cannot be read to its end: the request must be broken off unfinished.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.write_failed {
-                // What the upstream says of it, or that it says nothing, is found by reading.
-                return Poll::Ready(Ok(()));
-            }
-            let pending = self.outgoing.gather(cx)?;
-            if pending && self.outgoing.waits {
-                self.outgoing.waits = false;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if ready!(self.outgoing.poll_write(&mut self.io, cx)).is_err() {
-                self.write_failed = true;
-                if self.outgoing.begun {
-                    self.outgoing.body = Upload::Whole;
-                }
-                continue;
-            }
-            if matches!(self.outgoing.body, Upload::Whole) {
-                return Poll::Ready(Ok(()));
-            }
-            if pending {
-                return Poll::Pending;
-            }
-        }
-    }
-
     /// Whether the exchange is over on both sides and the connection may rest.
     pub(super) fn is_complete(&self) -> bool {
-        self.keep_alive
-            && !self.write_failed
-            && self.response.is_done()
-            && self.received.is_empty()
-            && self.outgoing.is_sent()
+        self.keep_alive && self.response.is_done() && self.received.is_empty() && self.outgoing.is_sent()
     }
 
     /// Gives back what a resting connection does not need.
     pub(super) fn rest(&mut self) {
-        if self.outgoing.bytes.capacity() > KEPT {
-            self.outgoing.bytes = Vec::new();
-            self.outgoing.written = 0;
-        }
+        self.outgoing.shrink(KEPT);
         // Empty, but perhaps a part of a large allocation.
         if self.received.capacity() > KEPT {
             self.received = BytesMut::new();
@@ -379,134 +293,6 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub(super) fn is_quiet(&self) -> bool {
         self.io.is_quiet()
     }
-}
-
-impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
-    fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
-        let head = &mut self.bytes;
-        head.clear();
-        self.written = 0;
-        self.begun = false;
-        self.to_head = request.method == Method::HEAD;
-        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        // Writing to a vector does not fail.
-        let _ = write!(head, "{} {target} HTTP/1.1\r\n", request.method);
-        for (name, value) in &request.headers {
-            // Said anew below, by what the body really is.
-            if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
-                line(head, name.as_str(), value.as_bytes());
-            }
-        }
-        self.upgrade = None;
-        for (name, value) in added {
-            if **name == header::UPGRADE {
-                self.upgrade = Some((*value).clone());
-            }
-            line(head, name.as_str(), value.as_bytes());
-        }
-        self.body = if body.is_end_stream() {
-            if request.headers.contains_key(header::CONTENT_LENGTH) {
-                line(head, "content-length", b"0");
-            }
-            Upload::Whole
-        } else if let Some(length) = body.size_hint().exact() {
-            let _ = write!(head, "content-length: {length}\r\n");
-            Upload::Length(body, length)
-        } else {
-            line(head, "transfer-encoding", b"chunked");
-            Upload::Chunked(body)
-        };
-        self.waits = !matches!(self.body, Upload::Whole);
-        head.extend_from_slice(b"\r\n");
-    }
-
-    /// Takes what is there of the body, up to a bound; whether it may bring more later.
-    fn gather(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        while self.data.is_empty() && self.bytes.len() - self.written < GATHERED {
-            let (body, left) = match &mut self.body {
-                Upload::Whole => return Ok(false),
-                Upload::Length(body, left) => (body, Some(left)),
-                Upload::Chunked(body) => (body, None),
-            };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
-            if self.written == self.bytes.len() {
-                self.bytes.clear();
-                self.written = 0;
-            }
-            // Trailers never get here; an empty frame says nothing.
-            let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
-            match (data, left) {
-                (Some(data), _) if data.is_empty() => {}
-                (Some(data), Some(left)) => {
-                    *left = left.checked_sub(data.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
-                    if *left == 0 {
-                        self.body = Upload::Whole;
-                    }
-                    self.add(data, b"");
-                }
-                (Some(data), None) => {
-                    let _ = write!(self.bytes, "{:x}\r\n", data.len());
-                    self.add(data, b"\r\n");
-                }
-                (None, Some(_)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                (None, None) => {
-                    self.bytes.extend_from_slice(b"0\r\n\r\n");
-                    self.body = Upload::Whole;
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn add(&mut self, data: Bytes, tail: &'static [u8]) {
-        if data.len() <= COPIED {
-            self.bytes.extend_from_slice(&data);
-            self.bytes.extend_from_slice(tail);
-        } else {
-            self.data = data;
-            self.tail = tail;
-        }
-    }
-
-    fn poll_write(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_written() {
-            let bytes = &self.bytes[self.written..];
-            let left = bytes.len();
-            let mut count = if self.data.is_empty() && self.tail.is_empty() {
-                ready!(Pin::new(&mut *io).poll_write(cx, bytes))?
-            } else {
-                let slices = [IoSlice::new(bytes), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-                ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?
-            };
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.begun = true;
-            let of_bytes = count.min(left);
-            self.written += of_bytes;
-            count -= of_bytes;
-            let of_data = count.min(self.data.len());
-            self.data.advance(of_data);
-            self.tail = &self.tail[count - of_data..];
-        }
-        Pin::new(io).poll_flush(cx)
-    }
-
-    fn is_written(&self) -> bool {
-        self.written == self.bytes.len() && self.data.is_empty() && self.tail.is_empty()
-    }
-
-    /// Whether the request has left to its last byte.
-    fn is_sent(&self) -> bool {
-        matches!(self.body, Upload::Whole) && self.is_written()
-    }
-}
-
-fn line(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    head.extend_from_slice(name.as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value);
-    head.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -4,11 +4,21 @@
 //! task of its own to wake. Between two requests it rests in its worker's pool; before it is used
 //! again it must prove that nothing arrived on it meanwhile, not even its end.
 
+mod body;
+mod cluster;
 mod connection;
+mod endpoint;
 mod framing;
 mod head;
+mod outgoing;
 mod pool;
 mod resolve;
+mod send;
 
-pub use connection::{Broken, Connection, Head, Outgoing};
-pub use pool::{Allowed, Body, ConnectError, Connections, Pool, Upstream};
+pub use body::Body;
+pub use cluster::{Client, Cluster};
+pub use connection::{Broken, Connection, Head};
+pub use endpoint::Connections;
+pub use outgoing::Outgoing;
+pub use pool::{Allowed, ConnectError};
+pub use send::{Progress, Request, SendError, Sent};

@@ -1,0 +1,261 @@
+//! A request on its way to an upstream.
+
+use std::{
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderName, HeaderValue, Method, header, request};
+use http_body::Body;
+use tokio::io::AsyncWrite;
+
+use crate::stream::Stream;
+
+/// What is gathered of a request before it is written, in bytes.
+const GATHERED: usize = 64 << 10;
+
+/// A part of a request's body up to this size is copied behind what goes before it: a second buffer for the
+/// kernel to visit costs more.
+const COPIED: usize = 16 << 10;
+
+/// A request's body on its way.
+enum Upload<B> {
+    Whole,
+    Length(B, u64),
+    Chunked(B),
+}
+
+/// A request on its way: what was taken of it and not written yet.
+pub struct Outgoing<B> {
+    /// The head, and what was gathered behind it.
+    bytes: Vec<u8>,
+    written: usize,
+    /// A large part of the body, which stands behind `bytes`, and the end of its chunk behind that.
+    data: Bytes,
+    tail: &'static [u8],
+    body: Upload<B>,
+    /// Whether the body, if nothing of it is there, gets one more turn before the head leaves without it:
+    /// what came with the head then leaves with it.
+    waits: bool,
+    /// Whether any byte has left.
+    begun: bool,
+    /// The upstream takes no more of it; it may have responded all the same.
+    write_failed: bool,
+    to_head: bool,
+    /// What the request asks to switch to, if it does; only that may be the reason of a 101.
+    upgrade: Option<HeaderValue>,
+}
+
+impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
+    /// No request.
+    pub(super) fn none() -> Self {
+        Self {
+            bytes: Vec::new(),
+            written: 0,
+            data: Bytes::new(),
+            tail: b"",
+            body: Upload::Whole,
+            waits: false,
+            begun: false,
+            write_failed: false,
+            to_head: false,
+            upgrade: None,
+        }
+    }
+
+    /// Whether any byte has left.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether nothing could be written of it.
+    pub(super) fn never_left(&self) -> bool {
+        self.write_failed && !self.begun
+    }
+
+    /// Whether its method is HEAD.
+    pub(super) fn is_to_head(&self) -> bool {
+        self.to_head
+    }
+
+    /// The same, of which nothing has left, for another connection.
+    pub(super) fn for_another(self) -> Self {
+        Self { write_failed: false, ..self }
+    }
+
+    /// What it asks to switch to, if it does.
+    pub(super) fn upgrade(&self) -> Option<&HeaderValue> {
+        self.upgrade.as_ref()
+    }
+
+    /// Gives its buffer back if that holds more than so many bytes.
+    pub(super) fn shrink(&mut self, kept: usize) {
+        if self.bytes.capacity() > kept {
+            self.bytes = Vec::new();
+            self.written = 0;
+        }
+    }
+
+    /// Writes what there is to write, and asks the request's body for more: what is there is gathered, so that
+    /// a body in small pieces does not cost a write for each.
+    ///
+    /// # Errors
+    /// When the body cannot be read to its end: the request must be broken off unfinished.
+    pub(super) fn poll(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.write_failed {
+                // What the upstream says of it, or that it says nothing, is found by reading.
+                return Poll::Ready(Ok(()));
+            }
+            let pending = self.gather(cx)?;
+            if pending && self.waits {
+                self.waits = false;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if ready!(self.poll_write(io, cx)).is_err() {
+                self.write_failed = true;
+                if self.begun {
+                    self.body = Upload::Whole;
+                }
+                continue;
+            }
+            if matches!(self.body, Upload::Whole) {
+                return Poll::Ready(Ok(()));
+            }
+            if pending {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Writes the head down, and takes the body to be written behind it.
+    pub(super) fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
+        let head = &mut self.bytes;
+        head.clear();
+        self.written = 0;
+        self.begun = false;
+        self.write_failed = false;
+        self.to_head = request.method == Method::HEAD;
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        // Writing to a vector does not fail.
+        let _ = write!(head, "{} {target} HTTP/1.1\r\n", request.method);
+        for (name, value) in &request.headers {
+            // Said anew below, by what the body really is.
+            if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
+                line(head, name.as_str(), value.as_bytes());
+            }
+        }
+        self.upgrade = None;
+        for (name, value) in added {
+            if **name == header::UPGRADE {
+                self.upgrade = Some((*value).clone());
+            }
+            line(head, name.as_str(), value.as_bytes());
+        }
+        self.body = if body.is_end_stream() {
+            if request.headers.contains_key(header::CONTENT_LENGTH) {
+                line(head, "content-length", b"0");
+            }
+            Upload::Whole
+        } else if let Some(length) = body.size_hint().exact() {
+            let _ = write!(head, "content-length: {length}\r\n");
+            Upload::Length(body, length)
+        } else {
+            line(head, "transfer-encoding", b"chunked");
+            Upload::Chunked(body)
+        };
+        self.waits = !matches!(self.body, Upload::Whole);
+        head.extend_from_slice(b"\r\n");
+    }
+
+    /// Takes what is there of the body, up to a bound; whether it may bring more later.
+    fn gather(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while self.data.is_empty() && self.bytes.len() - self.written < GATHERED {
+            let (body, left) = match &mut self.body {
+                Upload::Whole => return Ok(false),
+                Upload::Length(body, left) => (body, Some(left)),
+                Upload::Chunked(body) => (body, None),
+            };
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
+            if self.written == self.bytes.len() {
+                self.bytes.clear();
+                self.written = 0;
+            }
+            // Trailers never get here; an empty frame says nothing.
+            let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
+            match (data, left) {
+                (Some(data), _) if data.is_empty() => {}
+                (Some(data), Some(left)) => {
+                    *left = left.checked_sub(data.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
+                    if *left == 0 {
+                        self.body = Upload::Whole;
+                    }
+                    self.add(data, b"");
+                }
+                (Some(data), None) => {
+                    let _ = write!(self.bytes, "{:x}\r\n", data.len());
+                    self.add(data, b"\r\n");
+                }
+                (None, Some(_)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                (None, None) => {
+                    self.bytes.extend_from_slice(b"0\r\n\r\n");
+                    self.body = Upload::Whole;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, data: Bytes, tail: &'static [u8]) {
+        if data.len() <= COPIED {
+            self.bytes.extend_from_slice(&data);
+            self.bytes.extend_from_slice(tail);
+        } else {
+            self.data = data;
+            self.tail = tail;
+        }
+    }
+
+    fn poll_write(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_written() {
+            let bytes = &self.bytes[self.written..];
+            let left = bytes.len();
+            let mut count = if self.data.is_empty() && self.tail.is_empty() {
+                ready!(Pin::new(&mut *io).poll_write(cx, bytes))?
+            } else {
+                let slices = [IoSlice::new(bytes), IoSlice::new(&self.data), IoSlice::new(self.tail)];
+                ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.begun = true;
+            let of_bytes = count.min(left);
+            self.written += of_bytes;
+            count -= of_bytes;
+            let of_data = count.min(self.data.len());
+            self.data.advance(of_data);
+            self.tail = &self.tail[count - of_data..];
+        }
+        Pin::new(io).poll_flush(cx)
+    }
+
+    fn is_written(&self) -> bool {
+        self.written == self.bytes.len() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether it has left to its last byte.
+    pub(super) fn is_sent(&self) -> bool {
+        !self.write_failed && matches!(self.body, Upload::Whole) && self.is_written()
+    }
+}
+
+fn line(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
