@@ -118,7 +118,8 @@ fn a_gateway_works_over_a_verified_connection_and_so_do_imports() {
     assert_eq!(gateways[1].metric("authgate_revocation_listening"), Some(1.0));
     let old = Settings { store: "{url: \"sqlite:new.db\"}".to_owned(), ..Settings::default() };
     let importer = Gateway::alone(old);
-    let import = ["user", "import", "--postgres", &url, "--table", "accounts", "--id", "id", "--name", "name"];
+    let import =
+        ["user", "import", "--postgres", &url, "--table", "accounts", "--id", "id", "--name", "name"];
     let report = importer.command(&[&import[..], &["--hash", "password_hash"]].concat(), "");
     assert!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
     assert_eq!(importer.try_login("alice", PASSWORD).status, 200);

@@ -170,7 +170,7 @@ impl Access {
         }
         match staleness {
             Staleness::Fresh => {}
-            Staleness::Stale if on_stale == OnStale::Allow => self.metrics.served_stale.inc(),
+            Staleness::Stale if on_stale == OnStale::Allow => self.metrics.revocations.served_stale.inc(),
             Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),
         }
         Ok(principal)

@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, Actor, Result, Tokens, login::Judged, regist
 use crate::{
     error::Kind,
     password::Rules,
-    store::{AccountChange, Change, Ends, Place, Purpose, Rekey, User},
+    store::{AccountChange, Change, Ends, NewMail, Place, Purpose, Rekey, User},
     token::SignedIn,
     types::{Role, Secret, UserId, Username},
 };
@@ -91,19 +91,7 @@ impl Accounts {
         let what: Vec<&str> =
             what.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect();
         let by = Actor { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
-        let mut mails = Vec::new();
-        if email.is_some() {
-            mails.extend(self.mail(target.id, Purpose::VerifyEmail, None).await?);
-        }
-        // The address that was verified is told, whoever asked for the change.
-        if let Some(verified) = target.email.as_ref().filter(|_| target.email_verified) {
-            if password_hash.is_some() {
-                mails.extend(self.mail(target.id, Purpose::PasswordChanged, Some(verified.clone())).await?);
-            }
-            if email.as_ref().is_some_and(|email| email != verified) {
-                mails.extend(self.mail(target.id, Purpose::AddressChanged, Some(verified.clone())).await?);
-            }
-        }
+        let mails = self.mails_about(&target, password_hash.is_some(), email.as_deref()).await?;
         let change = AccountChange {
             mails,
             email_pending: true,
@@ -133,6 +121,29 @@ impl Accounts {
                 Err(AccountError::Refused(Kind::Unauthenticated))
             }
         }
+    }
+
+    /// The mails that go with a change of an account.
+    async fn mails_about(
+        &self,
+        target: &User,
+        is_new_password: bool,
+        email: Option<&str>,
+    ) -> Result<Vec<NewMail>> {
+        let mut mails = Vec::new();
+        if email.is_some() {
+            mails.extend(self.mail(target.id, Purpose::VerifyEmail, None).await?);
+        }
+        // The address that was verified is told, whoever asked for the change.
+        if let Some(verified) = target.email.as_ref().filter(|_| target.email_verified) {
+            if is_new_password {
+                mails.extend(self.mail(target.id, Purpose::PasswordChanged, Some(verified.clone())).await?);
+            }
+            if email.is_some_and(|email| email != verified) {
+                mails.extend(self.mail(target.id, Purpose::AddressChanged, Some(verified.clone())).await?);
+            }
+        }
+        Ok(mails)
     }
 
     /// Deletes an account.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
-    store::{Event, User},
+    store::{Event, Grant, NewSession, User},
     token::Device,
     types::{Secret, SessionId, Username},
 };
@@ -56,26 +56,11 @@ impl Accounts {
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
         let password = Rules::prepare(typed).map_err(|_| invalid())?;
-        let by = self.config.login_by;
         let name = Username::new(username).ok();
-        // Look-alikes are counted as one, so whether there is such an account is asked of the skeleton, too:
-        // or a look-alike that is counted apart would tell that there is.
-        let similar_user = match &name {
-            Some(name) if by.username => self.store.user_by_skeleton(name).await?,
-            _ => None,
-        };
-        // An address comes first: nobody else can have it, while anyone may have taken it as a name.
-        let address_given = check_email(username.trim()).ok().filter(|_| by.email);
-        let by_address = match &address_given {
-            Some(given) => self.store.user_by_verified_email(given).await?,
-            None => None,
-        };
-        let known = similar_user.is_some() || by_address.is_some();
         // By what was typed, in whichever spelling, and not by the account's name: 429 for that would tell whose an
         // address is.
         let counted = counted_as(name.as_ref(), &username.to_lowercase());
-        let by_name = similar_user.filter(|user| Some(&user.name) == name.as_ref());
-        let user = by_address.or(by_name);
+        let (user, known) = self.find(username, name.as_ref()).await?;
         let now = self.time.now().time;
         let device = user
             .as_ref()
@@ -103,20 +88,7 @@ impl Accounts {
             return Err(error);
         }
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
-        let event = Event::own(user.id, address, "user.login", format!("session: {}", session.id));
-        let grant = match self.store.open_session(user.id, user.generation, &session, &event).await {
-            Ok(Some(grant)) => grant,
-            // The account was changed while the password was checked: what was right then may not be now.
-            Ok(None) => {
-                self.attempts.succeeded(attempt).await;
-                self.record(Some(user.id), failed(address, "the account was changed meanwhile")).await;
-                return Err(invalid());
-            }
-            Err(error) => {
-                self.attempts.forgotten(attempt).await;
-                return Err(error.into());
-            }
-        };
+        let (attempt, grant) = self.open(&user, &session, address, attempt).await?;
         self.attempts.succeeded(attempt).await;
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let tokens = self.issue(grant, refresh).await?;
@@ -126,6 +98,50 @@ impl Accounts {
             self.rehash(&user, password, origin).await;
         }
         Ok(tokens)
+    }
+
+    /// Opens the session of whoever gave the right password, if it still is.
+    async fn open(
+        &self,
+        user: &User,
+        session: &NewSession,
+        address: IpAddr,
+        attempt: Reserved,
+    ) -> Result<(Reserved, Grant)> {
+        let event = Event::own(user.id, address, "user.login", format!("session: {}", session.id));
+        match self.store.open_session(user.id, user.generation, session, &event).await {
+            Ok(Some(grant)) => Ok((attempt, grant)),
+            // The account was changed while the password was checked: what was right then may not be now.
+            Ok(None) => {
+                self.attempts.succeeded(attempt).await;
+                self.record(Some(user.id), failed(address, "the account was changed meanwhile")).await;
+                Err(AccountError::Refused(Kind::InvalidCredentials))
+            }
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The account that is meant, and whether what was typed is like that of any.
+    async fn find(&self, typed: &str, name: Option<&Username>) -> Result<(Option<User>, bool)> {
+        let by = self.config.login_by;
+        // Look-alikes are counted as one, so whether there is such an account is asked of the skeleton, too:
+        // or a look-alike that is counted apart would tell that there is.
+        let similar_user = match name {
+            Some(name) if by.username => self.store.user_by_skeleton(name).await?,
+            _ => None,
+        };
+        // An address comes first: nobody else can have it, while anyone may have taken it as a name.
+        let address_given = check_email(typed.trim()).ok().filter(|_| by.email);
+        let by_address = match &address_given {
+            Some(given) => self.store.user_by_verified_email(given).await?,
+            None => None,
+        };
+        let known = similar_user.is_some() || by_address.is_some();
+        let by_name = similar_user.filter(|user| Some(&user.name) == name);
+        Ok((by_address.or(by_name), known))
     }
 
     /// Compares a password with the account's. One that has none costs the same, and none is right.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Kind, Statuses},
-    openapi::{Bearer, Call, describe, schema},
+    openapi::{Bearer, Call, SchemaOf, describe, schema},
 };
 
 const JSON: &str = "application/json";
@@ -39,26 +39,40 @@ impl Handler {
     }
 }
 
-/// The calls.
-pub fn calls() -> Vec<Call<Handler>> {
-    use Kind as K;
-    const ANY: &[Kind] = &[K::InsufficientRole];
-    const ONE: &[Kind] = &[K::InsufficientRole, K::NotFound];
-    const PAGED: &[Kind] = &[K::InsufficientRole, K::NotFound, K::MissingParameters];
-    const QUERY: &[Kind] = &[K::InsufficientRole, K::MissingParameters];
-    const CONDITIONAL: &[Kind] = &[K::InsufficientRole, K::NotFound, K::PreconditionFailed];
-    const WRITE: &[Kind] = &[
-        K::PreconditionFailed,
-        K::InsufficientRole,
-        K::NotFound,
-        K::MissingParameters,
-        K::UsernameNotAccepted,
-        K::PasswordNotAccepted,
-        K::EmailNotAccepted,
-        K::RoleNotAccepted,
-        K::UsernameExists,
-    ];
-    let call = |method, path, id, summary, response, failures, handler: Function| Call {
+/// What a call answers when all is well: status, media type, schema.
+type Success = (u16, &'static str, SchemaOf);
+
+const USER: Success = (200, JSON, schema::<User>);
+const MESSAGE: Success = (200, JSON, schema::<Message>);
+
+const ANY: &[Kind] = &[Kind::InsufficientRole];
+const ONE: &[Kind] = &[Kind::InsufficientRole, Kind::NotFound];
+const PAGED: &[Kind] = &[Kind::InsufficientRole, Kind::NotFound, Kind::MissingParameters];
+const QUERY: &[Kind] = &[Kind::InsufficientRole, Kind::MissingParameters];
+const CONDITIONAL: &[Kind] = &[Kind::InsufficientRole, Kind::NotFound, Kind::PreconditionFailed];
+const WRITE: &[Kind] = &[
+    Kind::PreconditionFailed,
+    Kind::InsufficientRole,
+    Kind::NotFound,
+    Kind::MissingParameters,
+    Kind::UsernameNotAccepted,
+    Kind::PasswordNotAccepted,
+    Kind::EmailNotAccepted,
+    Kind::RoleNotAccepted,
+    Kind::UsernameExists,
+];
+
+/// A call without a body.
+fn call(
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    response: Success,
+    failures: &'static [Kind],
+    handler: Function,
+) -> Call<Handler> {
+    Call {
         method,
         path,
         id,
@@ -69,10 +83,15 @@ pub fn calls() -> Vec<Call<Handler>> {
         response,
         failures,
         handler: Handler(handler),
-    };
-    let user = (200, JSON, schema::<User> as _);
-    let message = (200, JSON, schema::<Message> as _);
-    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    }
+}
+
+/// The calls.
+pub fn calls() -> Vec<Call<Handler>> {
+    [user_calls(), session_calls(), key_calls(), trail_calls()].into_iter().flatten().collect()
+}
+
+fn user_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
             query: &[
@@ -81,7 +100,7 @@ pub fn calls() -> Vec<Call<Handler>> {
                 ("limit", "At most so many; 100 without", schema::<Limit>),
             ],
             ..call(
-                get.clone(),
+                Method::GET,
                 "/api/users",
                 "listUsers",
                 "List accounts",
@@ -93,7 +112,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         Call {
             body: Some((schema::<NewUser>, true)),
             ..call(
-                post.clone(),
+                Method::POST,
                 "/api/users",
                 "addUser",
                 "Make an account",
@@ -102,7 +121,7 @@ pub fn calls() -> Vec<Call<Handler>> {
                 |api, asked| Box::pin(api.add_user(asked)),
             )
         },
-        call(get.clone(), "/api/users/{id}", "showUser", "Show an account", user, ONE, |api, asked| {
+        call(Method::GET, "/api/users/{id}", "showUser", "Show an account", USER, ONE, |api, asked| {
             Box::pin(api.show_user(asked))
         }),
         Call {
@@ -112,36 +131,41 @@ pub fn calls() -> Vec<Call<Handler>> {
                 "/api/users/{id}",
                 "updateUser",
                 "Set roles, password or address, disable or enable; the account's sessions end",
-                user,
+                USER,
                 WRITE,
                 |api, asked| Box::pin(api.update(asked)),
             )
         },
         call(
-            delete.clone(),
+            Method::DELETE,
             "/api/users/{id}",
             "deleteUser",
             "Delete an account for good",
-            message,
+            MESSAGE,
             CONDITIONAL,
             |api, asked| Box::pin(api.delete_user(asked)),
         ),
         call(
-            delete.clone(),
+            Method::DELETE,
             "/api/names/{name}",
             "releaseName",
             "Let the name of a former account be given out again",
-            message,
-            &[K::InsufficientRole, K::NotFound, K::UsernameNotAccepted],
+            MESSAGE,
+            &[Kind::InsufficientRole, Kind::NotFound, Kind::UsernameNotAccepted],
             |api, asked| Box::pin(api.release_name(asked)),
         ),
+    ]
+}
+
+fn session_calls() -> Vec<Call<Handler>> {
+    vec![
         Call {
             query: &[
                 ("after", "The `next` of the page before", schema::<String>),
                 ("limit", "At most so many; 100 without", schema::<Limit>),
             ],
             ..call(
-                get.clone(),
+                Method::GET,
                 "/api/users/{id}/sessions",
                 "listSessions",
                 "List the live sessions of an account",
@@ -151,50 +175,60 @@ pub fn calls() -> Vec<Call<Handler>> {
             )
         },
         call(
-            delete.clone(),
+            Method::DELETE,
             "/api/users/{id}/sessions",
             "endSessions",
             "End every session of an account",
-            message,
+            MESSAGE,
             ONE,
             |api, asked| Box::pin(api.end_sessions(asked)),
         ),
         call(
-            delete.clone(),
+            Method::DELETE,
             "/api/users/{id}/sessions/{session}",
             "endSession",
             "End a session of an account",
-            message,
+            MESSAGE,
             ONE,
             |api, asked| Box::pin(api.end_session(asked)),
         ),
+    ]
+}
+
+fn key_calls() -> Vec<Call<Handler>> {
+    vec![
         call(
-            get.clone(),
+            Method::GET,
             "/api/keys",
             "listKeys",
             "List the keys that verify tokens",
             (200, JSON, schema::<Keys>),
-            &[K::InsufficientRole],
+            &[Kind::InsufficientRole],
             |api, asked| Box::pin(api.list_keys(asked)),
         ),
         call(
-            post,
+            Method::POST,
             "/api/keys/rotate",
             "rotateKey",
             "Make a new key; the old ones verify until their tokens have expired",
             (201, JSON, schema::<Key>),
-            &[K::InsufficientRole, K::KeysFromConfig],
+            &[Kind::InsufficientRole, Kind::KeysFromConfig],
             |api, asked| Box::pin(api.rotate_key(asked)),
         ),
         call(
-            delete,
+            Method::DELETE,
             "/api/keys/{kid}",
             "revokeKey",
             "End every token that a key has signed",
-            message,
-            &[K::InsufficientRole, K::KeysFromConfig, K::NotFound],
+            MESSAGE,
+            &[Kind::InsufficientRole, Kind::KeysFromConfig, Kind::NotFound],
             |api, asked| Box::pin(api.revoke_key(asked)),
         ),
+    ]
+}
+
+fn trail_calls() -> Vec<Call<Handler>> {
+    vec![
         Call {
             query: &[
                 ("user", "Only lines about the account with this id", schema::<uuid::Uuid>),
@@ -202,7 +236,7 @@ pub fn calls() -> Vec<Call<Handler>> {
                 ("limit", "At most so many; 100 without", schema::<Limit>),
             ],
             ..call(
-                get.clone(),
+                Method::GET,
                 "/api/audit",
                 "audit",
                 "Who changed what, when, from where",
@@ -214,7 +248,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         Call {
             bearer: Bearer::None,
             ..call(
-                get,
+                Method::GET,
                 "/api/openapi.json",
                 "openapi",
                 "This description",

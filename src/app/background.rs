@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     error::StartError,
@@ -53,88 +53,116 @@ async fn next_hint(hints: &mut Option<Hints>) {
 
 /// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs. What uses the connections
 /// of clients' calls runs with them.
-pub(super) async fn follow(mut follower: Follower, mut hints: Option<Hints>, foundation: Arc<Foundation>) {
-    let (store, keys, keyring) = (&foundation.store, &foundation.keys, &foundation.keyring);
-    let process = &foundation.process;
-    let bound = Duration::from_millis(process.mirror.max_staleness().unsigned_abs());
+pub(super) async fn follow(follower: Follower, hints: Option<Hints>, foundation: Arc<Foundation>) {
+    let bound = Duration::from_millis(foundation.process.mirror.max_staleness().unsigned_abs());
     let mut ticks = tokio::time::interval(POLL_INTERVAL.min(bound / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    let mut count = 0_u32;
-    let listens = hints.is_some();
     let mut looked = Instant::now();
-    let mut settling: Option<tokio::task::JoinHandle<()>> = None;
-    let mut reconnecting: Option<tokio::task::JoinHandle<store::Result<Option<Hints>>>> = None;
+    let mut following = Following {
+        follower,
+        listens: hints.is_some(),
+        hints,
+        foundation,
+        reconnecting: None,
+        settling: None,
+        failing: false,
+        count: 0,
+    };
     loop {
         tokio::select! {
             // However thick the hints come, the poll has its turn.
             biased;
-            _ = ticks.tick() => {}
-            () = next_hint(&mut hints) => {
-                process.metrics.revocation_hints.inc();
+            _ = ticks.tick() => following.poll().await,
+            () = next_hint(&mut following.hints) => {
+                following.foundation.process.metrics.revocations.hints.inc();
                 // Logouts come together; one look finds them all.
                 let wait = LOOKS_APART.saturating_sub(looked.elapsed()).max(GATHER_HINTS);
                 tokio::time::sleep(wait).await;
                 looked = Instant::now();
-                // Whether the store still answers in time is the timed poll's to say.
-                match follower.glance().await {
-                    // The verifier lets its tokens go at once; this is for what is published and what signs.
-                    Ok(followed) if followed.key => {
-                        if let Err(error) = keys.follow(keyring).await {
-                            tracing::debug!(%error, "the keys could not be read");
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "a hint could not be followed"),
-                }
-                continue;
+                following.glance().await;
             }
         }
-        if listens && hints.is_none() {
-            // Beside the polls, which must not wait for it.
-            hints = match reconnecting.take() {
-                Some(task) if task.is_finished() => task.await.ok().and_then(Result::ok).flatten(),
-                Some(task) => {
-                    reconnecting = Some(task);
-                    None
-                }
-                None => {
-                    let store = store.clone();
-                    reconnecting = Some(tokio::spawn(async move { store.hints().await }));
-                    None
-                }
-            };
+    }
+}
+
+/// What follows the log and the keys, and what it has under way beside.
+struct Following {
+    follower: Follower,
+    hints: Option<Hints>,
+    /// Whether the store gives hints at all.
+    listens: bool,
+    foundation: Arc<Foundation>,
+    reconnecting: Option<JoinHandle<store::Result<Option<Hints>>>>,
+    settling: Option<JoinHandle<()>>,
+    failing: bool,
+    /// Polls so far.
+    count: u32,
+}
+
+impl Following {
+    /// Looks at the log out of turn. Whether the store still answers in time is the timed poll's to say.
+    async fn glance(&mut self) {
+        match self.follower.glance().await {
+            // The verifier lets its tokens go at once; this is for what is published and what signs.
+            Ok(followed) if followed.key => self.read_keys_again().await,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a hint could not be followed"),
         }
-        let followed = keys.follow(keyring).await;
-        let polled = follower.poll(followed.is_ok()).await;
+    }
+
+    async fn read_keys_again(&self) {
+        if let Err(error) = self.foundation.keys.follow(&self.foundation.keyring).await {
+            tracing::debug!(%error, "the keys could not be read");
+        }
+    }
+
+    async fn poll(&mut self) {
+        self.listen_again().await;
+        let process = self.foundation.process.clone();
+        let followed = self.foundation.keys.follow(&self.foundation.keyring).await;
+        let polled = self.follower.poll(followed.is_ok()).await;
         if let Ok(polled) = &polled {
-            process.metrics.store_regressions.inc_by(u64::from(polled.restored));
+            process.metrics.revocations.store_regressions.inc_by(u64::from(polled.restored));
             // A key was revoked a moment ago; or one that was had come back, perhaps, and is gone again.
-            if polled.key
-                && let Err(error) = keys.follow(keyring).await
-            {
-                tracing::debug!(%error, "the keys could not be read");
+            if polled.key {
+                self.read_keys_again().await;
+            }
+            if process.mirror.has_doubts() && self.settling.as_ref().is_none_or(JoinHandle::is_finished) {
+                // Beside the polls, which must not wait for it.
+                self.settling = Some(self.foundation.calls.spawn(settle(self.foundation.clone())));
             }
         }
-        if polled.is_ok()
-            && process.mirror.has_doubts()
-            && settling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
-        {
-            // Beside the polls, which must not wait for it.
-            settling = Some(foundation.calls.spawn(settle(foundation.clone())));
-        }
-        process.metrics.revocation_listening.set(i64::from(hints.is_some()));
+        process.metrics.revocations.listening.set(i64::from(self.hints.is_some()));
         let error = followed.map_err(StartError::from).and(polled.map_err(StartError::from)).err();
         match &error {
-            Some(error) if !failing => tracing::warn!(%error, "revocations and keys cannot be read"),
-            None if failing => tracing::info!("revocations and keys are read again"),
+            Some(error) if !self.failing => tracing::warn!(%error, "revocations and keys cannot be read"),
+            None if self.failing => tracing::info!("revocations and keys are read again"),
             _ => {}
         }
-        failing = error.is_some();
-        count += 1;
-        if count.is_multiple_of(PRUNE_EVERY) {
+        self.failing = error.is_some();
+        self.count += 1;
+        if self.count.is_multiple_of(PRUNE_EVERY) {
             process.mirror.prune(process.time.now());
         }
+    }
+
+    /// Sees to it that hints are heard again, beside the polls, which must not wait for it.
+    async fn listen_again(&mut self) {
+        if !self.listens || self.hints.is_some() {
+            return;
+        }
+        self.hints = match self.reconnecting.take() {
+            Some(task) if task.is_finished() => task.await.ok().and_then(Result::ok).flatten(),
+            Some(task) => {
+                self.reconnecting = Some(task);
+                None
+            }
+            None => {
+                let store = self.foundation.store.clone();
+                self.reconnecting = Some(tokio::spawn(async move { store.hints().await }));
+                None
+            }
+        };
     }
 }
 

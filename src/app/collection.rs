@@ -83,10 +83,15 @@ impl Step {
     }
 }
 
+fn login(name: &'static str, user: &str, password: &str) -> Step {
+    step(name, "login", 200).body(json!({"username": user, "password": password})).then(KEEP_TOKENS)
+}
+
 fn accounts() -> Vec<Step> {
-    let login = |name, user: &str, password: &str| {
-        step(name, "login", 200).body(json!({"username": user, "password": password})).then(KEEP_TOKENS)
-    };
+    [registration(), session(), changes()].into_iter().flatten().collect()
+}
+
+fn registration() -> Vec<Step> {
     vec![
         step("Register", "register", 201)
             .body(json!({
@@ -113,6 +118,11 @@ fn accounts() -> Vec<Step> {
         step("Register as an administrator", "register", 403)
             .body(json!({"username": "{{username}}-2", "password": "{{password}}", "role": "admin"}))
             .says("Insufficient role"),
+    ]
+}
+
+fn session() -> Vec<Step> {
+    vec![
         login("Log in", "{{username}}", "{{password}}").says("Authenticated successfully"),
         step("Log in with a wrong password", "login", 401)
             .body(json!({"username": "{{username}}", "password": "not this password"}))
@@ -129,6 +139,11 @@ fn accounts() -> Vec<Step> {
         step("End another session", "endSession", 200).at(&["{{session_id}}"]),
         step("End it again", "endSession", 404).at(&["{{session_id}}"]),
         step("Refresh", "refresh", 200).body(json!({"refresh_token": "{{refresh_token}}"})).then(KEEP_TOKENS),
+    ]
+}
+
+fn changes() -> Vec<Step> {
+    vec![
         step("Change the name", "change", 200)
             .body(json!({"new_username": "{{username}}-renamed"}))
             .says("User credentials updated successfully")

@@ -70,12 +70,12 @@ impl admin::Status for Process {
     }
 
     fn metrics(&self) -> Vec<u8> {
-        self.metrics.revocation_entries.set(self.mirror.len() as i64);
+        self.metrics.revocations.entries.set(self.mirror.len() as i64);
         let lag = self.mirror.lag(self.time.now());
-        self.metrics.revocation_lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
-        self.metrics.open_connections.set(self.drain.live() as i64);
-        self.metrics.resting_connections.set(self.drain.resting() as i64);
-        self.metrics.builtin_calls.set(self.gate.running() as i64);
+        self.metrics.revocations.lag_seconds.set(lag.map_or(f64::INFINITY, |lag| lag as f64 / 1_000.0));
+        self.metrics.connections.open.set(self.drain.live() as i64);
+        self.metrics.connections.resting.set(self.drain.resting() as i64);
+        self.metrics.connections.builtin_calls.set(self.gate.running() as i64);
         self.metrics.log_lines_lost(self.logs.lost());
         self.metrics.connections_refused("address", self.address_counts.refused());
         if let Some(running) = self.running.get() {
@@ -87,7 +87,7 @@ impl admin::Status for Process {
                 self.metrics.upstream_connections(name, "waiting", connections.waiting);
             }
         }
-        self.metrics.live_streams.set(self.mirror.live().len() as i64);
+        self.metrics.revocations.live_streams.set(self.mirror.live().len() as i64);
         for cut in Cut::ALL {
             self.metrics.streams_cut(cut.reason(), self.mirror.live().cuts(cut));
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Kind, Statuses},
-    openapi::{Bearer, Call, describe, schema},
+    openapi::{Bearer, Call, SchemaOf, describe, schema},
 };
 
 const JSON: &str = "application/json";
@@ -52,11 +52,47 @@ impl Handler {
     }
 }
 
-/// The calls.
-pub fn calls() -> Vec<Call<Handler>> {
-    use Kind as K;
-    let post = || Method::POST;
-    let call = |method, path, id, summary, bearer, response, handler: Function| Call {
+/// What a call answers when all is well: status, media type, schema.
+type Success = (u16, &'static str, SchemaOf);
+
+const TOKENS: Success = (200, JSON, schema::<Session<'static>>);
+const MESSAGE: Success = (200, JSON, schema::<Message>);
+const CHANGED: Success = (200, JSON, schema::<Changed>);
+const ACCOUNT: Success = (200, JSON, schema::<Account<'static>>);
+
+const CREDENTIALS: &[Kind] = &[
+    Kind::MissingParameters,
+    Kind::PasswordsDoNotMatch,
+    Kind::UsernameNotAccepted,
+    Kind::PasswordNotAccepted,
+    Kind::EmailNotAccepted,
+    Kind::InvalidCredentials,
+    Kind::InsufficientRole,
+    Kind::NotFound,
+    Kind::UsernameExists,
+    Kind::TooManyRequests,
+];
+
+const MAIL: &[Kind] = &[
+    Kind::MissingParameters,
+    Kind::PasswordNotAccepted,
+    Kind::EmailNotAccepted,
+    Kind::InvalidMailToken,
+    Kind::EmailNotConfigured,
+    Kind::TooManyRequests,
+];
+
+/// A call without a body that does not fail in any way of its own.
+fn call(
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    bearer: Bearer,
+    response: Success,
+    handler: Function,
+) -> Call<Handler> {
+    Call {
         method,
         path,
         id,
@@ -67,32 +103,11 @@ pub fn calls() -> Vec<Call<Handler>> {
         response,
         failures: &[],
         handler: Handler(handler),
-    };
-    let tokens = (200, JSON, schema::<Session<'static>> as _);
-    let message = (200, JSON, schema::<Message> as _);
-    let changed = (200, JSON, schema::<Changed> as _);
-    let account = (200, JSON, schema::<Account<'static>> as _);
-    const CREDENTIALS: &[Kind] = &[
-        K::MissingParameters,
-        K::PasswordsDoNotMatch,
-        K::UsernameNotAccepted,
-        K::PasswordNotAccepted,
-        K::EmailNotAccepted,
-        K::InvalidCredentials,
-        K::InsufficientRole,
-        K::NotFound,
-        K::UsernameExists,
-        K::TooManyRequests,
-    ];
-    const MAIL: &[Kind] = &[
-        K::MissingParameters,
-        K::PasswordNotAccepted,
-        K::EmailNotAccepted,
-        K::InvalidMailToken,
-        K::EmailNotConfigured,
-        K::TooManyRequests,
-    ];
-    let change = |method, path, id| Call {
+    }
+}
+
+fn change(method: Method, path: &'static str, id: &'static str) -> Call<Handler> {
+    Call {
         body: Some((schema::<input::Change>, true)),
         failures: CREDENTIALS,
         ..call(
@@ -101,18 +116,21 @@ pub fn calls() -> Vec<Call<Handler>> {
             id,
             "Change a name, a password or an address",
             Bearer::Required,
-            changed,
+            CHANGED,
             |api, request, caller, _| Box::pin(api.change(request, caller)),
         )
-    };
-    let delete = |path, id| Call {
+    }
+}
+
+fn delete(path: &'static str, id: &'static str) -> Call<Handler> {
+    Call {
         body: Some((schema::<input::Delete>, false)),
         failures: &[
-            K::MissingParameters,
-            K::InvalidCredentials,
-            K::InsufficientRole,
-            K::NotFound,
-            K::TooManyRequests,
+            Kind::MissingParameters,
+            Kind::InvalidCredentials,
+            Kind::InsufficientRole,
+            Kind::NotFound,
+            Kind::TooManyRequests,
         ],
         ..call(
             Method::DELETE,
@@ -120,27 +138,35 @@ pub fn calls() -> Vec<Call<Handler>> {
             id,
             "Delete an account",
             Bearer::Required,
-            message,
+            MESSAGE,
             |api, request, caller, _| Box::pin(api.delete(request, caller)),
         )
-    };
+    }
+}
+
+/// The calls.
+pub fn calls() -> Vec<Call<Handler>> {
+    [account_calls(), session_calls(), mail_calls(), description_calls()].into_iter().flatten().collect()
+}
+
+fn account_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
             body: Some((schema::<input::Register>, true)),
             failures: &[
-                K::MissingParameters,
-                K::PasswordsDoNotMatch,
-                K::UsernameNotAccepted,
-                K::PasswordNotAccepted,
-                K::EmailNotAccepted,
-                K::InsufficientRole,
-                K::RegistrationClosed,
-                K::UsernameExists,
-                K::TooManyRequests,
-                K::RegistrationFailed,
+                Kind::MissingParameters,
+                Kind::PasswordsDoNotMatch,
+                Kind::UsernameNotAccepted,
+                Kind::PasswordNotAccepted,
+                Kind::EmailNotAccepted,
+                Kind::InsufficientRole,
+                Kind::RegistrationClosed,
+                Kind::UsernameExists,
+                Kind::TooManyRequests,
+                Kind::RegistrationFailed,
             ],
             ..call(
-                post(),
+                Method::POST,
                 "/register",
                 "register",
                 "Make an account and open a session",
@@ -149,73 +175,78 @@ pub fn calls() -> Vec<Call<Handler>> {
                 |api, request, caller, _| Box::pin(api.register(request, caller)),
             )
         },
-        Call {
-            body: Some((schema::<input::Login>, true)),
-            failures: &[K::MissingParameters, K::InvalidCredentials, K::TooManyRequests],
-            ..call(
-                post(),
-                "/login",
-                "login",
-                "Open a session",
-                Bearer::None,
-                tokens,
-                |api, request, caller, _| Box::pin(api.login(request, caller)),
-            )
-        },
-        Call {
-            body: Some((schema::<input::Refresh>, true)),
-            failures: &[K::MissingParameters, K::Unauthenticated],
-            ..call(
-                post(),
-                "/refresh",
-                "refresh",
-                "Exchange a refresh token",
-                Bearer::None,
-                tokens,
-                |api, request, caller, _| Box::pin(api.refresh(request, caller)),
-            )
-        },
-        Call {
-            body: Some((schema::<input::Refresh>, false)),
-            failures: &[K::MissingParameters],
-            ..call(
-                post(),
-                "/logout",
-                "logout",
-                "End the session",
-                Bearer::Optional,
-                message,
-                |api, request, caller, _| Box::pin(api.logout(request, caller)),
-            )
-        },
-        call(
-            post(),
-            "/logout-all",
-            "logoutAll",
-            "End every session of the account",
-            Bearer::Required,
-            message,
-            |api, _, caller, _| Box::pin(api.logout_all(caller)),
-        ),
         call(
             Method::GET,
             "/me",
             "me",
             "The caller's account",
             Bearer::Required,
-            account,
+            ACCOUNT,
             |api, _, caller, _| Box::pin(api.me(caller)),
         ),
         change(Method::PATCH, "/me", "changeMe"),
         delete("/me", "deleteMe"),
-        change(post(), "/change", "change"),
+        change(Method::POST, "/change", "change"),
         delete("/delete", "delete"),
+    ]
+}
+
+fn session_calls() -> Vec<Call<Handler>> {
+    vec![
+        Call {
+            body: Some((schema::<input::Login>, true)),
+            failures: &[Kind::MissingParameters, Kind::InvalidCredentials, Kind::TooManyRequests],
+            ..call(
+                Method::POST,
+                "/login",
+                "login",
+                "Open a session",
+                Bearer::None,
+                TOKENS,
+                |api, request, caller, _| Box::pin(api.login(request, caller)),
+            )
+        },
+        Call {
+            body: Some((schema::<input::Refresh>, true)),
+            failures: &[Kind::MissingParameters, Kind::Unauthenticated],
+            ..call(
+                Method::POST,
+                "/refresh",
+                "refresh",
+                "Exchange a refresh token",
+                Bearer::None,
+                TOKENS,
+                |api, request, caller, _| Box::pin(api.refresh(request, caller)),
+            )
+        },
+        Call {
+            body: Some((schema::<input::Refresh>, false)),
+            failures: &[Kind::MissingParameters],
+            ..call(
+                Method::POST,
+                "/logout",
+                "logout",
+                "End the session",
+                Bearer::Optional,
+                MESSAGE,
+                |api, request, caller, _| Box::pin(api.logout(request, caller)),
+            )
+        },
+        call(
+            Method::POST,
+            "/logout-all",
+            "logoutAll",
+            "End every session of the account",
+            Bearer::Required,
+            MESSAGE,
+            |api, _, caller, _| Box::pin(api.logout_all(caller)),
+        ),
         Call {
             query: &[
                 ("limit", "At most so many; 50 without", schema::<input::Limit>),
                 ("after", "The `next` of the page before", schema::<String>),
             ],
-            failures: &[K::MissingParameters],
+            failures: &[Kind::MissingParameters],
             ..call(
                 Method::GET,
                 "/sessions",
@@ -227,29 +258,34 @@ pub fn calls() -> Vec<Call<Handler>> {
             )
         },
         Call {
-            failures: &[K::NotFound],
+            failures: &[Kind::NotFound],
             ..call(
                 Method::DELETE,
                 "/sessions/{id}",
                 "endSession",
                 "End one of the caller's sessions",
                 Bearer::Required,
-                message,
+                MESSAGE,
                 |api, _, caller, parameters| {
                     Box::pin(api.end_session(parameters.first().copied().unwrap_or_default(), caller))
                 },
             )
         },
+    ]
+}
+
+fn mail_calls() -> Vec<Call<Handler>> {
+    vec![
         Call {
             body: Some((schema::<input::Email>, true)),
             failures: MAIL,
             ..call(
-                post(),
+                Method::POST,
                 "/password/forgot",
                 "forgotPassword",
                 "Ask for a mail to reset a password",
                 Bearer::None,
-                message,
+                MESSAGE,
                 |api, request, caller, _| Box::pin(api.forgot_password(request, caller)),
             )
         },
@@ -257,12 +293,12 @@ pub fn calls() -> Vec<Call<Handler>> {
             body: Some((schema::<input::Reset>, true)),
             failures: MAIL,
             ..call(
-                post(),
+                Method::POST,
                 "/password/reset",
                 "resetPassword",
                 "Set a new password with the token of a mail",
                 Bearer::None,
-                message,
+                MESSAGE,
                 |api, request, caller, _| Box::pin(api.reset_password(request, caller)),
             )
         },
@@ -270,15 +306,20 @@ pub fn calls() -> Vec<Call<Handler>> {
             body: Some((schema::<input::Verify>, false)),
             failures: MAIL,
             ..call(
-                post(),
+                Method::POST,
                 "/email/verify",
                 "verifyEmail",
                 "Show an address to be the account's, or ask for the mail again",
                 Bearer::Optional,
-                message,
+                MESSAGE,
                 |api, request, caller, _| Box::pin(api.verify_email(request, caller)),
             )
         },
+    ]
+}
+
+fn description_calls() -> Vec<Call<Handler>> {
+    vec![
         call(
             Method::GET,
             "/jwks.json",

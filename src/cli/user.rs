@@ -35,19 +35,8 @@ pub(super) fn run(command: UserCommand) -> Outcome {
                 [] => loaded.config.auth.default_roles.clone(),
                 named => parse_roles(named)?,
             };
-            let password = read_password(&password)?;
-            with(&loaded, async |operator| {
-                let account = NewAccount {
-                    name: &name,
-                    email: email.as_deref(),
-                    password: &password,
-                    roles,
-                    release,
-                    allow_similar,
-                };
-                let user = operator.add(&operator_name(), account).await?;
-                print(&format!("Added {} ({}).\n", user.name, user.id))
-            })
+            let (password, email) = (&read_password(&password)?, email.as_deref());
+            add(&loaded, NewAccount { name: &name, email, password, roles, release, allow_similar })
         }
         UserCommand::ReleaseName { name, config } => with_config(&config.config, async |operator| {
             operator.release_name(&operator_name(), &name).await?;
@@ -88,6 +77,13 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             print("Deleted.\n")
         }),
     }
+}
+
+fn add(loaded: &LoadedGateway, account: NewAccount<'_>) -> Outcome {
+    with(loaded, async |operator| {
+        let user = operator.add(&operator_name(), account).await?;
+        print(&format!("Added {} ({}).\n", user.name, user.id))
+    })
 }
 
 fn with_config(config: &Path, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {

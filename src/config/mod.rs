@@ -6,8 +6,10 @@
 //! [`Source`]s kept here.
 
 mod access;
+mod auth;
 mod check;
 mod error;
+mod identity_headers;
 mod interpolate;
 mod load;
 mod pattern;
@@ -19,11 +21,16 @@ mod username;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 
 pub use access::{Access, Requirements, RoleRule};
+pub use auth::{
+    Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Password, Rate, Signing, Smtp,
+    Throttle,
+};
 pub use error::{ConfigError, ConfigErrors};
+pub use identity_headers::{IdentityHeaders, StripRule};
 pub use interpolate::Lookup;
 pub use load::{Further, Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
@@ -33,10 +40,7 @@ pub use raw::{
 };
 pub use username::UsernameRules;
 
-use crate::{
-    error::Statuses,
-    types::{Roles, Secret},
-};
+use crate::types::Roles;
 
 /// A whole configuration, checked.
 #[derive(Debug)]
@@ -115,214 +119,6 @@ pub enum StoreLocation {
     Postgres(PostgresUrl),
 }
 
-/// Accounts and tokens.
-#[derive(Debug, Clone)]
-pub struct Auth {
-    /// The mount, without a final slash; empty for the root.
-    pub path: String,
-    /// `iss`.
-    pub issuer: String,
-    /// `aud`.
-    pub audience: String,
-    /// Whether strangers may register.
-    pub registration: Registration,
-    /// What people log in by.
-    pub login_by: LoginBy,
-    /// The roles of a new account.
-    pub default_roles: Roles,
-    /// The roles that a caller may ask for.
-    pub self_assignable_roles: Roles,
-    /// Life of an access token.
-    pub access_token_ttl: Duration,
-    /// Life of a refresh token since it was made.
-    pub refresh_token_ttl: Duration,
-    /// For how long a replay gives the same successor.
-    pub refresh_grace: Duration,
-    /// Life of a session.
-    pub session_max_ttl: Duration,
-    /// Sessions of one account.
-    pub max_sessions: u32,
-    /// Where the master key comes from.
-    pub master_key: MasterKeySource,
-    /// Where the one before comes from, while it is being replaced.
-    pub previous_master_key: Option<MasterKeySource>,
-    /// How recent a login counts as proof.
-    pub reauth_window: Duration,
-    /// How tokens are signed.
-    pub signing: Signing,
-    /// Names that people choose.
-    pub username: UsernameRules,
-    /// Passwords.
-    pub password: Password,
-    /// Throttling.
-    pub throttle: Throttle,
-    /// Calls from pages of other origins.
-    pub cors: Option<Cors>,
-    /// For clients of older services.
-    pub compat: Compat,
-    /// Mails.
-    pub email: Option<Email>,
-}
-
-/// What people may give as `username` to log in; one of them at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoginBy {
-    /// The account's name.
-    pub username: bool,
-    /// A verified e-mail address.
-    pub email: bool,
-}
-
-/// Which pages of other origins may call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cors {
-    /// The origins; `None` for any.
-    pub origins: Option<Vec<HeaderValue>>,
-    /// Whether with credentials.
-    pub credentials: bool,
-    /// How long a response may be remembered, in seconds.
-    pub max_age: HeaderValue,
-}
-
-/// What older clients expect otherwise.
-#[derive(Debug, Clone)]
-pub struct Compat {
-    /// The statuses that they expect.
-    pub statuses: Statuses,
-    /// Further members that carry the access token.
-    pub token_fields: Vec<String>,
-    /// Whether login answers it in a header, too.
-    pub token_in_header: bool,
-}
-
-/// Mails.
-#[derive(Debug, Clone)]
-pub struct Email {
-    /// The server.
-    pub smtp: Smtp,
-    /// The sender.
-    pub from: String,
-    /// The link to verify an address, with `{token}` in it.
-    pub verify_link: String,
-    /// The link to reset a password, with `{token}` in it.
-    pub reset_link: String,
-    /// Life of a link to verify an address.
-    pub verify_ttl: Duration,
-    /// Life of a link to reset a password.
-    pub reset_ttl: Duration,
-    /// For how long a mail is tried again.
-    pub retry_for: Duration,
-    /// How many are queued.
-    pub per_hour: MailsPerHour,
-    /// The folder of the operator's own texts.
-    pub templates: Option<PathBuf>,
-    /// Where it stands in the config.
-    pub source: Source,
-}
-
-/// How many mails are queued in an hour.
-#[derive(Debug, Clone, Copy)]
-pub struct MailsPerHour {
-    /// To all accounts together.
-    pub all: u32,
-    /// To one account.
-    pub account: u32,
-}
-
-/// A mail server.
-#[derive(Debug, Clone)]
-pub struct Smtp {
-    /// Its name.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// How the connection is protected.
-    pub encryption: Encryption,
-    /// User name and password.
-    pub credentials: Option<(String, Secret)>,
-    /// Certificates to trust beside the system's.
-    pub ca: Option<PathBuf>,
-    /// For one mail.
-    pub timeout: Duration,
-}
-
-/// Where a master key comes from.
-#[derive(Debug, Clone)]
-pub enum MasterKeySource {
-    /// Written in the config.
-    Given(Secret),
-    /// A file, made at first start.
-    File(PathBuf),
-}
-
-impl MasterKeySource {
-    /// Whether the other is the same for certain.
-    pub fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Given(one), Self::Given(other)) => one.expose() == other.expose(),
-            (Self::File(one), Self::File(other)) => one == other,
-            _ => false,
-        }
-    }
-}
-
-/// How access tokens are signed.
-#[derive(Debug, Clone)]
-pub enum Signing {
-    /// A key pair from the store.
-    KeyPair(Algorithm),
-    /// A shared secret from the config.
-    Shared {
-        /// Signs and verifies.
-        secret: Secret,
-        /// Verifies only.
-        previous: Option<Secret>,
-    },
-}
-
-/// Rules for passwords, and what hashing may cost.
-#[derive(Debug, Clone)]
-pub struct Password {
-    /// Least number of characters.
-    pub min_length: usize,
-    /// Whether well-known ones are refused.
-    pub reject_common: bool,
-    /// Argon2 memory in KiB.
-    pub memory_kib: u32,
-    /// Argon2 passes.
-    pub iterations: u32,
-    /// Argon2 lanes.
-    pub parallelism: u32,
-    /// Hashing threads.
-    pub workers: usize,
-    /// Hashes that may wait.
-    pub queue: usize,
-    /// How long one may wait.
-    pub queue_timeout: Duration,
-}
-
-/// So many in so long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many.
-    pub count: u32,
-    /// In how long.
-    pub per: Duration,
-}
-
-/// Attempts that are taken before 429.
-#[derive(Debug, Clone, Copy)]
-pub struct Throttle {
-    /// Failures of one account.
-    pub account: Rate,
-    /// Failures from one address.
-    pub address: Rate,
-    /// Registrations from one address.
-    pub registrations: Rate,
-    /// Requests for mails from one address.
-    pub mails: Rate,
-}
-
 /// Staleness of the revocation mirror.
 #[derive(Debug, Clone, Copy)]
 pub struct Revocation {
@@ -330,75 +126,6 @@ pub struct Revocation {
     pub max_staleness: Duration,
     /// What happens beyond it.
     pub on_stale: OnStale,
-}
-
-/// The headers that carry an identity upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityHeaders {
-    /// The user's id.
-    pub id: HeaderName,
-    /// The user's name.
-    pub name: HeaderName,
-    /// The user's roles.
-    pub roles: HeaderName,
-    /// The id that an imported user had before.
-    pub external_id: Option<HeaderName>,
-    /// Further headers that no client may send.
-    pub strip: Vec<StripRule>,
-}
-
-/// Headers that are stripped, folded as [`IdentityHeaders::fold`] does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StripRule {
-    /// Of this name.
-    Name(String),
-    /// Whose names begin so.
-    Prefix(String),
-}
-
-impl IdentityHeaders {
-    /// Every header name that any preset or the defaults use: none of them may come from a client,
-    /// because the backend may have been set up for another preset before.
-    pub const RESERVED: &'static [&'static str] = &[
-        "x-user-id",
-        "x-user-name",
-        "x-user-roles",
-        "x-auth-request-user",
-        "x-auth-request-preferred-username",
-        "x-auth-request-groups",
-        "x-auth-request-email",
-        "x-auth-request-access-token",
-        "remote-user",
-        "remote-name",
-        "remote-groups",
-        "remote-email",
-        "remote-id",
-        "x-webauth-user",
-        "x-webauth-name",
-        "x-webauth-email",
-        "x-webauth-role",
-        "x-webauth-groups",
-        "x-webauth-id",
-    ];
-
-    /// The form in which spellings of a header name are one: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
-    pub fn fold(name: &str) -> String {
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
-    }
-
-    /// The names of a preset.
-    pub fn preset(name: &str) -> Option<Self> {
-        let names = match name {
-            "oauth2-proxy" => {
-                ["x-auth-request-user", "x-auth-request-preferred-username", "x-auth-request-groups"]
-            }
-            "authelia" => ["remote-id", "remote-user", "remote-groups"],
-            "grafana" => ["x-webauth-id", "x-webauth-user", "x-webauth-groups"],
-            _ => return None,
-        };
-        let [id, name, roles] = names.map(HeaderName::from_static);
-        Some(Self { id, name, roles, external_id: None, strip: Vec::new() })
-    }
 }
 
 /// Bounds for clients.

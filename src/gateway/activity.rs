@@ -68,9 +68,9 @@ pub(super) struct Activity {
     /// A service call was made for the last head, so what is written is ours.
     is_called: Cell<bool>,
     /// What the connection becomes once the response is written.
-    opening: Cell<Option<Opening>>,
+    opening: Cell<Option<Box<Opening>>>,
     /// An interim response that waits to be written.
-    hint: Cell<Option<Bytes>>,
+    hint: Cell<Option<Box<Bytes>>>,
     pub(super) budget: TurnBudget,
     /// Since when the client takes nothing of what is there for it, if it does not.
     blocked_since: Cell<Option<u64>>,
@@ -248,21 +248,21 @@ impl Activity {
 
     /// An interim response to be written before the final one.
     pub(super) fn hint(&self, head: Bytes) {
-        self.hint.set(Some(head));
+        self.hint.set(Some(Box::new(head)));
     }
 
     /// The interim response to be written, if there is one.
     pub(super) fn take_hint(&self) -> Option<Bytes> {
-        self.hint.take()
+        self.hint.take().map(|head| *head)
     }
 
     /// Once its response is written, the connection is a tunnel.
     pub(super) fn becomes(&self, opening: Opening) {
-        self.opening.set(Some(opening));
+        self.opening.set(Some(Box::new(opening)));
     }
 
     /// The tunnel that the connection becomes, if it does.
-    pub(super) fn opening(&self) -> Option<Opening> {
+    pub(super) fn opening(&self) -> Option<Box<Opening>> {
         self.opening.take()
     }
 

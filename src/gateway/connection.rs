@@ -143,7 +143,7 @@ where
         match parts.io.into_socket() {
             // The guard hands over a head and nothing behind it.
             Some((client, early)) if parts.read_buf.is_empty() => {
-                Self::Tunnel(Box::new(Tunnel::new(client, early, opening)))
+                Self::Tunnel(Box::new(Tunnel::new(client, early, *opening)))
             }
             _ => Self::Over,
         }

@@ -99,7 +99,7 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(response.headers_mut());
         }
-        response.headers_mut().insert(&REQUEST_ID, trace.request_id);
+        response.headers_mut().insert(&REQUEST_ID, trace.request_id.clone());
         if self.exchange.body_is_open() || (old && response.body().size_hint().exact().is_none()) {
             // HTTP/1.0 knows the end of a body without a length by the end of the connection; and what is left
             // of a request may never be read.
@@ -110,28 +110,7 @@ impl ConnectionState {
             }
         }
         self.exchange.response_begins();
-        let took = begun.elapsed();
-        let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
-        if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
-            view.meters.upstream(upstream, waited);
-        }
-        let status = response.status();
-        view.meters.request(
-            RequestLabels {
-                route_index: trace.route,
-                route: snapshot.route_label(trace.route),
-                method: MethodLabel::of(&method),
-                status: status.as_u16(),
-            },
-            took,
-        );
-        if let Some(record) = &mut trace.record {
-            record.status = status.as_u16();
-            if let Some((_, duration)) = &mut record.upstream {
-                *duration = waited;
-            }
-        }
-        response.body_mut().leaves(trace.record);
+        account_for(view, trace, &method, &mut response);
         response
     }
 
@@ -279,6 +258,30 @@ impl ConnectionState {
         let response = handled.ok_or(Kind::Unavailable)?;
         Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)))
     }
+}
+
+/// Counts a request whose response's head is ready, and leaves its line to the body.
+fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut Response<ResponseBody>) {
+    let took = trace.begun.elapsed();
+    let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
+    if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
+        view.meters.upstream(upstream, waited);
+    }
+    let status = response.status().as_u16();
+    let labels = RequestLabels {
+        route_index: trace.route,
+        route: view.snapshot.route_label(trace.route),
+        method: MethodLabel::of(method),
+        status,
+    };
+    view.meters.request(labels, took);
+    if let Some(record) = &mut trace.record {
+        record.status = status;
+        if let Some((_, duration)) = &mut record.upstream {
+            *duration = waited;
+        }
+    }
+    response.body_mut().leaves(trace.record);
 }
 
 /// Makes sure that a request whose upstream may take it for one of another method is allowed as that, too.

@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use http::Method;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// A method as a label: one of the known ones, so that clients cannot grow the metrics.
@@ -69,35 +69,142 @@ pub struct Metrics {
     pub token_cache_hits: IntCounter,
     /// Token checks that had to verify a signature.
     pub token_cache_misses: IntCounter,
-    /// Live entries of the revocation mirror.
-    pub revocation_entries: IntGauge,
-    /// Since the store last confirmed the mirror.
-    pub revocation_lag_seconds: Gauge,
-    /// Requests that were served although the mirror was stale.
-    pub served_stale: IntCounter,
-    /// Hints of other gateways, or of this one, that the log has grown.
-    pub revocation_hints: IntCounter,
-    /// Whether hints can be heard.
-    pub revocation_listening: IntGauge,
-    /// How often the store had lost a part of its past.
-    pub store_regressions: IntCounter,
-    /// Streams that go on after their decision.
-    pub live_streams: IntGauge,
-    streams_cut: IntCounterVec,
-    /// Open client connections.
-    pub open_connections: IntGauge,
-    /// Those of them that rest between two requests.
-    pub resting_connections: IntGauge,
-    /// Calls below `auth.path` that run or wait.
-    pub builtin_calls: IntGauge,
-    connections_refused: IntCounterVec,
-    upstream_connections: IntGaugeVec,
-    upstream_aborted: IntCounterVec,
+    /// What revocations do.
+    pub revocations: RevocationMetrics,
+    /// What is connected.
+    pub connections: ConnectionMetrics,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
     pub password_seconds: Histogram,
+}
+
+/// What revocations do.
+pub struct RevocationMetrics {
+    /// Live entries of the mirror.
+    pub entries: IntGauge,
+    /// Since the store last confirmed the mirror, in seconds.
+    pub lag_seconds: Gauge,
+    /// Requests that were served although the mirror was stale.
+    pub served_stale: IntCounter,
+    /// Hints of other gateways, or of this one, that the log has grown.
+    pub hints: IntCounter,
+    /// Whether hints can be heard.
+    pub listening: IntGauge,
+    /// How often the store had lost a part of its past.
+    pub store_regressions: IntCounter,
+    /// Streams that go on after their decision.
+    pub live_streams: IntGauge,
+    streams_cut: IntCounterVec,
+}
+
+/// What is connected.
+pub struct ConnectionMetrics {
+    /// Open client connections.
+    pub open: IntGauge,
+    /// Those of them that rest between two requests.
+    pub resting: IntGauge,
+    /// Calls below `auth.path` that run or wait.
+    pub builtin_calls: IntGauge,
+    refused: IntCounterVec,
+    upstream: IntGaugeVec,
+    upstream_aborted: IntCounterVec,
+}
+
+/// Makes metrics and registers them, each below the name of the program.
+struct Registering<'a>(&'a Registry);
+
+impl Registering<'_> {
+    fn registered<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.registered(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.registered(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.registered(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        self.registered(Histogram::with_opts(
+            HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec()),
+        )?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
+        self.registered(HistogramVec::new(opts, &[label])?)
+    }
+
+    fn revocations(&self) -> Result<RevocationMetrics, prometheus::Error> {
+        Ok(RevocationMetrics {
+            entries: self.gauge("revocation_entries", "Live revocations held.")?,
+            lag_seconds: self.registered(Gauge::with_opts(opts(
+                "revocation_lag_seconds",
+                "Since the store last confirmed the revocations.",
+            ))?)?,
+            served_stale: self.counter(
+                "served_stale_total",
+                "Requests served on a mirror older than revocation.max_staleness.",
+            )?,
+            hints: self.counter("revocation_hints_total", "Hints that the revocation log has grown.")?,
+            listening: self.gauge(
+                "revocation_listening",
+                "1 while hints can be heard; 0 where polls are all there is.",
+            )?,
+            store_regressions: self.counter(
+                "store_regressions_total",
+                "How often the store had lost a part of its past: a failover, a restored backup.",
+            )?,
+            live_streams: self
+                .gauge("live_streams", "Tunnels, event streams and long transfers on a token.")?,
+            streams_cut: self.counters(
+                "streams_cut_total",
+                "Streams ended because their token died.",
+                &["reason"],
+            )?,
+        })
+    }
+
+    fn connections(&self) -> Result<ConnectionMetrics, prometheus::Error> {
+        Ok(ConnectionMetrics {
+            open: self.gauge("open_connections", "Open client connections.")?,
+            resting: self.gauge(
+                "resting_connections",
+                "Client connections on which nothing is under way, kept as a socket alone.",
+            )?,
+            builtin_calls: self.gauge("builtin_calls", "Requests below auth.path that run or wait.")?,
+            refused: self.counters(
+                "connections_refused_total",
+                "Client connections that were closed unserved.",
+                &["reason"],
+            )?,
+            upstream: self.registered(IntGaugeVec::new(
+                opts(
+                    "upstream_connections",
+                    "Connections to an upstream (active, idle), and requests that wait for one (waiting).",
+                ),
+                &["upstream", "state"],
+            )?)?,
+            upstream_aborted: self.counters(
+                "upstream_aborted_total",
+                "Responses that their upstream broke off.",
+                &["upstream"],
+            )?,
+        })
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("authgate")
 }
 
 /// What one worker counts its requests by, under one config: the numbers of routes and upstreams are that config's.
@@ -143,133 +250,41 @@ impl Metrics {
     /// Never with the names below; the library checks them at run time.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let histograms = |name: &str, help: &str, label: &str| {
-            let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-            let vec = HistogramVec::new(opts, &[label])?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let requests = counters(
-            "authgate_requests_total",
-            "Requests by route, method and status.",
-            &["route", "method", "status"],
-        )?;
-        let request_seconds = histograms(
-            "authgate_request_duration_seconds",
-            "From a request's head to the head of its response.",
-            "route",
-        )?;
-        let upstream_seconds = histograms(
-            "authgate_upstream_duration_seconds",
-            "From the request sent upstream to the head of the response.",
-            "upstream",
-        )?;
+        let made = Registering(&registry);
         let cache =
-            counters("authgate_token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
-        let denied = counters("authgate_denied_total", "Requests refused by the gateway.", &["reason"])?;
-        let reloads = counters("authgate_config_reloads_total", "Config loads after start.", &["result"])?;
+            made.counters("token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
+        let reloads = made.counters("config_reloads_total", "Config loads after start.", &["result"])?;
         for result in ["ok", "failed"] {
             reloads.with_label_values(&[result]);
         }
-        let served_stale = IntCounter::new(
-            "authgate_served_stale_total",
-            "Requests served on a mirror older than revocation.max_staleness.",
-        )?;
-        let revocation_entries = IntGauge::new("authgate_revocation_entries", "Live revocations held.")?;
-        let revocation_lag_seconds =
-            Gauge::new("authgate_revocation_lag_seconds", "Since the store last confirmed the revocations.")?;
-        let password_queue_depth =
-            IntGauge::new("authgate_password_queue_depth", "Password hashes waiting.")?;
-        let password_seconds = Histogram::with_opts(
-            HistogramOpts::new("authgate_password_seconds", "Time to hash one password.")
-                .buckets(SECONDS.to_vec()),
-        )?;
-        let revocation_hints =
-            IntCounter::new("authgate_revocation_hints_total", "Hints that the revocation log has grown")?;
-        let revocation_listening = IntGauge::new(
-            "authgate_revocation_listening",
-            "1 while hints can be heard; 0 where polls are all there is.",
-        )?;
-        let store_regressions = IntCounter::new(
-            "authgate_store_regressions_total",
-            "How often the store had lost a part of its past: a failover, a restored backup.",
-        )?;
-        let live_streams =
-            IntGauge::new("authgate_live_streams", "Tunnels, event streams and long transfers on a token.")?;
-        let streams_cut =
-            counters("authgate_streams_cut_total", "Streams ended because their token died.", &["reason"])?;
-        let open_connections = IntGauge::new("authgate_open_connections", "Open client connections.")?;
-        let resting_connections = IntGauge::new(
-            "authgate_resting_connections",
-            "Client connections on which nothing is under way, kept as a socket alone.",
-        )?;
-        let builtin_calls =
-            IntGauge::new("authgate_builtin_calls", "Requests below auth.path that run or wait.")?;
-        let connections_refused = counters(
-            "authgate_connections_refused_total",
-            "Client connections that were closed unserved.",
-            &["reason"],
-        )?;
-        let upstream_connections = IntGaugeVec::new(
-            Opts::new(
-                "authgate_upstream_connections",
-                "Connections to an upstream (active, idle), and requests that wait for one (waiting).",
-            ),
-            &["upstream", "state"],
-        )?;
-        let upstream_aborted = counters(
-            "authgate_upstream_aborted_total",
-            "Responses that their upstream broke off.",
-            &["upstream"],
-        )?;
-        let log_lines_lost = IntCounter::new(
-            "authgate_log_lines_lost_total",
-            "Lines of the log that were dropped because it was not read fast enough.",
-        )?;
-        registry.register(Box::new(open_connections.clone()))?;
-        registry.register(Box::new(resting_connections.clone()))?;
-        registry.register(Box::new(builtin_calls.clone()))?;
-        registry.register(Box::new(upstream_connections.clone()))?;
-        registry.register(Box::new(log_lines_lost.clone()))?;
-        registry.register(Box::new(store_regressions.clone()))?;
-        registry.register(Box::new(live_streams.clone()))?;
-        registry.register(Box::new(served_stale.clone()))?;
-        registry.register(Box::new(revocation_hints.clone()))?;
-        registry.register(Box::new(revocation_listening.clone()))?;
-        registry.register(Box::new(revocation_entries.clone()))?;
-        registry.register(Box::new(revocation_lag_seconds.clone()))?;
-        registry.register(Box::new(password_queue_depth.clone()))?;
-        registry.register(Box::new(password_seconds.clone()))?;
         Ok(Self {
+            requests: made.counters(
+                "requests_total",
+                "Requests by route, method and status.",
+                &["route", "method", "status"],
+            )?,
+            request_seconds: made.histograms(
+                "request_duration_seconds",
+                "From a request's head to the head of its response.",
+                "route",
+            )?,
+            upstream_seconds: made.histograms(
+                "upstream_duration_seconds",
+                "From the request sent upstream to the head of the response.",
+                "upstream",
+            )?,
+            denied: made.counters("denied_total", "Requests refused by the gateway.", &["reason"])?,
             token_cache_hits: cache.with_label_values(&["hit"]),
             token_cache_misses: cache.with_label_values(&["miss"]),
+            revocations: made.revocations()?,
+            connections: made.connections()?,
+            log_lines_lost: made.counter(
+                "log_lines_lost_total",
+                "Lines of the log that were dropped because it was not read fast enough.",
+            )?,
+            password_queue_depth: made.gauge("password_queue_depth", "Password hashes waiting.")?,
+            password_seconds: made.histogram("password_seconds", "Time to hash one password.")?,
             registry,
-            requests,
-            request_seconds,
-            upstream_seconds,
-            denied,
-            revocation_entries,
-            revocation_lag_seconds,
-            served_stale,
-            revocation_hints,
-            revocation_listening,
-            store_regressions,
-            live_streams,
-            streams_cut,
-            open_connections,
-            resting_connections,
-            builtin_calls,
-            connections_refused,
-            upstream_connections,
-            upstream_aborted,
-            log_lines_lost,
-            password_queue_depth,
-            password_seconds,
         })
     }
 
@@ -281,22 +296,22 @@ impl Metrics {
 
     /// The counter of responses that an upstream of this name broke off.
     pub fn aborted_responses(&self, name: &str) -> IntCounter {
-        self.upstream_aborted.with_label_values(&[name])
+        self.connections.upstream_aborted.with_label_values(&[name])
     }
 
     /// Forgets how many connections upstreams have: one that is gone has none.
     pub fn forget_upstream_connections(&self) {
-        self.upstream_connections.reset();
+        self.connections.upstream.reset();
     }
 
     /// Sets how many connections an upstream has, by state.
     pub fn upstream_connections(&self, name: &str, state: &'static str, count: usize) {
-        self.upstream_connections.with_label_values(&[name, state]).set(count as i64);
+        self.connections.upstream.with_label_values(&[name, state]).set(count as i64);
     }
 
     /// Takes over how many connections were refused so far, for a reason of a fixed set.
     pub fn connections_refused(&self, reason: &'static str, total: u64) {
-        let counter = self.connections_refused.with_label_values(&[reason]);
+        let counter = self.connections.refused.with_label_values(&[reason]);
         counter.inc_by(total.saturating_sub(counter.get()));
     }
 
@@ -307,7 +322,7 @@ impl Metrics {
 
     /// Takes over how many streams were cut so far, for a reason of a fixed set.
     pub fn streams_cut(&self, reason: &'static str, total: u64) {
-        let counter = self.streams_cut.with_label_values(&[reason]);
+        let counter = self.revocations.streams_cut.with_label_values(&[reason]);
         counter.inc_by(total.saturating_sub(counter.get()));
     }
 

@@ -61,8 +61,8 @@ impl Check<'_> {
         roles
     }
 
-    pub(super) fn auth(&mut self, raw: raw::Auth, store: &Store, cores: usize) -> Auth {
-        let path = raw.path.unwrap_or_else(|| "/auth".to_owned());
+    fn mount(&mut self, path: Option<String>) -> String {
+        let path = path.unwrap_or_else(|| "/auth".to_owned());
         let legal = path.is_empty()
             || (path.len() > 1
                 && !path.ends_with('/')
@@ -73,22 +73,28 @@ impl Check<'_> {
                 "expected a path such as /auth, without a final slash, or \"\" for the root",
             );
         }
-        for (key, text) in [("auth.issuer", &raw.issuer), ("auth.audience", &raw.audience)] {
-            if text.is_empty() || text.len() > 512 || text.chars().any(char::is_control) {
-                self.error(key, "expected 1 to 512 characters");
-            }
-        }
-        let by = raw.login.by.unwrap_or_else(|| vec![LoginName::Username]);
+        path
+    }
+
+    fn login_by(&mut self, by: Option<Vec<LoginName>>) -> LoginBy {
+        let by = by.unwrap_or_else(|| vec![LoginName::Username]);
         if by.is_empty() {
             self.error("auth.login.by", "expected username, email, or both");
         }
-        let login_by =
-            LoginBy { username: by.contains(&LoginName::Username), email: by.contains(&LoginName::Email) };
-        let default_roles = match &raw.default_roles {
+        LoginBy { username: by.contains(&LoginName::Username), email: by.contains(&LoginName::Email) }
+    }
+
+    /// The roles that whoever registers has, and those that they may choose.
+    fn registration_roles(
+        &mut self,
+        default: Option<&[String]>,
+        self_assignable: &[String],
+    ) -> (Roles, Roles) {
+        let default_roles = match default {
             Some(roles) => self.roles("auth.default_roles", roles),
             None => Roles::parse_joined("user").unwrap_or_default(),
         };
-        let self_assignable_roles = self.roles("auth.self_assignable_roles", &raw.self_assignable_roles);
+        let self_assignable_roles = self.roles("auth.self_assignable_roles", self_assignable);
         for (key, roles) in
             [("auth.default_roles", &default_roles), ("auth.self_assignable_roles", &self_assignable_roles)]
         {
@@ -99,6 +105,27 @@ impl Check<'_> {
                 );
             }
         }
+        (default_roles, self_assignable_roles)
+    }
+
+    /// Beside the database, or the config.
+    fn default_master_key(&self, store: &Store) -> MasterKeySource {
+        MasterKeySource::File(match &store.location {
+            StoreLocation::Sqlite(path) => path.with_file_name("master.key"),
+            StoreLocation::Postgres(_) => self.document.folder.join("master.key"),
+        })
+    }
+
+    pub(super) fn auth(&mut self, raw: raw::Auth, store: &Store, cores: usize) -> Auth {
+        let path = self.mount(raw.path);
+        for (key, text) in [("auth.issuer", &raw.issuer), ("auth.audience", &raw.audience)] {
+            if text.is_empty() || text.len() > 512 || text.chars().any(char::is_control) {
+                self.error(key, "expected 1 to 512 characters");
+            }
+        }
+        let login_by = self.login_by(raw.login.by);
+        let (default_roles, self_assignable_roles) =
+            self.registration_roles(raw.default_roles.as_deref(), &raw.self_assignable_roles);
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let access_token_ttl = self.span("auth.access_token_ttl", raw.access_token_ttl, minutes(15));
@@ -109,12 +136,8 @@ impl Check<'_> {
         let session_max_ttl = self.span("auth.session_max_ttl", raw.session_max_ttl, days(30));
         let max_sessions = self.number("auth.max_sessions", raw.max_sessions, 100, (1, 10_000)) as u32;
         let username = self.username_rules(raw.username);
-        let default = MasterKeySource::File(match &store.location {
-            StoreLocation::Sqlite(path) => path.with_file_name("master.key"),
-            StoreLocation::Postgres(_) => self.document.folder.join("master.key"),
-        });
         let master_key = self.master_key("auth.master_key", raw.master_key, raw.master_key_file);
-        let master_key = master_key.unwrap_or(default);
+        let master_key = master_key.unwrap_or_else(|| self.default_master_key(store));
         let previous_master_key = self.master_key(
             "auth.previous_master_key",
             raw.previous_master_key,
@@ -142,35 +165,40 @@ impl Check<'_> {
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),
             password: self.password(&raw.password, cores),
-            throttle: Throttle {
-                account: self.rate(
-                    "auth.throttle.account",
-                    raw.throttle.account.map(|rate| (rate.failures, rate.per)),
-                    "failures",
-                    Rate { count: 10, per: minutes(5) },
-                ),
-                address: self.rate(
-                    "auth.throttle.address",
-                    raw.throttle.address.map(|rate| (rate.failures, rate.per)),
-                    "failures",
-                    Rate { count: 100, per: minutes(5) },
-                ),
-                registrations: self.rate(
-                    "auth.throttle.registrations",
-                    raw.throttle.registrations.map(|rate| (rate.requests, rate.per)),
-                    "requests",
-                    Rate { count: 20, per: minutes(1) },
-                ),
-                mails: self.rate(
-                    "auth.throttle.mails",
-                    raw.throttle.mails.map(|rate| (rate.requests, rate.per)),
-                    "requests",
-                    Rate { count: 10, per: minutes(10) },
-                ),
-            },
+            throttle: self.throttle(raw.throttle),
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
             compat: self.compat(raw.compat),
             email: raw.email.map(|email| self.email(email)),
+        }
+    }
+
+    fn throttle(&mut self, raw: raw::Throttle) -> Throttle {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        Throttle {
+            account: self.rate(
+                "auth.throttle.account",
+                raw.account.map(|rate| (rate.failures, rate.per)),
+                "failures",
+                Rate { count: 10, per: minutes(5) },
+            ),
+            address: self.rate(
+                "auth.throttle.address",
+                raw.address.map(|rate| (rate.failures, rate.per)),
+                "failures",
+                Rate { count: 100, per: minutes(5) },
+            ),
+            registrations: self.rate(
+                "auth.throttle.registrations",
+                raw.registrations.map(|rate| (rate.requests, rate.per)),
+                "requests",
+                Rate { count: 20, per: minutes(1) },
+            ),
+            mails: self.rate(
+                "auth.throttle.mails",
+                raw.mails.map(|rate| (rate.requests, rate.per)),
+                "requests",
+                Rate { count: 10, per: minutes(10) },
+            ),
         }
     }
 

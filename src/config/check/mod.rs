@@ -101,70 +101,17 @@ impl Check<'_> {
 
     fn gateway(&mut self, raw: raw::Gateway) -> Config {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        if raw.listeners.is_empty() {
-            self.error("listeners", "expected at least one `- address: IP:PORT`");
-        }
-        let mut listeners: Vec<SocketAddr> = Vec::new();
-        let mut bounds = Vec::new();
-        for (index, listener) in raw.listeners.iter().enumerate() {
-            let key = format!("listeners[{index}].address");
-            let address = self.address(&key, &listener.address);
-            if address.port() != 0 && listeners.contains(&address) {
-                self.error(&key, "another listener has this address already");
-            }
-            listeners.push(address);
-            bounds.push(listener.max_connections.map(|most| {
-                let key = format!("listeners[{index}].max_connections");
-                self.number(&key, Some(most), 1, (1, 10_000_000))
-            }));
-        }
-        let admin = match &raw.admin.address {
-            Some(text) => self.address("admin.address", text),
-            None => SocketAddr::from(([127, 0, 0, 1], 9901)),
-        };
-        if !admin.ip().is_loopback() {
-            if raw.admin.insecure.is_some_and(|insecure| insecure.0) {
-                self.warnings
-                    .push("admin.insecure: administrators' tokens cross the network in the clear".to_owned());
-            } else {
-                self.error(
-                    "admin.address",
-                    "expected an address on loopback, such as 127.0.0.1:9901; for another, set `insecure: true`",
-                );
-            }
-        }
-        if admin.port() != 0 && listeners.contains(&admin) {
-            self.error("admin.address", "a public listener has this address");
-        }
-        for (index, host) in raw.admin.hosts.iter().enumerate() {
-            let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            if host.is_empty() || !host.bytes().all(legal) {
-                let found =
-                    format!("found `{host}`, expected a name without a port, such as authgate.default.svc");
-                self.error(&format!("admin.hosts[{index}]"), found);
-            }
-        }
+        let listeners = self.listeners(&raw.listeners);
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let admin = self.admin(&raw.admin, &addresses);
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
         let trusted_proxies = self.networks(&raw.trusted_proxies);
         let store = self.store(raw.store);
         let auth = self.auth(raw.auth, &store, cores);
-        let revocation = Revocation {
-            max_staleness: self.span(
-                "revocation.max_staleness",
-                raw.revocation.max_staleness,
-                Duration::from_secs(5),
-            ),
-            on_stale: raw.revocation.on_stale,
-        };
-        if revocation.max_staleness < Duration::from_millis(500) {
-            self.error(
-                "revocation.max_staleness",
-                "expected 500ms or more: the store must have time to answer within it",
-            );
-        }
+        let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
-        let upstreams = self.upstreams(raw.upstreams, &listeners, admin);
+        let upstreams = self.upstreams(raw.upstreams, &addresses, admin);
         let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale);
         let tests = self.tests(raw.tests);
         let log = Log {
@@ -178,11 +125,8 @@ impl Check<'_> {
             delay: raw.drain.delay.map_or(Duration::ZERO, |Span(delay)| delay),
             limit: self.span("drain.limit", raw.drain.limit, Duration::from_secs(30)),
         };
-        let listeners = listeners.into_iter().zip(bounds);
         Config {
-            listeners: listeners
-                .map(|(address, max_connections)| Listener { address, max_connections })
-                .collect(),
+            listeners,
             drain,
             keep_audit,
             admin,
@@ -199,6 +143,70 @@ impl Check<'_> {
             tests,
             log,
         }
+    }
+
+    fn listeners(&mut self, raw: &[raw::Listener]) -> Vec<Listener> {
+        if raw.is_empty() {
+            self.error("listeners", "expected at least one `- address: IP:PORT`");
+        }
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (index, listener) in raw.iter().enumerate() {
+            let key = format!("listeners[{index}].address");
+            let address = self.address(&key, &listener.address);
+            if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+                self.error(&key, "another listener has this address already");
+            }
+            let max_connections = listener.max_connections.map(|most| {
+                let key = format!("listeners[{index}].max_connections");
+                self.number(&key, Some(most), 1, (1, 10_000_000))
+            });
+            listeners.push(Listener { address, max_connections });
+        }
+        listeners
+    }
+
+    fn admin(&mut self, raw: &raw::Admin, listeners: &[SocketAddr]) -> SocketAddr {
+        let admin = match &raw.address {
+            Some(text) => self.address("admin.address", text),
+            None => SocketAddr::from(([127, 0, 0, 1], 9901)),
+        };
+        if !admin.ip().is_loopback() {
+            if raw.insecure.is_some_and(|insecure| insecure.0) {
+                self.warnings
+                    .push("admin.insecure: administrators' tokens cross the network in the clear".to_owned());
+            } else {
+                self.error(
+                    "admin.address",
+                    "expected an address on loopback, such as 127.0.0.1:9901; for another, set `insecure: true`",
+                );
+            }
+        }
+        if admin.port() != 0 && listeners.contains(&admin) {
+            self.error("admin.address", "a public listener has this address");
+        }
+        for (index, host) in raw.hosts.iter().enumerate() {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            if host.is_empty() || !host.bytes().all(legal) {
+                let found =
+                    format!("found `{host}`, expected a name without a port, such as authgate.default.svc");
+                self.error(&format!("admin.hosts[{index}]"), found);
+            }
+        }
+        admin
+    }
+
+    fn revocation(&mut self, raw: &raw::Revocation) -> Revocation {
+        let revocation = Revocation {
+            max_staleness: self.span("revocation.max_staleness", raw.max_staleness, Duration::from_secs(5)),
+            on_stale: raw.on_stale,
+        };
+        if revocation.max_staleness < Duration::from_millis(500) {
+            self.error(
+                "revocation.max_staleness",
+                "expected 500ms or more: the store must have time to answer within it",
+            );
+        }
+        revocation
     }
 
     fn networks(&mut self, texts: &[String]) -> Vec<IpNet> {

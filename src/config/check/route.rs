@@ -16,79 +16,61 @@ impl Check<'_> {
         listeners: &[SocketAddr],
         admin: SocketAddr,
     ) -> Vec<Upstream> {
-        let mut upstreams = Vec::new();
-        for (name, upstream) in raw {
-            let key = format!("upstreams.{name}");
-            if upstream.servers.len() != 1 {
-                self.error(&format!("{key}.servers"), "expected one server");
-            }
-            let url_key = format!("{key}.servers[0].url");
-            let authority = match upstream.servers.first().map(|server| server_authority(&server.url)) {
-                Some(Ok(authority)) => authority,
-                Some(Err(problem)) => {
-                    self.error(&url_key, problem);
-                    String::new()
-                }
-                None => String::new(),
-            };
-            let numeric = authority.replace("localhost", "127.0.0.1").parse();
-            if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
-                self.error(
-                    &url_key,
-                    "this is a listener of authgate itself: requests would go round in circles",
-                );
-            }
-            let seconds = Duration::from_secs;
-            upstreams.push(Upstream {
-                authority,
-                connect_timeout: self.span(
-                    &format!("{key}.connect_timeout"),
-                    upstream.connect_timeout,
-                    seconds(1),
-                ),
-                response_timeout: self.span(
-                    &format!("{key}.response_timeout"),
-                    upstream.response_timeout,
-                    seconds(30),
-                ),
-                idle_connections: self.number(
-                    &format!("{key}.idle_connections"),
-                    upstream.idle_connections,
-                    512,
-                    (0, 100_000),
-                ),
-                idle_timeout: self.span(&format!("{key}.idle_timeout"), upstream.idle_timeout, seconds(4)),
-                max_age: self.span(&format!("{key}.max_age"), upstream.max_age, seconds(600)),
-                max_connections: self.number(
-                    &format!("{key}.max_connections"),
-                    upstream.max_connections,
-                    1_000,
-                    (1, 1_000_000),
-                ),
-                max_waiting: self.number(
-                    &format!("{key}.max_waiting"),
-                    upstream.max_waiting,
-                    1_000,
-                    (0, 1_000_000),
-                ),
-                max_wait: self.span(&format!("{key}.max_wait"), upstream.max_wait, seconds(1)),
-                header_bytes: self.size(
-                    &format!("{key}.header_bytes"),
-                    upstream.header_bytes,
-                    256 << 10,
-                    (1 << 10, 4 << 20),
-                ) as usize,
-                header_count: self.number(
-                    &format!("{key}.header_count"),
-                    upstream.header_count,
-                    100,
-                    (1, 1_000),
-                ),
-                source: self.document.source(&key),
-                name,
-            });
+        raw.into_iter().map(|(name, upstream)| self.upstream(name, upstream, listeners, admin)).collect()
+    }
+
+    fn upstream(
+        &mut self,
+        name: String,
+        raw: raw::Upstream,
+        listeners: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> Upstream {
+        let authority = self.authority(&name, &raw, listeners, admin);
+        let seconds = Duration::from_secs;
+        let upstream = format!("upstreams.{name}");
+        let key = |key: &str| format!("{upstream}.{key}");
+        let connections = (1, 1_000_000);
+        let heads = (1 << 10, 4 << 20);
+        Upstream {
+            authority,
+            connect_timeout: self.span(&key("connect_timeout"), raw.connect_timeout, seconds(1)),
+            response_timeout: self.span(&key("response_timeout"), raw.response_timeout, seconds(30)),
+            idle_connections: self.number(&key("idle_connections"), raw.idle_connections, 512, (0, 100_000)),
+            idle_timeout: self.span(&key("idle_timeout"), raw.idle_timeout, seconds(4)),
+            max_age: self.span(&key("max_age"), raw.max_age, seconds(600)),
+            max_connections: self.number(&key("max_connections"), raw.max_connections, 1_000, connections),
+            max_waiting: self.number(&key("max_waiting"), raw.max_waiting, 1_000, (0, 1_000_000)),
+            max_wait: self.span(&key("max_wait"), raw.max_wait, seconds(1)),
+            header_bytes: self.size(&key("header_bytes"), raw.header_bytes, 256 << 10, heads) as usize,
+            header_count: self.number(&key("header_count"), raw.header_count, 100, (1, 1_000)),
+            source: self.document.source(&upstream),
+            name,
         }
-        upstreams
+    }
+
+    /// `host:port` of an upstream's server.
+    fn authority(
+        &mut self,
+        name: &str,
+        raw: &raw::Upstream,
+        listeners: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> String {
+        if raw.servers.len() != 1 {
+            self.error(&format!("upstreams.{name}.servers"), "expected one server");
+        }
+        let Some(server) = raw.servers.first() else { return String::new() };
+        let key = format!("upstreams.{name}.servers[0].url");
+        let authority = server_authority(&server.url).unwrap_or_else(|problem| {
+            self.error(&key, problem);
+            String::new()
+        });
+        let numeric = authority.replace("localhost", "127.0.0.1").parse();
+        if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
+            self.error(&key, "this is a listener of authgate itself: requests would go round in circles");
+        }
+        authority
     }
 
     pub(super) fn method(&mut self, key: &str, text: &str) -> Option<Method> {
@@ -122,70 +104,76 @@ impl Check<'_> {
     ) -> Vec<Route> {
         let mut routes = Vec::new();
         for (index, route) in raw.into_iter().enumerate() {
-            let key = format!("routes[{index}]");
-            let pattern = Pattern::parse(&route.path)
-                .map_err(|problem| self.error(&format!("{key}.path"), problem))
-                .ok();
-            let methods = route.methods.map(|texts| {
-                if texts.is_empty() {
-                    self.error(
-                        &format!("{key}.methods"),
-                        "expected at least one method; leave the key out for all",
-                    );
-                }
-                let methods = texts.iter().enumerate();
-                methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
-            });
-            let host = route.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));
-            let access = self.access(&key, route.auth, route.roles);
-            let forward_token = route.forward_token.is_some_and(|forward| forward.0);
-            let action = match (route.upstream, route.respond) {
-                (Some(name), None) => {
-                    let found = upstreams.iter().position(|upstream| upstream.name == name);
-                    if found.is_none() {
-                        let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-                        let legal =
-                            if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-                        self.error(
-                            &format!("{key}.upstream"),
-                            format!("no such upstream; expected one of: {legal}"),
-                        );
-                    }
-                    // A config with an error is never served, and the route may have others.
-                    Some(Action::Forward(found.unwrap_or_default()))
-                }
-                (None, Some(respond)) => {
-                    if forward_token {
-                        self.error(&format!("{key}.forward_token"), "needs `upstream`");
-                    }
-                    self.respond(&key, respond, &access)
-                }
-                _ => {
-                    self.error(&key, "expected either `upstream` or `respond`");
-                    None
-                }
-            };
-            let timeout = self.span(&format!("{key}.timeout"), route.timeout, limits.request_timeout);
-            let cors = route.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
-            let body = self.size(&format!("{key}.body"), route.body, limits.body, (0, 1 << 40));
-            if let (Some(pattern), Some(action)) = (pattern, action) {
-                routes.push(Route {
-                    source: self.document.source(&format!("{key}.path")),
-                    pattern,
-                    host,
-                    methods,
-                    access,
-                    action,
-                    forward_token,
-                    timeout,
-                    body,
-                    on_stale: route.on_stale.unwrap_or(on_stale),
-                    method_override: route.method_override.is_some_and(|kept| kept.0),
-                    cors,
-                });
-            }
+            routes.extend(self.route(&format!("routes[{index}]"), route, upstreams, limits, on_stale));
         }
         routes
+    }
+
+    /// None where nothing could be made of it, which was said.
+    fn route(
+        &mut self,
+        key: &str,
+        raw: raw::Route,
+        upstreams: &[Upstream],
+        limits: &Limits,
+        on_stale: OnStale,
+    ) -> Option<Route> {
+        let path_key = format!("{key}.path");
+        let pattern = Pattern::parse(&raw.path).map_err(|problem| self.error(&path_key, problem)).ok();
+        let methods = raw.methods.map(|texts| {
+            if texts.is_empty() {
+                self.error(
+                    &format!("{key}.methods"),
+                    "expected at least one method; leave the key out for all",
+                );
+            }
+            let methods = texts.iter().enumerate();
+            methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
+        });
+        let host = raw.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));
+        let access = self.access(key, raw.auth, raw.roles);
+        let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
+        let action = match (raw.upstream, raw.respond) {
+            (Some(name), None) => Some(self.forward(key, &name, upstreams)),
+            (None, Some(respond)) => {
+                if forward_token {
+                    self.error(&format!("{key}.forward_token"), "needs `upstream`");
+                }
+                self.respond(key, respond, &access)
+            }
+            _ => {
+                self.error(key, "expected either `upstream` or `respond`");
+                None
+            }
+        };
+        let timeout = self.span(&format!("{key}.timeout"), raw.timeout, limits.request_timeout);
+        let cors = raw.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
+        let body = self.size(&format!("{key}.body"), raw.body, limits.body, (0, 1 << 40));
+        Some(Route {
+            source: self.document.source(&path_key),
+            pattern: pattern?,
+            host,
+            methods,
+            access,
+            action: action?,
+            forward_token,
+            timeout,
+            body,
+            on_stale: raw.on_stale.unwrap_or(on_stale),
+            method_override: raw.method_override.is_some_and(|kept| kept.0),
+            cors,
+        })
+    }
+
+    fn forward(&mut self, key: &str, name: &str, upstreams: &[Upstream]) -> Action {
+        let found = upstreams.iter().position(|upstream| upstream.name == name);
+        if found.is_none() {
+            let names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+            let legal = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+            self.error(&format!("{key}.upstream"), format!("no such upstream; expected one of: {legal}"));
+        }
+        // A config with an error is never served, and the route may have others.
+        Action::Forward(found.unwrap_or_default())
     }
 
     pub(super) fn access(

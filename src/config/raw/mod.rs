@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 pub use auth::{
     Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
-    Username,
+    Throttle, Username,
 };
 
 use super::units::{Number, Size, Span, Switch};

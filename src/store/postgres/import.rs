@@ -89,6 +89,12 @@ async fn import_all(
     }
     let new: Vec<&ImportedUser> = users.iter().filter(|user| taken.contains(&user.id.uuid())).collect();
     insert_credentials(tx, &new).await?;
+    record_all(tx, event, &new).await?;
+    explain_all(tx, users, &skeletons, &taken).await
+}
+
+/// An event for each account that was made just now.
+async fn record_all(tx: &Transaction<'_>, event: &Event, new: &[&ImportedUser]) -> Result<()> {
     let sql = format!(
         "INSERT INTO events (at, actor_id, actor, address, action, subject_id, subject, detail) \
          SELECT {NOW}, $1, $2, $3, $4, u.id, u.name, u.detail \
@@ -107,11 +113,20 @@ async fn import_all(
             &new.iter().map(|user| user.note_detail()).collect::<Vec<_>>(),
         ],
     )
-    .await?;
-    // Who stands in the way of the others is looked up in one go: an import that is run again meets
-    // nobody else.
+    .await
+    .map(drop)
+}
+
+/// What became of each, of those that were taken and of those in whose way somebody stands. That is looked up in one
+/// go: an import that is run again meets nobody else.
+async fn explain_all(
+    tx: &Transaction<'_>,
+    users: &[ImportedUser],
+    skeletons: &[String],
+    taken: &HashSet<Uuid>,
+) -> Result<Vec<ImportOutcome>> {
     let sql = format!("SELECT {USER} FROM accounts WHERE external_id = ANY($1) OR skeleton = ANY($2)");
-    let left = || users.iter().zip(&skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
+    let left = || users.iter().zip(skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
     let ids: Vec<&str> = left().map(|(user, _)| user.external_id.as_str()).collect();
     let left_skeletons: Vec<&str> = left().map(|(_, look)| look.as_str()).collect();
     let mut by_id: HashMap<String, User> = HashMap::new();
@@ -129,7 +144,7 @@ async fn import_all(
         true => ImportOutcome::Imported,
         false => explain(user, by_id.get(&user.external_id), by_look.get(look)),
     };
-    Ok(users.iter().zip(&skeletons).map(outcome).collect())
+    Ok(users.iter().zip(skeletons).map(outcome).collect())
 }
 
 /// The passwords and addresses of accounts that were made just now.

@@ -19,7 +19,7 @@ use crate::{
     store::{
         self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, StoreError, User, UserFilter,
         Users,
-        rule::change::{Address, Facts, Rekeyed, any_admin, plan},
+        rule::change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
         unlocked,
     },
     types::{Pseudonyms, Roles, UserId, Username},
@@ -211,22 +211,7 @@ async fn change_user(
     if let Some(spend) = &change.spends {
         mail::spend(tx, &facts.user, spend).await?;
     }
-    if let Some(entry) = &plan.entry {
-        log::append(tx, entry).await?;
-    }
-    if let Some(event) = &change.event {
-        event::append(tx, event, Some(id), facts.user.name.as_str()).await?;
-    }
-    if let Some(retired) = &plan.retired {
-        let sql = "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id";
-        let holder = retired.holder.map(UserId::uuid);
-        run(tx, sql, &[&retired.skeleton, &retired.name, &facts.now, &holder]).await?;
-    }
-    if let Some(name) = plan.renamed {
-        // Its own again.
-        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&name.skeleton()]).await?;
-    }
+    write_down(tx, change, &facts, &plan).await?;
     if change.delete {
         delete(tx, id).await?;
         return Ok(Change::Done(plan.entry, None));
@@ -255,6 +240,32 @@ async fn change_user(
     let Some(changed) = user_by_id(tx, id).await? else { return Ok(Change::Gone) };
     let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, facts.now);
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
+}
+
+/// Writes down what ends, what has happened, and which name is given up or taken back.
+async fn write_down(
+    tx: &Transaction<'_>,
+    change: &AccountChange,
+    facts: &Facts,
+    plan: &Plan<'_>,
+) -> Result<()> {
+    if let Some(entry) = &plan.entry {
+        log::append(tx, entry).await?;
+    }
+    if let Some(event) = &change.event {
+        event::append(tx, event, Some(facts.user.id), facts.user.name.as_str()).await?;
+    }
+    if let Some(retired) = &plan.retired {
+        let sql = "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id";
+        let holder = retired.holder.map(UserId::uuid);
+        run(tx, sql, &[&retired.skeleton, &retired.name, &facts.now, &holder]).await?;
+    }
+    if let Some(name) = plan.renamed {
+        // Its own again.
+        run(tx, "DELETE FROM retired_names WHERE skeleton = $1", &[&name.skeleton()]).await?;
+    }
+    Ok(())
 }
 
 /// Gives an account another name, unless somebody has or had it.

@@ -17,7 +17,7 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, User, UserFilter, Users,
-        rule::change::{Address, Facts, Rekeyed, any_admin, plan},
+        rule::change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
         unlocked,
     },
     types::{Pseudonyms, Roles, UserId, Username},
@@ -202,20 +202,7 @@ fn change_user(
     if let Some(spend) = &change.spends {
         mail::spend(tx, &facts.user, spend, now)?;
     }
-    if let Some(entry) = &plan.entry {
-        log::append(tx, entry)?;
-    }
-    if let Some(event) = &change.event {
-        event::append(tx, event, Some(id), facts.user.name.as_str(), now)?;
-    }
-    if let Some(retired) = &plan.retired {
-        let holder = retired.holder.map(UserId::uuid);
-        tx.execute(
-            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id",
-            params![retired.skeleton, retired.name, now, holder.as_ref().map(|holder| holder.as_bytes())],
-        )?;
-    }
+    write_down(tx, change, &facts, &plan)?;
     if change.delete {
         delete(tx, id)?;
         return Ok(Change::Done(plan.entry, None));
@@ -253,6 +240,30 @@ fn change_user(
     let changed = user_by_id(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, now);
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
+}
+
+/// Writes down what ends, what has happened, and which name is given up.
+fn write_down(tx: &Transaction<'_>, change: &AccountChange, facts: &Facts, plan: &Plan<'_>) -> Result<()> {
+    if let Some(entry) = &plan.entry {
+        log::append(tx, entry)?;
+    }
+    if let Some(event) = &change.event {
+        event::append(tx, event, Some(facts.user.id), facts.user.name.as_str(), facts.now)?;
+    }
+    if let Some(retired) = &plan.retired {
+        let holder = retired.holder.map(UserId::uuid);
+        tx.execute(
+            "INSERT INTO retired_names (skeleton, name, retired_at, user_id) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (skeleton) DO UPDATE SET name = excluded.name, user_id = excluded.user_id",
+            params![
+                retired.skeleton,
+                retired.name,
+                facts.now,
+                holder.as_ref().map(|holder| holder.as_bytes())
+            ],
+        )?;
+    }
+    Ok(())
 }
 
 fn delete(tx: &Transaction<'_>, id: UserId) -> Result<()> {

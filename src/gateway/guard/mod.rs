@@ -5,21 +5,20 @@
 //! only when the exchange before it is over. What it refuses it answers itself, in order, after
 //! the responses that are still being written; the library then sees the end of the stream.
 
+mod read;
+mod write;
+
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Sleep,
-};
+use tokio::time::Sleep;
 
 use super::{activity::Activity, exchange::BodyFailure, record, refusal, state::ConnectionState};
 use crate::{
@@ -30,9 +29,6 @@ use crate::{
         framing::{Framing, HeadError, HeadLimits, HeadScanner},
     },
 };
-
-/// What is read and dropped at once of a client that still sends, in bytes.
-const LINGER_BUFFER: usize = 16 << 10;
 
 /// How much more a byte of a chunked body may cost than another.
 const CHUNKED_COST: usize = 8;
@@ -296,82 +292,6 @@ impl Guard {
     }
 }
 
-impl rt::Read for Guard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut out: rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            if this.activity().budget.is_spent() && !this.state.is_expired() && this.refusal.is_none() {
-                // The connection's task sees to it that it comes back.
-                return Poll::Pending;
-            }
-            if !this.decoded.is_empty() {
-                this.hand_over_decoded(&mut out);
-                return Poll::Ready(Ok(()));
-            }
-            if this.good == 0 && !this.held.is_empty() && this.refusal.is_none() {
-                this.judge_held();
-                if !this.decoded.is_empty() {
-                    continue;
-                }
-            }
-            if this.good > 0 {
-                this.hand_over_held(&mut out);
-                return Poll::Ready(Ok(()));
-            }
-            if this.refusal.is_none() && this.activity().head_is_late() {
-                let head = this.held.split();
-                this.refuse(Kind::RequestTimeout, &head);
-            }
-            if this.refusal.is_some() {
-                return this.refused(cx);
-            }
-            if !this.held.is_empty() && this.must_wait() {
-                this.activity().hold(cx);
-                if this.held.len() >= this.limits.bytes {
-                    return Poll::Pending;
-                }
-            }
-            if let Some(pause) = &mut this.pause {
-                ready!(pause.as_mut().poll(cx));
-                this.pause = None;
-            }
-            // SAFETY: the buffer is only written to through `ReadBuf`, which keeps track of what is
-            // initialised, and the cursor is advanced over filled bytes only.
-            let mut space = unsafe { out.as_mut() };
-            if let Position::Chunked(chunked) = &this.position
-                && chunked.left() < SMALL_CHUNK
-                && space.len() > SMALL_CHUNKS_AT_ONCE
-            {
-                space = &mut space[..SMALL_CHUNKS_AT_ONCE];
-            }
-            let mut buffer = ReadBuf::uninit(space);
-            ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
-            let filled = buffer.filled();
-            if filled.is_empty() {
-                this.end = StreamEnd::Read;
-                return Poll::Ready(Ok(()));
-            }
-            let chunked = matches!(this.position, Position::Chunked(_));
-            this.activity().budget.spends(if chunked { filled.len() * CHUNKED_COST } else { filled.len() });
-            this.pauses(filled.len());
-            if !this.held.is_empty() {
-                this.held.extend_from_slice(filled);
-                continue;
-            }
-            let good = this.judge_in_place(filled);
-            if good > 0 {
-                // SAFETY: `good` is at most the number of bytes that were filled just now.
-                unsafe { out.advance(good) };
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-}
-
 impl Guard {
     /// The bare socket and what was read from it and not handed over, for a connection that becomes
     /// another; none while a part of what was written before may not have left.
@@ -385,134 +305,5 @@ impl Guard {
     pub(super) fn into_resting_socket(self) -> Option<(Stream, BytesMut)> {
         let rests = self.position == Position::Head && self.end == StreamEnd::Open && self.hint.is_empty();
         if rests { self.into_socket() } else { None }
-    }
-
-    /// Whether the library is about to write a response of its own, to a head that it alone found
-    /// wanting. It would have no body and no request id; ours takes its place.
-    fn replace_library_response(&mut self, bytes: &[u8]) -> bool {
-        if self.activity().is_called() {
-            return false;
-        }
-        if self.refusal.is_none() {
-            let too_large = bytes.get(9..12).is_some_and(|status| status == b"431" || status == b"414");
-            let kind = if too_large { Kind::HeadersTooLarge } else { Kind::BadRequest };
-            self.refusal = Some(self.refusal(kind, b""));
-        }
-        true
-    }
-
-    /// Writes an interim response that waits.
-    fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(hint) = self.activity().take_hint() {
-            // Those that could not be written in time are dropped: nobody waits for them.
-            if self.hint.is_empty() {
-                self.hint = hint;
-            }
-        }
-        while !self.hint.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.hint))?;
-            self.hint.advance(written);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Notes that something is to be written, and writes what goes before it.
-    fn begins_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.activity().write_begins();
-        let begun = self.poll_hint(cx);
-        if begun.is_pending() {
-            self.activity().client_blocks();
-        }
-        begun
-    }
-
-    /// Notes what became of a write.
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(_)) => self.state.response_leaves(),
-            Poll::Pending => self.activity().client_blocks(),
-            Poll::Ready(Err(_)) => {}
-        }
-        written
-    }
-}
-
-impl rt::Write for Guard {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.replace_library_response(bytes) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        ready!(self.begins_to_write(cx))?;
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let first = slices.first().map_or(&[][..], |slice| &slice[..]);
-        if self.replace_library_response(first) {
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
-        }
-        ready!(self.begins_to_write(cx))?;
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// The library asks at each turn, also while a request is being
-    /// answered and it does not read: so this is where a client that has gone is noticed. Were it
-    /// the library's to notice, it would read into a fresh buffer at each request.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        if self.activity().write_ends() && (!self.held.is_empty() || self.refusal.is_some()) {
-            // The next head was waiting for this.
-            cx.waker().wake_by_ref();
-        }
-        if let Poll::Ready(Err(error)) = self.poll_hint(cx) {
-            return Poll::Ready(Err(error));
-        }
-        let waits = self.activity().is_busy() && self.position == Position::Head && self.held.is_empty();
-        match waits.then(|| self.io.poll_end(cx)) {
-            Some(Poll::Ready(error)) => Poll::Ready(Err(error)),
-            Some(Poll::Pending) | None => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        while let Some(PendingRefusal::Response(response)) = &mut this.refusal
-            && !response.is_empty()
-        {
-            let written = ready!(Pin::new(&mut this.io).poll_write(cx, response))?;
-            response.advance(written);
-        }
-        if this.end == StreamEnd::Open {
-            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            let more_expected = this.position != Position::Head
-                || this.refusal.is_some()
-                || this.state.exchange.body_is_open();
-            this.end = StreamEnd::Lingering(this.activity().lingers(more_expected));
-        }
-        let mut scratch = [0; LINGER_BUFFER];
-        while let StreamEnd::Lingering(end) = this.end {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                this.end = StreamEnd::Read;
-            } else {
-                this.activity().lingers_on(end);
-                this.activity().budget.spends(buffer.filled().len());
-                if this.activity().budget.is_spent() {
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }
