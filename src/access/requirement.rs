@@ -1,5 +1,4 @@
-//! The rule of a route, for a caller of whom everything is known: pure, and the same for requests and for `authgate
-//! explain`.
+//! Checks a caller against the rule of a route. The same function serves requests and `authgate explain`.
 
 use super::Denied;
 use crate::{
@@ -7,17 +6,17 @@ use crate::{
     types::Roles,
 };
 
-/// What is known of a caller.
+/// The attributes of a caller that rules refer to.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
     /// Their roles.
     pub roles: &'a Roles,
 }
 
-/// Whether a route is for this caller, `None` for an anonymous one.
+/// Checks whether a caller may use a route. `None` is an anonymous caller.
 ///
 /// # Errors
-/// What is missing.
+/// The missing requirement.
 pub fn judge(access: &Access, caller: Option<Caller<'_>>) -> Result<(), Denied> {
     match (access, caller) {
         (Access::Open | Access::Optional, _) => Ok(()),

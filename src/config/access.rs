@@ -1,30 +1,30 @@
-//! What a route asks of its callers.
+//! The access rules of routes.
 
 use crate::types::Role;
 
-/// Whom a route is for.
+/// The callers that may use a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody; tokens are removed unread.
+    /// Everyone. Tokens are removed and not verified.
     Open,
-    /// Everybody; a token may be absent, not bad.
+    /// Everyone without a token, and callers with a valid one.
     Optional,
-    /// Callers with a good token who meet the requirements.
+    /// Callers with a valid token that meet the requirements.
     SignedIn(Requirements),
 }
 
-/// What is required of a caller beside a good token. All of it must be met.
+/// The requirements beside a valid token. All of them must be met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirements {
-    /// The roles that they must have, if it is a matter of roles.
+    /// The rule about roles, if there is one.
     pub roles: Option<RoleRule>,
 }
 
-/// Which roles a caller must have.
+/// A rule about roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleRule {
-    /// One of them is enough.
+    /// The caller must have one of them.
     Any(Vec<Role>),
-    /// All are needed.
+    /// The caller must have all of them.
     All(Vec<Role>),
 }

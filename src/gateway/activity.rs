@@ -1,7 +1,7 @@
-//! What an HTTP/1.1 connection is doing, and until when it may.
+//! The state of an HTTP/1.1 connection and its deadline.
 //!
-//! All its deadlines are one moment in time that its parts push ahead as they make progress. While a request is under
-//! way that moment is the one of its [`Exchange`](super::exchange::Exchange).
+//! All deadlines of a connection are one moment, which its parts move ahead as they make progress. During a request the
+//! deadline of its [`Exchange`](super::exchange::Exchange) applies instead.
 
 use std::{
     cell::Cell,
@@ -15,72 +15,73 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::turn_budget::TurnBudget;
 use crate::{clock::coarse_millis as now_millis, config::Limits, revocation::Registration, stream::Stream};
 
-/// How long a connection that was closed from this side is still read from while bytes come, and in all. As
-/// nginx's `lingering_timeout` and `lingering_time`: an uploader reads a 413 only once it has sent its fill.
+/// The longest pause between two reads after the gateway has closed its sending side, and the longest time for all of
+/// them, in milliseconds. nginx calls them `lingering_timeout` and `lingering_time`. An uploader reads a 413 only after it
+/// has sent its body.
 const LINGER_MILLIS: u64 = 5_000;
 const LONGEST_LINGER_MILLIS: u64 = 30_000;
 
-/// The same where nothing more is expected: time for the last response to arrive.
+/// The longest time for them if the client has nothing left to send: the last response can arrive meanwhile.
 const SHORT_LINGER_MILLIS: u64 = 1_000;
 
-/// What a request costs of a turn, in bytes: of those that are answered at once a client may send many in one piece.
+/// The cost of a request in a turn, in bytes. A client can pipeline many requests that are answered at once.
 const REQUEST_COST: usize = 4 << 10;
 
-/// How long a connection rests before what serves requests on it is given back, in milliseconds.
+/// The idle time after which a connection gives its HTTP state back, in milliseconds.
 const REST_MILLIS: u64 = 3_000;
 
-/// A span in milliseconds, within what can be added to a time.
+/// Converts a duration to milliseconds that can be added to a time without overflow.
 pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waiting for a request, or for its end; late means: close silently.
+    /// Waits for a request or for the end of the connection. At the deadline it is closed silently.
     Idle,
-    /// Reading a head; late means: 408.
+    /// Reads a head. At the deadline the client gets 408.
     Head,
-    /// A request is under way, whose exchange says until when.
+    /// Serves a request. The deadline is that of its exchange.
     Exchange,
 }
 
 /// The upstream's side of a tunnel, until the response that opens it is written.
 pub(super) struct Opening {
     pub(super) upstream: Stream,
-    /// What the upstream sent behind its response.
+    /// Bytes that the upstream sent after its response.
     pub(super) early: BytesMut,
-    /// The tunnel's place among what lives on a token; none for an anonymous client.
+    /// The tunnel's registration, by which the end of its token cuts it. None for an anonymous client.
     pub(super) registration: Option<Registration>,
-    /// What it takes of the connections that the upstream may have.
+    /// The tunnel's share of the upstream's `max_connections`.
     pub(super) slot: OwnedSemaphorePermit,
 }
 
-/// What a connection is doing, and until when it may.
+/// The state of a connection and its deadline.
 pub(super) struct Activity {
     phase: Cell<Phase>,
-    /// The moment of every phase but an exchange.
+    /// The deadline of every phase except an exchange.
     due: Cell<u64>,
-    /// Whether a head did not come to its end in time.
+    /// Whether the head was not complete at its deadline.
     head_is_late: Cell<bool>,
-    /// The guard, while it holds bytes of the next request back until an exchange is over.
+    /// Wakes the guard, which holds back the next request until the exchange is over.
     reader: Cell<Option<Waker>>,
-    /// A service call was made for the last head, so what is written is ours.
+    /// Whether the service was called for the last head. Otherwise the library writes a response of its own.
     is_called: Cell<bool>,
-    /// What the connection becomes once the response is written.
+    /// The tunnel that starts once the response is written.
     opening: Cell<Option<Box<Opening>>>,
-    /// An interim response that waits to be written.
+    /// An interim response to be written before the final one.
     hint: Cell<Option<Box<Bytes>>>,
     pub(super) budget: TurnBudget,
-    /// Since when the client takes nothing of what is there for it, if it does not.
+    /// The time since when the client has not read, if it is not reading.
     blocked_since: Cell<Option<u64>>,
-    /// How long it took nothing before, in milliseconds.
+    /// The total time that the client did not read before, in milliseconds.
     blocked: Cell<u64>,
-    /// Whether all that was written has left the library.
+    /// Whether the library has flushed everything.
     is_flushed: Cell<bool>,
-    /// Whether the connection may rest no more, and is closed when it is due again.
+    /// Whether the connection was idle once already. At its next deadline it is closed.
     has_rested: Cell<bool>,
-    /// How long it waits for a request before it may rest; and how long in all.
+    /// The idle time before the HTTP state is given back, and before the connection is closed, in milliseconds.
     rest: u64,
     idle: u64,
     head: u64,
@@ -88,8 +89,8 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// The state of a connection that waits for a request: of a fresh one, or of one that has rested and may go on so until
-    /// a moment that was named then.
+    /// Creates the state of a connection that waits for a request. `rested_until` is the deadline of one that was idle
+    /// before.
     pub(super) fn new(limits: &Limits, rested_until: Option<u64>) -> Self {
         let idle = millis(limits.idle_timeout);
         let rest = idle.min(REST_MILLIS);
@@ -124,34 +125,34 @@ impl Activity {
         self.has_rested.set(false);
     }
 
-    /// The first bytes of a head have arrived.
+    /// Starts the deadline for a head, at its first bytes.
     pub(super) fn head_begins(&self) {
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head, now_millis() + self.head);
         }
     }
 
-    /// A head was handed to the library, everything before it being answered and written.
+    /// Notes that a head was handed to the library. Every response before it was written.
     pub(super) fn head_released(&self) {
         self.is_called.set(false);
     }
 
-    /// The moment by which a head must be there has come and gone.
+    /// Notes that the head was not complete at its deadline.
     pub(super) fn head_expires(&self) {
         self.head_is_late.set(true);
     }
 
-    /// Whether a head is being read that is late.
+    /// Returns whether the head was not complete at its deadline.
     pub(super) fn head_is_late(&self) -> bool {
         self.head_is_late.get()
     }
 
-    /// Whether what the library writes now is a response of ours.
+    /// Returns whether the library writes a response of the service, and not one of its own.
     pub(super) fn is_called(&self) -> bool {
         self.is_called.get()
     }
 
-    /// A whole head was read.
+    /// Starts an exchange, after its whole head was read.
     pub(super) fn exchange_begins(&self) {
         self.budget.spends(REQUEST_COST);
         self.is_called.set(true);
@@ -162,7 +163,7 @@ impl Activity {
         self.has_rested.set(false);
     }
 
-    /// The response is complete, or was given up.
+    /// Ends an exchange and wakes the guard if it waits for that.
     pub(super) fn exchange_ends(&self) {
         self.enter(Phase::Idle, now_millis() + self.rest);
         if let Some(waker) = self.reader.take() {
@@ -170,47 +171,47 @@ impl Activity {
         }
     }
 
-    /// Whether a request is being answered.
+    /// Returns whether an exchange is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.phase() == Phase::Exchange
     }
 
-    /// The guard waits for the end of the exchange.
+    /// Registers the guard to be woken at the end of the exchange.
     pub(super) fn hold(&self, cx: &Context<'_>) {
         self.reader.set(Some(cx.waker().clone()));
     }
 
-    /// Something is being written: some of it may still lie with the library.
+    /// Notes that the library writes and has not flushed yet.
     pub(super) fn write_begins(&self) {
         self.is_flushed.set(false);
     }
 
-    /// All that was written has left the library; whether something was written since the last time.
+    /// Notes that the library has flushed. Returns whether it had written since the last time.
     pub(super) fn write_ends(&self) -> bool {
         !self.is_flushed.replace(true)
     }
 
-    /// Whether all that was written has left the library.
+    /// Returns whether the library has flushed everything.
     pub(super) fn is_flushed(&self) -> bool {
         self.is_flushed.get()
     }
 
-    /// The client takes nothing of what is there for it.
+    /// Notes that the client does not read.
     pub(super) fn client_blocks(&self) {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(now_millis()));
         }
     }
 
-    /// The client has taken something.
+    /// Notes that the client has read.
     pub(super) fn client_reads(&self) {
         if let Some(since) = self.blocked_since.take() {
-            // Short waits are counted as nothing or as a grain of the clock, and rightly on average.
+            // The coarse clock counts a short wait as nothing or as one tick; on average that is right.
             self.blocked.set(self.blocked.get() + now_millis().saturating_sub(since));
         }
     }
 
-    /// Whether nothing waits to be written.
+    /// Returns whether nothing is left to be written.
     pub(super) fn is_written(&self) -> bool {
         let hint = self.hint.take();
         let is_written = self.is_flushed() && self.blocked_since.get().is_none() && hint.is_none();
@@ -218,7 +219,7 @@ impl Activity {
         is_written
     }
 
-    /// Something moves on a connection that is between two requests: the last of a response, or a tunnel.
+    /// Moves the idle deadline ahead, when the rest of a response leaves or a tunnel carries bytes.
     pub(super) fn moves(&self) {
         if self.phase() == Phase::Idle {
             self.due.set(now_millis() + self.rest);
@@ -226,8 +227,7 @@ impl Activity {
         }
     }
 
-    /// Gives what has waited for as long as it takes to rest the remaining time that it may wait; false where it has had
-    /// that.
+    /// Moves the deadline from the resting time to the idle timeout. Returns false if that was done before.
     pub(super) fn waits_on(&self) -> bool {
         let left = self.idle - self.rest;
         let waits_on = left > 0 && !self.has_rested.replace(true);
@@ -237,7 +237,7 @@ impl Activity {
         waits_on
     }
 
-    /// The moment by which something must move, given that of an exchange that is under way.
+    /// Returns the deadline of the connection. `exchange` is the deadline of the exchange, if one is in progress.
     pub(super) fn due(&self, exchange: u64) -> u64 {
         let due = if self.is_busy() { exchange } else { self.due.get() };
         match self.blocked_since.get() {
@@ -246,27 +246,27 @@ impl Activity {
         }
     }
 
-    /// An interim response to be written before the final one.
+    /// Sets an interim response, to be written before the final one.
     pub(super) fn hint(&self, head: Bytes) {
         self.hint.set(Some(Box::new(head)));
     }
 
-    /// The interim response to be written, if there is one.
+    /// Takes the interim response to be written.
     pub(super) fn take_hint(&self) -> Option<Bytes> {
         self.hint.take().map(|head| *head)
     }
 
-    /// Once its response is written, the connection is a tunnel.
+    /// Makes the connection a tunnel once the response is written.
     pub(super) fn becomes(&self, opening: Opening) {
         self.opening.set(Some(Box::new(opening)));
     }
 
-    /// The tunnel that the connection becomes, if it does.
+    /// Takes the tunnel that the connection becomes.
     pub(super) fn opening(&self) -> Option<Box<Opening>> {
         self.opening.take()
     }
 
-    /// A refusal is to be written, and then there is no further request.
+    /// Notes that the connection ends with a refusal.
     pub(super) fn refuses(&self) {
         self.has_rested.set(true);
         if self.phase() == Phase::Idle {
@@ -274,9 +274,9 @@ impl Activity {
         }
     }
 
-    /// No further request will be read: what the client still sends is taken in and dropped for a
-    /// while, so that closing does not destroy the response on its way (RFC 9112, section 9.6). The moment at which
-    /// that ends at the latest. `more_expected` says whether a part of a request is still to come.
+    /// Starts to discard what the client still sends, so that closing does not destroy the response on its way
+    /// (RFC 9112, section 9.6). Returns when that ends at the latest. `more_expected` tells whether a part of a request is
+    /// still to come.
     pub(super) fn lingers(&self, more_expected: bool) -> u64 {
         let longest = if more_expected { LONGEST_LINGER_MILLIS } else { SHORT_LINGER_MILLIS };
         let end = now_millis() + longest;
@@ -284,10 +284,10 @@ impl Activity {
         end
     }
 
-    /// The client still sends.
+    /// Moves the deadline ahead while the client still sends, up to `end`.
     pub(super) fn lingers_on(&self, end: u64) {
         self.enter(Phase::Idle, (now_millis() + LINGER_MILLIS).min(end));
-        // It waits for no request.
+        // The connection does not wait for a request any more.
         self.has_rested.set(true);
     }
 }

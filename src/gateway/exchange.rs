@@ -1,4 +1,4 @@
-//! One request and its response: how far they have come, and until when they must.
+//! One request and its response: their progress and their deadline.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,29 +20,29 @@ use crate::{
     revocation::{Cut, Registration},
 };
 
-/// How far a request's body has come.
+/// The progress of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyState {
-    /// To its end, or there is none.
+    /// Complete or absent.
     Complete,
-    /// More may come; nobody has asked for it yet.
+    /// Incomplete, and not read from at the moment.
     Open,
-    /// The client was asked for more, and has not sent it.
+    /// Incomplete, and the gateway waits for the client.
     Awaited,
 }
 
-/// Why a request's body ends before its end.
+/// The reason why a request's body was given up.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum BodyFailure {
-    /// Over its limit.
+    /// It exceeds its limit.
     TooLarge,
-    /// Too slow.
+    /// It is too slow.
     Late,
-    /// Broken framing, or broken off.
+    /// Its framing is invalid or the client broke it off.
     Malformed,
-    /// The token that it came with has died meanwhile.
+    /// Its token was revoked or has expired.
     Dead,
-    /// Nobody knows any more whether it has.
+    /// The revocation mirror is stale.
     Stale,
 }
 
@@ -58,19 +58,19 @@ impl BodyFailure {
     }
 }
 
-/// How far an exchange has come.
+/// The stage of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Between a request's head and its response's; late means: 408 or 504.
+    /// Between the request's head and the response's head. At the deadline the client gets 408 or 504.
     Request,
-    /// Sending a response; late means: break off.
+    /// During the response. At the deadline it is broken off.
     Response,
-    /// The response is complete, or was given up.
+    /// After the response was completed or given up.
     Over,
 }
 
-/// One request and its response, as its service and its two bodies see them. A connection of HTTP/1.1 has one at a time,
-/// and uses it again.
+/// The state of one request and its response, shared by the service and both bodies. An HTTP/1.1 connection has one
+/// exchange at a time and reuses the value.
 pub(super) struct Exchange {
     activity: Arc<ThreadBound<Activity>>,
     access: Arc<Access>,
@@ -79,15 +79,15 @@ pub(super) struct Exchange {
     is_expired: Cell<bool>,
     body: Cell<BodyState>,
     failure: Cell<Option<BodyFailure>>,
-    /// Bytes of the request's body so far.
+    /// The bytes of the request's body so far.
     received: Cell<u64>,
-    /// Its place among what ends with its token, once it has turned out to be a long one.
+    /// The registration by which the end of its token cuts a long exchange.
     registration: RefCell<Option<Registration>>,
     body_idle: u64,
 }
 
 impl Exchange {
-    /// An exchange on a connection, before its request.
+    /// Creates the exchange of a connection, before its first request.
     pub(super) fn new(limits: &Limits, access: Arc<Access>, activity: Arc<ThreadBound<Activity>>) -> Self {
         Self {
             activity,
@@ -103,28 +103,28 @@ impl Exchange {
         }
     }
 
-    /// The connection that it is on.
+    /// Returns the state of the connection.
     pub(super) fn activity(&self) -> &Activity {
         &self.activity
     }
 
-    /// What is left of the connection's turn.
+    /// Returns the budget of the connection's turn.
     pub(super) fn budget(&self) -> &TurnBudget {
         &self.activity.budget
     }
 
-    /// The moment that is `span` from now.
+    /// Returns the moment after `span`.
     pub(super) fn moment(&self, span: Duration) -> u64 {
         now_millis() + millis(span)
     }
 
-    /// The moment by which a body must go on.
+    /// Returns the moment by which a body must continue.
     pub(super) fn next_body_byte(&self) -> u64 {
         now_millis() + self.body_idle
     }
 
-    /// A whole head was read: its response's head is due after `timeout`. `body` says whether more of the request
-    /// may come.
+    /// Starts the exchange after its whole head was read. The response's head is due after `timeout`; `body` tells whether
+    /// a body may follow.
     pub(super) fn begins(&self, timeout: Duration, body: bool) {
         self.activity.exchange_begins();
         self.failure.set(None);
@@ -139,31 +139,31 @@ impl Exchange {
         self.is_expired.set(false);
     }
 
-    /// The request must go on by `at`, a moment of [`Self::moment`], however late it was before. Once the response has
-    /// begun, its own progress counts.
+    /// Sets the deadline of the request to `at`, a moment of [`Self::moment`], even if an earlier one has passed. Has no
+    /// effect once the response has begun.
     pub(super) fn expect_by(&self, at: u64) {
         if self.stage.get() == Stage::Request {
             self.enter(Stage::Request, at);
         }
     }
 
-    /// The moment by which something must move.
+    /// Returns the deadline.
     pub(super) fn due(&self) -> u64 {
         self.due.get()
     }
 
-    /// The moment has come and gone.
+    /// Notes that the deadline has passed.
     pub(super) fn expire(&self) {
         self.is_expired.set(true);
     }
 
-    /// Whether the moment has come and gone without progress.
+    /// Returns whether the deadline has passed without progress.
     pub(super) fn is_expired(&self) -> bool {
         self.is_expired.get()
     }
 
-    /// Bytes of the request's body arrived; the request must go on by `at`. Once the response has begun, bytes either
-    /// way count for both.
+    /// Counts bytes of the request's body and moves the deadline to `at`. Once the response has begun, bytes in either
+    /// direction are progress of both.
     pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
         self.received.set(self.received.get() + bytes);
         match self.stage.get() {
@@ -173,45 +173,45 @@ impl Exchange {
         }
     }
 
-    /// Bytes of the request's body so far.
+    /// Returns the bytes of the request's body so far.
     pub(super) fn request_bytes(&self) -> u64 {
         self.received.get()
     }
 
-    /// How far the request's body has come.
+    /// Sets the progress of the request's body.
     pub(super) fn body_is(&self, state: BodyState) {
         self.body.set(state);
     }
 
-    /// Whether there is more of the request's body to come.
+    /// Returns whether the request's body is incomplete.
     pub(super) fn body_is_open(&self) -> bool {
         self.body.get() != BodyState::Complete
     }
 
-    /// The request's body cannot be read to its end.
+    /// Notes why the request's body was given up.
     pub(super) fn body_fails(&self, failure: BodyFailure) {
         self.failure.set(Some(failure));
     }
 
-    /// Why the request's body could not be read to its end.
+    /// Returns the error that the client gets for its body, if the body was given up.
     pub(super) fn body_failure(&self) -> Option<Kind> {
         let is_awaited = self.is_expired() && self.body.get() == BodyState::Awaited;
         self.failure.get().or_else(|| is_awaited.then_some(BodyFailure::Late)).map(BodyFailure::kind)
     }
 
-    /// The request is complete, and its response may come as that of any other.
+    /// Ends the registration of a long upload. The response may be a short one.
     pub(super) fn upload_ends(&self) {
         if self.stage.get() == Stage::Request {
             self.registration.take();
         }
     }
 
-    /// The response's head is ready.
+    /// Starts the response, whose head is ready.
     pub(super) fn response_begins(&self) {
         self.enter(Stage::Response, self.next_body_byte());
     }
 
-    /// Bytes of the response went out or came in.
+    /// Moves the deadline of the response ahead.
     pub(super) fn response_moves(&self) {
         if self.stage.get() == Stage::Response {
             self.due.set(self.next_body_byte());
@@ -224,10 +224,10 @@ impl Exchange {
         self.activity.exchange_ends();
     }
 
-    /// The exchange has turned out to be a long one: from now on it ends with the lease.
+    /// Registers a long exchange, which from now on ends with its lease.
     ///
     /// # Errors
-    /// Why it has ended already.
+    /// The reason why the lease has ended already.
     pub(super) fn watch(&self, lease: &Lease, cx: &Context<'_>) -> Result<(), Cut> {
         if self.is_watched() {
             return Ok(());
@@ -242,23 +242,23 @@ impl Exchange {
         }
     }
 
-    /// Whether it is a long one, which ends with its token.
+    /// Returns whether the exchange is registered as a long one.
     pub(super) fn is_watched(&self) -> bool {
         self.registration.borrow().is_some()
     }
 
-    /// Why a long exchange must end, if its lease has.
+    /// Returns why a long exchange must end, if its lease has ended.
     pub(super) fn cut(&self) -> Option<Cut> {
         self.registration.borrow().as_ref().and_then(Registration::cut)
     }
 }
 
-/// Marks the end of an exchange when the response's body is dropped, however that comes about.
+/// Ends an exchange when the response's body is dropped, for whatever reason.
 pub(super) struct EndOfResponse(pub(super) Arc<ThreadBound<Exchange>>);
 
 impl Drop for EndOfResponse {
     fn drop(&mut self) {
-        // Elsewhere than on the worker's thread it is only what is left when the worker has ended.
+        // On another thread the worker has ended, and there is nothing to do.
         if let Some(exchange) = self.0.get() {
             exchange.ends();
         }

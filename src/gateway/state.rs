@@ -1,4 +1,4 @@
-//! What the parts of one connection share.
+//! The state that all parts of one connection share.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use super::{
 };
 use crate::clock::coarse_millis;
 
-/// What the parts of one connection share.
+/// The state that all parts of one connection share.
 pub(super) struct ConnectionState {
     pub(super) views: Arc<CurrentView>,
     pub(super) scheme: Scheme,
     pub(super) peer: Peer,
     pub(super) activity: Arc<ThreadBound<Activity>>,
-    /// The request that is under way, or the last one.
+    /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
 }
 
 impl ConnectionState {
-    /// The present moment, and the one by which something must move.
+    /// Returns the current time and the deadline.
     pub(super) fn clock(&self) -> (u64, u64) {
         (coarse_millis(), self.activity.due(self.exchange.due()))
     }
 
-    /// The moment has come and gone; whether somebody is there to say so to the client.
+    /// Notes that the deadline has passed. Returns whether a request is in progress, which will respond to that.
     pub(super) fn expire(&self) -> bool {
         match self.activity.phase() {
             Phase::Idle => return false,
@@ -38,7 +38,7 @@ impl ConnectionState {
         true
     }
 
-    /// Whether the moment has come and gone without progress.
+    /// Returns whether the deadline has passed without progress.
     pub(super) fn is_expired(&self) -> bool {
         match self.activity.phase() {
             Phase::Idle => false,
@@ -47,8 +47,8 @@ impl ConnectionState {
         }
     }
 
-    /// Until when the connection may rest without what serves requests on it; none where nothing is gained, or where
-    /// something is still to be written. Then it is given the rest of its time.
+    /// Returns until when the connection may be idle without its HTTP state. None if the state is still needed; then the
+    /// deadline moves to the idle timeout.
     pub(super) fn may_rest(&self) -> Option<u64> {
         let rests = self.activity.waits_on()
             && self.activity.is_written()
@@ -57,7 +57,7 @@ impl ConnectionState {
         rests.then(|| self.clock().1)
     }
 
-    /// Bytes of the response were written.
+    /// Notes that bytes of the response were written.
     pub(super) fn response_leaves(&self) {
         self.activity.client_reads();
         self.activity.moves();

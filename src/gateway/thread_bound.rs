@@ -1,9 +1,9 @@
-//! Plain fields in futures that have to be `Send`.
+//! Values without locks in futures that must be `Send`.
 
 use std::{cell::Cell, ops::Deref, ptr};
 
 thread_local! {
-    /// Its address tells a thread from every other that is alive.
+    /// Its address identifies the thread among all that are alive.
     static MARK: Cell<u8> = const { Cell::new(0) };
 }
 
@@ -11,26 +11,26 @@ fn this_thread() -> usize {
     MARK.with(|mark| ptr::from_ref(mark).addr())
 }
 
-/// A value that only the thread which made it may look at.
+/// A value that only the thread that created it can access.
 ///
-/// The runtime asks of each task that it may be moved to another thread, and never moves one of a worker. So what the
-/// parts of a connection share needs neither locks nor atomics, only this: a look from elsewhere is a panic.
+/// The runtime requires that each task can be sent to another thread, but it never moves the task of a worker. The parts of
+/// a connection can therefore share plain cells. Access from another thread panics.
 pub(super) struct ThreadBound<T> {
     owner: usize,
     value: T,
 }
 
-// SAFETY: a shared reference leads to the value only on the thread that made it (`get`), so two threads never use it at
-// once. Moving and dropping it elsewhere is what `T: Send` allows.
+// SAFETY: `get` gives access to the value on the thread that created it only, so two threads never use it at once. `T: Send`
+// allows to move and drop it on another thread.
 unsafe impl<T: Send> Sync for ThreadBound<T> {}
 
 impl<T> ThreadBound<T> {
-    /// Binds a value to the present thread.
+    /// Binds a value to the current thread.
     pub(super) fn new(value: T) -> Self {
         Self { owner: this_thread(), value }
     }
 
-    /// The value; none on any other thread than its own.
+    /// Returns the value, or none on another thread.
     pub(super) fn get(&self) -> Option<&T> {
         (self.owner == this_thread()).then_some(&self.value)
     }

@@ -1,82 +1,82 @@
-//! Changes of accounts, and what becomes of them.
+//! Changes of accounts and their results.
 
 use super::{Event, Grant, LogEntry, NewMail, NewSession, Purpose};
 use crate::types::{Roles, Username};
 
-/// What to do with an account.
+/// A change of an account.
 #[derive(Clone, Default)]
 pub struct AccountChange {
     /// A new name.
     pub name: Option<Username>,
-    /// A new password's hash.
+    /// The hash of a new password.
     pub password_hash: Option<String>,
     /// New roles.
     pub roles: Option<Roles>,
-    /// Disabled or enabled.
+    /// Whether to disable or enable it.
     pub disabled: Option<bool>,
-    /// A new address, not verified yet; or none any more.
+    /// A new unverified address, or none to remove it.
     pub email: Option<Option<String>>,
-    /// Whether a verified address goes on until the new one is verified.
+    /// Whether a verified address stays until the new one is verified.
     pub email_pending: bool,
-    /// The mails that go with it.
+    /// The mails to be queued.
     pub mails: Vec<NewMail>,
-    /// Gone.
+    /// Whether to delete it.
     pub delete: bool,
-    /// The change was asked for of the account in this generation and no other.
+    /// The generation that the account must have.
     pub expected_generation: Option<i64>,
-    /// Refuse to take away the last account that administers.
+    /// Whether to refuse a change that removes the last administrator.
     pub keep_last_admin: bool,
-    /// What ends with it.
+    /// The sessions that end.
     pub ends: Ends,
-    /// The token of a mail that allows the change, which uses it up. One to verify an address makes it verified.
+    /// The mail token that allows the change, to be used up. A verification token verifies the address.
     pub spends: Option<Spend>,
-    /// What the audit trail says of it.
+    /// The event to be recorded.
     pub event: Option<Event>,
 }
 
-/// What ends with a change of an account.
+/// The sessions that end with a change of an account.
 #[derive(Debug, Clone, Default)]
 pub enum Ends {
-    /// Every session, and with them every token.
+    /// All sessions and tokens.
     #[default]
     All,
-    /// Every session but one, which moves along with new tokens.
+    /// All sessions except one, which gets new tokens.
     Others(Box<Rekey>),
-    /// Nothing.
+    /// None. The generation stays.
     Nothing,
 }
 
-/// A token of a mail, to be used up.
+/// A mail token to be used up.
 #[derive(Clone, Copy)]
 pub struct Spend {
-    /// What the mail was for.
+    /// The purpose of the mail.
     pub purpose: Purpose,
     /// SHA-256 of the token.
     pub token_hash: [u8; 32],
 }
 
-/// New tokens for a session that moves to a new generation.
+/// New tokens for a session that is kept.
 #[derive(Debug, Clone)]
 pub struct Rekey {
-    /// The session; its fields replace those of the row with the same id.
+    /// The session. Its fields replace those of the row with the same id.
     pub session: NewSession,
-    /// Whether a password was given just now.
+    /// Whether the user was authenticated just now.
     pub authenticated: bool,
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// It happened; this is its log row if anything ended, and the right to issue tokens if a session moved along.
+    /// Done. With the log entry if sessions ended, and the right to issue tokens if a session was kept.
     Done(Option<LogEntry>, Option<Box<Grant>>),
-    /// There is no such account, no such session, or no such token.
+    /// Refused: the account, the session or the mail token does not exist.
     Gone,
-    /// The account is of another generation than was expected.
+    /// Refused: the account has another generation.
     Conflict,
-    /// The name is or was taken.
+    /// Refused: the name is taken or retired.
     NameTaken,
-    /// The address was shown to be another account's.
+    /// Refused: another account has verified the address.
     AddressTaken,
-    /// It is the last account that administers.
+    /// Refused: the account is the last administrator.
     LastAdmin,
 }

@@ -1,4 +1,4 @@
-//! Who changed what, when, from where.
+//! Events: who did what to which account, when, and from where. The audit trail shows them.
 
 use std::net::IpAddr;
 
@@ -7,81 +7,80 @@ use async_trait::async_trait;
 use super::Result;
 use crate::{clock::UnixMillis, types::UserId};
 
-/// What is noted of a change, in the transaction that makes it.
+/// An event, recorded in the transaction of the change.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// The account that changed it; none for the command line.
+    /// The account of the actor. None for the command line.
     pub actor_id: Option<UserId>,
-    /// Its name, or the system user of the command line. Empty where it is the account that the line is about, whose
-    /// name the store knows, and where nobody has shown who they are.
+    /// The name of the actor, or the system user of the command line. Empty if the actor is the subject, or unknown.
     pub actor: String,
-    /// The network address that it came from.
+    /// The actor's network address.
     pub address: Option<String>,
-    /// What was done, such as `user.disable`.
+    /// The action, such as `user.disable`.
     pub action: &'static str,
-    /// What else there is to know; never a secret.
+    /// Further details. Never a secret.
     pub detail: String,
 }
 
 impl Event {
-    /// Of what an account does with itself.
+    /// Creates an event of an account that acts on itself.
     pub fn own(user: UserId, address: IpAddr, action: &'static str, detail: String) -> Self {
         let (actor, address) = (String::new(), Some(address.to_string()));
         Self { actor_id: Some(user), actor, address, action, detail }
     }
 
-    /// Of what somebody did who has not shown who they are.
+    /// Creates an event of an unauthenticated client.
     pub fn of_stranger(address: IpAddr, action: &'static str, detail: String) -> Self {
         Self { actor_id: None, actor: String::new(), address: Some(address.to_string()), action, detail }
     }
 
-    /// The name of whoever did it to `subject`.
+    /// Returns the name of the actor.
     pub(super) fn actor<'a>(&'a self, subject_id: Option<UserId>, subject: &'a str) -> &'a str {
         let is_own = self.actor_id.is_some() && self.actor_id == subject_id;
         if self.actor.is_empty() && is_own { subject } else { &self.actor }
     }
 }
 
-/// A line of the trail.
+/// An entry of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Its number, rising.
+    /// Its sequence number.
     pub seq: i64,
-    /// When.
+    /// When it happened.
     pub at: UnixMillis,
-    /// The id of who did it.
+    /// The id of the actor.
     pub actor_id: Option<String>,
-    /// Who did it; empty where that is not known.
+    /// The name of the actor. Empty if unknown.
     pub actor: String,
-    /// From where.
+    /// The actor's network address.
     pub address: Option<String>,
-    /// What.
+    /// The action.
     pub action: String,
-    /// The id of what was changed.
+    /// The id of the subject.
     pub subject_id: Option<String>,
-    /// The name of what was changed.
+    /// The name of the subject.
     pub subject: String,
-    /// What else there is to know.
+    /// Further details.
     pub detail: String,
 }
 
-/// Which lines are asked for, newest first.
+/// A query of the audit trail, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Only lines with a lower number.
+    /// Only entries with a lower sequence number.
     pub before: Option<i64>,
-    /// Only lines about this account.
+    /// Only entries about this account.
     pub subject: Option<UserId>,
-    /// At most so many.
+    /// The greatest number of entries.
     pub limit: u32,
 }
 
-/// What has happened, and to whom.
+/// The events of the store.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// Records what changed nothing else; of an account only while there is one.
+    /// Records an event that comes with no change. An event about an account that does not exist is dropped.
     async fn record(&self, subject: Option<UserId>, event: &Event) -> Result<()>;
 
-    /// The audit trail, newest first.
+    /// Returns a page of the audit trail, newest first.
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>>;
 }

@@ -10,7 +10,7 @@ use crate::{
     types::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId},
 };
 
-/// What a revocation concerns.
+/// The target of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Revoked {
     /// One session.
@@ -36,7 +36,7 @@ impl From<Subject> for Revoked {
 }
 
 impl Hash for Revoked {
-    /// By the id alone: that two of different kinds have the same is an accident, which costs nothing but time.
+    /// Hashes the id alone. Equal ids of two kinds are an accident that costs time only.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(self.uuid().as_u128());
     }
@@ -59,7 +59,7 @@ impl Revoked {
         }
     }
 
-    /// Its id, which another kind may have as well.
+    /// Returns the id, which is unique within its kind only.
     pub fn uuid(self) -> uuid::Uuid {
         match self {
             Self::Session(id) => id.uuid(),
@@ -85,7 +85,7 @@ impl Revoked {
 /// A row of the revocation log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEntry {
-    /// What it concerns.
+    /// Its target.
     pub revoked: Revoked,
     /// Tokens below this generation are dead; every token of an ended session or a revoked key is. Of a key
     /// with which every session ended, the time up to which those were opened.

@@ -1,4 +1,4 @@
-//! Sessions: what is kept of them, and what a refresh token comes to.
+//! Sessions, as they are stored, and the exchange of refresh tokens.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ pub(super) const SESSION: &str = "id, user_id, kind, generation, created_at, aut
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
      address, user_agent";
 
-/// Sessions that end at most for a new one.
+/// The greatest number of sessions that end when a new one is opened.
 pub(super) const MOST_ENDED_FOR_ONE: i64 = 100;
 
-/// What a session is held by.
+/// The kind of credential that holds a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionKind {
     /// A refresh token.
@@ -48,15 +48,15 @@ impl SessionKind {
     }
 }
 
-/// How the holder of a session has shown who they are.
+/// The method by which the user was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// By the account's password.
+    /// The account's password.
     Password,
 }
 
 impl Proof {
-    /// The method's name (RFC 8176, section 2).
+    /// Returns the name of the method (RFC 8176, section 2).
     pub(super) fn method(self) -> &'static str {
         match self {
             Self::Password => "pwd",
@@ -64,10 +64,10 @@ impl Proof {
     }
 }
 
-/// Where a session was opened, as far as that is known.
+/// The client that opened a session, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The client's address.
+    /// Its address.
     pub address: Option<String>,
     /// `User-Agent`.
     pub user_agent: Option<String>,
@@ -78,45 +78,46 @@ pub struct Place {
 pub struct NewSession {
     /// Its id.
     pub id: SessionId,
-    /// What it is held by.
+    /// The kind of credential that holds it.
     pub kind: SessionKind,
-    /// How its holder has shown who they are.
+    /// The method by which the user was authenticated.
     pub proof: Proof,
-    /// Where.
+    /// The client that opens it.
     pub place: Place,
     /// SHA-256 of its first refresh token.
     pub refresh_hash: [u8; 32],
-    /// What its next refresh token will be derived with.
+    /// The nonce from which its next refresh token is derived.
     pub nonce: [u8; 16],
-    /// How long things live.
+    /// The lifetimes of its tokens and of the session.
     pub ttls: Ttls,
-    /// The most sessions of the account, this one included: the one that was used longest ago ends for it.
+    /// The greatest number of sessions of the account, including this one. The least recently used one ends if there are
+    /// more.
     pub most: u32,
 }
 
 /// Which of a user's sessions to list, newest first.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionPage {
-    /// How many at most.
+    /// The greatest number of sessions.
     pub limit: u32,
-    /// Those behind the session that was opened then and has this id.
+    /// The last session of the page before: when it was opened, and its id.
     pub after: Option<(UnixMillis, SessionId)>,
 }
 
 impl SessionPage {
-    /// Reads where a page begins, as [`Self::cursor`] has written it.
+    /// Parses a cursor that [`Self::cursor`] returned.
     pub fn parse(cursor: &str) -> Option<(UnixMillis, SessionId)> {
         let (created_at, id) = cursor.split_once('.')?;
         Some((created_at.parse().ok()?, SessionId::parse(id)?))
     }
 
-    /// Where the page behind a session begins.
+    /// Returns the cursor of the page after a session.
     pub fn cursor(session: &Session) -> String {
         format!("{}.{}", session.created_at, session.id)
     }
 }
 
-/// How long tokens and sessions live.
+/// The lifetimes of tokens and sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Ttls {
     /// An access token.
@@ -132,7 +133,7 @@ impl Ttls {
         now + millis(self.access)
     }
 
-    /// Never after its session.
+    /// Returns the expiry of a refresh token, which is never later than the end of its session.
     pub(super) fn refresh_end(&self, now: UnixMillis, session_end: UnixMillis) -> UnixMillis {
         (now + millis(self.refresh)).min(session_end)
     }
@@ -142,14 +143,14 @@ impl Ttls {
     }
 }
 
-/// A session as it is.
+/// A session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
     /// Whose it is.
     pub user: UserId,
-    /// What it is held by.
+    /// The kind of credential that holds it.
     pub kind: SessionKind,
     /// The user's generation when it was opened or moved.
     pub generation: i64,
@@ -173,7 +174,7 @@ pub struct Session {
     pub previous_hash: Option<[u8; 32]>,
     /// What the current token was derived with.
     pub nonce: [u8; 16],
-    /// Where it was opened.
+    /// The client that opened it.
     pub place: Place,
 }
 
@@ -193,7 +194,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// The right to issue tokens for a session of `user` at `now`.
+    /// Creates the right to issue tokens for a session of `user` at `now`.
     pub(super) fn new(user: User, session: SessionId, session_ends_at: UnixMillis, now: UnixMillis) -> Self {
         Self { user, session, session_ends_at, issued_at: now, ended: Vec::new() }
     }
@@ -212,9 +213,9 @@ pub struct RotationRequest {
     pub nonce: [u8; 16],
     /// For how long a replay is answered alike.
     pub grace: Duration,
-    /// How long things live.
+    /// The lifetimes of its tokens and of the session.
     pub ttls: Ttls,
-    /// What the audit trail says if the token was used before.
+    /// The event to be recorded if the token was used before.
     pub replayed: Event,
 }
 
@@ -236,8 +237,8 @@ pub enum Rotation {
 /// Sessions, and the refresh tokens that they are held by.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Opens a session, if the account is still of the generation in which the proof was checked, and is not disabled.
-    /// Beyond the most that the session names, those that were used longest ago end.
+    /// Opens a session, if the account is not disabled and still has the generation in which the proof was checked. Ends
+    /// the least recently used sessions if there are more than the session allows.
     async fn open_session(
         &self,
         user: UserId,
@@ -246,10 +247,10 @@ pub trait Sessions: Send + Sync {
         event: &Event,
     ) -> Result<Option<Grant>>;
 
-    /// Exchanges a refresh token whose tag was found genuine.
+    /// Exchanges a refresh token whose tag is genuine.
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
 
-    /// Ends a session. `None` when there is none of that id and user.
+    /// Ends a session. Returns `None` if the user has no such session.
     async fn end_session(
         &self,
         user: UserId,
@@ -257,9 +258,9 @@ pub trait Sessions: Send + Sync {
         event: Option<&Event>,
     ) -> Result<Option<LogEntry>>;
 
-    /// The live session of that id, for a caller who holds its refresh token.
+    /// Finds a live session by its id.
     async fn session(&self, session: SessionId) -> Result<Option<Session>>;
 
-    /// The live sessions of a user, newest first.
+    /// Lists the live sessions of a user, newest first.
     async fn sessions(&self, user: UserId, page: SessionPage) -> Result<Vec<Session>>;
 }

@@ -1,4 +1,4 @@
-//! Accounts: what is kept of them.
+//! Accounts, as they are stored.
 
 use async_trait::async_trait;
 
@@ -19,35 +19,35 @@ pub struct User {
     pub id: UserId,
     /// Its canonical name.
     pub name: Username,
-    /// Its e-mail address, as given.
+    /// Its e-mail address, as entered.
     pub email: Option<String>,
-    /// The password's hash in PHC form; none where it has no password.
+    /// The hash of its password in PHC form, if it has a password.
     pub password_hash: Option<String>,
     /// Its roles.
     pub roles: Roles,
-    /// Whether it may not log in.
+    /// Whether it is disabled. A disabled account cannot log in.
     pub disabled: bool,
-    /// Tokens of older generations are dead.
+    /// Its generation. Tokens of older generations are revoked.
     pub generation: i64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: UnixMillis,
-    /// Whether the address was shown to be the account's.
+    /// Whether its address is verified.
     pub email_verified: bool,
-    /// The id that it had in the program that it came from.
+    /// Its id in the program that it was imported from.
     pub external_id: Option<String>,
-    /// An address that was not shown to be the account's yet, while `email` goes on.
+    /// An address that replaces `email` once it is verified.
     pub pending_email: Option<String>,
 }
 
 impl User {
-    /// The address that a mail to verify one goes to: the newest.
+    /// Returns the address that a verification mail goes to: the newest unverified one.
     pub fn unverified_email(&self) -> Option<&str> {
         let unverified = self.email.as_deref().filter(|_| !self.email_verified);
         self.pending_email.as_deref().or(unverified)
     }
 }
 
-/// An account to be made.
+/// An account to be created.
 #[derive(Clone)]
 pub struct NewUser {
     /// Its id.
@@ -60,17 +60,17 @@ pub struct NewUser {
     pub password_hash: String,
     /// Its roles.
     pub roles: Roles,
-    /// Whether the name of a former account may be given out again.
+    /// Whether the name may be a retired one.
     pub release: bool,
-    /// Whether the name may look like another's.
+    /// Whether the name may have the skeleton of another account's name.
     pub similar: bool,
-    /// The mail that goes to its address.
+    /// The mail to be sent to its address.
     pub mail: Option<NewMail>,
-    /// What the audit trail says of it.
+    /// The event to be recorded.
     pub event: Option<Event>,
 }
 
-/// An account that was made, and its session.
+/// An account that was created, and its session.
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// The account.
@@ -82,35 +82,35 @@ pub struct Opened {
 /// Accounts, their names, passwords and addresses.
 #[async_trait]
 pub trait Users: Send + Sync {
-    /// Makes an account, and its first session if one is asked for. `None` when the name, or one
-    /// that looks like it, is or was taken.
+    /// Creates an account, and its first session if one is given. Returns `None` if the name or its skeleton is taken or
+    /// retired.
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>>;
 
-    /// Lets the name of a former account be given out again. False when it is none's.
+    /// Releases a retired name. Returns false if the name is not retired.
     async fn release_name(&self, name: &Username, event: &Event) -> Result<bool>;
 
     /// Finds an account by its canonical name.
     async fn user_by_name(&self, name: &Username) -> Result<Option<User>>;
 
-    /// Finds the account whose name looks like this one, which may be the same.
+    /// Finds the account that has this name, or else one whose name has the same skeleton.
     async fn user_by_skeleton(&self, name: &Username) -> Result<Option<User>>;
 
-    /// Finds an account.
+    /// Finds an account by its id.
     async fn user(&self, id: UserId) -> Result<Option<User>>;
 
-    /// Finds an account by the id that it had in the program that it came from.
+    /// Finds an account by its id in the program that it was imported from.
     async fn user_by_external_id(&self, id: &str) -> Result<Option<User>>;
 
-    /// The account, if it is not disabled, whose address this was shown to be.
+    /// Finds the account that has verified this address, unless it is disabled.
     async fn user_by_verified_email(&self, email: &str) -> Result<Option<User>>;
 
-    /// Accounts in the order of their names.
+    /// Lists accounts in the order of their names.
     async fn users(&self, filter: &UserFilter) -> Result<Vec<User>>;
 
     /// Replaces a password hash by a better one of the same password, if it is still `old`.
     async fn rehash(&self, user: UserId, old: &str, new: &str) -> Result<()>;
 
-    /// Changes or deletes an account. What ends with it, [`AccountChange::ends`] says; however many sessions that are, it
-    /// takes the same time: what rows are left [`Store::prune`](super::Store::prune) removes.
+    /// Changes or deletes an account. [`AccountChange::ends`] tells which sessions end. The time does not depend on their
+    /// number: [`Store::prune`](super::Store::prune) removes the rows that are left.
     async fn change_user(&self, user: UserId, change: &AccountChange) -> Result<Change>;
 }

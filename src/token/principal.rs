@@ -1,4 +1,4 @@
-//! Who is calling, with the header values that tell an upstream so.
+//! The caller of a request, with the header values that identify it to an upstream.
 
 use std::{
     fmt::Write,
@@ -9,19 +9,19 @@ use http::HeaderValue;
 
 use crate::types::{KeyId, Roles, SessionId, Subject, UserId};
 
-/// Whom a credential that was verified stands for. The header values are made once, when the credential is first
-/// seen, and shared by every request that it is used for.
+/// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
+/// its requests.
 #[derive(Debug)]
 pub struct Principal {
-    /// Whom it stands for.
+    /// The user, program or external subject.
     pub subject: Subject,
-    /// The session of ours that the credential belongs to, if any.
+    /// The session that the credential belongs to, if any.
     pub session: Option<SessionId>,
     /// The subject's generation when the credential was issued.
     pub generation: i64,
     /// When the credential expires, in Unix seconds.
     pub expires_at: i64,
-    /// What the subject is called: a user's canonical name.
+    /// The subject's name. For a user the canonical one.
     pub name: String,
     /// The subject's roles.
     pub roles: Roles,
@@ -38,7 +38,7 @@ pub struct Principal {
     pub(super) key_in_use: Arc<AtomicBool>,
 }
 
-/// A person who is signed in with a session of ours: whom the calls below `auth.path` are for.
+/// A user with a session. The calls below `auth.path` require one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignedIn {
     /// The account.
@@ -51,7 +51,7 @@ pub struct SignedIn {
     pub expires_at: i64,
 }
 
-/// What a token of ours says of a user.
+/// The claims of an access token of a user.
 pub(super) struct UserClaims {
     pub(super) user: UserId,
     pub(super) session: SessionId,
@@ -63,8 +63,7 @@ pub(super) struct UserClaims {
 }
 
 impl Principal {
-    /// The principal of a token that `key` has signed, for as long as that is in use. None where an upstream could not
-    /// be told.
+    /// Creates the principal of a token that `key` has signed. Returns `None` if a header value would be illegal.
     pub(super) fn new(claims: UserClaims, key: KeyId, key_in_use: Arc<AtomicBool>) -> Option<Self> {
         Some(Self {
             id_value: HeaderValue::try_from(claims.user.to_string()).ok()?,
@@ -85,7 +84,7 @@ impl Principal {
         })
     }
 
-    /// The person, if it is one who is signed in with a session of ours.
+    /// Returns the user and session, if the principal has both.
     pub fn signed_in(&self) -> Option<SignedIn> {
         match (self.subject, self.session) {
             (Subject::User(user), Some(session)) => {

@@ -19,22 +19,22 @@ pub struct SessionId(Uuid);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Uuid);
 
-/// A program with an account of its own, UUIDv7.
+/// A client program that has an account, UUIDv7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Uuid);
 
-/// Somebody whom another issuer knows, UUIDv8: what stands for issuer and `sub` in the revocation log.
+/// A subject of another issuer, UUIDv8: identifies its issuer and `sub` in the revocation log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExternalId(Uuid);
 
-/// Whom a credential stands for.
+/// The subject of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// A person with an account here.
+    /// A user with an account.
     User(UserId),
-    /// A program with an account here.
+    /// A client program with an account.
     Client(ClientId),
-    /// Somebody whom another issuer knows.
+    /// A subject of another issuer.
     External(ExternalId),
 }
 
@@ -54,9 +54,9 @@ impl KeyId {
 }
 
 impl ExternalId {
-    /// The id of whom `issuer` calls `subject`.
+    /// Returns the id of a subject of an issuer.
     pub fn of(issuer: &str, subject: &str) -> Self {
-        // No issuer has a null in its name, so no two pairs read alike.
+        // The separator occurs in no issuer, so different pairs give different texts.
         Self(hashed(format!("{issuer}\0{subject}").as_bytes()))
     }
 }

@@ -12,8 +12,7 @@ use http_body::{Frame, SizeHint};
 
 use super::{Cluster, Connection, pool::Pool};
 
-/// The body of an upstream's response. It drives the connection that it comes from, and gives it
-/// back to the pool once the exchange is over.
+/// The body of an upstream's response. It drives its connection, and returns it to the pool when the exchange is over.
 pub struct Body<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
@@ -26,12 +25,12 @@ impl<B> Body<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The body that arrives on `connection`, behind the head of a response.
+    /// Creates the body that follows the head of a response on `connection`.
     pub(super) fn new(connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
         Self { connection: Some(connection), pool }
     }
 
-    /// The cluster that it comes from.
+    /// Returns the cluster of the server.
     pub fn cluster(&self) -> &Cluster<B> {
         self.pool.cluster()
     }

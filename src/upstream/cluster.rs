@@ -1,4 +1,4 @@
-//! The servers that a name in the config stands for, and one worker's way to them.
+//! A cluster: the servers of one upstream in the config. And a worker's client of it.
 
 use std::{io, sync::Arc};
 
@@ -10,21 +10,21 @@ use crate::{
     telemetry::{Counter, WarningLimit},
 };
 
-/// An upstream as all workers see it.
+/// The servers of one upstream, shared by all workers.
 pub struct Cluster<B> {
-    /// What the config says.
+    /// The settings.
     pub config: config::Upstream,
-    /// Counts responses that it broke off.
+    /// Counts responses that a server broke off.
     pub aborted: Counter,
-    /// Warnings of its failures.
+    /// Limits the warnings about failures.
     pub warnings: WarningLimit,
     pub(super) endpoints: Vec<Endpoint<B>>,
 }
 
-/// One worker's way to the servers of a cluster.
+/// The client of one worker for a cluster.
 pub struct Client<B> {
     cluster: Arc<Cluster<B>>,
-    /// To each server, in their order.
+    /// One pool for each server, in their order.
     pools: Vec<Arc<Pool<B>>>,
 }
 
@@ -32,13 +32,13 @@ impl<B> Cluster<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// A cluster that `workers` workers use; `aborted` counts its responses that broke off.
+    /// Creates a cluster for `workers` workers. `aborted` counts responses that a server broke off.
     pub fn new(config: config::Upstream, workers: usize, aborted: Counter) -> Self {
         let endpoints = vec![Endpoint::new(&config.authority, config.max_connections, workers)];
         Self { aborted, warnings: WarningLimit::default(), endpoints, config }
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections to all servers, by state.
     pub fn connections(&self) -> Connections {
         let none = Connections { active: 0, idle: 0, waiting: 0 };
         self.endpoints.iter().map(Endpoint::connections).fold(none, |all, one| Connections {
@@ -53,25 +53,25 @@ impl<B> Client<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The way of one worker, by its number.
+    /// Creates the client of a worker, by the worker's number.
     pub fn new(cluster: Arc<Cluster<B>>, worker: usize) -> Self {
         let pool = |endpoint| Arc::new(Pool::new(cluster.clone(), endpoint, worker));
         let pools = (0..cluster.endpoints.len()).map(pool).collect();
         Self { cluster, pools }
     }
 
-    /// The cluster.
+    /// Returns the cluster.
     pub fn cluster(&self) -> &Cluster<B> {
         &self.cluster
     }
 
-    /// The pool of the server that a request goes to.
+    /// Chooses the server for a request and returns its pool.
     pub(super) fn choose(&self) -> &Arc<Pool<B>> {
-        // A cluster has one server, as long as the config names no more.
+        // The config allows one server.
         &self.pools[0]
     }
 
-    /// Closes connections that rested too long or that the other side has closed.
+    /// Closes idle connections that are too old or that the server has closed.
     pub fn sweep(&self) {
         self.pools.iter().for_each(|pool| pool.sweep());
     }

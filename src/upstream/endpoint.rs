@@ -1,4 +1,4 @@
-//! One server of a cluster as all workers see it: how many connections there may be, and who gets the next.
+//! One server of a cluster, shared by all workers: its connection slots and idle connections.
 
 use std::{
     collections::VecDeque,
@@ -14,43 +14,42 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Connection, resolve::Resolver};
 
-/// A server.
+/// A server of a cluster.
 pub(super) struct Endpoint<B> {
     pub(super) resolver: Resolver,
     /// One permit for each connection that may be open.
     pub(super) slots: Arc<Semaphore>,
     max_connections: usize,
     pub(super) waiting: AtomicUsize,
-    /// The idle connections of each worker. A worker uses its own; it looks at the others' only when there is
-    /// no slot left, to close one of theirs.
+    /// The idle connections of each worker. A worker uses its own, and closes another worker's only if no slot is left.
     workers: Vec<Mutex<Shelf<B>>>,
 }
 
-/// How many connections an upstream has.
+/// The number of connections, by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// With a request on them, or being made.
+    /// Connections that serve a request or are being opened.
     pub active: usize,
-    /// Resting.
+    /// Idle connections.
     pub idle: usize,
-    /// Requests that wait for one.
+    /// Requests that wait for a connection.
     pub waiting: usize,
 }
 
-/// What one worker keeps.
+/// The idle connections and waiting requests of one worker.
 pub(super) struct Shelf<B> {
     pub(super) idle: Vec<Idle<B>>,
     /// Requests that wait for a connection, in the order in which they came.
     pub(super) waiters: VecDeque<oneshot::Sender<Box<Connection<B>>>>,
-    /// Connections that were handed to them one after the other while other workers' requests waited.
+    /// The connections that were handed over in succession while requests of other workers waited.
     pub(super) handed_over: u32,
 }
 
-/// A connection that rests.
+/// An idle connection.
 pub(super) struct Idle<B> {
-    // Boxed from its making to its end: it is moved at each request, and is large.
+    // Boxed for its whole life, because it is large and moves at each request.
     pub(super) connection: Box<Connection<B>>,
-    /// A coarse time, as the connection's own.
+    /// The coarse time since when it is idle.
     pub(super) since: u64,
 }
 
@@ -58,7 +57,7 @@ impl<B> Endpoint<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The server at `authority`, `host:port`, that `workers` workers use.
+    /// Creates the endpoint for the server at `authority` (`host:port`), used by `workers` workers.
     pub(super) fn new(authority: &str, max_connections: usize, workers: usize) -> Self {
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
@@ -70,19 +69,19 @@ where
         }
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections, by state.
     pub(super) fn connections(&self) -> Connections {
         let idle = (0..self.workers.len()).map(|worker| self.shelf(worker).idle.len()).sum();
         let open = self.max_connections.saturating_sub(self.slots.available_permits());
         Connections { active: open.saturating_sub(idle), idle, waiting: self.waiting.load(SeqCst) }
     }
 
-    /// How many workers use it.
+    /// Returns the number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// What a worker keeps, by its number.
+    /// Returns the shelf of a worker, by its number.
     pub(super) fn shelf(&self, worker: usize) -> MutexGuard<'_, Shelf<B>> {
         self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,7 +90,7 @@ where
         self.slots.clone().try_acquire_owned().ok()
     }
 
-    /// A slot, if need be that of a connection that rests with another worker.
+    /// Returns a slot. If none is free, closes an idle connection of any worker for it.
     pub(super) fn slot_of_any(&self) -> Option<OwnedSemaphorePermit> {
         self.slot().or_else(|| {
             for worker in 0..self.workers.len() {

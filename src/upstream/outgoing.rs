@@ -1,4 +1,4 @@
-//! A request on its way to an upstream.
+//! A request that is being sent to an upstream.
 
 use std::{
     io::{self, IoSlice, Write},
@@ -13,43 +13,43 @@ use tokio::io::AsyncWrite;
 
 use crate::stream::Stream;
 
-/// What is gathered of a request before it is written, in bytes.
+/// The bytes of a request that are gathered before a write.
 const GATHERED: usize = 64 << 10;
 
-/// A part of a request's body up to this size is copied behind what goes before it: a second buffer for the
-/// kernel to visit costs more.
+/// A part of a body up to this size, in bytes, is copied after the bytes before it. A second buffer in the system call
+/// costs more.
 const COPIED: usize = 16 << 10;
 
-/// A request's body on its way.
+/// The rest of a request's body.
 enum Upload<B> {
     Whole,
     Length(B, u64),
     Chunked(B),
 }
 
-/// A request on its way: what was taken of it and not written yet.
+/// A request that is being sent: its bytes that were gathered and not written yet, and the rest of its body.
 pub struct Outgoing<B> {
-    /// The head, and what was gathered behind it.
+    /// The head, and what was gathered after it.
     bytes: Vec<u8>,
     written: usize,
-    /// A large part of the body, which stands behind `bytes`, and the end of its chunk behind that.
+    /// A large part of the body, to be written after `bytes`, and the end of its chunk, to be written after that.
     data: Bytes,
     tail: &'static [u8],
     body: Upload<B>,
-    /// Whether the body, if nothing of it is there, gets one more turn before the head leaves without it:
-    /// what came with the head then leaves with it.
+    /// Whether an empty body is polled once more before the head is written. A body that arrived together with the head
+    /// is then written together with it.
     waits: bool,
-    /// Whether any byte has left.
+    /// Whether any byte was written.
     begun: bool,
-    /// The upstream takes no more of it; it may have responded all the same.
+    /// Whether a write has failed. The upstream may have responded before.
     write_failed: bool,
     to_head: bool,
-    /// What the request asks to switch to, if it does; only that may be the reason of a 101.
+    /// The protocol that the request asks for. A 101 must name the same.
     upgrade: Option<HeaderValue>,
 }
 
 impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
-    /// No request.
+    /// Creates the value of a connection that has no request.
     pub(super) fn none() -> Self {
         Self {
             bytes: Vec::new(),
@@ -65,32 +65,32 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         }
     }
 
-    /// Whether any byte has left.
+    /// Returns whether any byte was written.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
 
-    /// Whether nothing could be written of it.
+    /// Returns whether the write failed before any byte was written.
     pub(super) fn never_left(&self) -> bool {
         self.write_failed && !self.begun
     }
 
-    /// Whether its method is HEAD.
+    /// Returns whether the method is HEAD.
     pub(super) fn is_to_head(&self) -> bool {
         self.to_head
     }
 
-    /// The same, of which nothing has left, for another connection.
+    /// Prepares the request for another connection. No byte of it must have been written.
     pub(super) fn for_another(self) -> Self {
         Self { write_failed: false, ..self }
     }
 
-    /// What it asks to switch to, if it does.
+    /// Returns the protocol that the request asks for.
     pub(super) fn upgrade(&self) -> Option<&HeaderValue> {
         self.upgrade.as_ref()
     }
 
-    /// Gives its buffer back if that holds more than so many bytes.
+    /// Frees the buffer if its capacity exceeds `kept` bytes.
     pub(super) fn shrink(&mut self, kept: usize) {
         if self.bytes.capacity() > kept {
             self.bytes = Vec::new();
@@ -98,15 +98,14 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         }
     }
 
-    /// Writes what there is to write, and asks the request's body for more: what is there is gathered, so that
-    /// a body in small pieces does not cost a write for each.
+    /// Writes what was gathered and polls the body for more. Small parts of a body are gathered into one write.
     ///
     /// # Errors
-    /// When the body cannot be read to its end: the request must be broken off unfinished.
+    /// The error of the body. The request must be broken off.
     pub(super) fn poll(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.write_failed {
-                // What the upstream says of it, or that it says nothing, is found by reading.
+                // Reading tells whether the upstream has responded.
                 return Poll::Ready(Ok(()));
             }
             let pending = self.gather(cx)?;
@@ -131,7 +130,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         }
     }
 
-    /// Writes the head down, and takes the body to be written behind it.
+    /// Formats the head and stores the body.
     pub(super) fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
         let head = &mut self.bytes;
         head.clear();
@@ -143,7 +142,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         // Writing to a vector does not fail.
         let _ = write!(head, "{} {target} HTTP/1.1\r\n", request.method);
         for (name, value) in &request.headers {
-            // Said anew below, by what the body really is.
+            // Written below, according to the body.
             if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
                 line(head, name.as_str(), value.as_bytes());
             }
@@ -171,7 +170,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         head.extend_from_slice(b"\r\n");
     }
 
-    /// Takes what is there of the body, up to a bound; whether it may bring more later.
+    /// Gathers the available part of the body, up to a bound. Returns whether more may follow later.
     fn gather(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while self.data.is_empty() && self.bytes.len() - self.written < GATHERED {
             let (body, left) = match &mut self.body {
@@ -184,7 +183,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
                 self.bytes.clear();
                 self.written = 0;
             }
-            // Trailers never get here; an empty frame says nothing.
+            // The body yields no trailers, and an empty frame is skipped.
             let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
             match (data, left) {
                 (Some(data), _) if data.is_empty() => {}
@@ -247,7 +246,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         self.written == self.bytes.len() && self.data.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether it has left to its last byte.
+    /// Returns whether the request was written completely.
     pub(super) fn is_sent(&self) -> bool {
         !self.write_failed && matches!(self.body, Upload::Whole) && self.is_written()
     }

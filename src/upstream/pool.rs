@@ -1,4 +1,4 @@
-//! One worker's connections to one server.
+//! The connections of one worker to one server.
 
 use std::{
     io,
@@ -22,31 +22,32 @@ use super::{
 };
 use crate::{clock::coarse_millis, types::framing::HeadLimits};
 
-/// Why there is no connection. The text is for the log.
+/// The reason why no connection is available. The text is for the log.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The upstream has as many connections as it may, and none became free in time.
+    /// All connections that `max_connections` allows are in use, and none became free in time.
     #[error("all connections are busy")]
     Busy,
-    /// No server took the connection in time.
+    /// The server did not accept the connection in time.
     #[error("no connection in time")]
     Timeout,
-    /// The server, or the lookup of its name, failed.
+    /// The connection or the lookup of the name failed.
     #[error(transparent)]
     Failed(#[from] io::Error),
 }
 
-/// How many connections a worker keeps to itself before it lets another worker's request have one.
+/// The number of connections that a worker hands to its own requests before it frees a slot for another worker.
 const MAX_HANDED_OVER: u32 = 8;
 
 fn span(since: u64, now: u64) -> Duration {
     Duration::from_millis(now.saturating_sub(since))
 }
 
-/// Says that a request may be forwarded. Without it there is no connection; what decides has the one type that says so.
+/// Proof that a request may be forwarded. Connections are handed out for such a proof only; `access` has its one
+/// implementation.
 pub trait Allowed {}
 
-/// One worker's connections to one server.
+/// The connections of one worker to one server.
 pub(super) struct Pool<B> {
     cluster: Arc<Cluster<B>>,
     endpoint: usize,
@@ -54,7 +55,7 @@ pub(super) struct Pool<B> {
     capacity: usize,
 }
 
-/// Counts a request as waiting for as long as it does.
+/// Counts a waiting request until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -75,14 +76,14 @@ impl<B> Pool<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// The pool of one worker, by its number, to a server of a cluster, by its place.
+    /// Creates the pool of a worker, by its number, for a server of the cluster, by its index.
     pub(super) fn new(cluster: Arc<Cluster<B>>, endpoint: usize, worker: usize) -> Self {
         let workers = cluster.endpoints[endpoint].workers();
         let capacity = cluster.config.idle_connections.div_ceil(workers);
         Self { cluster, endpoint, worker: worker % workers, capacity }
     }
 
-    /// The cluster that the server is of.
+    /// Returns the cluster of the server.
     pub(super) fn cluster(&self) -> &Cluster<B> {
         &self.cluster
     }
@@ -95,7 +96,7 @@ where
         self.endpoint().shelf(self.worker)
     }
 
-    /// An idle connection that is still good: the one that rested least.
+    /// Takes the usable connection that was idle for the shortest time.
     pub(super) fn take(&self, _: &impl Allowed) -> Option<Box<Connection<B>>> {
         let mut shelf = self.shelf();
         if shelf.idle.is_empty() {
@@ -117,7 +118,7 @@ where
             && idle.connection.is_quiet()
     }
 
-    /// Makes a connection, or waits for one that another request gives back.
+    /// Opens a connection, or waits for one that another request gives back.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -149,14 +150,14 @@ where
         let config = &self.cluster.config;
         let _waiting =
             Waiting::enter(&self.endpoint().waiting, config.max_waiting).ok_or(ConnectError::Busy)?;
-        // Once more, now that whoever gives a connection back knows that somebody waits.
+        // Tried again, because a slot may have become free before this request was counted as waiting.
         if let Some(slot) = self.endpoint().slot_of_any() {
             return Ok(Next::Slot(slot));
         }
         let (sender, receiver) = oneshot::channel();
         {
             let mut shelf = self.shelf();
-            // Those that gave up must not pile up.
+            // Removes requests that gave up.
             shelf.waiters.retain(|waiter| !waiter.is_closed());
             shelf.waiters.push_back(sender);
         }
@@ -165,15 +166,15 @@ where
                 biased;
                 Ok(connection) = receiver => Next::Connection(connection),
                 Ok(slot) = self.endpoint().slots.clone().acquire_owned() => Next::Slot(slot),
-                // Neither channel nor semaphore is ever closed.
+                // The channel and the semaphore are never closed.
                 else => std::future::pending().await,
             }
         };
         pingora_timeout::timeout(config.max_wait, next).await.map_err(|_| ConnectError::Busy)
     }
 
-    /// Takes a connection back if its exchange is over: for a request that waits, or to rest if there is room.
-    /// Otherwise it is closed.
+    /// Takes a connection back if its exchange is complete, and hands it to a waiting request or keeps it. Closes it
+    /// otherwise.
     pub(super) fn put(&self, mut connection: Box<Connection<B>>) {
         if !connection.is_complete() {
             return;
@@ -187,7 +188,7 @@ where
         if !shelf.waiters.is_empty() {
             shelf.waiters.retain(|waiter| !waiter.is_closed());
         }
-        // Another worker's request waits for the slot: closing the connection lets it have it, in its turn.
+        // A request of another worker waits for the slot, and gets it when the connection is closed.
         let is_wanted = self.endpoint().waiting.load(SeqCst) > shelf.waiters.len();
         if is_wanted && shelf.handed_over >= MAX_HANDED_OVER {
             shelf.handed_over = 0;
@@ -207,7 +208,7 @@ where
         }
     }
 
-    /// Closes connections that rested too long or that the other side has closed.
+    /// Closes idle connections that are too old or that the server has closed.
     pub(super) fn sweep(&self) {
         let now = coarse_millis();
         let mut shelf = self.shelf();
@@ -218,7 +219,7 @@ where
     }
 }
 
-/// What a request that waited gets.
+/// What a waiting request receives.
 enum Next<B> {
     Connection(Box<Connection<B>>),
     Slot(OwnedSemaphorePermit),

@@ -1,4 +1,4 @@
-//! Sending a request to a cluster: on which connection, and what is tried again.
+//! Sends a request to a cluster, with retries on connections that turn out closed.
 
 use std::{future::poll_fn, io};
 
@@ -8,51 +8,51 @@ use thiserror::Error;
 
 use super::{Allowed, Body, Broken, Client, ConnectError, Connection, Head, pool::Pool};
 
-/// How many connections a request may find closed before it fails: each had rested.
+/// The number of idle connections that a request may find closed before it fails.
 const MAX_TRIES: u8 = 3;
 
 /// A request to be sent.
 pub struct Request<'a, B> {
     /// Its head.
     pub head: &'a Parts,
-    /// Headers that stand behind its own, none of which may have a name of those. One of `Upgrade` asks for another
+    /// Headers to send after those of the head. Their names must not occur in the head. `Upgrade` asks for another
     /// protocol.
     pub added: &'a [(&'a HeaderName, &'a HeaderValue)],
     /// Its body.
     pub body: B,
 }
 
-/// What comes of a request that was sent.
+/// The result of sending a request.
 pub enum Sent<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// A response, its body still arriving.
+    /// The upstream responded. The body may still be arriving.
     Response(Response<Body<B>>),
-    /// The upstream speaks another protocol from here on, as it was asked to.
+    /// The upstream switched to the protocol that the request asked for.
     Switched(Response<()>, Box<Connection<B>>),
 }
 
-/// Why there is no response. The text is for the log.
+/// The reason why there is no response. The text is for the log.
 #[derive(Debug, Error)]
 pub enum SendError {
-    /// There was no connection.
+    /// No connection was available.
     #[error(transparent)]
     NoConnection(#[from] ConnectError),
-    /// The connection broke, or what came on it was no response.
+    /// The connection broke, or the response was invalid.
     #[error(transparent)]
     Broken(#[from] Broken),
 }
 
-/// What whoever sends a request is told on the way.
+/// Receives what happens while a request is sent.
 pub trait Progress {
-    /// A connection is made for it.
+    /// A connection is being opened for the request.
     fn connects(&self);
 
-    /// It is put on its first connection; `made` says whether that was made for it.
+    /// The request was put on its first connection. `made` tells whether that was opened for it.
     fn placed(&self, made: bool);
 
-    /// `103 Early Hints`: the response is still to come.
+    /// The upstream sent `103 Early Hints`. The response is still to come.
     fn hinted(&self, hints: Response<()>);
 }
 
@@ -60,11 +60,11 @@ impl<B> Client<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default,
 {
-    /// Sends a request, and returns the response's head, its body still arriving.
+    /// Sends a request and returns the response's head with the body to be read.
     ///
-    /// On a connection that had rested it is tried once more, on a new one: whatever it is when none of it had left;
-    /// and when it was closed without a byte of a response, if the request has no body and can be repeated
-    /// (RFC 9110, section 9.2.2).
+    /// A request that failed on an idle connection is tried again on another one: any request of which no byte was sent,
+    /// and an idempotent request without a body if the connection was closed before the response (RFC 9110,
+    /// section 9.2.2).
     ///
     /// # Errors
     /// [`SendError`].
@@ -99,7 +99,7 @@ where
                 Err(broken) if broken.unsent && rested && tries > 0 => {
                     let request = connection.into_request();
                     connection = connect(pool, allowed, progress).await?;
-                    // One that another request gave back has rested, too.
+                    // A connection that another request gave back was idle, too.
                     rested = connection.is_used();
                     connection.resume(request);
                     tries -= 1;

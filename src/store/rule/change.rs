@@ -1,4 +1,4 @@
-//! What becomes of an account that is to be changed.
+//! Decides what a change of an account does.
 
 use crate::{
     clock::UnixMillis,
@@ -6,47 +6,47 @@ use crate::{
     types::{Role, SessionId, UserId, Username},
 };
 
-/// What is known of the account, read under its lock. What a change does not ask about need not be looked up.
+/// The state of the account, read under its lock. Fields that the change does not depend on may have any value.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Facts {
     /// The account.
     pub(in crate::store) user: User,
-    /// Whether the look of its name is its own, and not shared with an account that had it before.
+    /// Whether the account's row has the skeleton of its name. One that was allowed to be similar has another.
     pub(in crate::store) holds_look: bool,
     /// The latest expiry of any of its access tokens.
     pub(in crate::store) access_exp_max: UnixMillis,
-    /// The session that is to live on.
+    /// The session to be kept, if the change keeps one.
     pub(in crate::store) session: Option<Session>,
-    /// Whether another account administers.
+    /// Whether there is another administrator that is not disabled.
     pub(in crate::store) has_other_admin: bool,
-    /// Whether the new name, or one that looks like it, is or was another's.
+    /// Whether the new name or its skeleton belongs or belonged to another account.
     pub(in crate::store) name_is_taken: bool,
-    /// Whether the token of a mail holds.
+    /// Whether the mail token is valid.
     pub(in crate::store) token_holds: bool,
-    /// Whether the address that is to be verified is shown to be another's.
+    /// Whether the address to be verified is verified for another account.
     pub(in crate::store) address_is_taken: bool,
-    /// The time.
+    /// The current time.
     pub(in crate::store) now: UnixMillis,
 }
 
-/// What is done, beside what the change itself says.
+/// The effects of a change that do not follow from it alone.
 #[derive(Debug)]
 pub(in crate::store) struct Plan<'a> {
-    /// The account's generation from now on.
+    /// The account's new generation.
     pub(in crate::store) generation: i64,
-    /// What the revocation log says.
+    /// The entry for the revocation log.
     pub(in crate::store) entry: Option<LogEntry>,
-    /// Its new name.
+    /// The account's new name.
     pub(in crate::store) renamed: Option<&'a Username>,
-    /// Its former name, which is not given out again.
+    /// The account's former name, to be retired.
     pub(in crate::store) retired: Option<Retired>,
-    /// What becomes of its addresses.
+    /// The change of its addresses.
     pub(in crate::store) address: Address<'a>,
-    /// The session that lives on.
+    /// The session that is kept.
     pub(in crate::store) rekeyed: Option<Rekeyed<'a>>,
 }
 
-/// A name that is not given out again, but to its holder if there is one.
+/// A retired name. Only its holder may take it again.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct Retired {
     pub(in crate::store) skeleton: String,
@@ -54,31 +54,33 @@ pub(in crate::store) struct Retired {
     pub(in crate::store) holder: Option<UserId>,
 }
 
-/// What becomes of an account's addresses.
+/// A change of an account's addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) enum Address<'a> {
-    /// Nothing.
+    /// Keeps them.
     Keep,
-    /// This one, not verified, takes the place of all there are; or none does.
+    /// Replaces all by this unverified one, or removes all.
     Replace(Option<&'a str>),
-    /// This one waits to be verified, in the place of any that does; or none does any more.
+    /// Sets or removes the pending address.
     Await(Option<&'a str>),
-    /// The newest is shown to be the account's; it was waiting, or was the account's already.
+    /// Verifies the pending address, or the account's own if none is pending.
     Verify { was_waiting: bool },
 }
 
-/// A session that lives on.
+/// A session that is kept, with its new expiries.
 #[derive(Debug)]
 pub(in crate::store) struct Rekeyed<'a> {
     pub(in crate::store) rekey: &'a Rekey,
-    /// When its new access token expires, and its new refresh token.
+    /// The expiry of its new access token.
     pub(in crate::store) access_end: UnixMillis,
+    /// The expiry of its new refresh token.
     pub(in crate::store) refresh_end: UnixMillis,
+    /// The end of the session.
     pub(in crate::store) ends_at: UnixMillis,
 }
 
 impl AccountChange {
-    /// The session that is to live on.
+    /// Returns the session to be kept.
     pub(in crate::store) fn rekey(&self) -> Option<&Rekey> {
         match &self.ends {
             Ends::Others(rekey) if !self.delete => Some(rekey),
@@ -86,12 +88,12 @@ impl AccountChange {
         }
     }
 
-    /// The name that the account has from now on, if that is another.
+    /// Returns the new name if it differs from the current one.
     pub(in crate::store) fn new_name(&self, user: &User) -> Option<&Username> {
         self.name.as_ref().filter(|name| **name != user.name && !self.delete)
     }
 
-    /// Whether it matters if another account administers.
+    /// Returns whether the change must be refused without another administrator.
     pub(in crate::store) fn may_take_the_last_admin(&self, user: &User) -> bool {
         let loses = self.delete
             || self.disabled == Some(true)
@@ -99,21 +101,21 @@ impl AccountChange {
         self.keep_last_admin && loses && user.roles.contains(Role::ADMIN) && !user.disabled
     }
 
-    /// Whether a token of a mail makes an address verified.
+    /// Returns whether the change verifies an address by a mail token.
     pub(in crate::store) fn verifies(&self) -> bool {
         self.spends.is_some_and(|spend| spend.purpose == Purpose::VerifyEmail)
     }
 }
 
-/// Whether any of these joined role lists holds `admin`.
+/// Returns whether any of these joined role lists contains `admin`.
 pub(in crate::store) fn any_admin(joined: &[String]) -> bool {
     joined.iter().any(|roles| roles.split(',').any(|role| role == Role::ADMIN))
 }
 
-/// What is done for a change.
+/// Decides what a change does.
 ///
 /// # Errors
-/// Why nothing is.
+/// The refusal.
 pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) -> Result<Plan<'a>, Change> {
     let user = &facts.user;
     let session = own_session(change, facts)?;
@@ -158,7 +160,7 @@ pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) ->
     })
 }
 
-/// The session that lives on, if one is to.
+/// Returns the session to be kept, if the change keeps one.
 fn own_session<'a>(
     change: &'a AccountChange,
     facts: &'a Facts,
@@ -175,19 +177,19 @@ fn own_session<'a>(
 fn address<'a>(change: &'a AccountChange, user: &User) -> Address<'a> {
     match &change.email {
         Some(Some(email)) if change.email_pending && user.email_verified => {
-            // The same once more takes back what was waiting.
+            // The current address removes the pending one.
             Address::Await(Some(email.as_str()).filter(|email| user.email.as_deref() != Some(*email)))
         }
         Some(email) => Address::Replace(email.as_deref()),
         None if change.verifies() => Address::Verify { was_waiting: user.pending_email.is_some() },
-        // Whoever recovers an account does not leave to a thief the address that he put there.
+        // A thief may have added it before the owner recovered the account.
         None if change.password_hash.is_some() && !change.email_pending => Address::Await(None),
         None => Address::Keep,
     }
 }
 
 impl Rekeyed<'_> {
-    /// Its id.
+    /// Returns the id of the session.
     pub(in crate::store) fn id(&self) -> SessionId {
         self.rekey.session.id
     }

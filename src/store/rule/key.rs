@@ -1,4 +1,4 @@
-//! When signing keys begin and cease, and what their revocation writes.
+//! Decides when signing keys start to sign and stop to verify, and what their revocation logs.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::{
     types::KeyId,
 };
 
-/// What a response that confirms a mirror may take to arrive.
+/// The longest time for the response to a poll, in milliseconds.
 pub(in crate::store) const ROUND_TRIP_MILLIS: i64 = 1_000;
 
-/// A key as it is stored: it signs after `delay`, and not before every gateway that runs has read it or denies; of those
-/// `longest` is the greatest bound, in milliseconds.
+/// Returns the key to be stored. It signs after `delay`, and not before every running gateway has read it or denies.
+/// `longest` is the greatest `max_staleness` of the gateways, in milliseconds.
 pub(in crate::store) fn begun(
     key: &StoredKey,
     now: UnixMillis,
@@ -23,8 +23,8 @@ pub(in crate::store) fn begun(
     StoredKey { created_at: now, signs_at: now + millis(delay).max(read_by_all), ..key.clone() }
 }
 
-/// When the keys that `successor` replaces stop verifying: after the last token that they can sign; `issued` is the
-/// latest expiry of any that there is.
+/// Returns when the keys that `successor` replaces stop verifying: after the last token that they can sign has expired.
+/// `issued` is the latest expiry of any issued token.
 pub(in crate::store) fn predecessors_end(
     successor: &StoredKey,
     access_ttl: Duration,
@@ -33,7 +33,7 @@ pub(in crate::store) fn predecessors_end(
     (successor.signs_at + millis(access_ttl)).max(issued.unwrap_or(0)) + millis(LOG_MARGIN)
 }
 
-/// What the log says of keys that were revoked.
+/// Returns the log entries for revoked keys.
 pub(in crate::store) fn entries(
     revocation: &KeyRevocation,
     kids: &[String],
@@ -41,7 +41,7 @@ pub(in crate::store) fn entries(
     issued: Option<UnixMillis>,
 ) -> Vec<LogEntry> {
     let last = (now + millis(revocation.access_ttl)).max(issued.unwrap_or(0));
-    // With all keys every session ends, too: those that were opened up to now.
+    // Revoking all keys ends every session that was opened before now.
     let sessions_until = revocation.kid.is_none().then_some(now);
     kids.iter().map(|kid| LogEntry::of_key(KeyId::of(kid), sessions_until, last)).collect()
 }
@@ -76,7 +76,7 @@ mod tests {
     fn a_key_verifies_until_the_last_token_that_it_can_have_signed_has_expired() {
         let successor = begun(&key(), 0, Duration::from_secs(6), None);
         assert_eq!(predecessors_end(&successor, TTL, None), 906_000 + millis(LOG_MARGIN));
-        // One that was issued when tokens lived longer.
+        // A token that was issued when the configured lifetime was longer.
         assert_eq!(predecessors_end(&successor, TTL, Some(5_000_000)), 5_000_000 + millis(LOG_MARGIN));
     }
 

@@ -1,5 +1,5 @@
-//! The rules of the store, once for both databases: facts in, a plan out. Nothing here reads or writes; a database gathers
-//! the facts under its locks, and executes the plan.
+//! The rules of the store, written once for both databases: facts in, a plan out. A database gathers the facts under its
+//! locks and executes the plan; the functions here are pure.
 
 pub(super) mod change;
 pub(super) mod key;

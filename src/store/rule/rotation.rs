@@ -1,4 +1,4 @@
-//! What a refresh token entitles to.
+//! Decides what a presented refresh token does.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use crate::{
     store::{Session, SessionKind, User},
 };
 
-/// What a refresh token comes to.
+/// The effect of a refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Plan {
-    /// It is replaced.
+    /// The token is replaced.
     Rotate,
-    /// It was just replaced, and is answered as it was then.
+    /// The token was replaced a moment ago. The response is the same as then.
     Replay,
-    /// It was used before: somebody else has it.
+    /// The token was used before, and may be stolen. The session ends.
     EndSession,
-    /// It entitles to nothing.
+    /// The token is refused.
     Refuse,
 }
 
-/// Judges a genuine refresh token under the row locks.
+/// Decides about a genuine refresh token, under the row locks.
 pub(in crate::store) fn plan(
     session: &Session,
     user: &User,
@@ -41,7 +41,7 @@ pub(in crate::store) fn plan(
     if session.previous_hash.as_ref() == Some(presented) && within_grace {
         return Plan::Replay;
     }
-    // Just after a change of the account its tokens are new, and another tab of the same client may not know yet.
+    // A change of the account has replaced the token, and another tab of the client may still use the old one.
     if session.previous_hash.is_none() && within_grace {
         return Plan::Refuse;
     }
