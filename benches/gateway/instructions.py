@@ -3,9 +3,10 @@
 
   benches/gateway/instructions.py [--log] [BINARY]
 
-One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Two runs of
-different length are subtracted, so that start and login do not count. With --log the access log is on. Needs
-valgrind, nginx and a release build.
+One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what
+runs within the task of a client connection: random numbers, timers and other threads would differ from run to run. Two
+runs of different length are subtracted, so that the login does not count. With --log the access log is on. Needs valgrind,
+nginx and a release build.
 """
 
 import http.client
@@ -22,6 +23,7 @@ LOG = "--log" in sys.argv
 BINARIES = [argument for argument in sys.argv[1:] if argument != "--log"]
 AUTHGATE = pathlib.Path(*BINARIES[:1] or [pathlib.Path(__file__).resolve().parents[2] / "target/release/authgate"])
 SHORT, LONG = 200, 2_200
+TASK = "*gateway::worker::Worker::attend::*"
 
 NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -61,7 +63,8 @@ def wait_for(port):
 
 def count(folder, ports, requests):
     output = folder / f"callgrind.{requests}"
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", AUTHGATE]
+    tool = ["--tool=callgrind", f"--callgrind-out-file={output}", f"--toggle-collect={TASK}"]
+    command = ["valgrind", *tool, AUTHGATE]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     gateway = subprocess.Popen([*command, "serve", "--config", folder / "gateway.yaml"], **quiet)
     try:

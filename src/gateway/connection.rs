@@ -78,10 +78,7 @@ pub(super) async fn serve(
         builder.max_headers(limits.header_count);
     }
     let serving = state.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let state = serving.clone();
-        async move { Ok::<Response<ResponseBody>, Infallible>(state.serve(request).await) }
-    });
+    let service = service_fn(move |request| serving.clone().serve(request));
     let connection = builder.serve_connection(guard, service);
     let stage = Stage::Serving(connection);
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await

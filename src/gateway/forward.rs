@@ -1,19 +1,20 @@
 //! Sending an allowed request to its upstream.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use pin_project_lite::pin_project;
 
 use super::{
     client,
@@ -33,6 +34,9 @@ use crate::{
     error::Kind,
     upstream::{self, ConnectError, Connection, SendError},
 };
+
+/// A client's request. Its body is taken out when it is forwarded.
+pub(super) type ClientRequest = Request<Option<Incoming>>;
 
 /// What comes of a request that was sent on.
 pub(super) enum Outcome {
@@ -80,14 +84,12 @@ impl Forwarding<'_> {
     ///
     /// # Errors
     /// What the client is told.
-    pub(super) async fn forward(
-        &self,
-        permit: Permit,
-        mut request: Request<Incoming>,
-    ) -> Result<Outcome, Kind> {
+    pub(super) async fn forward(&self, permit: Permit, request: &mut ClientRequest) -> Result<Outcome, Kind> {
         let lease = permit.spend();
         let takes_hints = request.version() == Version::HTTP_11;
-        let upgrade = tunnel::is_asked(&request);
+        let body = request.body_mut().take();
+        let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+        let upgrade = tunnel::is_asked(request, has_body);
         let via = via(request.headers(), request.version());
         let max_forwards = method::count_down(request.headers_mut());
         let headers = &self.snapshot.headers;
@@ -100,7 +102,6 @@ impl Forwarding<'_> {
             request.headers_mut().insert(header::HOST, authority);
         }
         let to_head = request.method() == Method::HEAD;
-        let (head, body) = request.into_parts();
         let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
@@ -111,7 +112,12 @@ impl Forwarding<'_> {
             via: &via,
             max_forwards: max_forwards.as_ref(),
         });
-        let request = upstream::Request { head: &head, added: added.lines(), body };
+        let head = upstream::RequestHead {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+        };
+        let request = upstream::Request { head, added: added.lines(), body };
         let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
             upstream::Sent::Switched(response, connection) => {
                 return Ok(Outcome::Switched(response, connection, lease));
@@ -209,13 +215,29 @@ fn interim(mut hints: Response<()>) -> Bytes {
     refusal::head(StatusCode::EARLY_HINTS, hints.headers()).into()
 }
 
-/// The future's output, or nothing once the exchange has expired.
-pub(super) async fn in_time<F: Future>(exchange: &ThreadBound<Exchange>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if exchange.is_expired() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
+pin_project! {
+    /// A future that ends with nothing once the exchange has expired.
+    pub(super) struct InTime<'a, F> {
+        exchange: &'a ThreadBound<Exchange>,
+        #[pin]
+        future: F,
+    }
+}
+
+/// Returns the future's output, or nothing once the exchange has expired.
+pub(super) fn in_time<F: Future>(exchange: &ThreadBound<Exchange>, future: F) -> InTime<'_, F> {
+    InTime { exchange, future }
+}
+
+impl<F: Future> Future for InTime<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if this.exchange.is_expired() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
 }

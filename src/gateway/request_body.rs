@@ -52,15 +52,15 @@ pub struct Streaming {
 
 impl RequestBody {
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Option<Incoming>,
         exchange: &Arc<ThreadBound<Exchange>>,
         bounds: BodyBounds,
         lease: Option<&Lease>,
     ) -> Self {
-        if incoming.is_end_stream() {
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
             return Self::Empty;
-        }
+        };
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
         let lease = lease.filter(|lease| lease.principal().is_some()).cloned();
         let exchange = exchange.clone();

@@ -1,6 +1,13 @@
 //! The life of a request.
 
-use std::{future::poll_fn, net::IpAddr, task::Poll, time::Instant};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::IpAddr,
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -12,7 +19,7 @@ use super::{
     builtin::BuiltinCall,
     client, cors,
     exchange::Exchange,
-    forward::{self, Forwarding, Outcome, SentAfter},
+    forward::{self, ClientRequest, Forwarding, Outcome, SentAfter},
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     method,
     record::Record,
@@ -62,13 +69,24 @@ impl Trace<'_> {
 
 impl ConnectionState {
     /// Handles a request.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    ///
+    /// The request stays where it is in memory and is passed on by reference: the future lies in the connection, and every
+    /// byte of it is touched at each request.
+    pub(super) fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send {
+        let mut request = request.map(Some);
+        async move { Ok(self.respond(&mut request).await) }
+    }
+
+    async fn respond(&self, request: &mut ClientRequest) -> Response<ResponseBody> {
         let begun = Instant::now();
         // Taken once: whatever the config becomes meanwhile, one snapshot judges and serves the request.
         let view = &self.views.get();
         let snapshot = &*view.snapshot;
         // Until a route says otherwise; set first, so that nothing is ever without a deadline.
-        self.exchange.begins(snapshot.limits.request_timeout, !request.body().is_end_stream());
+        self.exchange.begins(snapshot.limits.request_timeout, has_body(request));
         let method = request.method().clone();
         let old = request.version() == Version::HTTP_10;
         let request_id = request_id();
@@ -78,7 +96,7 @@ impl ConnectionState {
         let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {
-            record: Record::of(view, &self.peer, client, &request, &request_id, begun),
+            record: Record::of(view, &self.peer, client, request, &request_id, begun),
             begun,
             request_id,
             route: NO_ROUTE,
@@ -86,7 +104,7 @@ impl ConnectionState {
             sent: SentAfter::default(),
             sharing: None,
         };
-        let mut response = match self.decide(view, request, origin, &mut trace).await {
+        let mut response = match self.decide(view, request, &origin, &mut trace).await {
             Ok(response) => response,
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());
@@ -117,18 +135,18 @@ impl ConnectionState {
     async fn decide<'a>(
         &self,
         view: &'a View,
-        mut request: Request<Incoming>,
-        origin: Result<client::Forwarded, Kind>,
+        request: &mut ClientRequest,
+        origin: &Result<client::Forwarded, Kind>,
         trace: &mut Trace<'a>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let snapshot = &*view.snapshot;
-        let origin = origin?;
+        let origin = origin.as_ref().map_err(|kind| *kind)?;
         method::check(request.method(), &snapshot.routes)?;
-        if request_target::is_server_wide(&request)? || method::ends_here(&request)? {
+        if request_target::is_server_wide(request)? || method::ends_here(request)? {
             return Ok(options().map(|body| ResponseBody::whole(body, &self.exchange)));
         }
-        let target = request_target::read(&request, self.scheme)?;
-        if let Some(asked) = cors::asked_method(&request)
+        let target = request_target::read(request, self.scheme)?;
+        if let Some(asked) = cors::asked_method(request)
             && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
         {
             trace.set_route(route);
@@ -141,7 +159,9 @@ impl ConnectionState {
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
                 let as_read = target.decoded()?;
                 *request.uri_mut() = as_read;
-                self.call_builtin(snapshot, request, origin.client, &trace.request_id).await
+                // Boxed: these calls are rare, and this future is large.
+                let request = std::mem::take(request);
+                Box::pin(self.call_builtin(snapshot, request, origin.client, &trace.request_id)).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
@@ -154,7 +174,7 @@ impl ConnectionState {
                 let permit =
                     snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
                 if route.config.method_override {
-                    decide_overrides(snapshot, &target, &request)?;
+                    decide_overrides(snapshot, &target, request)?;
                 }
                 let rewritten = target.forwarded(request.uri())?;
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
@@ -163,7 +183,7 @@ impl ConnectionState {
                 if let Some(rewritten) = rewritten {
                     *request.uri_mut() = rewritten;
                 }
-                self.perform(view, route, permit, &origin, trace, request).await
+                self.perform(view, route, permit, origin, trace, request).await
             }
         }
     }
@@ -176,9 +196,9 @@ impl ConnectionState {
         permit: Permit,
         origin: &client::Forwarded,
         trace: &mut Trace<'_>,
-        request: Request<Incoming>,
+        request: &mut ClientRequest,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        if request.body().size_hint().lower() > route.config.body {
+        if announced(request) > route.config.body {
             return Err(Kind::BodyTooLarge.into());
         }
         let index = match &route.config.action {
@@ -205,7 +225,7 @@ impl ConnectionState {
         match forwarding.forward(permit, request).await? {
             Outcome::Response(response) => Ok(response),
             Outcome::Switched(head, connection, lease) => {
-                self.switch(&view.snapshot.access, &lease, head, *connection).await
+                Box::pin(self.switch(&view.snapshot.access, &lease, head, *connection)).await
             }
         }
     }
@@ -235,12 +255,12 @@ impl ConnectionState {
     async fn call_builtin(
         &self,
         snapshot: &Snapshot,
-        request: Request<Incoming>,
+        request: ClientRequest,
         client: IpAddr,
         request_id: &HeaderValue,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let builtin_calls = &snapshot.builtin_calls;
-        if request.body().size_hint().lower() > builtin_calls.max_body() {
+        if announced(&request) > builtin_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
         }
         let timeout = snapshot.limits.request_timeout;
@@ -288,7 +308,7 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
 fn decide_overrides(
     snapshot: &Snapshot,
     target: &Target<'_>,
-    request: &Request<Incoming>,
+    request: &ClientRequest,
 ) -> Result<(), Refusal> {
     for value in METHOD_OVERRIDES.iter().flat_map(|name| request.headers().get_all(*name)) {
         let upper = value.as_bytes().to_ascii_uppercase();
@@ -303,6 +323,16 @@ fn decide_overrides(
         }
     }
     Ok(())
+}
+
+/// Returns whether a body follows the head of a request.
+fn has_body(request: &ClientRequest) -> bool {
+    request.body().as_ref().is_some_and(|body| !body.is_end_stream())
+}
+
+/// Returns the length of the body that a request announces, or 0.
+fn announced(request: &ClientRequest) -> u64 {
+    request.body().as_ref().map_or(0, |body| body.size_hint().lower())
 }
 
 async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<Bytes, Kind> {

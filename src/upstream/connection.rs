@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Response, StatusCode, request};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,7 +24,7 @@ use tokio_util::io::poll_read_buf;
 use super::{
     framing::{Decoded, Decoder},
     head::to_response,
-    outgoing::Outgoing,
+    outgoing::{Outgoing, RequestHead},
 };
 use crate::{
     clock::coarse_millis,
@@ -113,7 +113,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// Puts a request on the connection, which must be idle; `added` stands behind its own headers,
     /// none of which may have a name of those. One of `Upgrade` asks for another protocol.
-    pub fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
+    pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
         self.outgoing.begin(request, added, body);
     }
@@ -299,7 +299,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 mod tests {
     use std::{future::poll_fn, sync::Arc};
 
-    use http::Request;
+    use http::{HeaderMap, Method, Uri};
     use http_body_util::{BodyExt, Full, combinators::BoxBody};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -331,8 +331,9 @@ mod tests {
         socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(server);
         poll_fn(|cx| connection.io.poll_read_ready(cx)).await.unwrap();
-        let head = Request::builder().method("POST").uri("/x").body(()).unwrap().into_parts().0;
-        connection.begin(&head, &[], body("hello"));
+        let (method, uri, headers) = (Method::POST, Uri::from_static("/x"), HeaderMap::new());
+        let head = RequestHead { method: &method, uri: &uri, headers: &headers };
+        connection.begin(head, &[], body("hello"));
         let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("nobody is there");
         assert!(broken.unsent, "{broken}");
         let request = connection.into_request();

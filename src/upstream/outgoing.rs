@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderName, HeaderValue, Method, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -19,6 +19,17 @@ const GATHERED: usize = 64 << 10;
 /// A part of a body up to this size, in bytes, is copied after the bytes before it. A second buffer in the system call
 /// costs more.
 const COPIED: usize = 16 << 10;
+
+/// The head of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its target, of which path and query are sent.
+    pub uri: &'a Uri,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+}
 
 /// The rest of a request's body.
 enum Upload<B> {
@@ -131,17 +142,17 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
     }
 
     /// Formats the head and stores the body.
-    pub(super) fn begin(&mut self, request: &request::Parts, added: &[(&HeaderName, &HeaderValue)], body: B) {
+    pub(super) fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         let head = &mut self.bytes;
         head.clear();
         self.written = 0;
         self.begun = false;
         self.write_failed = false;
-        self.to_head = request.method == Method::HEAD;
+        self.to_head = *request.method == Method::HEAD;
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
         // Writing to a vector does not fail.
         let _ = write!(head, "{} {target} HTTP/1.1\r\n", request.method);
-        for (name, value) in &request.headers {
+        for (name, value) in request.headers {
             // Written below, according to the body.
             if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
                 line(head, name.as_str(), value.as_bytes());

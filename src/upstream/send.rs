@@ -3,10 +3,10 @@
 use std::{future::poll_fn, io};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use thiserror::Error;
 
-use super::{Allowed, Body, Broken, Client, ConnectError, Connection, Head, pool::Pool};
+use super::{Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, pool::Pool};
 
 /// The number of idle connections that a request may find closed before it fails.
 const MAX_TRIES: u8 = 3;
@@ -14,7 +14,7 @@ const MAX_TRIES: u8 = 3;
 /// A request to be sent.
 pub struct Request<'a, B> {
     /// Its head.
-    pub head: &'a Parts,
+    pub head: RequestHead<'a>,
     /// Headers to send after those of the head. Their names must not occur in the head. `Upgrade` asks for another
     /// protocol.
     pub added: &'a [(&'a HeaderName, &'a HeaderValue)],
@@ -76,12 +76,13 @@ where
     ) -> Result<Sent<B>, SendError> {
         let Request { head, added, body } = request;
         let pool = self.choose();
-        let repeatable = body.is_end_stream() && is_idempotent(&head.method);
+        let repeatable = body.is_end_stream() && is_idempotent(head.method);
         let resting = pool.take(allowed);
         let made = resting.is_none();
         let mut connection = match resting {
             Some(connection) => connection,
-            None => connect(pool, allowed, progress).await?,
+            // Boxed, here as below: connections are opened seldom, and this future is large.
+            None => Box::pin(connect(pool, allowed, progress)).await?,
         };
         let mut rested = connection.is_used();
         connection.begin(head, added, body);
@@ -98,7 +99,7 @@ where
                 }
                 Err(broken) if broken.unsent && rested && tries > 0 => {
                     let request = connection.into_request();
-                    connection = connect(pool, allowed, progress).await?;
+                    connection = Box::pin(connect(pool, allowed, progress)).await?;
                     // A connection that another request gave back was idle, too.
                     rested = connection.is_used();
                     connection.resume(request);
@@ -106,7 +107,7 @@ where
                 }
                 Err(broken) if broken.unanswered && rested && repeatable && tries > 0 => {
                     drop(connection);
-                    connection = connect(pool, allowed, progress).await?;
+                    connection = Box::pin(connect(pool, allowed, progress)).await?;
                     rested = connection.is_used();
                     connection.begin(head, added, B::default());
                     tries -= 1;
