@@ -85,6 +85,22 @@ fn a_second_gateway_on_the_same_file_is_refused() {
 }
 
 #[test]
+fn a_store_of_an_early_build_is_refused_with_what_to_do() {
+    let mut gateway = Gateway::alone(Settings::default());
+    gateway.stop();
+    let database = rusqlite::Connection::open(gateway.folder.path().join("authgate.db")).unwrap();
+    database.execute("UPDATE refinery_schema_history SET version = 6, name = 'early'", []).unwrap();
+    for command in [&["serve"][..], &["migrate"], &["user", "list"]] {
+        let refused = gateway.command(command, "");
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).contains("cannot be migrated: use a new one"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
 fn a_store_with_a_newer_schema_is_refused() {
     let mut gateway = Gateway::alone(Settings::default());
     gateway.stop();

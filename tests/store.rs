@@ -1009,6 +1009,20 @@ fn an_address_is_shown_to_be_one_accounts_and_no_others() {
 }
 
 #[test]
+fn an_address_that_a_disabled_account_has_verified_can_be_verified_for_another() {
+    on_both(async |store| {
+        let first = asked_to_verify(&store, "alice", "both@example.com", 1).await;
+        let second = asked_to_verify(&store, "bob", "both@example.com", 2).await;
+        store.change_user(first.id, &verification(1)).await.unwrap();
+        let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
+        store.change_user(first.id, &disable).await.unwrap();
+        assert!(matches!(store.change_user(second.id, &verification(2)).await.unwrap(), Change::Done(..)));
+        assert_eq!(store.user_by_verified_email("both@example.com").await.unwrap().unwrap().id, second.id);
+        assert!(!store.user(first.id).await.unwrap().unwrap().email_verified);
+    });
+}
+
+#[test]
 fn of_several_accounts_that_show_an_address_at_once_one_has_it() {
     on_both(async |store| {
         let mut all = Vec::new();
@@ -1059,6 +1073,12 @@ fn an_imported_address_is_verified_for_the_first_who_brings_it() {
             }
         }
         assert_eq!(verified, ["2", "4"]);
+        // A disabled one does not keep its address from an active one.
+        let disabled = ImportedUser { disabled: true, ..with("6", "frank", "f@example.com", true) };
+        let batch = vec![disabled, with("7", "grace", "f@example.com", true)];
+        store.import_users(batch, &event("user.import"), true).await.unwrap();
+        let found = store.user_by_verified_email("f@example.com").await.unwrap().unwrap();
+        assert_eq!(found.external_id.as_deref(), Some("7"));
     });
 }
 

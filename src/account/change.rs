@@ -114,10 +114,9 @@ impl Accounts {
             Change::Done(_, Some(grant)) => self.issue(*grant, refresh).await.map(Some),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
-            Change::Conflict => Err(AccountError::Refused(Kind::Conflict)),
-            Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
+            Change::Conflict | Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
             // The account changed under our hands, or the session ended meanwhile.
-            Change::Gone | Change::LastAdmin | Change::AddressTaken => {
+            Change::Conflict | Change::Gone | Change::LastAdmin | Change::AddressTaken => {
                 Err(AccountError::Refused(Kind::Unauthenticated))
             }
         }

@@ -218,7 +218,7 @@ fn expected_version(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
     let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
     match text {
         Some("*") => Ok(None),
-        // What is no version of ours matches none.
+        // An ETag that this API did not issue matches no version.
         Some(tag) => {
             let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
             Ok(Some(version.and_then(|version| version.parse().ok()).unwrap_or(i64::MIN)))

@@ -37,7 +37,7 @@ pub trait Status: Send + Sync {
 /// Probes, a scraper or two, and administrators; more would be a mistake or worse.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Calls of the admin API that run at once: so many leave places for probes.
+/// The greatest number of concurrent calls of the admin API. It leaves room for probes.
 const MAX_CALLS: usize = 64;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

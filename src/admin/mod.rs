@@ -92,7 +92,7 @@ impl AdminApi {
         let path = head.uri.path();
         let mut here: Vec<_> =
             self.calls.iter().filter_map(|call| Some((call, call.captures(path)?))).collect();
-        // What is said in full goes before what a parameter takes in.
+        // A literal segment has precedence over a parameter.
         let fewest = here.iter().map(|(_, parameters)| parameters.len()).min();
         here.retain(|(_, parameters)| Some(parameters.len()) == fewest);
         if here.is_empty() {

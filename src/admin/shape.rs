@@ -25,7 +25,7 @@ pub(super) struct NewUser {
     pub(super) roles: Option<Vec<String>>,
 }
 
-/// What is to be different. The account's sessions end.
+/// A change of an account. Its sessions end.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct UserUpdate {
     /// The roles.
@@ -201,7 +201,7 @@ pub(super) struct AuditTrail {
     pub(super) next: Option<i64>,
 }
 
-/// A word on what was done.
+/// A confirmation.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Message {
     pub(super) message: &'static str,

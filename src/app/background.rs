@@ -1,5 +1,4 @@
-//! What goes on for as long as the gateway runs: following the log and the keys, ending streams in time,
-//! and what may take its time.
+//! The background tasks: following the revocation log and the keys, ending streams in time, and maintenance.
 
 use std::{
     sync::Arc,
@@ -85,7 +84,7 @@ pub(super) async fn follow(follower: Follower, hints: Option<Hints>, foundation:
     }
 }
 
-/// What follows the log and the keys, and what it has under way beside.
+/// The follower with its connection for hints and its tasks.
 struct Following {
     follower: Follower,
     hints: Option<Hints>,
@@ -103,7 +102,7 @@ impl Following {
     /// Looks at the log out of turn. Whether the store still answers in time is the timed poll's to say.
     async fn glance(&mut self) {
         match self.follower.glance().await {
-            // The verifier lets its tokens go at once; this is for what is published and what signs.
+            // The verifier refuses the key's tokens at once. This updates the published and the signing keys.
             Ok(followed) if followed.key => self.read_keys_again().await,
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a hint could not be followed"),
@@ -166,8 +165,8 @@ impl Following {
     }
 }
 
-/// Brings the store to what is denied here: changes whose outcome nobody knew are there afterwards as far as
-/// they revoke. What cannot be settled now is tried again after the next poll.
+/// Settles uncertain revocations: writes those that the store does not have. Those that fail are tried again after the next
+/// poll.
 async fn settle(foundation: Arc<Foundation>) {
     let (store, mirror) = (&foundation.store, &foundation.process.mirror);
     let (mut settled, mut key) = (0, false);
@@ -206,7 +205,7 @@ pub(super) async fn sweep(process: Arc<Process>) {
     }
 }
 
-/// What may take its time, beside the polls that must not wait for it.
+/// Runs maintenance, beside the polls.
 pub(super) async fn maintain(foundation: Arc<Foundation>, keep_audit: Duration) {
     let store = &foundation.store;
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);

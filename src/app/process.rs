@@ -1,4 +1,4 @@
-//! What is there from the start of the process, and what the admin listener tells of it.
+//! The state of the process that exists before the gateway is ready, and what the admin listener shows of it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -30,7 +30,7 @@ pub(super) struct Process {
     pub(super) running: OnceLock<Running>,
 }
 
-/// What is served at present.
+/// The running gateway.
 pub(super) struct Running {
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) admin_api: Arc<AdminApi>,

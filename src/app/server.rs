@@ -78,7 +78,7 @@ pub enum ServeError {
     /// A metric's name is not legal.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// What was needed at the start could not be loaded; the log says what.
+    /// Keys or revocations could not be loaded. The log has the reason.
     #[error("the gateway could not start")]
     Start,
 }
@@ -98,7 +98,7 @@ impl Fatal {
     }
 }
 
-/// What is done once the gateway serves.
+/// Runs once the gateway serves.
 pub type OnReady = Box<dyn FnOnce() + Send>;
 
 /// Serves until the process is told to end.

@@ -41,7 +41,7 @@ pub enum VaultError {
          auth.previous_master_key is the old one"
     )]
     Other,
-    /// What is stored does not open.
+    /// A stored value cannot be decrypted.
     #[error(transparent)]
     Master(#[from] MasterError),
 }

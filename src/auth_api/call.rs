@@ -70,6 +70,7 @@ const CREDENTIALS: &[Kind] = &[
     Kind::InsufficientRole,
     Kind::NotFound,
     Kind::UsernameExists,
+    Kind::Conflict,
     Kind::TooManyRequests,
 ];
 

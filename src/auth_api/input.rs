@@ -67,7 +67,7 @@ pub(super) fn required(text: Option<String>) -> Result<String, Failure> {
     text.filter(|text| !text.is_empty()).ok_or_else(|| Kind::MissingParameters.into())
 }
 
-/// The same for one that must not be seen.
+/// Returns a required secret.
 pub(super) fn required_secret(secret: Option<Secret>) -> Result<Secret, Failure> {
     secret.filter(|secret| !secret.expose().is_empty()).ok_or_else(|| Kind::MissingParameters.into())
 }
@@ -124,7 +124,7 @@ pub(super) struct Register {
     /// The password.
     #[schemars(required, with = "String", length(min = 1))]
     pub(super) password: Option<Secret>,
-    /// The same again.
+    /// The new password again.
     pub(super) password_confirm: Option<Secret>,
     /// An e-mail address.
     pub(super) email: Option<String>,
@@ -163,7 +163,7 @@ pub(super) struct Change {
     pub(super) new_email: Option<String>,
     /// A new password.
     pub(super) new_password: Option<Secret>,
-    /// The same again.
+    /// The new password again.
     pub(super) new_password_confirm: Option<Secret>,
     /// The caller's own password, where the login is not recent.
     pub(super) current_password: Option<Secret>,

@@ -151,7 +151,7 @@ pub enum MasterKeySource {
 }
 
 impl MasterKeySource {
-    /// Whether the other is the same for certain.
+    /// Returns whether both are certainly the same.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Given(one), Self::Given(other)) => one.expose() == other.expose(),
@@ -196,7 +196,7 @@ pub struct Password {
     pub queue_timeout: Duration,
 }
 
-/// So many in so long.
+/// A rate: `count` in `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// How many.

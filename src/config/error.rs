@@ -1,4 +1,4 @@
-//! What is wrong with a config, said so that the operator can mend it.
+//! Errors of a config, with what the operator needs to correct them.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct ConfigError {
     pub key: String,
     /// The value as written, unless it is secret or came from the environment.
     pub found: Option<String>,
-    /// What is wrong and what is legal.
+    /// The problem and the legal values.
     pub problem: String,
 }
 

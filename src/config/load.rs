@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 16 << 20;
 pub struct Loaded {
     /// The config.
     pub config: Config,
-    /// What is legal but unwise, for the log.
+    /// Warnings about legal but unwise settings.
     pub warnings: Vec<String>,
 }
 

@@ -93,7 +93,7 @@ pub struct Listener {
 pub struct Drain {
     /// Between not ready and closed listeners.
     pub delay: Duration,
-    /// For what is in flight then.
+    /// The longest time for requests in flight.
     pub limit: Duration,
 }
 
@@ -187,7 +187,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Whether another config says the same of it, if perhaps in another place.
+    /// Returns whether another config defines the same upstream, perhaps in another place.
     pub fn is_like(&self, other: &Self) -> bool {
         *self == Self { source: self.source.clone(), ..other.clone() }
     }
@@ -249,7 +249,7 @@ pub struct Test {
     pub host: Option<String>,
     /// The caller's roles; `None` for an anonymous one.
     pub roles: Option<Roles>,
-    /// What is expected.
+    /// The expected result.
     pub expect: Expect,
 }
 

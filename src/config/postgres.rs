@@ -31,7 +31,7 @@ pub struct PostgresTls {
 /// The authorities that are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RootCertificates {
-    /// Nobody said: the system's.
+    /// Not configured: those of the system.
     #[default]
     Unsaid,
     /// The system's, and anybody can get a certificate from one of those: only with the host's name.

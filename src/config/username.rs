@@ -21,7 +21,7 @@ pub struct UsernameRules {
 }
 
 impl UsernameRules {
-    /// Names that only an operator gives out: whoever has one could be taken for the house.
+    /// Names that only an operator can assign, because they look official.
     pub(super) const RESERVED: &'static [&'static str] = &[
         "abuse",
         "admin",
@@ -53,7 +53,7 @@ impl UsernameRules {
         Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())
     }
 
-    /// Checks a name that somebody wants.
+    /// Checks a requested name.
     ///
     /// # Errors
     /// The first rule that it breaks.

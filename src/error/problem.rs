@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Kind, Statuses};
 
-/// After how long a client may try again what is unavailable at the moment.
+/// The `Retry-After` of a temporary failure.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 
 /// What a client is told of a failure.

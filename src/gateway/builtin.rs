@@ -1,4 +1,4 @@
-//! Calls that the gateway answers itself, handed to whoever answers them.
+//! The interface to the builtin calls.
 
 use std::{future::Future, net::IpAddr, pin::Pin};
 

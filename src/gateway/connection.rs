@@ -28,31 +28,31 @@ use crate::{stream::Stream, types::framing::HeadLimits};
 /// The library's own count of headers, for which it needs no allocation; the guard's comes first.
 const LIBRARY_HEADERS: usize = 100;
 
-/// A connection that rests: nothing is under way on it.
+/// An idle connection without its HTTP state.
 pub(super) struct Resting {
     /// The socket.
     pub(super) socket: Stream,
-    /// What was read from it and not looked at.
+    /// Bytes that were read and not processed.
     pub(super) early: BytesMut,
-    /// Until when it may go on so, as a moment of the exchange's.
+    /// The coarse time at which it is closed.
     pub(super) until: u64,
 }
 
-/// What is served, and for whom.
+/// A client connection to be served.
 pub(super) struct Client {
     /// The socket.
     pub(super) socket: Stream,
-    /// What was read from it before.
+    /// Bytes that were read from it before.
     pub(super) early: BytesMut,
-    /// When it was to be closed, if it rested.
+    /// The coarse time at which it is closed if it was idle before.
     pub(super) rested_until: Option<u64>,
     /// The other end.
     pub(super) peer: Peer,
-    /// Its place among the others.
+    /// Its place in the order of turns.
     pub(super) turn: Place,
 }
 
-/// Serves a connection until it ends, expires, or the drain lets it end; or until it rests.
+/// Serves a connection until it ends, expires or is drained. Returns it if it is idle.
 pub(super) async fn serve(
     client: Client,
     views: Arc<CurrentView>,
@@ -84,7 +84,7 @@ pub(super) async fn serve(
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }
 
-/// What a connection is: served by the library; a tunnel; or, when the library is done, what is left of it.
+/// The stage of a connection: served by the library, a tunnel, or closing after the library is done.
 /// The library does not close the sending side of one on which a client once said `Upgrade`, so that is
 /// seen to here.
 #[expect(
@@ -186,7 +186,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
         let activity: &Activity = &this.state.activity;
-        // Its token does not live longer for it: what has died is told so out of its turn, and moves nothing.
+        // A connection whose token was revoked does not wait for its turn: it ends and carries no more bytes.
         if this.turn.poll(cx).is_pending() && this.state.exchange.cut().is_none() {
             return Poll::Pending;
         }
@@ -202,7 +202,7 @@ where
             if activity.budget.is_spent() {
                 this.turn.end(cx);
             } else if !*this.told && this.draining.has_begun() {
-                // What has been read is answered: told before, the library would not look at it.
+                // Told only now, because the library would drop a request that was read already.
                 *this.told = true;
                 if let Stage::Serving(connection) = this.stage {
                     Pin::new(connection).graceful_shutdown();
@@ -218,12 +218,12 @@ where
                 return Poll::Ready(None);
             }
             if this.state.is_expired() {
-                // It was told, and did not end by itself: a slow reader, or nobody at all.
+                // It did not end by itself after its deadline.
                 return Poll::Ready(None);
             }
             let (now, due) = this.state.clock();
             if now >= due {
-                // What is late sees that it is, and answers.
+                // The request in progress notices its deadline and responds.
                 if this.state.expire() {
                     continue;
                 }

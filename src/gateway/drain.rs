@@ -1,4 +1,4 @@
-//! The end of service, and what is counted until it comes.
+//! The end of service, and the connections that it waits for.
 
 use std::{
     sync::{
@@ -31,7 +31,7 @@ impl Default for Drain {
     }
 }
 
-/// The same for the connections of one worker. Each looks at a flag when it has something to do,
+/// The end of service for the connections of one worker. Each checks a flag when it is polled,
 /// and is woken once: to wait for a channel beside its work would cost at every turn.
 #[derive(Default)]
 pub(super) struct Draining {
@@ -89,7 +89,7 @@ impl Drain {
     }
 }
 
-/// One more of what is counted, until it is dropped.
+/// Counts one until it is dropped.
 pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Counted {

@@ -38,22 +38,22 @@ use crate::{
 /// A client's request. Its body is taken out when it is forwarded.
 pub(super) type ClientRequest = Request<Option<Incoming>>;
 
-/// What comes of a request that was sent on.
+/// The result of forwarding a request.
 pub(super) enum Outcome {
-    /// A response, its body still arriving.
+    /// The upstream responded. The body may still be arriving.
     Response(Response<ResponseBody>),
-    /// The upstream speaks another protocol from here on, as it was asked to.
+    /// The upstream switched to the protocol that the client asked for.
     Switched(Response<()>, Box<Connection<RequestBody>>, Lease),
 }
 
-/// What making a connection costs of a turn, in bytes: several system calls here, and as many at the upstream.
+/// The cost of opening a connection in a turn, in bytes: several system calls here, and as many at the upstream.
 const CONNECT_COST: usize = 16 << 10;
 
-/// What one request is forwarded with.
+/// The context of forwarding one request.
 pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a config::Route,
-    /// The way to the servers of its upstream.
+    /// The client of its upstream.
     pub(super) client: &'a upstream::Client<RequestBody>,
     pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
     /// Where the request came from.
@@ -64,7 +64,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) sent: &'a SentAfter,
 }
 
-/// How long after its beginning a request was put on a connection.
+/// The time between the begin of a request and its placement on an upstream connection.
 #[derive(Default)]
 pub(super) struct SentAfter(AtomicU64);
 
@@ -73,17 +73,17 @@ impl SentAfter {
         self.0.store(after.as_nanos() as u64 + 1, Relaxed);
     }
 
-    /// None where it was not.
+    /// Returns the time, or none if the request was not placed.
     pub(super) fn get(&self) -> Option<Duration> {
         self.0.load(Relaxed).checked_sub(1).map(Duration::from_nanos)
     }
 }
 
 impl Forwarding<'_> {
-    /// Sends `request` on, and returns the response's head, its body still arriving. The permit is spent by it.
+    /// Forwards a request, which spends the permit.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error for the client.
     pub(super) async fn forward(&self, permit: Permit, request: &mut ClientRequest) -> Result<Outcome, Kind> {
         let lease = permit.spend();
         let takes_hints = request.version() == Version::HTTP_11;
@@ -140,7 +140,7 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Sends the request, in the time that its exchange has.
+    /// Sends the request within the deadline of its exchange.
     async fn send(
         &self,
         lease: &Lease,
@@ -151,7 +151,11 @@ impl Forwarding<'_> {
         let error = match in_time(self.exchange, self.client.send(lease, request, &progress)).await {
             Some(Ok(sent)) => return Ok(sent),
             Some(Err(error)) => error,
-            None => return Err(self.failure(Kind::UpstreamTimeout, "no response in time")),
+            None => {
+                let reason =
+                    if self.sent.get().is_some() { "no response in time" } else { "no connection in time" };
+                return Err(self.failure(Kind::UpstreamTimeout, reason));
+            }
         };
         let kind = match &error {
             SendError::NoConnection(ConnectError::Busy) => Kind::Unavailable,
@@ -183,7 +187,7 @@ impl Forwarding<'_> {
     }
 }
 
-/// What is noted of a request on its way.
+/// Follows the progress of a request that is being sent.
 struct Watched<'a> {
     forwarding: &'a Forwarding<'a>,
     /// Whether the client takes interim responses.

@@ -22,10 +22,10 @@ use crate::{
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What is looked at of a name: no rule is longer.
+/// The bytes of a name that are compared. No rule is longer.
 const MAX_FOLDED: usize = 64;
 
-/// What was dealt with here.
+/// Headers that the gateway handles itself.
 const DEALT_WITH: &[&str] = &["expect", "http2-settings"];
 
 /// What only a proxy in front of this gateway could know, and who says it: as names, or as beginnings of names.
@@ -182,7 +182,7 @@ impl Headers {
             return false;
         }
         self.stripped.contains(folded)
-            // Under another spelling nobody has decided about the method.
+            // With another spelling the override would escape the decision about the method.
             || (self.overrides.contains(folded) && !(keep_overrides && name == folded))
             || (folded == CONTENT_LENGTH && name != CONTENT_LENGTH)
     }

@@ -18,7 +18,7 @@ use crate::{
 /// The status that stands in the log where the client left before there was one, as in nginx's.
 const CLIENT_LEFT: u16 = 499;
 
-/// What is copied of a request, one after the other, while it is in the processor's cache. To hold on to where it lies costs
+/// The parts of a request that are copied, one after the other, while they are in the processor's cache. To hold on to where they lie costs
 /// more: a count at each part, and memory that is cold when the response ends.
 #[derive(Clone, Copy)]
 enum Part {

@@ -86,7 +86,7 @@ impl Streaming {
         }
     }
 
-    /// The moment by which the response's head is due, given what has arrived.
+    /// Returns when the response's head is due, given the bytes that have arrived.
     fn due(&self) -> u64 {
         self.bounds.due + self.received.saturating_mul(1_000) / self.bounds.min_rate
     }
@@ -105,7 +105,7 @@ impl Streaming {
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => {
-                    // What is still on its way after its beginning has arrived is a long body.
+                    // A body that is incomplete after its first part is a long one.
                     if let Err(error) = self.go_on(cx) {
                         return Poll::Ready(Some(Err(error)));
                     }
@@ -125,7 +125,7 @@ impl Streaming {
                         return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
                     }
                     if self.incoming.is_end_stream() {
-                        // Of a body with a length, nobody asks for more than its last byte.
+                        // A body with a length is not polled again after its last byte.
                         self.exchange.upload_moves(length, self.due());
                         self.complete();
                     } else {

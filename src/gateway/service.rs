@@ -44,17 +44,17 @@ use crate::{
     upstream::Connection,
 };
 
-/// What is known of a request beside its response.
+/// The data of a request for metrics and the access log.
 struct Trace<'a> {
     begun: Instant,
     request_id: HeaderValue,
     route: u32,
-    /// The number of the upstream that it is for.
+    /// The index of its upstream.
     upstream: Option<usize>,
     sent: SentAfter,
-    /// What the access log says of it.
+    /// Its entry for the access log.
     record: Option<Box<Record>>,
-    /// What a page of another origin may do with the response.
+    /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
 }
 
@@ -188,7 +188,7 @@ impl ConnectionState {
         }
     }
 
-    /// Does what a route says with a request that is allowed.
+    /// Performs the action of a route for an allowed request.
     async fn perform(
         &self,
         view: &View,
@@ -230,7 +230,7 @@ impl ConnectionState {
         }
     }
 
-    /// Makes a tunnel of the connection, if the lease still holds.
+    /// Turns the connection into a tunnel if the lease is still valid.
     async fn switch(
         &self,
         access: &Access,
@@ -251,7 +251,7 @@ impl ConnectionState {
         Ok(response)
     }
 
-    /// Reads a call's whole body and hands it over. The request's path is the decoded one.
+    /// Reads the whole body of a builtin call and calls it. The request's path is the decoded one.
     async fn call_builtin(
         &self,
         snapshot: &Snapshot,
@@ -280,7 +280,7 @@ impl ConnectionState {
     }
 }
 
-/// Counts a request whose response's head is ready, and leaves its line to the body.
+/// Records the metrics of a request whose response's head is ready. The body writes the access log entry at its end.
 fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut Response<ResponseBody>) {
     let took = trace.begun.elapsed();
     let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
@@ -304,7 +304,7 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
     response.body_mut().leaves(trace.record);
 }
 
-/// Makes sure that a request whose upstream may take it for one of another method is allowed as that, too.
+/// Checks that a request is also allowed with the method that its override headers name.
 fn decide_overrides(
     snapshot: &Snapshot,
     target: &Target<'_>,
@@ -342,8 +342,7 @@ async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<
     }
 }
 
-/// What the gateway says of itself: to `OPTIONS *`, and to one that may go no further (RFC 9110, sections 9.3.7 and
-/// 7.6.2).
+/// Returns the response to `OPTIONS *` and to a request whose `Max-Forwards` is 0 (RFC 9110, sections 9.3.7 and 7.6.2).
 fn options() -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -20,8 +20,9 @@ pub(super) struct ThreadBound<T> {
     value: T,
 }
 
-// SAFETY: `get` gives access to the value on the thread that created it only, so two threads never use it at once. `T: Send`
-// allows to move and drop it on another thread.
+// SAFETY: `get` gives access to the value on the thread that created it only, so two threads never use it at once. A later
+// thread can have the same mark only after that thread has ended, and the memory that it got was given back before.
+// `T: Send` allows to move and drop the value on another thread.
 unsafe impl<T: Send> Sync for ThreadBound<T> {}
 
 impl<T> ThreadBound<T> {

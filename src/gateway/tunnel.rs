@@ -2,7 +2,7 @@
 //!
 //! The request that asked for it is decided like any other, and only the upstream's own `101` opens the
 //! tunnel. Nothing but WebSocket is switched to: behind any other protocol a client could speak HTTP to the
-//! upstream, and nobody would decide it.
+//! upstream without a decision.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_u
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// What is read at once.
+/// The size of a read, in bytes.
 const CHUNK: usize = 16 << 10;
 
 /// Whether a request asks for a WebSocket and for nothing else (RFC 6455, section 4.1). Any other request

@@ -41,7 +41,7 @@ const MEMORY: u64 = 4_096;
 /// Shares that are kept, at least, before those of addresses without connections are looked for.
 const FEW: usize = 64;
 
-/// The id of whoever is not bound: a proxy speaks for many.
+/// The id of connections without a bound: a trusted proxy carries many clients.
 const UNBOUND: u64 = 0;
 
 fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,7 +143,7 @@ impl Turns {
         })
     }
 
-    /// The place of a connection of `address`; none for whoever is not bound.
+    /// Creates the place of a connection of `address`, or of one without a bound.
     pub(super) fn place(self: &Arc<Self>, address: Option<Prefix>) -> Place {
         let share = address.map(|address| self.share(address));
         Place { turns: self.clone(), share, waiter: None, is_suspended: false }
@@ -166,7 +166,7 @@ impl Turns {
         share
     }
 
-    /// Whether somebody else had a turn a short while ago.
+    /// Returns whether another address had a turn a short while ago.
     fn is_contended(&self, id: u64) -> bool {
         let taken = self.taken.load(Relaxed);
         if self.last.load(Relaxed) != id {
@@ -260,7 +260,7 @@ impl Place {
         Poll::Ready(())
     }
 
-    /// The turn moved so many bytes.
+    /// Records the bytes that the turn moved.
     pub(super) fn record(&self, bytes: u64) {
         if let Some(share) = &self.share {
             let before = share.cost.load(Relaxed);

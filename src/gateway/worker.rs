@@ -14,7 +14,11 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    net::TcpStream,
+    runtime::{Handle, RuntimeFlavor},
+    sync::watch,
+};
 
 use super::{
     client::Peer,
@@ -101,6 +105,10 @@ impl Worker {
     /// # Errors
     /// When a listener cannot be used.
     pub async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
+        // The state of connections is bound to this thread.
+        if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+            return Err(io::Error::other("a worker needs a runtime of one thread"));
+        }
         let worker = Arc::new(self);
         let mut accepting = Vec::new();
         for Listening { socket, open, most } in listeners {

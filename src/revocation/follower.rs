@@ -74,7 +74,7 @@ impl Follower {
         Self { store, mirror, time, gateway, beat: 0, confirmed: None, glanced: None, lost: false, failed: 0 }
     }
 
-    /// Reads what was added, all of it the first time, and confirms the mirror; unless
+    /// Reads the new entries, or all at the first time, and confirms the mirror; unless
     /// `others_hold` is false, when something else that tokens rest on could not be read.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Follower {
         }
     }
 
-    /// Looks for what was added without confirming anything, as a hint asks for.
+    /// Reads the new entries after a hint, without confirming the mirror.
     ///
     /// # Errors
     /// When the store does not answer.

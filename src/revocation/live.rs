@@ -1,7 +1,7 @@
 //! Streams that outlive the decision they began with: tunnels, event streams, long transfers.
 //!
-//! A decision is made once, at the head of a request; what goes on flowing afterwards is found here by
-//! session and by user, and cut when its token dies. Short responses never get here.
+//! A decision is made at the head of a request. A stream that continues afterwards is registered here by session and
+//! subject, and cut when its token ends. Short responses are not registered.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +19,10 @@ use crate::{
     types::{KeyId, SessionId, Subject},
 };
 
-/// Streams are spread over so many locks, by what they are found by.
+/// The number of locks that the streams are spread over.
 const SHARDS: usize = 64;
 
-/// How many streams are looked at while a lock is held: nobody who begins one waits for longer.
+/// The number of streams that are checked while a lock is held, which bounds the wait to register one.
 const PIECE: usize = 16;
 
 /// The token that a stream lives by.
@@ -47,7 +47,7 @@ pub enum Cut {
     Revoked,
     /// Its token has expired.
     Expired,
-    /// Nobody knows whether its token was revoked.
+    /// The mirror is stale.
     Stale,
 }
 
@@ -181,7 +181,7 @@ impl LiveStreams {
         }
     }
 
-    /// Cuts what has expired and, with `stale`, what may not go on without knowledge. Gives the Unix second
+    /// Cuts expired streams and, with `stale`, those that must not continue on a stale mirror. Returns the Unix second
     /// at which the next one expires.
     pub(super) fn sweep(&self, now: Now, stale: bool) -> Option<i64> {
         let mut next: Option<i64> = None;

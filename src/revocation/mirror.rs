@@ -19,8 +19,8 @@ use crate::{
     types::{KeyId, SessionId, Subject},
 };
 
-/// What is dead below which generation, and until when that is remembered. As bytes, so that nothing is lost to
-/// alignment: with what it is found by it takes 31 bytes, and there may be millions.
+/// The generation below which tokens are revoked, and the expiry of the entry. Stored as bytes to avoid padding: with its
+/// key an entry takes 31 bytes, and there can be millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Dead {
     below: [u8; 8],
@@ -88,7 +88,7 @@ impl Mirror {
             dead: HashMap::builder()
                 .hasher(RandomState::default())
                 .resize_mode(ResizeMode::Blocking)
-                // What was outgrown is given back at once: left for 32 of them to come together, it would be
+                // Old tables are freed at once. By default 32 of them are collected first, which would be
                 // as much memory again.
                 .collector(Collector::new().batch_size(1))
                 .build(),
@@ -130,7 +130,7 @@ impl Mirror {
     }
 
     /// Takes in what may or may not have been revoked in the store, to be settled with it when it answers:
-    /// until then they may differ, and nobody could log in again on this gateway.
+    /// until then they may differ, and no login would succeed on this gateway.
     pub fn deny_in_doubt(&self, entry: &LogEntry) {
         self.apply(entry);
         let mut doubts = self.lock_doubts();
@@ -139,7 +139,7 @@ impl Mirror {
         known.expires_at = known.expires_at.max(entry.expires_at);
     }
 
-    /// What is to be settled.
+    /// Returns the entries to be settled.
     pub fn doubts(&self) -> Vec<LogEntry> {
         self.lock_doubts().values().copied().collect()
     }
@@ -210,7 +210,7 @@ impl Mirror {
 
     /// The store has confirmed the mirror; `asked` was read before the question was sent.
     pub fn confirm(&self, asked: Now) {
-        // What was applied before is seen by whoever sees this.
+        // Readers that see this also see what was applied before.
         self.confirmed_wall.store(asked.wall, Release);
         self.confirmed_boot.store(asked.boot, Release);
     }

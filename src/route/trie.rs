@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use crate::config::{Pattern, Segment};
 
-/// A node: what ends here, and what goes on.
+/// A node: the routes that end here, and its children.
 #[derive(Debug)]
 pub(super) struct Node<T> {
     pub(super) literals: HashMap<Box<str>, Node<T>, RandomState>,

@@ -28,6 +28,16 @@ pub(super) fn occupied() -> StoreError {
     )
 }
 
+/// The first schema that can be migrated from.
+const FIRST_SCHEMA: i32 = 10;
+
+/// A database of a build that came before that schema.
+fn outdated() -> StoreError {
+    StoreError::Unusable(
+        "the database was made by an early build and cannot be migrated: use a new one".to_owned(),
+    )
+}
+
 /// What became of a migration.
 pub(super) fn migrated(result: std::result::Result<refinery::Report, refinery::Error>) -> super::Result<()> {
     match result {
@@ -38,6 +48,7 @@ pub(super) fn migrated(result: std::result::Result<refinery::Report, refinery::E
             Ok(())
         }
         Err(error) => Err(match error.kind() {
+            refinery::error::Kind::MissingVersion(version) if version.version() < FIRST_SCHEMA => outdated(),
             refinery::error::Kind::MissingVersion(version) => StoreError::Unusable(format!(
                 "the database has schema {version}, which this binary does not know: use a newer authgate"
             )),
@@ -56,6 +67,7 @@ pub(super) fn compare_schema(found: Option<i32>, newest: i32) -> super::Result<(
         Some(found) if found > newest => Err(StoreError::Unusable(format!(
             "the database has schema {found}, this binary knows up to {newest}: use a newer authgate"
         ))),
+        Some(found) if found < FIRST_SCHEMA => Err(outdated()),
         _ => Err(StoreError::Unusable(
             "the database's schema is older than this binary: run `authgate migrate`, or set store.migrate: true"
                 .to_owned(),

@@ -148,8 +148,8 @@ const REMOVED_AT_ONCE: i64 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    use super::User;
-    use crate::types::{OsRandom, Roles, UserId, Username};
+    use super::{Place, Session, SessionKind, User};
+    use crate::types::{OsRandom, Roles, SessionId, UserId, Username};
 
     /// An account that nothing is special about.
     pub(super) fn a_user() -> User {
@@ -165,6 +165,27 @@ mod tests {
             email_verified: false,
             external_id: None,
             pending_email: None,
+        }
+    }
+
+    /// A session of that account.
+    pub(super) fn a_session(user: &User) -> Session {
+        Session {
+            id: SessionId::generate(&OsRandom),
+            user: user.id,
+            kind: SessionKind::Token,
+            generation: user.generation,
+            created_at: 0,
+            authenticated_at: 0,
+            last_used_at: 0,
+            ends_at: 1_000_000,
+            refresh_expires_at: 500_000,
+            rotated_at: 100_000,
+            refresh_number: 3,
+            current_hash: [2; 32],
+            previous_hash: Some([1; 32]),
+            nonce: [0; 16],
+            place: Place::default(),
         }
     }
 }

@@ -182,7 +182,7 @@ impl AccessLog {
 
 /// Writes whole lines to standard error, between the lines of other threads.
 pub(super) fn standard_error(lines: &[u8]) {
-    // Where nobody reads the log any more there is nobody to tell.
+    // A failed write has no place to be reported.
     let _ = std::io::stderr().lock().write_all(lines);
 }
 

@@ -12,14 +12,14 @@ use super::access_log::{AccessLog, Writer, standard_error};
 /// path never waits for the log.
 const MAX_WAITING_LINES: usize = 65_536;
 
-/// Writes out what is still waiting when it is dropped.
+/// Writes the remaining lines when it is dropped.
 pub struct LogGuard {
     access: Option<Writer>,
     lost: ErrorCounter,
     _worker: WorkerGuard,
 }
 
-/// What is logged and how.
+/// Installs the log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogSettings {
     /// The least severe level.

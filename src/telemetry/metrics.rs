@@ -69,9 +69,9 @@ pub struct Metrics {
     pub token_cache_hits: IntCounter,
     /// Token checks that had to verify a signature.
     pub token_cache_misses: IntCounter,
-    /// What revocations do.
+    /// Metrics of revocations.
     pub revocations: RevocationMetrics,
-    /// What is connected.
+    /// Metrics of connections.
     pub connections: ConnectionMetrics,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
@@ -80,7 +80,7 @@ pub struct Metrics {
     pub password_seconds: Histogram,
 }
 
-/// What revocations do.
+/// Metrics of revocations.
 pub struct RevocationMetrics {
     /// Live entries of the mirror.
     pub entries: IntGauge,
@@ -99,7 +99,7 @@ pub struct RevocationMetrics {
     streams_cut: IntCounterVec,
 }
 
-/// What is connected.
+/// Metrics of connections.
 pub struct ConnectionMetrics {
     /// Open client connections.
     pub open: IntGauge,
@@ -207,7 +207,7 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("authgate")
 }
 
-/// What one worker counts its requests by, under one config: the numbers of routes and upstreams are that config's.
+/// The metric handles of one worker under one config, by the indices of its routes and upstreams.
 pub struct Meters {
     metrics: Arc<Metrics>,
     /// Made when they are first used. One thread alone takes the lock.

@@ -84,7 +84,7 @@ impl Chunked {
         Ok(bytes.len())
     }
 
-    /// Consumes data, of which `available` bytes are there, and returns how many of them are the present chunk's.
+    /// Consumes data. Returns how many of the `available` bytes belong to the current chunk.
     pub fn take_data(&mut self, available: usize) -> usize {
         let State::Data(left) = self.state else { return 0 };
         let taken = left.min(available as u64);
@@ -93,7 +93,7 @@ impl Chunked {
         taken as usize
     }
 
-    /// Appends what is there of the body to `out` as one chunk, without extensions and trailers. Returns how many bytes it
+    /// Appends the available part of the body to `out` as one chunk, without extensions and trailers. Returns how many bytes it
     /// took.
     ///
     /// # Errors

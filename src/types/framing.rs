@@ -228,7 +228,7 @@ impl Iterator for Controls<'_> {
                     Some(word) => u64::from_le_bytes(*word),
                     None if rest.is_empty() => return None,
                     None => {
-                        // Padded with what is not looked for.
+                        // The padding matches none of the bytes searched for.
                         let mut word = [b' '; 8];
                         word[..rest.len()].copy_from_slice(rest);
                         u64::from_le_bytes(word)

@@ -11,7 +11,7 @@ use super::Random;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Uuid);
 
-/// A login and what was refreshed from it, UUIDv4: the `sid` of access tokens.
+/// A session, UUIDv4: the `sid` of access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
 

@@ -8,13 +8,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 /// What a pseudonym begins with.
 const MARK: char = '~';
 
-/// How long one is, in bytes: the mark, and what is kept in base64.
+/// The length of a pseudonym in bytes: its prefix and the base64 of its hash.
 const LENGTH: usize = 1 + KEPT / 3 * 4;
 
 /// How much of the hash is kept, in bytes: enough that no two of a billion texts meet by chance.
 const KEPT: usize = 15;
 
-/// Makes pseudonyms: the same text has the same one, and nobody who lacks the key can try texts until one fits.
+/// Makes pseudonyms. Equal texts have equal pseudonyms, and without the key texts cannot be guessed from them.
 #[derive(Clone)]
 pub struct Pseudonyms {
     key: hmac::Key,

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-/// A source of bytes that nobody can predict.
+/// A source of unpredictable bytes.
 pub trait Random: Send + Sync {
     /// Fills `buffer`.
     fn fill(&self, buffer: &mut [u8]);

@@ -4,7 +4,7 @@
 //! are polled at each turn of the client's side, and cost two fifths of all user time of a request.
 //! Here a request is one write and one read, driven by the task that waits for the response.
 //!
-//! What is required: a response's head has one reading ([`crate::types::framing`]); a connection is used
+//! A response's head must have one reading ([`crate::types::framing`]); a connection is used
 //! again only when its response came to its end, its request was sent to its end, and nothing lies beyond
 //! or may still come.
 
@@ -41,7 +41,7 @@ const MAX_INTERIM: u8 = 8;
 /// Room for a head and a small body.
 const HEAD_BUFFER: usize = 4 << 10;
 
-/// Room for what is read at once of a large body.
+/// The size of a read of a large body, in bytes.
 const BODY_BUFFER: usize = 64 << 10;
 
 /// The buffer that a resting connection keeps for the next request, in bytes.
@@ -118,7 +118,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         self.outgoing.begin(request, added, body);
     }
 
-    /// The request, of which nothing has left, for another connection.
+    /// Returns the request, of which no byte was sent, for another connection.
     pub fn into_request(self) -> Outgoing<B> {
         self.outgoing.for_another()
     }
@@ -169,7 +169,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun() }
     }
 
-    /// Reads the head of the response from what was received; `None` while it is incomplete.
+    /// Parses the head of the response. Returns `None` while it is incomplete.
     fn parse(&mut self) -> Result<Option<Head>, &'static str> {
         loop {
             if self.received.is_empty() {
@@ -270,7 +270,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         (self.io, self.received, self.slot)
     }
 
-    /// What is known of the rest of the response's body.
+    /// Returns the state of the response's body.
     pub(super) fn response(&self) -> &Decoder {
         &self.response
     }

@@ -23,7 +23,7 @@ pub(super) enum Decoded {
     Data(Bytes),
     /// The body is complete.
     End,
-    /// So many bytes more are wanted, at least or at most.
+    /// More bytes are needed, about this many.
     More(usize),
     /// It cannot be followed.
     Bad,
@@ -64,7 +64,7 @@ impl Decoder {
         }
     }
 
-    /// Takes what can be taken of `received`. Behind data, framing that has arrived is taken too, so
+    /// Decodes the beginning of `received`. After data, framing that has arrived is taken too, so
     /// that the end is known as soon as it is there.
     pub(super) fn decode(&mut self, received: &mut BytesMut) -> Decoded {
         if !self.skip_framing(received) {

@@ -93,7 +93,7 @@ impl Resolver {
                         }
                     }
                 }
-                // Addresses of long ago may be somebody else's by now: the lookup is waited for, if it succeeds.
+                // Old addresses may belong to another server by now, so the request waits for the lookup.
                 let recent = known.fixed
                     || known.error.is_some()
                     || known.looked_up_at.is_some_and(|at| at.elapsed() < RECENT_FOR);

@@ -84,7 +84,7 @@ impl Check<'_> {
         LoginBy { username: by.contains(&LoginName::Username), email: by.contains(&LoginName::Email) }
     }
 
-    /// The roles that whoever registers has, and those that they may choose.
+    /// Returns the default roles and the self-assignable roles of registrations.
     fn registration_roles(
         &mut self,
         default: Option<&[String]>,

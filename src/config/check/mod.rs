@@ -1,4 +1,4 @@
-//! From what is written to what is meant. Every error is collected before any is reported.
+//! Checks the parsed config. All errors are collected before they are reported.
 
 mod auth;
 mod cors;

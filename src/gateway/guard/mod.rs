@@ -30,11 +30,11 @@ use crate::{
     },
 };
 
-/// How much more a byte of a chunked body may cost than another.
+/// The cost of a byte of a chunked body, relative to other bytes.
 const CHUNKED_COST: usize = 8;
 
-/// A chunk that is smaller, in bytes, may be one of thousands; then so many bytes are read at once and no more, which
-/// take a tenth of a millisecond: whoever sends such chunks does not hold up the others of the worker.
+/// A chunk below this size, in bytes, may be one of thousands. Then a read is bounded to `SMALL_CHUNKS_AT_ONCE` bytes, which
+/// take a tenth of a millisecond, so that other connections of the worker do not wait.
 const SMALL_CHUNK: u64 = 1 << 10;
 const SMALL_CHUNKS_AT_ONCE: usize = 8 << 10;
 
@@ -54,21 +54,21 @@ enum Position {
     Chunked(Chunked),
 }
 
-/// What can be said of a run of bytes.
+/// The verdict on a run of bytes.
 enum Judged {
-    /// So many bytes are good, perhaps none.
+    /// This many bytes are valid, perhaps none.
     Good(usize),
-    /// So many bytes were decoded.
+    /// This many bytes were decoded.
     Decoded(usize),
     /// The head or chunk is refused.
     Bad(Kind),
 }
 
-/// What is refused, until it is written.
+/// A refusal to be written.
 enum PendingRefusal {
     /// A response that is still to be written.
     Response(Bytes),
-    /// The service answers, or nobody does.
+    /// The service responds, if a request is in progress.
     Silent,
 }
 
@@ -81,14 +81,14 @@ pub(super) struct Guard {
     held: BytesMut,
     /// How many of them are known to be good.
     good: usize,
-    /// What was decoded of a chunked body and not handed over yet; it goes before what is held.
+    /// The decoded part of a chunked body, to be handed over before `held`.
     decoded: BytesMut,
     scanner: HeadScanner,
     position: Position,
     /// Reads in a row that brought a crumb of a head, and the pause before the next one.
     crumbs: u8,
     pause: Option<Pin<Box<Sleep>>>,
-    /// What is left of an interim response that is being written.
+    /// The rest of an interim response that is being written.
     hint: Bytes,
     refusal: Option<PendingRefusal>,
     end: StreamEnd,
@@ -129,7 +129,7 @@ impl Guard {
         &self.state.activity
     }
 
-    /// Judges the beginning of `bytes` and moves the position behind what is good.
+    /// Checks the beginning of `bytes` and advances the position over valid bytes.
     ///
     /// A head is handed over alone: after what precedes it, and after the exchange before it. A chunked body
     /// begins in a call of its own, which decodes it.
@@ -210,7 +210,7 @@ impl Guard {
         self.good = 0;
     }
 
-    /// A refusal, written down as any response is. `head` is what there is of the request.
+    /// Creates a refusal, which is counted and logged as any response. `head` is the received part of the request.
     fn refusal(&self, kind: Kind, head: &[u8]) -> PendingRefusal {
         self.activity().refuses();
         let id = refusal::request_id();
@@ -293,15 +293,14 @@ impl Guard {
 }
 
 impl Guard {
-    /// The bare socket and what was read from it and not handed over, for a connection that becomes
-    /// another; none while a part of what was written before may not have left.
+    /// Returns the socket with the bytes that were not handed over. None if something is left to be written.
     pub(super) fn into_socket(self) -> Option<(Stream, BytesMut)> {
         let is_written = self.activity().is_flushed() && self.refusal.is_none();
         let whole = is_written && self.good == 0 && self.decoded.is_empty();
         whole.then_some((self.io, self.held))
     }
 
-    /// The same for a connection on which nothing is under way.
+    /// Returns the socket of an idle connection. None if a request is in progress.
     pub(super) fn into_resting_socket(self) -> Option<(Stream, BytesMut)> {
         let rests = self.position == Position::Head && self.end == StreamEnd::Open && self.hint.is_empty();
         if rests { self.into_socket() } else { None }

@@ -1,4 +1,4 @@
-//! Reading: what the library is handed, and when.
+//! The reading half of the guard.
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use super::{CHUNKED_COST, Guard, Position, SMALL_CHUNK, SMALL_CHUNKS_AT_ONCE, St
 use crate::error::Kind;
 
 impl Guard {
-    /// Hands over what is there without the socket, or says why nothing is read from it now.
+    /// Hands over bytes that were read before. Continues if the socket should be read.
     fn before_reading(
         &mut self,
         cx: &mut Context<'_>,

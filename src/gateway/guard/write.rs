@@ -1,4 +1,4 @@
-//! Writing: the library's responses, interim ones before them, and refusals when the library is done.
+//! The writing half of the guard: responses of the library, interim responses and refusals.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{Guard, PendingRefusal, Position, StreamEnd};
 use crate::error::Kind;
 
-/// What is read and dropped at once of a client that still sends, in bytes.
+/// The size of a read that discards what a client still sends, in bytes.
 const LINGER_BUFFER: usize = 16 << 10;
 
 impl Guard {
@@ -34,7 +34,7 @@ impl Guard {
     /// Writes an interim response that waits.
     fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(hint) = self.activity().take_hint() {
-            // Those that could not be written in time are dropped: nobody waits for them.
+            // A hint that could not be written before the next one is dropped.
             if self.hint.is_empty() {
                 self.hint = hint;
             }
@@ -46,7 +46,7 @@ impl Guard {
         Poll::Ready(Ok(()))
     }
 
-    /// Notes that something is to be written, and writes what goes before it.
+    /// Starts a write. An interim response is written first.
     fn begins_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity().write_begins();
         let begun = self.poll_hint(cx);

@@ -268,6 +268,10 @@ fn convert(error: &QueryError) -> StoreError {
 
 /// The error with its cause, which the library's own text leaves out.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        // Without its detail, which may repeat values of the row.
+        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
+    }
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -10,12 +10,15 @@ use super::{
     Postgres,
     connection::QueryResult as Result,
     lookup::read_user,
-    statement::{NOW, only, run},
+    statement::{NOW, is_taken, only, run},
 };
 use crate::{
     store::{self, Event, ImportOutcome, ImportedUser, Imports, USER, User, import::explain, unlocked},
     types::Pseudonyms,
 };
+
+/// The number of times that a batch is tried again if an address is taken meanwhile.
+const MAX_RETRIES: u32 = 2;
 
 async fn import(
     tx: &Transaction<'_>,
@@ -25,18 +28,37 @@ async fn import(
     pseudonyms: &Pseudonyms,
 ) -> Result<Vec<ImportOutcome>> {
     tx.batch_execute("SAVEPOINT import").await?;
-    let mut outcomes = import_all(tx, users, event, false, pseudonyms).await?;
+    let mut outcomes = import_anew(tx, users, event, false, pseudonyms).await?;
     let again: Vec<usize> = (0..users.len())
         .filter(|at| users[*at].similar && matches!(outcomes[*at], ImportOutcome::LooksLike(_)))
         .collect();
     if !again.is_empty() {
         let similar: Vec<ImportedUser> = again.iter().map(|at| users[*at].clone()).collect();
-        for (at, outcome) in again.into_iter().zip(import_all(tx, &similar, event, true, pseudonyms).await?) {
+        for (at, outcome) in again.into_iter().zip(import_anew(tx, &similar, event, true, pseudonyms).await?)
+        {
             outcomes[at] = outcome;
         }
     }
     tx.batch_execute(if keep { "RELEASE import" } else { "ROLLBACK TO import" }).await?;
     Ok(outcomes)
+}
+
+/// Imports users. Tries again if another transaction has verified one of their addresses meanwhile.
+async fn import_anew(
+    tx: &Transaction<'_>,
+    users: &[ImportedUser],
+    event: &Event,
+    similar: bool,
+    pseudonyms: &Pseudonyms,
+) -> Result<Vec<ImportOutcome>> {
+    for _ in 0..MAX_RETRIES {
+        tx.batch_execute("SAVEPOINT attempt").await?;
+        match import_all(tx, users, event, similar, pseudonyms).await {
+            Err(error) if is_taken(&error) => tx.batch_execute("ROLLBACK TO attempt").await?,
+            imported => return imported,
+        }
+    }
+    import_all(tx, users, event, similar, pseudonyms).await
 }
 
 /// Makes accounts; with `similar` each under a skeleton of its own.
@@ -159,7 +181,8 @@ async fn insert_credentials(tx: &Transaction<'_>, users: &[&ImportedUser]) -> Re
     run(tx, &sql, &[&ids, &hashes, &schemes]).await?;
     let addresses: Vec<Option<&str>> = users.iter().map(|user| user.email.as_deref()).collect();
     let keys: Vec<Option<String>> = addresses.iter().map(|address| address.map(str::to_lowercase)).collect();
-    let verified: Vec<bool> = users.iter().map(|user| user.email_verified).collect();
+    // A disabled account must not keep the address from an active one.
+    let verified: Vec<bool> = users.iter().map(|user| user.email_verified && !user.disabled).collect();
     // Verified is an address that is nobody else's yet, and of several who bring the same the first one's.
     let sql = format!(
         "INSERT INTO addresses (user_id, standing, address, key, verified_at) \

@@ -96,12 +96,15 @@ pub(super) async fn holds(tx: &Transaction<'_>, user: &User, spend: &Spend) -> R
     Ok(owner.is_some_and(|owner| owner.id == user.id))
 }
 
-/// Uses up a token that holds.
-pub(super) async fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend) -> Result<()> {
+/// Uses up a token. Returns false if it was used before.
+pub(super) async fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend) -> Result<bool> {
     let sql = format!(
-        "UPDATE mails SET used_at = {NOW}, next_attempt_at = NULL WHERE token_hash = $1 AND user_id = $2"
+        "UPDATE mails SET used_at = {NOW}, next_attempt_at = NULL WHERE token_hash = $1 AND user_id = $2 \
+         AND purpose = $3 AND used_at IS NULL"
     );
-    run(tx, &sql, &[&spend.token_hash.as_slice(), &user.id.uuid()]).await.map(drop)
+    let spent =
+        run(tx, &sql, &[&spend.token_hash.as_slice(), &user.id.uuid(), &spend.purpose.number()]).await?;
+    Ok(spent > 0)
 }
 
 #[async_trait]

@@ -1,9 +1,9 @@
 //! What every statement is run and read with.
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, error::SqlState};
 
-use super::connection::QueryResult as Result;
+use super::connection::{QueryError, QueryResult as Result};
 use crate::clock::UnixMillis;
 
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -55,4 +55,9 @@ pub(super) async fn schema_version(db: &Client) -> Result<Option<i32>> {
 pub(super) async fn lock_keys(tx: &Transaction<'_>) -> Result<()> {
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate signing keys'))", &[]).await?;
     Ok(())
+}
+
+/// Returns whether a statement, and with it the transaction, failed because a unique value belongs to another account.
+pub(super) fn is_taken(error: &QueryError) -> bool {
+    matches!(error, QueryError::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
 }

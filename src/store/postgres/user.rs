@@ -2,17 +2,16 @@
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
-use tokio_postgres::error::SqlState;
 
 use super::{
     Postgres,
-    connection::{QueryError, QueryResult as Result},
+    connection::QueryResult as Result,
     departed::depart,
     event, log,
     lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
     session::{insert_session, move_session},
-    statement::{NOW, now, one, only, only_bool, only_i64, run},
+    statement::{NOW, is_taken, now, one, only, only_bool, only_i64, run},
     sweep::remove_sessions,
 };
 use crate::{
@@ -156,12 +155,12 @@ async fn facts(
         Some(spend) => mail::holds(tx, &user, spend).await?,
         None => false,
     };
-    let address_is_taken = change.verifies()
-        && {
-            let sql = "SELECT EXISTS (SELECT 1 FROM addresses WHERE key = $1 AND verified_at IS NOT NULL AND user_id <> $2)";
-            let newest = user.unverified_email().unwrap_or_default().to_lowercase();
-            one(tx, sql, &[&newest, &id], only_bool).await? == Some(true)
-        };
+    let address_is_taken = change.verifies() && {
+        let sql = "SELECT EXISTS (SELECT 1 FROM addresses a JOIN users u ON u.id = a.user_id \
+             WHERE a.key = $1 AND a.verified_at IS NOT NULL AND a.user_id <> $2 AND NOT u.disabled)";
+        let newest = user.unverified_email().unwrap_or_default().to_lowercase();
+        one(tx, sql, &[&newest, &id], only_bool).await? == Some(true)
+    };
     // A look that it only shared is guarded by the account that has it.
     let sql = "SELECT skeleton = $2 FROM users WHERE id = $1";
     let holds_look = one(tx, sql, &[&id, &user.name.skeleton()], only_bool).await? == Some(true);
@@ -202,14 +201,16 @@ async fn change_user(
         Ok(plan) => plan,
         Err(refused) => return Ok(refused),
     };
-    // First: somebody else may have taken the name meanwhile.
+    if let Some(spend) = &change.spends
+        && !mail::spend(tx, &facts.user, spend).await?
+    {
+        return Ok(Change::Gone);
+    }
+    // Another account may have taken the name meanwhile. Nothing else was written, as no rename spends a token.
     if let Some(name) = plan.renamed
         && !rename(tx, id, name, pseudonyms).await?
     {
         return Ok(Change::NameTaken);
-    }
-    if let Some(spend) = &change.spends {
-        mail::spend(tx, &facts.user, spend).await?;
     }
     write_down(tx, change, &facts, &plan).await?;
     if change.delete {
@@ -281,11 +282,6 @@ async fn rename(tx: &Transaction<'_>, id: UserId, name: &Username, pseudonyms: &
     }
 }
 
-/// Whether a statement failed, and with it the transaction, because a value that must be one account's is another's.
-fn is_taken(error: &QueryError) -> bool {
-    matches!(error, QueryError::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
-}
-
 async fn delete(tx: &Transaction<'_>, id: UserId) -> Result<()> {
     run(tx, "UPDATE retired_names SET user_id = NULL WHERE user_id = $1", &[&id.uuid()]).await?;
     depart(tx, id).await?;
@@ -305,6 +301,11 @@ async fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>)
             if *was_waiting {
                 set_address(tx, id, OWN, None).await?;
             }
+            // A disabled account that has verified it gives it up.
+            let sql = "UPDATE addresses SET verified_at = NULL WHERE verified_at IS NOT NULL AND user_id <> $1 \
+                 AND key = (SELECT key FROM addresses WHERE user_id = $1) \
+                 AND user_id IN (SELECT id FROM users WHERE disabled)";
+            run(tx, sql, &[&id.uuid()]).await?;
             let sql = format!("UPDATE addresses SET standing = 1, verified_at = {NOW} WHERE user_id = $1");
             run(tx, &sql, &[&id.uuid()]).await.map(drop)
         }

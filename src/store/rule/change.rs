@@ -101,6 +101,17 @@ impl AccountChange {
         self.keep_last_admin && loses && user.roles.contains(Role::ADMIN) && !user.disabled
     }
 
+    /// Returns whether sessions end. Only a change of addresses may end none: tokens show the name and the roles, and a
+    /// password that is changed may be known to a thief.
+    fn ends_sessions(&self) -> bool {
+        let changes_more = self.delete
+            || self.name.is_some()
+            || self.password_hash.is_some()
+            || self.roles.is_some()
+            || self.disabled.is_some();
+        changes_more || !matches!(self.ends, Ends::Nothing)
+    }
+
     /// Returns whether the change verifies an address by a mail token.
     pub(in crate::store) fn verifies(&self) -> bool {
         self.spends.is_some_and(|spend| spend.purpose == Purpose::VerifyEmail)
@@ -135,7 +146,7 @@ pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) ->
     if change.verifies() && facts.address_is_taken {
         return Err(Change::AddressTaken);
     }
-    let ends = change.delete || !matches!(change.ends, Ends::Nothing);
+    let ends = change.ends_sessions();
     let generation = user.generation + i64::from(ends);
     let revoked = Revoked::User(user.id);
     let look_is_given_up =
@@ -199,7 +210,10 @@ impl Rekeyed<'_> {
 mod tests {
     use super::*;
     use crate::{
-        store::{Spend, tests::a_user},
+        store::{
+            NewSession, Place, Proof, SessionKind, Spend, Ttls,
+            tests::{a_session, a_user},
+        },
         types::Roles,
     };
 
@@ -221,6 +235,21 @@ mod tests {
         AccountChange::default()
     }
 
+    fn rekey(id: SessionId) -> Rekey {
+        let hour = std::time::Duration::from_secs(3_600);
+        let session = NewSession {
+            id,
+            kind: SessionKind::Token,
+            proof: Proof::Password,
+            place: Place::default(),
+            refresh_hash: [3; 32],
+            nonce: [3; 16],
+            ttls: Ttls { access: hour, refresh: hour, session: hour },
+            most: 1,
+        };
+        Rekey { session, authenticated: true }
+    }
+
     #[test]
     fn a_change_raises_the_generation_and_writes_an_entry_unless_nothing_ends_with_it() {
         let facts = facts("user");
@@ -233,8 +262,13 @@ mod tests {
         let nothing = AccountChange { ends: Ends::Nothing, ..change() };
         let plan_nothing = plan(&nothing, &facts).unwrap();
         assert_eq!((plan_nothing.generation, plan_nothing.entry), (facts.user.generation, None));
-        let deleted = AccountChange { delete: true, ..nothing };
-        assert!(plan(&deleted, &facts).unwrap().entry.is_some());
+        for more in [
+            AccountChange { delete: true, ..nothing.clone() },
+            AccountChange { disabled: Some(true), ..nothing.clone() },
+            AccountChange { password_hash: Some("h".to_owned()), ..nothing },
+        ] {
+            assert!(plan(&more, &facts).unwrap().entry.is_some(), "{more:?}");
+        }
     }
 
     #[test]
@@ -309,5 +343,14 @@ mod tests {
         let facts = facts("user");
         let expected = AccountChange { expected_generation: Some(99), ..change() };
         assert!(matches!(plan(&expected, &facts), Err(Change::Conflict)));
+        let own = a_session(&facts.user);
+        let kept = AccountChange { ends: Ends::Others(Box::new(rekey(own.id))), ..change() };
+        let with = |session| Facts { session, ..facts.clone() };
+        assert!(matches!(plan(&kept, &with(None)), Err(Change::Gone)));
+        let older = Session { generation: facts.user.generation - 1, ..own.clone() };
+        assert!(matches!(plan(&kept, &with(Some(older))), Err(Change::Gone)));
+        let of_another = Session { user: a_user().id, ..own.clone() };
+        assert!(matches!(plan(&kept, &with(Some(of_another))), Err(Change::Gone)));
+        assert_eq!(plan(&kept, &with(Some(own.clone()))).unwrap().rekeyed.unwrap().id(), own.id);
     }
 }

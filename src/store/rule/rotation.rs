@@ -51,37 +51,14 @@ pub(in crate::store) fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        store::{Place, tests::a_user},
-        types::{OsRandom, SessionId},
-    };
+    use crate::store::tests::{a_session, a_user};
 
     const GRACE: Duration = Duration::from_secs(30);
-
-    fn session(user: &User) -> Session {
-        Session {
-            id: SessionId::generate(&OsRandom),
-            user: user.id,
-            kind: SessionKind::Token,
-            generation: user.generation,
-            created_at: 0,
-            authenticated_at: 0,
-            last_used_at: 0,
-            ends_at: 1_000_000,
-            refresh_expires_at: 500_000,
-            rotated_at: 100_000,
-            refresh_number: 3,
-            current_hash: [2; 32],
-            previous_hash: Some([1; 32]),
-            nonce: [0; 16],
-            place: Place::default(),
-        }
-    }
 
     #[test]
     fn a_token_rotates_once_replays_within_the_grace_and_then_ends_the_session() {
         let user = a_user();
-        let session = session(&user);
+        let session = a_session(&user);
         let at = |token: u8, now| plan(&session, &user, &[token; 32], now, GRACE);
         assert_eq!((at(2, 0), at(2, 499_999), at(2, 500_000)), (Plan::Rotate, Plan::Rotate, Plan::Refuse));
         assert_eq!((at(1, 130_000), at(1, 130_001)), (Plan::Replay, Plan::EndSession));
@@ -91,7 +68,7 @@ mod tests {
     #[test]
     fn a_token_of_the_time_before_a_change_is_refused_for_a_while_and_ends_the_session_later() {
         let user = a_user();
-        let session = Session { previous_hash: None, ..session(&user) };
+        let session = Session { previous_hash: None, ..a_session(&user) };
         let at = |now| plan(&session, &user, &[1; 32], now, GRACE);
         assert_eq!((at(130_000), at(130_001)), (Plan::Refuse, Plan::EndSession));
     }
@@ -99,7 +76,7 @@ mod tests {
     #[test]
     fn a_session_of_another_generation_or_kind_and_one_of_a_disabled_account_refresh_nothing() {
         let user = a_user();
-        let live = session(&user);
+        let live = a_session(&user);
         let refused = |session: &Session, user: &User| {
             assert_eq!(plan(session, user, &[2; 32], 0, GRACE), Plan::Refuse);
         };

@@ -90,12 +90,13 @@ fn insert_credentials(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis
     )?
     .execute(params![user.id.uuid().as_bytes(), user.password_hash, user.foreign_scheme, now])?;
     let Some(address) = &user.email else { return Ok(()) };
-    // Verified is an address that is nobody else's yet.
+    // Verified is an address that no other account has verified. A disabled account must not keep it from an active one.
+    let verified = user.email_verified && !user.disabled;
     tx.prepare_cached(
         "INSERT INTO addresses (user_id, standing, address, key, verified_at) SELECT ?1, 1, ?2, ?3, \
          CASE WHEN ?4 AND NOT EXISTS (SELECT 1 FROM addresses WHERE key = ?3 AND verified_at IS NOT NULL) THEN ?5 END",
     )?
-    .execute(params![user.id.uuid().as_bytes(), address, address.to_lowercase(), user.email_verified, now])?;
+    .execute(params![user.id.uuid().as_bytes(), address, address.to_lowercase(), verified, now])?;
     Ok(())
 }
 

@@ -96,13 +96,14 @@ pub(super) fn holds(tx: &Transaction<'_>, user: &User, spend: &Spend, now: UnixM
     Ok(owner(tx, spend.purpose, &spend.token_hash, now)?.is_some_and(|owner| owner.id == user.id))
 }
 
-/// Uses up a token that holds.
-pub(super) fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend, now: UnixMillis) -> Result<()> {
-    tx.execute(
-        "UPDATE mails SET used_at = ?1, next_attempt_at = NULL WHERE token_hash = ?2 AND user_id = ?3",
-        params![now, spend.token_hash, user.id.uuid().as_bytes()],
+/// Uses up a token. Returns false if it was used before.
+pub(super) fn spend(tx: &Transaction<'_>, user: &User, spend: &Spend, now: UnixMillis) -> Result<bool> {
+    let spent = tx.execute(
+        "UPDATE mails SET used_at = ?1, next_attempt_at = NULL WHERE token_hash = ?2 AND user_id = ?3 \
+         AND purpose = ?4 AND used_at IS NULL",
+        params![now, spend.token_hash, user.id.uuid().as_bytes(), spend.purpose.number()],
     )?;
-    Ok(())
+    Ok(spent > 0)
 }
 
 #[async_trait]

@@ -155,7 +155,8 @@ fn facts(
     let newest = user.unverified_email().unwrap_or_default().to_lowercase();
     let address_is_taken = change.verifies()
         && tx.query_row(
-            "SELECT EXISTS (SELECT 1 FROM addresses WHERE key = ?1 AND verified_at IS NOT NULL AND user_id <> ?2)",
+            "SELECT EXISTS (SELECT 1 FROM addresses a JOIN users u ON u.id = a.user_id \
+             WHERE a.key = ?1 AND a.verified_at IS NOT NULL AND a.user_id <> ?2 AND NOT u.disabled)",
             params![newest, id.as_bytes()],
             |row| row.get(0),
         )?;
@@ -199,8 +200,10 @@ fn change_user(
         Ok(plan) => plan,
         Err(refused) => return Ok(refused),
     };
-    if let Some(spend) = &change.spends {
-        mail::spend(tx, &facts.user, spend, now)?;
+    if let Some(spend) = &change.spends
+        && !mail::spend(tx, &facts.user, spend, now)?
+    {
+        return Ok(Change::Gone);
     }
     write_down(tx, change, &facts, &plan)?;
     if change.delete {
@@ -286,6 +289,13 @@ fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>, now: 
             if *was_waiting {
                 set_address(tx, id, OWN, None)?;
             }
+            // A disabled account that has verified it gives it up.
+            tx.execute(
+                "UPDATE addresses SET verified_at = NULL WHERE verified_at IS NOT NULL AND user_id <> ?1 \
+                 AND key = (SELECT key FROM addresses WHERE user_id = ?1) \
+                 AND user_id IN (SELECT id FROM users WHERE disabled)",
+                [id.uuid().as_bytes()],
+            )?;
             tx.execute(
                 "UPDATE addresses SET standing = 1, verified_at = ?2 WHERE user_id = ?1",
                 params![id.uuid().as_bytes(), now],
