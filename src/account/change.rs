@@ -106,7 +106,7 @@ impl Accounts {
         if own {
             self.await_key().await?;
         }
-        let changed = self.apply_change(target.id, target.generation, &change).await?;
+        let changed = self.revoker.change(target.id, target.generation, &change).await?;
         if matches!(changed, Change::Done(..)) {
             self.mails_are_queued();
         }
@@ -193,7 +193,7 @@ impl Accounts {
             event: Some(by.event("user.delete", String::new())),
             ..AccountChange::default()
         };
-        match self.apply_change(target.id, target.generation, &change).await? {
+        match self.revoker.change(target.id, target.generation, &change).await? {
             Change::Done(..) => Ok(()),
             Change::LastAdmin => Err(AccountError::Explained(
                 Kind::InsufficientRole,

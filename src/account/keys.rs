@@ -179,7 +179,7 @@ impl Keys {
         let event = by.event("key.rewrap", String::new());
         let wrapped = self.store.rewrap(self.masters.wanted().fingerprint(), &rewrap, &event).await?;
         // The others look at the keys at once, and say so where they lack the master key.
-        super::hint(&*self.store).await;
+        super::revoke::hint(&*self.store).await;
         match wrapped {
             Rewrapped::Done(count) => Ok(count),
             Rewrapped::Unreadable(what) => Err(KeysError::Unreadable(what)),

@@ -152,7 +152,7 @@ impl Accounts {
             event: Some(by.event("user.reset-password", String::new())),
             ..AccountChange::default()
         };
-        match self.apply_change(user.id, user.generation, &change).await? {
+        match self.revoker.change(user.id, user.generation, &change).await? {
             Change::Done(..) => {
                 self.mails_are_queued();
                 Ok(())

@@ -13,6 +13,7 @@ mod login;
 mod mail;
 mod operator;
 mod register;
+mod revoke;
 mod session;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -25,20 +26,17 @@ pub use keys::{Keys, KeysError};
 pub use mail::{MailQueue, MailWorker};
 pub use operator::{Actor, NewAccount, Operator, Update};
 pub use register::Registration;
+pub use revoke::Revoker;
 pub use session::{ListedSessions, list_sessions};
 
 use crate::{
-    clock::{Clock, TimeKeeper, UnixMillis, millis},
+    clock::{Clock, TimeKeeper, UnixMillis},
     config,
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{
-        Event, Grant, LOG_MARGIN, LogEntry, NewSession, Place, Proof, Revoked, SessionKind, Store, Ttls, User,
-    },
-    token::{
-        self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SignedIn, SigningKey,
-    },
+    store::{Event, Grant, NewSession, Place, Proof, SessionKind, Store, Ttls, User},
+    token::{self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey},
     types::{KeyId, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
@@ -112,17 +110,12 @@ pub struct Accounts {
     pub refresh_tokens: RefreshTokens,
     /// The mirror of this gateway.
     pub mirror: Arc<Mirror>,
+    /// Revokes.
+    pub revoker: Revoker,
     /// Time.
     pub time: Arc<TimeKeeper>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-}
-
-/// Tells the other gateways that the log has grown. They find out anyway, a little later.
-async fn hint(store: &dyn Store) {
-    if let Err(error) = store.hint().await {
-        tracing::debug!(%error, "the other gateways could not be told");
-    }
 }
 
 impl Accounts {
@@ -191,8 +184,8 @@ impl Accounts {
     }
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
-        for entry in &grant.ended {
-            self.in_force(entry).await;
+        if !grant.ended.is_empty() {
+            self.revoker.in_force(&grant.ended).await;
         }
         // A store that has lost a part of its past may know the session as a live one.
         if self.mirror.is_session_revoked(grant.session) {
@@ -222,33 +215,5 @@ impl Accounts {
         if let Err(error) = self.store.record(subject, &event).await {
             tracing::warn!(%error, action = event.action, "the audit trail lacks a line");
         }
-    }
-
-    /// Brings what was revoked into force here, and tells the other gateways, before the caller hears
-    /// of it.
-    async fn in_force(&self, entry: &LogEntry) {
-        self.mirror.apply(entry);
-        hint(&*self.store).await;
-    }
-
-    /// An entry for what is to be denied on this gateway though the store shows none, which outlives every
-    /// token that it may concern, and `token`.
-    fn denial(&self, revoked: Revoked, generation: i64, token: Option<&SignedIn>) -> LogEntry {
-        let issued_now = self.time.now().time + millis(self.config.access_token_ttl);
-        let known = token.map_or(0, |caller| caller.expires_at.saturating_mul(1_000));
-        LogEntry { revoked, generation, expires_at: issued_now.max(known) + millis(LOG_MARGIN) }
-    }
-
-    /// Denies here, and in the store unless it has the entry, what it should have known of: another gateway's
-    /// entry that has not arrived here yet; or one that the store has lost, and with it all that it could tell
-    /// the others.
-    async fn deny(&self, entry: &LogEntry) -> Result<()> {
-        self.mirror.apply(entry);
-        if let Err(error) = self.store.settle(entry).await {
-            self.mirror.deny_in_doubt(entry);
-            return Err(error.into());
-        }
-        hint(&*self.store).await;
-        Ok(())
     }
 }

@@ -3,17 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{AccountError, Keys, KeysError, Result, register::check_email};
+use super::{AccountError, Keys, KeysError, Result, Revoker, register::check_email};
 use crate::{
-    clock::{Clock, UnixMillis, millis},
+    clock::Clock,
     config::UsernameRules,
     error::Kind,
     password::{Hasher, Origin, Rules},
-    revocation::Mirror,
-    store::{
-        AccountChange, Change, Event, KeysRevoked, LOG_MARGIN, LogEntry, NewUser, Revoked, Store, StoreError,
-        User,
-    },
+    store::{AccountChange, Change, Event, KeysRevoked, LogEntry, NewUser, Revoked, Store, User},
     types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
 };
 
@@ -81,8 +77,8 @@ pub struct Operator {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-    /// The mirror of this gateway, and how long its tokens live; none for the command line.
-    pub gateway: Option<(Arc<Mirror>, std::time::Duration)>,
+    /// Revokes.
+    pub revoker: Revoker,
 }
 
 impl Operator {
@@ -172,16 +168,9 @@ impl Operator {
     /// `Not found`, or the store's.
     pub async fn end_session(&self, by: &Actor, user: UserId, session: SessionId) -> Result<()> {
         let event = by.event("user.end-session", format!("session: {session}"));
-        match self.store.end_session(user, session, Some(&event)).await {
-            Ok(Some(entry)) => {
-                self.in_force(&[entry]).await;
-                Ok(())
-            }
-            Ok(None) => Err(AccountError::Refused(Kind::NotFound)),
-            Err(error) => {
-                self.deny(&error, Revoked::Session(session), LogEntry::ALL);
-                Err(error.into())
-            }
+        match self.revoker.end_session(user, session, &event, None).await? {
+            true => Ok(()),
+            false => Err(AccountError::Refused(Kind::NotFound)),
         }
     }
 
@@ -208,13 +197,13 @@ impl Operator {
     ) -> std::result::Result<Option<KeysRevoked>, KeysError> {
         match keys.revoke(by, kid).await {
             Ok(Some(revoked)) => {
-                self.in_force(&revoked.entries).await;
+                self.revoker.in_force(&revoked.entries).await;
                 Ok(Some(revoked))
             }
             Ok(None) => Ok(None),
             Err(error) => {
                 if let (KeysError::Store(error), Some(kid)) = (&error, kid) {
-                    self.deny(error, Revoked::Key(KeyId::of(kid)), LogEntry::ALL);
+                    self.revoker.deny_in_doubt(error, Revoked::Key(KeyId::of(kid)), LogEntry::ALL, None);
                 }
                 Err(error)
             }
@@ -231,38 +220,16 @@ impl Operator {
         // An administrator cannot lock everybody out of the admin API; whoever has the command line can
         // let somebody in again.
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
-        match self.store.change_user(user.id, &change).await {
-            Ok(Change::Done(entry, _)) => {
-                self.in_force(entry.as_slice()).await;
-                Ok(())
-            }
-            Ok(Change::LastAdmin) => Err(AccountError::Explained(
+        match self.revoker.change(user.id, user.generation, &change).await? {
+            Change::Done(..) => Ok(()),
+            Change::LastAdmin => Err(AccountError::Explained(
                 Kind::InsufficientRole,
                 "the last administrator cannot be removed",
             )),
-            Ok(Change::Conflict) => Err(AccountError::Refused(Kind::PreconditionFailed)),
-            Ok(_) => Err(AccountError::Refused(Kind::NotFound)),
-            Err(error) => {
-                self.deny(&error, Revoked::User(user.id), user.generation + 1);
-                Err(error.into())
+            Change::Conflict => Err(AccountError::Refused(Kind::PreconditionFailed)),
+            Change::Gone | Change::NameTaken | Change::AddressTaken => {
+                Err(AccountError::Refused(Kind::NotFound))
             }
-        }
-    }
-
-    /// In force on this gateway, and told to the others, before the caller hears of it.
-    async fn in_force(&self, entries: &[LogEntry]) {
-        if let Some((mirror, _)) = &self.gateway {
-            entries.iter().for_each(|entry| mirror.apply(entry));
-        }
-        super::hint(&*self.store).await;
-    }
-
-    /// Denies here what may or may not have been revoked.
-    fn deny(&self, error: &StoreError, revoked: Revoked, generation: i64) {
-        if let (Some((mirror, access_ttl)), StoreError::OutcomeUnknown(_)) = (&self.gateway, error) {
-            let longest = *access_ttl + LOG_MARGIN;
-            let expires_at: UnixMillis = self.clock.wall() + millis(longest);
-            mirror.deny_in_doubt(&LogEntry { revoked, generation, expires_at });
         }
     }
 }

@@ -63,7 +63,7 @@ impl Accounts {
                 self.issue(grant, same).await
             }
             Rotation::Ended(entry) => {
-                self.in_force(&entry).await;
+                self.revoker.in_force(&[entry]).await;
                 tracing::warn!(session.id = %presented.session, "a used refresh token came again; its session was ended");
                 Err(unauthenticated())
             }
@@ -120,22 +120,11 @@ impl Accounts {
         by: Option<&SignedIn>,
         event: &Event,
     ) -> Result<bool> {
-        match self.store.end_session(user, session, Some(event)).await {
-            Ok(Some(entry)) => {
-                self.in_force(&entry).await;
-                Ok(true)
-            }
-            Ok(None) => {
-                self.deny(&self.denial(Revoked::Session(session), LogEntry::ALL, by)).await?;
-                Ok(false)
-            }
-            Err(error) => {
-                if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.mirror.deny_in_doubt(&self.denial(Revoked::Session(session), LogEntry::ALL, by));
-                }
-                Err(error.into())
-            }
+        let ended = self.revoker.end_session(user, session, event, by).await?;
+        if !ended {
+            self.revoker.deny(Revoked::Session(session), LogEntry::ALL, by).await?;
         }
+        Ok(ended)
     }
 
     /// Ends every session of the caller.
@@ -146,38 +135,10 @@ impl Accounts {
         let (user, generation) = (caller.user, caller.generation);
         let event = Some(Event::own(user, address, "user.logout-all", String::new()));
         let change = AccountChange { event, ..AccountChange::default() };
-        if matches!(self.apply_change(user, generation, &change).await?, Change::Gone) {
-            self.deny(&self.denial(Revoked::User(user), generation + 1, Some(caller))).await?;
+        if matches!(self.revoker.change(user, generation, &change).await?, Change::Gone) {
+            self.revoker.deny(Revoked::User(user), generation + 1, Some(caller)).await?;
         }
         Ok(())
-    }
-
-    /// Changes an account and brings the change into force here. `generation` is the latest that is
-    /// known of it.
-    pub(super) async fn apply_change(
-        &self,
-        user: UserId,
-        generation: i64,
-        change: &AccountChange,
-    ) -> Result<Change> {
-        match self.store.change_user(user, change).await {
-            Ok(done) => {
-                if let Change::Done(Some(entry), _) = &done {
-                    self.in_force(entry).await;
-                    if entry.generation <= generation {
-                        // The store has lost the changes that this generation came from.
-                        self.deny(&self.denial(Revoked::User(user), generation + 1, None)).await?;
-                    }
-                }
-                Ok(done)
-            }
-            Err(error) => {
-                if matches!(error, StoreError::OutcomeUnknown(_)) {
-                    self.mirror.deny_in_doubt(&self.denial(Revoked::User(user), generation + 1, None));
-                }
-                Err(error.into())
-            }
-        }
     }
 
     /// The caller's account as it is. Where the store is asked anyway, its generation counts, not

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::LoadedGateway};
 use crate::{
     access::Access,
-    account::{Accounts, Attempts, MailQueue, MailWorker, Operator},
+    account::{Accounts, Attempts, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
     config,
@@ -91,8 +91,17 @@ fn accounts(foundation: &Foundation, auth: &config::Auth, mail: Option<MailQueue
         refresh_tokens: foundation.root.refresh_tokens(),
         device_tokens: foundation.root.device_tokens(),
         mirror: foundation.process.mirror.clone(),
+        revoker: revoker(foundation, auth),
         time: foundation.process.time.clone(),
         random,
+    }
+}
+
+fn revoker(foundation: &Foundation, auth: &config::Auth) -> Revoker {
+    Revoker {
+        store: foundation.store.clone(),
+        clock: foundation.process.time.clone(),
+        gateway: Some((foundation.process.mirror.clone(), auth.access_token_ttl)),
     }
 }
 
@@ -104,6 +113,6 @@ fn operator(foundation: &Foundation, auth: &config::Auth) -> Operator {
         usernames: auth.username.clone(),
         clock: foundation.process.time.clone(),
         random: Arc::new(OsRandom),
-        gateway: Some((foundation.process.mirror.clone(), auth.access_token_ttl)),
+        revoker: revoker(foundation, auth),
     }
 }

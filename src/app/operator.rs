@@ -8,7 +8,7 @@ use super::{
     vault::{Vault, open_vault},
 };
 use crate::{
-    account::Operator,
+    account::{Operator, Revoker},
     clock::Clock,
     config::{self, Config},
     password::{HashError, Hasher, Rules},
@@ -42,6 +42,7 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
     let password = &config.auth.password;
     // Nobody waits behind it: one at a time, for as long as a busy machine needs.
     let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
+    let revoker = Revoker { store: store.clone(), clock: clock.clone(), gateway: None };
     let operator = Operator {
         store,
         hasher: Arc::new(Hasher::start(&own, random.clone(), Arc::new(metrics))?),
@@ -49,7 +50,7 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
         usernames: config.auth.username.clone(),
         clock,
         random,
-        gateway: None,
+        revoker,
     };
     Ok((operator, vault))
 }

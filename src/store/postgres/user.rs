@@ -18,7 +18,10 @@ use crate::{
     store::{
         self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, StoreError, User, UserFilter,
         Users,
-        rule::change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
+        rule::{
+            change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
+            registration::{is_refused, skeleton},
+        },
         unlocked,
     },
     types::{Pseudonyms, Roles, UserId, Username},
@@ -30,14 +33,9 @@ async fn create_user(
     session: Option<&NewSession>,
     pseudonyms: &Pseudonyms,
 ) -> Result<Option<Opened>> {
-    let mut skeleton = new.name.skeleton();
-    let skeletons = vec![skeleton.clone(), pseudonyms.of(&skeleton)];
-    if new.similar {
-        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
-        if one(tx, sql, &[&skeleton], only_bool).await? == Some(true) {
-            skeleton = new.name.own_skeleton(new.id);
-        }
-    }
+    let skeletons = vec![new.name.skeleton(), pseudonyms.of(&new.name.skeleton())];
+    let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = $1)";
+    let skeleton = skeleton(new, one(tx, sql, &[&skeletons[0]], only_bool).await? == Some(true));
     // A retired name is looked for after the insert: a deletion that the insert had to wait for has
     // committed by then and is seen.
     let made = run(
@@ -57,7 +55,7 @@ async fn create_user(
     if new.release {
         release(tx, &skeletons).await?;
     }
-    if is_retired(tx, &skeletons).await? {
+    if is_refused(new, is_retired(tx, &skeletons).await?) {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
     }

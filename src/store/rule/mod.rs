@@ -3,4 +3,5 @@
 
 pub(super) mod change;
 pub(super) mod key;
+pub(super) mod registration;
 pub(super) mod rotation;

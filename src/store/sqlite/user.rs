@@ -17,7 +17,10 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, AccountChange, Change, Event, Grant, NewSession, NewUser, Opened, User, UserFilter, Users,
-        rule::change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
+        rule::{
+            change::{Address, Facts, Plan, Rekeyed, any_admin, plan},
+            registration::{is_refused, skeleton},
+        },
         unlocked,
     },
     types::{Pseudonyms, Roles, UserId, Username},
@@ -30,22 +33,17 @@ fn create_user(
     pseudonyms: &Pseudonyms,
     now: UnixMillis,
 ) -> Result<Option<Opened>> {
-    let mut skeleton = new.name.skeleton();
-    let former = pseudonyms.of(&skeleton);
-    let retired: bool = tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?1, ?2))",
-        [&skeleton, &former],
-        |row| row.get(0),
+    let (look, former) = (new.name.skeleton(), pseudonyms.of(&new.name.skeleton()));
+    let (is_taken, is_retired) = tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = ?1), \
+         EXISTS (SELECT 1 FROM retired_names WHERE skeleton IN (?1, ?2))",
+        [&look, &former],
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    if retired && !new.release {
+    if is_refused(new, is_retired) {
         return Ok(None);
     }
-    if new.similar {
-        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE skeleton = ?1)";
-        if tx.query_row(sql, [&skeleton], |row| row.get(0))? {
-            skeleton = new.name.own_skeleton(new.id);
-        }
-    }
+    let skeleton = skeleton(new, is_taken);
     let made = tx.execute(
         "INSERT OR IGNORE INTO users (id, name, skeleton, roles, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![new.id.uuid().as_bytes(), new.name.as_str(), skeleton, new.roles.to_string(), now],
@@ -57,7 +55,7 @@ fn create_user(
     set_address(tx, new.id, OWN, new.email.as_deref())?;
     if new.release {
         let sql = "DELETE FROM retired_names WHERE skeleton IN (?1, ?2)";
-        tx.execute(sql, [new.name.skeleton(), former])?;
+        tx.execute(sql, [look, former])?;
     }
     if let Some(event) = &new.event {
         event::append(tx, event, Some(new.id), new.name.as_str(), now)?;
