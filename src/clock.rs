@@ -221,7 +221,7 @@ impl ManualClock {
         self.boot.fetch_add(millis, Relaxed);
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub fn step_wall(&self, millis: i64) {
         self.wall.fetch_add(millis, Relaxed);
     }
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(keeper.earliest(), 901_000);
         clock.step_wall(100_000);
         assert_eq!(keeper.earliest(), 901_000);
-        // What was two days ago is forgotten.
+        // A lag of two days ago is forgotten.
         clock.advance(LEAST_WINDOW_MILLIS);
         assert_eq!(keeper.earliest(), LEAST_WINDOW_MILLIS + 901_000);
         clock.advance(LEAST_WINDOW_MILLIS);

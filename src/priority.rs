@@ -40,7 +40,7 @@ pub fn use_short_slices() {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
         let size = size_of::<libc::sched_attr>() as libc::c_uint;
         let known = libc::syscall(libc::SYS_sched_getattr, 0, &mut attributes, size, 0) == 0;
-        // Whoever runs this under another policy has chosen its times.
+        // Under another policy the operator has chosen the slices.
         if !known || attributes.sched_policy != libc::SCHED_OTHER as u32 {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a request brings to say who it is from.
+//! The credential of a request.
 
 use http::{HeaderMap, header};
 

@@ -63,7 +63,7 @@ impl Failure {
         self
     }
 
-    /// Logs what is the operator's concern.
+    /// Logs failures that concern the operator.
     pub fn log(&self, request_id: &str) {
         let message = self.problem.kind.message();
         match &self.log {

@@ -41,7 +41,7 @@ impl Permit {
     }
 }
 
-/// What a spent permit leaves: what was begun by it may go on for as long as this holds.
+/// The lease that a spent permit leaves: the request may continue as long as it is valid.
 #[derive(Debug, Clone)]
 pub struct Lease {
     principal: Option<Arc<Principal>>,
@@ -143,7 +143,7 @@ impl Access {
     /// Who holds this credential: a signature checked once, everything else on every use.
     ///
     /// # Errors
-    /// Why nobody can be said to.
+    /// The reason why the credential identifies no caller.
     pub fn identify(
         &self,
         credential: Credential<'_>,
@@ -162,8 +162,8 @@ impl Access {
             self.metrics.token_cache_misses.inc();
         }
         let principal = checked.principal;
-        // How old the mirror is comes first: were it the other way round, what was not in it yet when the token
-        // was looked up could have been confirmed by the time that its age is.
+        // Read before the lookup. Read after it, it could belong to a mirror that was confirmed after the lookup had missed an
+        // entry.
         let staleness = self.mirror.staleness(now);
         if self.is_revoked(&principal) {
             return Err(Denied::Revoked);

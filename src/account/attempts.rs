@@ -1,4 +1,4 @@
-//! Throttling: what is counted of an attempt, and where.
+//! Throttling: which attempts are counted in which buckets.
 //!
 //! It is never a lockout: a stranger's failures bind strangers. Whoever has logged in from an address before, or brings
 //! the token of a device that he has logged in from, has buckets of his own there. Each attempt counts twice: as a failure
@@ -51,7 +51,7 @@ const EMPTY_FOR: i64 = 1_000;
 /// Buckets that are remembered as empty.
 const MAX_EMPTY: usize = 10_000;
 
-/// A reserved attempt to prove who somebody is. Unless it is given back, it counts as a failure.
+/// A reserved attempt to authenticate. Unless it is given back, it counts as a failure.
 #[must_use]
 pub(super) struct Reserved {
     failures: Vec<Bucket>,
@@ -59,7 +59,7 @@ pub(super) struct Reserved {
     familiar: Bucket,
 }
 
-/// A reserved use of what is merely bounded.
+/// A reserved use of a bounded operation.
 #[must_use]
 pub(super) struct Used(Vec<Bucket>);
 
@@ -77,7 +77,7 @@ impl Counted {
         Self { name: name.to_string(), look: name.skeleton() }
     }
 
-    /// What is no legal name, and so no account's.
+    /// A text that is no legal name.
     pub(super) fn of_text(typed: &str) -> Self {
         let typed: String = typed.chars().take(Username::MAX_CHARS).collect();
         Self { name: typed.clone(), look: typed }
@@ -144,7 +144,7 @@ impl Attempts {
         Ok(reserved)
     }
 
-    /// Counts what a signed-in caller does with credentials, in the wide buckets of its account and address.
+    /// Counts a change of credentials by a signed-in caller, in the wide buckets of its account and address.
     pub(super) async fn change(&self, account: &Username, address: IpAddr) -> Result<Used> {
         let prefix = Prefix::of(address).to_string();
         let account = Counted::of(account);

@@ -11,7 +11,7 @@ use crate::{
     types::{Role, Secret, UserId, Username},
 };
 
-/// What a caller wants changed.
+/// A change that a caller asks for.
 #[derive(Debug, Default)]
 pub struct ChangeRequest {
     /// Whose account; the caller's own if absent.
@@ -133,7 +133,7 @@ impl Accounts {
         if email.is_some() {
             mails.extend(self.mail(target.id, Purpose::VerifyEmail, None).await?);
         }
-        // The address that was verified is told, whoever asked for the change.
+        // The verified address is notified, also of changes by administrators.
         if let Some(verified) = target.email.as_ref().filter(|_| target.email_verified) {
             if is_new_password {
                 mails.extend(self.mail(target.id, Purpose::PasswordChanged, Some(verified.clone())).await?);

@@ -19,7 +19,7 @@ pub enum AccountError {
     /// What needs no further words.
     #[error("{kind}", kind = .0.message())]
     Refused(Kind),
-    /// What a person should be told more of.
+    /// Further details for people.
     #[error("{kind}: {detail}", kind = .0.message(), detail = .1)]
     Explained(Kind, &'static str),
     /// The name breaks a rule.

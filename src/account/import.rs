@@ -79,7 +79,7 @@ pub struct Importer {
     pub email_verified: bool,
     /// Whether names may look like others'.
     pub allow_similar: bool,
-    /// The rules for names that people choose: what goes beyond them is counted.
+    /// The rules for chosen names. Names beyond them are counted.
     pub usernames: UsernameRules,
     /// Who imports.
     pub by: Actor,
@@ -131,7 +131,7 @@ impl Importer {
         })
     }
 
-    /// Whether nobody could choose the name of a user for himself.
+    /// Returns whether the name of a user is beyond the rules for chosen names.
     pub fn is_beyond(&self, user: &ImportedUser) -> bool {
         self.usernames.check(&user.name).is_err()
     }

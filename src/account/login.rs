@@ -15,7 +15,7 @@ use crate::{
     types::{Secret, SessionId, Username},
 };
 
-/// Why a password was not looked at, or what it was.
+/// The verdict on a password.
 pub(super) enum Judged {
     Right,
     Wrong,
@@ -30,7 +30,7 @@ fn failed(address: IpAddr, why: &str) -> Event {
 }
 
 impl Accounts {
-    /// Opens a session for whoever knows the password. A wrong password, an unknown name and a
+    /// Opens a session after the password was verified. A wrong password, an unknown name and a
     /// disabled account are one response at one cost.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Accounts {
         let Some(user) = user else {
             let verdict = self.hasher.verify_unknown(password, origin).await;
             let _counted = self.hash_outcome(attempt, verdict).await?;
-            // What was typed is not noted: often enough it is a password.
+            // The text is not recorded, because it is often a password.
             self.record(None, failed(address, "no such account")).await;
             return Err(invalid());
         };
@@ -100,7 +100,7 @@ impl Accounts {
         Ok(tokens)
     }
 
-    /// Opens the session of whoever gave the right password, if it still is.
+    /// Opens the session, if the account has not changed since the password was verified.
     async fn open(
         &self,
         user: &User,
@@ -111,7 +111,7 @@ impl Accounts {
         let event = Event::own(user.id, address, "user.login", format!("session: {}", session.id));
         match self.store.open_session(user.id, user.generation, session, &event).await {
             Ok(Some(grant)) => Ok((attempt, grant)),
-            // The account was changed while the password was checked: what was right then may not be now.
+            // The account was changed while the password was verified, and perhaps the password, too.
             Ok(None) => {
                 self.attempts.succeeded(attempt).await;
                 self.record(Some(user.id), failed(address, "the account was changed meanwhile")).await;
@@ -124,7 +124,7 @@ impl Accounts {
         }
     }
 
-    /// The account that is meant, and whether what was typed is like that of any.
+    /// Finds the account, and tells whether any account has a similar name or the address.
     async fn find(&self, typed: &str, name: Option<&Username>) -> Result<(Option<User>, bool)> {
         let by = self.config.login_by;
         // Look-alikes are counted as one, so whether there is such an account is asked of the skeleton, too:
@@ -133,7 +133,7 @@ impl Accounts {
             Some(name) if by.username => self.store.user_by_skeleton(name).await?,
             _ => None,
         };
-        // An address comes first: nobody else can have it, while anyone may have taken it as a name.
+        // An address has precedence: it is verified for one account, while anyone may have taken it as a name.
         let address_given = check_email(typed.trim()).ok().filter(|_| by.email);
         let by_address = match &address_given {
             Some(given) => self.store.user_by_verified_email(given).await?,
@@ -158,7 +158,7 @@ impl Accounts {
         }
     }
 
-    /// The token of a device that somebody logs in from.
+    /// Returns the token of the device that the login came from.
     pub(super) fn device_token(&self, device: Device, generation: i64) -> String {
         self.device_tokens.token(device, generation, self.time.now().time)
     }

@@ -30,7 +30,7 @@ use crate::{
 /// Mails of one purpose to one account whose tokens still hold: who gets no other has one that works.
 const MOST_LIVE: u32 = 3;
 
-/// The same to one address, whatever the account: nobody's mailbox is filled by registering.
+/// The greatest number to one address for all accounts, so that registrations cannot fill a mailbox.
 const MOST_LIVE_TO_ADDRESS: u32 = 10;
 
 /// When a request for a reset is answered: later than looking an address up and queueing take, so that
@@ -77,7 +77,7 @@ impl Accounts {
         Ok(Some(NewMail { id, user, purpose, recipient, token_hash, most_live, most_live_to_address }))
     }
 
-    /// Wakes whoever sends, once mails are queued.
+    /// Wakes the mail worker after mails were queued.
     pub(super) fn mails_are_queued(&self) {
         if let Some(queue) = &self.mail {
             queue.wake.notify_one();
@@ -117,7 +117,7 @@ impl Accounts {
         let _counted = self.attempts.mail(address).await?;
         let begun = Instant::now();
         let user = self.store.user_by_verified_email(&email).await?;
-        // What there is only for a known address neither delays the response nor fails it.
+        // Work for a known address must neither delay the response nor fail it.
         tokio::spawn(async move {
             if let Some(user) = user
                 && let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await
@@ -129,7 +129,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Sets a new password for whoever holds a token from a mail; all sessions end.
+    /// Sets a new password with a token from a mail. All sessions end.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -143,7 +143,7 @@ impl Accounts {
         let _counted = self.attempts.change(&user.name, address).await?;
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = Actor { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
-        // The address has just been shown to be theirs, and may be somebody else's, too.
+        // The holder of the address is notified, because others may read the same mailbox.
         let told = self.mail(user.id, Purpose::PasswordChanged, user.email.clone()).await?;
         let change = AccountChange {
             mails: told.into_iter().collect(),
@@ -157,7 +157,7 @@ impl Accounts {
                 self.mails_are_queued();
                 Ok(())
             }
-            // Somebody else was faster with the same token.
+            // The token was used meanwhile.
             _ => Err(invalid()),
         }
     }
@@ -179,7 +179,7 @@ impl Accounts {
         };
         match self.store.change_user(owner.id, &change).await? {
             Change::Done(..) => Ok(()),
-            // Somebody else was faster with the same token; or another account has shown that the address is its own.
+            // The token was used meanwhile, or another account has verified the address.
             _ => Err(invalid()),
         }
     }
@@ -195,7 +195,7 @@ const LAST_RETRY: i64 = 600_000;
 /// How long after the second time a refusal for good is asked for once more.
 const LAST_WORD: i64 = 3_600_000;
 
-/// Sends what is queued.
+/// Sends queued mails.
 pub struct MailWorker {
     store: Arc<dyn Store>,
     tokens: Arc<MailTokens>,
@@ -312,7 +312,7 @@ impl MailWorker {
         if !mail.holds {
             return Ok(false);
         }
-        // Only to the address that is stored now, or was when it was changed; without one there is nobody to write to.
+        // Only to the address that is stored now, or was stored before the change.
         let to = match mail.purpose {
             Purpose::VerifyEmail => mail.user.unverified_email(),
             Purpose::ResetPassword => mail.user.email.as_deref().filter(|_| mail.user.email_verified),

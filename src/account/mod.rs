@@ -1,4 +1,4 @@
-//! What can be done with an account: the use cases, without HTTP.
+//! The use cases of accounts, without HTTP.
 //!
 //! The order within each: what costs nothing is checked first, attempts are reserved before
 //! anything costly, the store decides under its locks, and what revokes is in force in the mirror
@@ -71,7 +71,7 @@ pub struct Tokens {
 pub struct Client<'a> {
     /// The address.
     pub address: IpAddr,
-    /// What it says that it is.
+    /// Its `User-Agent`.
     pub user_agent: Option<&'a str>,
     /// The token of a device that it says it is.
     pub device: Option<&'a str>,
@@ -140,7 +140,7 @@ impl Accounts {
         }
     }
 
-    /// A session to be opened for whoever has given the password, and its first refresh token.
+    /// Creates a session to be opened after a password was verified, and its first refresh token.
     fn new_session(&self, id: SessionId, place: Place) -> (NewSession, RefreshToken) {
         let token = self.refresh_tokens.first(id);
         let nonce = self.refresh_tokens.nonce();

@@ -48,7 +48,7 @@ pub struct NewAccount<'a> {
     pub allow_similar: bool,
 }
 
-/// What is to be different about an account.
+/// A change of an account.
 #[derive(Debug, Default)]
 pub struct Update {
     /// Its roles.
@@ -217,8 +217,7 @@ impl Operator {
     }
 
     async fn change(&self, by: &Actor, user: &User, change: AccountChange) -> Result<()> {
-        // An administrator cannot lock everybody out of the admin API; whoever has the command line can
-        // let somebody in again.
+        // An administrator cannot remove the last administrator. The command line can, since it can also add one.
         let change = AccountChange { keep_last_admin: by.id.is_some(), ..change };
         match self.revoker.change(user.id, user.generation, &change).await? {
             Change::Done(..) => Ok(()),

@@ -12,7 +12,7 @@ use crate::{
 /// The longest address that mail servers take (RFC 5321, section 4.5.3.1.3).
 const MAX_EMAIL_BYTES: usize = 254;
 
-/// What a person asks for.
+/// A request to register.
 #[derive(Debug)]
 pub struct Registration {
     /// The name as typed.
@@ -59,7 +59,7 @@ impl Accounts {
             None => self.config.default_roles.clone(),
         };
         let email = wanted.email.map(|email| check_email(&email)).transpose()?;
-        // A taken name costs no hash; that it is taken is told anyway.
+        // A taken name costs no hash. The response tells that it is taken anyway.
         if self.store.user_by_name(&name).await?.is_some() {
             return Err(AccountError::Refused(Kind::UsernameExists));
         }
@@ -93,12 +93,12 @@ impl Accounts {
     }
 }
 
-/// What can be an address.
+/// Checks that a text can be an e-mail address.
 ///
 /// # Errors
 /// When it cannot.
 pub(super) fn check_email(email: &str) -> Result<String> {
-    // What is behind an address only a mail can tell; this keeps out what cannot be one.
+    // Only a mail can tell whether an address exists. This rejects texts that cannot be one.
     let parts = email.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
     // No list, no name beside it, no comment.
     let plain = !email.contains([',', ';', '<', '>', '(', ')', '"', '\\'])

@@ -1,4 +1,4 @@
-//! Every call of the admin API: what answers it, what it is called with and what it answers.
+//! The table of calls of the admin API: handler, request and response of each.
 
 use std::{future::Future, pin::Pin};
 
@@ -39,7 +39,7 @@ impl Handler {
     }
 }
 
-/// What a call answers when all is well: status, media type, schema.
+/// The success response of a call: status, media type, schema.
 type Success = (u16, &'static str, SchemaOf);
 
 const USER: Success = (200, JSON, schema::<User>);

@@ -40,7 +40,7 @@ const MAX_LIMIT: u32 = 500;
 
 const JSON: &str = "application/json";
 
-/// What a failure of the keys is to a client.
+/// Converts a failure of the keys to one for the client.
 fn key_failure(error: KeysError) -> Failure {
     match error {
         KeysError::SharedSecret => Kind::KeysFromConfig.into(),

@@ -94,7 +94,7 @@ pub async fn serve(
     }
 }
 
-/// The response to what a web page could have sent that was told another name for this address.
+/// The response to a request with a foreign `Host`, which a web page could send by DNS rebinding.
 fn strange() -> Response<Full<Bytes>> {
     text(StatusCode::FORBIDDEN, "the Host is no address and not in admin.hosts\n")
 }

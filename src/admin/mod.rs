@@ -39,7 +39,7 @@ pub struct AdminApi {
 /// A response, or why there is none.
 pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 
-/// What a call is asked with.
+/// The input of a call.
 pub(super) struct Asked<'a> {
     /// Who asks; none where that does not matter.
     by: Option<Actor>,

@@ -16,15 +16,15 @@ use crate::{
     types::OsRandom,
 };
 
-/// What one config gives rise to.
+/// The parts that one config gives rise to.
 pub(super) struct Assembled {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) admin_api: Arc<AdminApi>,
-    /// Sends the mails that are queued, once somebody lets it work.
+    /// Sends queued mails, once it is started.
     pub(super) mail_worker: Option<Arc<MailWorker>>,
 }
 
-/// Puts together what serves by a config. Nothing begins by it, and nothing that runs is changed. What is as it was `before`
+/// Assembles the parts for a config. Starts nothing and changes nothing that runs. A part that is as it was `before`
 /// goes on: upstreams with their connections, and the tokens that were verified.
 ///
 /// # Errors

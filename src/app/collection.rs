@@ -1,7 +1,7 @@
 //! The Postman collection: every call of the two APIs in an order that works from top to bottom.
 //!
-//! Paths, methods and descriptions come from the tables that the calls are answered by; here is only what is asked in
-//! which order, and what is expected.
+//! Paths, methods and descriptions come from the tables of calls. Here is only the order of the requests and the expected
+//! responses.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ enum Token {
     Missing,
 }
 
-/// One request, and what is expected of the response.
+/// One request and the expected response.
 struct Step {
     name: &'static str,
     /// The id of the call.

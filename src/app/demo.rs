@@ -141,7 +141,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
     Ok(password)
 }
 
-/// What to try, to be pasted as it is.
+/// Commands to try, ready to be pasted.
 fn instructions(base: &str, admin: &str, admin_password: &str) -> String {
     let json = "-H 'Content-Type: application/json'";
     let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;

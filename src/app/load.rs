@@ -19,7 +19,7 @@ pub struct LoadedGateway {
     pub config: Config,
     /// Its routes.
     pub routes: Table,
-    /// What is legal but unwise.
+    /// Warnings about legal but unwise settings.
     pub warnings: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ fn builtin_calls(mount: &str) -> Vec<Builtin> {
         .collect()
 }
 
-/// What a config says of logging, as telemetry takes it.
+/// Converts the log settings of a config for telemetry.
 pub fn log_settings(log: &config::Log) -> LogSettings {
     LogSettings {
         level: match log.level {

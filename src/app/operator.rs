@@ -40,7 +40,7 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
     let vault = open_vault(&config.auth, &*store, random.clone()).await?;
     let metrics = Metrics::new().map_err(|error| HashError::Failed(error.to_string()))?;
     let password = &config.auth.password;
-    // Nobody waits behind it: one at a time, for as long as a busy machine needs.
+    // The command line hashes one password at a time, with a long timeout for busy machines.
     let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
     let revoker = Revoker { store: store.clone(), clock: clock.clone(), gateway: None };
     let operator = Operator {

@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// What is echoed of a body.
+/// The greatest part of a body that is echoed, in bytes.
 const MAX_BODY: usize = 10 << 20;
 
 /// Serves on a free port of loopback until the runtime ends; returns the address.

@@ -243,7 +243,7 @@ impl ServiceWithDependents for Control {
             },
             _ = shutdown.wait_for(|stopping| *stopping) => {}
         }
-        // The notifier also fires when it is dropped, so workers look for what is loaded themselves.
+        // The notifier also fires when it is dropped, so workers check themselves whether everything is loaded.
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
         runtime.shutdown_background();

@@ -1,4 +1,4 @@
-//! The vault: the master key, given in the config or a file that is made at first start, and what it opens in the store.
+//! The vault: the master key, from the config or from a file that is made at the first start, and the secrets that it wraps.
 
 use std::{
     fs::{self, OpenOptions},

@@ -1,4 +1,4 @@
-//! Every call below the mount that is the gateway's: what answers it, what it is called with and what it answers.
+//! The table of calls below the mount: handler, request and response of each.
 //!
 //! From this one table calls are answered, the routes are reserved, and the description and the Postman collection are
 //! made.
@@ -52,7 +52,7 @@ impl Handler {
     }
 }
 
-/// What a call answers when all is well: status, media type, schema.
+/// The success response of a call: status, media type, schema.
 type Success = (u16, &'static str, SchemaOf);
 
 const TOKENS: Success = (200, JSON, schema::<Session<'static>>);

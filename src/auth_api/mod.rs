@@ -99,7 +99,7 @@ impl AuthApi {
         call.handler.call(self, request, caller, &parameters).await
     }
 
-    /// The person who calls. What they do goes to the store, so a stale mirror denies always.
+    /// Returns the user who calls. Their actions go to the store, so a stale mirror always denies.
     fn identify(&self, caller: &Caller<'_>) -> Result<SignedIn, Failure> {
         let principal = self.access.identify(caller.credential, OnStale::Deny, self.access.now())?;
         principal.signed_in().ok_or_else(|| Kind::InsufficientRole.into())

@@ -49,7 +49,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What a change answers: new tokens for the caller's own account, a message alone for another's.
+/// The response to a change: new tokens for the caller's own account, a message alone for another's.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[allow(dead_code, reason = "only its schema is used")]

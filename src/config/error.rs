@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One error: where it is, what was found, what would be right.
+/// One error: its place, the value found, and the legal values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, as the operator named it.

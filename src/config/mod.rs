@@ -220,7 +220,7 @@ pub struct Route {
     pub methods: Option<Vec<Method>>,
     /// Who may use it.
     pub access: Access,
-    /// What it does.
+    /// Its action.
     pub action: Action,
     /// Whether the token goes on.
     pub forward_token: bool,

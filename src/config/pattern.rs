@@ -26,7 +26,7 @@ impl Pattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// What is wrong with it, for the operator.
+    /// The problem, for the operator.
     pub fn parse(written: &str) -> Result<Self, String> {
         let rest = written.strip_prefix('/').ok_or("a path begins with `/`")?;
         let (fixed, below) = match rest.strip_suffix("/**") {
@@ -86,7 +86,7 @@ fn parse_segment(segment: &str) -> Result<Segment, String> {
             "write `{name}` for one whole segment, and `/**` only at the end for all below".to_owned()
         );
     }
-    // What is not canonical is refused before it is matched, so such a route would never be used.
+    // A path that is not canonical is refused before it is matched, so such a route would never match.
     match path::canonical(&format!("/{segment}")) {
         Ok(canonical) => Ok(Segment::Literal(canonical.decoded[1..].to_owned())),
         Err(path::NotCanonical) => Err(format!(

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser};
 
-/// An error found on the way: the line, the key's path, and what is wrong.
+/// An error found on the way: the line, the key's path, and the problem.
 pub(super) type Found = (usize, String, String);
 
 /// The line of each key, by its path: `routes[2].upstream`.

@@ -59,7 +59,7 @@ impl PostgresUrl {
     /// Reads a connection string; relative paths in it begin at `folder`.
     ///
     /// # Errors
-    /// What is wrong with it, without its text.
+    /// The problem, without the text of the URL.
     pub fn parse(url: &Secret, folder: &Path) -> Result<Self, &'static str> {
         let text = url.expose();
         // A password may hold a question mark.

@@ -48,7 +48,7 @@ impl UsernameRules {
     /// A pattern that has to match a whole name.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The problem.
     pub(super) fn whole(pattern: &str) -> Result<Regex, String> {
         Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! What a client is told: one table from kinds of failure to statuses and words.
+//! The errors for clients: one table from kinds to statuses and texts.
 //!
 //! The precise reason of a failure is logged once, where it is handled. A client gets a [`Kind`]
 //! and, where the contract allows it, a `detail` written for the person at the keyboard: a [`Problem`].

@@ -12,7 +12,7 @@ use super::{Kind, Statuses};
 /// The `Retry-After` of a temporary failure.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 
-/// What a client is told of a failure.
+/// The problem response to a failure.
 #[derive(Debug)]
 pub struct Problem {
     /// What happened.
@@ -45,7 +45,7 @@ pub struct ProblemBody<'a> {
     status: u16,
     /// The message in snake case; stable.
     code: &'static str,
-    /// What a person reads.
+    /// The text for people.
     message: &'static str,
     /// More for that person, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]

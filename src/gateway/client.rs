@@ -49,7 +49,7 @@ impl Peer {
         &self.value
     }
 
-    /// Whether what it says of others is believed.
+    /// Returns whether its forwarding headers are trusted.
     pub(super) fn is_trusted(&self, proxies: &TrustedProxies) -> bool {
         let known = self.trust.load(Relaxed);
         if known >> 1 == proxies.number {
@@ -61,7 +61,7 @@ impl Peer {
     }
 }
 
-/// What upstreams are told of where a request came from.
+/// The origin of a request, as upstreams are told.
 pub(super) struct Forwarded {
     /// The client's address.
     pub(super) client: IpAddr,
@@ -98,7 +98,7 @@ impl Forwarded {
         Self { client: peer.address, chain: peer.value.clone(), proto: scheme.as_value(), host: None }
     }
 
-    /// The same as a trusted proxy has it.
+    /// The origin according to a trusted proxy.
     fn corrected(self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
         let mut hosts = headers.get_all(&FORWARDED_HOST).iter();
         let host = hosts.next().cloned();

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use crate::config::Cors;
 
-/// What a page may read beside the few headers that it always may.
+/// The response headers that a page may read beside those that it always may.
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("Authorization, Retry-After, WWW-Authenticate, X-Authgate-Device, X-Request-Id");
 

@@ -73,7 +73,7 @@ impl Drain {
         self.announced.load(Relaxed)
     }
 
-    /// Tells every worker to accept no more and to finish what is in flight.
+    /// Tells every worker to stop accepting and to finish requests in flight.
     pub fn begin(&self) {
         self.tell.send_replace(true);
     }

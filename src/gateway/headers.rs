@@ -80,7 +80,7 @@ const PROXY_PREFIXES: &[&str] = &[
     "x-ms-client-principal-",     // Azure App Service
 ];
 
-/// Framing is said anew by what a body really is; under another spelling it would be said by the client.
+/// Framing headers are written according to the body. With another spelling the client's would pass.
 const CONTENT_LENGTH: &[u8] = b"content-length";
 
 /// What makes some frameworks take a request for one of another method.
@@ -97,7 +97,7 @@ pub(super) struct Headers {
     first: [bool; 256],
 }
 
-/// What a request is given on its way.
+/// The headers that a request gets from the gateway.
 pub(super) struct Injected<'a> {
     pub(super) principal: Option<&'a Principal>,
     pub(super) forwarded: &'a Forwarded,

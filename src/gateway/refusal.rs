@@ -19,7 +19,7 @@ use crate::{
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// A refusal with what a client may be told of it.
+/// A refusal with the details for the client.
 #[derive(Debug)]
 pub(super) struct Refusal {
     problem: Problem,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{access::Lease, revocation::Cut};
 
-/// What a request's body may be and how long it may take.
+/// The limits of a request's body in size and time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyBounds {
     /// Bytes.

@@ -16,7 +16,7 @@ pub(super) fn is_server_wide<T>(request: &Request<T>) -> Result<bool, Kind> {
     single_host(request.headers(), request.version()).map(|_| true)
 }
 
-/// What a request is for that came by `scheme`.
+/// Parses the target of a request that arrived by `scheme`.
 ///
 /// # Errors
 /// When it does not name one host, however often it says it, or when its path has two readings.

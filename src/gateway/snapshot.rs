@@ -1,4 +1,4 @@
-//! What one config gives rise to, for requests.
+//! The snapshot: everything that requests need of one config.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct Services {
     pub address_counts: Arc<AddressCounts>,
 }
 
-/// What one config gives rise to. It never changes: another config makes another one, and a request is served by one of
+/// Everything that requests need of one config. It is immutable: another config makes another one, and a request is served by one of
 /// them from its beginning to its end.
 pub struct Snapshot {
     pub(super) services: Services,
@@ -78,7 +78,7 @@ impl Snapshot {
         }
     }
 
-    /// The rules for other origins of what a request meets, and its label.
+    /// Returns the CORS rules for a match, and its label.
     pub(super) fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<(u32, &'a Cors)> {
         match found {
             Match::Builtin => self.cors.as_ref().map(|cors| (BUILTIN, cors)),
@@ -97,7 +97,7 @@ impl Snapshot {
         &self.access
     }
 
-    /// What a route, by its number, is called in metrics and logs.
+    /// Returns the label of a route, by its number, in metrics and logs.
     pub(super) fn route_label(&self, index: u32) -> &str {
         match index {
             BUILTIN => "auth",

@@ -1,4 +1,4 @@
-//! What a request is for, whichever protocol it came by.
+//! The target of a request, for every protocol.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::{
     types::path::Canonical,
 };
 
-/// What a client speaks to this gateway in.
+/// The scheme that a client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     /// Nothing lies between the socket and HTTP.
@@ -31,7 +31,7 @@ impl Scheme {
     }
 }
 
-/// What a request is for, checked: one host, and a path that has one reading.
+/// The checked target of a request: one host, and a path that has one reading.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     /// The host with its port, if one was named.
@@ -78,7 +78,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A query as it is forwarded: what is no ASCII is percent-encoded (RFC 3986, section 2.5).
+/// Returns a query as it is forwarded: characters beyond ASCII are percent-encoded (RFC 3986, section 2.5).
 fn encoded(query: &str) -> Cow<'_, str> {
     if query.is_ascii() {
         return Cow::Borrowed(query);

@@ -75,14 +75,14 @@ struct Suspended {
     lines: Vec<Arc<Share>>,
 }
 
-/// What one address has of a worker.
+/// The share of one address in a worker.
 pub(super) struct Share {
     id: u64,
     round: AtomicU64,
     taken: AtomicU32,
     /// Turns that were granted and not begun: rounds may follow each other faster than tasks are run.
     granted: AtomicU32,
-    /// What a turn moves, in bytes: as much as the last one did, or as those before it.
+    /// The expected bytes of a turn, from the last ones.
     cost: AtomicU64,
     line: Mutex<VecDeque<Arc<Waiter>>>,
 }
@@ -202,7 +202,7 @@ impl Wake for Turns {
         for waiter in suspended.spent.drain(..) {
             waiter.resume(Progress::Seen);
         }
-        // Whoever comes back asks for the next round, if somebody still waits for it.
+        // A connection that comes back asks for the next round if another one still waits.
         suspended.lines.retain(|share| {
             let mut line = lock(&share.line);
             let before = share.granted.load(Relaxed);
@@ -359,7 +359,7 @@ mod tests {
     fn who_is_alone_is_never_put_off_for_long() {
         on_a_worker(async |turns| {
             let mut one = places(turns, Some("192.0.2.1"), 100);
-            // At the very beginning nobody knows that nobody else is there.
+            // At the very beginning it is unknown whether there are other addresses.
             for _ in 0..1_000 {
                 served(&mut one);
                 tokio::task::yield_now().await;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{request_body::RequestBody, snapshot::Snapshot};
 use crate::{telemetry::Meters, upstream::Client};
 
-/// A snapshot with what a worker has of its own for it. A request takes it once and keeps it to its end.
+/// A snapshot with a worker's own clients and meters. A request takes it once and keeps it until its end.
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
     /// The worker's way to each upstream, in their order.

@@ -1,4 +1,4 @@
-//! Mails: what they say, and handing them to a server.
+//! Mails: their texts, and sending them to a server.
 
 mod template;
 mod transport;

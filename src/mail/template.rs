@@ -27,7 +27,7 @@ pub struct Template {
     html: Option<String>,
 }
 
-/// What is filled in.
+/// The values of placeholders.
 #[derive(Debug, Clone, Copy)]
 pub struct Letter<'a> {
     /// The account's name.

@@ -28,7 +28,7 @@ pub enum MailSetupError {
     /// TLS cannot be set up.
     #[error("smtp: {0}")]
     Tls(#[from] lettre::transport::smtp::Error),
-    /// A text cannot be used: its file, and what is wrong.
+    /// A text cannot be used: its file and the problem.
     #[error("templates: {0}: {1}")]
     Template(String, String),
 }

@@ -14,7 +14,7 @@ use crate::{
 /// How many entries are written back at once.
 const RESTORED_AT_ONCE: usize = 1_000;
 
-/// What a look at the log has brought.
+/// The result of reading the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Followed {
     /// A key was revoked.

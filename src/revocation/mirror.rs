@@ -83,7 +83,7 @@ impl Mirror {
     pub fn new(max_staleness: std::time::Duration) -> Self {
         Self {
             // A writer that makes the map grow copies it at once, and readers never wait for it. Copied a
-            // few entries at a time, the map would stay half-way for as long as nobody writes, and each
+            // few entries at a time, the map would stay half-way as long as there is no write, and each
             // lookup would search both halves: 3.5 µs among a million, measured.
             dead: HashMap::builder()
                 .hasher(RandomState::default())
@@ -181,7 +181,7 @@ impl Mirror {
         }
     }
 
-    /// What it holds that has not expired.
+    /// Returns the entries that have not expired.
     pub fn entries(&self, now: Now) -> Vec<LogEntry> {
         let dead = self.dead.pin();
         let live = dead.iter().filter(|(_, dead)| dead.until() > now.time);
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(mirror.staleness(at(0, 0)), Staleness::NeverLoaded);
         mirror.confirm(at(100_000, 1_000));
         assert_eq!(mirror.staleness(at(105_000, 6_000)), Staleness::Fresh);
-        // Somebody set the wall clock back; time passed all the same.
+        // The wall clock was set back, but time has passed.
         assert_eq!(mirror.staleness(at(0, 6_001)), Staleness::Stale);
         assert_eq!(mirror.staleness(at(105_001, 1_000)), Staleness::Stale);
     }

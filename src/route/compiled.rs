@@ -36,7 +36,7 @@ pub(super) fn takes(methods: Option<&[Method]>, method: &Method) -> bool {
         Some(methods) => {
             methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
         }
-        // A response to TRACE shows what was put into the request on its way: only where a route asks for it.
+        // A response to TRACE shows the headers that were added on the way, so a route must name the method.
         None => method != Method::TRACE,
     }
 }

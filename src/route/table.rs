@@ -11,11 +11,11 @@ use super::{
 };
 use crate::config::{self, ConfigErrors};
 
-/// What a route without `methods` says in `Allow`.
+/// The `Allow` of a route without `methods`.
 const ORDINARY: &[Method] =
     &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// What a request meets.
+/// The result of a lookup.
 #[derive(Debug)]
 pub enum Match<'a> {
     /// A call of the gateway's own.

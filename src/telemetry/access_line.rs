@@ -1,4 +1,4 @@
-//! A line of the access log: what it says, and how it is written.
+//! The format of a line of the access log.
 
 use std::{cell::Cell, time::Duration};
 
@@ -200,7 +200,7 @@ fn is_plain(text: &[u8]) -> bool {
     if !chunks.iter().all(is_plain_chunk) {
         return false;
     }
-    // The last ones once more with the rest, or the rest alone with what is plain.
+    // The last bytes overlap with those before, or are padded with plain ones.
     match text.last_chunk() {
         Some(last) => is_plain_chunk(last),
         None => {

@@ -18,7 +18,7 @@ use std::{
 
 use super::access_line::{AccessEntry, write_json, write_text};
 
-/// What a worker gathers before it hands it over, in bytes. Each handing over wakes the thread that writes, which costs
+/// The size of a worker's batch, in bytes. Each handing over wakes the thread that writes, which costs
 /// as much as some dozen lines.
 const BATCH: usize = 256 << 10;
 
@@ -98,7 +98,7 @@ impl Writer {
                     spare.push(lines);
                 }
             }
-            // Nobody may be waiting.
+            // The writer may have ended.
             let _ = tell.try_send(());
         })?;
         Ok(Self { log, ended, thread: Some(thread) })

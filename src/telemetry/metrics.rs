@@ -45,7 +45,7 @@ impl MethodLabel {
     }
 }
 
-/// What a request is counted under.
+/// The labels of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLabels<'a> {
     /// A number that stands for `route`, under one config.

@@ -1,6 +1,6 @@
 //! Decodes the chunked transfer coding (RFC 9112, section 7.1), for both directions.
 //!
-//! Extensions and trailers are skipped: nothing that stands in them is ever passed on. What they take is bounded
+//! Extensions and trailers are skipped and never passed on. What they take is bounded
 //! by what the body brings, so that a body cannot consist of framing alone.
 
 use bytes::BytesMut;

@@ -38,7 +38,7 @@ pub fn opaque(raw: &str) -> String {
 }
 
 /// Whether a password may hold all of this (the FreeformClass of RFC 8264, section 4.3): no control characters, nothing
-/// that is not seen and means nothing. What is not assigned yet may be tomorrow.
+/// that is invisible and has no meaning. Unassigned code points may be assigned later.
 pub fn is_opaque(text: &str) -> bool {
     text.chars().all(|c| {
         c.general_category() != GeneralCategory::Control && !is_ignorable(c) && !is_conjoining_jamo(c)
@@ -146,7 +146,7 @@ fn is_conjoining_jamo(c: char) -> bool {
     matches!(c, '\u{1100}'..='\u{11ff}' | '\u{a960}'..='\u{a97c}' | '\u{d7b0}'..='\u{d7fb}')
 }
 
-/// What is not shown: `Default_Ignorable_Code_Point` and noncharacters (Unicode, DerivedCoreProperties.txt, PropList.txt).
+/// Returns whether a character is invisible: `Default_Ignorable_Code_Point` and noncharacters (Unicode, DerivedCoreProperties.txt, PropList.txt).
 fn is_ignorable(c: char) -> bool {
     matches!(
         c,
@@ -210,7 +210,7 @@ mod tests {
         for c in (0..=0x10_ffff_u32).filter_map(char::from_u32) {
             for text in [format!("a{c}b"), format!("{c}")] {
                 let theirs = UsernameCaseMapped::enforce(text.as_str()).ok();
-                // What they do not know yet is not compared.
+                // Code points that those tables do not know are not compared.
                 let Some(theirs) = theirs else { continue };
                 if username(&text).ok().as_deref() != Some(theirs.as_ref()) {
                     different.push(format!("{text:?} U+{:04X}", c as u32));

@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// What a pseudonym begins with.
+/// The prefix of a pseudonym.
 const MARK: char = '~';
 
 /// The length of a pseudonym in bytes: its prefix and the base64 of its hash.

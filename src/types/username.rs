@@ -83,7 +83,7 @@ impl Username {
         unicode_security::confusable_detection::skeleton(&self.0).collect()
     }
 
-    /// What is kept as the skeleton of a name that may look like another's: one of its own, so that the other's stays
+    /// Returns the skeleton that is stored for a name that may be similar to another's: one of its own, so that the other's stays
     /// the one that further names are compared with.
     pub fn own_skeleton(&self, id: UserId) -> String {
         format!("{}\u{1}{id}", self.skeleton())

@@ -69,7 +69,7 @@ pub enum Head {
 /// A connection, idle or with one exchange on it.
 pub struct Connection<B> {
     io: Stream,
-    /// What it takes of the connections that the upstream may have.
+    /// Its share of the upstream's `max_connections`.
     slot: OwnedSemaphorePermit,
     made_at: u64,
     /// Whether a request was put on it before.
@@ -280,7 +280,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         self.keep_alive && self.response.is_done() && self.received.is_empty() && self.outgoing.is_sent()
     }
 
-    /// Gives back what a resting connection does not need.
+    /// Frees what an idle connection does not need.
     pub(super) fn rest(&mut self) {
         self.outgoing.shrink(KEPT);
         // Empty, but perhaps a part of a large allocation.

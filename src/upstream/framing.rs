@@ -1,4 +1,4 @@
-//! Where a response's body ends, and what of it has arrived.
+//! Decodes the body of a response, up to its end.
 
 use bytes::{Buf, Bytes, BytesMut};
 

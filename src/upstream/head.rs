@@ -1,4 +1,4 @@
-//! The head of a response: read, and what it says of the connection.
+//! Parses the head of a response.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};

@@ -219,7 +219,7 @@ where
     }
 }
 
-/// What a waiting request receives.
+/// The result of waiting.
 enum Next<B> {
     Connection(Box<Connection<B>>),
     Slot(OwnedSemaphorePermit),

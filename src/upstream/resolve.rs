@@ -1,7 +1,7 @@
 //! Looks up the addresses of a server's name, outside the workers.
 //!
 //! The system's own lookup blocks, and may hang for as long as its servers do. So it runs on a thread of its own,
-//! at most one at a time for a name, and nobody waits for it who has addresses already.
+//! at most one at a time for a name. A request that has addresses already does not wait for it.
 
 use std::{
     io,

@@ -180,7 +180,7 @@ impl Guard {
         Judged::Good(good)
     }
 
-    /// Takes note of what a read has brought: a head that comes in crumbs is read a few times, and then so often only.
+    /// Counts small reads of a head. After a few in a row, the next reads are delayed.
     fn pauses(&mut self, length: usize) {
         if self.position != Position::Head || length > CRUMB || self.activity().is_busy() {
             self.crumbs = 0;
