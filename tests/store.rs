@@ -1059,11 +1059,11 @@ fn an_imported_address_is_verified_for_the_first_who_brings_it() {
             with("3", "carol", "a@example.com", true),
             with("4", "dave", "d@example.com", true),
         ];
-        store.import_users(batch, &event("user.import"), true).await.unwrap();
-        store
-            .import_users(vec![with("5", "erin", "d@example.com", true)], &event("user.import"), true)
-            .await
-            .unwrap();
+        let outcomes = store.import_users(batch, &event("user.import"), true).await.unwrap();
+        use ImportOutcome::{Imported, Unverified};
+        assert_eq!(outcomes, [Imported, Imported, Unverified, Imported]);
+        let later = vec![with("5", "erin", "d@example.com", true)];
+        assert_eq!(store.import_users(later, &event("user.import"), true).await.unwrap(), [Unverified]);
         let mut verified = Vec::new();
         for id in ["1", "2", "3", "4", "5"] {
             let found = store.user_by_external_id(id).await.unwrap().unwrap();

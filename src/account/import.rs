@@ -91,8 +91,10 @@ pub type Outcome = Result<Taken, Rejection>;
 /// How a user was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It is here now.
+    /// The account was created.
     New,
+    /// The account was created, but its address is not verified, because another account has verified it.
+    Unverified,
     /// It was here before.
     Before,
 }
@@ -162,7 +164,7 @@ impl Importer {
         let skeletons: Vec<_> = users.iter().map(|user| sha256(user.name.skeleton().as_bytes())).collect();
         let outcomes = self.store.import_users(users, &self.event(), false).await?;
         let judge = |(known, look): (ImportOutcome, [u8; 32])| match outcome(known) {
-            Ok(Taken::New) if !seen.insert(look) => Err(Rejection::NameTaken),
+            Ok(Taken::New | Taken::Unverified) if !seen.insert(look) => Err(Rejection::NameTaken),
             other => other,
         };
         Ok(outcomes.into_iter().zip(skeletons).map(judge).collect())
@@ -172,6 +174,7 @@ impl Importer {
 fn outcome(outcome: ImportOutcome) -> Outcome {
     Err(match outcome {
         ImportOutcome::Imported => return Ok(Taken::New),
+        ImportOutcome::Unverified => return Ok(Taken::Unverified),
         ImportOutcome::AlreadyThere => return Ok(Taken::Before),
         ImportOutcome::NameTaken => Rejection::NameTaken,
         ImportOutcome::LooksLike(name) => Rejection::LooksLike(name),

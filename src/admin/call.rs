@@ -88,7 +88,7 @@ fn call(
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    [user_calls(), session_calls(), key_calls(), trail_calls()].into_iter().flatten().collect()
+    [user_calls(), name_calls(), session_calls(), key_calls(), trail_calls()].into_iter().flatten().collect()
 }
 
 fn user_calls() -> Vec<Call<Handler>> {
@@ -145,16 +145,19 @@ fn user_calls() -> Vec<Call<Handler>> {
             CONDITIONAL,
             |api, asked| Box::pin(api.delete_user(asked)),
         ),
-        call(
-            Method::DELETE,
-            "/api/names/{name}",
-            "releaseName",
-            "Let the name of a former account be given out again",
-            MESSAGE,
-            &[Kind::InsufficientRole, Kind::NotFound, Kind::UsernameNotAccepted],
-            |api, asked| Box::pin(api.release_name(asked)),
-        ),
     ]
+}
+
+fn name_calls() -> Vec<Call<Handler>> {
+    vec![call(
+        Method::DELETE,
+        "/api/names/{name}",
+        "releaseName",
+        "Let the name of a former account be given out again",
+        MESSAGE,
+        &[Kind::InsufficientRole, Kind::NotFound, Kind::UsernameNotAccepted],
+        |api, asked| Box::pin(api.release_name(asked)),
+    )]
 }
 
 fn session_calls() -> Vec<Call<Handler>> {

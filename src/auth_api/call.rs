@@ -147,7 +147,10 @@ fn delete(path: &'static str, id: &'static str) -> Call<Handler> {
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    [account_calls(), session_calls(), mail_calls(), description_calls()].into_iter().flatten().collect()
+    [account_calls(), login_calls(), session_calls(), mail_calls(), description_calls()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn account_calls() -> Vec<Call<Handler>> {
@@ -192,7 +195,7 @@ fn account_calls() -> Vec<Call<Handler>> {
     ]
 }
 
-fn session_calls() -> Vec<Call<Handler>> {
+fn login_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
             body: Some((schema::<input::Login>, true)),
@@ -242,6 +245,11 @@ fn session_calls() -> Vec<Call<Handler>> {
             MESSAGE,
             |api, _, caller, _| Box::pin(api.logout_all(caller)),
         ),
+    ]
+}
+
+fn session_calls() -> Vec<Call<Handler>> {
+    vec![
         Call {
             query: &[
                 ("limit", "At most so many; 50 without", schema::<input::Limit>),

@@ -214,8 +214,10 @@ struct Tally {
     new: u64,
     before: u64,
     refused: u64,
-    /// Whose names nobody could choose here.
+    /// Names beyond the rules for chosen names.
     beyond: u64,
+    /// Addresses that another account has verified.
+    unverified: u64,
 }
 
 async fn import(
@@ -256,6 +258,10 @@ async fn import(
         for (candidate, outcome) in checked.iter().zip(outcomes) {
             match outcome {
                 Ok(Taken::New) => tally.new += 1,
+                Ok(Taken::Unverified) => {
+                    tally.new += 1;
+                    tally.unverified += 1;
+                }
                 Ok(Taken::Before) => tally.before += 1,
                 Err(refusal) => {
                     tally.refused += 1;
@@ -268,6 +274,12 @@ async fn import(
     report.close()?;
     if tally.beyond > 0 {
         tracing::warn!(names = tally.beyond, "names beyond auth.username, as older services gave them");
+    }
+    if tally.unverified > 0 {
+        tracing::warn!(
+            addresses = tally.unverified,
+            "addresses not taken as verified: another account has verified them"
+        );
     }
     let verb = if args.dry_run { "would be imported" } else { "imported" };
     print(&format!("{} {verb}, {} were here before, {} refused\n", tally.new, tally.before, tally.refused))?;

@@ -43,8 +43,10 @@ pub(super) const EXTERNAL_ID: &str = "external id: ";
 /// What became of an imported user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// It is here now.
+    /// The account was created.
     Imported,
+    /// The account was created, but its address is not verified, because another account has verified it.
+    Unverified,
     /// It was imported before.
     AlreadyThere,
     /// Another account has the name.

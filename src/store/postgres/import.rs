@@ -110,9 +110,9 @@ async fn import_all(
         taken.remove(&only::<Uuid>(row)?);
     }
     let new: Vec<&ImportedUser> = users.iter().filter(|user| taken.contains(&user.id.uuid())).collect();
-    insert_credentials(tx, &new).await?;
+    let unverified = insert_credentials(tx, &new).await?;
     record_all(tx, event, &new).await?;
-    explain_all(tx, users, &skeletons, &taken).await
+    explain_all(tx, users, &skeletons, (&taken, &unverified)).await
 }
 
 /// An event for each account that was made just now.
@@ -145,7 +145,7 @@ async fn explain_all(
     tx: &Transaction<'_>,
     users: &[ImportedUser],
     skeletons: &[String],
-    taken: &HashSet<Uuid>,
+    (taken, unverified): (&HashSet<Uuid>, &HashSet<Uuid>),
 ) -> Result<Vec<ImportOutcome>> {
     let sql = format!("SELECT {USER} FROM accounts WHERE external_id = ANY($1) OR skeleton = ANY($2)");
     let left = || users.iter().zip(skeletons).filter(|(user, _)| !taken.contains(&user.id.uuid()));
@@ -163,14 +163,16 @@ async fn explain_all(
         }
     }
     let outcome = |(user, look): (&ImportedUser, &String)| match taken.contains(&user.id.uuid()) {
+        true if unverified.contains(&user.id.uuid()) => ImportOutcome::Unverified,
         true => ImportOutcome::Imported,
         false => explain(user, by_id.get(&user.external_id), by_look.get(look)),
     };
     Ok(users.iter().zip(skeletons).map(outcome).collect())
 }
 
-/// The passwords and addresses of accounts that were made just now.
-async fn insert_credentials(tx: &Transaction<'_>, users: &[&ImportedUser]) -> Result<()> {
+/// Inserts the passwords and addresses of new accounts. Returns the accounts whose address is not verified because another
+/// account has verified it.
+async fn insert_credentials(tx: &Transaction<'_>, users: &[&ImportedUser]) -> Result<HashSet<Uuid>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.id.uuid()).collect();
     let hashes: Vec<&str> = users.iter().map(|user| user.password_hash.as_str()).collect();
     let schemes: Vec<Option<&str>> = users.iter().map(|user| user.foreign_scheme.as_deref()).collect();
@@ -190,9 +192,17 @@ async fn insert_credentials(tx: &Transaction<'_>, users: &[&ImportedUser]) -> Re
          min(a.place) FILTER (WHERE a.verified) OVER (PARTITION BY a.key) AND NOT EXISTS \
          (SELECT 1 FROM addresses b WHERE b.key = a.key AND b.verified_at IS NOT NULL) THEN {NOW} END \
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY \
-         AS a (id, address, key, verified, place) WHERE a.address IS NOT NULL"
+         AS a (id, address, key, verified, place) WHERE a.address IS NOT NULL RETURNING user_id, verified_at IS NULL"
     );
-    run(tx, &sql, &[&ids, &addresses, &keys, &verified]).await.map(drop)
+    let statement = tx.prepare_cached(&sql).await?;
+    let mut unverified = HashSet::new();
+    for row in &tx.query(&statement, &[&ids, &addresses, &keys, &verified]).await? {
+        if row.try_get(1)? {
+            unverified.insert(only::<Uuid>(row)?);
+        }
+    }
+    let wanted = ids.into_iter().zip(verified).filter_map(|(id, verified)| verified.then_some(id));
+    Ok(wanted.filter(|id| unverified.contains(id)).collect())
 }
 
 async fn note_own_scheme(tx: &Transaction<'_>, scheme: &str) -> Result<()> {

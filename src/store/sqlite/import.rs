@@ -37,20 +37,20 @@ fn import_one(
     now: UnixMillis,
 ) -> Result<ImportOutcome> {
     let skeleton = user.name.skeleton();
-    if insert(tx, user, &skeleton, event, pseudonyms, now)? {
-        return Ok(ImportOutcome::Imported);
+    if let Some(imported) = insert(tx, user, &skeleton, event, pseudonyms, now)? {
+        return Ok(imported);
     }
     let same_id = user_by_external_id(tx, &user.external_id)?;
     let holder = by_skeleton(tx, &skeleton)?;
     let outcome = explain(user, same_id.as_ref(), holder.as_ref());
-    let similar = user.similar && matches!(outcome, ImportOutcome::LooksLike(_));
-    if similar && insert(tx, user, &user.name.own_skeleton(user.id), event, pseudonyms, now)? {
-        return Ok(ImportOutcome::Imported);
+    if user.similar && matches!(outcome, ImportOutcome::LooksLike(_)) {
+        let own = user.name.own_skeleton(user.id);
+        return Ok(insert(tx, user, &own, event, pseudonyms, now)?.unwrap_or(outcome));
     }
     Ok(outcome)
 }
 
-/// Makes the account, if nothing stands in its way.
+/// Creates the account. Returns `None` if its name, skeleton or id is taken.
 fn insert(
     tx: &Transaction<'_>,
     user: &ImportedUser,
@@ -58,7 +58,7 @@ fn insert(
     event: &Event,
     pseudonyms: &Pseudonyms,
     now: UnixMillis,
-) -> Result<bool> {
+) -> Result<Option<ImportOutcome>> {
     let made = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO users (id, name, skeleton, roles, disabled, created_at, external_id) \
@@ -75,29 +75,31 @@ fn insert(
             user.external_id,
             pseudonyms.of(skeleton)
         ])?;
-    if made > 0 {
-        insert_credentials(tx, user, now)?;
-        let event = Event { detail: user.note_detail(), ..event.clone() };
-        event::append(tx, &event, Some(user.id), user.name.as_str(), now)?;
+    if made == 0 {
+        return Ok(None);
     }
-    Ok(made > 0)
+    let imported = insert_credentials(tx, user, now)?;
+    let event = Event { detail: user.note_detail(), ..event.clone() };
+    event::append(tx, &event, Some(user.id), user.name.as_str(), now)?;
+    Ok(Some(imported))
 }
 
-/// The password and address of an account that was made just now.
-fn insert_credentials(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis) -> Result<()> {
+/// Inserts the password and the address of a new account.
+fn insert_credentials(tx: &Transaction<'_>, user: &ImportedUser, now: UnixMillis) -> Result<ImportOutcome> {
     tx.prepare_cached(
         "INSERT INTO passwords (user_id, hash, foreign_scheme, changed_at) VALUES (?1, ?2, ?3, ?4)",
     )?
     .execute(params![user.id.uuid().as_bytes(), user.password_hash, user.foreign_scheme, now])?;
-    let Some(address) = &user.email else { return Ok(()) };
+    let Some(address) = &user.email else { return Ok(ImportOutcome::Imported) };
     // Verified is an address that no other account has verified. A disabled account must not keep it from an active one.
     let verified = user.email_verified && !user.disabled;
-    tx.prepare_cached(
+    let is_unverified: bool = tx.prepare_cached(
         "INSERT INTO addresses (user_id, standing, address, key, verified_at) SELECT ?1, 1, ?2, ?3, \
-         CASE WHEN ?4 AND NOT EXISTS (SELECT 1 FROM addresses WHERE key = ?3 AND verified_at IS NOT NULL) THEN ?5 END",
+         CASE WHEN ?4 AND NOT EXISTS (SELECT 1 FROM addresses WHERE key = ?3 AND verified_at IS NOT NULL) THEN ?5 END \
+         RETURNING verified_at IS NULL",
     )?
-    .execute(params![user.id.uuid().as_bytes(), address, address.to_lowercase(), verified, now])?;
-    Ok(())
+    .query_row(params![user.id.uuid().as_bytes(), address, address.to_lowercase(), verified, now], |row| row.get(0))?;
+    Ok(if verified && is_unverified { ImportOutcome::Unverified } else { ImportOutcome::Imported })
 }
 
 fn by_skeleton(db: &Connection, skeleton: &str) -> Result<Option<User>> {
