@@ -29,7 +29,7 @@ type ResponseFuture<'a> = Pin<Box<dyn Future<Output = CallResult> + Send + 'a>>;
 /// Handles a request.
 type Function = for<'a> fn(&'a AdminApi, Asked<'a>) -> ResponseFuture<'a>;
 
-/// What answers a call.
+/// The handler of a call.
 #[derive(Debug)]
 pub struct Handler(Function);
 

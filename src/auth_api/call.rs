@@ -36,7 +36,7 @@ type ResponseFuture<'a> = Pin<Box<dyn Future<Output = CallResult> + Send + 'a>>;
 type Function =
     for<'a> fn(&'a AuthApi, &'a Request<Bytes>, &'a Caller<'a>, &'a [&'a str]) -> ResponseFuture<'a>;
 
-/// What answers a call.
+/// The handler of a call.
 #[derive(Debug)]
 pub struct Handler(Function);
 

@@ -16,7 +16,7 @@ pub struct BuiltinCall {
     pub request_id: HeaderValue,
 }
 
-/// Answers builtin calls. Once a call was handed over it runs to its end, whatever the client does:
+/// Handles builtin calls. Once a call was handed over it runs to its end, whatever the client does:
 /// a logout is not undone by hanging up.
 pub trait BuiltinCalls: Send + Sync {
     /// The largest body that a call may have, in bytes.

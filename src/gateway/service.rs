@@ -348,3 +348,20 @@ fn options() -> Response<Bytes> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        // It lies in the connection, and each request writes and reads it. An argument that an async function takes by value
+        // is stored twice.
+        let size = size_of_future(ConnectionState::serve);
+        assert!(size <= 2_300, "{size} bytes");
+    }
+}

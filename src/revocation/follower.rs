@@ -78,7 +78,7 @@ impl Follower {
     /// `others_hold` is false, when something else that tokens rest on could not be read.
     ///
     /// # Errors
-    /// When the store does not answer; the mirror is then as old as it was.
+    /// When the store cannot be read. The mirror then stays as old as it was.
     pub async fn poll(&mut self, others_hold: bool) -> store::Result<Followed> {
         let polled = self.try_poll(others_hold).await;
         self.failed = if polled.is_ok() { 0 } else { self.failed + 1 };
@@ -143,7 +143,7 @@ impl Follower {
     /// Reads the new entries after a hint, without confirming the mirror.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store cannot be read.
     pub async fn glance(&mut self) -> store::Result<Followed> {
         let Some(cursor) = &self.glanced else { return Ok(Followed::default()) };
         let mut followed = Followed::default();
@@ -239,7 +239,7 @@ mod tests {
     /// A response to a reading: the rows, and where it ends; or none.
     type Reply = Option<(Vec<LogEntry>, &'static str)>;
 
-    /// A log that answers what it was told to, in as many milliseconds, and remembers what it was asked.
+    /// A log with prepared responses and delays in milliseconds, which records its calls.
     struct Scripted {
         clock: Arc<ManualClock>,
         replies: Mutex<VecDeque<(i64, Reply)>>,

@@ -129,7 +129,7 @@ impl Mirror {
         self.live.revoke(entry);
     }
 
-    /// Takes in what may or may not have been revoked in the store, to be settled with it when it answers:
+    /// Applies an uncertain revocation, to be settled when the store can be reached:
     /// until then they may differ, and no login would succeed on this gateway.
     pub fn deny_in_doubt(&self, entry: &LogEntry) {
         self.apply(entry);

@@ -232,7 +232,7 @@ impl Meters {
         seconds.observe(took.as_secs_f64());
     }
 
-    /// Notes how long an upstream, by its number, took to answer.
+    /// Records how long an upstream, by its number, took to respond.
     pub fn upstream(&self, index: usize, took: Duration) {
         if let Some(seconds) = self.upstream_seconds.get(index) {
             seconds.observe(took.as_secs_f64());

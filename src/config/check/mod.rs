@@ -3,6 +3,7 @@
 mod auth;
 mod cors;
 mod email;
+mod keys;
 mod route;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

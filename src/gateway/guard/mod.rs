@@ -2,7 +2,7 @@
 //! read in two ways.
 //!
 //! The guard looks at each head, follows the framing of each body, and hands the next head over
-//! only when the exchange before it is over. What it refuses it answers itself, in order, after
+//! only when the exchange before it is over. It responds to refused heads itself, in order, after
 //! the responses that are still being written; the library then sees the end of the stream.
 
 mod read;
@@ -201,7 +201,7 @@ impl Guard {
         self.refusal = Some(if self.position == Position::Head {
             self.refusal(kind, head)
         } else {
-            // The request was handed over already: its body fails, and the service answers.
+            // The request was handed over already: its body fails, and the service responds.
             self.state.exchange.body_fails(BodyFailure::Malformed);
             PendingRefusal::Silent
         });

@@ -1,6 +1,6 @@
 //! The store for anything with more than one gateway: one PostgreSQL primary, 13 or later.
 //!
-//! The log is read in [`log`], keys are kept in [`key`]; what changes an account or a session is in [`query`].
+//! Each part of the contract has a file of its own, as in the other database; what they read rows with is in [`lookup`].
 
 mod attempts;
 mod connection;

@@ -11,7 +11,7 @@ use super::{
     lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
     session::{insert_session, move_session},
-    statement::{NOW, is_taken, now, one, only, only_bool, only_i64, run},
+    statement::{NOW, is_taken, now, one, only, only_bool, run},
     sweep::remove_sessions,
 };
 use crate::{
@@ -78,7 +78,7 @@ async fn is_retired(tx: &Transaction<'_>, skeletons: &[String]) -> Result<bool> 
     Ok(one(tx, sql, &[&skeletons], only_bool).await? == Some(true))
 }
 
-/// Removes what keeps a name reserved; whether there was anything.
+/// Releases a retired name. Returns whether it was retired.
 async fn release(tx: &Transaction<'_>, skeletons: &Vec<String>) -> Result<bool> {
     let sql = "DELETE FROM retired_names WHERE skeleton = ANY($1)";
     // A second time: where the first had to wait for the clean-up, that has put a pseudonym in the name's place.
@@ -100,7 +100,7 @@ async fn release_name(
     Ok(released)
 }
 
-/// The address of an account, and one that waits to take its place.
+/// The standing of an account's own address, and of its pending one.
 const OWN: i16 = 1;
 const PENDING: i16 = 2;
 
@@ -127,7 +127,7 @@ async fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Res
     run(tx, sql, &[&user.uuid(), &old, &new]).await.map(drop)
 }
 
-/// What a change asks about, under the account's lock.
+/// Gathers the facts that a change depends on, under the account's lock.
 async fn facts(
     tx: &Transaction<'_>,
     user: User,
@@ -159,11 +159,10 @@ async fn facts(
         let newest = user.unverified_email().unwrap_or_default().to_lowercase();
         one(tx, sql, &[&newest, &id], only_bool).await? == Some(true)
     };
-    // A look that it only shared is guarded by the account that has it.
-    let sql = "SELECT skeleton = $2 FROM users WHERE id = $1";
-    let holds_look = one(tx, sql, &[&id, &user.name.skeleton()], only_bool).await? == Some(true);
-    let sql = "SELECT access_exp_max FROM users WHERE id = $1";
-    let access_exp_max = one(tx, sql, &[&id], only_i64).await?.unwrap_or_default();
+    // A skeleton that it only shared stays with the account that has it.
+    let sql = "SELECT skeleton = $2 AS holds_look, access_exp_max FROM users WHERE id = $1";
+    let row = tx.query_one(&tx.prepare_cached(sql).await?, &[&id, &user.name.skeleton()]).await?;
+    let (holds_look, access_exp_max) = (row.try_get("holds_look")?, row.try_get("access_exp_max")?);
     let now = now(tx).await?;
     Ok(Facts {
         user,
@@ -216,7 +215,7 @@ async fn change_user(
         return Ok(Change::Done(plan.entry, None));
     }
     match move_addresses(tx, id, &plan.address).await {
-        // Another account has shown a moment ago that it is its own.
+        // Another account has verified the address a moment ago.
         Err(error) if is_taken(&error) => return Ok(Change::AddressTaken),
         moved => moved?,
     }
@@ -241,7 +240,7 @@ async fn change_user(
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 
-/// Writes down what ends, what has happened, and which name is given up or taken back.
+/// Writes the log entry, the event, and the retired names of a change.
 async fn write_down(
     tx: &Transaction<'_>,
     change: &AccountChange,
@@ -267,7 +266,7 @@ async fn write_down(
     Ok(())
 }
 
-/// Gives an account another name, unless somebody has or had it.
+/// Renames an account. Returns false if the name is taken or retired.
 async fn rename(tx: &Transaction<'_>, id: UserId, name: &Username, pseudonyms: &Pseudonyms) -> Result<bool> {
     let sql = "UPDATE users SET name = $2, skeleton = $3 WHERE id = $1 \
          AND NOT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND (name = $2 OR skeleton = $3)) \

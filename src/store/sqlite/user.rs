@@ -87,7 +87,7 @@ fn release_name(
     Ok(released)
 }
 
-/// The address of an account, and one that waits to take its place.
+/// The standing of an account's own address, and of its pending one.
 const OWN: i16 = 1;
 const PENDING: i16 = 2;
 
@@ -123,7 +123,7 @@ fn rehash(tx: &Transaction<'_>, user: UserId, old: &str, new: &str) -> Result<()
     Ok(())
 }
 
-/// What a change asks about.
+/// Gathers the facts that a change depends on.
 fn facts(
     tx: &Transaction<'_>,
     user: User,
@@ -158,7 +158,7 @@ fn facts(
             params![newest, id.as_bytes()],
             |row| row.get(0),
         )?;
-    // A look that it only shared is guarded by the account that has it.
+    // A skeleton that it only shared stays with the account that has it.
     let (holds_look, access_exp_max) = tx.query_row(
         "SELECT skeleton = ?2, access_exp_max FROM users WHERE id = ?1",
         params![id.as_bytes(), user.name.skeleton()],
@@ -243,7 +243,7 @@ fn change_user(
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 
-/// Writes down what ends, what has happened, and which name is given up.
+/// Writes the log entry, the event, and the retired name of a change.
 fn write_down(tx: &Transaction<'_>, change: &AccountChange, facts: &Facts, plan: &Plan<'_>) -> Result<()> {
     if let Some(entry) = &plan.entry {
         log::append(tx, entry)?;
