@@ -193,27 +193,21 @@ impl HeadScanner {
     }
 }
 
-/// The positions of control characters in the range of line ends and below, but for tabs. Eight bytes
-/// at a time: lines are too short for a search by vectors to pay.
+/// The positions of control characters in the range of line ends and below, but for tabs.
 struct Controls<'a> {
     bytes: &'a [u8],
-    /// The high bit of each byte that was found in the word before `next`.
+    /// A bit for each byte found in the block before `next`.
     found: u64,
     next: usize,
 }
 
+/// The bytes that are searched at once.
+const BLOCK: usize = 64;
+
 impl<'a> Controls<'a> {
-    /// Those at `start` and behind it.
+    /// Those at or after `start`.
     fn from(bytes: &'a [u8], start: usize) -> Self {
         Self { bytes, found: 0, next: start }
-    }
-
-    /// Marks each byte below 0x0e.
-    fn mark(word: u64) -> u64 {
-        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-        const ABOVE: u64 = 0x7272_7272_7272_7272;
-        // The high bit of a sum is set for 0x0e and above; none carries into the next byte.
-        !(((word & LOW) + ABOVE) | word) & !LOW
     }
 }
 
@@ -224,26 +218,62 @@ impl Iterator for Controls<'_> {
         loop {
             while self.found == 0 {
                 let rest = self.bytes.get(self.next..)?;
-                let word = match rest.first_chunk::<8>() {
-                    Some(word) => u64::from_le_bytes(*word),
+                self.found = match rest.first_chunk() {
+                    Some(block) => below_0x0e(block),
                     None if rest.is_empty() => return None,
                     None => {
                         // The padding matches none of the bytes searched for.
-                        let mut word = [b' '; 8];
-                        word[..rest.len()].copy_from_slice(rest);
-                        u64::from_le_bytes(word)
+                        let mut block = [b' '; BLOCK];
+                        block[..rest.len()].copy_from_slice(rest);
+                        below_0x0e(&block)
                     }
                 };
-                self.found = Self::mark(word);
-                self.next += 8;
+                self.next += BLOCK;
             }
-            let position = self.next - 8 + self.found.trailing_zeros() as usize / 8;
+            let position = self.next - BLOCK + self.found.trailing_zeros() as usize;
             self.found &= self.found - 1;
             if self.bytes[position] != b'\t' {
                 return Some(position);
             }
         }
     }
+}
+
+/// Returns a bit for each byte below 0x0e.
+#[cfg(target_arch = "x86_64")]
+fn below_0x0e(block: &[u8; BLOCK]) -> u64 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8,
+    };
+    block.chunks_exact(16).rev().fold(0, |found, bytes| {
+        // SAFETY: 16 bytes are there to be loaded, and every x86-64 processor has SSE2.
+        let mask = unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x0d)), bytes))
+        };
+        found << 16 | u64::from(mask.cast_unsigned())
+    })
+}
+
+/// Returns a bit for each byte below 0x0e.
+#[cfg(not(target_arch = "x86_64"))]
+fn below_0x0e(block: &[u8; BLOCK]) -> u64 {
+    by_words(block)
+}
+
+/// [`below_0x0e`] eight bytes at a time, on any processor.
+#[cfg_attr(target_arch = "x86_64", cfg(test))]
+fn by_words(block: &[u8; BLOCK]) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const ABOVE: u64 = 0x7272_7272_7272_7272;
+    /// Moves the lowest bit of each byte into the highest byte.
+    const TOGETHER: u64 = 0x0102_0408_1020_4080;
+    block.chunks_exact(8).rev().fold(0, |found, bytes| {
+        let word = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        // The high bit of a sum is set for 0x0e and above; none carries into the next byte.
+        let is_below = !(((word & LOW) + ABOVE) | word) & !LOW;
+        found << 8 | (is_below >> 7).wrapping_mul(TOGETHER) >> 56
+    })
 }
 
 #[cfg(test)]
@@ -298,7 +328,7 @@ mod tests {
 
     #[test]
     fn every_control_character_is_found_wherever_it_stands() {
-        for length in 0..40 {
+        for length in [0, 1, 7, 8, 40, 63, 64, 65, 100, 128, 130] {
             for position in 0..length {
                 for byte in 0..=255_u8 {
                     let mut bytes = vec![b'x'; length];
@@ -309,6 +339,19 @@ mod tests {
                         expected.into_iter().collect::<Vec<_>>()
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_searched_alike_on_every_processor() {
+        for byte in 0..=255_u8 {
+            for position in 0..BLOCK {
+                let mut block = [byte.wrapping_mul(31) | 0x10; BLOCK];
+                block[position] = byte;
+                block[BLOCK - 1 - position] ^= 0x9a;
+                let expected = (0..BLOCK).filter(|&at| block[at] < 0x0e).fold(0, |found, at| found | 1 << at);
+                assert_eq!((below_0x0e(&block), by_words(&block)), (expected, expected), "{block:?}");
             }
         }
     }
