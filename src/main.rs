@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use authgate::memory::Mimalloc;
+
 /// Requests allocate little, but from many threads and for short times.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Mimalloc = Mimalloc;
 
 fn main() -> ExitCode {
-    // SAFETY: it may be called at any time, by any thread.
-    authgate::memory::is_given_back_by(|| unsafe { libmimalloc_sys::mi_collect(false) });
     authgate::cli::run()
 }

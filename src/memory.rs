@@ -1,21 +1,73 @@
-//! What allocator and kernel are told of the process's memory.
+//! The allocator, and what kernel and allocator are told of the process's memory.
 
-use std::sync::OnceLock;
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    mem::size_of,
+};
 
-static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+use libmimalloc_sys::{
+    mi_collect, mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc,
+    mi_zalloc_aligned,
+};
 
-/// Says how the allocator gives back what has been free for a moment. The program chooses the allocator, so it says so;
-/// the first time counts.
-pub fn is_given_back_by(give_back: fn()) {
-    let _ = GIVE_BACK.set(give_back);
+/// mimalloc, asked for an alignment only where it is more than a word's, which every block has.
+///
+/// Blocks of more than a kilobyte, as those of headers, are otherwise made larger to align them, and every block beside them
+/// costs more to free.
+#[derive(Debug)]
+pub struct Mimalloc;
+
+fn has_words(layout: Layout) -> bool {
+    layout.align() <= size_of::<usize>()
 }
 
-/// Gives back what this thread has freed and nobody has used for a moment. An allocator does so by itself when it is asked
+// SAFETY: the functions of mimalloc keep the contract of the trait: blocks of at least the size, aligned as asked, or to a word.
+unsafe impl GlobalAlloc for Mimalloc {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let block = if has_words(layout) {
+            // SAFETY: any size may be asked for.
+            unsafe { mi_malloc(layout.size()) }
+        } else {
+            // SAFETY: the alignment of a layout is a power of two.
+            unsafe { mi_malloc_aligned(layout.size(), layout.align()) }
+        };
+        block.cast()
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let block = if has_words(layout) {
+            // SAFETY: as in `alloc`.
+            unsafe { mi_zalloc(layout.size()) }
+        } else {
+            // SAFETY: as in `alloc`.
+            unsafe { mi_zalloc_aligned(layout.size(), layout.align()) }
+        };
+        block.cast()
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        // SAFETY: the block was allocated here.
+        unsafe { mi_free(block.cast()) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let block = block.cast();
+        let block = if has_words(layout) {
+            // SAFETY: the block was allocated here.
+            unsafe { mi_realloc(block, size) }
+        } else {
+            // SAFETY: the block was allocated here, with this alignment.
+            unsafe { mi_realloc_aligned(block, size, layout.align()) }
+        };
+        block.cast()
+    }
+}
+
+/// Gives back what this thread has freed and nobody has used for a moment. The allocator does so by itself when it is asked
 /// for more, which a thread at rest never does.
 pub fn give_back() {
-    if let Some(give_back) = GIVE_BACK.get() {
-        give_back();
-    }
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe { mi_collect(false) };
 }
 
 /// Takes memory in small pages from now on. Half of what idle connections seemed to take was the rest of huge pages of which

@@ -23,7 +23,7 @@ use authgate::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: authgate::memory::Mimalloc = authgate::memory::Mimalloc;
 
 const LIVE: i64 = i64::MAX / 2;
 const READERS: usize = 2;
