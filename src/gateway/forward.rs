@@ -112,11 +112,8 @@ impl Forwarding<'_> {
             via: &via,
             max_forwards: max_forwards.as_ref(),
         });
-        let head = upstream::RequestHead {
-            method: request.method(),
-            uri: request.uri(),
-            headers: request.headers(),
-        };
+        let headers = std::mem::take(request.headers_mut());
+        let head = upstream::RequestHead { method: request.method(), uri: request.uri(), headers };
         let request = upstream::Request { head, added: added.lines(), body };
         let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
             upstream::Sent::Switched(response, connection) => {

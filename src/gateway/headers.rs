@@ -191,17 +191,24 @@ impl Headers {
     /// client's connection.
     pub(super) fn strip(&self, headers: &mut HeaderMap, keep_token: bool, keep_overrides: bool) {
         let mut doomed: Vec<HeaderName> = Vec::new();
-        if headers.contains_key(header::CONNECTION) {
+        let (mut has_connection, mut has_cookies) = (false, false);
+        for name in headers.keys() {
+            has_connection |= *name == header::CONNECTION;
+            has_cookies |= *name == header::COOKIE;
+            if self.is_stripped(name, keep_overrides) {
+                doomed.push(name.clone());
+            }
+        }
+        if has_connection {
             doomed.extend(nominated(headers));
         }
-        doomed.extend(headers.keys().filter(|name| self.is_stripped(name, keep_overrides)).cloned());
         for name in &doomed {
             headers.remove(name);
         }
         if !keep_token {
             headers.remove(header::AUTHORIZATION);
         }
-        if headers.contains_key(header::COOKIE) {
+        if has_cookies {
             strip_own_cookies(headers);
         }
     }
@@ -284,11 +291,13 @@ pub(super) fn clean_response(headers: &mut HeaderMap, to_head: bool) {
     let hop_by_hop = |name: &&HeaderName| {
         is_hop_by_hop(name.as_str()) && !(to_head && **name == header::TRANSFER_ENCODING)
     };
-    let mut doomed: Vec<HeaderName> = headers.keys().filter(hop_by_hop).cloned().collect();
-    if doomed.contains(&header::CONNECTION) {
-        doomed.extend(nominated(headers));
-    }
-    for name in &doomed {
+    // Seldom more than one.
+    while let Some(name) = headers.keys().find(hop_by_hop).cloned() {
+        if name == header::CONNECTION {
+            for name in nominated(headers) {
+                headers.remove(name);
+            }
+        }
         headers.remove(name);
     }
 }

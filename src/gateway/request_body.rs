@@ -31,10 +31,8 @@ pub(super) struct BodyBounds {
 }
 
 /// The body of a client's request, on its way to an upstream.
-#[derive(Default)]
 pub enum RequestBody {
     /// There is none.
-    #[default]
     Empty,
     /// As it arrives.
     Streaming(Box<Streaming>),

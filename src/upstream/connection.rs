@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
@@ -78,6 +78,8 @@ pub struct Connection<B> {
     scanner: HeadScanner,
     limits: HeadLimits,
     outgoing: Outgoing<B>,
+    /// Empty, with room for the headers of the response.
+    headers: HeaderMap,
     response: Decoder,
     interim: u8,
     keep_alive: bool,
@@ -95,6 +97,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             scanner: HeadScanner::default(),
             limits,
             outgoing: Outgoing::none(),
+            headers: HeaderMap::new(),
             response: Decoder::done(),
             interim: 0,
             keep_alive: true,
@@ -115,10 +118,12 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// none of which may have a name of those. One of `Upgrade` asks for another protocol.
     pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
-        self.outgoing.begin(request, added, body);
+        self.outgoing.begin(&request, added, body);
+        self.headers = request.headers;
+        self.headers.clear();
     }
 
-    /// Returns the request, of which no byte was sent, for another connection.
+    /// Returns the request for another connection: one of which no byte was sent, or one without a body.
     pub fn into_request(self) -> Outgoing<B> {
         self.outgoing.for_another()
     }
@@ -183,7 +188,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             let bytes = self.received.split_to(head.length).freeze();
             self.scanner = HeadScanner::default();
             if head.status >= 200 {
-                let response = to_response(&bytes, self.limits.count)?;
+                let response = self.response_of(&bytes)?;
                 self.follow(&response, head.framing);
                 return Ok(Some(Head::Final(response)));
             }
@@ -192,11 +197,10 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             if !matches!(head.framing, Framing::None | Framing::Length(0)) {
                 return Err("an interim response with a body");
             }
-            if head.status == 101
-                && let Some(asked) = self.outgoing.upgrade()
-            {
-                let response = to_response(&bytes, self.limits.count)?;
-                if !names_upgrade(response.headers(), asked) {
+            if head.status == 101 && self.outgoing.upgrade().is_some() {
+                let response = self.response_of(&bytes)?;
+                let is_asked = |asked| names_upgrade(response.headers(), asked);
+                if !self.outgoing.upgrade().is_some_and(is_asked) {
                     return Err("the upstream switches to what nobody asked for");
                 }
                 return Ok(Some(Head::Final(response)));
@@ -205,9 +209,14 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response that nobody asked for");
             }
             if head.status == 103 {
-                return Ok(Some(Head::Hints(to_response(&bytes, self.limits.count)?)));
+                return Ok(Some(Head::Hints(self.response_of(&bytes)?)));
             }
         }
+    }
+
+    /// Parses a head into the map that the request's headers left.
+    fn response_of(&mut self, bytes: &Bytes) -> Result<Response<()>, &'static str> {
+        to_response(bytes, self.limits.count, std::mem::take(&mut self.headers))
     }
 
     /// Takes note of where the response ends (RFC 9112, section 6.3) and whether another may follow.
@@ -332,7 +341,7 @@ mod tests {
         drop(server);
         poll_fn(|cx| connection.io.poll_read_ready(cx)).await.unwrap();
         let (method, uri, headers) = (Method::POST, Uri::from_static("/x"), HeaderMap::new());
-        let head = RequestHead { method: &method, uri: &uri, headers: &headers };
+        let head = RequestHead { method: &method, uri: &uri, headers };
         connection.begin(head, &[], body("hello"));
         let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("nobody is there");
         assert!(broken.unsent, "{broken}");

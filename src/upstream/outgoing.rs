@@ -21,14 +21,14 @@ const GATHERED: usize = 64 << 10;
 const COPIED: usize = 16 << 10;
 
 /// The head of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct RequestHead<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Its target, of which path and query are sent.
     pub uri: &'a Uri,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
+    /// Its headers. Their memory is used again for those of the response.
+    pub headers: HeaderMap,
 }
 
 /// The rest of a request's body.
@@ -91,9 +91,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         self.to_head
     }
 
-    /// Prepares the request for another connection. No byte of it must have been written.
+    /// Prepares the request for another connection. No byte of it must have been written, or it has no body.
     pub(super) fn for_another(self) -> Self {
-        Self { write_failed: false, ..self }
+        Self { write_failed: false, begun: false, written: 0, ..self }
     }
 
     /// Returns the protocol that the request asks for.
@@ -142,7 +142,12 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
     }
 
     /// Formats the head and stores the body.
-    pub(super) fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
+    pub(super) fn begin(
+        &mut self,
+        request: &RequestHead<'_>,
+        added: &[(&HeaderName, &HeaderValue)],
+        body: B,
+    ) {
         let head = &mut self.bytes;
         head.clear();
         self.written = 0;
@@ -150,9 +155,10 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         self.write_failed = false;
         self.to_head = *request.method == Method::HEAD;
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        // Writing to a vector does not fail.
-        let _ = write!(head, "{} {target} HTTP/1.1\r\n", request.method);
-        for (name, value) in request.headers {
+        for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in &request.headers {
             // Written below, according to the body.
             if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
                 line(head, name.as_str(), value.as_bytes());
@@ -171,6 +177,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             }
             Upload::Whole
         } else if let Some(length) = body.size_hint().exact() {
+            // Writing to a vector does not fail.
             let _ = write!(head, "content-length: {length}\r\n");
             Upload::Length(body, length)
         } else {

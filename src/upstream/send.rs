@@ -58,7 +58,7 @@ pub trait Progress {
 
 impl<B> Client<B>
 where
-    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     /// Sends a request and returns the response's head with the body to be read.
     ///
@@ -97,19 +97,14 @@ where
                 Ok(Head::Final(response)) => {
                     return Ok(Sent::Response(response.map(|()| Body::new(connection, pool.clone()))));
                 }
-                Err(broken) if broken.unsent && rested && tries > 0 => {
+                Err(broken)
+                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && tries > 0 =>
+                {
                     let request = connection.into_request();
                     connection = Box::pin(connect(pool, allowed, progress)).await?;
                     // A connection that another request gave back was idle, too.
                     rested = connection.is_used();
                     connection.resume(request);
-                    tries -= 1;
-                }
-                Err(broken) if broken.unanswered && rested && repeatable && tries > 0 => {
-                    drop(connection);
-                    connection = Box::pin(connect(pool, allowed, progress)).await?;
-                    rested = connection.is_used();
-                    connection.begin(head, added, B::default());
                     tries -= 1;
                 }
                 Err(broken) => return Err(broken.into()),
