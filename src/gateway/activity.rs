@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::turn_budget::TurnBudget;
-use crate::{clock::coarse_millis as now_millis, config::Limits, revocation::Registration, stream::Stream};
+use crate::{clock::coarse_millis, config::Limits, revocation::Registration, stream::Stream};
 
 /// The longest pause between two reads after the gateway has closed its sending side, and the longest time for all of
 /// them, in milliseconds. nginx calls them `lingering_timeout` and `lingering_time`. An uploader reads a 413 only after it
@@ -59,6 +59,8 @@ pub(super) struct Opening {
 
 /// The state of a connection and its deadline.
 pub(super) struct Activity {
+    /// The time at the begin of this turn.
+    now: Cell<u64>,
     phase: Cell<Phase>,
     /// The deadline of every phase except an exchange.
     due: Cell<u64>,
@@ -94,9 +96,11 @@ impl Activity {
     pub(super) fn new(limits: &Limits, rested_until: Option<u64>) -> Self {
         let idle = millis(limits.idle_timeout);
         let rest = idle.min(REST_MILLIS);
+        let now = coarse_millis();
         Self {
+            now: Cell::new(now),
             phase: Cell::new(Phase::Idle),
-            due: Cell::new(rested_until.unwrap_or_else(|| now_millis() + rest)),
+            due: Cell::new(rested_until.unwrap_or(now + rest)),
             head_is_late: Cell::new(false),
             reader: Cell::default(),
             is_called: Cell::new(false),
@@ -114,6 +118,17 @@ impl Activity {
         }
     }
 
+    /// Starts a turn of the connection: reads the clock, and sets the budget anew.
+    pub(super) fn turn_begins(&self) {
+        self.now.set(coarse_millis());
+        self.budget.begins();
+    }
+
+    /// Returns the coarse time at the begin of this turn, which takes less than the clock's grain.
+    pub(super) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase.get()
     }
@@ -128,7 +143,7 @@ impl Activity {
     /// Starts the deadline for a head, at its first bytes.
     pub(super) fn head_begins(&self) {
         if self.phase() == Phase::Idle {
-            self.enter(Phase::Head, now_millis() + self.head);
+            self.enter(Phase::Head, self.now() + self.head);
         }
     }
 
@@ -165,7 +180,7 @@ impl Activity {
 
     /// Ends an exchange and wakes the guard if it waits for that.
     pub(super) fn exchange_ends(&self) {
-        self.enter(Phase::Idle, now_millis() + self.rest);
+        self.enter(Phase::Idle, self.now() + self.rest);
         if let Some(waker) = self.reader.take() {
             waker.wake();
         }
@@ -199,7 +214,7 @@ impl Activity {
     /// Notes that the client does not read.
     pub(super) fn client_blocks(&self) {
         if self.blocked_since.get().is_none() {
-            self.blocked_since.set(Some(now_millis()));
+            self.blocked_since.set(Some(self.now()));
         }
     }
 
@@ -207,7 +222,7 @@ impl Activity {
     pub(super) fn client_reads(&self) {
         if let Some(since) = self.blocked_since.take() {
             // The coarse clock counts a short wait as nothing or as one tick; on average that is right.
-            self.blocked.set(self.blocked.get() + now_millis().saturating_sub(since));
+            self.blocked.set(self.blocked.get() + self.now().saturating_sub(since));
         }
     }
 
@@ -222,7 +237,7 @@ impl Activity {
     /// Moves the idle deadline ahead, when the rest of a response leaves or a tunnel carries bytes.
     pub(super) fn moves(&self) {
         if self.phase() == Phase::Idle {
-            self.due.set(now_millis() + self.rest);
+            self.due.set(self.now() + self.rest);
             self.has_rested.set(false);
         }
     }
@@ -232,7 +247,7 @@ impl Activity {
         let left = self.idle - self.rest;
         let waits_on = left > 0 && !self.has_rested.replace(true);
         if waits_on {
-            self.due.set(now_millis() + left);
+            self.due.set(self.now() + left);
         }
         waits_on
     }
@@ -270,7 +285,7 @@ impl Activity {
     pub(super) fn refuses(&self) {
         self.has_rested.set(true);
         if self.phase() == Phase::Idle {
-            self.due.set(now_millis() + self.idle);
+            self.due.set(self.now() + self.idle);
         }
     }
 
@@ -279,14 +294,14 @@ impl Activity {
     /// still to come.
     pub(super) fn lingers(&self, more_expected: bool) -> u64 {
         let longest = if more_expected { LONGEST_LINGER_MILLIS } else { SHORT_LINGER_MILLIS };
-        let end = now_millis() + longest;
+        let end = self.now() + longest;
         self.lingers_on(end);
         end
     }
 
     /// Moves the deadline ahead while the client still sends, up to `end`.
     pub(super) fn lingers_on(&self, end: u64) {
-        self.enter(Phase::Idle, (now_millis() + LINGER_MILLIS).min(end));
+        self.enter(Phase::Idle, (self.now() + LINGER_MILLIS).min(end));
         // The connection does not wait for a request any more.
         self.has_rested.set(true);
     }

@@ -190,7 +190,7 @@ where
         if this.turn.poll(cx).is_pending() && this.state.exchange.cut().is_none() {
             return Poll::Pending;
         }
-        activity.budget.begins();
+        activity.turn_begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
         }

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     access::{Access, Denied, Lease},
-    clock::coarse_millis as now_millis,
     config::Limits,
     error::Kind,
     revocation::{Cut, Registration},
@@ -115,12 +114,12 @@ impl Exchange {
 
     /// Returns the moment after `span`.
     pub(super) fn moment(&self, span: Duration) -> u64 {
-        now_millis() + millis(span)
+        self.activity.now() + millis(span)
     }
 
     /// Returns the moment by which a body must continue.
     pub(super) fn next_body_byte(&self) -> u64 {
-        now_millis() + self.body_idle
+        self.activity.now() + self.body_idle
     }
 
     /// Starts the exchange after its whole head was read. The response's head is due after `timeout`; `body` tells whether

@@ -10,7 +10,6 @@ use super::{
     thread_bound::ThreadBound,
     view::CurrentView,
 };
-use crate::clock::coarse_millis;
 
 /// The state that all parts of one connection share.
 pub(super) struct ConnectionState {
@@ -23,9 +22,9 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// Returns the current time and the deadline.
+    /// Returns the time and the deadline.
     pub(super) fn clock(&self) -> (u64, u64) {
-        (coarse_millis(), self.activity.due(self.exchange.due()))
+        (self.activity.now(), self.activity.due(self.exchange.due()))
     }
 
     /// Notes that the deadline has passed. Returns whether a request is in progress, which will respond to that.
