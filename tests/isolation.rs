@@ -379,3 +379,22 @@ fn whoever_makes_calls_or_signs_in_gives_way_to_those_who_have() {
     assert!(niceness("password-") > worker, "{own:?}");
     assert!(niceness("calls") > worker, "{own:?}");
 }
+
+#[test]
+fn every_worker_has_its_share_of_the_connections() {
+    for workers in [2, 4] {
+        let upstream = Upstream::start();
+        let gateway = Gateway::start(&upstream, Settings { workers, ..Settings::default() });
+        let clients: Vec<_> = (0..64)
+            .map(|_| {
+                let mut client = gateway.client();
+                client.send("GET /auth/jwks.json HTTP/1.1\r\nHost: a\r\n\r\n").response();
+                client
+            })
+            .collect();
+        // A worker watches a few files besides.
+        let most = gateway.watched_files().into_iter().max().unwrap();
+        assert!((64 / workers..64 / workers + 6).contains(&most), "{most} of 64 by one of {workers}");
+        drop(clients);
+    }
+}

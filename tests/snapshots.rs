@@ -18,7 +18,7 @@ use authgate::{
     access::Access,
     app,
     clock::{SystemClock, TimeKeeper},
-    gateway::{BuiltinCall, BuiltinCalls, Drain, Listening, Services, Snapshot, Worker},
+    gateway::{BuiltinCall, BuiltinCalls, Drain, Inbox, Listening, Placement, Services, Snapshot, Worker},
     limit::AddressCounts,
     revocation::Mirror,
     telemetry::Metrics,
@@ -118,17 +118,11 @@ impl Parts {
     }
 }
 
-fn run_worker(
-    index: usize,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    socket: TcpListener,
-    drain: Drain,
-) -> thread::JoinHandle<()> {
+fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listening = Listening { socket, open: Arc::default(), most: usize::MAX };
-        let worker = Worker::new(index, snapshots, drain, 1_000);
-        runtime.block_on(worker.run(vec![listening])).unwrap();
+        runtime.block_on(worker.run(vec![listening], inbox)).unwrap();
     })
 }
 
@@ -177,9 +171,12 @@ fn each_request_is_judged_and_served_by_one_snapshot_and_none_is_lost_by_an_exch
     let drain = Drain::default();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|index| run_worker(index, snapshots.subscribe(), socket.try_clone().unwrap(), drain.clone()))
-        .collect();
+    let (placement, inboxes) = Placement::new(WORKERS, 1_000);
+    let start = |(index, inbox)| {
+        let worker = Worker::new(index, snapshots.subscribe(), drain.clone(), placement.clone());
+        run_worker(worker, inbox, socket.try_clone().unwrap())
+    };
+    let workers: Vec<_> = inboxes.into_iter().enumerate().map(start).collect();
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     let asked = thread::scope(|scope| {
         let clients: Vec<_> =

@@ -45,8 +45,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// The same sockets, for one more worker.
-    pub(super) fn share(&self) -> io::Result<Vec<Listening>> {
+    /// The sockets of those listeners, by their numbers, that a worker accepts on.
+    pub(super) fn share(&self, accepts: impl Fn(usize) -> bool) -> io::Result<Vec<Listening>> {
         let share = |(listener, socket, open): &(config::Listener, Socket, Arc<AtomicUsize>)| {
             Ok(Listening {
                 socket: socket.try_clone()?.into(),
@@ -54,7 +54,8 @@ impl Listeners {
                 most: listener.max_connections.unwrap_or(usize::MAX),
             })
         };
-        self.sockets.iter().map(share).collect()
+        let accepted = self.sockets.iter().enumerate().filter(|(number, _)| accepts(*number));
+        accepted.map(|(_, socket)| share(socket)).collect()
     }
 }
 

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     admin, config,
-    gateway::Worker,
+    gateway::{Inbox, Placement, Worker},
     memory,
     password::Hasher,
     priority::{self, Niceness},
@@ -116,11 +116,11 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     let admin = config::Listener { address: config.admin, max_connections: None };
     let admin_listeners = Listeners::bind(&[admin], "admin listening")?;
     admin_listeners.listen()?;
-    let admin = admin_listeners.share().map_err(|error| ListenError(config.admin, error))?;
+    let admin = admin_listeners.share(|_| true).map_err(|error| ListenError(config.admin, error))?;
     drop(admin_listeners);
     let admin = admin.into_iter().map(|listening| listening.socket).collect();
     let (workers, drain) = (config.workers, config.drain);
-    let max_connections = max_connections(workers);
+    let (placement, inboxes) = Placement::new(workers, max_connections(workers));
     let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs));
     let fatal = Arc::new(Fatal::default());
 
@@ -141,11 +141,12 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
         fatal: fatal.clone(),
         on_ready: Mutex::new(on_ready),
     });
-    for index in 0..workers {
+    for (index, inbox) in inboxes.into_iter().enumerate() {
         let worker = WorkerService {
             name: format!("worker-{index}"),
             index,
-            max_connections,
+            placement: placement.clone(),
+            inbox: Some(inbox),
             process: process.clone(),
             listeners: listeners.clone(),
             fatal: fatal.clone(),
@@ -271,7 +272,8 @@ async fn ignore_hangup() {
 struct WorkerService {
     name: String,
     index: usize,
-    max_connections: usize,
+    placement: Arc<Placement>,
+    inbox: Option<Inbox>,
     process: Arc<Process>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
@@ -282,14 +284,15 @@ impl Service for WorkerService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(running) = self.process.running.get() else { return };
         let sockets = match &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(listeners) => listeners.share(),
+            Some(listeners) => listeners.share(|listener| self.placement.accepts(self.index, listener)),
             None => return,
         };
+        let Some(inbox) = self.inbox.take() else { return };
         priority::use_short_slices();
         let snapshots = running.snapshots.subscribe();
-        let worker = Worker::new(self.index, snapshots, self.process.drain.clone(), self.max_connections);
+        let worker = Worker::new(self.index, snapshots, self.process.drain.clone(), self.placement.clone());
         let ran = match sockets {
-            Ok(sockets) => worker.run(sockets).await,
+            Ok(sockets) => worker.run(sockets, inbox).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ran {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A worker is one thread: its sockets, its connections to upstreams and every request on them.
-//! Nothing here waits for another worker.
+//! Nothing here waits for another worker; one of them accepts, and places connections on all.
 
 mod activity;
 mod builtin;
@@ -21,6 +21,7 @@ mod forward;
 mod guard;
 mod headers;
 mod method;
+mod placement;
 mod record;
 mod refusal;
 mod request_body;
@@ -40,6 +41,7 @@ mod worker;
 
 pub use builtin::{BuiltinCall, BuiltinCalls};
 pub use drain::Drain;
+pub use placement::{Inbox, Placement};
 pub use request_body::RequestBody;
 pub use response_body::ResponseBody;
 pub use snapshot::{Services, Snapshot};

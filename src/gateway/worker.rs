@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     pin::pin,
     sync::{
         Arc,
@@ -15,6 +15,7 @@ use std::{
 
 use bytes::BytesMut;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     net::TcpStream,
     runtime::{Handle, RuntimeFlavor},
     sync::watch,
@@ -25,6 +26,7 @@ use super::{
     connection,
     connection::{Client, Resting},
     drain::{Counted, Drain, Draining},
+    placement::{Accepted, Inbox, Placement},
     snapshot::Snapshot,
     turns::Turns,
     view::{CurrentView, View},
@@ -66,8 +68,7 @@ pub struct Worker {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     views: Arc<CurrentView>,
     drain: Drain,
-    max_connections: usize,
-    open: Arc<AtomicUsize>,
+    placement: Arc<Placement>,
     draining: Arc<Draining>,
     turns: Arc<Turns>,
     /// Whether connections have begun to rest since the last sweep, and after how many sweeps memory is given back.
@@ -76,44 +77,42 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker, by its number, to be run on its own single-threaded runtime. It serves by the last one of `snapshots`, and
-    /// keeps at most `max_connections` clients.
+    /// A worker, by its number, to be run on its own single-threaded runtime. It serves by the last one of `snapshots`.
     pub fn new(
         index: usize,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
         drain: Drain,
-        max_connections: usize,
+        placement: Arc<Placement>,
     ) -> Self {
         let view = View::new(snapshots.borrow_and_update().clone(), index);
-        let (open, draining) = (Arc::default(), Arc::default());
         Self {
             index,
             snapshots,
             views: Arc::new(CurrentView::new(view)),
             drain,
-            max_connections,
-            open,
-            draining,
+            placement,
+            draining: Arc::default(),
             turns: Turns::new(),
             rested: AtomicBool::new(false),
             gives_back_after: AtomicUsize::new(0),
         }
     }
 
-    /// Accepts on all `listeners` until the drain begins.
+    /// Accepts on all `listeners` until the drain begins, and serves what other workers accepted for this one.
     ///
     /// # Errors
     /// When a listener cannot be used.
-    pub async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
+    pub async fn run(self, listeners: Vec<Listening>, inbox: Inbox) -> io::Result<()> {
         // The state of connections is bound to this thread.
         if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
             return Err(io::Error::other("a worker needs a runtime of one thread"));
         }
         let worker = Arc::new(self);
-        let mut accepting = Vec::new();
+        let mut accepting = vec![tokio::spawn(worker.clone().receive(inbox))];
         for Listening { socket, open, most } in listeners {
             socket.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(socket)?;
+            // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
+            let listener = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
             accepting.push(tokio::spawn(worker.clone().accept(listener, open, most)));
         }
         let mut drain = worker.drain.tell.subscribe();
@@ -138,7 +137,7 @@ impl Worker {
             }
         }
         let mut swept = tokio::time::Instant::now();
-        while worker.open.load(Relaxed) > 0 {
+        while worker.placement.open(worker.index).load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             if swept.elapsed() >= SWEEP {
                 swept = tokio::time::Instant::now();
@@ -167,14 +166,13 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener, open: Arc<AtomicUsize>, most: usize) {
+    async fn accept(self: Arc<Self>, listener: AsyncFd<TcpListener>, open: Arc<AtomicUsize>, most: usize) {
         let mut drain = self.drain.tell.subscribe();
         let mut batch = 0;
         loop {
             // Taken before a connection is, so that all workers together keep to the bound.
-            let place =
-                Counted::within(&open, most).filter(|_| self.open.load(Relaxed) < self.max_connections);
-            let Some(place) = place else {
+            let place = Counted::within(&open, most).filter(|_| self.placement.has_room());
+            let Some(of_listener) = place else {
                 tokio::select! {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                     _ = drain.wait_for(|draining| *draining) => return,
@@ -183,12 +181,14 @@ impl Worker {
             let accepted = tokio::select! {
                 biased;
                 _ = drain.wait_for(|draining| *draining) => return,
-                accepted = listener.accept() => accepted,
+                accepted = listener.async_io(Interest::READABLE, TcpListener::accept) => accepted,
             };
+            let accepted = accepted.and_then(|(socket, peer)| {
+                socket.set_nonblocking(true)?;
+                Ok((socket, peer))
+            });
             match accepted {
-                Ok((socket, address)) => {
-                    self.serve(socket, Peer::new(address), place);
-                }
+                Ok((socket, peer)) => self.place(socket, peer, of_listener),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
@@ -202,7 +202,41 @@ impl Worker {
         }
     }
 
-    fn serve(self: &Arc<Self>, socket: TcpStream, peer: Peer, of_listener: Counted) {
+    /// Serves a connection, or passes it to the worker that shall.
+    fn place(self: &Arc<Self>, socket: std::net::TcpStream, peer: SocketAddr, of_listener: Counted) {
+        let worker = self.placement.fewest(self.index);
+        let live = Counted::new(&self.drain.live);
+        let open = Counted::new(self.placement.open(worker));
+        let accepted = Accepted { socket, peer, live, open, of_listener };
+        if worker == self.index {
+            self.serve(accepted);
+        } else if let Err(accepted) = self.placement.pass(worker, accepted) {
+            // That one takes none any more, and this one is still there.
+            self.serve(Accepted { open: Counted::new(self.placement.open(self.index)), ..accepted });
+        }
+    }
+
+    /// Serves what other workers accepted, until the drain begins.
+    async fn receive(self: Arc<Self>, Inbox(mut inbox): Inbox) {
+        let mut drain = self.drain.tell.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                _ = drain.wait_for(|draining| *draining) => inbox.close(),
+                Some(accepted) = inbox.recv() => self.serve(accepted),
+            }
+            if inbox.is_closed() {
+                break;
+            }
+        }
+        while let Some(accepted) = inbox.recv().await {
+            self.serve(accepted);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, accepted: Accepted) {
+        let Accepted { socket, peer, live, open, of_listener } = accepted;
+        let peer = Peer::new(peer);
         let view = self.views.get();
         let limits = &view.snapshot.limits;
         let exempt = peer.is_trusted(&view.snapshot.trusted_proxies)
@@ -221,11 +255,13 @@ impl Worker {
             }
         };
         // Responses are written whole; waiting for more would only delay them.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a client was gone at once");
-            return;
-        }
-        let (live, open) = (Counted::new(&self.drain.live), Counted::new(&self.open));
+        let socket = match socket.set_nodelay(true).and_then(|()| TcpStream::from_std(socket)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!(%error, "a client was gone at once");
+                return;
+            }
+        };
         self.attend(
             socket.into(),
             BytesMut::new(),

@@ -258,6 +258,14 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
     }
 
+    /// How many files each of the process's epoll instances watches. Every worker has its own.
+    pub fn watched_files(&self) -> Vec<usize> {
+        let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
+        // One that was closed meanwhile is none.
+        let texts = files.filter_map(|file| fs::read_to_string(file.unwrap().path()).ok());
+        texts.map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count()).collect()
+    }
+
     /// The names of the process's threads, with their niceness.
     pub fn threads(&self) -> Vec<(String, i32)> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
