@@ -9,6 +9,7 @@
 //! or may still come.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -47,6 +48,24 @@ const BODY_BUFFER: usize = 64 << 10;
 /// The buffer that a resting connection keeps for the next request, in bytes.
 const KEPT: usize = 20 << 10;
 
+/// Empty header maps that a thread keeps, at most.
+const SPARE_MAPS: usize = 32;
+
+thread_local! {
+    /// Maps of requests that were formatted, for the headers of responses. The last one that was put here is the one that
+    /// lies in the processor's cache.
+    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+fn spare(mut headers: HeaderMap) {
+    headers.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAPS {
+            spare.push(headers);
+        }
+    });
+}
+
 /// Why a request got no response. The text is for the log.
 #[derive(Debug, Error)]
 #[error("{reason}")]
@@ -78,8 +97,6 @@ pub struct Connection<B> {
     scanner: HeadScanner,
     limits: HeadLimits,
     outgoing: Outgoing<B>,
-    /// Empty, with room for the headers of the response.
-    headers: HeaderMap,
     response: Decoder,
     interim: u8,
     keep_alive: bool,
@@ -97,7 +114,6 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             scanner: HeadScanner::default(),
             limits,
             outgoing: Outgoing::none(),
-            headers: HeaderMap::new(),
             response: Decoder::done(),
             interim: 0,
             keep_alive: true,
@@ -119,8 +135,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
         self.outgoing.begin(&request, added, body);
-        self.headers = request.headers;
-        self.headers.clear();
+        spare(request.headers);
     }
 
     /// Returns the request for another connection: one of which no byte was sent, or one without a body.
@@ -160,8 +175,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Ok(None) => {}
                 Err(reason) => return Poll::Ready(Err(self.broken(reason.to_owned()))),
             }
-            self.received.reserve(HEAD_BUFFER);
-            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)) {
+            match ready!(self.poll_read(cx, HEAD_BUFFER)) {
                 Ok(0) => return Poll::Ready(Err(self.broken("closed without a response".to_owned()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(error.to_string()))),
@@ -214,9 +228,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
     }
 
-    /// Parses a head into the map that the request's headers left.
-    fn response_of(&mut self, bytes: &Bytes) -> Result<Response<()>, &'static str> {
-        to_response(bytes, self.limits.count, std::mem::take(&mut self.headers))
+    fn response_of(&self, bytes: &Bytes) -> Result<Response<()>, &'static str> {
+        let headers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        to_response(bytes, self.limits.count, headers)
     }
 
     /// Takes note of where the response ends (RFC 9112, section 6.3) and whether another may follow.
@@ -251,7 +265,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             return Poll::Ready(Some(Err(error)));
         }
         loop {
-            match self.response.decode(&mut self.received) {
+            let wanted = match self.response.decode(&mut self.received) {
                 Decoded::Data(data) => return Poll::Ready(Some(Ok(data))),
                 Decoded::End => return Poll::Ready(None),
                 Decoded::Bad => {
@@ -259,9 +273,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                         io::Error::new(io::ErrorKind::InvalidData, "the response's chunks are broken");
                     return Poll::Ready(Some(Err(error)));
                 }
-                Decoded::More(wanted) => self.received.reserve(wanted.clamp(HEAD_BUFFER, BODY_BUFFER)),
-            }
-            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)) {
+                Decoded::More(wanted) => wanted.clamp(HEAD_BUFFER, BODY_BUFFER),
+            };
+            match ready!(self.poll_read(cx, wanted)) {
                 Ok(0) if self.response.ends_with_connection() => {
                     self.response = Decoder::done();
                     return Poll::Ready(None);
@@ -271,6 +285,16 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// Reads what has arrived, up to about `wanted` bytes.
+    ///
+    /// A buffer is allocated only then, and given back with the end of the response. So all connections of a worker share
+    /// one that lies in the processor's cache, in place of one each that does not.
+    fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        ready!(self.io.poll_read_ready(cx))?;
+        self.received.reserve(wanted);
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)
     }
 
     /// The bare socket of a connection that has switched, what came behind the response, and the slot that it
@@ -292,10 +316,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// Frees what an idle connection does not need.
     pub(super) fn rest(&mut self) {
         self.outgoing.shrink(KEPT);
-        // Empty, but perhaps a part of a large allocation.
-        if self.received.capacity() > KEPT {
-            self.received = BytesMut::new();
-        }
+        self.received = BytesMut::new();
     }
 
     /// Whether nothing has arrived while it rested, not even its end.
