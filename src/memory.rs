@@ -70,12 +70,40 @@ pub fn give_back() {
     unsafe { mi_collect(false) };
 }
 
-/// Takes memory in small pages from now on. Half of what idle connections seemed to take was the rest of huge pages of which
-/// they used a corner, and requests are no faster on those.
+/// Takes memory in small pages from now on, but for what asks for large ones. Half of what idle connections seemed to take
+/// was the rest of huge pages of which they used a corner, and requests are no faster on those.
 pub fn use_small_pages() {
     #[cfg(target_os = "linux")]
-    // SAFETY: it concerns how the kernel backs this process's memory, and nothing that can be seen in it.
-    unsafe {
-        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    {
+        /// Linux 6.18: `PR_THP_DISABLE_EXCEPT_ADVISED`.
+        const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+        // SAFETY: it concerns how the kernel backs this process's memory, and nothing that can be seen in it.
+        let disable = |flags: libc::c_ulong| unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, flags, 0, 0) };
+        // An older kernel gives huge pages to all or to none; unless the system does so unasked, all may ask.
+        if disable(EXCEPT_ADVISED) != 0 && are_huge_pages_given_unasked() {
+            disable(0);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn are_huge_pages_given_unasked() -> bool {
+    std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|policy| policy.contains("[always]"))
+}
+
+/// Asks for huge pages below the memory of a vector, which should be megabytes that are used as a whole. What was written to
+/// already keeps its small pages.
+pub fn use_huge_pages<T>(vector: &Vec<T>) {
+    #[cfg(target_os = "linux")]
+    {
+        /// What the kernel takes ranges in.
+        const PAGE: usize = 4 << 10;
+        let begin = (vector.as_ptr() as usize).next_multiple_of(PAGE);
+        let end = (vector.as_ptr() as usize + vector.capacity() * size_of::<T>()) / PAGE * PAGE;
+        if begin < end {
+            // SAFETY: the range lies in the vector's memory, and the advice changes nothing that can be seen in it.
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
+        }
     }
 }

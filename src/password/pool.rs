@@ -25,7 +25,7 @@ use super::{
     share::{Origin, Place, Shares},
 };
 use crate::{
-    config, priority,
+    config, memory, priority,
     telemetry::Metrics,
     types::{Random, Secret},
 };
@@ -371,6 +371,11 @@ impl Shared {
     }
 
     fn derive(&self, password: &Secret, salt: &[u8], blocks: &mut Vec<Block>) -> Result<Output, HashError> {
+        if blocks.is_empty() {
+            // A hash reads and writes all over it: with small pages the processor looks up an address at nearly each step.
+            *blocks = Vec::with_capacity(self.params.block_count());
+            memory::use_huge_pages(blocks);
+        }
         blocks.resize(self.params.block_count(), Block::new());
         let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
