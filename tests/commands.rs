@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::process::Command;
+
 use crate::harness::{Gateway, PASSWORD, Settings, authgate, eventually};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
@@ -180,4 +182,14 @@ fn the_command_line_waits_for_its_hash_however_short_the_queue_is() {
     let gateway = Gateway::alone(Settings::default().auth(costly));
     gateway.run(&["user", "add", "carol", "--password-stdin"], PASSWORD);
     assert!(gateway.run(&["user", "list"], "").contains("carol"));
+}
+
+#[test]
+fn the_load_that_a_release_is_trained_on_is_served() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/release/train.py");
+    let trained = Command::new("python3")
+        .args([script, env!("CARGO_BIN_EXE_authgate"), "--share", "0.01"])
+        .output()
+        .unwrap();
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
 }

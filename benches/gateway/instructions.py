@@ -3,10 +3,10 @@
 
   benches/gateway/instructions.py [--log] [BINARY]
 
-One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what
-runs within the task of a client connection: random numbers, timers and other threads would differ from run to run. Two
-runs of different length are subtracted, so that the login does not count. With --log the access log is on. Needs valgrind,
-nginx and a release build.
+One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
+worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
+count. With --log the access log is on. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
+release build.
 """
 
 import http.client
@@ -21,9 +21,10 @@ import time
 
 LOG = "--log" in sys.argv
 BINARIES = [argument for argument in sys.argv[1:] if argument != "--log"]
-AUTHGATE = pathlib.Path(*BINARIES[:1] or [pathlib.Path(__file__).resolve().parents[2] / "target/release/authgate"])
+AUTHGATE = pathlib.Path(*BINARIES[:1] or [pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"])
 SHORT, LONG = 200, 2_200
-TASK = "*gateway::worker::Worker::attend::*"
+# What only a worker's thread runs, in every build.
+SERVES = "gateway::state::ConnectionState"
 
 NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -63,7 +64,7 @@ def wait_for(port):
 
 def count(folder, ports, requests):
     output = folder / f"callgrind.{requests}"
-    tool = ["--tool=callgrind", f"--callgrind-out-file={output}", f"--toggle-collect={TASK}"]
+    tool = ["--tool=callgrind", f"--callgrind-out-file={output}", "--separate-threads=yes"]
     command = ["valgrind", *tool, AUTHGATE]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     gateway = subprocess.Popen([*command, "serve", "--config", folder / "gateway.yaml"], **quiet)
@@ -82,7 +83,10 @@ def count(folder, ports, requests):
     finally:
         gateway.terminate()
         gateway.wait()
-    return int(re.search(r"^(?:summary|totals): (\d+)", output.read_text(), re.MULTILINE).group(1))
+    threads = [text for text in (file.read_text() for file in folder.glob(f"{output.name}-*")) if SERVES in text]
+    if len(threads) != 1:
+        sys.exit(f"{len(threads)} threads have run {SERVES}; are the symbols there?")
+    return int(re.search(r"^(?:summary|totals): (\d+)", threads[0], re.MULTILINE).group(1))
 
 
 def main():

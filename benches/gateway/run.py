@@ -5,10 +5,13 @@ Installs what is missing by apt, starts everything on loopback, and loads it wit
 interleaved rounds. CPU time a request is what the proxy's process used, from /proc, over the
 requests that wrk counted. Prints a table, and writes results.json and results.svg.
 
-    benches/gateway/run.py [--quick] [--binary FILE] [--out DIR]
+    benches/gateway/run.py [--quick] [--binary FILE] [--plain FILE] [--out DIR]
     benches/gateway/run.py --before FILE [--quick] [--binary FILE]   now beside an earlier build, CPU time only
     benches/gateway/run.py --log [--quick] [--binary FILE]           what the access log costs, CPU time only
     benches/gateway/run.py --idle N [--binary FILE]                  memory of so many idle connections to authgate
+
+authgate is the profiled build of `./run release` (target/dist/authgate), which must be there; beside it a plain
+`cargo build --release` is measured as authgate+plain.
 """
 
 import argparse
@@ -33,8 +36,8 @@ ROOT = HERE.parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 SECRET = "a-secret-for-benchmarks-only-0123456789abcdef"
 PORTS = {"backend": 27000, "nginx": 27001, "haproxy": 27002, "haproxy+jwt": 27003, "authgate": 27004,
-         "nginx+log": 27006, "authgate+log": 27007}
-ADMIN = {"authgate": 27005, "authgate+log": 27008}
+         "nginx+log": 27006, "authgate+log": 27007, "authgate+plain": 27011}
+ADMIN = {"authgate": 27005, "authgate+log": 27008, "authgate+plain": 27012}
 PATH = "/api/orders/1"
 # Idle connections whose memory is measured.
 IDLE = 4000
@@ -65,12 +68,15 @@ def raise_open_files(wanted):
 
 
 class Bench:
-    def __init__(self, folder, binary, before=None):
+    def __init__(self, folder, binary, others):
+        """`others` are binaries by the names that they are measured under."""
         self.folder = folder
         self.binary = binary
-        self.before = before
-        if before:
+        self.others = others
+        if "before" in others:
             PORTS["before"], ADMIN["before"] = 27009, 27010
+        if "authgate+plain" not in others:
+            del PORTS["authgate+plain"], ADMIN["authgate+plain"]
         self.gateways = [name for name in PORTS if name in ADMIN]
         self.processes = []
         self.pids = {}
@@ -82,11 +88,11 @@ class Bench:
         self.processes.append(process)
         return process
 
-    def nginx(self, name, server):
+    def nginx(self, name, server, events=""):
         text = f"""
             daemon off; master_process off; worker_processes 1; pid {self.folder}/{name}.pid;
             error_log {self.folder}/{name}.error.log; worker_rlimit_nofile 65536;
-            events {{ worker_connections 8192; }}
+            events {{ worker_connections 8192; {events} }}
             http {{
               access_log off; keepalive_requests 100000000; keepalive_timeout 75s;
               client_body_temp_path {self.folder}; proxy_temp_path {self.folder};
@@ -143,11 +149,13 @@ routes:
   - {{path: /api/**, upstream: backend}}
 log: {{access: {log}, level: warn}}
 """)
-        self.pids[name] = self.spawn(name, [str(self.before if name == "before" else self.binary), "serve", "--config", str(config)]).pid
+        self.pids[name] = self.spawn(name, [str(self.others.get(name, self.binary)), "serve", "--config", str(config)]).pid
 
     def start(self):
         self.nginx("backend", f"""server {{ listen 127.0.0.1:{PORTS['backend']} backlog=4096;
-            location / {{ default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""")
+            location / {{ default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""",
+            # By default nginx accepts one connection a turn, and new ones wait for 80 ms while the others are busy.
+            "multi_accept on;")
         for name, log in (("nginx", "off"), ("nginx+log", f"{self.folder}/nginx.access.log")):
             self.nginx(name, f"""
             upstream b {{ server 127.0.0.1:{PORTS['backend']}; keepalive 1024; keepalive_requests 100000000; }}
@@ -360,21 +368,26 @@ def median(rounds, key):
 
 
 def measure(bench, options):
-    names = ["nginx", "nginx+log", "haproxy", "haproxy+jwt", "authgate", "authgate+log"]
-    rounds, seconds = (3, 3) if options.quick else (5, 6)
+    names = [name for name in PORTS if name != "backend"]
+    rounds, seconds = (3, 3) if options.quick else (10, 4)
     # First, while no process holds memory that a load has left.
-    results = {"idle_connection_bytes": {name: bench.idle_memory(name, IDLE) for name in names}, "load": {}}
-    for connections in (64, 512):
-        kept = {name: [] for name in names}
-        for name in names:
+    idle = ["nginx", "haproxy", "authgate"]
+    results = {"idle_connection_bytes": {name: bench.idle_memory(name, IDLE) for name in idle}, "load": {}}
+    for connections in (64, 512, 1):
+        # With one connection it is how long a request takes that is of interest.
+        measured = names if connections > 1 else ["nginx", "authgate"]
+        kept = {name: [] for name in measured}
+        for name in measured:
             bench.load(name, connections, 2)
         for index in range(rounds):
             # Each round begins with another one, so that none is always first.
-            for name in names[index % len(names):] + names[:index % len(names)]:
+            first = index % len(measured)
+            for name in measured[first:] + measured[:first]:
                 kept[name].append(bench.load(name, connections, seconds))
         results["load"][connections] = {
             name: {key: median(kept[name], key) for key in kept[name][0]}
-            | {"cpu_us_spread": [pick(row["cpu_us"] for row in kept[name]) for pick in (min, max)]} for name in names}
+            | {"cpu_us_spread": [pick(row["cpu_us"] for row in kept[name]) for pick in (min, max)],
+               "p99_ms_spread": [pick(row["p99_ms"] for row in kept[name]) for pick in (min, max)]} for name in measured}
     hashes, login_rounds = [], []
     for _ in range(3):
         hashes.append(raw_hash_rate(options))
@@ -402,31 +415,36 @@ def raw_hash_rate(options):
 
 
 def judge(results):
-    at64, at512 = results["load"][64], results["load"][512]
-    gate = at64["authgate"]
-    return [
-        ("CPU a request with the access log ÷ nginx with its own, 64 connections",
-         at64["authgate+log"]["cpu_us"] / at64["nginx+log"]["cpu_us"], 1.10),
-        ("µs of CPU a request for the access log, 64 connections", at64["authgate+log"]["cpu_us"] - gate["cpu_us"], 1.5),
-        ("µs of CPU a request for the access log, 512 connections",
-         at512["authgate+log"]["cpu_us"] - at512["authgate"]["cpu_us"], 1.5),
-        ("CPU a request ÷ nginx without authentication, 64 connections", gate["cpu_us"] / at64["nginx"]["cpu_us"], 1.10),
-        ("CPU a request ÷ HAProxy with jwt_verify, 64 connections", gate["cpu_us"] / at64["haproxy+jwt"]["cpu_us"], 0.75),
-        ("p99 ÷ nginx, 512 connections", at512["authgate"]["p99_ms"] / at512["nginx"]["p99_ms"], 1.5),
-        ("idle connection, KiB", results["idle_connection_bytes"]["authgate"] / 1024, 24),
-        ("raw hash rate ÷ logins a second", results["raw_hashes_per_second"] / results["logins_per_second"], 1 / 0.95),
-        ("p99 of protected requests, login flood ÷ calm",
-         results["protected_p99_ms"]["login_flood"] / results["protected_p99_ms"]["calm"], 3),
-    ]
+    """What is promised: a text, the value, and its bound."""
+    loads = results["load"]
+
+    def ratio(connections, one, other, key="cpu_us"):
+        return loads[connections][one][key] / loads[connections][other][key]
+
+    for connections in (64, 512):
+        yield f"CPU a request ÷ nginx without authentication, {connections} connections", ratio(connections, "authgate", "nginx"), 0.95
+        if "authgate+plain" in loads[connections]:
+            yield f"the same of a plain build, {connections} connections", ratio(connections, "authgate+plain", "nginx"), 1.02
+        yield f"the same with access logs on both, {connections} connections", ratio(connections, "authgate+log", "nginx+log"), 0.95
+        yield f"CPU a request ÷ HAProxy with jwt_verify, {connections} connections", ratio(connections, "authgate", "haproxy+jwt"), 0.60
+        yield f"p99 ÷ nginx, {connections} connections", ratio(connections, "authgate", "nginx", "p99_ms"), 1
+        yield (f"µs of CPU a request for the access log, {connections} connections",
+               loads[connections]["authgate+log"]["cpu_us"] - loads[connections]["authgate"]["cpu_us"], 1.5)
+    for key in ("p50_ms", "p99_ms"):
+        yield f"{key[:3]} ÷ nginx, 1 connection", ratio(1, "authgate", "nginx", key), 1
+    yield "idle connection, KiB", results["idle_connection_bytes"]["authgate"] / 1024, 24
+    yield "raw hash rate ÷ logins a second", results["raw_hashes_per_second"] / results["logins_per_second"], 1 / 0.97
+    p99 = results["protected_p99_ms"]
+    yield "p99 of protected requests, login flood ÷ calm", p99["login_flood"] / p99["calm"], 3
 
 
 def table(results):
-    lines = []
+    lines = [f"authgate {results['versions']['authgate']}, nginx {results['versions']['nginx']}, HAProxy {results['versions']['haproxy']}"]
     for connections, by_name in results["load"].items():
-        lines.append(f"\n{connections} connections   CPU µs/req  of all rounds      req/s   p50 ms   p99 ms")
+        lines.append(f"\n{connections:3} connections  CPU µs/req  of all rounds   user  kernel      req/s   p50 ms   p99 ms")
         for name, row in by_name.items():
             least, most = row["cpu_us_spread"]
-            lines.append(f"{name:16} {row['cpu_us']:10.2f} {least:7.2f}–{most:<5.2f} {row['rps']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}")
+            lines.append(f"{name:16} {row['cpu_us']:10.2f} {least:7.2f}–{most:<5.2f} {row['user_us']:6.2f} {row['kernel_us']:7.2f} {row['rps']:10.0f} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}")
     lines.append("\nidle connection  " + ", ".join(
         f"{name} {value / 1024:.1f} KiB" for name, value in results["idle_connection_bytes"].items()))
     lines.append(f"logins           {results['logins_per_second']:.1f}/s, bare hash threads {results['raw_hashes_per_second']:.1f}/s")
@@ -439,19 +457,21 @@ def table(results):
 
 def picture(results):
     rows = [("nginx, no authentication", "nginx", "#7a8794"), ("HAProxy, no authentication", "haproxy", "#7a8794"),
-            ("HAProxy, jwt_verify", "haproxy+jwt", "#b0643c"), ("authgate, signed in", "authgate", "#2a6f4e"),
+            ("HAProxy, jwt_verify", "haproxy+jwt", "#b0643c"), ("authgate, signed in", "authgate", "#2a6f4e"), ("authgate, plain build", "authgate+plain", "#2a6f4e"),
             ("nginx with its access log", "nginx+log", "#7a8794"), ("authgate with its access log", "authgate+log", "#2a6f4e")]
     at64 = results["load"][64]
+    rows = [row for row in rows if row[1] in at64]
+    height = 66 + 36 * len(rows)
     scale = 420 / max(row["cpu_us"] for row in at64.values())
-    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 282" font-family="sans-serif" font-size="13">',
-             '<rect width="720" height="282" fill="#fff"/>',
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" font-family="sans-serif" font-size="13">',
+             f'<rect width="720" height="{height}" fill="#fff"/>',
              '<text x="20" y="28" font-size="15" fill="#222">CPU time a request, µs (64 connections, one worker; less is better)</text>']
     for index, (label, name, colour) in enumerate(rows):
         top, value = 50 + 36 * index, at64[name]["cpu_us"]
         parts.append(f'<text x="195" y="{top + 17}" text-anchor="end" fill="#222">{label}</text>'
                      f'<rect x="205" y="{top}" width="{value * scale:.1f}" height="24" fill="{colour}"/>'
                      f'<text x="{212 + value * scale:.1f}" y="{top + 17}" fill="#222">{value:.1f}</text>')
-    parts.append('<text x="20" y="272" font-size="11" fill="#666">medians of interleaved rounds; '
+    parts.append(f'<text x="20" y="{height - 10}" font-size="11" fill="#666">medians of interleaved rounds; '
                  'benches/gateway/run.py</text></svg>')
     return "\n".join(parts) + "\n"
 
@@ -460,19 +480,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="where results.json and results.svg go")
-    parser.add_argument("--binary", type=pathlib.Path, help="this authgate, in place of one that is built")
+    parser.add_argument("--binary", type=pathlib.Path, help="this authgate, in place of target/dist/authgate")
+    parser.add_argument("--plain", type=pathlib.Path, help="this plain build beside it, in place of one that is built")
     parser.add_argument("--idle", type=int, help="only measure what so many idle connections to authgate take")
     parser.add_argument("--before", type=pathlib.Path, help="only compare the loads of this authgate with the present one's")
     parser.add_argument("--log", action="store_true", help="only measure what the access log costs")
     options = parser.parse_args()
     install()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    build = ["cargo", "build", "--release", "--locked", "--bin", "authgate", "--example", "hash_rate"]
     options.hash_rate = target / "release" / "examples" / "hash_rate"
-    if not options.binary:
-        options.binary = target / "release" / "authgate"
-        subprocess.run(["cargo", "build", "--release", "--bin", "authgate", "--example", "hash_rate"], cwd=ROOT, check=True)
+    others = {}
+    if options.before:
+        others["before"] = options.before.resolve()
+    elif not (options.log or options.idle):
+        if not (options.plain and options.hash_rate.exists()):
+            subprocess.run(build, cwd=ROOT, check=True)
+        others["authgate+plain"] = (options.plain or target / "release" / "authgate").resolve()
+    options.binary = options.binary or target / "dist" / "authgate"
+    if not options.binary.exists():
+        sys.exit(f"{options.binary} is missing: ./run release builds it")
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
-        bench = Bench(pathlib.Path(folder), options.binary.resolve(), options.before and options.before.resolve())
+        bench = Bench(pathlib.Path(folder), options.binary.resolve(), others)
         try:
             raise_open_files(2 * (options.idle or IDLE) + 1000)
             bench.start()
@@ -491,7 +520,9 @@ def main():
             results = measure(bench, options)
         finally:
             bench.stop()
-    results["versions"] = {"nginx": version("nginx", "-v"), "haproxy": version("haproxy", "-v")}
+    said = subprocess.run([options.binary, "--version"], capture_output=True, text=True, check=True).stdout
+    results["versions"] = {"nginx": version("nginx", "-v"), "haproxy": version("haproxy", "-v"),
+                           "authgate": said.split(maxsplit=1)[1].strip()}
     print(table(results))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")

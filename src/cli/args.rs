@@ -6,12 +6,19 @@ use clap::{Parser, Subcommand};
 
 use crate::app::DemoOptions;
 
+/// The version, and how the binary was built where that was not by a plain `cargo build`: `./run release` says so.
+const VERSION: &str = if option_env!("AUTHGATE_PROFILED").is_some() {
+    concat!(env!("CARGO_PKG_VERSION"), " (profiled)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// An authentication gateway: one binary in front of your backends.
 ///
 /// It registers users, logs them in and out, checks a bearer token for everything else, and forwards
 /// what is allowed with headers that say who is calling.
 #[derive(Debug, Parser)]
-#[command(name = "authgate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "authgate", version = VERSION, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Begin with `authgate demo`. Exit codes: 0 fine, 1 refused, 2 usage.")]
 pub(super) struct Args {
     #[command(subcommand)]

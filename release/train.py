@@ -1,0 +1,337 @@
+#!/usr/bin/env python3
+"""Puts an instrumented authgate under load that stands for real use, and writes down what it ran.
+
+    release/train.py BINARY [--profiles DIR] [--share PART]
+
+BINARY was built with -Cprofile-generate. It serves one worker on an embedded store with its access log on, before an
+upstream of this script. It ends by SIGTERM and leaves its counters in DIR, which llvm-profdata merges. Without --profiles
+any binary will do; --share makes the load smaller, for a test that it is served.
+Needs nothing but Python's standard library, so that it can run wherever a release is built.
+
+What the load is made of decides what the compiler makes fast. Nearly all of it is signed-in requests at several
+concurrencies; the rest is there so that nothing which a gateway does each second is taken for cold.
+"""
+
+import argparse
+import collections
+import http.client
+import itertools
+import json
+import os
+import pathlib
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+CONFIG = """
+listeners: [{{address: "127.0.0.1:{port}"}}]
+admin: {{address: "127.0.0.1:{admin}"}}
+workers: 1
+store: {{url: "sqlite:authgate.db"}}
+auth:
+  issuer: https://login.example.com
+  audience: training
+  access_token_ttl: 1d
+  throttle:
+    account: {{failures: 1000000, per: 1s}}
+    address: {{failures: 1000000, per: 1s}}
+    registrations: {{requests: 1000000, per: 1s}}
+upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}], idle_connections: 1024}}}}
+routes:
+  - {{path: /public/**, auth: none, upstream: backend}}
+  - {{path: /api/**, upstream: backend}}
+  - {{path: "/users/{{id}}/orders/{{order}}", upstream: backend}}
+  - {{path: /admin/**, roles: {{any: [admin]}}, upstream: backend}}
+  - {{path: /hello, respond: {{json: {{message: "Welcome {{user.name}}"}}}}}}
+log: {{access: true, level: info}}
+"""
+
+BROWSER = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
+    "Accept: application/json,text/html;q=0.9,*/*;q=0.8\r\nAccept-Language: en-GB,en;q=0.7,de;q=0.3\r\n"
+    "Accept-Encoding: gzip, deflate, br, zstd\r\nReferer: https://shop.example.com/orders\r\n"
+    "Origin: https://shop.example.com\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n"
+    "Cookie: theme=dark; seen=1; visitor=4c2f0a9be1\r\nConnection: keep-alive\r\n"
+)
+SCRIPT = "User-Agent: curl/8.5.0\r\nAccept: */*\r\n"
+
+
+def body_of(size):
+    return (b'{"id":1,"state":"shipped"}' * (size // 26 + 1))[:size]
+
+
+def response_to(head):
+    """The response of the upstream by the last segment of the path: how large, and how it is framed."""
+    path = head.split(b" ", 2)[1]
+    kind, _, size = path.rsplit(b"/", 1)[-1].decode().partition("-")
+    size = int(size) if size.isdigit() else 26
+    body = body_of(size)
+    date = b"Date: Thu, 26 Nov 2026 12:00:00 GMT\r\n"
+    if kind == "chunked":
+        pieces = [body[at:at + 8192] for at in range(0, size, 8192)]
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        return b"HTTP/1.1 200 OK\r\nServer: training\r\n" + date + (
+            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    if kind == "unchanged":
+        return b"HTTP/1.1 304 Not Modified\r\n" + date + b'ETag: "1"\r\n\r\n'
+    if kind == "missing":
+        return b"HTTP/1.1 404 Not Found\r\n" + date + b"Content-Length: 0\r\n\r\n"
+    if kind == "failed":
+        return b"HTTP/1.1 500 Internal Server Error\r\n" + date + b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+    return (b"HTTP/1.1 200 OK\r\nServer: training\r\n" + date + b"Content-Type: application/json\r\nContent-Length: %d\r\n"
+            b"Cache-Control: private, max-age=0\r\nVary: Accept-Encoding\r\nConnection: keep-alive\r\n\r\n" % size + body)
+
+
+class Upstream:
+    """Serves every connection from one loop, in a process of its own."""
+
+    def __init__(self, listener):
+        self.loop, self.connections = select.epoll(), {}
+        self.listener = listener
+        listener.setblocking(False)
+        self.loop.register(listener, select.EPOLLIN)
+
+    def run(self):
+        while True:
+            for number, _ in self.loop.poll():
+                if number == self.listener.fileno():
+                    self.accept()
+                else:
+                    self.serve(number)
+
+    def accept(self):
+        try:
+            while True:
+                client, _ = self.listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections[client.fileno()] = (client, bytearray())
+                self.loop.register(client, select.EPOLLIN)
+        except BlockingIOError:
+            pass
+
+    def serve(self, number):
+        client, held = self.connections[number]
+        try:
+            data = client.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            del self.connections[number]
+            client.close()
+            return
+        held += data
+        while (length := request_length(held)) is not None:
+            response = response_to(bytes(held[:length]))
+            del held[:length]
+            client.setblocking(True)
+            client.sendall(response)
+            if b"Connection: close" in response[:200]:
+                del self.connections[number]
+                client.close()
+                return
+
+
+def request_length(held):
+    """Bytes of the first request in `held`, if it is there whole."""
+    end = held.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(held[:end]).lower()
+    if b"transfer-encoding: chunked" in head:
+        last = held.find(b"0\r\n\r\n", end + 2)
+        return last + 5 if last >= 0 else None
+    length = re.search(rb"content-length: (\d+)", head)
+    whole = end + 4 + (int(length.group(1)) if length else 0)
+    return whole if len(held) >= whole else None
+
+
+def response_length(held):
+    """Bytes of the first response in `held`, if it is there whole."""
+    end = held.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(held[:end]).lower()
+    if b"transfer-encoding: chunked" in head:
+        return len(held) if held.endswith(b"0\r\n\r\n") else None
+    length = re.search(rb"content-length: (\d+)", head)
+    whole = end + 4 + (int(length.group(1)) if length else 0)
+    return whole if len(held) >= whole else None
+
+
+def load(port, connections, total, requests):
+    """`total` requests over so many connections, each sending its next one when it has the response. How often each status came."""
+    loop, kept, left, statuses = select.epoll(), {}, total, collections.Counter()
+    requests = itertools.cycle(requests)
+
+    def send(client):
+        nonlocal left
+        left -= 1
+        client.setblocking(True)
+        client.sendall(next(requests))
+
+    def opened():
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kept[client.fileno()] = (client, bytearray())
+        loop.register(client, select.EPOLLIN)
+        send(client)
+
+    for _ in range(connections):
+        opened()
+    while kept:
+        for number, _ in loop.poll():
+            client, held = kept[number]
+            data = client.recv(1 << 18)
+            held += data
+            if data and response_length(held) is None:
+                continue
+            statuses[bytes(held[9:12]).decode()] += 1
+            closes = not data or b"connection: close" in bytes(held[:512]).lower()
+            held.clear()
+            if not closes and left > 0:
+                send(client)
+                continue
+            del kept[number]
+            client.close()
+            if left > 0:
+                opened()
+    return statuses
+
+
+def call(port, method, path, token=None, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    return json.loads(text) if text.startswith(b"{") else {}
+
+
+def request(method, path, token=None, headers=SCRIPT, body=b"", chunked=False):
+    head = f"{method} {path} HTTP/1.1\r\nHost: shop.example.com\r\n{headers}"
+    if token:
+        head += f"Authorization: Bearer {token}\r\n"
+    if chunked:
+        pieces = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[at:at + 4096] for at in range(0, len(body), 4096)))
+        return (head + "Transfer-Encoding: chunked\r\n\r\n").encode() + pieces + b"0\r\n\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return (head + "\r\n").encode() + body
+
+
+def train(port, share):
+    accounts = [{"username": f"training-{number}", "password": f"the password of training {number}"} for number in range(4)]
+    tokens = [call(port, "POST", "/auth/register", body=account)["access_token"] for account in accounts]
+    token = itertools.cycle(tokens)
+    plain = [request("GET", "/api/orders/1", one) for one in tokens]
+    signed_in = plain * 4 + [request("GET", f"/users/{number}/orders/list-900?page={number}", next(token), BROWSER) for number in range(4)]
+    signed_in += [request("GET", "/api/some/list-4000", next(token), BROWSER), request("GET", "/api/chunked-3000", next(token))]
+    uploads = [
+        request("POST", "/api/orders", next(token), BROWSER, body_of(300)),
+        request("PUT", "/api/orders/1", next(token), body=body_of(30_000)),
+        request("POST", "/api/orders", next(token), body=body_of(20_000), chunked=True),
+        request("PATCH", "/api/orders/1", next(token), body=body_of(80), chunked=True),
+    ]
+    downloads = [
+        request("GET", "/api/file-100000", next(token)),
+        request("GET", "/api/chunked-200000", next(token)),
+        request("HEAD", "/api/unchanged", next(token)),
+        request("GET", "/public/unchanged", headers=BROWSER),
+    ]
+    others = [
+        request("GET", "/public/page-2000", headers=BROWSER),
+        request("GET", "/hello", next(token)),
+        request("GET", "/api/orders"),
+        request("GET", "/api/orders", "not.a.token"),
+        request("GET", "/api/orders", tokens[0][:-4] + "AAAA"),
+        request("GET", "/admin/users", next(token)),
+        request("GET", "/elsewhere"),
+        request("GET", "/api/missing", next(token)),
+        request("GET", "/api/failed", next(token)),
+        request("GET", "/auth/me", next(token)),
+        request("GET", "/public/last", headers=SCRIPT + "Connection: close\r\n"),
+    ]
+    for connections, total in ((1, 10_000), (16, 40_000), (64, 80_000), (512, 80_000)):
+        statuses = load(port, connections, int(total * share), signed_in)
+        # A load of refusals would train for refusals.
+        assert set(statuses) == {"200"}, statuses
+    for connections in (1, 32):
+        assert set(load(port, connections, int(2_000 * share), uploads)) == {"200"}
+        assert set(load(port, connections, int(600 * share), downloads)) == {"200", "304"}
+        assert {"200", "401", "403", "404"} <= set(load(port, connections, int(4_000 * share), others))
+    # Few: a hash runs its loop some millions of times, and what runs a thousand times less would be taken for cold.
+    for account in accounts:
+        signed = call(port, "POST", "/auth/login", body=account)
+        signed = call(port, "POST", "/auth/refresh", body={"refresh_token": signed["refresh_token"]})
+        call(port, "POST", "/auth/logout", signed["access_token"])
+        call(port, "POST", "/auth/login", body=account | {"password": "not the password at all"})
+    # Connections that have rested.
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+    for _ in range(2):
+        for client in idle:
+            client.sendall(plain[0])
+            client.recv(1 << 16)
+        time.sleep(4)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(port, process):
+    for _ in range(600):
+        if process.poll() is not None:
+            sys.exit(f"{process.args[0]} has ended with {process.returncode}")
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+    sys.exit(f"nothing listens on port {port}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", type=pathlib.Path)
+    parser.add_argument("--profiles", type=pathlib.Path)
+    parser.add_argument("--share", type=float, default=1)
+    options = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    upstream = os.fork()
+    if upstream == 0:
+        Upstream(listener).run()
+    ports = {"port": free_port(), "admin": free_port(), "upstream": listener.getsockname()[1]}
+    environment = dict(os.environ)
+    if options.profiles:
+        environment["LLVM_PROFILE_FILE"] = str(options.profiles.resolve() / "authgate-%p.profraw")
+    with tempfile.TemporaryDirectory(prefix="authgate-train-") as folder:
+        config, log = pathlib.Path(folder) / "gateway.yaml", pathlib.Path(folder) / "log"
+        config.write_text(CONFIG.format(**ports))
+        command = [options.binary.resolve(), "serve", "--config", config]
+        with open(log, "wb") as output:
+            gateway = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            wait_for(ports["port"], gateway)
+            began = time.monotonic()
+            train(ports["port"], options.share)
+            print(f"trained for {time.monotonic() - began:.0f} s", file=sys.stderr)
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+            os.kill(upstream, signal.SIGTERM)
+            gateway.wait(60)
+    if options.profiles and not list(options.profiles.glob("*.profraw")):
+        sys.exit("the binary has left no profile; was it built with -Cprofile-generate?")
+
+
+if __name__ == "__main__":
+    main()
