@@ -298,6 +298,33 @@ def wait_for(port, process):
     sys.exit(f"nothing listens on port {port}")
 
 
+def serve_and_train(options, upstream):
+    ports = {"port": free_port(), "admin": free_port(), "upstream": upstream}
+    environment = dict(os.environ)
+    if options.profiles:
+        environment["LLVM_PROFILE_FILE"] = str(options.profiles.resolve() / "authgate-%p.profraw")
+    with tempfile.TemporaryDirectory(prefix="authgate-train-") as folder:
+        config, log = pathlib.Path(folder) / "gateway.yaml", pathlib.Path(folder) / "log"
+        config.write_text(CONFIG.format(**ports))
+        with open(log, "wb") as output:
+            gateway = subprocess.Popen([options.binary.resolve(), "serve", "--config", config], stdout=output, stderr=output, env=environment)
+        try:
+            wait_for(ports["port"], gateway)
+            began = time.monotonic()
+            train(ports["port"], options.share)
+            print(f"trained for {time.monotonic() - began:.0f} s", file=sys.stderr)
+        except BaseException:
+            # The folder goes, and with it what the gateway had to say.
+            print(*log.read_text(errors="replace").splitlines()[-20:], sep="\n", file=sys.stderr)
+            raise
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+            try:
+                gateway.wait(60)
+            except subprocess.TimeoutExpired:
+                gateway.kill()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=pathlib.Path)
@@ -310,25 +337,10 @@ def main():
     upstream = os.fork()
     if upstream == 0:
         Upstream(listener).run()
-    ports = {"port": free_port(), "admin": free_port(), "upstream": listener.getsockname()[1]}
-    environment = dict(os.environ)
-    if options.profiles:
-        environment["LLVM_PROFILE_FILE"] = str(options.profiles.resolve() / "authgate-%p.profraw")
-    with tempfile.TemporaryDirectory(prefix="authgate-train-") as folder:
-        config, log = pathlib.Path(folder) / "gateway.yaml", pathlib.Path(folder) / "log"
-        config.write_text(CONFIG.format(**ports))
-        command = [options.binary.resolve(), "serve", "--config", config]
-        with open(log, "wb") as output:
-            gateway = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        try:
-            wait_for(ports["port"], gateway)
-            began = time.monotonic()
-            train(ports["port"], options.share)
-            print(f"trained for {time.monotonic() - began:.0f} s", file=sys.stderr)
-        finally:
-            gateway.send_signal(signal.SIGTERM)
-            os.kill(upstream, signal.SIGTERM)
-            gateway.wait(60)
+    try:
+        serve_and_train(options, listener.getsockname()[1])
+    finally:
+        os.kill(upstream, signal.SIGTERM)
     if options.profiles and not list(options.profiles.glob("*.profraw")):
         sys.exit("the binary has left no profile; was it built with -Cprofile-generate?")
 

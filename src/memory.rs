@@ -89,21 +89,31 @@ pub fn use_small_pages() {
 #[cfg(target_os = "linux")]
 fn are_huge_pages_given_unasked() -> bool {
     std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
-        .is_ok_and(|policy| policy.contains("[always]"))
+        .map_or(true, |policy| policy.contains("[always]"))
 }
 
 /// Asks for huge pages below the memory of a vector, which should be megabytes that are used as a whole. What was written to
 /// already keeps its small pages.
 pub fn use_huge_pages<T>(vector: &Vec<T>) {
     #[cfg(target_os = "linux")]
-    {
-        /// What the kernel takes ranges in.
-        const PAGE: usize = 4 << 10;
-        let begin = (vector.as_ptr() as usize).next_multiple_of(PAGE);
-        let end = (vector.as_ptr() as usize + vector.capacity() * size_of::<T>()) / PAGE * PAGE;
-        if begin < end {
-            // SAFETY: the range lies in the vector's memory, and the advice changes nothing that can be seen in it.
-            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
-        }
+    advise(vector, libc::MADV_HUGEPAGE);
+}
+
+/// Frees a vector that was given huge pages. The allocator may use its memory for something small.
+pub fn free_huge_pages<T>(vector: Vec<T>) {
+    #[cfg(target_os = "linux")]
+    advise(&vector, libc::MADV_NOHUGEPAGE);
+    drop(vector);
+}
+
+#[cfg(target_os = "linux")]
+fn advise<T>(vector: &Vec<T>, advice: libc::c_int) {
+    /// What the kernel takes ranges in.
+    const PAGE: usize = 4 << 10;
+    let begin = (vector.as_ptr() as usize).next_multiple_of(PAGE);
+    let end = (vector.as_ptr() as usize + vector.capacity() * size_of::<T>()) / PAGE * PAGE;
+    if begin < end {
+        // SAFETY: the range lies in the vector's memory, and the advice changes nothing that can be seen in it.
+        unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, advice) };
     }
 }

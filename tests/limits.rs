@@ -48,6 +48,15 @@ fn huge_tokens_and_heads_cost_no_memory() {
 }
 
 #[test]
+fn nothing_but_hashes_asks_for_huge_pages() {
+    let gateway = Gateway::alone(Settings::default());
+    gateway.register("alice");
+    let sizes = gateway.huge_mappings();
+    // The memory of a hash, for each core; the allocator's is a gigabyte.
+    assert!(sizes.iter().all(|&size| size < 64 << 20), "{sizes:?}");
+}
+
+#[test]
 fn a_head_that_is_late_is_408_and_an_idle_connection_closes_silently() {
     let gateway = limited("header_timeout: 300ms, idle_timeout: 500ms");
     let mut late = gateway.client();

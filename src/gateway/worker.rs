@@ -127,15 +127,16 @@ impl Worker {
                 _ = drain.wait_for(|draining| *draining) => break,
             }
         }
-        // What lies in the sockets already is seen before: a request that was there is answered.
-        tokio::task::yield_now().await;
-        worker.draining.begin();
         for task in accepting {
             // A listener's task ends by itself now, and closes its socket.
             if let Err(error) = task.await {
                 tracing::error!(%error, "a listener failed");
             }
         }
+        // What lies in the sockets already is seen before, those included that were accepted last: a request that was there
+        // is answered.
+        tokio::task::yield_now().await;
+        worker.draining.begin();
         let mut swept = tokio::time::Instant::now();
         while worker.placement.open(worker.index).load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

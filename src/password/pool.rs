@@ -309,7 +309,7 @@ impl Shared {
             }
             let woken = self.wake.wait_timeout(queue, KEPT_FOR).unwrap_or_else(PoisonError::into_inner);
             if woken.1.timed_out() {
-                *blocks = Vec::new();
+                memory::free_huge_pages(std::mem::take(blocks));
             }
             queue = woken.0;
         }

@@ -48,8 +48,10 @@ const BODY_BUFFER: usize = 64 << 10;
 /// The buffer that a resting connection keeps for the next request, in bytes.
 const KEPT: usize = 20 << 10;
 
-/// Empty header maps that a thread keeps, at most.
+/// Empty header maps that a thread keeps, at most, and the room for headers that each has at most: one client with many
+/// headers does not enlarge what others use.
 const SPARE_MAPS: usize = 32;
+const SPARE_ROOM: usize = 48;
 
 thread_local! {
     /// Maps of requests that were formatted, for the headers of responses. The last one that was put here is the one that
@@ -58,12 +60,14 @@ thread_local! {
 }
 
 fn spare(mut headers: HeaderMap) {
-    headers.clear();
-    SPARE.with_borrow_mut(|spare| {
-        if spare.len() < SPARE_MAPS {
-            spare.push(headers);
-        }
-    });
+    if headers.capacity() <= SPARE_ROOM {
+        headers.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAPS {
+                spare.push(headers);
+            }
+        });
+    }
 }
 
 /// Why a request got no response. The text is for the log.
@@ -99,6 +103,8 @@ pub struct Connection<B> {
     outgoing: Outgoing<B>,
     response: Decoder,
     interim: u8,
+    /// Whether a head has arrived, an interim one or one that cannot be parsed included.
+    answered: bool,
     keep_alive: bool,
 }
 
@@ -116,6 +122,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             outgoing: Outgoing::none(),
             response: Decoder::done(),
             interim: 0,
+            answered: false,
             keep_alive: true,
         }
     }
@@ -152,6 +159,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     fn reset(&mut self) {
         self.used = true;
         self.interim = 0;
+        self.answered = false;
         self.keep_alive = true;
         self.scanner = HeadScanner::default();
     }
@@ -184,7 +192,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     }
 
     fn broken(&self, reason: String) -> Broken {
-        let unanswered = self.received.is_empty() && self.interim == 0;
+        let unanswered = self.received.is_empty() && !self.answered;
         Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun() }
     }
 
@@ -200,6 +208,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 .map_err(|_| "the head of the response is ambiguous or too large")?;
             let Some(head) = head else { return Ok(None) };
             let bytes = self.received.split_to(head.length).freeze();
+            self.answered = true;
             self.scanner = HeadScanner::default();
             if head.status >= 200 {
                 let response = self.response_of(&bytes)?;
@@ -379,5 +388,16 @@ mod tests {
         assert!(matches!(response, Ok(Head::Final(response)) if response.status() == StatusCode::NO_CONTENT));
         assert_eq!(seen, "POST /x HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello");
         assert!(fresh.is_complete());
+    }
+
+    #[tokio::test]
+    async fn a_head_that_cannot_be_parsed_is_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut connection, mut server) = pair(&listener).await;
+        let (method, uri, headers) = (Method::GET, Uri::from_static("/x"), HeaderMap::new());
+        connection.begin(RequestHead { method: &method, uri: &uri, headers }, &[], body(""));
+        server.write_all(b"HTTP/1.1 200 OK\r\nX y: z\r\n\r\n").await.unwrap();
+        let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("the name has a blank");
+        assert!(!broken.unanswered, "it would be sent again: {broken}");
     }
 }

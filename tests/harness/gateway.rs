@@ -258,6 +258,21 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
     }
 
+    /// The sizes of the mappings, in bytes, for which the process asks the kernel for huge pages.
+    pub fn huge_mappings(&self) -> Vec<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();
+        let (mut size, mut found) = (0, Vec::new());
+        for line in text.lines() {
+            if let Some(kib) = line.strip_prefix("Size:") {
+                size = kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024;
+            }
+            if line.strip_prefix("VmFlags:").is_some_and(|flags| flags.contains(" hg")) {
+                found.push(size);
+            }
+        }
+        found
+    }
+
     /// How many files each of the process's epoll instances watches. Every worker has its own.
     pub fn watched_files(&self) -> Vec<usize> {
         let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
