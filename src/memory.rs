@@ -79,21 +79,21 @@ pub fn use_small_pages() {
         const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
         // SAFETY: it concerns how the kernel backs this process's memory, and nothing that can be seen in it.
         let disable = |flags: libc::c_ulong| unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, flags, 0, 0) };
-        // An older kernel gives huge pages to all or to none; unless the system does so unasked, all may ask.
-        if disable(EXCEPT_ADVISED) != 0 && are_huge_pages_given_unasked() {
+        // An older kernel disables huge pages for all memory or for none. It has to only where the policy is `always`.
+        if disable(EXCEPT_ADVISED) != 0 && huge_pages_are_the_default() {
             disable(0);
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn are_huge_pages_given_unasked() -> bool {
+fn huge_pages_are_the_default() -> bool {
     std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
         .map_or(true, |policy| policy.contains("[always]"))
 }
 
-/// Asks for huge pages below the memory of a vector, which should be megabytes that are used as a whole. What was written to
-/// already keeps its small pages.
+/// Asks the kernel to back a vector's memory with huge pages. It should be megabytes, all in use. Pages that were written to
+/// before stay small.
 pub fn use_huge_pages<T>(vector: &Vec<T>) {
     #[cfg(target_os = "linux")]
     advise(vector, libc::MADV_HUGEPAGE);

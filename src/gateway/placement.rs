@@ -1,8 +1,8 @@
 //! Which worker serves a new connection.
 //!
 //! One worker waits on a listening socket, and passes what it accepts to the worker with the fewest connections. If all of
-//! them waited there, each connection would wake all that are at rest, and the fastest would keep most: of 512 connections
-//! eight workers had 331, 78, 60, 54, 1 and none.
+//! them waited there, each connection would wake all idle workers, and the fastest would keep most of them
+//! (`benches/gateway/shares.py`).
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::drain::Counted;
 
-/// The workers that one of them accepts for. More would wait for it where connections are short.
+/// The number of workers for which one of them accepts. Where connections are short, it could not serve more.
 const ACCEPTS_FOR: usize = 8;
 
 /// A connection that was accepted, with the counts that it is in.
@@ -44,7 +44,7 @@ struct Place {
     inbox: mpsc::UnboundedSender<Accepted>,
 }
 
-/// The connections that others have accepted for a worker. As many as it may have at most.
+/// The connections that other workers have accepted for one. Those in it count as open, which bounds them.
 pub struct Inbox(pub(super) mpsc::UnboundedReceiver<Accepted>);
 
 impl Placement {

@@ -45,7 +45,7 @@ const FEW: usize = 64;
 /// The id of connections without a bound: a trusted proxy carries many clients.
 const UNBOUND: u64 = 0;
 
-/// The id of nobody, before the first turn.
+/// The id before the first turn, which no address has.
 const NOBODY: u64 = 1;
 
 fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,7 +80,7 @@ struct Suspended {
 
 /// The share of one address in a worker.
 pub(super) struct Share {
-    /// The same whenever the address comes back: when nobody else was there meanwhile, nobody is put off.
+    /// A hash of the address, so that a client that connects anew is not taken for another one.
     id: u64,
     round: AtomicU64,
     taken: AtomicU32,

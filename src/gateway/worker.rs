@@ -223,13 +223,12 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                _ = drain.wait_for(|draining| *draining) => inbox.close(),
+                _ = drain.wait_for(|draining| *draining) => break,
                 Some(accepted) = inbox.recv() => self.serve(accepted),
             }
-            if inbox.is_closed() {
-                break;
-            }
         }
+        // From now on the worker that accepted a connection serves it.
+        inbox.close();
         while let Some(accepted) = inbox.recv().await {
             self.serve(accepted);
         }

@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn every_control_character_is_found_wherever_it_stands() {
-        for length in [0, 1, 7, 8, 40, 63, 64, 65, 100, 128, 130] {
+        for length in (0..40).chain([63, 64, 65, 100, 128, 130]) {
             for position in 0..length {
                 for byte in 0..=255_u8 {
                     let mut bytes = vec![b'x'; length];

@@ -9,14 +9,13 @@
 //! or may still come.
 
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,7 +23,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
-    head::to_response,
+    head::{reuse, to_response},
     outgoing::{Outgoing, RequestHead},
 };
 use crate::{
@@ -47,28 +46,6 @@ const BODY_BUFFER: usize = 64 << 10;
 
 /// The buffer that a resting connection keeps for the next request, in bytes.
 const KEPT: usize = 20 << 10;
-
-/// Empty header maps that a thread keeps, at most, and the room for headers that each has at most: one client with many
-/// headers does not enlarge what others use.
-const SPARE_MAPS: usize = 32;
-const SPARE_ROOM: usize = 48;
-
-thread_local! {
-    /// Maps of requests that were formatted, for the headers of responses. The last one that was put here is the one that
-    /// lies in the processor's cache.
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
-}
-
-fn spare(mut headers: HeaderMap) {
-    if headers.capacity() <= SPARE_ROOM {
-        headers.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_MAPS {
-                spare.push(headers);
-            }
-        });
-    }
-}
 
 /// Why a request got no response. The text is for the log.
 #[derive(Debug, Error)]
@@ -142,7 +119,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
         self.outgoing.begin(&request, added, body);
-        spare(request.headers);
+        reuse(request.headers);
     }
 
     /// Returns the request for another connection: one of which no byte was sent, or one without a body.
@@ -211,7 +188,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             self.answered = true;
             self.scanner = HeadScanner::default();
             if head.status >= 200 {
-                let response = self.response_of(&bytes)?;
+                let response = to_response(&bytes, self.limits.count)?;
                 self.follow(&response, head.framing);
                 return Ok(Some(Head::Final(response)));
             }
@@ -221,7 +198,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response with a body");
             }
             if head.status == 101 && self.outgoing.upgrade().is_some() {
-                let response = self.response_of(&bytes)?;
+                let response = to_response(&bytes, self.limits.count)?;
                 let is_asked = |asked| names_upgrade(response.headers(), asked);
                 if !self.outgoing.upgrade().is_some_and(is_asked) {
                     return Err("the upstream switches to what nobody asked for");
@@ -232,14 +209,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response that nobody asked for");
             }
             if head.status == 103 {
-                return Ok(Some(Head::Hints(self.response_of(&bytes)?)));
+                return Ok(Some(Head::Hints(to_response(&bytes, self.limits.count)?)));
             }
         }
-    }
-
-    fn response_of(&self, bytes: &Bytes) -> Result<Response<()>, &'static str> {
-        let headers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        to_response(bytes, self.limits.count, headers)
     }
 
     /// Takes note of where the response ends (RFC 9112, section 6.3) and whether another may follow.
