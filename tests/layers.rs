@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("pingora_core", &["app", "gateway", "upstream"]),
     ("pingora_timeout", &["app", "gateway", "upstream"]),
-    ("hyper", &["gateway", "admin", "upstream", "app/sample"]),
+    ("hyper", &["admin", "app/sample"]),
     ("tokio_postgres", &["store/postgres"]),
     ("deadpool_postgres", &["store/postgres"]),
     ("rusqlite", &["store/sqlite"]),

@@ -3,11 +3,7 @@
 //! All deadlines of a connection are one moment, which its parts move ahead as they make progress. During a request the
 //! deadline of its [`Exchange`](super::exchange::Exchange) applies instead.
 
-use std::{
-    cell::Cell,
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{cell::Cell, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
@@ -66,10 +62,6 @@ pub(super) struct Activity {
     due: Cell<u64>,
     /// Whether the head was not complete at its deadline.
     head_is_late: Cell<bool>,
-    /// Wakes the guard, which holds back the next request until the exchange is over.
-    reader: Cell<Option<Waker>>,
-    /// Whether the service was called for the last head. Otherwise the library writes a response of its own.
-    is_called: Cell<bool>,
     /// The tunnel that starts once the response is written.
     opening: Cell<Option<Box<Opening>>>,
     /// An interim response to be written before the final one.
@@ -79,8 +71,6 @@ pub(super) struct Activity {
     blocked_since: Cell<Option<u64>>,
     /// The total time that the client did not read before, in milliseconds.
     blocked: Cell<u64>,
-    /// Whether the library has flushed everything.
-    is_flushed: Cell<bool>,
     /// Whether the connection was idle once already. At its next deadline it is closed.
     has_rested: Cell<bool>,
     /// The idle time before the HTTP state is given back, and before the connection is closed, in milliseconds.
@@ -102,14 +92,11 @@ impl Activity {
             phase: Cell::new(Phase::Idle),
             due: Cell::new(rested_until.unwrap_or(now + rest)),
             head_is_late: Cell::new(false),
-            reader: Cell::default(),
-            is_called: Cell::new(false),
             opening: Cell::default(),
             hint: Cell::default(),
             budget: TurnBudget::new(),
             blocked_since: Cell::new(None),
             blocked: Cell::new(0),
-            is_flushed: Cell::new(true),
             has_rested: Cell::new(rested_until.is_some()),
             rest,
             idle,
@@ -147,11 +134,6 @@ impl Activity {
         }
     }
 
-    /// Notes that a head was handed to the library. Every response before it was written.
-    pub(super) fn head_released(&self) {
-        self.is_called.set(false);
-    }
-
     /// Notes that the head was not complete at its deadline.
     pub(super) fn head_expires(&self) {
         self.head_is_late.set(true);
@@ -162,15 +144,9 @@ impl Activity {
         self.head_is_late.get()
     }
 
-    /// Returns whether the library writes a response of the service, and not one of its own.
-    pub(super) fn is_called(&self) -> bool {
-        self.is_called.get()
-    }
-
     /// Starts an exchange, after its whole head was read.
     pub(super) fn exchange_begins(&self) {
         self.budget.spends(REQUEST_COST);
-        self.is_called.set(true);
         self.blocked_since.set(None);
         self.blocked.set(0);
         self.phase.set(Phase::Exchange);
@@ -178,37 +154,14 @@ impl Activity {
         self.has_rested.set(false);
     }
 
-    /// Ends an exchange and wakes the guard if it waits for that.
+    /// Ends an exchange.
     pub(super) fn exchange_ends(&self) {
         self.enter(Phase::Idle, self.now() + self.rest);
-        if let Some(waker) = self.reader.take() {
-            waker.wake();
-        }
     }
 
     /// Returns whether an exchange is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.phase() == Phase::Exchange
-    }
-
-    /// Registers the guard to be woken at the end of the exchange.
-    pub(super) fn hold(&self, cx: &Context<'_>) {
-        self.reader.set(Some(cx.waker().clone()));
-    }
-
-    /// Notes that the library writes and has not flushed yet.
-    pub(super) fn write_begins(&self) {
-        self.is_flushed.set(false);
-    }
-
-    /// Notes that the library has flushed. Returns whether it had written since the last time.
-    pub(super) fn write_ends(&self) -> bool {
-        !self.is_flushed.replace(true)
-    }
-
-    /// Returns whether the library has flushed everything.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.is_flushed.get()
     }
 
     /// Notes that the client does not read.
@@ -224,14 +177,6 @@ impl Activity {
             // The coarse clock counts a short wait as nothing or as one tick; on average that is right.
             self.blocked.set(self.blocked.get() + self.now().saturating_sub(since));
         }
-    }
-
-    /// Returns whether nothing is left to be written.
-    pub(super) fn is_written(&self) -> bool {
-        let hint = self.hint.take();
-        let is_written = self.is_flushed() && self.blocked_since.get().is_none() && hint.is_none();
-        self.hint.set(hint);
-        is_written
     }
 
     /// Moves the idle deadline ahead, when the rest of a response leaves or a tunnel carries bytes.
@@ -261,9 +206,11 @@ impl Activity {
         }
     }
 
-    /// Sets an interim response, to be written before the final one.
+    /// Adds an interim response, to be written before the final one.
     pub(super) fn hint(&self, head: Bytes) {
-        self.hint.set(Some(Box::new(head)));
+        let before = self.hint.take();
+        let heads = before.map_or(head.clone(), |before| [&before[..], &head].concat().into());
+        self.hint.set(Some(Box::new(heads)));
     }
 
     /// Takes the interim response to be written.
@@ -274,6 +221,14 @@ impl Activity {
     /// Makes the connection a tunnel once the response is written.
     pub(super) fn becomes(&self, opening: Opening) {
         self.opening.set(Some(Box::new(opening)));
+    }
+
+    /// Returns whether the connection becomes a tunnel.
+    pub(super) fn is_opening(&self) -> bool {
+        let opening = self.opening.take();
+        let is_opening = opening.is_some();
+        self.opening.set(opening);
+        is_opening
     }
 
     /// Takes the tunnel that the connection becomes.

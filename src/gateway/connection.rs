@@ -1,7 +1,7 @@
-//! One client connection: the library's connection, and the one timer that bounds it.
+//! One client connection: what serves its requests, or a tunnel, and the one timer that bounds it.
 
 use std::{
-    convert::Infallible,
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -9,24 +9,16 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    rt::Write,
-    server::conn::http1,
-    service::{Service, service_fn},
-};
+use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
-    activity::Activity, client::Peer, deadline::Deadline, drain::Draining, exchange::Exchange, guard::Guard,
-    response_body::ResponseBody, state::ConnectionState, target::Scheme, thread_bound::ThreadBound,
-    tunnel::Tunnel, turns::Place, view::CurrentView,
+    activity::Activity, client::Peer, deadline::Deadline, drain::Draining, exchange::Exchange,
+    forward::ClientRequest, http1::Http1, inbound::Inbound, response_body::ResponseBody,
+    state::ConnectionState, target::Scheme, thread_bound::ThreadBound, tunnel::Tunnel, turns::Place,
+    view::CurrentView,
 };
 use crate::{stream::Stream, types::framing::HeadLimits};
-
-/// The library's own count of headers, for which it needs no allocation; the guard's comes first.
-const LIBRARY_HEADERS: usize = 100;
 
 /// An idle connection without its HTTP state.
 pub(super) struct Resting {
@@ -67,93 +59,56 @@ pub(super) async fn serve(
     let activity = Arc::new(ThreadBound::new(Activity::new(&limits, rested_until)));
     let exchange = Arc::new(ThreadBound::new(Exchange::new(&limits, access, activity.clone())));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
-    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, activity, exchange });
-    let guard = Guard::new(socket, early, state.clone(), head_limits);
-    let mut builder = http1::Builder::new();
-    builder
-        .half_close(true)
-        .header_read_timeout(None)
-        .max_buf_size(limits.header_bytes.max(64 << 10) + (8 << 10));
-    if limits.header_count > LIBRARY_HEADERS {
-        builder.max_headers(limits.header_count);
-    }
-    let serving = state.clone();
-    let service = service_fn(move |request| serving.clone().serve(request));
-    let connection = builder.serve_connection(guard, service);
-    let stage = Stage::Serving(connection);
+    let inbound = Inbound::new(socket, early, head_limits);
+    let inbound = ThreadBound::new(RefCell::new(Some(inbound)));
+    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, activity, exchange, inbound });
+    let stage = Stage::Serving(Http1::new(state.clone(), ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }
 
-/// The stage of a connection: served by the library, a tunnel, or closing after the library is done.
-/// The library does not close the sending side of one on which a client once said `Upgrade`, so that is
-/// seen to here.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every connection is served; another allocation gains nothing"
-)]
-enum Stage<S>
-where
-    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
-{
-    Serving(http1::Connection<Guard, S>),
+/// The stage of a connection.
+enum Stage<S, F> {
+    Serving(Http1<S, F>),
     Tunnel(Box<Tunnel>),
-    Closing(Box<Guard>),
     Over,
 }
 
-impl<S> Stage<S>
+impl<S, F> Stage<S, F>
 where
-    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
+    F: Future<Output = Response<ResponseBody>>,
 {
     fn poll(&mut self, cx: &mut TaskContext<'_>, activity: &Activity) -> Poll<()> {
         if let Self::Serving(connection) = self {
-            if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
+            if let Err(error) = ready!(connection.poll(cx)) {
                 // A client that breaks off is no event.
                 tracing::debug!(%error, "connection ended");
                 return Poll::Ready(());
             }
-            *self = match std::mem::replace(self, Self::Over) {
-                Self::Serving(connection) => Self::after(connection, activity),
-                other => other,
-            };
+            let opening = activity.opening();
+            let tunnel = opening.zip(connection.take_socket()).map(|(opening, (client, early))| {
+                Self::Tunnel(Box::new(Tunnel::new(client, early, *opening)))
+            });
+            *self = tunnel.unwrap_or(Self::Over);
         }
         match self {
             Self::Tunnel(tunnel) => tunnel.poll(cx, activity),
-            Self::Closing(guard) => Pin::new(&mut **guard).poll_shutdown(cx).map(drop),
             Self::Serving(_) | Self::Over => Poll::Ready(()),
         }
     }
 
     /// Gives back what serves requests, where the connection rests between two of them.
     fn rest(&mut self, until: u64) -> Option<Resting> {
-        let Self::Serving(connection) = std::mem::replace(self, Self::Over) else { return None };
-        let parts = connection.into_parts();
-        let mut early = BytesMut::from(&parts.read_buf[..]);
-        let (socket, held) = parts.io.into_resting_socket()?;
-        early.unsplit(held);
+        let Self::Serving(mut connection) = std::mem::replace(self, Self::Over) else { return None };
+        let (socket, early) = connection.take_socket()?;
         Some(Resting { socket, early, until })
-    }
-
-    fn after(connection: http1::Connection<Guard, S>, activity: &Activity) -> Self {
-        let parts = connection.into_parts();
-        let Some(opening) = activity.opening() else { return Self::Closing(Box::new(parts.io)) };
-        match parts.io.into_socket() {
-            // The guard hands over a head and nothing behind it.
-            Some((client, early)) if parts.read_buf.is_empty() => {
-                Self::Tunnel(Box::new(Tunnel::new(client, early, *opening)))
-            }
-            _ => Self::Over,
-        }
     }
 }
 
 pin_project! {
     /// A connection with its timer.
-    struct Bounded<S>
-    where
-        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
-    {
-        stage: Stage<S>,
+    struct Bounded<S, F> {
+        stage: Stage<S, F>,
         #[pin]
         deadline: Deadline,
         state: Arc<ConnectionState>,
@@ -165,10 +120,7 @@ pin_project! {
         told: bool,
     }
 
-    impl<S> PinnedDrop for Bounded<S>
-    where
-        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
-    {
+    impl<S, F> PinnedDrop for Bounded<S, F> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(place) = this.place {
                 this.draining.leave(place);
@@ -177,9 +129,10 @@ pin_project! {
     }
 }
 
-impl<S> Future for Bounded<S>
+impl<S, F> Future for Bounded<S, F>
 where
-    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
+    F: Future<Output = Response<ResponseBody>>,
 {
     type Output = Option<Resting>;
 
@@ -202,10 +155,10 @@ where
             if activity.budget.is_spent() {
                 this.turn.end(cx);
             } else if !*this.told && this.draining.has_begun() {
-                // Told only now, because the library would drop a request that was read already.
+                // Told only now: a request that has arrived is answered.
                 *this.told = true;
                 if let Stage::Serving(connection) = this.stage {
-                    Pin::new(connection).graceful_shutdown();
+                    connection.drain();
                     continue;
                 }
             }
@@ -228,8 +181,8 @@ where
                     continue;
                 }
                 match this.stage {
-                    Stage::Serving(_) => {
-                        if let Some(until) = this.state.may_rest() {
+                    Stage::Serving(connection) if !connection.is_closing() => {
+                        if let Some(until) = this.state.may_rest(connection.is_idle()) {
                             return Poll::Ready(this.stage.rest(until));
                         }
                         if this.state.clock().1 <= now {
@@ -237,7 +190,7 @@ where
                         }
                     }
                     Stage::Tunnel(_) if activity.waits_on() => {}
-                    Stage::Tunnel(_) | Stage::Closing(_) | Stage::Over => return Poll::Ready(None),
+                    Stage::Serving(_) | Stage::Tunnel(_) | Stage::Over => return Poll::Ready(None),
                 }
                 continue;
             }

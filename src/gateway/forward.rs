@@ -12,16 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use pin_project_lite::pin_project;
 
 use super::{
     client,
     exchange::Exchange,
+    head,
     headers::{Injected, clean_response, via},
-    method, refusal,
-    request_body::{BodyBounds, RequestBody},
+    method,
+    request_body::{BodyBounds, Incoming, RequestBody},
     response_body::ResponseBody,
     snapshot::Snapshot,
     thread_bound::ThreadBound,
@@ -88,7 +88,7 @@ impl Forwarding<'_> {
         let lease = permit.spend();
         let takes_hints = request.version() == Version::HTTP_11;
         let body = request.body_mut().take();
-        let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+        let has_body = body.is_some();
         let upgrade = tunnel::is_asked(request, has_body);
         let via = via(request.headers(), request.version());
         let max_forwards = method::count_down(request.headers_mut());
@@ -101,7 +101,6 @@ impl Forwarding<'_> {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
             request.headers_mut().insert(header::HOST, authority);
         }
-        let to_head = request.method() == Method::HEAD;
         let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
@@ -123,7 +122,7 @@ impl Forwarding<'_> {
         };
         // What the upstream speaks is not what the client is spoken to in.
         response.version = Version::HTTP_11;
-        clean_response(&mut response.headers, to_head);
+        clean_response(&mut response.headers);
         let body = ResponseBody::upstream(body, self.exchange, lease);
         Ok(Outcome::Response(Response::from_parts(response, body)))
     }
@@ -212,8 +211,8 @@ impl upstream::Progress for Watched<'_> {
 
 /// An interim response as it goes to the client (RFC 8297).
 fn interim(mut hints: Response<()>) -> Bytes {
-    clean_response(hints.headers_mut(), false);
-    refusal::head(StatusCode::EARLY_HINTS, hints.headers()).into()
+    clean_response(hints.headers_mut());
+    head::interim(StatusCode::EARLY_HINTS, hints.headers()).into()
 }
 
 pin_project! {

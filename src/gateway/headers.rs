@@ -285,12 +285,9 @@ impl<'a> Added<'a> {
     }
 }
 
-/// Takes out of an upstream's response what belongs to the connection that it came on. How it was
-/// framed there is no concern of the client's, but for a response to HEAD, where it is all there is.
-pub(super) fn clean_response(headers: &mut HeaderMap, to_head: bool) {
-    let hop_by_hop = |name: &&HeaderName| {
-        is_hop_by_hop(name.as_str()) && !(to_head && **name == header::TRANSFER_ENCODING)
-    };
+/// Takes out of an upstream's response what belongs to the connection that it came on.
+pub(super) fn clean_response(headers: &mut HeaderMap) {
+    let hop_by_hop = |name: &&HeaderName| is_hop_by_hop(name.as_str());
     // Seldom more than one.
     while let Some(name) = headers.keys().find(hop_by_hop).cloned() {
         if name == header::CONNECTION {

@@ -1,7 +1,7 @@
 //! The public edge: sockets, HTTP/1.1, and the life of a request.
 //!
 //! ```text
-//! accept → guard → hyper → canonical path → route → identify → permit → limit → forward → upstream
+//! accept → head → canonical path → route → identify → permit → limit → forward → upstream
 //!            │                    │            │         │         │        │
 //!       400 408 431              400        404 405     401       403      413     each refusal becomes a response in `refusal`
 //! ```
@@ -18,8 +18,10 @@ mod deadline;
 mod drain;
 mod exchange;
 mod forward;
-mod guard;
+mod head;
 mod headers;
+mod http1;
+mod inbound;
 mod method;
 mod placement;
 mod record;

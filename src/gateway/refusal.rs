@@ -1,18 +1,16 @@
 //! Refusals of the data plane as responses.
 
-use std::{
-    cell::RefCell,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use httpdate::HttpDate;
+use http::{HeaderValue, Response, header};
 
-use super::headers::REQUEST_ID;
+use super::{
+    head::{Asked, Delimiter, format},
+    headers::REQUEST_ID,
+};
 use crate::{
     access::Denied,
-    clock::log_micros,
     error::{Kind, Problem, Statuses},
     types::{OsRandom, Random},
 };
@@ -61,39 +59,15 @@ impl Refusal {
     }
 }
 
-/// The response as bytes on the wire, for what never became a request; without its body as the response to HEAD. It is the
-/// last one of its connection.
-pub(super) fn raw(kind: Kind, request_id: &HeaderValue, to_head: bool) -> Bytes {
+/// Formats the response to what never became a request. It is the last one of its connection. A response to HEAD has no body.
+pub(super) fn raw(out: &mut Vec<u8>, kind: Kind, request_id: &HeaderValue, to_head: bool) {
     let mut response = Refusal::from(kind).response(request_id, &Statuses::default());
-    let date = HttpDate::from(UNIX_EPOCH + Duration::from_micros(log_micros().unsigned_abs())).to_string();
-    let length = response.body().len();
-    let headers = response.headers_mut();
-    headers.insert(&REQUEST_ID, request_id.clone());
-    headers.insert(header::CONNECTION, CLOSE);
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    headers.insert(header::DATE, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")));
-    let mut bytes = head(response.status(), response.headers());
+    response.headers_mut().insert(&REQUEST_ID, request_id.clone());
+    let length = Delimiter::Length(response.body().len() as u64);
+    format(out, Asked { is_old: false, to_head }, response.status(), response.headers(), length, true);
     if !to_head {
-        bytes.extend_from_slice(response.body());
+        out.extend_from_slice(response.body());
     }
-    bytes.into()
-}
-
-/// The head of a response as HTTP/1.1 has it (RFC 9112, section 4).
-pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut head = Vec::with_capacity(512);
-    head.extend_from_slice(b"HTTP/1.1 ");
-    head.extend_from_slice(status.as_str().as_bytes());
-    head.push(b' ');
-    head.extend_from_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
-    for (name, value) in headers {
-        head.extend_from_slice(b"\r\n");
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-    }
-    head.extend_from_slice(b"\r\n\r\n");
-    head
 }
 
 /// Ids are written by the block, so that an id costs no allocation of its own.

@@ -9,10 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 
 use super::{
     exchange::{BodyFailure, BodyState, Exchange},
+    inbound::Inbound,
+    state::ConnectionState,
     thread_bound::ThreadBound,
 };
 use crate::{access::Lease, revocation::Cut};
@@ -28,6 +30,29 @@ pub(super) struct BodyBounds {
     pub(super) min_rate: u64,
     /// How long the upstream may take once the body is complete.
     pub(super) response_timeout: Duration,
+}
+
+/// The body of a request, as it arrives on the client's connection.
+pub struct Incoming(Arc<ConnectionState>);
+
+impl Incoming {
+    /// Returns the body of the request whose head was read last, if it has one.
+    pub(super) fn of(connection: &Arc<ConnectionState>) -> Option<Self> {
+        let incoming = Self(connection.clone());
+        (incoming.left() != Some(0)).then_some(incoming)
+    }
+
+    /// Returns the number of bytes that are still to come. None if it is not known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.0.inbound.borrow().as_ref().map_or(Some(0), Inbound::left)
+    }
+
+    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match &mut *self.0.inbound.borrow_mut() {
+            Some(inbound) => inbound.poll_data(cx, &self.0.activity),
+            None => Poll::Ready(Some(Err(io::ErrorKind::NotConnected.into()))),
+        }
+    }
 }
 
 /// The body of a client's request, on its way to an upstream.
@@ -55,7 +80,7 @@ impl RequestBody {
         bounds: BodyBounds,
         lease: Option<&Lease>,
     ) -> Self {
-        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
+        let Some(incoming) = incoming else {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
             return Self::Empty;
         };
@@ -97,51 +122,46 @@ impl Streaming {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        loop {
-            if self.exchange.is_expired() {
-                return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
-            }
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => {
-                    // A body that is incomplete after its first part is a long one.
-                    if let Err(error) = self.go_on(cx) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                    self.exchange.body_is(BodyState::Awaited);
-                    return Poll::Pending;
-                }
-                Poll::Ready(frame) => frame,
-            };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => {
-                    if let Err(error) = self.go_on(cx) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                    let length = data.len() as u64;
-                    self.received += length;
-                    if self.received > self.bounds.limit {
-                        return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
-                    }
-                    if self.incoming.is_end_stream() {
-                        // A body with a length is not polled again after its last byte.
-                        self.exchange.upload_moves(length, self.due());
-                        self.complete();
-                    } else {
-                        self.exchange.body_is(BodyState::Open);
-                        let due = self.due().min(self.exchange.next_body_byte());
-                        self.exchange.upload_moves(length, due);
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                // Trailers: dropped, so that no upstream reads them as headers.
-                Some(Ok(Err(_))) => {}
-                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
-                None => {
-                    self.complete();
-                    return Poll::Ready(None);
-                }
-            }
+        if self.exchange.is_expired() {
+            return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
         }
+        let data = match self.incoming.poll_data(cx) {
+            Poll::Pending => {
+                // A body that is incomplete after its first part is a long one.
+                if let Err(error) = self.go_on(cx) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                self.exchange.body_is(BodyState::Awaited);
+                return Poll::Pending;
+            }
+            Poll::Ready(data) => data,
+        };
+        let data = match data {
+            Some(Ok(data)) => data,
+            Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyFailure::Malformed)))),
+            None => {
+                self.complete();
+                return Poll::Ready(None);
+            }
+        };
+        if let Err(error) = self.go_on(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let length = data.len() as u64;
+        self.received += length;
+        if self.received > self.bounds.limit {
+            return Poll::Ready(Some(Err(self.fail(BodyFailure::TooLarge))));
+        }
+        if self.incoming.left() == Some(0) {
+            // A body is not polled again after its last byte.
+            self.exchange.upload_moves(length, self.due());
+            self.complete();
+        } else {
+            self.exchange.body_is(BodyState::Open);
+            let due = self.due().min(self.exchange.next_body_byte());
+            self.exchange.upload_moves(length, due);
+        }
+        Poll::Ready(Some(Ok(data)))
     }
 }
 
@@ -159,14 +179,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(body) => body.incoming.is_end_stream(),
+            Self::Streaming(body) => body.incoming.left() == Some(0),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(body) => body.incoming.size_hint(),
+            Self::Streaming(body) => {
+                body.incoming.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The life of a request.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     net::IpAddr,
     sync::Arc,
@@ -11,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 
 use super::{
     activity::Opening,
@@ -24,7 +23,7 @@ use super::{
     method,
     record::Record,
     refusal::{Refusal, request_id},
-    request_body::{BodyBounds, RequestBody},
+    request_body::{BodyBounds, Incoming, RequestBody},
     request_target,
     respond::respond,
     response_body::ResponseBody,
@@ -72,12 +71,15 @@ impl ConnectionState {
     ///
     /// The request stays where it is in memory and is passed on by reference: the future lies in the connection, and every
     /// byte of it is touched at each request.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an argument that such a function takes by value is stored twice"
+    )]
     pub(super) fn serve(
         self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send {
-        let mut request = request.map(Some);
-        async move { Ok(self.respond(&mut request).await) }
+        mut request: ClientRequest,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+        async move { self.respond(&mut request).await }
     }
 
     async fn respond(&self, request: &mut ClientRequest) -> Response<ResponseBody> {
@@ -122,10 +124,6 @@ impl ConnectionState {
             // HTTP/1.0 knows the end of a body without a length by the end of the connection; and what is left
             // of a request may never be read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            if old {
-                // The library would add `keep-alive` to a later version.
-                *response.version_mut() = Version::HTTP_10;
-            }
         }
         self.exchange.response_begins();
         account_for(view, trace, &method, &mut response);
@@ -244,7 +242,7 @@ impl ConnectionState {
         self.activity.becomes(Opening { upstream, early, registration, slot });
         let mut response = head.map(|()| ResponseBody::whole(Bytes::new(), &self.exchange));
         let headers = response.headers_mut();
-        clean_response(headers, false);
+        clean_response(headers);
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONNECTION, UPGRADE.clone());
         headers.insert(header::UPGRADE, WEBSOCKET.clone());
@@ -327,12 +325,12 @@ fn decide_overrides(
 
 /// Returns whether a body follows the head of a request.
 fn has_body(request: &ClientRequest) -> bool {
-    request.body().as_ref().is_some_and(|body| !body.is_end_stream())
+    request.body().is_some()
 }
 
 /// Returns the length of the body that a request announces, or 0.
 fn announced(request: &ClientRequest) -> u64 {
-    request.body().as_ref().map_or(0, |body| body.size_hint().lower())
+    request.body().as_ref().and_then(Incoming::left).unwrap_or(0)
 }
 
 async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<Bytes, Kind> {

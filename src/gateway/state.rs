@@ -1,11 +1,12 @@
 //! The state that all parts of one connection share.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use super::{
     activity::{Activity, Phase},
     client::Peer,
     exchange::Exchange,
+    inbound::Inbound,
     target::Scheme,
     thread_bound::ThreadBound,
     view::CurrentView,
@@ -19,6 +20,8 @@ pub(super) struct ConnectionState {
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
+    /// What the client sends, until the socket is handed on.
+    pub(super) inbound: ThreadBound<RefCell<Option<Inbound>>>,
 }
 
 impl ConnectionState {
@@ -47,10 +50,11 @@ impl ConnectionState {
     }
 
     /// Returns until when the connection may be idle without its HTTP state. None if the state is still needed; then the
-    /// deadline moves to the idle timeout.
-    pub(super) fn may_rest(&self) -> Option<u64> {
+    /// deadline moves to the idle timeout. `is_idle` tells whether no byte of a request was read and none of a response is
+    /// left.
+    pub(super) fn may_rest(&self, is_idle: bool) -> Option<u64> {
         let rests = self.activity.waits_on()
-            && self.activity.is_written()
+            && is_idle
             && !self.exchange.body_is_open()
             && !self.exchange.is_watched();
         rests.then(|| self.clock().1)

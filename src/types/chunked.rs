@@ -12,9 +12,6 @@ const MAX_DIGITS: u8 = 15;
 /// Bytes of extensions and trailers that a body may have beyond its data.
 const FREE_OVERHEAD: u64 = 8 << 10;
 
-/// Digits of the size of a chunk that [`Chunked::decode`] writes.
-const SIZE_DIGITS: usize = 8;
-
 /// The chunks cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the chunked framing is broken")]
@@ -93,36 +90,17 @@ impl Chunked {
         taken as usize
     }
 
-    /// Appends the available part of the body to `out` as one chunk, without extensions and trailers. Returns how many bytes it
-    /// took.
+    /// Appends the available part of the body to `out`. Returns how many bytes it took.
     ///
     /// # Errors
-    /// When the framing is broken.
+    /// [`ChunkError`], as [`Self::skip_framing`] has it.
     pub fn decode(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<usize, ChunkError> {
-        let begin = out.len();
-        out.reserve(bytes.len() + SIZE_DIGITS + 9);
-        out.extend_from_slice(&[b'0'; SIZE_DIGITS]);
-        out.extend_from_slice(b"\r\n");
-        let data = out.len();
         let mut taken = 0;
         while taken < bytes.len() && !self.is_done() {
             taken += self.skip_framing(&bytes[taken..])?;
             let length = self.take_data(bytes.len() - taken);
             out.extend_from_slice(&bytes[taken..taken + length]);
             taken += length;
-        }
-        let mut size = out.len() - data;
-        if size == 0 {
-            out.truncate(begin);
-        } else {
-            for digit in out[begin..begin + SIZE_DIGITS].iter_mut().rev() {
-                *digit = b"0123456789abcdef"[size & 15];
-                size >>= 4;
-            }
-            out.extend_from_slice(b"\r\n");
-        }
-        if self.is_done() {
-            out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(taken)
     }

@@ -1,9 +1,8 @@
 //! Where an HTTP/1.1 message ends: the checks that two parsers must not disagree on.
 //!
-//! The HTTP library is lenient in ways that smuggling lives on: it drops a `Content-Length` beside
-//! `Transfer-Encoding`, folds equal lengths, and takes a bare LF. These scanners look at a head
-//! before the library does, and refuse what RFC 9112, sections 2.2, 6.1 and 6.3, forbid or allow
-//! to be refused. They look at no more than decides the framing; the rest is the library's.
+//! Smuggling lives on lenient parsers: on a `Content-Length` beside `Transfer-Encoding`, on lengths that are repeated, on a
+//! bare LF. The scanner refuses what RFC 9112, sections 2.2, 6.1 and 6.3, forbid or allow to be refused, and every control
+//! character. It looks at no more than decides the framing; [`super::fields`] parses the rest.
 
 /// Empty lines that may stand before a head.
 const MAX_EMPTY_LINES: usize = 4;
@@ -28,6 +27,12 @@ pub struct Head {
     pub framing: Framing,
     /// The status of a response; 0 for a request.
     pub status: u16,
+    /// Whether the sender speaks HTTP/1.0.
+    pub old: bool,
+    /// Where the start line begins and ends. The first field line begins two bytes after the end.
+    pub start_line: (usize, usize),
+    /// The number of field lines.
+    pub fields: usize,
 }
 
 /// Why a head is refused.
@@ -63,6 +68,7 @@ pub struct HeadScanner {
     chunked: bool,
     old: bool,
     status: u16,
+    start_line: (usize, usize),
 }
 
 /// What the start line tells: whether the sender speaks HTTP/1.0, and the status of a response.
@@ -76,7 +82,7 @@ impl HeadScanner {
     /// When the head is ambiguous or over a limit.
     pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         self.scan(bytes, limits, |line| {
-            // The library cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
+            // A parser of URIs cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
             if memchr::memchr(b'#', line).is_some() {
                 return Err(HeadError::Bad);
             }
@@ -100,8 +106,13 @@ impl HeadScanner {
             if line.get(12).is_some_and(|byte| *byte != b' ') {
                 return Err(HeadError::Bad);
             }
+            let old = match &line[..9] {
+                b"HTTP/1.1 " => false,
+                b"HTTP/1.0 " => true,
+                _ => return Err(HeadError::Bad),
+            };
             let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-            Ok((false, status))
+            Ok((old, status))
         })
     }
 
@@ -129,7 +140,8 @@ impl HeadScanner {
                 }
                 _ => return Err(HeadError::Bad),
             }
-            let line = &bytes[self.line..end];
+            let begin = self.line;
+            let line = &bytes[begin..end];
             self.line = end + 2;
             if self.line > limits.bytes {
                 return Err(HeadError::TooLarge);
@@ -138,6 +150,7 @@ impl HeadScanner {
                 // Empty lines before a head are to be ignored (RFC 9112, section 2.2); a few will do.
                 if !line.is_empty() {
                     (self.old, self.status) = start_line(line)?;
+                    self.start_line = (begin, end);
                     self.lines = 1;
                 } else if self.line > MAX_EMPTY_LINES * 2 {
                     return Err(HeadError::Bad);
@@ -189,11 +202,18 @@ impl HeadScanner {
             Some(length) => Framing::Length(length),
             None => Framing::None,
         };
-        Ok(Head { length: self.line, framing, status: self.status })
+        Ok(Head {
+            length: self.line,
+            framing,
+            status: self.status,
+            old: self.old,
+            start_line: self.start_line,
+            fields: self.lines - 1,
+        })
     }
 }
 
-/// The positions of control characters in the range of line ends and below, but for tabs.
+/// The positions of control characters, but for tabs.
 struct Controls<'a> {
     bytes: &'a [u8],
     /// A bit for each byte found in the block before `next`.
@@ -219,13 +239,13 @@ impl Iterator for Controls<'_> {
             while self.found == 0 {
                 let rest = self.bytes.get(self.next..)?;
                 self.found = match rest.first_chunk() {
-                    Some(block) => below_0x0e(block),
+                    Some(block) => controls(block),
                     None if rest.is_empty() => return None,
                     None => {
                         // The padding matches none of the bytes searched for.
                         let mut block = [b' '; BLOCK];
                         block[..rest.len()].copy_from_slice(rest);
-                        below_0x0e(&block)
+                        controls(&block)
                     }
                 };
                 self.next += BLOCK;
@@ -239,40 +259,43 @@ impl Iterator for Controls<'_> {
     }
 }
 
-/// Returns a bit for each byte below 0x0e.
+/// Returns a bit for each byte below 0x20, and for 0x7f.
 #[cfg(target_arch = "x86_64")]
-fn below_0x0e(block: &[u8; BLOCK]) -> u64 {
+fn controls(block: &[u8; BLOCK]) -> u64 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8,
+        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     block.chunks_exact(16).rev().fold(0, |found, bytes| {
         // SAFETY: 16 bytes are there to be loaded, and every x86-64 processor has SSE2.
         let mask = unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
-            _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x0d)), bytes))
+            let low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+            _mm_movemask_epi8(_mm_or_si128(low, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f))))
         };
         found << 16 | u64::from(mask.cast_unsigned())
     })
 }
 
-/// Returns a bit for each byte below 0x0e.
+/// Returns a bit for each byte below 0x20, and for 0x7f.
 #[cfg(not(target_arch = "x86_64"))]
-fn below_0x0e(block: &[u8; BLOCK]) -> u64 {
+fn controls(block: &[u8; BLOCK]) -> u64 {
     by_words(block)
 }
 
-/// [`below_0x0e`] eight bytes at a time, on any processor.
+/// [`controls`] eight bytes at a time, on any processor.
 #[cfg_attr(target_arch = "x86_64", cfg(test))]
 fn by_words(block: &[u8; BLOCK]) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    const ABOVE: u64 = 0x7272_7272_7272_7272;
+    const ABOVE: u64 = 0x6060_6060_6060_6060;
     /// Moves the lowest bit of each byte into the highest byte.
     const TOGETHER: u64 = 0x0102_0408_1020_4080;
     block.chunks_exact(8).rev().fold(0, |found, bytes| {
         let word = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        // The high bit of a sum is set for 0x0e and above; none carries into the next byte.
+        // The high bit of a sum is set for 0x20 and above; none carries into the next byte.
         let is_below = !(((word & LOW) + ABOVE) | word) & !LOW;
-        found << 8 | (is_below >> 7).wrapping_mul(TOGETHER) >> 56
+        let from_delete = word ^ LOW;
+        let is_delete = !(((from_delete & LOW) + LOW) | from_delete) & !LOW;
+        found << 8 | ((is_below | is_delete) >> 7).wrapping_mul(TOGETHER) >> 56
     })
 }
 
@@ -333,7 +356,7 @@ mod tests {
                 for byte in 0..=255_u8 {
                     let mut bytes = vec![b'x'; length];
                     bytes[position] = byte;
-                    let expected = (byte < 0x0e && byte != b'\t').then_some(position);
+                    let expected = (byte.is_ascii_control() && byte != b'\t').then_some(position);
                     assert_eq!(
                         Controls::from(&bytes, 0).collect::<Vec<_>>(),
                         expected.into_iter().collect::<Vec<_>>()
@@ -350,8 +373,10 @@ mod tests {
                 let mut block = [byte.wrapping_mul(31) | 0x10; BLOCK];
                 block[position] = byte;
                 block[BLOCK - 1 - position] ^= 0x9a;
-                let expected = (0..BLOCK).filter(|&at| block[at] < 0x0e).fold(0, |found, at| found | 1 << at);
-                assert_eq!((below_0x0e(&block), by_words(&block)), (expected, expected), "{block:?}");
+                let expected = (0..BLOCK)
+                    .filter(|&at| block[at].is_ascii_control())
+                    .fold(0, |found, at| found | 1 << at);
+                assert_eq!((controls(&block), by_words(&block)), (expected, expected), "{block:?}");
             }
         }
     }
@@ -382,6 +407,8 @@ mod tests {
             " Folded: x\r\n",
             "A: b\rc\r\n",
             "A: \0\r\n",
+            "A: \x1f\r\n",
+            "A: \x7f\r\n",
         ] {
             assert_eq!(request(rest), Err(HeadError::Bad), "{rest:?}");
         }

@@ -23,13 +23,14 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
-    head::{reuse, to_response},
+    head::to_response,
     outgoing::{Outgoing, RequestHead},
 };
 use crate::{
     clock::coarse_millis,
     stream::Stream,
     types::{
+        fields,
         framing::{Framing, HeadLimits, HeadScanner},
         hop_by_hop::{names_option, names_upgrade},
     },
@@ -43,9 +44,6 @@ const HEAD_BUFFER: usize = 4 << 10;
 
 /// The size of a read of a large body, in bytes.
 const BODY_BUFFER: usize = 64 << 10;
-
-/// The buffer that a resting connection keeps for the next request, in bytes.
-const KEPT: usize = 20 << 10;
 
 /// Why a request got no response. The text is for the log.
 #[derive(Debug, Error)]
@@ -119,7 +117,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
         self.outgoing.begin(&request, added, body);
-        reuse(request.headers);
+        fields::reuse(request.headers);
     }
 
     /// Returns the request for another connection: one of which no byte was sent, or one without a body.
@@ -188,7 +186,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             self.answered = true;
             self.scanner = HeadScanner::default();
             if head.status >= 200 {
-                let response = to_response(&bytes, self.limits.count)?;
+                let response = to_response(&bytes, &head)?;
                 self.follow(&response, head.framing);
                 return Ok(Some(Head::Final(response)));
             }
@@ -198,7 +196,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response with a body");
             }
             if head.status == 101 && self.outgoing.upgrade().is_some() {
-                let response = to_response(&bytes, self.limits.count)?;
+                let response = to_response(&bytes, &head)?;
                 let is_asked = |asked| names_upgrade(response.headers(), asked);
                 if !self.outgoing.upgrade().is_some_and(is_asked) {
                     return Err("the upstream switches to what nobody asked for");
@@ -209,7 +207,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response that nobody asked for");
             }
             if head.status == 103 {
-                return Ok(Some(Head::Hints(to_response(&bytes, self.limits.count)?)));
+                return Ok(Some(Head::Hints(to_response(&bytes, &head)?)));
             }
         }
     }
@@ -296,7 +294,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// Frees what an idle connection does not need.
     pub(super) fn rest(&mut self) {
-        self.outgoing.shrink(KEPT);
+        self.outgoing.rest();
         self.received = BytesMut::new();
     }
 

@@ -1,24 +1,20 @@
 //! A request that is being sent to an upstream.
 
 use std::{
-    io::{self, IoSlice, Write},
+    io::{self, Write},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use crate::stream::Stream;
+use crate::stream::{Stream, Unsent};
 
-/// The bytes of a request that are gathered before a write.
-const GATHERED: usize = 64 << 10;
-
-/// A part of a body up to this size, in bytes, is copied after the bytes before it. A second buffer in the system call
-/// costs more.
-const COPIED: usize = 16 << 10;
+/// Room for the head of most requests, in bytes.
+const HEAD_CAPACITY: usize = 1 << 10;
 
 /// The head of a request.
 #[derive(Debug)]
@@ -41,15 +37,8 @@ enum Upload<B> {
 /// A request that is being sent: its bytes that were gathered and not written yet, and the rest of its body.
 pub struct Outgoing<B> {
     /// The head, and what was gathered after it.
-    bytes: Vec<u8>,
-    written: usize,
-    /// A large part of the body, to be written after `bytes`, and the end of its chunk, to be written after that.
-    data: Bytes,
-    tail: &'static [u8],
+    unsent: Unsent,
     body: Upload<B>,
-    /// Whether an empty body is polled once more before the head is written. A body that arrived together with the head
-    /// is then written together with it.
-    waits: bool,
     /// Whether any byte was written.
     begun: bool,
     /// Whether a write has failed. The upstream may have responded before.
@@ -63,12 +52,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
     /// Creates the value of a connection that has no request.
     pub(super) fn none() -> Self {
         Self {
-            bytes: Vec::new(),
-            written: 0,
-            data: Bytes::new(),
-            tail: b"",
+            unsent: Unsent::default(),
             body: Upload::Whole,
-            waits: false,
             begun: false,
             write_failed: false,
             to_head: false,
@@ -93,7 +78,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
 
     /// Prepares the request for another connection. No byte of it must have been written, or it has no body.
     pub(super) fn for_another(self) -> Self {
-        Self { write_failed: false, begun: false, written: 0, ..self }
+        let mut unsent = self.unsent;
+        unsent.rewind();
+        Self { write_failed: false, begun: false, unsent, ..self }
     }
 
     /// Returns the protocol that the request asks for.
@@ -101,12 +88,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         self.upgrade.as_ref()
     }
 
-    /// Frees the buffer if its capacity exceeds `kept` bytes.
-    pub(super) fn shrink(&mut self, kept: usize) {
-        if self.bytes.capacity() > kept {
-            self.bytes = Vec::new();
-            self.written = 0;
-        }
+    /// Frees the buffer. The next request gets one that is in the processor's cache.
+    pub(super) fn rest(&mut self) {
+        self.unsent = Unsent::default();
     }
 
     /// Writes what was gathered and polls the body for more. Small parts of a body are gathered into one write.
@@ -120,11 +104,6 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
                 return Poll::Ready(Ok(()));
             }
             let pending = self.gather(cx)?;
-            if pending && self.waits {
-                self.waits = false;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             if ready!(self.poll_write(io, cx)).is_err() {
                 self.write_failed = true;
                 if self.begun {
@@ -148,9 +127,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         added: &[(&HeaderName, &HeaderValue)],
         body: B,
     ) {
-        let head = &mut self.bytes;
-        head.clear();
-        self.written = 0;
+        let head = self.unsent.begin();
+        head.reserve(HEAD_CAPACITY);
         self.begun = false;
         self.write_failed = false;
         self.to_head = *request.method == Method::HEAD;
@@ -184,23 +162,18 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             line(head, "transfer-encoding", b"chunked");
             Upload::Chunked(body)
         };
-        self.waits = !matches!(self.body, Upload::Whole);
         head.extend_from_slice(b"\r\n");
     }
 
     /// Gathers the available part of the body, up to a bound. Returns whether more may follow later.
     fn gather(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        while self.data.is_empty() && self.bytes.len() - self.written < GATHERED {
+        while self.unsent.has_room() {
             let (body, left) = match &mut self.body {
                 Upload::Whole => return Ok(false),
                 Upload::Length(body, left) => (body, Some(left)),
                 Upload::Chunked(body) => (body, None),
             };
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
-            if self.written == self.bytes.len() {
-                self.bytes.clear();
-                self.written = 0;
-            }
             // The body yields no trailers, and an empty frame is skipped.
             let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
             match (data, left) {
@@ -210,15 +183,15 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
                     if *left == 0 {
                         self.body = Upload::Whole;
                     }
-                    self.add(data, b"");
+                    self.unsent.add(data, b"");
                 }
                 (Some(data), None) => {
-                    let _ = write!(self.bytes, "{:x}\r\n", data.len());
-                    self.add(data, b"\r\n");
+                    let _ = write!(self.unsent.bytes(), "{:x}\r\n", data.len());
+                    self.unsent.add(data, b"\r\n");
                 }
                 (None, Some(_)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 (None, None) => {
-                    self.bytes.extend_from_slice(b"0\r\n\r\n");
+                    self.unsent.bytes().extend_from_slice(b"0\r\n\r\n");
                     self.body = Upload::Whole;
                 }
             }
@@ -226,47 +199,17 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         Ok(false)
     }
 
-    fn add(&mut self, data: Bytes, tail: &'static [u8]) {
-        if data.len() <= COPIED {
-            self.bytes.extend_from_slice(&data);
-            self.bytes.extend_from_slice(tail);
-        } else {
-            self.data = data;
-            self.tail = tail;
-        }
-    }
-
     fn poll_write(&mut self, io: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_written() {
-            let bytes = &self.bytes[self.written..];
-            let left = bytes.len();
-            let mut count = if self.data.is_empty() && self.tail.is_empty() {
-                ready!(Pin::new(&mut *io).poll_write(cx, bytes))?
-            } else {
-                let slices = [IoSlice::new(bytes), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-                ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices))?
-            };
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+        while !self.unsent.is_empty() {
+            ready!(self.unsent.poll_write(io, cx))?;
             self.begun = true;
-            let of_bytes = count.min(left);
-            self.written += of_bytes;
-            count -= of_bytes;
-            let of_data = count.min(self.data.len());
-            self.data.advance(of_data);
-            self.tail = &self.tail[count - of_data..];
         }
         Pin::new(io).poll_flush(cx)
     }
 
-    fn is_written(&self) -> bool {
-        self.written == self.bytes.len() && self.data.is_empty() && self.tail.is_empty()
-    }
-
     /// Returns whether the request was written completely.
     pub(super) fn is_sent(&self) -> bool {
-        !self.write_failed && matches!(self.body, Upload::Whole) && self.is_written()
+        !self.write_failed && matches!(self.body, Upload::Whole) && self.unsent.is_empty()
     }
 }
 

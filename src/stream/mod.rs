@@ -1,5 +1,7 @@
 //! A connected socket, to a client or to an upstream, and what lies between it and HTTP.
 
+mod unsent;
+
 use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
@@ -12,6 +14,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+pub use unsent::Unsent;
 
 /// Up to so many bytes that lie in several places are copied into one before they are sent: `send` of one buffer costs the
 /// kernel less than `writev` of two, and a response's head and body are seldom larger.

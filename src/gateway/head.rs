@@ -1,0 +1,301 @@
+//! Heads of HTTP/1.1 (RFC 9112, sections 3 and 4): requests are parsed, responses are formatted.
+
+use std::{
+    cell::RefCell,
+    io::Write,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use httpdate::HttpDate;
+
+use crate::{
+    clock::log_micros,
+    error::Kind,
+    types::{fields, framing::Head, hop_by_hop::names_option},
+};
+
+/// The longest target that [`Uri`] takes, in bytes.
+const MAX_TARGET: usize = u16::MAX as usize - 1;
+
+/// The head of a request.
+pub(super) struct RequestHead {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    /// Whether the client sends further requests on the connection (RFC 9112, section 9.3).
+    pub(super) keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
+    pub(super) expects_continue: bool,
+}
+
+/// Parses the head of a request, which the scanner took as `head`. Values are slices of `bytes`.
+///
+/// # Errors
+/// The refusal.
+pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<RequestHead, Kind> {
+    let (begin, end) = head.start_line;
+    let line = &bytes[begin..end];
+    let bad = Kind::BadRequest;
+    let method_ends = line.iter().position(|byte| *byte == b' ').ok_or(bad)?;
+    let (method, rest) = (&line[..method_ends], &line[method_ends + 1..]);
+    let version = match rest.last_chunk() {
+        Some(b" HTTP/1.1") => Version::HTTP_11,
+        Some(b" HTTP/1.0") => Version::HTTP_10,
+        _ => return Err(bad),
+    };
+    let target = &rest[..rest.len() - b" HTTP/1.1".len()];
+    if target.len() > MAX_TARGET {
+        return Err(Kind::HeadersTooLarge);
+    }
+    let method = Method::from_bytes(method).map_err(|_| bad)?;
+    let uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| bad)?;
+    let headers = fields::parse(bytes, end + 2, head.fields).map_err(|_| bad)?;
+    let is_old = version == Version::HTTP_10;
+    let keep_alive =
+        if is_old { names_option(&headers, "keep-alive") } else { !names_option(&headers, "close") };
+    let expects_continue = !is_old
+        && headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    Ok(RequestHead { method, uri, version, headers, keep_alive, expects_continue })
+}
+
+/// How the body of a response is delimited (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delimiter {
+    /// There is no body, whatever the head says, and no length is added.
+    Nothing,
+    /// By a length.
+    Length(u64),
+    /// By chunks.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+impl Delimiter {
+    /// Returns whether `value` is the length.
+    fn is_length(self, value: &HeaderValue) -> bool {
+        let Self::Length(length) = self else { return false };
+        value.to_str().is_ok_and(|value| value.parse() == Ok(length))
+    }
+}
+
+/// What the framing and the connection of a response need to know of the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) is_old: bool,
+    pub(super) to_head: bool,
+}
+
+/// Formats the head of a response. `last` tells whether the connection ends after it.
+pub(super) fn format(
+    out: &mut Vec<u8>,
+    asked: Asked,
+    status: StatusCode,
+    headers: &HeaderMap,
+    delimiter: Delimiter,
+    last: bool,
+) {
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    start(out, asked.is_old, status);
+    let (mut has_date, mut has_length) = (false, false);
+    for (name, value) in headers {
+        match *name {
+            // The length of what a GET would get is told as it is.
+            header::CONTENT_LENGTH if asked.to_head || delimiter.is_length(value) => has_length = true,
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
+            header::CONNECTION if !switches => continue,
+            header::DATE => has_date = true,
+            _ => {}
+        }
+        line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    match delimiter {
+        Delimiter::Length(length) if !has_length => {
+            // Writing to a vector does not fail.
+            let _ = write!(out, "content-length: {length}\r\n");
+        }
+        Delimiter::Chunked => line(out, b"transfer-encoding", b"chunked"),
+        Delimiter::Nothing | Delimiter::Length(_) | Delimiter::Close => {}
+    }
+    if last && !switches {
+        line(out, b"connection", b"close");
+    } else if asked.is_old {
+        line(out, b"connection", b"keep-alive");
+    }
+    if !has_date {
+        write_date(out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Formats an interim response (RFC 9110, section 15.2).
+pub(super) fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    start(&mut out, false, status);
+    for (name, value) in headers {
+        line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn start(out: &mut Vec<u8>, is_old: bool, status: StatusCode) {
+    if status == StatusCode::OK && !is_old {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the `Date` of this second (RFC 9110, section 6.6.1).
+fn write_date(out: &mut Vec<u8>) {
+    thread_local! {
+        /// The last line, and its second.
+        static LAST: RefCell<(i64, Vec<u8>)> = const { RefCell::new((-1, Vec::new())) };
+    }
+    let second = log_micros().div_euclid(1_000_000);
+    LAST.with_borrow_mut(|(last, written)| {
+        if *last != second {
+            let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()));
+            written.clear();
+            line(written, b"date", date.to_string().as_bytes());
+            *last = second;
+        }
+        out.extend_from_slice(written);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::framing::{HeadLimits, HeadScanner};
+
+    fn request(text: &str) -> Result<RequestHead, Kind> {
+        let limits = HeadLimits { bytes: 100_000, count: 10 };
+        let head = HeadScanner::default().request(text.as_bytes(), limits).unwrap().unwrap();
+        parse(&Bytes::copy_from_slice(text.as_bytes()), &head)
+    }
+
+    fn formatted(
+        asked: Asked,
+        status: u16,
+        lines: &[(&'static str, &'static str)],
+        delimiter: Delimiter,
+        last: bool,
+    ) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::DATE, HeaderValue::from_static("now"));
+        let mut out = Vec::new();
+        format(&mut out, asked, StatusCode::from_u16(status).unwrap(), &headers, delimiter, last);
+        String::from_utf8(out).unwrap().replace("date: now\r\n", "").replace("\r\n", "|")
+    }
+
+    const GET: Asked = Asked { is_old: false, to_head: false };
+    const HEAD: Asked = Asked { is_old: false, to_head: true };
+    const OLD: Asked = Asked { is_old: true, to_head: false };
+
+    #[test]
+    fn a_request_line_has_three_parts_and_one_blank_between_them() {
+        let head = request("\r\nPUT /a?b HTTP/1.1\r\nHost: c\r\nExpect: 100-Continue\r\n\r\n").unwrap();
+        assert_eq!((head.method, head.uri.to_string()), (Method::PUT, "/a?b".to_owned()));
+        assert!(head.headers["host"] == "c" && head.keep_alive && head.expects_continue);
+        for line in [
+            "GET /",
+            "GET",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/2.0",
+            "GET / http/1.1",
+            " / HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET HTTP/1.1",
+            "GET /\t HTTP/1.1",
+            "GET / x HTTP/1.1",
+        ] {
+            assert_eq!(request(&format!("{line}\r\n\r\n")).err(), Some(Kind::BadRequest), "{line}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
+        assert_eq!(request(&long).err(), Some(Kind::HeadersTooLarge));
+    }
+
+    #[test]
+    fn whether_another_request_follows_depends_on_the_version_and_connection() {
+        let follows = |version: &str, connection: &str| {
+            request(&format!("GET / HTTP/{version}\r\n{connection}\r\n")).unwrap().keep_alive
+        };
+        assert!(follows("1.1", "") && !follows("1.0", ""));
+        assert!(!follows("1.1", "Connection: x, Close\r\n") && follows("1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn the_length_is_told_once_and_what_framed_it_before_is_not() {
+        let lines = [("content-length", "5"), ("transfer-encoding", "x"), ("connection", "x")];
+        assert_eq!(
+            formatted(GET, 200, &lines, Delimiter::Length(5), false),
+            "HTTP/1.1 200 OK|content-length: 5||"
+        );
+        assert_eq!(
+            formatted(GET, 404, &lines, Delimiter::Length(6), true),
+            "HTTP/1.1 404 Not Found|content-length: 6|connection: close||"
+        );
+        assert_eq!(
+            formatted(GET, 200, &lines, Delimiter::Chunked, false),
+            "HTTP/1.1 200 OK|transfer-encoding: chunked||"
+        );
+        assert_eq!(formatted(GET, 304, &lines, Delimiter::Nothing, false), "HTTP/1.1 304 Not Modified||");
+        assert_eq!(
+            formatted(HEAD, 200, &lines, Delimiter::Nothing, false),
+            "HTTP/1.1 200 OK|content-length: 5||"
+        );
+        assert_eq!(
+            formatted(HEAD, 200, &[], Delimiter::Length(7), false),
+            "HTTP/1.1 200 OK|content-length: 7||"
+        );
+    }
+
+    #[test]
+    fn a_client_of_http_1_0_is_answered_in_its_version_and_told_that_the_connection_goes_on() {
+        assert_eq!(
+            formatted(OLD, 200, &[], Delimiter::Length(1), false),
+            "HTTP/1.0 200 OK|content-length: 1|connection: keep-alive||"
+        );
+        assert_eq!(formatted(OLD, 200, &[], Delimiter::Close, true), "HTTP/1.0 200 OK|connection: close||");
+    }
+
+    #[test]
+    fn a_switch_keeps_the_headers_that_say_to_what() {
+        let lines = [("connection", "upgrade"), ("upgrade", "websocket")];
+        assert_eq!(
+            formatted(GET, 101, &lines, Delimiter::Nothing, true),
+            "HTTP/1.1 101 Switching Protocols|connection: upgrade|upgrade: websocket||"
+        );
+    }
+
+    #[test]
+    fn a_response_without_a_date_gets_one() {
+        let mut out = Vec::new();
+        format(&mut out, GET, StatusCode::OK, &HeaderMap::new(), Delimiter::Nothing, false);
+        let text = String::from_utf8(out).unwrap();
+        let date = text.split("date: ").nth(1).and_then(|rest| rest.split('\r').next()).unwrap();
+        assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+    }
+}

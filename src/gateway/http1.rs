@@ -1,0 +1,385 @@
+//! HTTP/1.1 towards clients (RFC 9112): one request after the other, each with its response.
+//!
+//! Our own, and measured: a library's server parses each head once more, keeps buffers and maps in every connection, and is
+//! polled as several state machines. Here one loop reads a head, drives the service, and writes the response; what it needs
+//! for that belongs to the request and lies in the processor's cache.
+
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use http::{Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    activity::Activity,
+    forward::ClientRequest,
+    head::{Asked, Delimiter, RequestHead, format},
+    inbound::Inbound,
+    record, refusal,
+    request_body::Incoming,
+    response_body::ResponseBody,
+    state::ConnectionState,
+};
+use crate::{
+    error::Kind,
+    stream::{Stream, Unsent},
+    types::fields,
+};
+
+/// The size of a read that discards what a client still sends, in bytes.
+const LINGER_BUFFER: usize = 16 << 10;
+
+/// Room for the head of most responses and a small body, in bytes.
+const RESPONSE_CAPACITY: usize = 1 << 10;
+
+/// The stage of the connection.
+enum Stage {
+    /// Waits for a head, or reads one.
+    Head,
+    /// The service handles a request.
+    Service,
+    /// A response is being sent whose body is not complete.
+    Response(Box<Sending>),
+    /// The gathered bytes are the last ones.
+    Last,
+    /// We send no more, and drop what the client still sends until a moment of the exchange's.
+    Lingering(u64),
+    Over,
+}
+
+/// The body of a response that is being sent.
+struct Sending {
+    body: ResponseBody,
+    chunked: bool,
+}
+
+/// What became of a body whose available part was gathered.
+enum Gathered {
+    /// It is complete.
+    All,
+    /// More follows later.
+    Part,
+    /// More may be there once the gathered bytes were written.
+    Full,
+}
+
+impl Sending {
+    /// Gathers the available part of the body, up to a bound.
+    fn gather(&mut self, unsent: &mut Unsent, cx: &mut Context<'_>) -> io::Result<Gathered> {
+        while unsent.has_room() {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                return Ok(Gathered::Part);
+            };
+            // The body yields no trailers.
+            let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
+            let is_over = data.is_none() || self.body.is_end_stream();
+            let data = data.unwrap_or_default();
+            if self.chunked && !data.is_empty() {
+                // Writing to a vector does not fail.
+                let _ = write!(unsent.bytes(), "{:x}\r\n", data.len());
+            }
+            let tail: &[u8] = match (self.chunked, data.is_empty(), is_over) {
+                (true, true, true) => b"0\r\n\r\n",
+                (true, false, true) => b"\r\n0\r\n\r\n",
+                (true, false, false) => b"\r\n",
+                _ => b"",
+            };
+            unsent.add(data, tail);
+            if is_over {
+                return Ok(Gathered::All);
+            }
+        }
+        Ok(Gathered::Full)
+    }
+}
+
+/// An HTTP/1.1 connection whose requests are handled by futures of type `F`.
+pub(super) struct Http1<S, F> {
+    state: Arc<ConnectionState>,
+    service: S,
+    handling: Option<Pin<Box<F>>>,
+    stage: Stage,
+    unsent: Unsent,
+    asked: Asked,
+    /// Whether the client sends another request after the response.
+    keep_alive: bool,
+    /// Whether no further request is read.
+    ends: bool,
+    /// Whether a head was refused. The client may still be sending.
+    refused: bool,
+}
+
+impl<S, F> Http1<S, F>
+where
+    S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
+    F: Future<Output = Response<ResponseBody>>,
+{
+    /// Creates a connection whose bytes arrive in the inbound part of `state`.
+    pub(super) fn new(state: Arc<ConnectionState>, service: S) -> Self {
+        Self {
+            state,
+            service,
+            handling: None,
+            stage: Stage::Head,
+            unsent: Unsent::default(),
+            asked: Asked { is_old: false, to_head: false },
+            keep_alive: true,
+            ends: false,
+            refused: false,
+        }
+    }
+
+    /// Ends the connection with the response in progress, or at once if none is.
+    pub(super) fn drain(&mut self) {
+        self.ends = true;
+    }
+
+    /// Returns whether the connection waits for a request and nothing else.
+    pub(super) fn is_idle(&self) -> bool {
+        let inbound = self.state.inbound.borrow();
+        matches!(self.stage, Stage::Head)
+            && self.unsent.is_empty()
+            && inbound.as_ref().is_some_and(Inbound::is_between_requests)
+    }
+
+    /// Returns whether the last response was sent and the connection closes.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Lingering(_) | Stage::Over)
+    }
+
+    /// Serves requests until the connection ends or becomes a tunnel.
+    ///
+    /// # Errors
+    /// When the socket fails, or either side breaks off.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.stage {
+                Stage::Head => {
+                    ready!(self.poll_send(cx))?;
+                    ready!(self.poll_head(cx))?;
+                }
+                Stage::Service => {
+                    let Some(handling) = &mut self.handling else { return Poll::Ready(Ok(())) };
+                    match handling.as_mut().poll(cx) {
+                        Poll::Ready(response) => {
+                            self.handling = None;
+                            self.begin_response(response, cx)?;
+                        }
+                        Poll::Pending => return self.wait(cx),
+                    }
+                }
+                Stage::Response(_) => ready!(self.poll_response(cx))?,
+                Stage::Last => {
+                    ready!(self.poll_send(cx))?;
+                    if self.state.activity.is_opening() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    ready!(self.poll_shutdown(cx))?;
+                }
+                Stage::Lingering(until) => {
+                    let until = *until;
+                    ready!(self.poll_discard(cx, until))?;
+                }
+                Stage::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn activity(&self) -> &Activity {
+        &self.state.activity
+    }
+
+    /// Uses what the client sends.
+    fn with_inbound<T>(&self, run: impl FnOnce(&mut Inbound) -> T) -> io::Result<T> {
+        let mut inbound = self.state.inbound.borrow_mut();
+        inbound.as_mut().map(run).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Reads the next head and hands it to the service.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unsent = Unsent::default();
+        let activity = self.activity();
+        let between = self.with_inbound(|inbound| {
+            if !inbound.is_between_requests() || (self.ends && inbound.is_empty()) {
+                return None;
+            }
+            Some(inbound.poll_head(cx, activity))
+        })?;
+        match between {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+            Some(Poll::Ready(Ok(Ok(Some(head))))) => self.begin_request(head),
+            Some(Poll::Ready(Ok(Err(kind)))) => self.refuse(kind)?,
+            Some(Poll::Ready(Ok(Ok(None)))) => self.stage = Stage::Over,
+            None => self.stage = Stage::Last,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_request(&mut self, head: RequestHead) {
+        let RequestHead { method, uri, version, headers, keep_alive, .. } = head;
+        self.asked = Asked { is_old: version == Version::HTTP_10, to_head: method == Method::HEAD };
+        self.keep_alive = keep_alive;
+        let mut request = Request::new(Incoming::of(&self.state));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = headers;
+        self.handling = Some(Box::pin((self.service)(self.state.clone(), request)));
+        self.stage = Stage::Service;
+    }
+
+    /// Responds to a head that never becomes a request. The response is counted and logged as any other.
+    fn refuse(&mut self, kind: Kind) -> io::Result<()> {
+        let head = self.with_inbound(Inbound::refuse)?;
+        self.activity().refuses();
+        let id = refusal::request_id();
+        record::refused(&self.state, kind, &id);
+        refusal::raw(self.unsent.begin(), kind, &id, head.starts_with(b"HEAD "));
+        self.refused = true;
+        self.stage = Stage::Last;
+        Ok(())
+    }
+
+    /// Waits for the service, and meanwhile sends interim responses. A client that goes ends its request.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(hint) = self.activity().take_hint() {
+            // A hint that could not be written before the next one is dropped.
+            if self.unsent.is_empty() {
+                self.unsent.bytes().extend_from_slice(&hint);
+            }
+        }
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        self.poll_gone(cx)
+    }
+
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.with_inbound(|inbound| inbound.poll_gone(cx))? {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Formats the head of a response, and gathers what is there of its body.
+    fn begin_response(&mut self, response: Response<ResponseBody>, cx: &mut Context<'_>) -> io::Result<()> {
+        // It would come too late.
+        self.activity().take_hint();
+        let (head, body) = response.into_parts();
+        let exact = body.size_hint().exact();
+        let delimiter = match (head.status, exact) {
+            (StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => {
+                Delimiter::Nothing
+            }
+            (_, None | Some(0)) if self.asked.to_head => Delimiter::Nothing,
+            (_, Some(length)) => Delimiter::Length(length),
+            (_, None) if self.asked.is_old => Delimiter::Close,
+            (_, None) => Delimiter::Chunked,
+        };
+        let closes = head.headers.get(header::CONNECTION).is_some_and(|value| value == "close");
+        self.ends |= closes
+            || !self.keep_alive
+            || delimiter == Delimiter::Close
+            || head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let out = self.unsent.bytes();
+        out.reserve(RESPONSE_CAPACITY);
+        format(out, self.asked, head.status, &head.headers, delimiter, self.ends);
+        fields::reuse(head.headers);
+        let has_body = delimiter != Delimiter::Nothing && !self.asked.to_head && exact != Some(0);
+        let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked };
+        if !has_body || matches!(sending.gather(&mut self.unsent, cx)?, Gathered::All) {
+            drop(sending);
+            self.response_ends();
+        } else {
+            self.stage = Stage::Response(Box::new(sending));
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next request. The exchange is over, and the end of the response may still have to be written.
+    fn response_ends(&mut self) {
+        self.stage = if self.ends { Stage::Last } else { Stage::Head };
+    }
+
+    /// Sends the response as it arrives.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_send(cx))?;
+            let Stage::Response(sending) = &mut self.stage else { return Poll::Ready(Ok(())) };
+            match sending.gather(&mut self.unsent, cx)? {
+                Gathered::All => self.response_ends(),
+                Gathered::Full => {}
+                Gathered::Part => {
+                    ready!(self.poll_send(cx))?;
+                    return self.poll_gone(cx);
+                }
+            }
+        }
+    }
+
+    /// Writes what was gathered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut inbound = self.state.inbound.borrow_mut();
+        let Some(inbound) = &mut *inbound else { return Poll::Ready(Ok(())) };
+        let socket = inbound.socket();
+        while !self.unsent.is_empty() {
+            match self.unsent.poll_write(socket, cx) {
+                Poll::Ready(Ok(_)) => self.state.response_leaves(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.state.activity.client_blocks();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Pin::new(socket).poll_flush(cx)
+    }
+
+    /// Tells the client that nothing more comes.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let more_expected = ready!(self.with_inbound(|inbound| {
+            Pin::new(inbound.socket()).poll_shutdown(cx).map_ok(|()| !inbound.is_between_requests())
+        })?)?;
+        let more_expected = more_expected || self.refused || self.state.exchange.body_is_open();
+        let until = self.activity().lingers(more_expected);
+        self.stage = Stage::Lingering(until);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drops what the client still sends, so that closing does not destroy the response on its way.
+    fn poll_discard(&mut self, cx: &mut Context<'_>, until: u64) -> Poll<io::Result<()>> {
+        let mut scratch = [0; LINGER_BUFFER];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(self.with_inbound(|inbound| Pin::new(inbound.socket()).poll_read(cx, &mut buffer))?)?;
+            if buffer.filled().is_empty() {
+                self.stage = Stage::Over;
+                return Poll::Ready(Ok(()));
+            }
+            self.activity().lingers_on(until);
+            self.activity().budget.spends(buffer.filled().len());
+            if self.activity().budget.is_spent() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Returns the socket and the bytes that were read and not processed, if nothing is left to be written.
+    pub(super) fn take_socket(&mut self) -> Option<(Stream, BytesMut)> {
+        if !self.unsent.is_empty() {
+            return None;
+        }
+        self.state.inbound.borrow_mut().take().map(Inbound::into_parts)
+    }
+}

@@ -1,0 +1,295 @@
+//! What a client sends on an HTTP/1.1 connection: heads, bodies, and the end.
+//!
+//! Each head must have one reading (RFC 9112; [`crate::types::framing`]), and each body is followed to its end, so that what
+//! stands behind it is the next head and nothing else. Bytes are read when they are asked for: a client that sends ahead
+//! waits in its socket.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::time::Sleep;
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    activity::Activity,
+    head::{RequestHead, parse},
+};
+use crate::{
+    error::Kind,
+    stream::Stream,
+    types::{
+        chunked::Chunked,
+        framing::{Framing, HeadError, HeadLimits, HeadScanner},
+    },
+};
+
+/// The size of a read of a head, and of a small body, in bytes.
+const HEAD_BUFFER: usize = 4 << 10;
+
+/// The size of a read of a large body, in bytes.
+const BODY_BUFFER: usize = 64 << 10;
+
+/// The cost of a byte of a chunked body, relative to other bytes.
+const CHUNKED_COST: usize = 8;
+
+/// A chunk below this size, in bytes, may be one of thousands. Then a read is bounded to `SMALL_CHUNKS_AT_ONCE` bytes, which
+/// take a tenth of a millisecond, so that other connections of the worker do not wait.
+const SMALL_CHUNK: u64 = 1 << 10;
+const SMALL_CHUNKS_AT_ONCE: usize = 8 << 10;
+
+/// A read of so few bytes of a head brings a crumb. After a few in a row there is a pause before each: what costs a
+/// client a byte must not cost a wake-up here.
+const CRUMB: usize = 16;
+const MAX_CRUMBS: u8 = 16;
+const CRUMB_PAUSE: Duration = Duration::from_millis(10);
+
+/// The place of the next byte in the stream of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Head,
+    Length(u64),
+    Chunked(Chunked),
+}
+
+/// The bytes that a client sends, and its socket.
+pub(super) struct Inbound {
+    socket: Stream,
+    limits: HeadLimits,
+    /// Bytes that were read and not processed.
+    received: BytesMut,
+    scanner: HeadScanner,
+    position: Position,
+    /// Whether the client waits for `100 Continue` before it sends a body.
+    expects: bool,
+    /// Reads in a row that brought a crumb of a head, and the pause before the next one.
+    crumbs: u8,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Inbound {
+    /// Creates the state of a connection that waits for a head. `received` was read from the socket before.
+    pub(super) fn new(socket: Stream, received: BytesMut, limits: HeadLimits) -> Self {
+        Self {
+            socket,
+            limits,
+            received,
+            scanner: HeadScanner::default(),
+            position: Position::Head,
+            expects: false,
+            crumbs: 0,
+            pause: None,
+        }
+    }
+
+    /// Returns the socket, to write to.
+    pub(super) fn socket(&mut self) -> &mut Stream {
+        &mut self.socket
+    }
+
+    /// Returns whether the last request has arrived completely.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.position == Position::Head
+    }
+
+    /// Returns whether no byte of a further request was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.received.is_empty()
+    }
+
+    /// Returns the length of the body that is still to arrive, or none if it is chunked.
+    pub(super) fn left(&self) -> Option<u64> {
+        match self.position {
+            Position::Head => Some(0),
+            Position::Length(left) => Some(left),
+            Position::Chunked(_) => None,
+        }
+    }
+
+    /// Returns the socket and the bytes that were read from it and not processed.
+    pub(super) fn into_parts(self) -> (Stream, BytesMut) {
+        (self.socket, self.received)
+    }
+
+    /// Takes the bytes that were received of a head that is refused.
+    pub(super) fn refuse(&mut self) -> BytesMut {
+        std::mem::take(&mut self.received)
+    }
+
+    /// Reads a head, the exchange before which is over. Returns none at the end of the stream.
+    ///
+    /// # Errors
+    /// The refusal of the head, or the error of the socket.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &Activity,
+    ) -> Poll<io::Result<Result<Option<RequestHead>, Kind>>> {
+        loop {
+            if activity.head_is_late() {
+                return Poll::Ready(Ok(Err(Kind::RequestTimeout)));
+            }
+            if activity.budget.is_spent() {
+                // The connection's task sees to it that it comes back.
+                return Poll::Pending;
+            }
+            if !self.received.is_empty() {
+                match self.scan() {
+                    Ok(None) => {}
+                    scanned => return Poll::Ready(Ok(scanned)),
+                }
+                // An empty line before a request (RFC 9112, section 2.2) begins none.
+                if self.received.iter().any(|byte| !b"\r\n".contains(byte)) {
+                    activity.head_begins();
+                }
+            }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let length = ready!(self.poll_read(cx, HEAD_BUFFER))?;
+            if length == 0 {
+                return Poll::Ready(Ok(Ok(None)));
+            }
+            activity.budget.spends(length);
+            self.pauses(length);
+        }
+    }
+
+    /// Looks for the end of the head in the received bytes.
+    fn scan(&mut self) -> Result<Option<RequestHead>, Kind> {
+        let head = match self.scanner.request(&self.received, self.limits) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(None),
+            Err(HeadError::Bad) => return Err(Kind::BadRequest),
+            Err(HeadError::TooLarge) => return Err(Kind::HeadersTooLarge),
+            Err(HeadError::Version) => return Err(Kind::VersionNotSupported),
+        };
+        self.scanner = HeadScanner::default();
+        self.crumbs = 0;
+        let bytes = self.received.split_to(head.length).freeze();
+        self.frees();
+        let request = parse(&bytes, &head)?;
+        self.position = match head.framing {
+            Framing::None | Framing::Length(0) => Position::Head,
+            Framing::Length(length) => Position::Length(length),
+            Framing::Chunked => Position::Chunked(Chunked::new(false)),
+        };
+        self.expects = request.expects_continue;
+        Ok(Some(request))
+    }
+
+    /// Counts small reads of a head. After a few in a row, the next reads are delayed.
+    fn pauses(&mut self, length: usize) {
+        if length > CRUMB {
+            self.crumbs = 0;
+            return;
+        }
+        self.crumbs = self.crumbs.saturating_add(1);
+        if self.crumbs > MAX_CRUMBS {
+            self.pause = Some(Box::pin(tokio::time::sleep(CRUMB_PAUSE)));
+        }
+    }
+
+    /// Reads a part of the body. Returns none at its end. Trailers are dropped, so that no upstream reads them as headers.
+    ///
+    /// # Errors
+    /// When the framing is broken, or the client breaks off.
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &Activity,
+    ) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            match self.decode() {
+                Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
+                Ok(_) if self.position == Position::Head => return Poll::Ready(None),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            if activity.budget.is_spent() {
+                return Poll::Pending;
+            }
+            if std::mem::take(&mut self.expects) {
+                activity.hint(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            }
+            let (wanted, cost) = match &self.position {
+                Position::Chunked(chunked) if chunked.left() < SMALL_CHUNK => {
+                    (SMALL_CHUNKS_AT_ONCE, CHUNKED_COST)
+                }
+                Position::Chunked(_) => (BODY_BUFFER, CHUNKED_COST),
+                Position::Length(left) => {
+                    let left = usize::try_from(*left).unwrap_or(usize::MAX);
+                    (left.clamp(HEAD_BUFFER, BODY_BUFFER), 1)
+                }
+                Position::Head => (HEAD_BUFFER, 1),
+            };
+            match ready!(self.poll_read(cx, wanted)) {
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(length) => activity.budget.spends(length * cost),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// Takes the received part of the body.
+    fn decode(&mut self) -> io::Result<Bytes> {
+        if self.received.is_empty() {
+            return Ok(Bytes::new());
+        }
+        match &mut self.position {
+            Position::Head => Ok(Bytes::new()),
+            Position::Length(left) => {
+                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.received.len());
+                *left -= length as u64;
+                if *left == 0 {
+                    self.position = Position::Head;
+                }
+                let data = self.received.split_to(length).freeze();
+                self.frees();
+                Ok(data)
+            }
+            Position::Chunked(chunked) => {
+                let mut data = BytesMut::with_capacity(self.received.len());
+                let taken = chunked
+                    .decode(&self.received, &mut data)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                if chunked.is_done() {
+                    self.position = Position::Head;
+                }
+                self.received.advance(taken);
+                self.frees();
+                Ok(data.freeze())
+            }
+        }
+    }
+
+    /// Gives back the buffer if nothing is left in it. A connection that waits keeps none.
+    fn frees(&mut self) {
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+    }
+
+    /// Reads what has arrived, up to `wanted` bytes. The buffer is allocated only then, so that all connections of a worker
+    /// share one that lies in the processor's cache.
+    fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        ready!(self.socket.poll_read_ready(cx))?;
+        self.received.reserve(wanted);
+        let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut (&mut self.received).limit(wanted));
+        if !matches!(read, Poll::Ready(Ok(1..))) {
+            self.frees();
+        }
+        read
+    }
+
+    /// Returns an error once a client that has sent its whole request sends no more. Nothing is read.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.is_between_requests() && self.is_empty() { self.socket.poll_end(cx) } else { Poll::Pending }
+    }
+}
