@@ -1,6 +1,6 @@
 //! The credential of a request.
 
-use http::{HeaderMap, header};
+use http::HeaderValue;
 
 /// The credential of a request. A token in a query or in a body is never one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub enum Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// Reads the `Authorization` header.
-    pub fn of(headers: &'a HeaderMap) -> Self {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    /// Reads the values of `Authorization`.
+    pub fn of(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut values = values.into_iter();
         let Some(value) = values.next() else { return Self::Absent };
         if values.next().is_some() {
             return Self::Unusable;
@@ -37,16 +37,11 @@ impl<'a> Credential<'a> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn of(values: &[&'static str]) -> String {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
-        }
-        format!("{:?}", Credential::of(&headers))
+        let values: Vec<_> = values.iter().copied().map(HeaderValue::from_static).collect();
+        format!("{:?}", Credential::of(&values))
     }
 
     #[test]

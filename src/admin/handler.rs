@@ -52,7 +52,7 @@ fn key_failure(error: KeysError) -> Failure {
 impl AdminApi {
     /// Who calls. The token says who it is; what the account is now, the store says.
     pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Actor, Failure> {
-        let credential = Credential::of(headers);
+        let credential = Credential::of(headers.get_all(header::AUTHORIZATION));
         // Staleness is no matter where the store itself is asked.
         let principal = self.access.identify(credential, OnStale::Allow, self.access.now())?;
         let person = principal.signed_in().ok_or(Kind::InsufficientRole)?;

@@ -80,7 +80,7 @@ impl AuthApi {
         let headers = request.headers();
         let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
         let client = Client { address, user_agent, device: device::token(headers) };
-        let caller = Caller { credential: Credential::of(headers), client };
+        let caller = Caller { credential: Credential::of(headers.get_all(header::AUTHORIZATION)), client };
         match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {

@@ -5,11 +5,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::target::Scheme;
-use crate::error::Kind;
+use crate::{error::Kind, types::fields::Fields};
 
 pub(super) static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -85,12 +85,12 @@ impl Forwarded {
     /// When such a proxy names several hosts: it is not known which one the client asked for.
     pub(super) fn of(
         peer: &Peer,
-        headers: &HeaderMap,
+        fields: &Fields,
         scheme: Scheme,
         proxies: &TrustedProxies,
     ) -> Result<Self, Kind> {
         let direct = Self::direct(peer, scheme);
-        if peer.is_trusted(proxies) { direct.corrected(headers, &proxies.networks) } else { Ok(direct) }
+        if peer.is_trusted(proxies) { direct.corrected(fields, &proxies.networks) } else { Ok(direct) }
     }
 
     /// What the socket says.
@@ -99,18 +99,14 @@ impl Forwarded {
     }
 
     /// The origin according to a trusted proxy.
-    fn corrected(self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
-        let mut hosts = headers.get_all(&FORWARDED_HOST).iter();
+    fn corrected(self, fields: &Fields, trusted_proxies: &[IpNet]) -> Result<Self, Kind> {
+        let mut hosts = fields.get_all(&FORWARDED_HOST);
         let host = hosts.next().cloned();
         if hosts.next().is_some() || host.as_ref().is_some_and(|host| host.as_bytes().contains(&b',')) {
             return Err(Kind::BadRequest);
         }
-        let believed = believed_chain(headers, trusted_proxies);
-        let only = |name: &HeaderName| {
-            let mut values = headers.get_all(name).iter();
-            values.next().filter(|_| values.next().is_none())
-        };
-        let proto = only(&FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
+        let believed = believed_chain(fields, trusted_proxies);
+        let proto = fields.get_only(&FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
         let proto = proto.cloned().unwrap_or(self.proto);
         let Some(client) = believed.last() else {
             return Ok(Self { proto, host, ..self });
@@ -127,9 +123,9 @@ impl Forwarded {
 
 /// The addresses of `X-Forwarded-For` from the right, over trusted proxies to the first that is not
 /// one; up to the first entry that is not an address.
-fn believed_chain(headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Vec<IpAddr> {
+fn believed_chain(fields: &Fields, trusted_proxies: &[IpNet]) -> Vec<IpAddr> {
     let mut believed = Vec::new();
-    let lines: Vec<_> = headers.get_all(&FORWARDED_FOR).iter().collect();
+    let lines: Vec<_> = fields.get_all(&FORWARDED_FOR).collect();
     for line in lines.into_iter().rev() {
         let Ok(line) = line.to_str() else { return believed };
         for entry in line.rsplit(',') {
@@ -171,9 +167,9 @@ mod tests {
 
     fn forwarded(peer: &str, lines: &[&'static str]) -> (String, String) {
         let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for line in lines {
-            headers.append(&FORWARDED_FOR, HeaderValue::from_static(line));
+            headers.append(FORWARDED_FOR.clone(), HeaderValue::from_static(line));
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1));
         let direct = Forwarded::direct(&peer, Scheme::Http);

@@ -9,13 +9,22 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
-    activity::Activity, client::Peer, deadline::Deadline, drain::Draining, exchange::Exchange,
-    forward::ClientRequest, http1::Http1, inbound::Inbound, response_body::ResponseBody,
-    state::ConnectionState, target::Scheme, thread_bound::ThreadBound, tunnel::Tunnel, turns::Place,
+    activity::Activity,
+    client::Peer,
+    deadline::Deadline,
+    drain::Draining,
+    exchange::Exchange,
+    http1::Http1,
+    inbound::Inbound,
+    message::{ClientRequest, ClientResponse},
+    state::ConnectionState,
+    target::Scheme,
+    thread_bound::ThreadBound,
+    tunnel::Tunnel,
+    turns::Place,
     view::CurrentView,
 };
 use crate::{stream::Stream, types::framing::HeadLimits};
@@ -60,7 +69,7 @@ pub(super) async fn serve(
     let exchange = Arc::new(ThreadBound::new(Exchange::new(&limits, access, activity.clone())));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let inbound = Inbound::new(socket, early, head_limits);
-    let inbound = ThreadBound::new(RefCell::new(Some(inbound)));
+    let inbound = Arc::new(ThreadBound::new(RefCell::new(Some(inbound))));
     let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, activity, exchange, inbound });
     let stage = Stage::Serving(Http1::new(state.clone(), ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
@@ -76,7 +85,7 @@ enum Stage<S, F> {
 impl<S, F> Stage<S, F>
 where
     S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
-    F: Future<Output = Response<ResponseBody>>,
+    F: Future<Output = ClientResponse>,
 {
     fn poll(&mut self, cx: &mut TaskContext<'_>, activity: &Activity) -> Poll<()> {
         if let Self::Serving(connection) = self {
@@ -132,7 +141,7 @@ pin_project! {
 impl<S, F> Future for Bounded<S, F>
 where
     S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
-    F: Future<Output = Response<ResponseBody>>,
+    F: Future<Output = ClientResponse>,
 {
     type Output = Option<Resting>;
 

@@ -5,9 +5,10 @@
 //! addition. So that is no protection of the backend: the token is.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use crate::config::Cors;
+use super::request_head::RequestHead;
+use crate::{config::Cors, types::fields::Fields};
 
 /// The response headers that a page may read beside those that it always may.
 static EXPOSED: HeaderValue =
@@ -23,11 +24,11 @@ const OURS: &[HeaderName] = &[
 ];
 
 /// The method that a browser asks about beforehand.
-pub(super) fn asked_method<T>(request: &Request<T>) -> Option<Method> {
-    if request.method() != Method::OPTIONS || !request.headers().contains_key(header::ORIGIN) {
+pub(super) fn asked_method(request: &RequestHead) -> Option<Method> {
+    if request.method != Method::OPTIONS || !request.fields.contains(&header::ORIGIN) {
         return None;
     }
-    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let asked = request.fields.get(&header::ACCESS_CONTROL_REQUEST_METHOD)?;
     Method::from_bytes(asked.as_bytes()).ok()
 }
 
@@ -40,9 +41,8 @@ pub(super) struct Sharing<'a> {
 
 impl<'a> Sharing<'a> {
     /// How the response to a request with these headers is shared.
-    pub(super) fn of(cors: &'a Cors, headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(header::ORIGIN).iter();
-        let origin = values.next().filter(|_| values.next().is_none());
+    pub(super) fn of(cors: &'a Cors, asked: &Fields) -> Self {
+        let origin = asked.get_only(&header::ORIGIN);
         let origin = match &cors.origins {
             None => origin.map(|_| HeaderValue::from_static("*")),
             Some(listed) => origin.filter(|origin| listed.contains(origin)).cloned(),
@@ -51,50 +51,53 @@ impl<'a> Sharing<'a> {
     }
 
     /// Says so in a response.
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        for name in OURS {
-            headers.remove(name);
-        }
-        self.allow(headers);
-        if self.origin.is_some() && !headers.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS) {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone());
+    pub(super) fn apply(&self, fields: &mut Fields) {
+        fields.remove_all(OURS);
+        self.allow(fields);
+        if self.origin.is_some() && !fields.contains(&header::ACCESS_CONTROL_EXPOSE_HEADERS) {
+            fields.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone());
         }
     }
 
-    fn allow(&self, headers: &mut HeaderMap) {
+    fn allow(&self, fields: &mut Fields) {
         if self.cors.origins.is_some() {
             // A cache must not give one origin the response to another.
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+            fields.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = &self.origin else { return };
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        fields.append(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if self.cors.credentials {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            fields.append(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }
 }
 
 /// The response to a browser that asks beforehand whether it may use `method`, which is there.
-pub(super) fn preflight_response(cors: &Cors, asked: &HeaderMap, method: &Method) -> Response<Bytes> {
+pub(super) fn preflight_response(cors: &Cors, asked: &Fields, method: &Method) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
+    *response.headers_mut() = preflight_fields(cors, asked, method).into();
+    response
+}
+
+fn preflight_fields(cors: &Cors, asked: &Fields, method: &Method) -> Fields {
+    let mut fields = Fields::default();
     let shared = Sharing::of(cors, asked);
-    shared.allow(headers);
-    headers.append(
+    shared.allow(&mut fields);
+    fields.append(
         header::VARY,
         HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"),
     );
     if shared.origin.is_none() {
-        return response;
+        return fields;
     }
     if let Ok(method) = HeaderValue::from_str(method.as_str()) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
+        fields.append(header::ACCESS_CONTROL_ALLOW_METHODS, method);
     }
     // Which headers a page of a listed origin sends is its own affair.
-    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    if let Some(names) = asked.get(&header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        fields.append(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, cors.max_age.clone());
-    response
+    fields.append(header::ACCESS_CONTROL_MAX_AGE, cors.max_age.clone());
+    fields
 }

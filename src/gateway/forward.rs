@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pin_project_lite::pin_project;
 
 use super::{
@@ -20,8 +20,9 @@ use super::{
     exchange::Exchange,
     head,
     headers::{Injected, clean_response, via},
+    message::{ClientRequest, ClientResponse},
     method,
-    request_body::{BodyBounds, Incoming, RequestBody},
+    request_body::{BodyBounds, RequestBody},
     response_body::ResponseBody,
     snapshot::Snapshot,
     thread_bound::ThreadBound,
@@ -32,18 +33,15 @@ use crate::{
     clock::coarse_millis,
     config,
     error::Kind,
-    upstream::{self, ConnectError, Connection, SendError},
+    upstream::{self, ConnectError, Connection, ResponseHead, SendError},
 };
-
-/// A client's request. Its body is taken out when it is forwarded.
-pub(super) type ClientRequest = Request<Option<Incoming>>;
 
 /// The result of forwarding a request.
 pub(super) enum Outcome {
     /// The upstream responded. The body may still be arriving.
-    Response(Response<ResponseBody>),
+    Response(ClientResponse),
     /// The upstream switched to the protocol that the client asked for.
-    Switched(Response<()>, Box<Connection<RequestBody>>, Lease),
+    Switched(ResponseHead, Box<Connection<RequestBody>>, Lease),
 }
 
 /// The cost of opening a connection in a turn, in bytes: several system calls here, and as many at the upstream.
@@ -86,20 +84,20 @@ impl Forwarding<'_> {
     /// The error for the client.
     pub(super) async fn forward(&self, permit: Permit, request: &mut ClientRequest) -> Result<Outcome, Kind> {
         let lease = permit.spend();
-        let takes_hints = request.version() == Version::HTTP_11;
-        let body = request.body_mut().take();
-        let has_body = body.is_some();
-        let upgrade = tunnel::is_asked(request, has_body);
-        let via = via(request.headers(), request.version());
-        let max_forwards = method::count_down(request.headers_mut());
+        let ClientRequest { head, body } = request;
+        let takes_hints = head.version == Version::HTTP_11;
+        let body = body.take();
+        let upgrade = tunnel::is_asked(head, body.is_some());
+        let via = via(&head.fields, head.version);
+        let max_forwards = method::count_down(&mut head.fields);
         let headers = &self.snapshot.headers;
-        headers.strip(request.headers_mut(), self.route.forward_token, self.route.method_override);
-        let host = request.headers().get(header::HOST).cloned();
+        headers.strip(&mut head.fields, self.route.forward_token, self.route.method_override);
+        let host = head.fields.get(&header::HOST).cloned();
         if host.is_none()
             && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.authority.as_str())
         {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
-            request.headers_mut().insert(header::HOST, authority);
+            head.fields.append(header::HOST, authority);
         }
         let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
         let added = headers.added(&Injected {
@@ -111,20 +109,18 @@ impl Forwarding<'_> {
             via: &via,
             max_forwards: max_forwards.as_ref(),
         });
-        let headers = std::mem::take(request.headers_mut());
-        let head = upstream::RequestHead { method: request.method(), uri: request.uri(), headers };
+        let fields = std::mem::take(&mut head.fields);
+        let head = upstream::RequestHead { method: &head.method, uri: &head.uri, fields };
         let request = upstream::Request { head, added: added.lines(), body };
         let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
             upstream::Sent::Switched(response, connection) => {
                 return Ok(Outcome::Switched(response, connection, lease));
             }
-            upstream::Sent::Response(response) => response.into_parts(),
+            upstream::Sent::Response(response, body) => (response, body),
         };
-        // What the upstream speaks is not what the client is spoken to in.
-        response.version = Version::HTTP_11;
-        clean_response(&mut response.headers);
+        clean_response(&mut response.fields);
         let body = ResponseBody::upstream(body, self.exchange, lease);
-        Ok(Outcome::Response(Response::from_parts(response, body)))
+        Ok(Outcome::Response(ClientResponse { status: response.status, fields: response.fields, body }))
     }
 
     fn body_bounds(&self) -> BodyBounds {
@@ -202,7 +198,7 @@ impl upstream::Progress for Watched<'_> {
         self.forwarding.sent.set(if made { begun.elapsed() } else { Duration::ZERO });
     }
 
-    fn hinted(&self, hints: Response<()>) {
+    fn hinted(&self, hints: ResponseHead) {
         if self.takes_hints {
             self.forwarding.exchange.activity().hint(interim(hints));
         }
@@ -210,9 +206,9 @@ impl upstream::Progress for Watched<'_> {
 }
 
 /// An interim response as it goes to the client (RFC 8297).
-fn interim(mut hints: Response<()>) -> Bytes {
-    clean_response(hints.headers_mut());
-    head::interim(StatusCode::EARLY_HINTS, hints.headers()).into()
+fn interim(mut hints: ResponseHead) -> Bytes {
+    clean_response(&mut hints.fields);
+    head::interim(StatusCode::EARLY_HINTS, &hints.fields).into()
 }
 
 pin_project! {

@@ -7,24 +7,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use httpdate::HttpDate;
 
+use super::request_head::RequestHead;
 use crate::{
     clock::log_micros,
     error::Kind,
-    types::{fields, framing::Head, hop_by_hop::names_option},
+    types::{
+        fields::{Fields, write_line},
+        framing::Head,
+        hop_by_hop::names_option,
+    },
 };
 
 /// The longest target that [`Uri`] takes, in bytes.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The head of a request.
-pub(super) struct RequestHead {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
+/// The head of a request, and what it says about the connection.
+pub(super) struct Received {
+    pub(super) head: RequestHead,
     /// Whether the client sends further requests on the connection (RFC 9112, section 9.3).
     pub(super) keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
@@ -35,7 +37,7 @@ pub(super) struct RequestHead {
 ///
 /// # Errors
 /// The refusal.
-pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<RequestHead, Kind> {
+pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Received, Kind> {
     let (begin, end) = head.start_line;
     let line = &bytes[begin..end];
     let bad = Kind::BadRequest;
@@ -52,15 +54,15 @@ pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<RequestHead, Kind> {
     }
     let method = Method::from_bytes(method).map_err(|_| bad)?;
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| bad)?;
-    let headers = fields::parse(bytes, end + 2, head.fields).map_err(|_| bad)?;
+    let fields = Fields::parse(bytes, end + 2, head.fields).map_err(|_| bad)?;
     let is_old = version == Version::HTTP_10;
     let keep_alive =
-        if is_old { names_option(&headers, "keep-alive") } else { !names_option(&headers, "close") };
+        if is_old { names_option(&fields, "keep-alive") } else { !names_option(&fields, "close") };
     let expects_continue = !is_old
-        && headers
-            .get(header::EXPECT)
+        && fields
+            .get(&header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    Ok(RequestHead { method, uri, version, headers, keep_alive, expects_continue })
+    Ok(Received { head: RequestHead { method, uri, version, fields }, keep_alive, expects_continue })
 }
 
 /// How the body of a response is delimited (RFC 9112, section 6.3).
@@ -96,14 +98,14 @@ pub(super) fn format(
     out: &mut Vec<u8>,
     asked: Asked,
     status: StatusCode,
-    headers: &HeaderMap,
+    fields: &Fields,
     delimiter: Delimiter,
     last: bool,
 ) {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
     start(out, asked.is_old, status);
     let (mut has_date, mut has_length) = (false, false);
-    for (name, value) in headers {
+    for (name, value) in fields {
         match *name {
             // The length of what a GET would get is told as it is.
             header::CONTENT_LENGTH if asked.to_head || delimiter.is_length(value) => has_length = true,
@@ -112,20 +114,20 @@ pub(super) fn format(
             header::DATE => has_date = true,
             _ => {}
         }
-        line(out, name.as_str().as_bytes(), value.as_bytes());
+        write_line(out, name.as_str(), value.as_bytes());
     }
     match delimiter {
         Delimiter::Length(length) if !has_length => {
             // Writing to a vector does not fail.
             let _ = write!(out, "content-length: {length}\r\n");
         }
-        Delimiter::Chunked => line(out, b"transfer-encoding", b"chunked"),
+        Delimiter::Chunked => write_line(out, "transfer-encoding", b"chunked"),
         Delimiter::Nothing | Delimiter::Length(_) | Delimiter::Close => {}
     }
     if last && !switches {
-        line(out, b"connection", b"close");
+        write_line(out, "connection", b"close");
     } else if asked.is_old {
-        line(out, b"connection", b"keep-alive");
+        write_line(out, "connection", b"keep-alive");
     }
     if !has_date {
         write_date(out);
@@ -134,11 +136,11 @@ pub(super) fn format(
 }
 
 /// Formats an interim response (RFC 9110, section 15.2).
-pub(super) fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+pub(super) fn interim(status: StatusCode, fields: &Fields) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     start(&mut out, false, status);
-    for (name, value) in headers {
-        line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    for (name, value) in fields {
+        write_line(&mut out, name.as_str(), value.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     out
@@ -156,13 +158,6 @@ fn start(out: &mut Vec<u8>, is_old: bool, status: StatusCode) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Writes the `Date` of this second (RFC 9110, section 6.6.1).
 fn write_date(out: &mut Vec<u8>) {
     thread_local! {
@@ -174,7 +169,7 @@ fn write_date(out: &mut Vec<u8>) {
         if *last != second {
             let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()));
             written.clear();
-            line(written, b"date", date.to_string().as_bytes());
+            write_line(written, "date", date.to_string().as_bytes());
             *last = second;
         }
         out.extend_from_slice(written);
@@ -186,7 +181,7 @@ mod tests {
     use super::*;
     use crate::types::framing::{HeadLimits, HeadScanner};
 
-    fn request(text: &str) -> Result<RequestHead, Kind> {
+    fn request(text: &str) -> Result<Received, Kind> {
         let limits = HeadLimits { bytes: 100_000, count: 10 };
         let head = HeadScanner::default().request(text.as_bytes(), limits).unwrap().unwrap();
         parse(&Bytes::copy_from_slice(text.as_bytes()), &head)
@@ -199,11 +194,11 @@ mod tests {
         delimiter: Delimiter,
         last: bool,
     ) -> String {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for (name, value) in lines {
-            headers.insert(*name, HeaderValue::from_static(value));
+            headers.append(name.parse().unwrap(), HeaderValue::from_static(value));
         }
-        headers.insert(header::DATE, HeaderValue::from_static("now"));
+        headers.append(header::DATE, HeaderValue::from_static("now"));
         let mut out = Vec::new();
         format(&mut out, asked, StatusCode::from_u16(status).unwrap(), &headers, delimiter, last);
         String::from_utf8(out).unwrap().replace("date: now\r\n", "").replace("\r\n", "|")
@@ -215,9 +210,14 @@ mod tests {
 
     #[test]
     fn a_request_line_has_three_parts_and_one_blank_between_them() {
-        let head = request("\r\nPUT /a?b HTTP/1.1\r\nHost: c\r\nExpect: 100-Continue\r\n\r\n").unwrap();
+        let received = request("\r\nPUT /a?b HTTP/1.1\r\nHost: c\r\nExpect: 100-Continue\r\n\r\n").unwrap();
+        let head = received.head;
         assert_eq!((head.method, head.uri.to_string()), (Method::PUT, "/a?b".to_owned()));
-        assert!(head.headers["host"] == "c" && head.keep_alive && head.expects_continue);
+        assert!(
+            head.fields.get(&header::HOST).unwrap() == "c"
+                && received.keep_alive
+                && received.expects_continue
+        );
         for line in [
             "GET /",
             "GET",
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_response_without_a_date_gets_one() {
         let mut out = Vec::new();
-        format(&mut out, GET, StatusCode::OK, &HeaderMap::new(), Delimiter::Nothing, false);
+        format(&mut out, GET, StatusCode::OK, &Fields::default(), Delimiter::Nothing, false);
         let text = String::from_utf8(out).unwrap();
         let date = text.split("date: ").nth(1).and_then(|rest| rest.split('\r').next()).unwrap();
         assert!(httpdate::parse_http_date(date).is_ok(), "{date}");

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 
 use super::{
     client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded},
@@ -17,7 +17,10 @@ use super::{
 use crate::{
     config::{IdentityHeaders, StripRule},
     token::Principal,
-    types::hop_by_hop::{HOP_BY_HOP, is_hop_by_hop, nominated},
+    types::{
+        fields::Fields,
+        hop_by_hop::{HOP_BY_HOP, is_hop_by_hop, nominated},
+    },
 };
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -116,8 +119,8 @@ pub(super) struct Injected<'a> {
 const VIA_HTTP_11: HeaderValue = HeaderValue::from_static("1.1 authgate");
 
 /// `Via` with this gateway at its end (RFC 9110, section 7.6.3); a request of the version `received`.
-pub(super) fn via(headers: &HeaderMap, received: Version) -> HeaderValue {
-    let mut before = headers.get_all(header::VIA).iter().peekable();
+pub(super) fn via(fields: &Fields, received: Version) -> HeaderValue {
+    let mut before = fields.get_all(&header::VIA).peekable();
     if before.peek().is_none() && received == Version::HTTP_11 {
         return VIA_HTTP_11;
     }
@@ -187,29 +190,19 @@ impl Headers {
             || (folded == CONTENT_LENGTH && name != CONTENT_LENGTH)
     }
 
-    /// Takes out of a client's headers whatever an upstream could believe, and what belongs to the
+    /// Takes out of a client's fields whatever an upstream could believe, and what belongs to the
     /// client's connection.
-    pub(super) fn strip(&self, headers: &mut HeaderMap, keep_token: bool, keep_overrides: bool) {
-        let mut doomed: Vec<HeaderName> = Vec::new();
-        let (mut has_connection, mut has_cookies) = (false, false);
-        for name in headers.keys() {
-            has_connection |= *name == header::CONNECTION;
+    pub(super) fn strip(&self, fields: &mut Fields, keep_token: bool, keep_overrides: bool) {
+        let has_connection = fields.contains(&header::CONNECTION);
+        let nominated = if has_connection { nominated(fields) } else { Vec::new() };
+        let mut has_cookies = false;
+        fields.retain(|name| {
             has_cookies |= *name == header::COOKIE;
-            if self.is_stripped(name, keep_overrides) {
-                doomed.push(name.clone());
-            }
-        }
-        if has_connection {
-            doomed.extend(nominated(headers));
-        }
-        for name in &doomed {
-            headers.remove(name);
-        }
-        if !keep_token {
-            headers.remove(header::AUTHORIZATION);
-        }
+            !self.is_stripped(name, keep_overrides) && (keep_token || *name != header::AUTHORIZATION)
+        });
+        fields.remove_all(&nominated);
         if has_cookies {
-            strip_own_cookies(headers);
+            strip_own_cookies(fields);
         }
     }
 
@@ -246,25 +239,24 @@ impl Headers {
 const OWN_COOKIES: [&[u8]; 2] = [b"__Secure-authgate", b"__Host-authgate"];
 
 /// Takes this gateway's own cookies out of a client's.
-fn strip_own_cookies(headers: &mut HeaderMap) {
+fn strip_own_cookies(fields: &mut Fields) {
     let is_own = |pair: &&[u8]| OWN_COOKIES.iter().any(|own| pair.trim_ascii_start().starts_with(own));
     let has_own =
         |value: &HeaderValue| value.as_bytes().split(|&byte| byte == b';').any(|pair| is_own(&pair));
-    if !headers.get_all(header::COOKIE).iter().any(has_own) {
+    if !fields.get_all(&header::COOKIE).any(has_own) {
         return;
     }
-    let kept: Vec<HeaderValue> = headers
-        .get_all(header::COOKIE)
-        .iter()
+    let kept: Vec<HeaderValue> = fields
+        .get_all(&header::COOKIE)
         .filter_map(|value| {
             let pairs = value.as_bytes().split(|&byte| byte == b';').filter(|pair| !is_own(pair));
             let kept = pairs.map(<[u8]>::trim_ascii).collect::<Vec<_>>().join(&b"; "[..]);
             HeaderValue::from_bytes(&kept).ok().filter(|kept| !kept.is_empty())
         })
         .collect();
-    headers.remove(header::COOKIE);
+    fields.remove(&header::COOKIE);
     for value in kept {
-        headers.append(header::COOKIE, value);
+        fields.append(header::COOKIE, value);
     }
 }
 
@@ -286,17 +278,10 @@ impl<'a> Added<'a> {
 }
 
 /// Takes out of an upstream's response what belongs to the connection that it came on.
-pub(super) fn clean_response(headers: &mut HeaderMap) {
-    let hop_by_hop = |name: &&HeaderName| is_hop_by_hop(name.as_str());
-    // Seldom more than one.
-    while let Some(name) = headers.keys().find(hop_by_hop).cloned() {
-        if name == header::CONNECTION {
-            for name in nominated(headers) {
-                headers.remove(name);
-            }
-        }
-        headers.remove(name);
-    }
+pub(super) fn clean_response(fields: &mut Fields) {
+    let nominated = if fields.contains(&header::CONNECTION) { nominated(fields) } else { Vec::new() };
+    fields.retain(|name| !is_hop_by_hop(name.as_str()));
+    fields.remove_all(&nominated);
 }
 
 #[cfg(test)]
@@ -304,7 +289,7 @@ mod tests {
     use super::*;
 
     fn prepared(lines: &[(&'static str, &'static str)], trusted_peer: bool) -> Vec<String> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for (name, value) in lines {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static(value));
         }
@@ -316,7 +301,7 @@ mod tests {
             strip: vec![StripRule::Name("x-mine".to_owned()), StripRule::Prefix("x-corp-".to_owned())],
         };
         Headers::new(identity).strip(&mut headers, false, trusted_peer);
-        let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
+        let mut names: Vec<_> = headers.iter().map(|(name, _)| name.to_string()).collect();
         names.sort();
         names
     }

@@ -13,15 +13,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     activity::Activity,
-    forward::ClientRequest,
-    head::{Asked, Delimiter, RequestHead, format},
+    head::{Asked, Delimiter, Received, format},
     inbound::Inbound,
+    message::{ClientRequest, ClientResponse},
     record, refusal,
     request_body::Incoming,
     response_body::ResponseBody,
@@ -30,7 +30,6 @@ use super::{
 use crate::{
     error::Kind,
     stream::{Stream, Unsent},
-    types::fields,
 };
 
 /// The size of a read that discards what a client still sends, in bytes.
@@ -119,7 +118,7 @@ pub(super) struct Http1<S, F> {
 impl<S, F> Http1<S, F>
 where
     S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
-    F: Future<Output = Response<ResponseBody>>,
+    F: Future<Output = ClientResponse>,
 {
     /// Creates a connection whose bytes arrive in the inbound part of `state`.
     pub(super) fn new(state: Arc<ConnectionState>, service: S) -> Self {
@@ -223,15 +222,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn begin_request(&mut self, head: RequestHead) {
-        let RequestHead { method, uri, version, headers, keep_alive, .. } = head;
-        self.asked = Asked { is_old: version == Version::HTTP_10, to_head: method == Method::HEAD };
+    fn begin_request(&mut self, received: Received) {
+        let Received { head, keep_alive, .. } = received;
+        self.asked = Asked { is_old: head.version == Version::HTTP_10, to_head: head.method == Method::HEAD };
         self.keep_alive = keep_alive;
-        let mut request = Request::new(Incoming::of(&self.state));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.version_mut() = version;
-        *request.headers_mut() = headers;
+        let request = ClientRequest { head, body: Incoming::of(&self.state.inbound) };
         self.handling = Some(Box::pin((self.service)(self.state.clone(), request)));
         self.stage = Stage::Service;
     }
@@ -270,12 +265,12 @@ where
     }
 
     /// Formats the head of a response, and gathers what is there of its body.
-    fn begin_response(&mut self, response: Response<ResponseBody>, cx: &mut Context<'_>) -> io::Result<()> {
+    fn begin_response(&mut self, response: ClientResponse, cx: &mut Context<'_>) -> io::Result<()> {
         // It would come too late.
         self.activity().take_hint();
-        let (head, body) = response.into_parts();
+        let ClientResponse { status, fields, body } = response;
         let exact = body.size_hint().exact();
-        let delimiter = match (head.status, exact) {
+        let delimiter = match (status, exact) {
             (StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => {
                 Delimiter::Nothing
             }
@@ -284,15 +279,15 @@ where
             (_, None) if self.asked.is_old => Delimiter::Close,
             (_, None) => Delimiter::Chunked,
         };
-        let closes = head.headers.get(header::CONNECTION).is_some_and(|value| value == "close");
+        let closes = fields.get(&header::CONNECTION).is_some_and(|value| value == "close");
         self.ends |= closes
             || !self.keep_alive
             || delimiter == Delimiter::Close
-            || head.status == StatusCode::SWITCHING_PROTOCOLS;
+            || status == StatusCode::SWITCHING_PROTOCOLS;
         let out = self.unsent.bytes();
         out.reserve(RESPONSE_CAPACITY);
-        format(out, self.asked, head.status, &head.headers, delimiter, self.ends);
-        fields::reuse(head.headers);
+        format(out, self.asked, status, &fields, delimiter, self.ends);
+        fields.reuse();
         let has_body = delimiter != Delimiter::Nothing && !self.asked.to_head && exact != Some(0);
         let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked };
         if !has_body || matches!(sending.gather(&mut self.unsent, cx)?, Gathered::All) {

@@ -5,6 +5,7 @@
 //! waits in its socket.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     pin::Pin,
@@ -18,7 +19,8 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     activity::Activity,
-    head::{RequestHead, parse},
+    head::{Received, parse},
+    thread_bound::ThreadBound,
 };
 use crate::{
     error::Kind,
@@ -56,6 +58,9 @@ enum Position {
     Length(u64),
     Chunked(Chunked),
 }
+
+/// What a client sends, shared by what reads heads and what reads bodies; none once the socket is handed on.
+pub(super) type SharedInbound = ThreadBound<RefCell<Option<Inbound>>>;
 
 /// The bytes that a client sends, and its socket.
 pub(super) struct Inbound {
@@ -129,7 +134,7 @@ impl Inbound {
         &mut self,
         cx: &mut Context<'_>,
         activity: &Activity,
-    ) -> Poll<io::Result<Result<Option<RequestHead>, Kind>>> {
+    ) -> Poll<io::Result<Result<Option<Received>, Kind>>> {
         loop {
             if activity.head_is_late() {
                 return Poll::Ready(Ok(Err(Kind::RequestTimeout)));
@@ -162,7 +167,7 @@ impl Inbound {
     }
 
     /// Looks for the end of the head in the received bytes.
-    fn scan(&mut self) -> Result<Option<RequestHead>, Kind> {
+    fn scan(&mut self) -> Result<Option<Received>, Kind> {
         let head = match self.scanner.request(&self.received, self.limits) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),

@@ -1,8 +1,9 @@
 //! What follows from a request's method, wherever it is for.
 
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, header};
 
-use crate::{error::Kind, route::Table};
+use super::request_head::RequestHead;
+use crate::{error::Kind, route::Table, types::fields::Fields};
 
 /// Refuses a method that a route or a backend could take for another: methods are case-sensitive (RFC 9110,
 /// section 9.1), and `delete` is one that no route names, but that some backends take for `DELETE`.
@@ -22,9 +23,9 @@ pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
 ///
 /// # Errors
 /// For `TRACE`, which would have to show the request here.
-pub(super) fn ends_here<T>(request: &Request<T>) -> Result<bool, Kind> {
-    let last = request.headers().get(header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
-    match *request.method() {
+pub(super) fn ends_here(request: &RequestHead) -> Result<bool, Kind> {
+    let last = request.fields.get(&header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
+    match request.method {
         Method::OPTIONS => Ok(last),
         Method::TRACE if last => Err(Kind::BadRequest),
         _ => Ok(false),
@@ -32,8 +33,8 @@ pub(super) fn ends_here<T>(request: &Request<T>) -> Result<bool, Kind> {
 }
 
 /// Takes `Max-Forwards` out; one less of it, if it counts anything.
-pub(super) fn count_down(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let hops = headers.remove(header::MAX_FORWARDS)?;
+pub(super) fn count_down(fields: &mut Fields) -> Option<HeaderValue> {
+    let hops = fields.remove(&header::MAX_FORWARDS)?;
     let hops: u32 = hops.to_str().ok()?.parse().ok()?;
     Some(hops.saturating_sub(1).into())
 }

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Version, header};
 
-use super::{client::Peer, snapshot::NO_ROUTE, state::ConnectionState, view::View};
+use super::{
+    client::Peer, request_head::RequestHead, snapshot::NO_ROUTE, state::ConnectionState, view::View,
+};
 use crate::{
     clock::log_micros,
     error::Kind,
@@ -56,11 +58,11 @@ pub(super) struct Record {
 
 impl Record {
     /// The record of a request that begins; none where there is no access log. `client` is its address as text.
-    pub(super) fn of<T>(
+    pub(super) fn of(
         view: &Arc<View>,
         peer: &Peer,
         client: &HeaderValue,
-        request: &Request<T>,
+        request: &RequestHead,
         request_id: &HeaderValue,
         begun: Instant,
     ) -> Option<Box<Self>> {
@@ -68,8 +70,8 @@ impl Record {
         let mut record = Box::new(Self {
             view: view.clone(),
             begun,
-            method: request.method().clone(),
-            version: request.version(),
+            method: request.method.clone(),
+            version: request.version,
             text: Vec::with_capacity(USUAL_PARTS),
             parts: [(0, 0); PARTS],
             route: NO_ROUTE,
@@ -81,10 +83,10 @@ impl Record {
         });
         record.keep(Part::Client, client.as_bytes());
         record.keep(Part::Peer, peer.value().as_bytes());
-        record.keep(Part::Path, request.uri().path().as_bytes());
+        record.keep(Part::Path, request.uri.path().as_bytes());
         record.keep(Part::RequestId, request_id.as_bytes());
         for (part, name) in [(Part::Host, header::HOST), (Part::UserAgent, header::USER_AGENT)] {
-            if let Some(value) = request.headers().get(name) {
+            if let Some(value) = request.fields.get(&name) {
                 record.keep(part, value.as_bytes());
             }
         }

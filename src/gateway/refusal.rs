@@ -64,7 +64,14 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: Kind, request_id: &HeaderValue, to_he
     let mut response = Refusal::from(kind).response(request_id, &Statuses::default());
     response.headers_mut().insert(&REQUEST_ID, request_id.clone());
     let length = Delimiter::Length(response.body().len() as u64);
-    format(out, Asked { is_old: false, to_head }, response.status(), response.headers(), length, true);
+    format(
+        out,
+        Asked { is_old: false, to_head },
+        response.status(),
+        &response.headers().into(),
+        length,
+        true,
+    );
     if !to_head {
         out.extend_from_slice(response.body());
     }

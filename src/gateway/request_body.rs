@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    activity::Activity,
     exchange::{BodyFailure, BodyState, Exchange},
-    inbound::Inbound,
-    state::ConnectionState,
+    inbound::{Inbound, SharedInbound},
     thread_bound::ThreadBound,
 };
 use crate::{access::Lease, revocation::Cut};
@@ -33,23 +33,23 @@ pub(super) struct BodyBounds {
 }
 
 /// The body of a request, as it arrives on the client's connection.
-pub struct Incoming(Arc<ConnectionState>);
+pub struct Incoming(Arc<SharedInbound>);
 
 impl Incoming {
     /// Returns the body of the request whose head was read last, if it has one.
-    pub(super) fn of(connection: &Arc<ConnectionState>) -> Option<Self> {
-        let incoming = Self(connection.clone());
+    pub(super) fn of(inbound: &Arc<SharedInbound>) -> Option<Self> {
+        let incoming = Self(inbound.clone());
         (incoming.left() != Some(0)).then_some(incoming)
     }
 
     /// Returns the number of bytes that are still to come. None if it is not known.
     pub(super) fn left(&self) -> Option<u64> {
-        self.0.inbound.borrow().as_ref().map_or(Some(0), Inbound::left)
+        self.0.borrow().as_ref().map_or(Some(0), Inbound::left)
     }
 
-    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        match &mut *self.0.inbound.borrow_mut() {
-            Some(inbound) => inbound.poll_data(cx, &self.0.activity),
+    fn poll_data(&self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Option<io::Result<Bytes>>> {
+        match &mut *self.0.borrow_mut() {
+            Some(inbound) => inbound.poll_data(cx, activity),
             None => Poll::Ready(Some(Err(io::ErrorKind::NotConnected.into()))),
         }
     }
@@ -125,7 +125,7 @@ impl Streaming {
         if self.exchange.is_expired() {
             return Poll::Ready(Some(Err(self.fail(BodyFailure::Late))));
         }
-        let data = match self.incoming.poll_data(cx) {
+        let data = match self.incoming.poll_data(cx, self.exchange.activity()) {
             Poll::Pending => {
                 // A body that is incomplete after its first part is a long one.
                 if let Err(error) = self.go_on(cx) {

@@ -1,31 +1,37 @@
 //! The request target of HTTP/1.1 (RFC 9112, sections 3.2 and 3.3).
 
-use http::{HeaderMap, Method, Request, Version, header};
+use http::{Method, Version, header};
 
-use super::target::{Scheme, Target};
-use crate::{error::Kind, types::path};
+use super::{
+    request_head::RequestHead,
+    target::{Scheme, Target},
+};
+use crate::{
+    error::Kind,
+    types::{fields::Fields, path},
+};
 
 /// Whether the request is about the gateway itself: `OPTIONS *` (RFC 9112, section 3.2.4).
 ///
 /// # Errors
 /// When it does not name one host.
-pub(super) fn is_server_wide<T>(request: &Request<T>) -> Result<bool, Kind> {
-    if request.method() != Method::OPTIONS || request.uri().path() != "*" {
+pub(super) fn is_server_wide(request: &RequestHead) -> Result<bool, Kind> {
+    if request.method != Method::OPTIONS || request.uri.path() != "*" {
         return Ok(false);
     }
-    single_host(request.headers(), request.version()).map(|_| true)
+    single_host(&request.fields, request.version).map(|_| true)
 }
 
 /// Parses the target of a request that arrived by `scheme`.
 ///
 /// # Errors
 /// When it does not name one host, however often it says it, or when its path has two readings.
-pub(super) fn read<T>(request: &Request<T>, scheme: Scheme) -> Result<Target<'_>, Kind> {
-    if request.method() == Method::CONNECT {
+pub(super) fn read(request: &RequestHead, scheme: Scheme) -> Result<Target<'_>, Kind> {
+    if request.method == Method::CONNECT {
         return Err(Kind::BadRequest);
     }
-    let host = single_host(request.headers(), request.version())?;
-    let uri = request.uri();
+    let host = single_host(&request.fields, request.version)?;
+    let uri = &request.uri;
     if let Some(authority) = uri.authority() {
         // Absolute form (RFC 9112, section 3.2.2): two names for one host must be the same.
         let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_str()));
@@ -38,8 +44,8 @@ pub(super) fn read<T>(request: &Request<T>, scheme: Scheme) -> Result<Target<'_>
 }
 
 /// The value of the one `Host` (RFC 9112, section 3.2); HTTP/1.0 may come without.
-fn single_host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Kind> {
-    let mut values = headers.get_all(header::HOST).iter();
+fn single_host(fields: &Fields, version: Version) -> Result<Option<&str>, Kind> {
+    let mut values = fields.get_all(&header::HOST);
     let Some(value) = values.next() else {
         return if version == Version::HTTP_10 { Ok(None) } else { Err(Kind::BadRequest) };
     };

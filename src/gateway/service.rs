@@ -18,12 +18,14 @@ use super::{
     builtin::BuiltinCall,
     client, cors,
     exchange::Exchange,
-    forward::{self, ClientRequest, Forwarding, Outcome, SentAfter},
+    forward::{self, Forwarding, Outcome, SentAfter},
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
+    message::{ClientRequest, ClientResponse},
     method,
     record::Record,
     refusal::{Refusal, request_id},
     request_body::{BodyBounds, Incoming, RequestBody},
+    request_head::RequestHead,
     request_target,
     respond::respond,
     response_body::ResponseBody,
@@ -40,7 +42,7 @@ use crate::{
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
-    upstream::Connection,
+    upstream::{Connection, ResponseHead},
 };
 
 /// The data of a request for metrics and the access log.
@@ -78,27 +80,27 @@ impl ConnectionState {
     pub(super) fn serve(
         self: Arc<Self>,
         mut request: ClientRequest,
-    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+    ) -> impl Future<Output = ClientResponse> + Send {
         async move { self.respond(&mut request).await }
     }
 
-    async fn respond(&self, request: &mut ClientRequest) -> Response<ResponseBody> {
+    async fn respond(&self, request: &mut ClientRequest) -> ClientResponse {
         let begun = Instant::now();
         // Taken once: whatever the config becomes meanwhile, one snapshot judges and serves the request.
         let view = &self.views.get();
         let snapshot = &*view.snapshot;
         // Until a route says otherwise; set first, so that nothing is ever without a deadline.
-        self.exchange.begins(snapshot.limits.request_timeout, has_body(request));
-        let method = request.method().clone();
-        let old = request.version() == Version::HTTP_10;
+        self.exchange.begins(snapshot.limits.request_timeout, request.body.is_some());
+        let method = request.head.method.clone();
+        let old = request.head.version == Version::HTTP_10;
         let request_id = request_id();
         let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
         let origin =
-            client::Forwarded::of(&self.peer, request.headers(), self.scheme, &snapshot.trusted_proxies);
+            client::Forwarded::of(&self.peer, &request.head.fields, self.scheme, &snapshot.trusted_proxies);
         let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
         let mut trace = Trace {
-            record: Record::of(view, &self.peer, client, request, &request_id, begun),
+            record: Record::of(view, &self.peer, client, &request.head, &request_id, begun),
             begun,
             request_id,
             route: NO_ROUTE,
@@ -111,19 +113,20 @@ impl ConnectionState {
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());
                 tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
-                refusal
-                    .response(&trace.request_id, &snapshot.statuses)
-                    .map(|body| ResponseBody::whole(body, &self.exchange))
+                ClientResponse::whole(
+                    &refusal.response(&trace.request_id, &snapshot.statuses),
+                    &self.exchange,
+                )
             }
         };
         if let Some(sharing) = &trace.sharing {
-            sharing.apply(response.headers_mut());
+            sharing.apply(&mut response.fields);
         }
-        response.headers_mut().insert(&REQUEST_ID, trace.request_id.clone());
-        if self.exchange.body_is_open() || (old && response.body().size_hint().exact().is_none()) {
+        response.fields.insert(REQUEST_ID.clone(), trace.request_id.clone());
+        if self.exchange.body_is_open() || (old && response.body.size_hint().exact().is_none()) {
             // HTTP/1.0 knows the end of a body without a length by the end of the connection; and what is left
             // of a request may never be read.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.exchange.response_begins();
         account_for(view, trace, &method, &mut response);
@@ -136,29 +139,29 @@ impl ConnectionState {
         request: &mut ClientRequest,
         origin: &Result<client::Forwarded, Kind>,
         trace: &mut Trace<'a>,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<ClientResponse, Refusal> {
         let snapshot = &*view.snapshot;
         let origin = origin.as_ref().map_err(|kind| *kind)?;
-        method::check(request.method(), &snapshot.routes)?;
-        if request_target::is_server_wide(request)? || method::ends_here(request)? {
-            return Ok(options().map(|body| ResponseBody::whole(body, &self.exchange)));
+        let ClientRequest { head, .. } = request;
+        method::check(&head.method, &snapshot.routes)?;
+        if request_target::is_server_wide(head)? || method::ends_here(head)? {
+            return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
-        let target = request_target::read(request, self.scheme)?;
-        if let Some(asked) = cors::asked_method(request)
+        let target = request_target::read(head, self.scheme)?;
+        if let Some(asked) = cors::asked_method(head)
             && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
         {
             trace.set_route(route);
-            let response = cors::preflight_response(cors, request.headers(), &asked);
-            return Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)));
+            let response = cors::preflight_response(cors, &head.fields, &asked);
+            return Ok(ClientResponse::whole(&response, &self.exchange));
         }
-        match target.find(&snapshot.routes, request.method()) {
+        match target.find(&snapshot.routes, &head.method) {
             Match::Builtin => {
                 trace.set_route(BUILTIN);
-                trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, request.headers()));
+                trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, &head.fields));
                 let as_read = target.decoded()?;
-                *request.uri_mut() = as_read;
+                head.uri = as_read;
                 // Boxed: these calls are rare, and this future is large.
-                let request = std::mem::take(request);
                 Box::pin(self.call_builtin(snapshot, request, origin.client, &trace.request_id)).await
             }
             Match::None => Err(Kind::NotFound.into()),
@@ -166,20 +169,20 @@ impl ConnectionState {
             Match::Route(route) => {
                 trace.set_route(route.index);
                 if let Some(cors) = &route.config.cors {
-                    trace.sharing = Some(cors::Sharing::of(cors, request.headers()));
+                    trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
-                let credential = Credential::of(request.headers());
+                let credential = Credential::of(head.fields.get_all(&header::AUTHORIZATION));
                 let permit =
                     snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
                 if route.config.method_override {
-                    decide_overrides(snapshot, &target, request)?;
+                    decide_overrides(snapshot, &target, head)?;
                 }
-                let rewritten = target.forwarded(request.uri())?;
+                let rewritten = target.forwarded(&head.uri)?;
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
                     record.set_caller(principal);
                 }
                 if let Some(rewritten) = rewritten {
-                    *request.uri_mut() = rewritten;
+                    head.uri = rewritten;
                 }
                 self.perform(view, route, permit, origin, trace, request).await
             }
@@ -195,14 +198,14 @@ impl ConnectionState {
         origin: &client::Forwarded,
         trace: &mut Trace<'_>,
         request: &mut ClientRequest,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<ClientResponse, Refusal> {
         if announced(request) > route.config.body {
             return Err(Kind::BodyTooLarge.into());
         }
         let index = match &route.config.action {
             Action::Respond { status, json } => {
                 let response = respond(*status, json, permit.principal().map(AsRef::as_ref));
-                return Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)));
+                return Ok(ClientResponse::whole(&response, &self.exchange));
             }
             Action::Forward(index) => *index,
         };
@@ -233,32 +236,31 @@ impl ConnectionState {
         &self,
         access: &Access,
         lease: &Lease,
-        head: Response<()>,
+        head: ResponseHead,
         connection: Connection<RequestBody>,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<ClientResponse, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let registration = access.watch(lease, &task)?;
         let (upstream, early, slot) = connection.into_socket();
         self.activity.becomes(Opening { upstream, early, registration, slot });
-        let mut response = head.map(|()| ResponseBody::whole(Bytes::new(), &self.exchange));
-        let headers = response.headers_mut();
-        clean_response(headers);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::CONNECTION, UPGRADE.clone());
-        headers.insert(header::UPGRADE, WEBSOCKET.clone());
-        Ok(response)
+        let ResponseHead { status, mut fields, .. } = head;
+        clean_response(&mut fields);
+        fields.remove(&header::CONTENT_LENGTH);
+        fields.append(header::CONNECTION, UPGRADE.clone());
+        fields.append(header::UPGRADE, WEBSOCKET.clone());
+        Ok(ClientResponse { status, fields, body: ResponseBody::whole(Bytes::new(), &self.exchange) })
     }
 
     /// Reads the whole body of a builtin call and calls it. The request's path is the decoded one.
     async fn call_builtin(
         &self,
         snapshot: &Snapshot,
-        request: ClientRequest,
+        request: &mut ClientRequest,
         client: IpAddr,
         request_id: &HeaderValue,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<ClientResponse, Refusal> {
         let builtin_calls = &snapshot.builtin_calls;
-        if announced(&request) > builtin_calls.max_body() {
+        if announced(request) > builtin_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
         }
         let timeout = snapshot.limits.request_timeout;
@@ -268,24 +270,27 @@ impl ConnectionState {
             min_rate: snapshot.limits.body_min_rate,
             response_timeout: timeout,
         };
-        let (head, incoming) = request.into_parts();
-        let body = collect(RequestBody::new(incoming, &self.exchange, bounds, None), &self.exchange).await?;
-        let call =
-            BuiltinCall { request: Request::from_parts(head, body), client, request_id: request_id.clone() };
+        let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None);
+        let mut call = Request::new(collect(body, &self.exchange).await?);
+        let head = &mut request.head;
+        *call.method_mut() = head.method.clone();
+        *call.uri_mut() = head.uri.clone();
+        *call.version_mut() = head.version;
+        *call.headers_mut() = std::mem::take(&mut head.fields).into();
+        let call = BuiltinCall { request: call, client, request_id: request_id.clone() };
         let handled = forward::in_time(&self.exchange, builtin_calls.call(call)).await;
-        let response = handled.ok_or(Kind::Unavailable)?;
-        Ok(response.map(|body| ResponseBody::whole(body, &self.exchange)))
+        Ok(ClientResponse::whole(&handled.ok_or(Kind::Unavailable)?, &self.exchange))
     }
 }
 
 /// Records the metrics of a request whose response's head is ready. The body writes the access log entry at its end.
-fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut Response<ResponseBody>) {
+fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut ClientResponse) {
     let took = trace.begun.elapsed();
     let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
     if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
         view.meters.upstream(upstream, waited);
     }
-    let status = response.status().as_u16();
+    let status = response.status.as_u16();
     let labels = RequestLabels {
         route_index: trace.route,
         route: view.snapshot.route_label(trace.route),
@@ -299,21 +304,18 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
             *duration = waited;
         }
     }
-    response.body_mut().leaves(trace.record);
+    response.body.leaves(trace.record);
 }
 
 /// Checks that a request is also allowed with the method that its override headers name.
-fn decide_overrides(
-    snapshot: &Snapshot,
-    target: &Target<'_>,
-    request: &ClientRequest,
-) -> Result<(), Refusal> {
-    for value in METHOD_OVERRIDES.iter().flat_map(|name| request.headers().get_all(*name)) {
+fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestHead) -> Result<(), Refusal> {
+    let overrides = request.fields.iter().filter(|(name, _)| METHOD_OVERRIDES.contains(&name.as_str()));
+    for (_, value) in overrides {
         let upper = value.as_bytes().to_ascii_uppercase();
         let method = Method::from_bytes(&upper).map_err(|_| Kind::BadRequest)?;
         match target.find(&snapshot.routes, &method) {
             Match::Route(route) => {
-                let credential = Credential::of(request.headers());
+                let credential = Credential::of(request.fields.get_all(&header::AUTHORIZATION));
                 snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
             }
             Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
@@ -323,14 +325,9 @@ fn decide_overrides(
     Ok(())
 }
 
-/// Returns whether a body follows the head of a request.
-fn has_body(request: &ClientRequest) -> bool {
-    request.body().is_some()
-}
-
 /// Returns the length of the body that a request announces, or 0.
 fn announced(request: &ClientRequest) -> u64 {
-    request.body().as_ref().and_then(Incoming::left).unwrap_or(0)
+    request.body.as_ref().and_then(Incoming::left).unwrap_or(0)
 }
 
 async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<Bytes, Kind> {

@@ -1,12 +1,12 @@
 //! The state that all parts of one connection share.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     activity::{Activity, Phase},
     client::Peer,
     exchange::Exchange,
-    inbound::Inbound,
+    inbound::SharedInbound,
     target::Scheme,
     thread_bound::ThreadBound,
     view::CurrentView,
@@ -20,8 +20,8 @@ pub(super) struct ConnectionState {
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
-    /// What the client sends, until the socket is handed on.
-    pub(super) inbound: ThreadBound<RefCell<Option<Inbound>>>,
+    /// What the client sends.
+    pub(super) inbound: Arc<SharedInbound>,
 }
 
 impl ConnectionState {

@@ -11,13 +11,16 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
 
-use super::activity::{Activity, Opening};
+use super::{
+    activity::{Activity, Opening},
+    request_head::RequestHead,
+};
 use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -28,14 +31,14 @@ const CHUNK: usize = 16 << 10;
 
 /// Whether a request asks for a WebSocket and for nothing else (RFC 6455, section 4.1). Any other request
 /// with `Upgrade` goes on without it.
-pub(super) fn is_asked<T>(request: &Request<T>, has_body: bool) -> bool {
-    if has_body || !request.headers().contains_key(header::UPGRADE) {
+pub(super) fn is_asked(request: &RequestHead, has_body: bool) -> bool {
+    if has_body || !request.fields.contains(&header::UPGRADE) {
         return false;
     }
-    request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && !request.headers().contains_key(header::CONTENT_LENGTH)
-        && names_upgrade(request.headers(), &WEBSOCKET)
+    request.method == Method::GET
+        && request.version == Version::HTTP_11
+        && !request.fields.contains(&header::CONTENT_LENGTH)
+        && names_upgrade(&request.fields, &WEBSOCKET)
 }
 
 /// An open tunnel.
@@ -145,21 +148,22 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, request::Builder};
+    use http::Uri;
 
     use super::*;
+    use crate::types::fields::Fields;
 
-    fn request(lines: &[(&'static str, &'static str)]) -> Builder {
-        let mut builder = Request::builder().uri("/");
+    fn request(lines: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut fields = Fields::default();
         for (name, value) in lines {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            builder = builder.header(name, HeaderValue::from_static(value));
+            fields.append(name.parse().unwrap(), HeaderValue::from_static(value));
         }
-        builder
+        let uri = Uri::from_static("/");
+        RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields }
     }
 
     fn asked(lines: &[(&'static str, &'static str)]) -> bool {
-        is_asked(&request(lines).body(()).unwrap(), false)
+        is_asked(&request(lines), false)
     }
 
     #[test]
@@ -179,8 +183,8 @@ mod tests {
             assert!(!asked(lines), "{lines:?}");
         }
         let good = || request(&[("connection", "upgrade"), ("upgrade", "websocket")]);
-        assert!(!is_asked(&good().method(Method::POST).body(()).unwrap(), false));
-        assert!(!is_asked(&good().version(Version::HTTP_10).body(()).unwrap(), false));
-        assert!(!is_asked(&good().body(()).unwrap(), true));
+        assert!(!is_asked(&RequestHead { method: Method::POST, ..good() }, false));
+        assert!(!is_asked(&RequestHead { version: Version::HTTP_10, ..good() }, false));
+        assert!(!is_asked(&good(), true));
     }
 }

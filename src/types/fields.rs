@@ -1,22 +1,34 @@
-//! The field lines of a head (RFC 9112, section 5), parsed into a map.
+//! The field lines of a message (RFC 9110, section 5), in the order in which they came.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, slice};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-/// The number of empty maps that a thread keeps, and the largest capacity of each: one client with many headers does not
-/// enlarge the maps of others.
-const SPARE_MAPS: usize = 32;
+/// The number of empty lists that a thread keeps, and the largest capacity of each: one client with many headers does not
+/// enlarge the lists of others.
+const SPARE_LISTS: usize = 32;
 const SPARE_CAPACITY: usize = 48;
 
-/// The lines that are added to a head on its way, for which a map has room from the beginning.
+/// The lines that are added to a message on its way, for which a list has room from the beginning.
 const ADDED_LINES: usize = 4;
 
 thread_local! {
-    /// Maps that were used before. The last one is likely to be in the processor's cache.
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+    /// Lists that were used before. The last one is likely to be in the processor's cache.
+    static SPARE: RefCell<Vec<Lines>> = const { RefCell::new(Vec::new()) };
+}
+
+type Lines = Vec<(HeaderName, HeaderValue)>;
+
+/// The field lines of a message.
+///
+/// A list and no map: a message has a dozen lines, and each is looked at, so to find one costs a few comparisons, where a
+/// map costs a hash for each line that is put in and for each question. What takes names of a client's choice, many of
+/// them, must not ask for each.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    lines: Lines,
 }
 
 /// A field line has no name, or one with a character that names do not have.
@@ -24,52 +36,162 @@ thread_local! {
 #[error("a field line has no valid name")]
 pub struct FieldError;
 
-/// Parses the field lines that begin at `begin` in a head that [`HeadScanner`](super::framing::HeadScanner) took. `count` is
-/// at least their number. The values are slices of `head`.
-///
-/// # Errors
-/// [`FieldError`].
-pub fn parse(head: &Bytes, begin: usize, count: usize) -> Result<HeaderMap, FieldError> {
-    let mut headers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    headers.reserve(count + ADDED_LINES);
-    let mut begin = begin;
-    while let Some(length) = memchr::memchr(b'\r', &head[begin..]).filter(|length| *length > 0) {
-        let line = &head[begin..begin + length];
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(FieldError)?;
-        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?;
-        let value = head.slice_ref(line[colon + 1..].trim_ascii());
-        // SAFETY: the scanner takes no head with a control character in a line but for tabs, and those are what a value must
-        // not have.
-        let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
-        headers.append(name, value);
-        begin += length + 2;
+impl Fields {
+    /// Returns an empty list with room for `count` lines and a few that are added.
+    fn with_capacity(count: usize) -> Self {
+        let mut lines = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        lines.reserve(count + ADDED_LINES);
+        Self { lines }
     }
-    Ok(headers)
+
+    /// Parses the field lines that begin at `begin` in a head that [`HeadScanner`](super::framing::HeadScanner) took. `count`
+    /// is their number. The values are slices of `head`.
+    ///
+    /// # Errors
+    /// [`FieldError`].
+    pub fn parse(head: &Bytes, begin: usize, count: usize) -> Result<Self, FieldError> {
+        let mut fields = Self::with_capacity(count);
+        let mut begin = begin;
+        while let Some(length) = memchr::memchr(b'\r', &head[begin..]).filter(|length| *length > 0) {
+            let line = &head[begin..begin + length];
+            let colon = line.iter().position(|byte| *byte == b':').ok_or(FieldError)?;
+            let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?;
+            let value = head.slice_ref(line[colon + 1..].trim_ascii());
+            // SAFETY: the scanner takes no head with a control character in a line but for tabs, and those are what a value
+            // must not have.
+            let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
+            fields.lines.push((name, value));
+            begin += length + 2;
+        }
+        Ok(fields)
+    }
+
+    /// Returns the lines.
+    pub fn iter(&self) -> slice::Iter<'_, (HeaderName, HeaderValue)> {
+        self.lines.iter()
+    }
+
+    /// Returns the values of all lines of a name.
+    pub fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> + Clone {
+        self.lines.iter().filter(move |(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Returns the value of the first line of a name.
+    pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.get_all(name).next()
+    }
+
+    /// Returns the value of the only line of a name. None if there are several.
+    pub fn get_only(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let mut values = self.get_all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// Returns whether there is a line of a name.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a line.
+    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.lines.push((name, value));
+    }
+
+    /// Adds a line in place of all lines of its name.
+    pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.remove(&name);
+        self.append(name, value);
+    }
+
+    /// Takes out all lines of a name. Returns the value of the first one.
+    pub fn remove(&mut self, name: &HeaderName) -> Option<HeaderValue> {
+        let first = self.get(name)?.clone();
+        self.lines.retain(|(known, _)| known != name);
+        Some(first)
+    }
+
+    /// Keeps the lines for which `keeps` is true.
+    pub fn retain(&mut self, mut keeps: impl FnMut(&HeaderName) -> bool) {
+        self.lines.retain(|(name, _)| keeps(name));
+    }
+
+    /// Takes out all lines whose names are in `names`, of which there may be many.
+    pub fn remove_all(&mut self, names: &[HeaderName]) {
+        const FEW: usize = 16;
+        match names {
+            [] => {}
+            few if few.len() <= FEW => self.retain(|name| !few.contains(name)),
+            many => {
+                let many: std::collections::HashSet<_> = many.iter().collect();
+                self.retain(|name| !many.contains(name));
+            }
+        }
+    }
+
+    /// Clears the list and keeps its memory for the next message.
+    pub fn reuse(mut self) {
+        if self.lines.capacity() <= SPARE_CAPACITY {
+            self.lines.clear();
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < SPARE_LISTS {
+                    spare.push(self.lines);
+                }
+            });
+        }
+    }
 }
 
-/// Clears a map and keeps its memory for the next head.
-pub fn reuse(mut headers: HeaderMap) {
-    if headers.capacity() <= SPARE_CAPACITY {
-        headers.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_MAPS {
-                spare.push(headers);
-            }
-        });
+impl<'a> IntoIterator for &'a Fields {
+    type Item = &'a (HeaderName, HeaderValue);
+    type IntoIter = slice::Iter<'a, (HeaderName, HeaderValue)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
+}
+
+impl From<&HeaderMap> for Fields {
+    fn from(headers: &HeaderMap) -> Self {
+        let mut fields = Self::with_capacity(headers.len());
+        fields.lines.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        fields
+    }
+}
+
+impl From<Fields> for HeaderMap {
+    fn from(fields: Fields) -> Self {
+        let mut headers = Self::with_capacity(fields.lines.len());
+        for (name, value) in fields.lines {
+            headers.append(name, value);
+        }
+        headers
+    }
+}
+
+/// Writes a field line (RFC 9112, section 5).
+pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    // Once for the whole line, and not at each part.
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     fn parsed(lines: &str) -> Result<Vec<(String, String)>, FieldError> {
         let head = Bytes::from(format!("GET / HTTP/1.1\r\n{lines}\r\n"));
-        let headers = parse(&head, 16, 3)?;
-        let pairs =
-            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
-        let pairs = pairs.collect();
-        reuse(headers);
+        let fields = Fields::parse(&head, 16, 3)?;
+        let text = |(name, value): &(HeaderName, HeaderValue)| {
+            (name.to_string(), value.to_str().unwrap().to_owned())
+        };
+        let pairs = fields.iter().map(text).collect();
+        fields.reuse();
         Ok(pairs)
     }
 
@@ -80,7 +202,7 @@ mod tests {
             parsed("Host:a\r\nX-One: \t one: two \t\r\nX-Empty:\r\n"),
             Ok(vec![pair("host", "a"), pair("x-one", "one: two"), pair("x-empty", "")])
         );
-        assert_eq!(parsed(""), Ok(vec![]), "a map that was used before is empty");
+        assert_eq!(parsed(""), Ok(vec![]), "a list that was used before is empty");
         assert_eq!(parsed("A: 1\r\nB: 2\r\na: 3\r\n").map(|pairs| pairs.len()), Ok(3));
     }
 
@@ -89,5 +211,27 @@ mod tests {
         for line in ["a\r\n", ": a\r\n", "a : b\r\n", "a b: c\r\n", "a\u{e9}: b\r\n", "(a): b\r\n"] {
             assert_eq!(parsed(line), Err(FieldError), "{line:?}");
         }
+    }
+
+    #[test]
+    fn all_lines_of_a_name_are_found_and_taken_out() {
+        let mut fields = Fields::default();
+        for value in ["a", "b"] {
+            fields.append(header::COOKIE, HeaderValue::from_static(value));
+            fields.append(header::HOST, HeaderValue::from_static("h"));
+        }
+        assert_eq!(fields.get_all(&header::COOKIE).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(fields.get_only(&header::COOKIE), None);
+        fields.insert(header::COOKIE, HeaderValue::from_static("c"));
+        assert_eq!(fields.get_only(&header::COOKIE).unwrap(), "c");
+        assert_eq!(fields.remove(&header::HOST).unwrap(), "h");
+        assert!(!fields.contains(&header::HOST) && fields.iter().len() == 1);
+        let many: Vec<_> = (0..50).map(|n| HeaderName::try_from(format!("x-{n}")).unwrap()).collect();
+        for name in &many {
+            fields.append(name.clone(), HeaderValue::from_static("x"));
+        }
+        fields.remove_all(&many);
+        fields.remove_all(&[header::ACCEPT]);
+        assert_eq!(HeaderMap::from(fields).len(), 1);
     }
 }

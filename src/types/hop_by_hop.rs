@@ -1,6 +1,8 @@
 //! Headers that belong to one connection (RFC 9110, section 7.6.1).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
+
+use super::fields::Fields;
 
 macro_rules! names {
     ($($name:literal),*) => {
@@ -27,34 +29,34 @@ names!(
 );
 
 /// The options of `Connection`, in no case of their own.
-fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(header::CONNECTION).iter();
+fn options(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+    let lines = fields.get_all(&header::CONNECTION);
     lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// Whether `Connection` names this option.
-pub fn names_option(headers: &HeaderMap, option: &str) -> bool {
-    options(headers).any(|named| named.eq_ignore_ascii_case(option.as_bytes()))
+pub fn names_option(fields: &Fields, option: &str) -> bool {
+    options(fields).any(|named| named.eq_ignore_ascii_case(option.as_bytes()))
 }
 
 /// Whether a head names this protocol in `Upgrade`, and no other, and `upgrade` in `Connection` (RFC 9110,
 /// section 7.8).
-pub fn names_upgrade(headers: &HeaderMap, protocol: &HeaderValue) -> bool {
-    let mut values = headers.get_all(header::UPGRADE).iter();
+pub fn names_upgrade(fields: &Fields, protocol: &HeaderValue) -> bool {
+    let mut values = fields.get_all(&header::UPGRADE);
     let same = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
-    same && values.next().is_none() && names_option(headers, "upgrade")
+    same && values.next().is_none() && names_option(fields, "upgrade")
 }
 
 /// The headers that `Connection` nominates, but for those that a peer may not take away.
-pub fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+pub fn nominated(fields: &Fields) -> Vec<HeaderName> {
     const KEPT: &[HeaderName] =
         &[header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::AUTHORIZATION, header::COOKIE];
     // What nearly every message says, and what nominates nothing that is not gone anyway.
     let usual = |line: &HeaderValue| line == "keep-alive" || line == "close";
-    if headers.get_all(header::CONNECTION).iter().all(usual) {
+    if fields.get_all(&header::CONNECTION).all(usual) {
         return Vec::new();
     }
-    options(headers)
+    options(fields)
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .filter(|name| !KEPT.contains(name))
         .collect()
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn options_are_read_over_all_lines_and_in_any_case() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for line in ["close, X-One", "UPGRADE ,x-two,, host", "keep-alive"] {
             headers.append(header::CONNECTION, HeaderValue::from_static(line));
         }

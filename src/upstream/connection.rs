@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::Body;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,14 +23,13 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
-    head::to_response,
+    head::ResponseHead,
     outgoing::{Outgoing, RequestHead},
 };
 use crate::{
     clock::coarse_millis,
     stream::Stream,
     types::{
-        fields,
         framing::{Framing, HeadLimits, HeadScanner},
         hop_by_hop::{names_option, names_upgrade},
     },
@@ -59,9 +58,9 @@ pub struct Broken {
 /// What the head of a response is followed by.
 pub enum Head {
     /// The response, its body still arriving.
-    Final(Response<()>),
+    Final(ResponseHead),
     /// `103 Early Hints`: the response is still to come.
-    Hints(Response<()>),
+    Hints(ResponseHead),
 }
 
 /// A connection, idle or with one exchange on it.
@@ -117,7 +116,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub fn begin(&mut self, request: RequestHead<'_>, added: &[(&HeaderName, &HeaderValue)], body: B) {
         self.reset();
         self.outgoing.begin(&request, added, body);
-        fields::reuse(request.headers);
+        request.fields.reuse();
     }
 
     /// Returns the request for another connection: one of which no byte was sent, or one without a body.
@@ -186,7 +185,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             self.answered = true;
             self.scanner = HeadScanner::default();
             if head.status >= 200 {
-                let response = to_response(&bytes, &head)?;
+                let response = ResponseHead::parse(&bytes, &head)?;
                 self.follow(&response, head.framing);
                 return Ok(Some(Head::Final(response)));
             }
@@ -196,8 +195,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response with a body");
             }
             if head.status == 101 && self.outgoing.upgrade().is_some() {
-                let response = to_response(&bytes, &head)?;
-                let is_asked = |asked| names_upgrade(response.headers(), asked);
+                let response = ResponseHead::parse(&bytes, &head)?;
+                let is_asked = |asked| names_upgrade(&response.fields, asked);
                 if !self.outgoing.upgrade().is_some_and(is_asked) {
                     return Err("the upstream switches to what nobody asked for");
                 }
@@ -207,14 +206,14 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 return Err("an interim response that nobody asked for");
             }
             if head.status == 103 {
-                return Ok(Some(Head::Hints(to_response(&bytes, &head)?)));
+                return Ok(Some(Head::Hints(ResponseHead::parse(&bytes, &head)?)));
             }
         }
     }
 
     /// Takes note of where the response ends (RFC 9112, section 6.3) and whether another may follow.
-    fn follow(&mut self, response: &Response<()>, framing: Framing) {
-        let status = response.status();
+    fn follow(&mut self, response: &ResponseHead, framing: Framing) {
+        let status = response.status;
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         self.response = match framing {
             _ if self.outgoing.is_to_head() || bodiless => {
@@ -231,9 +230,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Decoder::until_close()
             }
         };
-        let says = |word: &str| names_option(response.headers(), word);
-        let old = response.version() == http::Version::HTTP_10;
-        if says("close") || (old && !says("keep-alive")) {
+        let says = |word: &str| names_option(&response.fields, word);
+        if says("close") || (response.old && !says("keep-alive")) {
             self.keep_alive = false;
         }
     }
@@ -308,7 +306,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 mod tests {
     use std::{future::poll_fn, sync::Arc};
 
-    use http::{HeaderMap, Method, Uri};
+    use http::{Method, Uri};
     use http_body_util::{BodyExt, Full, combinators::BoxBody};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -317,6 +315,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::types::fields::Fields;
 
     type TestBody = BoxBody<Bytes, io::Error>;
 
@@ -340,8 +339,8 @@ mod tests {
         socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(server);
         poll_fn(|cx| connection.io.poll_read_ready(cx)).await.unwrap();
-        let (method, uri, headers) = (Method::POST, Uri::from_static("/x"), HeaderMap::new());
-        let head = RequestHead { method: &method, uri: &uri, headers };
+        let (method, uri, fields) = (Method::POST, Uri::from_static("/x"), Fields::default());
+        let head = RequestHead { method: &method, uri: &uri, fields };
         connection.begin(head, &[], body("hello"));
         let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("nobody is there");
         assert!(broken.unsent, "{broken}");
@@ -355,7 +354,7 @@ mod tests {
             String::from_utf8(seen[..length].to_vec()).unwrap()
         };
         let (response, seen) = tokio::join!(poll_fn(|cx| fresh.poll_response(cx)), serve);
-        assert!(matches!(response, Ok(Head::Final(response)) if response.status() == StatusCode::NO_CONTENT));
+        assert!(matches!(response, Ok(Head::Final(response)) if response.status == StatusCode::NO_CONTENT));
         assert_eq!(seen, "POST /x HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello");
         assert!(fresh.is_complete());
     }
@@ -364,8 +363,8 @@ mod tests {
     async fn a_head_that_cannot_be_parsed_is_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (mut connection, mut server) = pair(&listener).await;
-        let (method, uri, headers) = (Method::GET, Uri::from_static("/x"), HeaderMap::new());
-        connection.begin(RequestHead { method: &method, uri: &uri, headers }, &[], body(""));
+        let (method, uri, fields) = (Method::GET, Uri::from_static("/x"), Fields::default());
+        connection.begin(RequestHead { method: &method, uri: &uri, fields }, &[], body(""));
         server.write_all(b"HTTP/1.1 200 OK\r\nX y: z\r\n\r\n").await.unwrap();
         let broken = poll_fn(|cx| connection.poll_response(cx)).await.err().expect("the name has a blank");
         assert!(!broken.unanswered, "it would be sent again: {broken}");

@@ -1,17 +1,27 @@
 //! The head of a response, as a value.
 
 use bytes::Bytes;
-use http::{Response, StatusCode, Version};
+use http::StatusCode;
 
-use crate::types::{fields, framing::Head};
+use crate::types::{fields::Fields, framing::Head};
 
-/// Returns the response with the head `head`, whose bytes are `bytes`. Its values are slices of them.
-pub(super) fn to_response(bytes: &Bytes, head: &Head) -> Result<Response<()>, &'static str> {
-    const NOT_HTTP: &str = "the head of the response is not HTTP";
-    let headers = fields::parse(bytes, head.start_line.1 + 2, head.fields).map_err(|_| NOT_HTTP)?;
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| NOT_HTTP)?;
-    *response.version_mut() = if head.old { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = headers;
-    Ok(response)
+/// The head of a response.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Its status.
+    pub status: StatusCode,
+    /// Whether the upstream speaks HTTP/1.0.
+    pub old: bool,
+    /// Its field lines.
+    pub fields: Fields,
+}
+
+impl ResponseHead {
+    /// Parses the field lines of `head`, whose bytes are `bytes`. The values are slices of them.
+    pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Self, &'static str> {
+        const NOT_HTTP: &str = "the head of the response is not HTTP";
+        let fields = Fields::parse(bytes, head.start_line.1 + 2, head.fields).map_err(|_| NOT_HTTP)?;
+        let status = StatusCode::from_u16(head.status).map_err(|_| NOT_HTTP)?;
+        Ok(Self { status, old: head.old, fields })
+    }
 }

@@ -19,6 +19,7 @@ pub use body::Body;
 pub use cluster::{Client, Cluster};
 pub use connection::{Broken, Connection, Head};
 pub use endpoint::Connections;
+pub use head::ResponseHead;
 pub use outgoing::{Outgoing, RequestHead};
 pub use pool::{Allowed, ConnectError};
 pub use send::{Progress, Request, SendError, Sent};

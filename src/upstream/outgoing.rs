@@ -7,11 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use crate::stream::{Stream, Unsent};
+use crate::{
+    stream::{Stream, Unsent},
+    types::fields::{Fields, write_line},
+};
 
 /// Room for the head of most requests, in bytes.
 const HEAD_CAPACITY: usize = 1 << 10;
@@ -23,8 +26,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// Its target, of which path and query are sent.
     pub uri: &'a Uri,
-    /// Its headers. Their memory is used again for those of the response.
-    pub headers: HeaderMap,
+    /// Its field lines. Their memory is used again for those of the response.
+    pub fields: Fields,
 }
 
 /// The rest of a request's body.
@@ -136,10 +139,10 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             head.extend_from_slice(part.as_bytes());
         }
-        for (name, value) in &request.headers {
+        for (name, value) in &request.fields {
             // Written below, according to the body.
-            if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
-                line(head, name.as_str(), value.as_bytes());
+            if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
+                write_line(head, name.as_str(), value.as_bytes());
             }
         }
         self.upgrade = None;
@@ -147,11 +150,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             if **name == header::UPGRADE {
                 self.upgrade = Some((*value).clone());
             }
-            line(head, name.as_str(), value.as_bytes());
+            write_line(head, name.as_str(), value.as_bytes());
         }
         self.body = if body.is_end_stream() {
-            if request.headers.contains_key(header::CONTENT_LENGTH) {
-                line(head, "content-length", b"0");
+            if request.fields.contains(&header::CONTENT_LENGTH) {
+                write_line(head, "content-length", b"0");
             }
             Upload::Whole
         } else if let Some(length) = body.size_hint().exact() {
@@ -159,7 +162,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             let _ = write!(head, "content-length: {length}\r\n");
             Upload::Length(body, length)
         } else {
-            line(head, "transfer-encoding", b"chunked");
+            write_line(head, "transfer-encoding", b"chunked");
             Upload::Chunked(body)
         };
         head.extend_from_slice(b"\r\n");
@@ -211,11 +214,4 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
     pub(super) fn is_sent(&self) -> bool {
         !self.write_failed && matches!(self.body, Upload::Whole) && self.unsent.is_empty()
     }
-}
-
-fn line(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    head.extend_from_slice(name.as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value);
-    head.extend_from_slice(b"\r\n");
 }

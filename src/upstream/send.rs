@@ -3,10 +3,12 @@
 use std::{future::poll_fn, io};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use thiserror::Error;
 
-use super::{Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, pool::Pool};
+use super::{
+    Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, pool::Pool,
+};
 
 /// The number of idle connections that a request may find closed before it fails.
 const MAX_TRIES: u8 = 3;
@@ -28,9 +30,9 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     /// The upstream responded. The body may still be arriving.
-    Response(Response<Body<B>>),
+    Response(ResponseHead, Body<B>),
     /// The upstream switched to the protocol that the request asked for.
-    Switched(Response<()>, Box<Connection<B>>),
+    Switched(ResponseHead, Box<Connection<B>>),
 }
 
 /// The reason why there is no response. The text is for the log.
@@ -53,7 +55,7 @@ pub trait Progress {
     fn placed(&self, made: bool);
 
     /// The upstream sent `103 Early Hints`. The response is still to come.
-    fn hinted(&self, hints: Response<()>);
+    fn hinted(&self, hints: ResponseHead);
 }
 
 impl<B> Client<B>
@@ -91,11 +93,11 @@ where
         loop {
             match poll_fn(|cx| connection.poll_response(cx)).await {
                 Ok(Head::Hints(hints)) => progress.hinted(hints),
-                Ok(Head::Final(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(Head::Final(response)) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
                     return Ok(Sent::Switched(response, connection));
                 }
                 Ok(Head::Final(response)) => {
-                    return Ok(Sent::Response(response.map(|()| Body::new(connection, pool.clone()))));
+                    return Ok(Sent::Response(response, Body::new(connection, pool.clone())));
                 }
                 Err(broken)
                     if (broken.unsent || (broken.unanswered && repeatable)) && rested && tries > 0 =>
