@@ -62,7 +62,7 @@ impl Parts {
     /// Everything that a request with a token passes: lookup, expiry, key, revocation, staleness.
     fn check(&self, token: &str) -> bool {
         let now = self.time.now();
-        let Ok(checked) = self.verifier.verify(token, now) else { return false };
+        let Ok(checked) = self.verifier.verify(token.as_bytes(), now) else { return false };
         let principal = checked.principal;
         !self.mirror.is_revoked(principal.session, principal.subject, principal.generation)
             && self.mirror.staleness(now) == authgate::revocation::Staleness::Fresh

@@ -123,6 +123,15 @@ fn expect_continue_is_answered_and_does_not_go_on() {
 }
 
 #[test]
+fn a_body_that_has_come_is_not_asked_for() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let head = "POST /public/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(gateway.client().send(format!("{head}hello")).response().status, 200);
+    assert_eq!(upstream.only().body, b"hello");
+}
+
+#[test]
 fn headers_of_a_response_pass_but_for_those_of_its_connection() {
     let upstream = Upstream::answering(|_| {
         b"HTTP/1.1 201 Created\r\nX-One: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nhi".to_vec()
@@ -188,6 +197,23 @@ fn at_sigterm_requests_in_flight_are_finished_and_new_clients_refused() {
     release.send(()).unwrap();
     assert_eq!(busy.response().text(), "/public/slow");
     assert!(busy.is_closed_silently());
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_request_whose_head_has_begun_at_sigterm_is_answered() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(&upstream, Settings { workers: 1, ..Settings::default() });
+    let (mut idle, mut client) = (gateway.client(), gateway.client());
+    assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
+    client.send("GET /public/y HTTP/1.1\r\n");
+    // What has come before is read before the worker is told of the drain.
+    assert_eq!(idle.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
+    gateway.signal(libc::SIGTERM);
+    assert!(idle.is_closed_silently());
+    let response = client.send("Host: a\r\n\r\n").response();
+    assert_eq!((response.status, response.header("Connection")), (200, Some("close")));
+    assert!(client.is_closed_silently());
     assert_eq!(gateway.stop().code(), Some(0));
 }
 

@@ -157,7 +157,7 @@ fn trace_is_405_unless_a_route_asks_for_it() {
 }
 
 #[test]
-fn what_the_guard_refuses_looks_like_any_refusal_and_is_logged_and_counted() {
+fn what_never_becomes_a_request_is_refused_as_others_are_and_logged_and_counted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default().extra("limits: {header_timeout: 500ms}\n"));
     let large = format!("GET /public/x HTTP/1.1\r\nHost: a\r\nX: {}\r\n", "y".repeat(70_000));

@@ -8,7 +8,7 @@ pub enum Credential<'a> {
     /// There is none.
     Absent,
     /// One bearer token (RFC 6750, section 2.1).
-    Bearer(&'a str),
+    Bearer(&'a [u8]),
     /// Something that is not exactly one bearer token.
     Unusable,
 }
@@ -25,9 +25,9 @@ impl<'a> Credential<'a> {
         match bytes.split_at_checked(7) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                 // Which characters a token has is the verifier's to judge, once a token.
-                match std::str::from_utf8(token.trim_ascii()) {
-                    Ok(text) if !text.is_empty() => Self::Bearer(text),
-                    _ => Self::Unusable,
+                match token.trim_ascii() {
+                    [] => Self::Unusable,
+                    token => Self::Bearer(token),
                 }
             }
             _ => Self::Unusable,
@@ -47,8 +47,9 @@ mod tests {
     #[test]
     fn one_bearer_value_and_nothing_else_is_a_credential() {
         assert_eq!(of(&[]), "Absent");
-        assert_eq!(of(&["Bearer a.b.c"]), "Bearer(\"a.b.c\")");
-        assert_eq!(of(&["bEARER a.b.c"]), "Bearer(\"a.b.c\")");
+        for value in ["Bearer a", "bEARER  a "] {
+            assert_eq!(of(&[value]), "Bearer([97])");
+        }
         for values in [
             &["Bearer a.b.c", "Bearer a.b.c"][..],
             &["Bearer"],

@@ -284,7 +284,7 @@ mod tests {
 
     impl Parts {
         fn identify(&self, on_stale: OnStale) -> Result<Arc<Principal>, Denied> {
-            self.access.identify(Credential::Bearer(&self.token), on_stale, self.access.now())
+            self.access.identify(Credential::Bearer(self.token.as_bytes()), on_stale, self.access.now())
         }
 
         fn revoke(&self, revoked: Revoked) {
@@ -331,7 +331,7 @@ mod tests {
         for (end, denied) in ends {
             let parts = parts();
             parts.mirror.confirm(parts.access.now());
-            let credential = Credential::Bearer(&parts.token);
+            let credential = Credential::Bearer(parts.token.as_bytes());
             let lease = parts
                 .access
                 .decide(&config::Access::SignedIn(config::Requirements::default()), OnStale::Deny, credential)

@@ -13,6 +13,9 @@ use tokio::time::{Instant, Sleep};
 /// How far the coarse clock may lag behind the clock of the timer, in milliseconds.
 const CLOCK_GRAIN_MILLIS: u64 = 5;
 
+/// More than the coarse clock lags behind on any kernel, in milliseconds.
+const CLOCK_LAG_MILLIS: u64 = 100;
+
 pin_project! {
     /// A timer for a deadline that often moves ahead.
     ///
@@ -35,7 +38,9 @@ impl Deadline {
     /// Waits until `due`, which is later than `now`. Both are coarse times in milliseconds.
     pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, now: u64, due: u64) -> Poll<()> {
         let mut this = self.project();
-        let has_fired = now >= *this.armed || this.timer.is_elapsed();
+        // The timer is looked at only when it may have fired: it lies in memory that nothing else of a request touches.
+        let may_have_fired = now.saturating_add(CLOCK_LAG_MILLIS) >= *this.armed;
+        let has_fired = may_have_fired && (now >= *this.armed || this.timer.is_elapsed());
         if due >= *this.armed && !has_fired {
             return Poll::Pending;
         }

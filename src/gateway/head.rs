@@ -54,7 +54,7 @@ pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Received, Kind> {
     }
     let method = Method::from_bytes(method).map_err(|_| bad)?;
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| bad)?;
-    let fields = Fields::parse(bytes, end + 2, head.fields).map_err(|_| bad)?;
+    let fields = Fields::parse(bytes, head).map_err(|_| bad)?;
     let is_old = version == Version::HTTP_10;
     let keep_alive =
         if is_old { names_option(&fields, "keep-alive") } else { !names_option(&fields, "close") };

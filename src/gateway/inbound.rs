@@ -13,9 +13,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Sleep;
-use tokio_util::io::poll_read_buf;
 
 use super::{
     activity::Activity,
@@ -24,18 +23,12 @@ use super::{
 };
 use crate::{
     error::Kind,
-    stream::Stream,
+    stream::{LARGE_READ, SMALL_READ, Stream},
     types::{
         chunked::Chunked,
         framing::{Framing, HeadError, HeadLimits, HeadScanner},
     },
 };
-
-/// The size of a read of a head, and of a small body, in bytes.
-const HEAD_BUFFER: usize = 4 << 10;
-
-/// The size of a read of a large body, in bytes.
-const BODY_BUFFER: usize = 64 << 10;
 
 /// The cost of a byte of a chunked body, relative to other bytes.
 const CHUNKED_COST: usize = 8;
@@ -157,7 +150,7 @@ impl Inbound {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let length = ready!(self.poll_read(cx, HEAD_BUFFER))?;
+            let length = ready!(self.poll_read(cx, SMALL_READ))?;
             if length == 0 {
                 return Poll::Ready(Ok(Ok(None)));
             }
@@ -227,12 +220,9 @@ impl Inbound {
                 Position::Chunked(chunked) if chunked.left() < SMALL_CHUNK => {
                     (SMALL_CHUNKS_AT_ONCE, CHUNKED_COST)
                 }
-                Position::Chunked(_) => (BODY_BUFFER, CHUNKED_COST),
-                Position::Length(left) => {
-                    let left = usize::try_from(*left).unwrap_or(usize::MAX);
-                    (left.clamp(HEAD_BUFFER, BODY_BUFFER), 1)
-                }
-                Position::Head => (HEAD_BUFFER, 1),
+                Position::Chunked(_) => (LARGE_READ, CHUNKED_COST),
+                Position::Length(left) => (usize::try_from(*left).unwrap_or(usize::MAX), 1),
+                Position::Head => (SMALL_READ, 1),
             };
             match ready!(self.poll_read(cx, wanted)) {
                 Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
@@ -281,12 +271,8 @@ impl Inbound {
         }
     }
 
-    /// Reads what has arrived, up to `wanted` bytes. The buffer is allocated only then, so that all connections of a worker
-    /// share one that lies in the processor's cache.
     fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        ready!(self.socket.poll_read_ready(cx))?;
-        self.received.reserve(wanted);
-        let read = poll_read_buf(Pin::new(&mut self.socket), cx, &mut (&mut self.received).limit(wanted));
+        let read = self.socket.poll_receive(cx, &mut self.received, wanted);
         if !matches!(read, Poll::Ready(Ok(1..))) {
             self.frees();
         }

@@ -63,7 +63,7 @@ fn is_host(host: &str) -> bool {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
             _ => return false,
         },
-        None => host.split_at(host.find(':').unwrap_or(host.len())),
+        None => host.split_at(host.bytes().position(|byte| byte == b':').unwrap_or(host.len())),
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     let port = port.strip_prefix(':').unwrap_or(port);

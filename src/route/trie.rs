@@ -67,8 +67,9 @@ impl<T: Copy> Node<T> {
             None => self.exact.iter().copied().try_for_each(&mut *visit)?,
             Some("") => self.slash.iter().copied().try_for_each(&mut *visit)?,
             Some(rest) => {
-                let (segment, rest) = match rest.split_once('/') {
-                    Some((segment, rest)) => (segment, Some(rest)),
+                // Segments are short: a loop finds their end sooner than a search that is made for long texts.
+                let (segment, rest) = match rest.bytes().position(|byte| byte == b'/') {
+                    Some(end) => (&rest[..end], Some(&rest[end + 1..])),
                     None => (rest, None),
                 };
                 if let Some(node) = self.literals.get(segment) {

@@ -7,13 +7,15 @@ use std::{
     mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
+use bytes::{BufMut, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_util::io::poll_read_buf;
 
 pub use unsent::Unsent;
 
@@ -83,6 +85,41 @@ impl Stream {
             // The next request is there already, or it was a false alarm.
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// The most bytes of a head or a small body that are read at once.
+pub const SMALL_READ: usize = 4 << 10;
+
+/// The most bytes of a large body that are read at once.
+pub const LARGE_READ: usize = 64 << 10;
+
+impl Stream {
+    /// Reads up to about `wanted` bytes, within [`SMALL_READ`] and [`LARGE_READ`], and appends them to `received`. Returns
+    /// their number.
+    ///
+    /// A connection that waits keeps no buffer: a small read goes to the stack, which lies in the processor's cache, and what
+    /// has come is kept by its size. A large one is allocated once there is something to read.
+    ///
+    /// # Errors
+    /// When the stream fails.
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        received: &mut BytesMut,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        if wanted > SMALL_READ {
+            ready!(self.poll_read_ready(cx))?;
+            let wanted = wanted.min(LARGE_READ);
+            received.reserve(wanted);
+            return poll_read_buf(Pin::new(self), cx, &mut received.limit(wanted));
+        }
+        let mut space = [MaybeUninit::uninit(); SMALL_READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(self).poll_read(cx, &mut read))?;
+        received.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 }
 

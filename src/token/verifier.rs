@@ -31,7 +31,7 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     keyring: Arc<CurrentKeyring>,
-    cache: Cache<Arc<str>, Arc<Principal>, RandomState>,
+    cache: Cache<Arc<[u8]>, Arc<Principal>, RandomState>,
 }
 
 /// A verified token, and whether its signature had been checked before.
@@ -69,7 +69,7 @@ impl Verifier {
     pub fn new(issuer: &str, audience: &str, keyring: Arc<CurrentKeyring>) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
-            .weigher(|token: &Arc<str>, _: &Arc<Principal>| (token.len() + ENTRY_BYTES) as u32)
+            .weigher(|token: &Arc<[u8]>, _: &Arc<Principal>| (token.len() + ENTRY_BYTES) as u32)
             .build_with_hasher(RandomState::default());
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, cache }
     }
@@ -83,7 +83,7 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub fn verify(&self, token: &str, now: Now) -> Result<Checked, TokenError> {
+    pub fn verify(&self, token: &[u8], now: Now) -> Result<Checked, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
@@ -103,7 +103,8 @@ impl Verifier {
         Ok(Checked { principal, hit })
     }
 
-    fn verify_new(&self, token: &str, now: Now) -> Result<Principal, TokenError> {
+    fn verify_new(&self, token: &[u8], now: Now) -> Result<Principal, TokenError> {
+        let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
         let keyring = self.keyring.get();
         let (payload, key) = verify_signature(token, |kid| keyring.verifying(kid?, now.time))?;
         // RFC 9068, section 4: the type is compared without case, and `application/` may lead.

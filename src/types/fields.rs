@@ -1,10 +1,12 @@
 //! The field lines of a message (RFC 9110, section 5), in the order in which they came.
 
-use std::{cell::RefCell, slice};
+use std::{cell::RefCell, ptr, slice};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
+
+use super::framing::Head;
 
 /// The number of empty lists that a thread keeps, and the largest capacity of each: one client with many headers does not
 /// enlarge the lists of others.
@@ -44,24 +46,27 @@ impl Fields {
         Self { lines }
     }
 
-    /// Parses the field lines that begin at `begin` in a head that [`HeadScanner`](super::framing::HeadScanner) took. `count`
-    /// is their number. The values are slices of `head`.
+    /// Parses the field lines of a head, whose bytes are `bytes`. The values are slices of them.
     ///
     /// # Errors
     /// [`FieldError`].
-    pub fn parse(head: &Bytes, begin: usize, count: usize) -> Result<Self, FieldError> {
-        let mut fields = Self::with_capacity(count);
-        let mut begin = begin;
-        while let Some(length) = memchr::memchr(b'\r', &head[begin..]).filter(|length| *length > 0) {
-            let line = &head[begin..begin + length];
+    pub fn parse(bytes: &Bytes, head: &Head) -> Result<Self, FieldError> {
+        let mut fields = Self::with_capacity(head.fields);
+        let mut begin = head.start_line.1 + 2;
+        for number in 0..head.fields {
+            let end = head.end_of(number).unwrap_or_else(|| {
+                let length = bytes[begin..].iter().position(|byte| *byte == b'\r');
+                length.map_or(bytes.len(), |length| begin + length)
+            });
+            let line = &bytes[begin..end];
             let colon = line.iter().position(|byte| *byte == b':').ok_or(FieldError)?;
             let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?;
-            let value = head.slice_ref(line[colon + 1..].trim_ascii());
+            let value = bytes.slice_ref(line[colon + 1..].trim_ascii());
             // SAFETY: the scanner takes no head with a control character in a line but for tabs, and those are what a value
             // must not have.
             let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
             fields.lines.push((name, value));
-            begin += length + 2;
+            begin = end + 2;
         }
         Ok(fields)
     }
@@ -170,12 +175,21 @@ impl From<Fields> for HeaderMap {
 
 /// Writes a field line (RFC 9112, section 5).
 pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    // Once for the whole line, and not at each part.
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    let length = name.len() + value.len() + 4;
+    // Room is looked for once, and not at each of four parts.
+    out.reserve(length);
+    let mut end = out.len();
+    let mut write = |part: &[u8]| {
+        // SAFETY: the parts are `length` bytes together, for which there is room behind the end, and none of them lies there.
+        unsafe { ptr::copy_nonoverlapping(part.as_ptr(), out.as_mut_ptr().add(end), part.len()) };
+        end += part.len();
+    };
+    write(name.as_bytes());
+    write(b": ");
+    write(value);
+    write(b"\r\n");
+    // SAFETY: the bytes up to there were written just now.
+    unsafe { out.set_len(end) };
 }
 
 #[cfg(test)]
@@ -183,10 +197,13 @@ mod tests {
     use http::header;
 
     use super::*;
+    use crate::types::framing::{HeadLimits, HeadScanner};
 
     fn parsed(lines: &str) -> Result<Vec<(String, String)>, FieldError> {
-        let head = Bytes::from(format!("GET / HTTP/1.1\r\n{lines}\r\n"));
-        let fields = Fields::parse(&head, 16, 3)?;
+        let bytes = Bytes::from(format!("GET / HTTP/1.1\r\n{lines}\r\n"));
+        let limits = HeadLimits { bytes: 100_000, count: 100 };
+        let head = HeadScanner::default().request(&bytes, limits).unwrap().unwrap();
+        let fields = Fields::parse(&bytes, &head)?;
         let text = |(name, value): &(HeaderName, HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
@@ -203,7 +220,10 @@ mod tests {
             Ok(vec![pair("host", "a"), pair("x-one", "one: two"), pair("x-empty", "")])
         );
         assert_eq!(parsed(""), Ok(vec![]), "a list that was used before is empty");
-        assert_eq!(parsed("A: 1\r\nB: 2\r\na: 3\r\n").map(|pairs| pairs.len()), Ok(3));
+        let many: String = (0..60).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        assert_eq!(parsed(&many).map(|pairs| (pairs.len(), pairs[59].clone())), Ok((60, pair("x-59", "59"))));
+        let long = format!("A: {}\r\nB: 2\r\n", "a".repeat(70_000));
+        assert_eq!(parsed(&long).map(|pairs| pairs[1].clone()), Ok(pair("b", "2")));
     }
 
     #[test]

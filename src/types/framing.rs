@@ -33,6 +33,17 @@ pub struct Head {
     pub start_line: (usize, usize),
     /// The number of field lines.
     pub fields: usize,
+    ends: Ends,
+}
+
+/// The ends of the first field lines, so that they are looked for once; 0 for one that is not known.
+type Ends = [u16; 24];
+
+impl Head {
+    /// Returns where a field line ends, by its number, if that is known.
+    pub(super) fn end_of(&self, line: usize) -> Option<usize> {
+        self.ends.get(line).map(|end| usize::from(*end)).filter(|end| *end > 0)
+    }
 }
 
 /// Why a head is refused.
@@ -69,6 +80,7 @@ pub struct HeadScanner {
     old: bool,
     status: u16,
     start_line: (usize, usize),
+    ends: Ends,
 }
 
 /// What the start line tells: whether the sender speaks HTTP/1.0, and the status of a response.
@@ -83,7 +95,7 @@ impl HeadScanner {
     pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         self.scan(bytes, limits, |line| {
             // A parser of URIs cuts a fragment off; nothing sends one (RFC 9112, section 3.2).
-            if memchr::memchr(b'#', line).is_some() {
+            if line.contains(&b'#') {
                 return Err(HeadError::Bad);
             }
             // A minor version above ours (RFC 9110, section 15.6.6).
@@ -132,13 +144,14 @@ impl HeadScanner {
             if bytes[end] != b'\r' {
                 return Err(HeadError::Bad);
             }
-            match marks.next() {
-                Some(next) if next == end + 1 && bytes[next] == b'\n' => {}
-                None if end + 1 == bytes.len() => {
+            match bytes.get(end + 1) {
+                // It is the next one found.
+                Some(b'\n') => drop(marks.next()),
+                Some(_) => return Err(HeadError::Bad),
+                None => {
                     self.searched = end;
                     return if bytes.len() > limits.bytes { Err(HeadError::TooLarge) } else { Ok(None) };
                 }
-                _ => return Err(HeadError::Bad),
             }
             let begin = self.line;
             let line = &bytes[begin..end];
@@ -163,6 +176,9 @@ impl HeadScanner {
             if self.lines > limits.count {
                 return Err(HeadError::TooLarge);
             }
+            if let Some(known) = self.ends.get_mut(self.lines - 1) {
+                *known = u16::try_from(end).unwrap_or(0);
+            }
             self.lines += 1;
             self.field(line)?;
         }
@@ -176,15 +192,13 @@ impl HeadScanner {
             b' ' | b'\t' => return Err(HeadError::Bad),
             _ => return Ok(()),
         }
-        let colon = memchr::memchr(b':', line).ok_or(HeadError::Bad)?;
-        let value = line[colon + 1..].trim_ascii();
-        if colon == 14 && line[..14].eq_ignore_ascii_case(b"content-length") {
+        if let Some(value) = value_of(line, b"content-length:") {
             let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
             if self.length.is_some() || !digits {
                 return Err(HeadError::Bad);
             }
             self.length = Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
-        } else if colon == 17 && line[..17].eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if let Some(value) = value_of(line, b"transfer-encoding:") {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(HeadError::Bad);
             }
@@ -209,8 +223,15 @@ impl HeadScanner {
             old: self.old,
             start_line: self.start_line,
             fields: self.lines - 1,
+            ends: self.ends,
         })
     }
+}
+
+/// Returns the value of a line that begins with `name`, which ends with a colon.
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (begin, value) = line.split_at_checked(name.len())?;
+    begin.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 /// The positions of control characters, but for tabs.
@@ -235,48 +256,46 @@ impl Iterator for Controls<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        loop {
-            while self.found == 0 {
-                let rest = self.bytes.get(self.next..)?;
-                self.found = match rest.first_chunk() {
-                    Some(block) => controls(block),
-                    None if rest.is_empty() => return None,
-                    None => {
-                        // The padding matches none of the bytes searched for.
-                        let mut block = [b' '; BLOCK];
-                        block[..rest.len()].copy_from_slice(rest);
-                        controls(&block)
-                    }
-                };
-                self.next += BLOCK;
-            }
-            let position = self.next - BLOCK + self.found.trailing_zeros() as usize;
-            self.found &= self.found - 1;
-            if self.bytes[position] != b'\t' {
-                return Some(position);
-            }
+        while self.found == 0 {
+            let rest = self.bytes.get(self.next..)?;
+            self.found = match rest.first_chunk() {
+                Some(block) => controls(block),
+                None if rest.is_empty() => return None,
+                None => {
+                    // The padding matches none of the bytes searched for.
+                    let mut block = [b' '; BLOCK];
+                    block[..rest.len()].copy_from_slice(rest);
+                    controls(&block)
+                }
+            };
+            self.next += BLOCK;
         }
+        let position = self.next - BLOCK + self.found.trailing_zeros() as usize;
+        self.found &= self.found - 1;
+        Some(position)
     }
 }
 
-/// Returns a bit for each byte below 0x20, and for 0x7f.
+/// Returns a bit for each control character that is no tab.
 #[cfg(target_arch = "x86_64")]
 fn controls(block: &[u8; BLOCK]) -> u64 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+        _mm_andnot_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,
+        _mm_set1_epi8,
     };
     block.chunks_exact(16).rev().fold(0, |found, bytes| {
         // SAFETY: 16 bytes are there to be loaded, and every x86-64 processor has SSE2.
         let mask = unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
             let low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+            let low = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x09)), low);
             _mm_movemask_epi8(_mm_or_si128(low, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f))))
         };
         found << 16 | u64::from(mask.cast_unsigned())
     })
 }
 
-/// Returns a bit for each byte below 0x20, and for 0x7f.
+/// Returns a bit for each control character that is no tab.
 #[cfg(not(target_arch = "x86_64"))]
 fn controls(block: &[u8; BLOCK]) -> u64 {
     by_words(block)
@@ -286,6 +305,7 @@ fn controls(block: &[u8; BLOCK]) -> u64 {
 #[cfg_attr(target_arch = "x86_64", cfg(test))]
 fn by_words(block: &[u8; BLOCK]) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const TABS: u64 = 0x0909_0909_0909_0909;
     const ABOVE: u64 = 0x6060_6060_6060_6060;
     /// Moves the lowest bit of each byte into the highest byte.
     const TOGETHER: u64 = 0x0102_0408_1020_4080;
@@ -293,9 +313,9 @@ fn by_words(block: &[u8; BLOCK]) -> u64 {
         let word = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         // The high bit of a sum is set for 0x20 and above; none carries into the next byte.
         let is_below = !(((word & LOW) + ABOVE) | word) & !LOW;
-        let from_delete = word ^ LOW;
-        let is_delete = !(((from_delete & LOW) + LOW) | from_delete) & !LOW;
-        found << 8 | ((is_below | is_delete) >> 7).wrapping_mul(TOGETHER) >> 56
+        let is_zero = |word: u64| !(((word & LOW) + LOW) | word) & !LOW;
+        let found_here = is_below & !is_zero(word ^ TABS) | is_zero(word ^ LOW);
+        found << 8 | (found_here >> 7).wrapping_mul(TOGETHER) >> 56
     })
 }
 
@@ -374,7 +394,7 @@ mod tests {
                 block[position] = byte;
                 block[BLOCK - 1 - position] ^= 0x9a;
                 let expected = (0..BLOCK)
-                    .filter(|&at| block[at].is_ascii_control())
+                    .filter(|&at| block[at].is_ascii_control() && block[at] != b'\t')
                     .fold(0, |found, at| found | 1 << at);
                 assert_eq!((controls(&block), by_words(&block)), (expected, expected), "{block:?}");
             }
@@ -403,7 +423,6 @@ mod tests {
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: xchunked\r\n",
             "Transfer-Encoding: chunked\n",
-            "Transfer-Encoding\r\n",
             " Folded: x\r\n",
             "A: b\rc\r\n",
             "A: \0\r\n",

@@ -10,7 +10,6 @@
 
 use std::{
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +18,6 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::Body;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::io::poll_read_buf;
 
 use super::{
     framing::{Decoded, Decoder},
@@ -28,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::coarse_millis,
-    stream::Stream,
+    stream::{SMALL_READ, Stream},
     types::{
         framing::{Framing, HeadLimits, HeadScanner},
         hop_by_hop::{names_option, names_upgrade},
@@ -37,12 +35,6 @@ use crate::{
 
 /// A well-behaved upstream sends one `100 Continue` or a few `103 Early Hints`.
 const MAX_INTERIM: u8 = 8;
-
-/// Room for a head and a small body.
-const HEAD_BUFFER: usize = 4 << 10;
-
-/// The size of a read of a large body, in bytes.
-const BODY_BUFFER: usize = 64 << 10;
 
 /// Why a request got no response. The text is for the log.
 #[derive(Debug, Error)]
@@ -157,7 +149,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Ok(None) => {}
                 Err(reason) => return Poll::Ready(Err(self.broken(reason.to_owned()))),
             }
-            match ready!(self.poll_read(cx, HEAD_BUFFER)) {
+            match ready!(self.poll_read(cx, SMALL_READ)) {
                 Ok(0) => return Poll::Ready(Err(self.broken("closed without a response".to_owned()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(error.to_string()))),
@@ -250,7 +242,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                         io::Error::new(io::ErrorKind::InvalidData, "the response's chunks are broken");
                     return Poll::Ready(Some(Err(error)));
                 }
-                Decoded::More(wanted) => wanted.clamp(HEAD_BUFFER, BODY_BUFFER),
+                Decoded::More(wanted) => wanted,
             };
             match ready!(self.poll_read(cx, wanted)) {
                 Ok(0) if self.response.ends_with_connection() => {
@@ -264,14 +256,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
     }
 
-    /// Reads what has arrived, up to about `wanted` bytes.
-    ///
-    /// A buffer is allocated only then, and given back with the end of the response. So all connections of a worker share
-    /// one that lies in the processor's cache, in place of one each that does not.
     fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        ready!(self.io.poll_read_ready(cx))?;
-        self.received.reserve(wanted);
-        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received)
+        self.io.poll_receive(cx, &mut self.received, wanted)
     }
 
     /// The bare socket of a connection that has switched, what came behind the response, and the slot that it

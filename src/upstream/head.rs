@@ -20,7 +20,7 @@ impl ResponseHead {
     /// Parses the field lines of `head`, whose bytes are `bytes`. The values are slices of them.
     pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Self, &'static str> {
         const NOT_HTTP: &str = "the head of the response is not HTTP";
-        let fields = Fields::parse(bytes, head.start_line.1 + 2, head.fields).map_err(|_| NOT_HTTP)?;
+        let fields = Fields::parse(bytes, head).map_err(|_| NOT_HTTP)?;
         let status = StatusCode::from_u16(head.status).map_err(|_| NOT_HTTP)?;
         Ok(Self { status, old: head.old, fields })
     }
