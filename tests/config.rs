@@ -42,12 +42,65 @@ fn each_fault_names_its_place_and_what_is_legal() {
         (route("{path: /a/*, upstream: orders}"), &[":9: routes[0].path", "/**"]),
         (route("{path: /a/../b, upstream: orders}"), &[":9: routes[0].path", "canonical"]),
         (route("{path: /a, upstream: orders, colour: red}"), &[":9: ", "colour", "unknown"]),
-        (route("{path: /a, upstream: orders, rewrite: {strip_prefix: /a}}"), &["rewrite", "unknown"]),
+        (
+            route("{path: /a/**, upstream: orders, rewrite: {strip_prefix: /b}}"),
+            &[":9: routes[0].rewrite.strip_prefix", "`/b`", "every path of this route"],
+        ),
+        (
+            route("{path: /a/**, upstream: orders, rewrite: {add_prefix: /b/}}"),
+            &["routes[0].rewrite.add_prefix", "without a slash at its end"],
+        ),
+        (
+            route("{path: /a, upstream: orders, rewrite: {path: /b/../c}}"),
+            &["routes[0].rewrite.path", "canonical"],
+        ),
+        (
+            route("{path: /a, upstream: orders, rewrite: {path: /b, add_prefix: /c}}"),
+            &["routes[0].rewrite", "or `path`"],
+        ),
+        (
+            route("{path: /a, upstream: orders, rewrite: {host: \"u@b\"}}"),
+            &["routes[0].rewrite.host", "`u@b`", "expected a host"],
+        ),
+        (
+            route("{path: /a, respond: {json: 1}, rewrite: {path: /b}}"),
+            &["routes[0].rewrite", "needs `upstream`"],
+        ),
+        (route("{path: /a, redirect: {to: \"//b\"}}"), &["routes[0].redirect.to", "`//b`", "one slash"]),
+        (
+            route("{path: /a, redirect: {to: \"https://b\", status: 200}}"),
+            &["routes[0].redirect.status", "200", "308"],
+        ),
+        (
+            route("{path: /a, upstream: orders, headers: {request: {set: {X-User_Id: \"1\"}}}}"),
+            &["routes[0].headers.request.set.X-User_Id", "who is calling"],
+        ),
+        (
+            route("{path: /a, upstream: orders, headers: {request: {remove: [Host]}}}"),
+            &["routes[0].headers.request.remove[0]", "rewrite.host"],
+        ),
+        (
+            route("{path: /a, upstream: orders, headers: {request: {add: {X-Forwarded-For: a}}}}"),
+            &["headers.request.add.X-Forwarded-For", "authgate writes"],
+        ),
+        (
+            route("{path: /a, upstream: orders, headers: {response: {set: {Connection: close}}}}"),
+            &["headers.response.set.Connection", "authgate writes"],
+        ),
+        (
+            route("{path: /a, upstream: orders, headers: {response: {set: {X: \"a\\nb\"}}}}"),
+            &["headers.response.set.X", "one line"],
+        ),
+        (
+            route("{path: /a, upstream: orders, host: \"*.[::1]\"}"),
+            &["routes[0].host", "stands before a name"],
+        ),
+        (route("{path: /a, upstream: orders, host: \"a.*.b\"}"), &["routes[0].host", "`a.*.b`"]),
         (
             route("{path: /a, upstream: orders, rate_limit: {requests: 1, per: 1s}}"),
             &["rate_limit", "unknown"],
         ),
-        (route("{path: /a, upstream: orders, headers: {}}"), &["headers", "unknown"]),
+        (route("{path: /a, upstream: orders, headers: {both: {}}}"), &["both", "unknown"]),
         (route("{path: /a}"), &[":9: routes[0]", "upstream", "respond"]),
         (
             route("{path: /a, upstream: orders, methods: [get]}"),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Settings};
+use crate::harness::{Gateway, PASSWORD, Settings, Upstream};
 
 #[test]
 fn the_most_specific_route_wins_and_404_and_405_come_before_401() {
@@ -84,4 +84,79 @@ fn a_name_cannot_leave_its_string_in_a_response() {
     let response = gateway.try_login(odd, PASSWORD);
     let response = gateway.get("/hello", response.json()["access_token"].as_str());
     assert_eq!(response.json(), json!({"message": odd}));
+}
+
+#[test]
+fn a_pattern_of_hosts_takes_what_no_exact_host_does() {
+    let routes = "  - {path: /**, host: \"*.example.com\", auth: none, respond: {json: pattern}}\n  - {path: /**, host: a.example.com, auth: none, respond: {json: exact}}\n";
+    let gateway = Gateway::alone(Settings::routes(routes));
+    let ask = |host: &str| {
+        let response = gateway.client().send(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n")).response();
+        (response.status, response.text())
+    };
+    assert_eq!(ask("A.example.com:8080"), (200, "\"exact\"".to_owned()));
+    for host in ["b.example.com", "c.b.Example.com.", "b.a.example.com:80"] {
+        assert_eq!(ask(host), (200, "\"pattern\"".to_owned()), "{host}");
+    }
+    for host in ["example.com", "b.example.com.evil", "bexample.com"] {
+        assert_eq!(ask(host).0, 404, "{host}");
+    }
+}
+
+#[test]
+fn a_redirect_keeps_path_and_query_and_goes_where_the_config_says() {
+    let routes = "  - {path: /old/**, auth: none, redirect: {to: \"https://new.example.com{path}\"}}\n  - {path: /gone, redirect: {to: \"/here?from=gone\", status: 302}}\n";
+    let gateway = Gateway::alone(Settings::routes(routes));
+    let token = gateway.register("ann")["access_token"].as_str().unwrap().to_owned();
+    let location = |target: &str, token: Option<&str>| {
+        let response = gateway.get(target, token);
+        (response.status, response.header("Location").map(str::to_owned))
+    };
+    let to = |status, location: &str| (status, Some(location.to_owned()));
+    assert_eq!(location("/old/a%40b?c=d&e", None), to(308, "https://new.example.com/old/a%40b?c=d&e"));
+    assert_eq!(location("/old", None), to(308, "https://new.example.com/old"));
+    assert_eq!(location("/old//evil.com", None).0, 400, "no path names another host");
+    assert_eq!(location("/gone?x=y", None), (401, None), "it is decided like any other route");
+    assert_eq!(location("/gone?x=y", Some(&token)), to(302, "/here?from=gone"));
+}
+
+#[test]
+fn an_upstream_is_asked_by_the_path_and_host_that_a_route_says() {
+    let routes = "  - {path: /api/**, auth: none, upstream: backend, rewrite: {strip_prefix: /api, add_prefix: /v2, host: \"orders.internal:81\"}}\n  - {path: /one/**, auth: none, upstream: backend, rewrite: {path: /fixed}}\n";
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::routes(routes));
+    for (asked, seen) in [
+        ("/api/orders/7?a=%2f&b", "/v2/orders/7?a=%2f&b"),
+        ("/api", "/v2"),
+        ("/api/", "/v2/"),
+        ("/api/a%40b", "/v2/a%40b"),
+        ("/one/a/b?c", "/fixed?c"),
+    ] {
+        assert_eq!(gateway.get(asked, None).status, 200);
+        assert_eq!(upstream.last().target, seen, "{asked}");
+    }
+    gateway.get("/api/x", None);
+    let last = upstream.last();
+    assert_eq!(last.header("Host"), Some("orders.internal:81"));
+    assert_eq!(last.header("X-Forwarded-Host"), Some("localhost"), "the client's own stays known");
+}
+
+#[test]
+fn a_route_changes_headers_on_both_ways_and_never_who_is_calling() {
+    let routes = "  - path: /**\n    upstream: backend\n    headers:\n      request: {set: {X-Env: prod, Authorization: Basic YTpi}, add: {X-Tag: b}, remove: [X-Debug]}\n      response: {set: {X-Frame-Options: DENY}, remove: [Server]}\n";
+    let upstream = Upstream::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nServer: x\r\nX-Frame-Options: ALLOW\r\nContent-Length: 0\r\n\r\n".to_vec()
+    });
+    let gateway = Gateway::start(&upstream, Settings::routes(routes));
+    let token = gateway.register("ann")["access_token"].as_str().unwrap().to_owned();
+    let lines = "X-Env: dev\r\nX-Env: dev\r\nX-Tag: a\r\nX-Debug: 1\r\nConnection: X-Env\r\n";
+    let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{lines}\r\n");
+    let response = gateway.client().send(request).response();
+    assert_eq!(response.header("X-Frame-Options"), Some("DENY"));
+    assert_eq!(response.header("Server"), None);
+    let seen = upstream.last();
+    assert_eq!(seen.all("X-Env"), ["prod"]);
+    assert_eq!(seen.all("X-Tag"), ["a", "b"]);
+    assert_eq!((seen.header("X-Debug"), seen.header("Authorization")), (None, Some("Basic YTpi")));
+    assert_eq!(seen.header("X-User-Name"), Some("ann"));
 }

@@ -93,6 +93,7 @@ fn describe_action(config: &Config, route: &config::Route) -> String {
             format!("{} (http://{})", upstream.name, upstream.authority)
         }
         Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
+        Action::Redirect(redirect) => format!("redirect {} {}", redirect.status.as_u16(), redirect.to()),
     };
     if route.forward_token {
         text.push_str(", forwards the token");

@@ -16,6 +16,8 @@ mod pattern;
 mod position;
 mod postgres;
 mod raw;
+mod redirect;
+mod rewrite;
 mod units;
 mod username;
 
@@ -38,6 +40,8 @@ pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
 pub use raw::{
     Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
 };
+pub use redirect::Redirect;
+pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use username::UsernameRules;
 
 use crate::types::Roles;
@@ -205,6 +209,8 @@ pub enum Action {
         /// The body, with placeholders in its strings.
         json: serde_json::Value,
     },
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
 }
 
 /// A route.
@@ -232,6 +238,12 @@ pub struct Route {
     pub on_stale: OnStale,
     /// Whether a client may ask the upstream for another method.
     pub method_override: bool,
+    /// What is changed of the path and the host.
+    pub rewrite: Option<Rewrite>,
+    /// What is changed of the headers of a request.
+    pub request_headers: HeaderRules,
+    /// What is changed of the headers of a response.
+    pub response_headers: HeaderRules,
     /// Calls from pages of other origins.
     pub cors: Option<Cors>,
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     message::{ClientRequest, ClientResponse},
     method,
     request_body::{BodyBounds, RequestBody},
+    request_head::RequestHead,
     response_body::ResponseBody,
     snapshot::Snapshot,
     thread_bound::ThreadBound,
@@ -92,12 +93,16 @@ impl Forwarding<'_> {
         let max_forwards = method::count_down(&mut head.fields);
         let headers = &self.snapshot.headers;
         headers.strip(&mut head.fields, self.route.forward_token, self.route.method_override);
+        self.route.request_headers.apply(&mut head.fields);
         let host = head.fields.get(&header::HOST).cloned();
         if host.is_none()
             && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.authority.as_str())
         {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
             head.fields.append(header::HOST, authority);
+        }
+        if let Some(rewrite) = &self.route.rewrite {
+            apply(rewrite, head)?;
         }
         let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
         let added = headers.added(&Injected {
@@ -177,6 +182,21 @@ impl Forwarding<'_> {
         }
         kind
     }
+}
+
+/// Changes path and host as a route asks for it. The path is canonical.
+fn apply(rewrite: &config::Rewrite, head: &mut RequestHead) -> Result<(), Kind> {
+    if let Some(path) = rewrite.path.of(head.uri.path()) {
+        let target = match head.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        head.uri = PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?.into();
+    }
+    if let Some(host) = &rewrite.host {
+        head.fields.insert(header::HOST, host.clone());
+    }
+    Ok(())
 }
 
 /// Follows the progress of a request that is being sent.

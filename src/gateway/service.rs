@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     access::{Access, Credential, Lease, Permit},
-    config::Action,
+    config::{Action, Redirect},
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
@@ -184,7 +184,9 @@ impl ConnectionState {
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
                 }
-                self.perform(view, route, permit, origin, trace, request).await
+                let mut response = self.perform(view, route, permit, origin, trace, request).await?;
+                route.config.response_headers.apply(&mut response.fields);
+                Ok(response)
             }
         }
     }
@@ -207,6 +209,7 @@ impl ConnectionState {
                 let response = respond(*status, json, permit.principal().map(AsRef::as_ref));
                 return Ok(ClientResponse::whole(&response, &self.exchange));
             }
+            Action::Redirect(redirect) => return Ok(self.redirect(redirect, &request.head.uri)),
             Action::Forward(index) => *index,
         };
         trace.upstream = Some(index);
@@ -229,6 +232,16 @@ impl ConnectionState {
                 Box::pin(self.switch(&view.snapshot.access, &lease, head, *connection)).await
             }
         }
+    }
+
+    fn redirect(&self, redirect: &Redirect, uri: &Uri) -> ClientResponse {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = redirect.status;
+        // The config and a canonical path are visible ASCII, and so is a query that is forwarded.
+        if let Ok(location) = HeaderValue::try_from(redirect.location(uri.path(), uri.query())) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        ClientResponse::whole(&response, &self.exchange)
     }
 
     /// Turns the connection into a tunnel if the lease is still valid.

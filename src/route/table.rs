@@ -36,9 +36,16 @@ pub struct Table {
     builtin_calls: Node<usize>,
     /// What every builtin call's path begins with.
     mount: String,
-    hosts: HashMap<String, Node<usize>, foldhash::fast::RandomState>,
+    hosts: Hosts,
+    /// The routes of `*.` and these names.
+    below_hosts: Hosts,
     every_host: Node<usize>,
 }
+
+type Hosts = HashMap<String, Node<usize>, foldhash::fast::RandomState>;
+
+/// The longest name that is looked up label by label (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 253;
 
 impl Table {
     /// Compiles the routes of a config, beside the calls below `mount` that the gateway answers itself.
@@ -66,21 +73,30 @@ impl Table {
         for (index, call) in builtins.iter().enumerate() {
             builtin_calls.insert(&call.pattern, index);
         }
-        let mut hosts: HashMap<String, Node<usize>, _> = HashMap::default();
+        let (mut hosts, mut below_hosts) = (Hosts::default(), Hosts::default());
         let mut every_host = Node::default();
         for (index, route) in routes.iter().enumerate() {
-            let node = match &route.config.host {
-                Some(host) => hosts.entry(host.clone()).or_default(),
+            let node = match route.config.host.as_deref().map(|host| host.strip_prefix("*.").ok_or(host)) {
+                Some(Ok(name)) => below_hosts.entry(name.to_owned()).or_default(),
+                Some(Err(host)) => hosts.entry(host.to_owned()).or_default(),
                 None => &mut every_host,
             };
             node.insert(&route.config.pattern, index);
         }
         let mut errors = conflict::with_builtin_calls(&routes, &builtins);
-        for node in hosts.values().chain([&every_host]) {
+        for node in hosts.values().chain(below_hosts.values()).chain([&every_host]) {
             conflict::within(node, &routes, &mut errors);
         }
         if errors.is_empty() {
-            Ok(Self { routes, builtins, builtin_calls, mount: mount.to_owned(), hosts, every_host })
+            Ok(Self {
+                routes,
+                builtins,
+                builtin_calls,
+                mount: mount.to_owned(),
+                hosts,
+                below_hosts,
+                every_host,
+            })
         } else {
             errors.sort_by_key(|error| error.line);
             Err(ConfigErrors(errors))
@@ -110,8 +126,8 @@ impl Table {
             met.extend(route.config.methods.as_deref().unwrap_or(ORDINARY));
             ControlFlow::Continue(())
         };
-        let specific = host.and_then(|host| self.hosts.get(host));
-        for node in specific.into_iter().chain([&self.every_host]) {
+        let exact = host.and_then(|host| self.hosts.get(host));
+        for node in exact.into_iter().chain(self.patterns_of(host)).chain([&self.every_host]) {
             if let ControlFlow::Break(route) = node.walk(path, &mut visit) {
                 return Match::Route(route);
             }
@@ -119,9 +135,18 @@ impl Table {
         if met.is_empty() { Match::None } else { Match::WrongMethod(allow(&met)) }
     }
 
+    /// The routes of the patterns that cover a host, the longest first. A pattern stands for at least one label more.
+    fn patterns_of<'a>(&'a self, host: Option<&'a str>) -> impl Iterator<Item = &'a Node<usize>> {
+        let known = host.filter(|host| !self.below_hosts.is_empty() && host.len() <= MAX_NAME);
+        let dots =
+            known.into_iter().flat_map(|host| host.match_indices('.').map(move |(dot, _)| (host, dot)));
+        dots.filter(|(host, dot)| *dot > 0 && !host[..*dot].ends_with('.'))
+            .filter_map(|(host, dot)| self.below_hosts.get(&host[dot + 1..]))
+    }
+
     /// Whether any route names a host.
     pub fn knows_hosts(&self) -> bool {
-        !self.hosts.is_empty()
+        !self.hosts.is_empty() || !self.below_hosts.is_empty()
     }
 
     /// Every method that a route names.
@@ -185,6 +210,30 @@ mod tests {
             Match::WrongMethod(allow) => format!("405 {allow}"),
             Match::None => "404".into(),
         }
+    }
+
+    #[test]
+    fn an_exact_host_wins_then_the_longer_pattern_then_any() {
+        let hosts = ["a.example.com", "*.b.example.com", "*.example.com", "*.com"];
+        let rest = |host: &str| format!(", host: \"{host}\"");
+        let yaml: String =
+            hosts.iter().map(|host| route("/**", &rest(host))).chain([route("/**", "")]).collect();
+        let table = table(&yaml).unwrap();
+        for (host, winner) in [
+            ("a.example.com", "a.example.com/**"),
+            ("x.b.example.com", "*.b.example.com/**"),
+            ("x.y.b.example.com", "*.b.example.com/**"),
+            ("b.example.com", "*.example.com/**"),
+            ("z.a.example.com", "*.example.com/**"),
+            ("example.com", "*.com/**"),
+            ("com", "/**"),
+            (".com", "/**"),
+            ("x..com", "/**"),
+        ] {
+            assert_eq!(found(&table, Some(host), "GET", "/"), winner, "{host}");
+        }
+        let long = format!("{}com", "a.".repeat(300));
+        assert_eq!(found(&table, Some(&long), "GET", "/"), "/**", "no name is as long");
     }
 
     #[test]

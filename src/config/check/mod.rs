@@ -4,6 +4,7 @@ mod auth;
 mod cors;
 mod email;
 mod keys;
+mod rewrite;
 mod route;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -113,7 +114,7 @@ impl Check<'_> {
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
         let upstreams = self.upstreams(raw.upstreams, &addresses, admin);
-        let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale);
+        let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale, &identity_headers);
         let tests = self.tests(raw.tests);
         let log = Log {
             level: raw.log.level,

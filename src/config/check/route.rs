@@ -6,7 +6,8 @@ use http::{Method, StatusCode};
 
 use super::Check;
 use crate::config::{
-    Access, Action, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth, Test, Upstream, raw,
+    Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
+    Test, Upstream, raw,
 };
 
 impl Check<'_> {
@@ -95,16 +96,33 @@ impl Check<'_> {
         Some(host)
     }
 
+    /// The host of a route: a name, or `*.` and a name.
+    fn route_host(&mut self, key: &str, text: &str) -> Option<String> {
+        let Some(name) = text.strip_prefix("*.") else { return self.host(key, text) };
+        if name.starts_with(['[', '.']) || name.parse::<std::net::IpAddr>().is_ok() {
+            self.error(key, "`*.` stands before a name, such as *.example.com");
+        }
+        self.host(key, name).map(|name| format!("*.{name}"))
+    }
+
     pub(super) fn routes(
         &mut self,
         raw: Vec<raw::Route>,
         upstreams: &[Upstream],
         limits: &Limits,
         on_stale: OnStale,
+        identity: &IdentityHeaders,
     ) -> Vec<Route> {
         let mut routes = Vec::new();
         for (index, route) in raw.into_iter().enumerate() {
-            routes.extend(self.route(&format!("routes[{index}]"), route, upstreams, limits, on_stale));
+            routes.extend(self.route(
+                &format!("routes[{index}]"),
+                route,
+                upstreams,
+                limits,
+                on_stale,
+                identity,
+            ));
         }
         routes
     }
@@ -117,6 +135,7 @@ impl Check<'_> {
         upstreams: &[Upstream],
         limits: &Limits,
         on_stale: OnStale,
+        identity: &IdentityHeaders,
     ) -> Option<Route> {
         let path_key = format!("{key}.path");
         let pattern = Pattern::parse(&raw.path).map_err(|problem| self.error(&path_key, problem)).ok();
@@ -130,22 +149,26 @@ impl Check<'_> {
             let methods = texts.iter().enumerate();
             methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
         });
-        let host = raw.host.as_deref().and_then(|host| self.host(&format!("{key}.host"), host));
+        let host = raw.host.as_deref().and_then(|host| self.route_host(&format!("{key}.host"), host));
         let access = self.access(key, raw.auth, raw.roles);
         let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
-        let action = match (raw.upstream, raw.respond) {
-            (Some(name), None) => Some(self.forward(key, &name, upstreams)),
-            (None, Some(respond)) => {
-                if forward_token {
-                    self.error(&format!("{key}.forward_token"), "needs `upstream`");
-                }
-                self.respond(key, respond, &access)
-            }
+        let for_upstreams = [("forward_token", forward_token), ("rewrite", raw.rewrite.is_some())];
+        if raw.upstream.is_none()
+            && let Some((name, _)) = for_upstreams.into_iter().find(|(_, given)| *given)
+        {
+            self.error(&format!("{key}.{name}"), "needs `upstream`");
+        }
+        let action = match (raw.upstream, raw.respond, raw.redirect) {
+            (Some(name), None, None) => Some(self.forward(key, &name, upstreams)),
+            (None, Some(respond), None) => self.respond(key, respond, &access),
+            (None, None, Some(redirect)) => self.redirect(key, redirect),
             _ => {
-                self.error(key, "expected either `upstream` or `respond`");
+                self.error(key, "expected one of `upstream`, `respond` and `redirect`");
                 None
             }
         };
+        let rewrite = raw.rewrite.map(|rewrite| self.rewrite(key, rewrite, pattern.as_ref()));
+        let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let timeout = self.span(&format!("{key}.timeout"), raw.timeout, limits.request_timeout);
         let cors = raw.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
         let body = self.size(&format!("{key}.body"), raw.body, limits.body, (0, 1 << 40));
@@ -161,6 +184,9 @@ impl Check<'_> {
             body,
             on_stale: raw.on_stale.unwrap_or(on_stale),
             method_override: raw.method_override.is_some_and(|kept| kept.0),
+            rewrite,
+            request_headers,
+            response_headers,
             cors,
         })
     }

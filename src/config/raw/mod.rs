@@ -259,7 +259,7 @@ pub enum RouteAuth {
 pub struct Route {
     /// A path; `{x}` stands for one segment, a final `/**` for the path and all below it.
     pub path: String,
-    /// Only for this host.
+    /// Only for this host; `*.example.com` stands for all names below. An exact host wins, then the longer pattern.
     pub host: Option<String>,
     /// Only for these methods; GET implies HEAD. Default: all.
     pub methods: Option<Vec<String>>,
@@ -281,8 +281,15 @@ pub struct Route {
     /// Whether X-HTTP-Method-Override and its kin go on to the upstream; the request must then be allowed by
     /// either method. Default: false.
     pub method_override: Option<Switch>,
+    /// The path and the host by which the upstream is asked.
+    pub rewrite: Option<Rewrite>,
+    /// What is changed of headers, beside what authgate itself does.
+    #[serde(default)]
+    pub headers: RouteHeaders,
     /// A response by the gateway itself, in place of an upstream.
     pub respond: Option<Respond>,
+    /// Where clients are sent, in place of an upstream.
+    pub redirect: Option<Redirect>,
     /// Which pages of other origins may call this route from a browser; authgate answers their
     /// questions itself. Default: it is the upstream's business.
     pub cors: Option<Cors>,
@@ -296,6 +303,57 @@ pub struct RoleRule {
     pub any: Option<Vec<String>>,
     /// All of these are needed.
     pub all: Option<Vec<String>>,
+}
+
+/// How an upstream is asked: `strip_prefix` and `add_prefix`, or `path`; and `host`. The query stays as it is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    /// Whole segments at the begin of the path that are taken away. Every path of the route must have them.
+    pub strip_prefix: Option<String>,
+    /// Whole segments that are put before the path.
+    pub add_prefix: Option<String>,
+    /// One path for all requests.
+    pub path: Option<String>,
+    /// The Host header, in place of the client's.
+    pub host: Option<String>,
+}
+
+/// What a route changes of headers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteHeaders {
+    /// On the way to the upstream.
+    #[serde(default)]
+    pub request: HeaderRules,
+    /// On the way back.
+    #[serde(default)]
+    pub response: HeaderRules,
+}
+
+/// What is changed of the headers of a message: first `remove`, then `set`, then `add`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderRules {
+    /// Headers that replace those of their name.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Headers that stand beside those of their name.
+    #[serde(default)]
+    pub add: BTreeMap<String, String>,
+    /// Headers that are taken out.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// Where clients are sent.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// https://HOST/…, or a path. `{path}` stands for the path of the request; its query is appended unless there is one here.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default: 308.
+    pub status: Option<Number>,
 }
 
 /// A response by the gateway itself.
