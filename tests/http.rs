@@ -187,6 +187,20 @@ fn what_never_becomes_a_request_is_refused_as_others_are_and_logged_and_counted(
 }
 
 #[test]
+fn a_refusal_has_a_body_unless_its_own_head_says_head() {
+    let gateway = Gateway::alone(Settings::default());
+    let refused = |request: &str| {
+        let bytes = gateway.client().send(request).until_closed();
+        String::from_utf8(bytes).unwrap().ends_with("\r\n\r\n")
+    };
+    let bad = "Host: a\r\nBad Name: x\r\n\r\n";
+    assert!(refused(&format!("HEAD /public/x HTTP/1.1\r\n{bad}")));
+    assert!(refused(&format!("\r\nHEAD /public/x HTTP/1.1\r\n{bad}")));
+    let next = "HEAD /public/x HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert!(!refused(&format!("GET /public/x HTTP/1.1\r\n{bad}{next}")));
+}
+
+#[test]
 fn an_empty_line_before_a_request_begins_none() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default().extra("limits: {header_timeout: 400ms}\n"));

@@ -99,3 +99,28 @@ fn a_request_that_is_there_when_the_drain_begins_is_answered() {
     assert!(eventually("it ends", || gateway.ended()).success());
     assert_eq!(upstream.seen().len(), 3);
 }
+
+#[test]
+fn an_empty_line_is_no_request_that_a_drain_waits_for() {
+    let (mut gateway, _upstream) = gateway("drain: {limit: 60s}\n");
+    let mut client = gateway.client();
+    assert_eq!(get(&mut client), 200);
+    client.send("\r\n");
+    // What has come before is read before the worker is told of the drain.
+    assert_eq!(get(&mut gateway.client()), 200);
+    let begun = Instant::now();
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    client.until_closed_or_refused();
+}
+
+#[test]
+fn an_empty_line_behind_a_request_does_not_keep_a_connection_from_resting() {
+    let (gateway, _upstream) = gateway("");
+    let mut client = gateway.client();
+    assert_eq!(get(&mut client), 200);
+    client.send("\r\n");
+    eventually("it rests", || (resting(&gateway) == 1.0).then_some(()));
+    assert_eq!(get(&mut client), 200);
+}

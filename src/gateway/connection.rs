@@ -109,7 +109,7 @@ where
     /// Gives back what serves requests, where the connection rests between two of them.
     fn rest(&mut self, until: u64) -> Option<Resting> {
         let Self::Serving(mut connection) = std::mem::replace(self, Self::Over) else { return None };
-        let (socket, early) = connection.take_socket()?;
+        let (socket, early) = connection.rest()?;
         Some(Resting { socket, early, until })
     }
 }
@@ -155,6 +155,12 @@ where
         activity.turn_begins();
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
+        }
+        if this.state.exchange.cut().is_some()
+            && matches!(&*this.stage, Stage::Serving(connection) if !connection.is_in_service())
+        {
+            // Its token has died: not even what was gathered before is written.
+            return Poll::Ready(None);
         }
         loop {
             if this.stage.poll(cx, activity).is_ready() {

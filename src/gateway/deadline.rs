@@ -2,13 +2,16 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, Sleep},
+};
 
 /// How far the coarse clock may lag behind the clock of the timer, in milliseconds.
 const CLOCK_GRAIN_MILLIS: u64 = 5;
@@ -46,6 +49,7 @@ impl Deadline {
         }
         *this.armed = due;
         this.timer.as_mut().reset(Instant::now() + Duration::from_millis(due - now + CLOCK_GRAIN_MILLIS));
-        this.timer.poll(cx)
+        // Without the runtime's budget for a task: once that is spent a poll would not arm the timer.
+        pin!(unconstrained(this.timer)).poll(cx)
     }
 }

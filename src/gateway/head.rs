@@ -17,9 +17,12 @@ use crate::{
     types::{
         fields::{Fields, write_line},
         framing::Head,
-        hop_by_hop::names_option,
+        hop_by_hop::{names_option, options},
     },
 };
+
+/// The most options of `Connection`. Each costs a look at all lines, and nobody sends more than a few.
+const MAX_OPTIONS: usize = 100;
 
 /// The longest target that [`Uri`] takes, in bytes.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -56,8 +59,11 @@ pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Received, Kind> {
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| bad)?;
     let fields = Fields::parse(bytes, head).map_err(|_| bad)?;
     let is_old = version == Version::HTTP_10;
-    let keep_alive =
-        if is_old { names_option(&fields, "keep-alive") } else { !names_option(&fields, "close") };
+    if options(&fields).nth(MAX_OPTIONS).is_some() {
+        return Err(bad);
+    }
+    // What closes wins (RFC 9112, section 9.3).
+    let keep_alive = !names_option(&fields, "close") && (!is_old || names_option(&fields, "keep-alive"));
     let expects_continue = !is_old
         && fields
             .get(&header::EXPECT)
@@ -104,11 +110,12 @@ pub(super) fn format(
 ) {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
     start(out, asked.is_old, status);
+    // The length of what a GET would get is told as it is; a 204 has none (RFC 9110, section 8.6).
+    let tells_length = asked.to_head && status != StatusCode::NO_CONTENT;
     let (mut has_date, mut has_length) = (false, false);
     for (name, value) in fields {
         match *name {
-            // The length of what a GET would get is told as it is.
-            header::CONTENT_LENGTH if asked.to_head || delimiter.is_length(value) => has_length = true,
+            header::CONTENT_LENGTH if tells_length || delimiter.is_length(value) => has_length = true,
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
             header::CONNECTION if !switches => continue,
             header::DATE => has_date = true,
@@ -139,7 +146,8 @@ pub(super) fn format(
 pub(super) fn interim(status: StatusCode, fields: &Fields) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     start(&mut out, false, status);
-    for (name, value) in fields {
+    // Its content is none, and no length says so (RFC 9110, section 8.6).
+    for (name, value) in fields.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
         write_line(&mut out, name.as_str(), value.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
@@ -244,6 +252,9 @@ mod tests {
         };
         assert!(follows("1.1", "") && !follows("1.0", ""));
         assert!(!follows("1.1", "Connection: x, Close\r\n") && follows("1.0", "Connection: Keep-Alive\r\n"));
+        assert!(!follows("1.0", "Connection: close, keep-alive\r\n"), "what closes wins");
+        let many = format!("GET / HTTP/1.1\r\nConnection: {}\r\n\r\n", "a,".repeat(100));
+        assert_eq!(request(&many).err(), Some(Kind::BadRequest));
     }
 
     #[test]
@@ -270,6 +281,18 @@ mod tests {
             formatted(HEAD, 200, &[], Delimiter::Length(7), false),
             "HTTP/1.1 200 OK|content-length: 7||"
         );
+    }
+
+    #[test]
+    fn what_has_no_content_tells_no_length() {
+        let lines = [("content-length", "5"), ("link", "</a>")];
+        assert_eq!(
+            formatted(HEAD, 204, &lines, Delimiter::Nothing, false),
+            "HTTP/1.1 204 No Content|link: </a>||"
+        );
+        let mut fields = Fields::default();
+        fields.append(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        assert_eq!(interim(StatusCode::EARLY_HINTS, &fields), b"HTTP/1.1 103 Early Hints\r\n\r\n");
     }
 
     #[test]

@@ -206,7 +206,7 @@ where
         self.unsent = Unsent::default();
         let activity = self.activity();
         let between = self.with_inbound(|inbound| {
-            if !inbound.is_between_requests() || (self.ends && inbound.is_empty()) {
+            if !inbound.is_between_requests() || (self.ends && inbound.is_idle()) {
                 return None;
             }
             Some(inbound.poll_head(cx, activity))
@@ -233,11 +233,11 @@ where
 
     /// Responds to a head that never becomes a request. The response is counted and logged as any other.
     fn refuse(&mut self, kind: Kind) -> io::Result<()> {
-        let head = self.with_inbound(Inbound::refuse)?;
+        let to_head = self.with_inbound(Inbound::refuse)?;
         self.activity().refuses();
         let id = refusal::request_id();
         record::refused(&self.state, kind, &id);
-        refusal::raw(self.unsent.begin(), kind, &id, head.starts_with(b"HEAD "));
+        refusal::raw(self.unsent.begin(), kind, &id, to_head);
         self.refused = true;
         self.stage = Stage::Last;
         Ok(())
@@ -368,6 +368,17 @@ where
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Returns whether the service handles a request and no part of a response was gathered.
+    pub(super) fn is_in_service(&self) -> bool {
+        matches!(self.stage, Stage::Service)
+    }
+
+    /// Returns the socket of a connection that rests, and the bytes that were read and not processed.
+    pub(super) fn rest(&mut self) -> Option<(Stream, BytesMut)> {
+        self.with_inbound(Inbound::drop_empty_lines).ok()?;
+        self.take_socket()
     }
 
     /// Returns the socket and the bytes that were read and not processed, if nothing is left to be written.

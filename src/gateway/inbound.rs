@@ -70,6 +70,13 @@ pub(super) struct Inbound {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
+const LINE_END: &[u8] = b"\r\n";
+
+/// Returns whether `received` is empty lines only.
+fn begins_nothing(received: &[u8]) -> bool {
+    received.iter().all(|byte| LINE_END.contains(byte))
+}
+
 impl Inbound {
     /// Creates the state of a connection that waits for a head. `received` was read from the socket before.
     pub(super) fn new(socket: Stream, received: BytesMut, limits: HeadLimits) -> Self {
@@ -95,9 +102,9 @@ impl Inbound {
         self.position == Position::Head
     }
 
-    /// Returns whether no byte of a further request was read.
-    pub(super) fn is_empty(&self) -> bool {
-        self.received.is_empty()
+    /// Returns whether nothing was read that begins a further request. Empty lines begin none (RFC 9112, section 2.2).
+    pub(super) fn is_idle(&self) -> bool {
+        begins_nothing(&self.received)
     }
 
     /// Returns the length of the body that is still to arrive, or none if it is chunked.
@@ -114,9 +121,19 @@ impl Inbound {
         (self.socket, self.received)
     }
 
-    /// Takes the bytes that were received of a head that is refused.
-    pub(super) fn refuse(&mut self) -> BytesMut {
-        std::mem::take(&mut self.received)
+    /// Drops empty lines before a request, so that a connection can rest.
+    pub(super) fn drop_empty_lines(&mut self) {
+        if self.is_idle() && self.received.ends_with(LINE_END) {
+            self.received = BytesMut::new();
+            self.scanner = HeadScanner::default();
+        }
+    }
+
+    /// Drops what was received of a head that is refused. Returns whether its method is HEAD.
+    pub(super) fn refuse(&mut self) -> bool {
+        let received = std::mem::take(&mut self.received);
+        let begin = received.iter().position(|byte| !LINE_END.contains(byte)).unwrap_or(received.len());
+        received[begin..].starts_with(b"HEAD ")
     }
 
     /// Reads a head, the exchange before which is over. Returns none at the end of the stream.
@@ -141,8 +158,7 @@ impl Inbound {
                     Ok(None) => {}
                     scanned => return Poll::Ready(Ok(scanned)),
                 }
-                // An empty line before a request (RFC 9112, section 2.2) begins none.
-                if self.received.iter().any(|byte| !b"\r\n".contains(byte)) {
+                if !self.is_idle() {
                     activity.head_begins();
                 }
             }
@@ -172,7 +188,7 @@ impl Inbound {
         self.crumbs = 0;
         let bytes = self.received.split_to(head.length).freeze();
         self.frees();
-        let request = parse(&bytes, &head)?;
+        let request = parse(&bytes, &head).inspect_err(|_| self.received = BytesMut::from(&bytes[..]))?;
         self.position = match head.framing {
             Framing::None | Framing::Length(0) => Position::Head,
             Framing::Length(length) => Position::Length(length),
@@ -281,6 +297,10 @@ impl Inbound {
 
     /// Returns an error once a client that has sent its whole request sends no more. Nothing is read.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.is_between_requests() && self.is_empty() { self.socket.poll_end(cx) } else { Poll::Pending }
+        if self.is_between_requests() && self.received.is_empty() {
+            self.socket.poll_end(cx)
+        } else {
+            Poll::Pending
+        }
     }
 }

@@ -45,6 +45,10 @@ impl Unsent {
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;
+        } else if self.written >= GATHERED {
+            // A peer that takes a little at a time does not make it grow.
+            self.bytes.drain(..self.written);
+            self.written = 0;
         }
         &mut self.bytes
     }
@@ -56,7 +60,7 @@ impl Unsent {
         &mut self.bytes
     }
 
-    /// Starts to send again what was gathered, from its first byte.
+    /// Starts to send again what was gathered, from its first byte. Nothing must have been gathered after a write.
     pub fn rewind(&mut self) {
         self.written = 0;
     }

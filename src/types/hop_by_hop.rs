@@ -29,7 +29,7 @@ names!(
 );
 
 /// The options of `Connection`, in no case of their own.
-fn options(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+pub fn options(fields: &Fields) -> impl Iterator<Item = &[u8]> {
     let lines = fields.get_all(&header::CONNECTION);
     lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
