@@ -186,6 +186,10 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["upstreams.orders.servers[0].url", "http://HOST:PORT"],
         ),
         (
+            HEAD.replace("http://127.0.0.1:1\"}]", "unix:orders.sock\"}]"),
+            &["upstreams.orders.servers[0].url", "`unix:orders.sock`", "absolute path"],
+        ),
+        (
             HEAD.replace("address: 127.0.0.1:0", "address: 0.0.0.0:8123")
                 .replace("127.0.0.1:1", "localhost:8123"),
             &["upstreams.orders.servers[0].url", "listener of authgate itself"],

@@ -1,6 +1,12 @@
 //! Bodies, keep-alive, and what passes through unchanged.
 
-use std::{io::Write, sync::Arc, thread, time::Duration};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixListener,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use crate::harness::{Gateway, Settings, Upstream, ok};
 
@@ -277,4 +283,41 @@ fn each_request_leaves_a_line_that_can_be_turned_off() {
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((line["http.status"].as_u64(), line["http.path"].as_str()), (Some(200), Some("/public/seen")));
     assert!(!gateway.log().contains("secret=1"));
+}
+
+#[test]
+fn an_upstream_may_be_a_socket_of_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("up.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (tell, connections) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            tell.send(()).unwrap();
+            let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+            // Two requests on each connection.
+            for _ in 0..2 {
+                let head: Vec<String> =
+                    lines.by_ref().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+                if head.is_empty() || socket.write_all(&ok(&head.join("|"))).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let routes = "  - {path: /local/**, auth: none, upstream: local}\n";
+    let upstream = format!("}}\n  local: {{servers: [{{url: \"unix:{}\"}}]", path.display());
+    let gateway = Gateway::alone(Settings { workers: 1, upstream, ..Settings::routes(routes) });
+    for number in 0..4 {
+        let response = gateway.client().send("GET /local/x HTTP/1.0\r\n\r\n").response();
+        let head = response.text();
+        assert!(
+            head.starts_with("GET /local/x HTTP/1.1|") && head.contains("host: localhost"),
+            "{number}: {head}"
+        );
+    }
+    assert_eq!(connections.try_iter().count(), 2, "a connection is used again until the other end closes it");
+    let address = format!("\"upstream.address\":\"unix:{}\"", path.display());
+    crate::harness::eventually("it is logged", || gateway.log().contains(&address).then_some(()));
 }

@@ -68,8 +68,9 @@ def raise_open_files(wanted):
 
 
 class Bench:
-    def __init__(self, folder, binary, others):
-        """`others` are binaries by the names that they are measured under."""
+    def __init__(self, folder, binary, others, unix=False):
+        """`others` are binaries by the names that they are measured under. With `unix` an nginx and an authgate are there
+        whose upstream is a socket of the machine."""
         self.folder = folder
         self.binary = binary
         self.others = others
@@ -77,6 +78,9 @@ class Bench:
             PORTS["before"], ADMIN["before"] = 27009, 27010
         if "authgate+plain" not in others:
             del PORTS["authgate+plain"], ADMIN["authgate+plain"]
+        if unix:
+            PORTS.update({"nginx+unix": 27013, "authgate+unix": 27014})
+            ADMIN["authgate+unix"] = 27015
         self.gateways = [name for name in PORTS if name in ADMIN]
         self.processes = []
         self.pids = {}
@@ -144,21 +148,29 @@ auth:
     address: {{failures: 1000000, per: 1s}}
     registrations: {{requests: 1000000, per: 1s}}
 upstreams:
-  backend: {{servers: [{{url: "http://127.0.0.1:{PORTS['backend']}"}}], idle_connections: 1024}}
+  backend: {{servers: [{{url: "{self.server(name, 'http://')}"}}], idle_connections: 1024}}
 routes:
   - {{path: /api/**, upstream: backend}}
 log: {{access: {log}, level: warn}}
 """)
         self.pids[name] = self.spawn(name, [str(self.others.get(name, self.binary)), "serve", "--config", str(config)]).pid
 
+    def server(self, name, scheme):
+        """The backend's address for a gateway."""
+        return f"unix:{self.folder}/backend.sock" if name.endswith("+unix") else f"{scheme}127.0.0.1:{PORTS['backend']}"
+
     def start(self):
-        self.nginx("backend", f"""server {{ listen 127.0.0.1:{PORTS['backend']} backlog=4096;
+        self.nginx("backend", f"""server {{
+            listen 127.0.0.1:{PORTS['backend']} backlog=4096; listen unix:{self.folder}/backend.sock backlog=4096;
             location / {{ default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""",
             # By default nginx accepts one connection a turn, and new ones wait for 80 ms while the others are busy.
             "multi_accept on;")
-        for name, log in (("nginx", "off"), ("nginx+log", f"{self.folder}/nginx.access.log")):
+        logs = {"nginx": "off", "nginx+log": f"{self.folder}/nginx.access.log", "nginx+unix": "off"}
+        for name, log in logs.items():
+            if name not in PORTS:
+                continue
             self.nginx(name, f"""
-            upstream b {{ server 127.0.0.1:{PORTS['backend']}; keepalive 1024; keepalive_requests 100000000; }}
+            upstream b {{ server {self.server(name, '')}; keepalive 1024; keepalive_requests 100000000; }}
             server {{ access_log {log}; listen 127.0.0.1:{PORTS[name]} backlog=4096;
               location / {{ proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")
         self.haproxy("haproxy", "")
@@ -484,6 +496,7 @@ def main():
     parser.add_argument("--plain", type=pathlib.Path, help="this plain build beside it, in place of one that is built")
     parser.add_argument("--idle", type=int, help="only measure what so many idle connections to authgate take")
     parser.add_argument("--before", type=pathlib.Path, help="only compare the loads of this authgate with the present one's")
+    parser.add_argument("--unix", action="store_true", help="only compare an upstream on a socket of the machine with one on TCP")
     parser.add_argument("--log", action="store_true", help="only measure what the access log costs")
     options = parser.parse_args()
     install()
@@ -493,7 +506,7 @@ def main():
     others = {}
     if options.before:
         others["before"] = options.before.resolve()
-    elif not (options.log or options.idle):
+    elif not (options.log or options.unix or options.idle):
         if not (options.plain and options.hash_rate.exists()):
             subprocess.run(build, cwd=ROOT, check=True)
         others["authgate+plain"] = (options.plain or target / "release" / "authgate").resolve()
@@ -501,7 +514,7 @@ def main():
     if not options.binary.exists():
         sys.exit(f"{options.binary} is missing: ./run release builds it")
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as folder:
-        bench = Bench(pathlib.Path(folder), options.binary.resolve(), others)
+        bench = Bench(pathlib.Path(folder), options.binary.resolve(), others, options.unix)
         try:
             raise_open_files(2 * (options.idle or IDLE) + 1000)
             bench.start()
@@ -514,6 +527,9 @@ def main():
             if options.before:
                 return compare(bench, ("nginx", "before", "authgate"), rounds, 4,
                                lambda before, now: ("now ÷ before", now / before, 1.02))
+            if options.unix:
+                return compare(bench, ("nginx", "nginx+unix", "authgate", "authgate+unix"), rounds, 4,
+                               lambda tcp, unix: ("by a socket ÷ by TCP", unix / tcp, 1))
             if options.log:
                 return compare(bench, ("nginx+log", "authgate", "authgate+log"), rounds, 4,
                                lambda off, on: ("µs for the access log", on - off, 1.5))

@@ -90,7 +90,7 @@ fn describe_action(config: &Config, route: &config::Route) -> String {
     let mut text = match &route.action {
         Action::Forward(index) => {
             let upstream = &config.upstreams[*index];
-            format!("{} (http://{})", upstream.name, upstream.authority)
+            format!("{} ({})", upstream.name, upstream.server.url())
         }
         Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
         Action::Redirect(redirect) => format!("redirect {} {}", redirect.status.as_u16(), redirect.to()),

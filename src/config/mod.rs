@@ -18,6 +18,7 @@ mod postgres;
 mod raw;
 mod redirect;
 mod rewrite;
+mod server;
 mod units;
 mod username;
 
@@ -42,6 +43,7 @@ pub use raw::{
 };
 pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
+pub use server::Server;
 pub use username::UsernameRules;
 
 use crate::types::Roles;
@@ -164,8 +166,8 @@ pub struct Limits {
 pub struct Upstream {
     /// Its name in the config.
     pub name: String,
-    /// `host:port` of its server, as it is resolved.
-    pub authority: String,
+    /// Its server.
+    pub server: Server,
     /// For a connection.
     pub connect_timeout: Duration,
     /// For the head of a response.

@@ -96,7 +96,7 @@ impl Forwarding<'_> {
         self.route.request_headers.apply(&mut head.fields);
         let host = head.fields.get(&header::HOST).cloned();
         if host.is_none()
-            && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.authority.as_str())
+            && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.server.host())
         {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
             head.fields.append(header::HOST, authority);

@@ -123,7 +123,7 @@ impl Drop for Record {
         let Some(log) = &snapshot.services.access_log else { return };
         let upstream = self.upstream.and_then(|(index, duration)| {
             let config = &snapshot.upstreams().get(index)?.config;
-            let (name, address) = (config.name.as_str(), config.authority.as_str());
+            let (name, address) = (config.name.as_str(), config.server.as_str());
             Some(UpstreamEntry { name, address, duration, aborted: self.aborted })
         });
         log.write(&AccessEntry {

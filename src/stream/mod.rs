@@ -11,9 +11,10 @@ use std::{
 };
 
 use bytes::{BufMut, BytesMut};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
 };
 use tokio_util::io::poll_read_buf;
 
@@ -28,6 +29,8 @@ const GATHERED: usize = 16 << 10;
 pub enum Stream {
     /// TCP and nothing else.
     Plain(TcpStream),
+    /// A socket of this machine.
+    Unix(UnixStream),
 }
 
 impl From<TcpStream> for Stream {
@@ -36,19 +39,22 @@ impl From<TcpStream> for Stream {
     }
 }
 
-impl Stream {
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-        }
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket)
     }
+}
 
+impl Stream {
     /// The address of the other end.
     ///
     /// # Errors
-    /// When the other end has gone.
+    /// When the other end has gone, or has no address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().peer_addr()
+        match self {
+            Self::Plain(socket) => socket.peer_addr(),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Ready when there is something to read, be it the end. The last task that polled this, or read, is woken.
@@ -56,16 +62,19 @@ impl Stream {
     /// # Errors
     /// When the socket fails.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket().poll_read_ready(cx)
+        match self {
+            Self::Plain(socket) => socket.poll_read_ready(cx),
+            Self::Unix(socket) => socket.poll_read_ready(cx),
+        }
     }
 
     /// Whether nothing has come, not even the end. It costs no system call unless the socket was found readable.
     pub fn is_quiet(&self) -> bool {
-        match self {
-            Self::Plain(socket) => {
-                socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        let read = match self {
+            Self::Plain(socket) => socket.try_read(&mut [0]),
+            Self::Unix(socket) => socket.try_read(&mut [0]),
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the other end is known to send no more; nothing is read.
@@ -75,15 +84,29 @@ impl Stream {
 
     /// Ready with an error once the other end sends no more; nothing is read.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let socket = self.socket();
-        if socket.poll_read_ready(cx).is_pending() {
+        if self.poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
-        match socket.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+        let peeked = match self {
+            Self::Plain(socket) => socket.poll_peek(cx, &mut ReadBuf::new(&mut [0])),
+            Self::Unix(socket) => poll_peek(socket, cx),
+        };
+        match peeked {
             Poll::Ready(Ok(0)) => Poll::Ready(io::ErrorKind::ConnectionAborted.into()),
             Poll::Ready(Err(error)) => Poll::Ready(error),
             // The next request is there already, or it was a false alarm.
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+fn poll_peek(socket: &UnixStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        let peek = || SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+        match socket.try_io(Interest::READABLE, peek) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            peeked => return Poll::Ready(peeked),
         }
     }
 }
@@ -131,6 +154,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
         }
     }
 }
@@ -139,6 +163,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
         }
     }
 
@@ -155,6 +180,7 @@ impl AsyncWrite for Stream {
         }
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
         }
     }
 
@@ -165,12 +191,14 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

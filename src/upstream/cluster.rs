@@ -34,7 +34,7 @@ where
 {
     /// Creates a cluster for `workers` workers. `aborted` counts responses that a server broke off.
     pub fn new(config: config::Upstream, workers: usize, aborted: Counter) -> Self {
-        let endpoints = vec![Endpoint::new(&config.authority, config.max_connections, workers)];
+        let endpoints = vec![Endpoint::new(&config.server, config.max_connections, workers)];
         Self { aborted, warnings: WarningLimit::default(), endpoints, config }
     }
 

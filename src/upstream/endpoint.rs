@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,13 +11,51 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
 
 use super::{Connection, resolve::Resolver};
+use crate::{config::Server, stream::Stream};
+
+/// How a server is reached.
+pub(super) enum Address {
+    /// By a name or an address, and a port.
+    Tcp(Resolver),
+    /// By the path of a socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    fn of(server: &Server) -> Self {
+        match server {
+            Server::Tcp(authority) => Self::Tcp(Resolver::new(authority)),
+            Server::Unix(url) => Self::Unix(url.strip_prefix("unix:").unwrap_or(url).into()),
+        }
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the name is not found or nobody answers.
+    pub(super) async fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(resolver) => {
+                let addresses = resolver.addresses().await?;
+                let socket = TcpStream::connect(&*addresses).await?;
+                // Requests are written whole; waiting for more would only delay them.
+                socket.set_nodelay(true)?;
+                Ok(socket.into())
+            }
+            Self::Unix(path) => UnixStream::connect(path).await.map(Into::into),
+        }
+    }
+}
 
 /// A server of a cluster.
 pub(super) struct Endpoint<B> {
-    pub(super) resolver: Resolver,
+    pub(super) address: Address,
     /// One permit for each connection that may be open.
     pub(super) slots: Arc<Semaphore>,
     max_connections: usize,
@@ -57,11 +96,11 @@ impl<B> Endpoint<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// Creates the endpoint for the server at `authority` (`host:port`), used by `workers` workers.
-    pub(super) fn new(authority: &str, max_connections: usize, workers: usize) -> Self {
+    /// Creates the endpoint for a server, used by `workers` workers.
+    pub(super) fn new(server: &Server, max_connections: usize, workers: usize) -> Self {
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
-            resolver: Resolver::new(authority),
+            address: Address::of(server),
             slots: Arc::new(Semaphore::new(max_connections)),
             max_connections,
             waiting: AtomicUsize::new(0),

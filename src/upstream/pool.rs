@@ -11,10 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, oneshot},
-};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     Cluster, Connection,
@@ -134,16 +131,12 @@ where
             }
         };
         let config = &self.cluster.config;
-        let connect = async {
-            let addresses = self.endpoint().resolver.addresses().await?;
-            TcpStream::connect(&*addresses).await
-        };
-        let socket = pingora_timeout::timeout(config.connect_timeout, connect)
+        let connect = self.endpoint().address.connect();
+        let stream = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| ConnectError::Timeout)??;
-        socket.set_nodelay(true)?;
         let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
-        Ok(Box::new(Connection::new(socket.into(), limits, slot)))
+        Ok(Box::new(Connection::new(stream, limits, slot)))
     }
 
     async fn wait(&self) -> Result<Next<B>, ConnectError> {

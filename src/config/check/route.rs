@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use super::Check;
 use crate::config::{
     Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
-    Test, Upstream, raw,
+    Server, Test, Upstream, raw,
 };
 
 impl Check<'_> {
@@ -27,14 +27,14 @@ impl Check<'_> {
         listeners: &[SocketAddr],
         admin: SocketAddr,
     ) -> Upstream {
-        let authority = self.authority(&name, &raw, listeners, admin);
+        let server = self.server(&name, &raw, listeners, admin);
         let seconds = Duration::from_secs;
         let upstream = format!("upstreams.{name}");
         let key = |key: &str| format!("{upstream}.{key}");
         let connections = (1, 1_000_000);
         let heads = (1 << 10, 4 << 20);
         Upstream {
-            authority,
+            server,
             connect_timeout: self.span(&key("connect_timeout"), raw.connect_timeout, seconds(1)),
             response_timeout: self.span(&key("response_timeout"), raw.response_timeout, seconds(30)),
             idle_connections: self.number(&key("idle_connections"), raw.idle_connections, 512, (0, 100_000)),
@@ -50,28 +50,32 @@ impl Check<'_> {
         }
     }
 
-    /// `host:port` of an upstream's server.
-    fn authority(
+    /// The server of an upstream.
+    fn server(
         &mut self,
         name: &str,
         raw: &raw::Upstream,
         listeners: &[SocketAddr],
         admin: SocketAddr,
-    ) -> String {
+    ) -> Server {
         if raw.servers.len() != 1 {
             self.error(&format!("upstreams.{name}.servers"), "expected one server");
         }
-        let Some(server) = raw.servers.first() else { return String::new() };
+        // A config with an error is never served.
+        let nowhere = Server::Tcp(String::new());
+        let Some(server) = raw.servers.first() else { return nowhere };
         let key = format!("upstreams.{name}.servers[0].url");
-        let authority = server_authority(&server.url).unwrap_or_else(|problem| {
+        let server = Server::parse(&server.url).unwrap_or_else(|problem| {
             self.error(&key, problem);
-            String::new()
+            nowhere
         });
-        let numeric = authority.replace("localhost", "127.0.0.1").parse();
-        if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
-            self.error(&key, "this is a listener of authgate itself: requests would go round in circles");
+        if let Server::Tcp(authority) = &server {
+            let numeric = authority.replace("localhost", "127.0.0.1").parse();
+            if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
+                self.error(&key, "this is a listener of authgate itself: requests would go round in circles");
+            }
         }
-        authority
+        server
     }
 
     pub(super) fn method(&mut self, key: &str, text: &str) -> Option<Method> {
@@ -306,51 +310,10 @@ fn placeholders(json: &serde_json::Value, found: &mut dyn FnMut(&str)) {
     }
 }
 
-fn server_authority(url: &str) -> Result<String, &'static str> {
-    const LEGAL: &str = "expected http://HOST:PORT without a path";
-    let rest = url.strip_prefix("http://").ok_or(LEGAL)?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let authority: http::uri::Authority = rest.parse().map_err(|_| LEGAL)?;
-    let bare = !rest.contains(['@', '/', '?', '#']) && !authority.host().is_empty();
-    match authority.port() {
-        Some(port) if bare && port.as_u16() > 0 => Ok(authority.to_string()),
-        // `host:` and a port that is no number parse as an authority without one.
-        None if bare && !rest.ends_with(':') && authority.as_str() == authority.host() => {
-            Ok(format!("{authority}:80"))
-        }
-        _ => Err(LEGAL),
-    }
-}
-
 fn is_own(server: SocketAddr, listeners: &[SocketAddr], admin: SocketAddr) -> bool {
     listeners.iter().chain([&admin]).any(|listener| {
         listener.port() != 0
             && listener.port() == server.port()
             && (listener.ip() == server.ip() || (listener.ip().is_unspecified() && server.ip().is_loopback()))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_is_a_host_and_a_port() {
-        assert_eq!(server_authority("http://10.0.0.5:9000"), Ok("10.0.0.5:9000".into()));
-        assert_eq!(server_authority("http://orders/"), Ok("orders:80".into()));
-        assert_eq!(server_authority("http://[::1]:9000"), Ok("[::1]:9000".into()));
-        for url in [
-            "",
-            "orders:80",
-            "https://a",
-            "http://",
-            "http://a:b",
-            "http://a:",
-            "http://a/b",
-            "http://u@a",
-            "http://a:0",
-        ] {
-            assert!(server_authority(url).is_err(), "{url:?}");
-        }
-    }
 }

@@ -237,7 +237,7 @@ pub struct Upstream {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// http://HOST:PORT.
+    /// http://HOST:PORT, or unix:/PATH of a socket.
     pub url: String,
 }
 

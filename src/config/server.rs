@@ -1,0 +1,99 @@
+//! The address of an upstream's server.
+
+use http::uri::Authority;
+
+/// The address of an upstream's server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// `host:port`, as it is resolved.
+    Tcp(String),
+    /// The absolute path of a socket, behind `unix:`.
+    Unix(String),
+}
+
+/// The longest path of a socket, in bytes (`sockaddr_un`, with its final zero).
+const MAX_PATH: usize = 107;
+
+impl Server {
+    /// Reads the URL of a server.
+    ///
+    /// # Errors
+    /// What is legal.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        const LEGAL: &str = "expected http://HOST:PORT without a path, or unix:/PATH";
+        if let Some(path) = url.strip_prefix("unix:") {
+            let legal = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0');
+            return if legal {
+                Ok(Self::Unix(url.to_owned()))
+            } else {
+                Err("expected unix: and an absolute path of at most 107 bytes")
+            };
+        }
+        let rest = url.strip_prefix("http://").ok_or(LEGAL)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let authority: Authority = rest.parse().map_err(|_| LEGAL)?;
+        let bare = !rest.contains(['@', '/', '?', '#']) && !authority.host().is_empty();
+        match authority.port() {
+            Some(port) if bare && port.as_u16() > 0 => Ok(Self::Tcp(authority.to_string())),
+            // `host:` and a port that is no number parse as an authority without one.
+            None if bare && !rest.ends_with(':') && authority.as_str() == authority.host() => {
+                Ok(Self::Tcp(format!("{authority}:80")))
+            }
+            _ => Err(LEGAL),
+        }
+    }
+
+    /// Returns the address as logs have it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Tcp(text) | Self::Unix(text) => text,
+        }
+    }
+
+    /// Returns the URL.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Tcp(authority) => format!("http://{authority}"),
+            Self::Unix(url) => url.clone(),
+        }
+    }
+
+    /// Returns the `Host` of a request that names none.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Tcp(authority) => authority,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_and_a_port_or_a_socket() {
+        let tcp = |authority: &str| Ok(Server::Tcp(authority.to_owned()));
+        assert_eq!(Server::parse("http://10.0.0.5:9000"), tcp("10.0.0.5:9000"));
+        assert_eq!(Server::parse("http://orders/"), tcp("orders:80"));
+        assert_eq!(Server::parse("http://[::1]:9000"), tcp("[::1]:9000"));
+        assert_eq!(Server::parse("unix:/run/orders.sock"), Ok(Server::Unix("unix:/run/orders.sock".into())));
+        let long = format!("unix:/{}", "a".repeat(107));
+        for url in [
+            "",
+            "orders:80",
+            "https://a",
+            "http://",
+            "http://a:b",
+            "http://a:",
+            "http://a/b",
+            "http://u@a",
+            "http://a:0",
+            "unix:",
+            "unix:a.sock",
+            &long,
+        ] {
+            assert!(Server::parse(url).is_err(), "{url:?}");
+        }
+    }
+}
