@@ -525,6 +525,34 @@ fn a_tunnel_without_a_byte_is_closed_in_time_and_one_with_bytes_is_not() {
 }
 
 #[test]
+fn a_route_says_how_long_its_streams_and_tunnels_may_be_idle() {
+    let routes = "  - {path: /short/**, auth: none, upstream: backend, idle_timeout: 500ms}\n  - {path: /**, auth: none, upstream: backend}\n";
+    let (gateway, _upstream, _) = start(Settings::routes(routes));
+    let mut long = tunnel(&gateway, "/ws", None);
+    let begun = Instant::now();
+    assert!(tunnel(&gateway, "/short/ws", None).is_closed_silently());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_echoes(&mut long);
+
+    let upstream = Upstream::with(|_, socket| {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+        if socket.write_all(head).is_err() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1_500));
+        socket.write_all(b"2\r\nho\r\n0\r\n\r\n").is_ok()
+    });
+    let routes = "  - {path: /long/**, auth: none, upstream: backend, idle_timeout: 10s}\n  - {path: /**, auth: none, upstream: backend}\n";
+    let settings = Settings::routes(routes).extra("limits: {body_idle_timeout: 500ms}\n");
+    let gateway = Gateway::start(&upstream, settings);
+    let mut client = gateway.client();
+    assert_eq!(client.send("GET /long/x HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "hiho");
+    // The next request on the connection is bound by its own route.
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.until_closed().ends_with(b"hi\r\n"));
+}
+
+#[test]
 fn the_end_of_the_gateway_does_not_wait_for_tunnels() {
     let (mut gateway, _upstream, _) = start(Settings::default());
     let mut client = tunnel(&gateway, "/public/ws", None);

@@ -8,6 +8,7 @@ requests that wrk counted. Prints a table, and writes results.json and results.s
     benches/gateway/run.py [--quick] [--binary FILE] [--plain FILE] [--out DIR]
     benches/gateway/run.py --before FILE [--quick] [--binary FILE]   now beside an earlier build, CPU time only
     benches/gateway/run.py --log [--quick] [--binary FILE]           what the access log costs, CPU time only
+    benches/gateway/run.py --unix [--quick] [--binary FILE]          an upstream on a socket of the machine beside one on TCP
     benches/gateway/run.py --idle N [--binary FILE]                  memory of so many idle connections to authgate
 
 authgate is the profiled build of `./run release` (target/dist/authgate), which must be there; beside it a plain

@@ -240,6 +240,8 @@ pub struct Route {
     pub on_stale: OnStale,
     /// Whether a client may ask the upstream for another method.
     pub method_override: bool,
+    /// How long a stream or a tunnel may be idle, in place of the limits.
+    pub idle_timeout: Option<Duration>,
     /// What is changed of the path and the host.
     pub rewrite: Option<Rewrite>,
     /// What is changed of the headers of a request.

@@ -74,8 +74,8 @@ pub(super) struct Activity {
     /// Whether the connection was idle once already. At its next deadline it is closed.
     has_rested: Cell<bool>,
     /// The idle time before the HTTP state is given back, and before the connection is closed, in milliseconds.
-    rest: u64,
-    idle: u64,
+    rest: Cell<u64>,
+    idle: Cell<u64>,
     head: u64,
     drain: u64,
 }
@@ -98,8 +98,8 @@ impl Activity {
             blocked_since: Cell::new(None),
             blocked: Cell::new(0),
             has_rested: Cell::new(rested_until.is_some()),
-            rest,
-            idle,
+            rest: Cell::new(rest),
+            idle: Cell::new(idle),
             head: millis(limits.header_timeout),
             drain: millis(limits.response_drain_timeout),
         }
@@ -156,7 +156,7 @@ impl Activity {
 
     /// Ends an exchange.
     pub(super) fn exchange_ends(&self) {
-        self.enter(Phase::Idle, self.now() + self.rest);
+        self.enter(Phase::Idle, self.now() + self.rest.get());
     }
 
     /// Returns whether an exchange is in progress.
@@ -182,14 +182,14 @@ impl Activity {
     /// Moves the idle deadline ahead, when the rest of a response leaves or a tunnel carries bytes.
     pub(super) fn moves(&self) {
         if self.phase() == Phase::Idle {
-            self.due.set(self.now() + self.rest);
+            self.due.set(self.now() + self.rest.get());
             self.has_rested.set(false);
         }
     }
 
     /// Moves the deadline from the resting time to the idle timeout. Returns false if that was done before.
     pub(super) fn waits_on(&self) -> bool {
-        let left = self.idle - self.rest;
+        let left = self.idle.get() - self.rest.get();
         let waits_on = left > 0 && !self.has_rested.replace(true);
         if waits_on {
             self.due.set(self.now() + left);
@@ -223,6 +223,13 @@ impl Activity {
         self.opening.set(Some(Box::new(opening)));
     }
 
+    /// Sets the idle time after which a tunnel is closed.
+    pub(super) fn may_idle_for(&self, span: Duration) {
+        let idle = millis(span);
+        self.idle.set(idle);
+        self.rest.set(idle.min(REST_MILLIS));
+    }
+
     /// Returns whether the connection becomes a tunnel.
     pub(super) fn is_opening(&self) -> bool {
         let opening = self.opening.take();
@@ -240,7 +247,7 @@ impl Activity {
     pub(super) fn refuses(&self) {
         self.has_rested.set(true);
         if self.phase() == Phase::Idle {
-            self.due.set(self.now() + self.idle);
+            self.due.set(self.now() + self.idle.get());
         }
     }
 

@@ -82,7 +82,9 @@ pub(super) struct Exchange {
     received: Cell<u64>,
     /// The registration by which the end of its token cuts a long exchange.
     registration: RefCell<Option<Registration>>,
-    body_idle: u64,
+    /// The longest pause within a body, and what it is where a route says nothing, in milliseconds.
+    pause: Cell<u64>,
+    usual_pause: u64,
 }
 
 impl Exchange {
@@ -98,7 +100,8 @@ impl Exchange {
             failure: Cell::new(None),
             received: Cell::new(0),
             registration: RefCell::default(),
-            body_idle: millis(limits.body_idle_timeout),
+            pause: Cell::new(millis(limits.body_idle_timeout)),
+            usual_pause: millis(limits.body_idle_timeout),
         }
     }
 
@@ -119,7 +122,12 @@ impl Exchange {
 
     /// Returns the moment by which a body must continue.
     pub(super) fn next_body_byte(&self) -> u64 {
-        self.activity.now() + self.body_idle
+        self.activity.now() + self.pause.get()
+    }
+
+    /// Sets the longest pause within the bodies of this request and its response.
+    pub(super) fn may_pause_for(&self, span: Duration) {
+        self.pause.set(millis(span));
     }
 
     /// Starts the exchange after its whole head was read. The response's head is due after `timeout`; `body` tells whether
@@ -128,6 +136,7 @@ impl Exchange {
         self.activity.exchange_begins();
         self.failure.set(None);
         self.received.set(0);
+        self.pause.set(self.usual_pause);
         self.body.set(if body { BodyState::Open } else { BodyState::Complete });
         self.enter(Stage::Request, self.moment(timeout));
     }

@@ -212,6 +212,9 @@ impl ConnectionState {
             Action::Redirect(redirect) => return Ok(self.redirect(redirect, &request.head.uri)),
             Action::Forward(index) => *index,
         };
+        if let Some(idle) = route.config.idle_timeout {
+            self.exchange.may_pause_for(idle);
+        }
         trace.upstream = Some(index);
         if let Some(record) = &mut trace.record {
             record.upstream = Some((index, None));
@@ -229,6 +232,9 @@ impl ConnectionState {
         match forwarding.forward(permit, request).await? {
             Outcome::Response(response) => Ok(response),
             Outcome::Switched(head, connection, lease) => {
+                if let Some(idle) = route.config.idle_timeout {
+                    self.activity.may_idle_for(idle);
+                }
                 Box::pin(self.switch(&view.snapshot.access, &lease, head, *connection)).await
             }
         }

@@ -174,6 +174,8 @@ impl Check<'_> {
         let rewrite = raw.rewrite.map(|rewrite| self.rewrite(key, rewrite, pattern.as_ref()));
         let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let timeout = self.span(&format!("{key}.timeout"), raw.timeout, limits.request_timeout);
+        let idle_key = format!("{key}.idle_timeout");
+        let idle_timeout = raw.idle_timeout.map(|idle| self.span(&idle_key, Some(idle), limits.idle_timeout));
         let cors = raw.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
         let body = self.size(&format!("{key}.body"), raw.body, limits.body, (0, 1 << 40));
         Some(Route {
@@ -188,6 +190,7 @@ impl Check<'_> {
             body,
             on_stale: raw.on_stale.unwrap_or(on_stale),
             method_override: raw.method_override.is_some_and(|kept| kept.0),
+            idle_timeout,
             rewrite,
             request_headers,
             response_headers,

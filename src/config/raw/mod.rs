@@ -276,6 +276,8 @@ pub struct Route {
     pub timeout: Option<Span>,
     /// In place of limits.body.
     pub body: Option<Size>,
+    /// How long a stream or a WebSocket may be idle, in place of limits.body_idle_timeout and limits.idle_timeout.
+    pub idle_timeout: Option<Span>,
     /// In place of revocation.on_stale.
     pub on_stale: Option<OnStale>,
     /// Whether X-HTTP-Method-Override and its kin go on to the upstream; the request must then be allowed by
