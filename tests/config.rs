@@ -195,6 +195,10 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["upstreams.orders.servers[0].url", "listener of authgate itself"],
         ),
         (HEAD.replace("[{url: \"http://127.0.0.1:1\"}]", "[]"), &["upstreams.orders.servers", "one server"]),
+        (
+            HEAD.replace("127.0.0.1:0", "127.0.0.1:0\n    redirect: http"),
+            &[":3: listeners[0].redirect", "`http`", "https:PORT"],
+        ),
         (HEAD.replace("127.0.0.1:0", "localhost"), &[":2: listeners[0].address", "`localhost`"]),
         ("listeners: [\n".to_owned(), &["gateway.yaml:"]),
         (String::new(), &["gateway.yaml"]),

@@ -160,3 +160,29 @@ fn a_route_changes_headers_on_both_ways_and_never_who_is_calling() {
     assert_eq!((seen.header("X-Debug"), seen.header("Authorization")), (None, Some("Basic YTpi")));
     assert_eq!(seen.header("X-User-Name"), Some("ann"));
 }
+
+#[test]
+fn a_listener_sends_everybody_to_the_same_place_by_https() {
+    let start = |redirect: &str| {
+        let listener = format!(", redirect: \"{redirect}\"");
+        Gateway::alone(Settings { listener, ..Settings::default() })
+    };
+    let gateway = start("https");
+    let ask = |request: &str| {
+        let response = gateway.client().send(request).response();
+        (response.status, response.header("Location").map(str::to_owned))
+    };
+    let to = |location: &str| (308, Some(location.to_owned()));
+    assert_eq!(
+        ask("GET /public/a%40b?c=%2f HTTP/1.1\r\nHost: A.example.com:8080\r\n\r\n"),
+        to("https://a.example.com/public/a%40b?c=%2f")
+    );
+    assert_eq!(
+        ask("POST /auth/login HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 2\r\n\r\n{}"),
+        to("https://[::1]/auth/login")
+    );
+    assert_eq!(ask("GET / HTTP/1.0\r\n\r\n"), (400, None), "no host, nowhere to go");
+    assert_eq!(ask("GET //evil.com HTTP/1.1\r\nHost: a\r\n\r\n"), (400, None));
+    let response = start("https:8443").get("/x", None);
+    assert_eq!(response.header("Location"), Some("https://localhost:8443/x"));
+}

@@ -121,7 +121,9 @@ impl Parts {
 fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listening = Listening { socket, open: Arc::default(), most: usize::MAX };
+        let address = socket.local_addr().unwrap();
+        let config = authgate::config::Listener { address, max_connections: None, redirect: None };
+        let listening = Listening { socket, open: Arc::default(), config };
         runtime.block_on(worker.run(vec![listening], inbox)).unwrap();
     })
 }

@@ -48,11 +48,7 @@ impl Listeners {
     /// The sockets of those listeners, by their numbers, that a worker accepts on.
     pub(super) fn share(&self, accepts: impl Fn(usize) -> bool) -> io::Result<Vec<Listening>> {
         let share = |(listener, socket, open): &(config::Listener, Socket, Arc<AtomicUsize>)| {
-            Ok(Listening {
-                socket: socket.try_clone()?.into(),
-                open: open.clone(),
-                most: listener.max_connections.unwrap_or(usize::MAX),
-            })
+            Ok(Listening { socket: socket.try_clone()?.into(), open: open.clone(), config: *listener })
         };
         let accepted = self.sockets.iter().enumerate().filter(|(number, _)| accepts(*number));
         accepted.map(|(_, socket)| share(socket)).collect()

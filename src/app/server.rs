@@ -113,7 +113,7 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     let config = &loaded.config;
     let _lock = store::lock_for_serving(&config.store)?;
     let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners, "listening")?)));
-    let admin = config::Listener { address: config.admin, max_connections: None };
+    let admin = config::Listener { address: config.admin, max_connections: None, redirect: None };
     let admin_listeners = Listeners::bind(&[admin], "admin listening")?;
     admin_listeners.listen()?;
     let admin = admin_listeners.share(|_| true).map_err(|error| ListenError(config.admin, error))?;

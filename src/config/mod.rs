@@ -92,6 +92,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The most connections; `None` for what the limit on open files allows.
     pub max_connections: Option<usize>,
+    /// The port by whose https all requests are to come instead.
+    pub redirect: Option<u16>,
 }
 
 /// How the gateway ends.

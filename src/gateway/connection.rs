@@ -51,6 +51,8 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     /// Its place in the order of turns.
     pub(super) turn: Place,
+    /// The port by whose https its requests are to come instead.
+    pub(super) redirect: Option<u16>,
 }
 
 /// Serves a connection until it ends, expires or is drained. Returns it if it is idle.
@@ -59,7 +61,7 @@ pub(super) async fn serve(
     views: Arc<CurrentView>,
     draining: Arc<Draining>,
 ) -> Option<Resting> {
-    let Client { socket, early, rested_until, peer, turn } = client;
+    let Client { socket, early, rested_until, peer, turn, redirect } = client;
     // What bounds the connection itself stays as it is now until it rests, or ends.
     let (limits, access) = {
         let view = views.get();
@@ -70,7 +72,15 @@ pub(super) async fn serve(
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let inbound = Inbound::new(socket, early, head_limits);
     let inbound = Arc::new(ThreadBound::new(RefCell::new(Some(inbound))));
-    let state = Arc::new(ConnectionState { views, scheme: Scheme::Http, peer, activity, exchange, inbound });
+    let state = Arc::new(ConnectionState {
+        views,
+        scheme: Scheme::Http,
+        peer,
+        redirect,
+        activity,
+        exchange,
+        inbound,
+    });
     let stage = Stage::Serving(Http1::new(state.clone(), ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }

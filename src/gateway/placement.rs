@@ -31,6 +31,8 @@ pub(super) struct Accepted {
     pub(super) open: Counted,
     /// Counts it in its listener.
     pub(super) of_listener: Counted,
+    /// The port by whose https its requests are to come instead.
+    pub(super) redirect: Option<u16>,
 }
 
 /// The workers of a process, as places for connections.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     access::{Access, Credential, Lease, Permit},
-    config::{Action, Redirect},
+    config::Action,
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
@@ -148,6 +148,10 @@ impl ConnectionState {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
         let target = request_target::read(head, self.scheme)?;
+        if let Some(port) = self.redirect {
+            let location = target.by_https(port)?;
+            return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
+        }
         if let Some(asked) = cors::asked_method(head)
             && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
         {
@@ -209,7 +213,10 @@ impl ConnectionState {
                 let response = respond(*status, json, permit.principal().map(AsRef::as_ref));
                 return Ok(ClientResponse::whole(&response, &self.exchange));
             }
-            Action::Redirect(redirect) => return Ok(self.redirect(redirect, &request.head.uri)),
+            Action::Redirect(redirect) => {
+                let uri = &request.head.uri;
+                return Ok(self.redirect(redirect.status, redirect.location(uri.path(), uri.query())));
+            }
             Action::Forward(index) => *index,
         };
         if let Some(idle) = route.config.idle_timeout {
@@ -240,11 +247,12 @@ impl ConnectionState {
         }
     }
 
-    fn redirect(&self, redirect: &Redirect, uri: &Uri) -> ClientResponse {
+    /// Returns the response that sends a client to `location`, which is visible ASCII as hosts, canonical paths and forwarded
+    /// queries are.
+    fn redirect(&self, status: StatusCode, location: String) -> ClientResponse {
         let mut response = Response::new(Bytes::new());
-        *response.status_mut() = redirect.status;
-        // The config and a canonical path are visible ASCII, and so is a query that is forwarded.
-        if let Ok(location) = HeaderValue::try_from(redirect.location(uri.path(), uri.query())) {
+        *response.status_mut() = status;
+        if let Ok(location) = HeaderValue::try_from(location) {
             response.headers_mut().insert(header::LOCATION, location);
         }
         ClientResponse::whole(&response, &self.exchange)

@@ -17,6 +17,8 @@ pub(super) struct ConnectionState {
     pub(super) views: Arc<CurrentView>,
     pub(super) scheme: Scheme,
     pub(super) peer: Peer,
+    /// The port by whose https all requests are to come instead.
+    pub(super) redirect: Option<u16>,
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,

@@ -65,6 +65,17 @@ impl<'a> Target<'a> {
         Ok(Some(PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?.into()))
     }
 
+    /// The same host, path and query by https.
+    ///
+    /// # Errors
+    /// When no host is named.
+    pub(super) fn by_https(&self, port: u16) -> Result<String, Kind> {
+        let host = host_name(self.host.ok_or(Kind::BadRequest)?);
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        let query = self.query.map(|query| format!("?{}", encoded(query))).unwrap_or_default();
+        Ok(format!("https://{host}{port}{}{query}", self.path.wire))
+    }
+
     /// Path and query as our builtin calls read them: the path is the decoded one.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     clock::coarse_millis,
+    config,
     limit::{CountedConnection, Prefix},
     memory,
     stream::Stream,
@@ -58,8 +59,8 @@ pub struct Listening {
     pub socket: TcpListener,
     /// The connections.
     pub open: Arc<AtomicUsize>,
-    /// The most of them.
-    pub most: usize,
+    /// The settings.
+    pub config: config::Listener,
 }
 
 /// One worker's share of the gateway.
@@ -109,11 +110,11 @@ impl Worker {
         }
         let worker = Arc::new(self);
         let mut accepting = vec![tokio::spawn(worker.clone().receive(inbox))];
-        for Listening { socket, open, most } in listeners {
+        for Listening { socket, open, config } in listeners {
             socket.set_nonblocking(true)?;
             // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
             let listener = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-            accepting.push(tokio::spawn(worker.clone().accept(listener, open, most)));
+            accepting.push(tokio::spawn(worker.clone().accept(listener, open, config)));
         }
         let mut drain = worker.drain.tell.subscribe();
         let mut snapshots = worker.snapshots.clone();
@@ -167,7 +168,13 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: AsyncFd<TcpListener>, open: Arc<AtomicUsize>, most: usize) {
+    async fn accept(
+        self: Arc<Self>,
+        listener: AsyncFd<TcpListener>,
+        open: Arc<AtomicUsize>,
+        config: config::Listener,
+    ) {
+        let most = config.max_connections.unwrap_or(usize::MAX);
         let mut drain = self.drain.tell.subscribe();
         let mut batch = 0;
         loop {
@@ -189,7 +196,7 @@ impl Worker {
                 Ok((socket, peer))
             });
             match accepted {
-                Ok((socket, peer)) => self.place(socket, peer, of_listener),
+                Ok((socket, peer)) => self.place(socket, peer, of_listener, config.redirect),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
@@ -204,11 +211,17 @@ impl Worker {
     }
 
     /// Serves a connection, or passes it to the worker that shall.
-    fn place(self: &Arc<Self>, socket: std::net::TcpStream, peer: SocketAddr, of_listener: Counted) {
+    fn place(
+        self: &Arc<Self>,
+        socket: std::net::TcpStream,
+        peer: SocketAddr,
+        of_listener: Counted,
+        redirect: Option<u16>,
+    ) {
         let worker = self.placement.fewest(self.index);
         let live = Counted::new(&self.drain.live);
         let open = Counted::new(self.placement.open(worker));
-        let accepted = Accepted { socket, peer, live, open, of_listener };
+        let accepted = Accepted { socket, peer, live, open, of_listener, redirect };
         if worker == self.index {
             self.serve(accepted);
         } else if let Err(accepted) = self.placement.pass(worker, accepted) {
@@ -235,7 +248,7 @@ impl Worker {
     }
 
     fn serve(self: &Arc<Self>, accepted: Accepted) {
-        let Accepted { socket, peer, live, open, of_listener } = accepted;
+        let Accepted { socket, peer, live, open, of_listener, redirect } = accepted;
         let peer = Peer::new(peer);
         let view = self.views.get();
         let limits = &view.snapshot.limits;
@@ -267,7 +280,7 @@ impl Worker {
             BytesMut::new(),
             None,
             peer,
-            Counts { live, open, of_listener, of_address },
+            Kept { live, open, of_listener, of_address, redirect },
         );
     }
 
@@ -278,25 +291,25 @@ impl Worker {
         early: BytesMut,
         rested_until: Option<u64>,
         peer: Peer,
-        counts: Counts,
+        kept: Kept,
     ) {
         let is_trusted = peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
         let turn = self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())));
-        let client = Client { socket, early, rested_until, peer, turn };
+        let client = Client { socket, early, rested_until, peer, turn, redirect: kept.redirect };
         let serving = connection::serve(client, self.views.clone(), self.draining.clone());
         let worker = self.clone();
         tokio::spawn(async move {
             if let Some(resting) = serving.await {
-                worker.rest(resting, counts);
+                worker.rest(resting, kept);
             }
         });
     }
 
     /// Waits for the next byte of a connection in a task of its own, which is small: a client that keeps its connection
     /// and asks for nothing costs a socket and little else.
-    fn rest(self: Arc<Self>, resting: Resting, counts: Counts) {
+    fn rest(self: Arc<Self>, resting: Resting, kept: Kept) {
         if !resting.early.is_empty() {
-            return self.go_on(resting, counts);
+            return self.go_on(resting, kept);
         }
         self.rested.store(true, Relaxed);
         let left = Duration::from_millis(resting.until.saturating_sub(coarse_millis()));
@@ -323,27 +336,29 @@ impl Worker {
             }
             drop(counted);
             if goes_on {
-                self.go_on(resting, counts);
+                self.go_on(resting, kept);
             }
         });
     }
 
-    fn go_on(self: Arc<Self>, resting: Resting, counts: Counts) {
+    fn go_on(self: Arc<Self>, resting: Resting, kept: Kept) {
         let Resting { socket, early, until } = resting;
         // Without an address the client has gone.
         if let Ok(address) = socket.peer_addr() {
-            self.attend(socket, early, Some(until), Peer::new(address), counts);
+            self.attend(socket, early, Some(until), Peer::new(address), kept);
         }
     }
 }
 
-/// Where a connection is counted, until it ends.
-#[expect(dead_code, reason = "they count by being there")]
-struct Counts {
+/// What is kept of a connection from its begin to its end: where it is counted, and what its listener says.
+#[expect(dead_code, reason = "the counts count by being there")]
+struct Kept {
     live: Counted,
     open: Counted,
     of_listener: Counted,
     of_address: Option<CountedConnection>,
+    /// The port by whose https its requests are to come instead.
+    redirect: Option<u16>,
 }
 
 /// Whether a client went away between connecting and being accepted.

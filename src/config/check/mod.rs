@@ -162,7 +162,20 @@ impl Check<'_> {
                 let key = format!("listeners[{index}].max_connections");
                 self.number(&key, Some(most), 1, (1, 10_000_000))
             });
-            listeners.push(Listener { address, max_connections });
+            let redirect = listener.redirect.as_deref().and_then(|scheme| {
+                let port = match scheme.strip_prefix("https") {
+                    Some("") => Some(443),
+                    Some(port) => {
+                        port.strip_prefix(':').and_then(|port| port.parse().ok()).filter(|port| *port > 0)
+                    }
+                    None => None,
+                };
+                if port.is_none() {
+                    self.error(&format!("listeners[{index}].redirect"), "expected https, or https:PORT");
+                }
+                port
+            });
+            listeners.push(Listener { address, max_connections, redirect });
         }
         listeners
     }

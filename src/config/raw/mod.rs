@@ -91,6 +91,8 @@ pub struct Listener {
     /// The most connections of this listener; beyond them, further ones wait. Default: what the limit on open
     /// files allows.
     pub max_connections: Option<Number>,
+    /// `https`, or `https:PORT`: all requests are sent there, to the same host, path and query.
+    pub redirect: Option<String>,
 }
 
 /// The admin listener.
