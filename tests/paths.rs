@@ -99,3 +99,36 @@ fn an_encoded_character_does_not_lead_around_a_route() {
     }
     assert_eq!(gateway.get("/files/other/x", None).status, 200);
 }
+
+#[test]
+fn what_is_encoded_goes_on_where_every_reading_belongs_to_the_same_route() {
+    let routes = "  - {path: /files/**, auth: none, upstream: backend, encoded: keep}\n  - {path: /files/admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /plain/**, auth: none, upstream: backend}\n";
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::routes(routes));
+    for path in ["/files/a%2fb", "/files/a%2Fb;v=1/c?d=%2F", "/files/a;admin/b", "/files/a%3A%2Fb"] {
+        assert_eq!(gateway.get(path, None).status, 200, "{path}");
+        assert_eq!(upstream.last().target, path, "as it came");
+    }
+    for path in [
+        "/files/admin%2Fx",
+        "/files/admin;x/y",
+        "/files%2Fadmin/x",
+        "/files;x/admin/y",
+        "/files/x%2F..%2Fadmin/y",
+        "/files/..;x/plain",
+        "/files/.%2Fx",
+        "/files/a%2F%2Fb",
+        "/files/;x/b",
+        "/files/%2e%2e%2Fplain",
+        "/files/a%252Fb",
+        "/files/a%2Fb%00",
+        "/plain/a%2Fb",
+        "/plain/a;b",
+        "/files%2F..%2Fplain",
+        "/auth%2Flogin",
+        "/nowhere/a%2Fb",
+    ] {
+        assert_eq!(gateway.get(path, None).status, 400, "{path}");
+    }
+    assert_eq!(gateway.get("/files/admin/x", None).status, 401);
+}

@@ -122,8 +122,15 @@ fn decide<'a>(
 ) -> Verdict<'a> {
     // A query takes no part in matching.
     let path = target.split('?').next().unwrap_or_default();
-    let Ok(path) = path::canonical(path) else { return Verdict::NotCanonical };
-    match routes.find(host, method, &path.decoded) {
+    let found = match path::canonical(path) {
+        Ok(path) => Some(routes.find(host, method, &path.decoded)),
+        Err(_) => path::kept(path)
+            .ok()
+            .and_then(|kept| routes.find_kept(host, method, &kept.readings))
+            .map(Match::Route),
+    };
+    let Some(found) = found else { return Verdict::NotCanonical };
+    match found {
         Match::Builtin => Verdict::Own,
         Match::None => Verdict::NoRoute,
         Match::WrongMethod(allow) => Verdict::WrongMethod(allow),

@@ -39,7 +39,8 @@ pub use load::{Further, Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
 pub use raw::{
-    Algorithm, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth, json_schema,
+    Algorithm, Encoded, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth,
+    json_schema,
 };
 pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
@@ -244,6 +245,8 @@ pub struct Route {
     pub method_override: bool,
     /// How long a stream or a tunnel may be idle, in place of the limits.
     pub idle_timeout: Option<Duration>,
+    /// Whether `%2F` and `;` in a path go on.
+    pub encoded: Encoded,
     /// What is changed of the path and the host.
     pub rewrite: Option<Rewrite>,
     /// What is changed of the headers of a request.

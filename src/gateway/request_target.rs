@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     error::Kind,
-    types::{fields::Fields, path},
+    types::{
+        fields::Fields,
+        path::{self, Canonical},
+    },
 };
 
 /// Whether the request is about the gateway itself: `OPTIONS *` (RFC 9112, section 3.2.4).
@@ -22,11 +25,12 @@ pub(super) fn is_server_wide(request: &RequestHead) -> Result<bool, Kind> {
     single_host(&request.fields, request.version).map(|_| true)
 }
 
-/// Parses the target of a request that arrived by `scheme`.
+/// Parses the target of a request that arrived by `scheme`. `keeps_encoded` tells whether any route takes paths with several
+/// readings.
 ///
 /// # Errors
 /// When it does not name one host, however often it says it, or when its path has two readings.
-pub(super) fn read(request: &RequestHead, scheme: Scheme) -> Result<Target<'_>, Kind> {
+pub(super) fn read(request: &RequestHead, scheme: Scheme, keeps_encoded: bool) -> Result<Target<'_>, Kind> {
     if request.method == Method::CONNECT {
         return Err(Kind::BadRequest);
     }
@@ -39,8 +43,16 @@ pub(super) fn read(request: &RequestHead, scheme: Scheme) -> Result<Target<'_>, 
             return Err(Kind::BadRequest);
         }
     }
-    let path = path::canonical(uri.path()).map_err(|_| Kind::BadRequest)?;
-    Ok(Target { host, path, query: uri.query() })
+    let (path, readings) = match path::canonical(uri.path()) {
+        Ok(path) => (path, Vec::new()),
+        Err(_) if keeps_encoded => {
+            let kept = path::kept(uri.path()).map_err(|_| Kind::BadRequest)?;
+            let as_it_came = Canonical { wire: kept.wire.into(), decoded: kept.wire.into() };
+            (as_it_came, kept.readings)
+        }
+        Err(_) => return Err(Kind::BadRequest),
+    };
+    Ok(Target { host, path, query: uri.query(), readings })
 }
 
 /// The value of the one `Host` (RFC 9112, section 3.2); HTTP/1.0 may come without.

@@ -147,19 +147,19 @@ impl ConnectionState {
         if request_target::is_server_wide(head)? || method::ends_here(head)? {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
-        let target = request_target::read(head, self.scheme)?;
+        let target = request_target::read(head, self.scheme, snapshot.keeps_encoded)?;
         if let Some(port) = self.redirect {
             let location = target.by_https(port)?;
             return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
         }
         if let Some(asked) = cors::asked_method(head)
-            && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked))
+            && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked)?)
         {
             trace.set_route(route);
             let response = cors::preflight_response(cors, &head.fields, &asked);
             return Ok(ClientResponse::whole(&response, &self.exchange));
         }
-        match target.find(&snapshot.routes, &head.method) {
+        match target.find(&snapshot.routes, &head.method)? {
             Match::Builtin => {
                 trace.set_route(BUILTIN);
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, &head.fields));
@@ -340,7 +340,7 @@ fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestH
     for (_, value) in overrides {
         let upper = value.as_bytes().to_ascii_uppercase();
         let method = Method::from_bytes(&upper).map_err(|_| Kind::BadRequest)?;
-        match target.find(&snapshot.routes, &method) {
+        match target.find(&snapshot.routes, &method)? {
             Match::Route(route) => {
                 let credential = Credential::of(request.fields.get_all(&header::AUTHORIZATION));
                 snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;

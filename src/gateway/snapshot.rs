@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub(super) limits: config::Limits,
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) routes: Table,
+    /// Whether any of them takes paths with several readings.
+    pub(super) keeps_encoded: bool,
     pub(super) headers: Headers,
     pub(super) access: Arc<Access>,
     pub(super) builtin_calls: Arc<dyn BuiltinCalls>,
@@ -67,6 +69,7 @@ impl Snapshot {
         Self {
             limits: config.limits,
             trusted_proxies: TrustedProxies { number, networks: config.trusted_proxies.clone() },
+            keeps_encoded: routes.keeps_encoded(),
             routes,
             headers: Headers::new(config.identity_headers.clone()),
             access,

@@ -40,13 +40,22 @@ pub(super) struct Target<'a> {
     pub(super) path: Canonical<'a>,
     /// The query, without its question mark.
     pub(super) query: Option<&'a str>,
+    /// All readings of a path that has several. Then one route must take them all.
+    pub(super) readings: Vec<String>,
 }
 
 impl<'a> Target<'a> {
     /// What takes a request for this target by a method.
-    pub(super) fn find<'t>(&self, routes: &'t Table, method: &Method) -> Match<'t> {
+    ///
+    /// # Errors
+    /// When the path has several readings, and no route that keeps what is encoded takes all of them.
+    pub(super) fn find<'t>(&self, routes: &'t Table, method: &Method) -> Result<Match<'t>, Kind> {
         let host = self.host.filter(|_| routes.knows_hosts()).map(host_name);
-        routes.find(host.as_deref(), method, &self.path.decoded)
+        if self.readings.is_empty() {
+            return Ok(routes.find(host.as_deref(), method, &self.path.decoded));
+        }
+        let found = routes.find_kept(host.as_deref(), method, &self.readings);
+        found.map(Match::Route).ok_or(Kind::BadRequest)
     }
 
     /// Path and query as an upstream is asked for them; nothing where that is how they came, as `came`.

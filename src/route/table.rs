@@ -9,7 +9,7 @@ use super::{
     conflict,
     trie::Node,
 };
-use crate::config::{self, ConfigErrors};
+use crate::config::{self, ConfigErrors, Encoded};
 
 /// The `Allow` of a route without `methods`.
 const ORDINARY: &[Method] =
@@ -133,6 +133,22 @@ impl Table {
             }
         }
         if met.is_empty() { Match::None } else { Match::WrongMethod(allow(&met)) }
+    }
+
+    /// Finds what takes a request whose path can be read in several ways. None unless all readings belong to one route that
+    /// keeps what is encoded.
+    pub fn find_kept(&self, host: Option<&str>, method: &Method, readings: &[String]) -> Option<&Route> {
+        let mut found = readings.iter().map(|path| match self.find(host, method, path) {
+            Match::Route(route) if route.config.encoded == Encoded::Keep => Some(route),
+            _ => None,
+        });
+        let first = found.next()??;
+        found.all(|route| route.is_some_and(|route| route.index == first.index)).then_some(first)
+    }
+
+    /// Whether any route keeps what is encoded.
+    pub fn keeps_encoded(&self) -> bool {
+        self.routes.iter().any(|route| route.config.encoded == Encoded::Keep)
     }
 
     /// The routes of the patterns that cover a host, the longest first. A pattern stands for at least one label more.

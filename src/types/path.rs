@@ -91,6 +91,45 @@ pub fn canonical(path: &str) -> Result<Canonical<'_>, NotCanonical> {
     Ok(Canonical { wire, decoded })
 }
 
+/// A path in which `%2F` and `;` are left to the backend, with everything that a backend could read it as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept<'a> {
+    /// As it is forwarded.
+    pub wire: &'a str,
+    /// As it is matched: with an encoded slash as a character of its segment, and as a separator; with the parameters of
+    /// segments, and without them.
+    pub readings: Vec<String>,
+}
+
+/// What stands for `%2F` and `;` in a reading: characters of no path (Unicode noncharacters), so that no pattern has them.
+const KEPT_SLASH: &str = "%EF%BF%BE";
+const KEPT_SEMICOLON: &str = "%EF%BF%BF";
+
+/// All readings of a path that need not be [`canonical`] but for `%2F` and `;`.
+///
+/// # Errors
+/// When any reading is not canonical: has a dot segment or an empty one, or what [`canonical`] refuses otherwise.
+pub fn kept(path: &str) -> Result<Kept<'_>, NotCanonical> {
+    let with_slashes = |path: &str, slash: &str| path.replace("%2F", slash).replace("%2f", slash);
+    let with_parameters = |path: &str| path.replace(';', KEPT_SEMICOLON);
+    let split = with_slashes(path, "/");
+    let readings = [
+        with_parameters(&with_slashes(path, KEPT_SLASH)),
+        with_parameters(&split),
+        with_slashes(&without_parameters(path), KEPT_SLASH),
+        with_slashes(&without_parameters(path), "/"),
+        without_parameters(&split),
+    ];
+    let decoded = |reading: &String| canonical(reading).map(|path| path.decoded.into_owned());
+    Ok(Kept { wire: path, readings: readings.iter().map(decoded).collect::<Result<_, _>>()? })
+}
+
+/// A path without what follows a semicolon in each segment.
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    segments.collect::<Vec<_>>().join("/")
+}
+
 fn is_dots(segment: &[u8]) -> bool {
     segment == b"." || segment == b".."
 }
@@ -158,6 +197,41 @@ mod tests {
         let paths = ["/a:b@c", "/a%3Ab%40c", "/a%3ab@c"];
         for path in paths {
             assert_eq!(canonical(path).map(|path| path.decoded), Ok("/a:b@c".into()));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_in_every_way() {
+        let readings = |path: &str| kept(path).map(|kept| kept.readings);
+        let slash = "\u{fffe}";
+        assert_eq!(
+            readings("/a%2fb/c"),
+            Ok([&format!("/a{slash}b/c"), "/a/b/c", &format!("/a{slash}b/c"), "/a/b/c", "/a/b/c"]
+                .map(str::to_owned)
+                .to_vec())
+        );
+        assert_eq!(
+            readings("/a;x%2Fy/b"),
+            Ok([&format!("/a\u{ffff}x{slash}y/b"), "/a\u{ffff}x/y/b", "/a/b", "/a/b", "/a/y/b"]
+                .map(str::to_owned)
+                .to_vec())
+        );
+        for path in [
+            "/a/..;x/b",
+            "/..%2Fb",
+            "/a%2F..%2Fb",
+            "/.;/b",
+            "/a/%2e%2e;x",
+            "/;x/b",
+            "/a%2F%2Fb",
+            "/%2Fa",
+            "/a%2F/b",
+            "/a;x=%5C",
+            "/a%252Fb",
+            "/a;%00",
+            "/a%2F..;x",
+        ] {
+            assert_eq!(readings(path), Err(NotCanonical), "{path}");
         }
     }
 

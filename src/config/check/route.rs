@@ -191,6 +191,7 @@ impl Check<'_> {
             on_stale: raw.on_stale.unwrap_or(on_stale),
             method_override: raw.method_override.is_some_and(|kept| kept.0),
             idle_timeout,
+            encoded: raw.encoded,
             rewrite,
             request_headers,
             response_headers,

@@ -282,6 +282,9 @@ pub struct Route {
     pub idle_timeout: Option<Span>,
     /// In place of revocation.on_stale.
     pub on_stale: Option<OnStale>,
+    /// What happens to `%2F` and `;` in a path. Default: refuse.
+    #[serde(default)]
+    pub encoded: Encoded,
     /// Whether X-HTTP-Method-Override and its kin go on to the upstream; the request must then be allowed by
     /// either method. Default: false.
     pub method_override: Option<Switch>,
@@ -297,6 +300,17 @@ pub struct Route {
     /// Which pages of other origins may call this route from a browser; authgate answers their
     /// questions itself. Default: it is the upstream's business.
     pub cors: Option<Cors>,
+}
+
+/// What happens to `%2F` and `;` in a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoded {
+    /// Such a request is 400.
+    #[default]
+    Refuse,
+    /// They go on as they came, if every reading of the path belongs to this route.
+    Keep,
 }
 
 /// The roles that may use a route: any or all of a list.
