@@ -92,6 +92,20 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["headers.response.set.X", "one line"],
         ),
         (
+            route("{path: /a, upstream: orders, headers: {request: {set: {X-A: \"1\", x_a: \"2\"}}}}"),
+            &["routes[0].headers.request.set.x_a", "another spelling"],
+        ),
+        (
+            route("{path: /a, respond: {json: 1}, idle_timeout: 1h}"),
+            &["routes[0].idle_timeout", "needs `upstream`"],
+        ),
+        (
+            route("{path: /a, redirect: {to: \"https://b?c={path}\"}}"),
+            &["routes[0].redirect.to", "before the query"],
+        ),
+        (route("{path: /a, upstream: orders, host: a..b}"), &["routes[0].host", "`a..b`"]),
+        (route("{path: /a, upstream: orders, host: \"*.0.0.1\"}"), &["routes[0].host", "before a name"]),
+        (
             route("{path: /a, upstream: orders, host: \"*.[::1]\"}"),
             &["routes[0].host", "stands before a name"],
         ),
@@ -240,6 +254,14 @@ fn variables_are_filled_in_and_never_shown() {
     // A value cannot bring keys along.
     let (code, _, _) = check_text(&text, &[("AUD", "x\n  registration: closed")]);
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_credential_that_a_route_sends_is_never_shown() {
+    let route = "  - {path: /a, upstream: orders, headers: {request: {set: {Proxy-Authorization: Basic c2VjcmV0}}}}\n";
+    let (code, out, err) = check_text(&format!("{HEAD}{route}"), &[]);
+    assert_ne!(code, Some(0));
+    assert!(err.contains("Proxy-Authorization") && !format!("{out}{err}").contains("c2VjcmV0"), "{err}");
 }
 
 #[test]

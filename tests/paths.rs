@@ -102,14 +102,22 @@ fn an_encoded_character_does_not_lead_around_a_route() {
 
 #[test]
 fn what_is_encoded_goes_on_where_every_reading_belongs_to_the_same_route() {
-    let routes = "  - {path: /files/**, auth: none, upstream: backend, encoded: keep}\n  - {path: /files/admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /plain/**, auth: none, upstream: backend}\n";
+    let routes = "  - {path: /files/**, auth: none, upstream: backend, encoded: keep}\n  - {path: \"/files/{id}\", roles: {any: [admin]}, upstream: backend}\n  - {path: \"/files/{id}/q/b\", roles: {any: [admin]}, upstream: backend}\n  - {path: /files/admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /plain/**, auth: none, upstream: backend}\n";
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::routes(routes));
-    for path in ["/files/a%2fb", "/files/a%2Fb;v=1/c?d=%2F", "/files/a;admin/b", "/files/a%3A%2Fb"] {
+    for path in
+        ["/files/x/a%2fb", "/files/x/y/a%2Fb;v=1/c?d=%2F", "/files/x/y/a;admin/b", "/files/x/a%3A%2Fb"]
+    {
         assert_eq!(gateway.get(path, None).status, 200, "{path}");
         assert_eq!(upstream.last().target, path, "as it came");
     }
     for path in [
+        "/files/7;/x",
+        "/files/7;a/x",
+        "/files/7%2Fq;y/z",
+        "/files/7%2Fx",
+        "/files/a;x%2Fq/b;y%2Fz",
+        "/files/x/a;;;;;;;;;b",
         "/files/admin%2Fx",
         "/files/admin;x/y",
         "/files%2Fadmin/x",

@@ -149,13 +149,14 @@ fn a_route_changes_headers_on_both_ways_and_never_who_is_calling() {
     });
     let gateway = Gateway::start(&upstream, Settings::routes(routes));
     let token = gateway.register("ann")["access_token"].as_str().unwrap().to_owned();
-    let lines = "X-Env: dev\r\nX-Env: dev\r\nX-Tag: a\r\nX-Debug: 1\r\nConnection: X-Env\r\n";
+    let lines = "X-Env: dev\r\nX_Env: dev\r\nX-Tag: a\r\nX-Debug: 1\r\nX_debug: 1\r\nConnection: X-Env\r\n";
     let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{lines}\r\n");
     let response = gateway.client().send(request).response();
     assert_eq!(response.header("X-Frame-Options"), Some("DENY"));
     assert_eq!(response.header("Server"), None);
     let seen = upstream.last();
     assert_eq!(seen.all("X-Env"), ["prod"]);
+    assert_eq!((seen.header("X_Env"), seen.header("X_Debug")), (None, None), "in no spelling");
     assert_eq!(seen.all("X-Tag"), ["a", "b"]);
     assert_eq!((seen.header("X-Debug"), seen.header("Authorization")), (None, Some("Basic YTpi")));
     assert_eq!(seen.header("X-User-Name"), Some("ann"));

@@ -10,7 +10,11 @@ use crate::{
     app::LoadedGateway,
     config::{self, Access, Action, Config, ConfigErrors, Expect, OnStale, RoleRule},
     route::{Match, Route, Table},
-    types::{Role, Roles, path},
+    types::{
+        Role, Roles,
+        host::{is_host, name_of},
+        path,
+    },
 };
 
 /// `authgate check`.
@@ -169,8 +173,12 @@ fn run_test(routes: &Table, test: &config::Test) -> Option<config::ConfigError> 
 pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
     let roles = parse_roles(&explain.roles)?;
     let roles = (!explain.anonymous).then_some(roles);
-    let host =
-        explain.host.as_deref().map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let host = match explain.host.as_deref() {
+        Some(host) if !is_host(host) => {
+            return Err(Refused(format!("{host}: not a host; the gateway answers 400")));
+        }
+        host => host.map(name_of),
+    };
     let verdict = decide(&loaded.routes, &explain.method, host.as_deref(), &explain.path, roles.as_ref());
     let (text, code) = match verdict {
         Verdict::NotCanonical => {

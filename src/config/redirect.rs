@@ -1,6 +1,8 @@
 //! Where a route sends its callers.
 
-use http::{StatusCode, uri::Authority};
+use http::StatusCode;
+
+use crate::types::host::is_host;
 
 /// The placeholder for the request's path.
 const PATH: &str = "{path}";
@@ -34,22 +36,20 @@ impl Redirect {
         if [before, after.unwrap_or_default()].iter().any(|part| part.contains(['{', '}'])) {
             return Err("expected no placeholder but one `{path}`");
         }
-        match before.strip_prefix("https://").or_else(|| before.strip_prefix("http://")) {
-            Some(rest) => {
-                let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
-                let whole = authority.parse().is_ok_and(|parsed: Authority| !parsed.host().is_empty());
-                if !whole || authority.contains('@') {
-                    return Err("expected a host behind `https://`");
-                }
+        if after.is_some() && before.contains('?') {
+            // A path may hold what separates the parts of a query.
+            return Err("expected `{path}` before the query");
+        }
+        if after.is_some() && before.ends_with('/') && !before.ends_with("://") {
+            return Err("`{path}` begins with a slash of its own");
+        }
+        let rest = before.strip_prefix("https://").or_else(|| before.strip_prefix("http://"));
+        if let Some(rest) = rest {
+            if !is_host(&rest[..rest.find(['/', '?']).unwrap_or(rest.len())]) {
+                return Err("expected a host behind `https://`");
             }
-            // A path begins with a slash: with another before it, it would name a host.
-            None if before == "/" && after.is_some() => {
-                return Err("`{path}` begins with a slash of its own");
-            }
-            None if !before.starts_with('/') || before.starts_with("//") => {
-                return Err("expected https://HOST/…, or a path that begins with one slash");
-            }
-            None => {}
+        } else if !before.starts_with('/') || before.starts_with("//") {
+            return Err("expected https://HOST/…, or a path that begins with one slash");
         }
         Ok(Self {
             status,
@@ -119,6 +119,9 @@ mod tests {
             "/a b",
             "/a\\b",
             "/a#b",
+            "https://a?b={path}",
+            "https://a:b{path}",
+            "https://a/{path}",
             "/é",
         ] {
             assert!(parse(to).is_err(), "{to:?}");

@@ -60,16 +60,38 @@ pub struct HeaderRules {
 }
 
 impl HeaderRules {
-    /// Changes the headers of a message.
+    /// Returns whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
+    /// Changes the headers of a message. A rule is for all spellings of a name that a backend could take for it.
     pub fn apply(&self, fields: &mut Fields) {
-        fields.remove_all(&self.remove);
-        for (name, value) in &self.set {
-            fields.insert(name.clone(), value.clone());
+        if self.is_empty() {
+            return;
         }
-        for (name, value) in &self.add {
+        let sets = self.set.iter().map(|(name, _)| name);
+        let gone = |name: &HeaderName| {
+            self.remove.iter().chain(sets.clone()).any(|rule| is_spelling(name, rule))
+                || self.add.iter().any(|(rule, _)| rule != name && is_spelling(name, rule))
+        };
+        fields.retain(|name| !gone(name));
+        for (name, value) in self.set.iter().chain(&self.add) {
             fields.append(name.clone(), value.clone());
         }
     }
+
+    /// Takes out of an interim response what is taken out of the final one.
+    pub fn take_out(&self, fields: &mut Fields) {
+        fields.retain(|name| !self.remove.iter().any(|rule| is_spelling(name, rule)));
+    }
+}
+
+/// Whether two names are one to a backend that folds `-`, `_` and `.` into one.
+fn is_spelling(name: &HeaderName, rule: &HeaderName) -> bool {
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
+    let (name, rule) = (name.as_str(), rule.as_str());
+    name.len() == rule.len() && name.bytes().map(fold).eq(rule.bytes().map(fold))
 }
 
 #[cfg(test)]
@@ -99,17 +121,20 @@ mod tests {
         let pair =
             |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let mut fields = Fields::default();
-        for (name, value) in [pair("a", "1"), pair("b", "1"), pair("c", "1")] {
+        for (name, value) in
+            [("a-x", "1"), ("a_x", "1"), ("b-x", "1"), ("b.x", "1"), ("c-x", "1"), ("c_x", "1")]
+                .map(|(name, value)| pair(name, value))
+        {
             fields.append(name, value);
         }
         let rules = HeaderRules {
-            remove: vec![HeaderName::from_static("a")],
-            set: vec![pair("b", "2")],
-            add: vec![pair("c", "2")],
+            remove: vec![HeaderName::from_static("a-x")],
+            set: vec![pair("b-x", "2")],
+            add: vec![pair("c-x", "2")],
         };
         rules.apply(&mut fields);
         let mut lines: Vec<_> = fields.iter().cloned().collect();
         lines.sort_by(|a, b| (a.0.as_str(), &a.1).cmp(&(b.0.as_str(), &b.1)));
-        assert_eq!(lines, [pair("b", "2"), pair("c", "1"), pair("c", "2")]);
+        assert_eq!(lines, [pair("b-x", "2"), pair("c-x", "1"), pair("c-x", "2")]);
     }
 }

@@ -220,14 +220,16 @@ impl upstream::Progress for Watched<'_> {
 
     fn hinted(&self, hints: ResponseHead) {
         if self.takes_hints {
-            self.forwarding.exchange.activity().hint(interim(hints));
+            let rules = &self.forwarding.route.response_headers;
+            self.forwarding.exchange.activity().hint(interim(hints, rules));
         }
     }
 }
 
 /// An interim response as it goes to the client (RFC 8297).
-fn interim(mut hints: ResponseHead) -> Bytes {
+fn interim(mut hints: ResponseHead, rules: &config::HeaderRules) -> Bytes {
     clean_response(&mut hints.fields);
+    rules.take_out(&mut hints.fields);
     head::interim(StatusCode::EARLY_HINTS, &hints.fields).into()
 }
 

@@ -10,6 +10,7 @@ use crate::{
     error::Kind,
     types::{
         fields::Fields,
+        host::is_host,
         path::{self, Canonical},
     },
 };
@@ -66,38 +67,4 @@ fn single_host(fields: &Fields, version: Version) -> Result<Option<&str>, Kind> 
     }
     let host = value.to_str().map_err(|_| Kind::BadRequest)?;
     if is_host(host) { Ok(Some(host)) } else { Err(Kind::BadRequest) }
-}
-
-/// A name or address with an optional port: no userinfo, no list, no path.
-fn is_host(host: &str) -> bool {
-    let (name, port) = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
-            _ => return false,
-        },
-        None => host.split_at(host.bytes().position(|byte| byte == b':').unwrap_or(host.len())),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let port = port.strip_prefix(':').unwrap_or(port);
-    !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-        && port.len() <= 5
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_a_name_and_a_port_and_nothing_else() {
-        for host in ["a.Example.com", "a:8080", "a.:80", "127.0.0.1:1", "[::1]:80"] {
-            assert!(is_host(host), "{host}");
-        }
-        for host in
-            ["", ":80", "u@a", "a b", "a,b", "a/b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a\\b", "a:999999"]
-        {
-            assert!(!is_host(host), "{host}");
-        }
-    }
 }

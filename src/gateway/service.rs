@@ -182,6 +182,8 @@ impl ConnectionState {
                     decide_overrides(snapshot, &target, head)?;
                 }
                 let rewritten = target.forwarded(&head.uri)?;
+                // Its readings may be large, and the response may take long.
+                drop(target);
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
                     record.set_caller(principal);
                 }
@@ -239,10 +241,12 @@ impl ConnectionState {
         match forwarding.forward(permit, request).await? {
             Outcome::Response(response) => Ok(response),
             Outcome::Switched(head, connection, lease) => {
+                let switched =
+                    Box::pin(self.switch(&view.snapshot.access, &lease, head, *connection)).await?;
                 if let Some(idle) = route.config.idle_timeout {
                     self.activity.may_idle_for(idle);
                 }
-                Box::pin(self.switch(&view.snapshot.access, &lease, head, *connection)).await
+                Ok(switched)
             }
         }
     }

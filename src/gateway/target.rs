@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Uri, uri::PathAndQuery};
 use crate::{
     error::Kind,
     route::{Match, Table},
-    types::path::Canonical,
+    types::{host::name_of, path::Canonical},
 };
 
 /// The scheme that a client uses.
@@ -50,7 +50,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// When the path has several readings, and no route that keeps what is encoded takes all of them.
     pub(super) fn find<'t>(&self, routes: &'t Table, method: &Method) -> Result<Match<'t>, Kind> {
-        let host = self.host.filter(|_| routes.knows_hosts()).map(host_name);
+        let host = self.host.filter(|_| routes.knows_hosts()).map(name_of);
         if self.readings.is_empty() {
             return Ok(routes.find(host.as_deref(), method, &self.path.decoded));
         }
@@ -79,7 +79,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// When no host is named.
     pub(super) fn by_https(&self, port: u16) -> Result<String, Kind> {
-        let host = host_name(self.host.ok_or(Kind::BadRequest)?);
+        let host = name_of(self.host.ok_or(Kind::BadRequest)?);
         let port = if port == 443 { String::new() } else { format!(":{port}") };
         let query = self.query.map(|query| format!("?{}", encoded(query))).unwrap_or_default();
         Ok(format!("https://{host}{port}{}{query}", self.path.wire))
@@ -113,33 +113,4 @@ fn encoded(query: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(encoded)
-}
-
-/// The name that routes are compared with: in lower case, without port and final dot.
-fn host_name(host: &str) -> String {
-    let end = if host.starts_with('[') {
-        host.find(']').map_or(host.len(), |end| end + 1)
-    } else {
-        host.find(':').unwrap_or(host.len())
-    };
-    let name = &host[..end];
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_are_compared_with_a_host_in_lower_case_without_its_port() {
-        for (host, name) in [
-            ("a.Example.com", "a.example.com"),
-            ("a:8080", "a"),
-            ("a.:80", "a"),
-            ("127.0.0.1:1", "127.0.0.1"),
-            ("[::1]:80", "[::1]"),
-        ] {
-            assert_eq!(host_name(host), name);
-        }
-    }
 }

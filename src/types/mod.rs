@@ -5,6 +5,7 @@ pub mod fields;
 pub mod framing;
 pub mod hash;
 pub mod hop_by_hop;
+pub mod host;
 mod id;
 pub mod path;
 pub mod precis;

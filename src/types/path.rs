@@ -97,9 +97,13 @@ pub struct Kept<'a> {
     /// As it is forwarded.
     pub wire: &'a str,
     /// As it is matched: with an encoded slash as a character of its segment, and as a separator; with the parameters of
-    /// segments, and without them.
+    /// segments, and without them; without those of the last segment; and cut at each semicolon.
     pub readings: Vec<String>,
 }
+
+/// The longest path with several readings, in bytes, and the most of `%2F` and `;` in it: each adds readings.
+const MAX_KEPT: usize = 4 << 10;
+const MAX_MARKS: usize = 8;
 
 /// What stands for `%2F` and `;` in a reading: characters of no path (Unicode noncharacters), so that no pattern has them.
 const KEPT_SLASH: &str = "%EF%BF%BE";
@@ -108,20 +112,34 @@ const KEPT_SEMICOLON: &str = "%EF%BF%BF";
 /// All readings of a path that need not be [`canonical`] but for `%2F` and `;`.
 ///
 /// # Errors
-/// When any reading is not canonical: has a dot segment or an empty one, or what [`canonical`] refuses otherwise.
+/// When any reading is not canonical: has a dot segment or an empty one, or what [`canonical`] refuses otherwise. When there
+/// are too many.
 pub fn kept(path: &str) -> Result<Kept<'_>, NotCanonical> {
     let with_slashes = |path: &str, slash: &str| path.replace("%2F", slash).replace("%2f", slash);
-    let with_parameters = |path: &str| path.replace(';', KEPT_SEMICOLON);
     let split = with_slashes(path, "/");
-    let readings = [
-        with_parameters(&with_slashes(path, KEPT_SLASH)),
-        with_parameters(&split),
-        with_slashes(&without_parameters(path), KEPT_SLASH),
-        with_slashes(&without_parameters(path), "/"),
-        without_parameters(&split),
-    ];
-    let decoded = |reading: &String| canonical(reading).map(|path| path.decoded.into_owned());
-    Ok(Kept { wire: path, readings: readings.iter().map(decoded).collect::<Result<_, _>>()? })
+    let slashes = path.match_indices("%2").filter(|(at, _)| path[at + 2..].starts_with(['F', 'f'])).count();
+    if path.len() > MAX_KEPT || slashes + path.matches(';').count() > MAX_MARKS {
+        return Err(NotCanonical);
+    }
+    let mut forms = Vec::new();
+    for base in [path, &split] {
+        let last = base.rfind('/').map_or(0, |slash| slash + 1);
+        let whole_last = format!("{}{}", &base[..last], without_parameters(&base[last..]));
+        forms.extend([base.to_owned(), without_parameters(base), whole_last]);
+        for (mark, _) in base.match_indices(';') {
+            forms.extend([base[..mark].to_owned(), without_parameters(&base[..mark])]);
+        }
+    }
+    let mut readings = Vec::new();
+    for form in &forms {
+        for slash in [KEPT_SLASH, "/"] {
+            let reading = with_slashes(form, slash).replace(';', KEPT_SEMICOLON);
+            readings.push(canonical(&reading)?.decoded.into_owned());
+        }
+    }
+    readings.sort_unstable();
+    readings.dedup();
+    Ok(Kept { wire: path, readings })
 }
 
 /// A path without what follows a semicolon in each segment.
@@ -203,19 +221,21 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_in_every_way() {
         let readings = |path: &str| kept(path).map(|kept| kept.readings);
-        let slash = "\u{fffe}";
-        assert_eq!(
-            readings("/a%2fb/c"),
-            Ok([&format!("/a{slash}b/c"), "/a/b/c", &format!("/a{slash}b/c"), "/a/b/c", "/a/b/c"]
-                .map(str::to_owned)
-                .to_vec())
-        );
+        let sorted = |paths: &[&str]| {
+            let mut paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
+            paths.sort_unstable();
+            Ok(paths)
+        };
+        assert_eq!(readings("/a%2fb/c"), sorted(&["/a\u{fffe}b/c", "/a/b/c"]));
         assert_eq!(
             readings("/a;x%2Fy/b"),
-            Ok([&format!("/a\u{ffff}x{slash}y/b"), "/a\u{ffff}x/y/b", "/a/b", "/a/b", "/a/y/b"]
-                .map(str::to_owned)
-                .to_vec())
+            sorted(&["/a\u{ffff}x\u{fffe}y/b", "/a\u{ffff}x/y/b", "/a/b", "/a/y/b", "/a"])
         );
+        // What cuts a path at a semicolon, and what takes parameters from the last segment only.
+        assert!(readings("/a/7;/x").unwrap().contains(&"/a/7".to_owned()));
+        assert!(readings("/a/7%2Fq;y/z").unwrap().contains(&"/a/7/q".to_owned()));
+        assert!(readings("/a;x%2Fq/b;y%2Fz").unwrap().contains(&"/a\u{ffff}x/q/b".to_owned()));
+        assert_eq!(readings(&format!("/a{}", ";b".repeat(9))), Err(NotCanonical), "too many");
         for path in [
             "/a/..;x/b",
             "/..%2Fb",

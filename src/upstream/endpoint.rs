@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use tokio::{
 
 use super::{Connection, resolve::Resolver};
 use crate::{config::Server, stream::Stream};
+
+/// How long to wait before a socket of the machine is tried again whose backlog is full.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 /// How a server is reached.
 pub(super) enum Address {
@@ -48,7 +52,15 @@ impl Address {
                 socket.set_nodelay(true)?;
                 Ok(socket.into())
             }
-            Self::Unix(path) => UnixStream::connect(path).await.map(Into::into),
+            Self::Unix(path) => loop {
+                match UnixStream::connect(path).await {
+                    // Its backlog is full. TCP would wait by itself; here whoever connects has a timeout, too.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(BACKLOG_PAUSE).await;
+                    }
+                    connected => return connected.map(Into::into),
+                }
+            },
         }
     }
 }

@@ -165,9 +165,11 @@ impl Check<'_> {
             let redirect = listener.redirect.as_deref().and_then(|scheme| {
                 let port = match scheme.strip_prefix("https") {
                     Some("") => Some(443),
-                    Some(port) => {
-                        port.strip_prefix(':').and_then(|port| port.parse().ok()).filter(|port| *port > 0)
-                    }
+                    Some(port) => port
+                        .strip_prefix(':')
+                        .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+                        .and_then(|port| port.parse().ok())
+                        .filter(|port| *port > 0),
                     None => None,
                 };
                 if port.is_none() {
@@ -176,6 +178,10 @@ impl Check<'_> {
                 port
             });
             listeners.push(Listener { address, max_connections, redirect });
+        }
+        if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.is_some()) {
+            self.warnings
+                .push("listeners: each of them has `redirect`, so no route is ever served".to_owned());
         }
         listeners
     }

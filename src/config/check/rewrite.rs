@@ -1,8 +1,8 @@
 //! What a route changes of a request and its response: `redirect`, `rewrite`, `headers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use http::{HeaderName, HeaderValue, StatusCode, uri::Authority};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Check;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         Action, HeaderRules, IdentityHeaders, PathRewrite, Pattern, Redirect, Rewrite, Segment, StripRule,
         raw,
     },
-    types::{hop_by_hop::is_hop_by_hop, path},
+    types::{hop_by_hop::is_hop_by_hop, host::is_host, path},
 };
 
 /// Headers of a request that the gateway writes itself, beside those of identities.
@@ -33,8 +33,8 @@ impl Check<'_> {
         if status.is_none() {
             self.error(&format!("{key}.redirect.status"), "expected 301, 302, 303, 307 or 308");
         }
-        let status = StatusCode::from_u16(status?).ok()?;
-        let redirect = Redirect::parse(&raw.to, status);
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let redirect = Redirect::parse(&raw.to, status.unwrap_or(StatusCode::PERMANENT_REDIRECT));
         redirect
             .map_err(|problem| self.error(&format!("{key}.redirect.to"), problem))
             .ok()
@@ -68,9 +68,7 @@ impl Check<'_> {
     }
 
     fn rewritten_host(&mut self, key: &str, text: &str) -> Option<HeaderValue> {
-        let authority: Option<Authority> = text.parse().ok();
-        let whole = authority.filter(|authority| !authority.host().is_empty() && !text.contains('@'));
-        if whole.is_none() {
+        if !is_host(text) {
             self.error(key, "expected a host, with a port if it needs one, such as orders.internal");
         }
         HeaderValue::from_str(text).ok()
@@ -138,8 +136,12 @@ impl Check<'_> {
         side: Side,
     ) -> Vec<(HeaderName, HeaderValue)> {
         let mut lines = Vec::new();
+        let mut known = HashSet::new();
         for (name, value) in raw {
             let key = format!("{key}.{name}");
+            if !known.insert(IdentityHeaders::fold(&name)) {
+                self.error(&key, "another line sets this header already, perhaps in another spelling");
+            }
             let name = self.header_name(&key, &name, identity, side);
             match HeaderValue::from_str(&value) {
                 Ok(value) => lines.extend(name.map(|name| (name, value))),
@@ -172,7 +174,7 @@ impl Check<'_> {
             self.error(key, "expected `rewrite.host` for that");
         } else if is_hop_by_hop(&folded)
             || ours.contains(&folded.as_str())
-            || (side == Side::Request && folded.starts_with("x-forwarded-"))
+            || (side == Side::Request && folded.starts_with("x-forwarded-") && folded != "x-forwarded-prefix")
         {
             self.error(key, "authgate writes this header itself");
         } else {

@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use http::{Method, StatusCode};
 
 use super::Check;
-use crate::config::{
-    Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
-    Server, Test, Upstream, raw,
+use crate::{
+    config::{
+        Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
+        Server, Test, Upstream, raw,
+    },
+    types::host::{is_host, name_of},
 };
 
 impl Check<'_> {
@@ -90,20 +93,20 @@ impl Check<'_> {
 
     pub(super) fn host(&mut self, key: &str, text: &str) -> Option<String> {
         let host = text.to_ascii_lowercase();
-        let legal = !host.is_empty()
-            && !host.ends_with('.')
-            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b));
-        let ipv6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if !legal && ipv6.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_err()) {
+        let name = name_of(&host).into_owned();
+        // A port would be none of the name's.
+        let bare = host == name || (host.starts_with('[') && host.ends_with(']'));
+        if !is_host(&host) || !bare {
             self.error(key, "expected a host name without a port, such as api.example.com");
         }
-        Some(host)
+        Some(name)
     }
 
     /// The host of a route: a name, or `*.` and a name.
     fn route_host(&mut self, key: &str, text: &str) -> Option<String> {
         let Some(name) = text.strip_prefix("*.") else { return self.host(key, text) };
-        if name.starts_with(['[', '.']) || name.parse::<std::net::IpAddr>().is_ok() {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if name.starts_with('[') || last.bytes().all(|byte| byte.is_ascii_digit()) {
             self.error(key, "`*.` stands before a name, such as *.example.com");
         }
         self.host(key, name).map(|name| format!("*.{name}"))
@@ -156,7 +159,12 @@ impl Check<'_> {
         let host = raw.host.as_deref().and_then(|host| self.route_host(&format!("{key}.host"), host));
         let access = self.access(key, raw.auth, raw.roles);
         let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
-        let for_upstreams = [("forward_token", forward_token), ("rewrite", raw.rewrite.is_some())];
+        let for_upstreams = [
+            ("forward_token", forward_token),
+            ("rewrite", raw.rewrite.is_some()),
+            ("idle_timeout", raw.idle_timeout.is_some()),
+            ("headers.request", !raw.headers.request.is_empty()),
+        ];
         if raw.upstream.is_none()
             && let Some((name, _)) = for_upstreams.into_iter().find(|(_, given)| *given)
         {
