@@ -53,7 +53,12 @@ impl IdentityHeaders {
 
     /// The form in which spellings of a header name are one: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
     pub fn fold(name: &str) -> String {
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+        name.bytes().map(|byte| char::from(Self::fold_byte(byte))).collect()
+    }
+
+    /// The form of a byte of a name.
+    pub fn fold_byte(byte: u8) -> u8 {
+        if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
     }
 
     /// The names of a preset.

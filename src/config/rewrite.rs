@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
+use super::IdentityHeaders;
 use crate::types::fields::Fields;
 
 /// The path and the host by which an upstream is asked.
@@ -87,10 +88,10 @@ impl HeaderRules {
     }
 }
 
-/// Whether two names are one to a backend that folds `-`, `_` and `.` into one.
+/// Whether two names are one to a backend that folds them as [`IdentityHeaders::fold`] does.
 fn is_spelling(name: &HeaderName, rule: &HeaderName) -> bool {
-    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
     let (name, rule) = (name.as_str(), rule.as_str());
+    let fold = IdentityHeaders::fold_byte;
     name.len() == rule.len() && name.bytes().map(fold).eq(rule.bytes().map(fold))
 }
 

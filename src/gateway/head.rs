@@ -17,7 +17,7 @@ use crate::{
     types::{
         fields::{Fields, write_line},
         framing::Head,
-        hop_by_hop::{names_option, options},
+        hop_by_hop::options,
     },
 };
 
@@ -59,11 +59,16 @@ pub(super) fn parse(bytes: &Bytes, head: &Head) -> Result<Received, Kind> {
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| bad)?;
     let fields = Fields::parse(bytes, head).map_err(|_| bad)?;
     let is_old = version == Version::HTTP_10;
-    if options(&fields).nth(MAX_OPTIONS).is_some() {
-        return Err(bad);
+    let (mut closes, mut keeps) = (false, false);
+    for (number, option) in options(&fields).enumerate() {
+        if number == MAX_OPTIONS {
+            return Err(bad);
+        }
+        closes |= option.eq_ignore_ascii_case(b"close");
+        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
     }
-    // What closes wins (RFC 9112, section 9.3).
-    let keep_alive = !names_option(&fields, "close") && (!is_old || names_option(&fields, "keep-alive"));
+    // `close` wins (RFC 9112, section 9.3).
+    let keep_alive = !closes && (keeps || !is_old);
     let expects_continue = !is_old
         && fields
             .get(&header::EXPECT)
@@ -146,7 +151,7 @@ pub(super) fn format(
 pub(super) fn interim(status: StatusCode, fields: &Fields) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     start(&mut out, false, status);
-    // Its content is none, and no length says so (RFC 9110, section 8.6).
+    // It has no content and no Content-Length (RFC 9110, section 8.6).
     for (name, value) in fields.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
         write_line(&mut out, name.as_str(), value.as_bytes());
     }

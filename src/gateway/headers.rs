@@ -175,7 +175,7 @@ impl Headers {
         }
         let mut folded = [0; MAX_FOLDED];
         for (to, from) in folded.iter_mut().zip(name) {
-            *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
+            *to = IdentityHeaders::fold_byte(*from);
         }
         let folded = &folded[..name.len().min(MAX_FOLDED)];
         if self.prefixes.iter().any(|prefix| folded.starts_with(prefix)) {

@@ -48,8 +48,9 @@ enum Stage {
     Response(Box<Sending>),
     /// The gathered bytes are the last ones.
     Last,
-    /// We send no more, and drop what the client still sends until a moment of the exchange's.
+    /// The gateway sends no more, and drops what the client still sends, until a coarse time.
     Lingering(u64),
+    /// The connection is over.
     Over,
 }
 
@@ -266,7 +267,7 @@ where
 
     /// Formats the head of a response, and gathers what is there of its body.
     fn begin_response(&mut self, response: ClientResponse, cx: &mut Context<'_>) -> io::Result<()> {
-        // It would come too late.
+        // An interim response would come after the final one.
         self.activity().take_hint();
         let ClientResponse { status, fields, body } = response;
         let exact = body.size_hint().exact();

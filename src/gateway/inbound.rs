@@ -44,6 +44,9 @@ const CRUMB: usize = 16;
 const MAX_CRUMBS: u8 = 16;
 const CRUMB_PAUSE: Duration = Duration::from_millis(10);
 
+/// The end of a line (RFC 9112, section 2.2).
+const LINE_END: &[u8] = b"\r\n";
+
 /// The place of the next byte in the stream of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -68,13 +71,6 @@ pub(super) struct Inbound {
     /// Reads in a row that brought a crumb of a head, and the pause before the next one.
     crumbs: u8,
     pause: Option<Pin<Box<Sleep>>>,
-}
-
-const LINE_END: &[u8] = b"\r\n";
-
-/// Returns whether `received` is empty lines only.
-fn begins_nothing(received: &[u8]) -> bool {
-    received.iter().all(|byte| LINE_END.contains(byte))
 }
 
 impl Inbound {
@@ -104,7 +100,7 @@ impl Inbound {
 
     /// Returns whether nothing was read that begins a further request. Empty lines begin none (RFC 9112, section 2.2).
     pub(super) fn is_idle(&self) -> bool {
-        begins_nothing(&self.received)
+        self.received.iter().all(|byte| LINE_END.contains(byte))
     }
 
     /// Returns the length of the body that is still to arrive, or none if it is chunked.

@@ -1,6 +1,7 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
 pub mod chunked;
+mod controls;
 pub mod fields;
 pub mod framing;
 pub mod hash;

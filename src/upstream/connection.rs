@@ -149,7 +149,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Ok(None) => {}
                 Err(reason) => return Poll::Ready(Err(self.broken(reason.to_owned()))),
             }
-            match ready!(self.poll_read(cx, SMALL_READ)) {
+            match ready!(self.io.poll_receive(cx, &mut self.received, SMALL_READ)) {
                 Ok(0) => return Poll::Ready(Err(self.broken("closed without a response".to_owned()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(error.to_string()))),
@@ -244,7 +244,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 }
                 Decoded::More(wanted) => wanted,
             };
-            match ready!(self.poll_read(cx, wanted)) {
+            match ready!(self.io.poll_receive(cx, &mut self.received, wanted)) {
                 Ok(0) if self.response.ends_with_connection() => {
                     self.response = Decoder::done();
                     return Poll::Ready(None);
@@ -254,10 +254,6 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        self.io.poll_receive(cx, &mut self.received, wanted)
     }
 
     /// The bare socket of a connection that has switched, what came behind the response, and the slot that it

@@ -159,11 +159,12 @@ impl Check<'_> {
         let host = raw.host.as_deref().and_then(|host| self.route_host(&format!("{key}.host"), host));
         let access = self.access(key, raw.auth, raw.roles);
         let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
+        let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let for_upstreams = [
             ("forward_token", forward_token),
             ("rewrite", raw.rewrite.is_some()),
             ("idle_timeout", raw.idle_timeout.is_some()),
-            ("headers.request", !raw.headers.request.is_empty()),
+            ("headers.request", !request_headers.is_empty()),
         ];
         if raw.upstream.is_none()
             && let Some((name, _)) = for_upstreams.into_iter().find(|(_, given)| *given)
@@ -180,7 +181,6 @@ impl Check<'_> {
             }
         };
         let rewrite = raw.rewrite.map(|rewrite| self.rewrite(key, rewrite, pattern.as_ref()));
-        let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let timeout = self.span(&format!("{key}.timeout"), raw.timeout, limits.request_timeout);
         let idle_key = format!("{key}.idle_timeout");
         let idle_timeout = raw.idle_timeout.map(|idle| self.span(&idle_key, Some(idle), limits.idle_timeout));

@@ -129,13 +129,6 @@ pub struct HeaderRules {
     pub remove: Vec<String>,
 }
 
-impl HeaderRules {
-    /// Returns whether nothing is changed.
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
-}
-
 /// Where clients are sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
