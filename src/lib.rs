@@ -3,7 +3,7 @@
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
 //! `revocation`, their means `store`, `password`, `token`, `route`, `limit`, `mail` and `upstream`,
-//! then `config`, `telemetry` and `openapi`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
+//! then `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
 pub mod account;
@@ -26,6 +26,7 @@ pub mod route;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod types;
 pub mod upstream;

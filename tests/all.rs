@@ -43,4 +43,5 @@ mod snapshots;
 mod store;
 mod streams;
 mod throttling;
+mod tls;
 mod upstreams;

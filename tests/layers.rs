@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
+    &["tls"],
     &["config", "telemetry", "openapi", "stream"],
     &["types", "clock", "error", "memory", "priority"],
 ];
@@ -36,7 +37,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("papaya", &["revocation"]),
     ("seize", &["revocation"]),
     ("lettre", &["mail"]),
-    ("rustls", &["store/postgres"]),
+    ("rustls", &["store/postgres", "tls", "stream"]),
+    ("tokio_rustls", &["tls", "stream"]),
+    ("x509_cert", &["tls"]),
     ("tokio_postgres_rustls", &["store/postgres"]),
     ("bcrypt", &["password"]),
     ("scrypt", &["password"]),

@@ -18,7 +18,9 @@ use authgate::{
     access::Access,
     app,
     clock::{SystemClock, TimeKeeper},
-    gateway::{BuiltinCall, BuiltinCalls, Drain, Inbox, Listening, Placement, Services, Snapshot, Worker},
+    gateway::{
+        BuiltinCall, BuiltinCalls, Drain, Inbox, Listener, Listening, Placement, Services, Snapshot, Worker,
+    },
     limit::AddressCounts,
     revocation::Mirror,
     telemetry::Metrics,
@@ -122,8 +124,9 @@ fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::Join
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let address = socket.local_addr().unwrap();
-        let config = authgate::config::Listener { address, max_connections: None, redirect: None };
-        let listening = Listening { socket, open: Arc::default(), config };
+        let config = authgate::config::Listener { address, max_connections: None, redirect: None, tls: None };
+        let listener = Arc::new(Listener::new(config, None));
+        let listening = Listening { socket, listener };
         runtime.block_on(worker.run(vec![listening], inbox)).unwrap();
     })
 }

@@ -15,9 +15,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
 use super::AdminApi;
+use crate::{
+    stream::Stream,
+    tls::{ServerTls, accept},
+};
 
 /// What the listener reports on.
 pub trait Status: Send + Sync {
@@ -42,12 +46,14 @@ const MAX_CALLS: usize = 64;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the runtime ends, by any address, `localhost` and the names in `hosts`. The admin API's calls run on `calls`, so that probes are answered whatever those do.
+/// Serves until the runtime ends, by any address, `localhost` and the names in `hosts`. The admin API's calls run on `calls`,
+/// so that probes are answered whatever those do.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
     status: Arc<dyn Status>,
     calls: Handle,
     hosts: Arc<[String]>,
@@ -67,8 +73,16 @@ pub async fn serve(
             }
         };
         let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
-        let hosts = hosts.clone();
+        let (hosts, tls) = (hosts.clone(), tls.clone());
         tokio::spawn(async move {
+            let socket = match tls {
+                None => Stream::Plain(socket),
+                Some(tls) => match timeout(HEADER_TIMEOUT, accept(socket, &tls)).await {
+                    Ok(Ok(secured)) => secured.stream.into(),
+                    // A handshake that comes to nothing is no event.
+                    _ => return,
+                },
+            };
             let service = service_fn(|request: Request<Incoming>| {
                 let (status, calls, running) = (status.clone(), calls.clone(), running.clone());
                 let hosts = hosts.clone();

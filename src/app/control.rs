@@ -7,6 +7,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     assemble::{Assembled, assemble},
     background::{follow, maintain, sweep},
+    certificates,
     error::StartError,
     foundation::{self, Followed},
     load::LoadedGateway,
@@ -33,6 +34,8 @@ pub(super) async fn start(
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
     let keep_audit = loaded.config.keep_audit;
+    let tls = loaded.tls.iter().chain([&loaded.admin_tls]).flatten().cloned().collect();
+    tokio::spawn(certificates::follow(tls, foundation.process.metrics.clone()));
     let Assembled { snapshot, admin_api, mail_worker } = assemble(&foundation, loaded, None)?;
     if let Some(mail_worker) = mail_worker {
         for _ in 0..MAIL_TASKS {

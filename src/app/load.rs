@@ -1,6 +1,6 @@
 //! A config with its compiled routes.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tracing::Level;
 
@@ -10,7 +10,11 @@ use crate::{
     config::{self, Config, ConfigError, ConfigErrors, LogFormat, LogLevel, Pattern},
     route::{Builtin, Table},
     telemetry::LogSettings,
+    tls::{ServerTls, TlsError},
 };
+
+/// The protocols that clients may speak on TLS, by their names in ALPN.
+const PROTOCOLS: &[&str] = &["http/1.1"];
 
 /// A config that can be served.
 #[derive(Debug)]
@@ -19,6 +23,10 @@ pub struct LoadedGateway {
     pub config: Config,
     /// Its routes.
     pub routes: Table,
+    /// TLS of its listeners, in their order.
+    pub tls: Vec<Option<Arc<ServerTls>>>,
+    /// TLS of the admin listener.
+    pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
     pub warnings: Vec<String>,
 }
@@ -38,17 +46,34 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
             MailWorker::check(email).err().map(|error| email.source.error(error.to_string()))
         });
     let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path));
-    mail.into_iter().chain(routes.err().map(|ConfigErrors(errors)| errors).unwrap_or_default()).collect()
+    let of = |errors: ConfigErrors| errors.0;
+    let routes = routes.err().map(of).unwrap_or_default();
+    let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
+    mail.into_iter().chain(routes).chain(tls.flat_map(of)).collect()
 }
 
-/// Compiles the routes of a config.
+/// Compiles the routes of a config, and reads its certificates.
 ///
 /// # Errors
-/// Every error among the routes.
+/// Every error among them.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErrors> {
     let config = loaded.config;
     let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path))?;
-    Ok(LoadedGateway { config, routes, warnings: loaded.warnings })
+    let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
+    let admin_tls = load_tls(&config.admin)?;
+    Ok(LoadedGateway { config, routes, tls, admin_tls, warnings: loaded.warnings })
+}
+
+/// Reads the certificates of a listener.
+fn load_tls(listener: &config::Listener) -> Result<Option<Arc<ServerTls>>, ConfigErrors> {
+    let Some(tls) = &listener.tls else { return Ok(None) };
+    match ServerTls::load(tls, PROTOCOLS) {
+        Ok(tls) => Ok(Some(Arc::new(tls))),
+        Err(errors) => {
+            let error = |(source, error): (config::Source, TlsError)| source.error(error.to_string());
+            Err(ConfigErrors(errors.into_iter().map(error).collect()))
+        }
+    }
 }
 
 fn builtin_calls(mount: &str) -> Vec<Builtin> {

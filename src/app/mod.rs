@@ -3,6 +3,7 @@
 mod assemble;
 mod background;
 mod builtin_calls;
+mod certificates;
 mod collection;
 mod control;
 mod demo;

@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    net::TcpListener,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -37,7 +36,7 @@ use super::{
 };
 use crate::{
     admin, config,
-    gateway::{Inbox, Placement, Worker},
+    gateway::{Inbox, Listener, Listening, Placement, Worker},
     memory,
     password::Hasher,
     priority::{self, Niceness},
@@ -112,13 +111,14 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     }
     let config = &loaded.config;
     let _lock = store::lock_for_serving(&config.store)?;
-    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(&config.listeners, "listening")?)));
-    let admin = config::Listener { address: config.admin, max_connections: None, redirect: None };
-    let admin_listeners = Listeners::bind(&[admin], "admin listening")?;
+    let public = config.listeners.iter().zip(&loaded.tls);
+    let public = public.map(|(config, tls)| Listener::new(config.clone(), tls.clone()));
+    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(public, "listening")?)));
+    let admin = Listener::new(config.admin.clone(), loaded.admin_tls.clone());
+    let admin_listeners = Listeners::bind([admin], "admin listening")?;
     admin_listeners.listen()?;
-    let admin = admin_listeners.share(|_| true).map_err(|error| ListenError(config.admin, error))?;
+    let admin = admin_listeners.share(|_| true).map_err(|error| ListenError(config.admin.address, error))?;
     drop(admin_listeners);
-    let admin = admin.into_iter().map(|listening| listening.socket).collect();
     let (workers, drain) = (config.workers, config.drain);
     let (placement, inboxes) = Placement::new(workers, max_connections(workers));
     let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs));
@@ -179,7 +179,7 @@ fn max_connections(workers: usize) -> usize {
 /// The control plane, on a runtime of its own.
 struct Control {
     loaded: Mutex<Option<LoadedGateway>>,
-    admin: Mutex<Vec<TcpListener>>,
+    admin: Mutex<Vec<Listening>>,
     listeners: Arc<Mutex<Option<Listeners>>>,
     process: Arc<Process>,
     fatal: Arc<Fatal>,
@@ -222,9 +222,9 @@ impl ServiceWithDependents for Control {
                 (Ok(runtime), Ok(vital)) => (runtime, vital),
                 (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
             };
-        for listener in take(&self.admin) {
+        for Listening { socket, listener } in take(&self.admin) {
             let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
-            let serving = admin::serve(listener, self.process.clone(), calls, hosts);
+            let serving = admin::serve(socket, listener.tls.clone(), self.process.clone(), calls, hosts);
             vital.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the admin listener failed");

@@ -19,6 +19,7 @@ mod raw;
 mod redirect;
 mod rewrite;
 mod server;
+mod tls;
 mod units;
 mod username;
 
@@ -45,6 +46,7 @@ pub use raw::{
 pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
+pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion};
 pub use username::UsernameRules;
 
 use crate::types::Roles;
@@ -55,7 +57,7 @@ pub struct Config {
     /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
     /// The admin listener.
-    pub admin: SocketAddr,
+    pub admin: Listener,
     /// The names that it answers to, besides addresses.
     pub admin_hosts: Vec<String>,
     /// How many worker threads serve requests.
@@ -86,8 +88,8 @@ pub struct Config {
     pub keep_audit: Duration,
 }
 
-/// An address that clients connect to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An address that clients or operators connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address.
     pub address: SocketAddr,
@@ -95,6 +97,8 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// The port by whose https all requests are to come instead.
     pub redirect: Option<u16>,
+    /// TLS, if it speaks it.
+    pub tls: Option<ListenerTls>,
 }
 
 /// How the gateway ends.

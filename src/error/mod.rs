@@ -58,6 +58,8 @@ pub enum Kind {
     UnsupportedMediaType,
     /// Throttled.
     TooManyRequests,
+    /// The connection is not for the host of the request.
+    MisdirectedRequest,
     /// The head is over its limit.
     HeadersTooLarge,
     /// A version of HTTP that does not exist yet.
@@ -112,6 +114,9 @@ impl Kind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "unsupported_media_type")
             }
             Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "Too many requests", "too_many_requests"),
+            Self::MisdirectedRequest => {
+                (S::MISDIRECTED_REQUEST, "Misdirected request", "misdirected_request")
+            }
             Self::HeadersTooLarge => {
                 (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large", "headers_too_large")
             }

@@ -17,11 +17,12 @@ use super::{
     deadline::Deadline,
     drain::Draining,
     exchange::Exchange,
+    handshake::Secured,
     http1::Http1,
     inbound::Inbound,
+    listener::Listener,
     message::{ClientRequest, ClientResponse},
     state::ConnectionState,
-    target::Scheme,
     thread_bound::ThreadBound,
     tunnel::Tunnel,
     turns::Place,
@@ -51,8 +52,10 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     /// Its place in the order of turns.
     pub(super) turn: Place,
-    /// The port by whose https its requests are to come instead.
-    pub(super) redirect: Option<u16>,
+    /// The listener that it came to.
+    pub(super) listener: Arc<Listener>,
+    /// What TLS says of it.
+    pub(super) secured: Option<Arc<Secured>>,
 }
 
 /// Serves a connection until it ends, expires or is drained. Returns it if it is idle.
@@ -61,7 +64,7 @@ pub(super) async fn serve(
     views: Arc<CurrentView>,
     draining: Arc<Draining>,
 ) -> Option<Resting> {
-    let Client { socket, early, rested_until, peer, turn, redirect } = client;
+    let Client { socket, early, rested_until, peer, turn, listener, secured } = client;
     // What bounds the connection itself stays as it is now until it rests, or ends.
     let (limits, access) = {
         let view = views.get();
@@ -72,15 +75,7 @@ pub(super) async fn serve(
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let inbound = Inbound::new(socket, early, head_limits);
     let inbound = Arc::new(ThreadBound::new(RefCell::new(Some(inbound))));
-    let state = Arc::new(ConnectionState {
-        views,
-        scheme: Scheme::Http,
-        peer,
-        redirect,
-        activity,
-        exchange,
-        inbound,
-    });
+    let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange, inbound });
     let stage = Stage::Serving(Http1::new(state.clone(), ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }
@@ -211,6 +206,11 @@ where
                             return Poll::Ready(this.stage.rest(until));
                         }
                         if this.state.clock().1 <= now {
+                            if let (true, Some((mut socket, _))) =
+                                (connection.is_idle(), connection.take_socket())
+                            {
+                                socket.says_end();
+                            }
                             return Poll::Ready(None);
                         }
                     }

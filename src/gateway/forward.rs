@@ -58,6 +58,8 @@ pub(super) struct Forwarding<'a> {
     /// Where the request came from.
     pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
+    /// The subject of the client's certificate, if upstreams are told.
+    pub(super) client_subject: Option<&'a HeaderValue>,
     /// When the request began.
     pub(super) begun: Instant,
     pub(super) sent: &'a SentAfter,
@@ -108,6 +110,7 @@ impl Forwarding<'_> {
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,
+            client_subject: self.client_subject,
             request_id: self.request_id,
             host: host.as_ref(),
             upgrade,

@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 
 /// The bytes of a name that are compared. No rule is longer.
 const MAX_FOLDED: usize = 64;
@@ -105,6 +106,8 @@ pub(super) struct Injected<'a> {
     pub(super) principal: Option<&'a Principal>,
     pub(super) forwarded: &'a Forwarded,
     pub(super) request_id: &'a HeaderValue,
+    /// `X-Client-Cert-Subject`.
+    pub(super) client_subject: Option<&'a HeaderValue>,
     /// `X-Forwarded-Host` where no trusted proxy said one.
     pub(super) host: Option<&'a HeaderValue>,
     /// Whether a WebSocket is asked for.
@@ -134,7 +137,7 @@ pub(super) fn via(fields: &Fields, received: Version) -> HeaderValue {
 }
 
 /// The most headers that the gateway adds.
-const MAX_ADDED: usize = 12;
+const MAX_ADDED: usize = 13;
 
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
@@ -218,6 +221,9 @@ impl Headers {
         }
         if let Some(host) = injected.forwarded.host.as_ref().or(injected.host) {
             added.push(&FORWARDED_HOST, host);
+        }
+        if let Some(subject) = injected.client_subject {
+            added.push(&CLIENT_SUBJECT, subject);
         }
         if injected.upgrade {
             added.push(&header::CONNECTION, &UPGRADE);

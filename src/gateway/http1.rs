@@ -107,6 +107,8 @@ pub(super) struct Http1<S, F> {
     handling: Option<Pin<Box<F>>>,
     stage: Stage,
     unsent: Unsent,
+    /// Whether what was written may lie before the socket.
+    unflushed: bool,
     asked: Asked,
     /// Whether the client sends another request after the response.
     keep_alive: bool,
@@ -129,6 +131,7 @@ where
             handling: None,
             stage: Stage::Head,
             unsent: Unsent::default(),
+            unflushed: false,
             asked: Asked { is_old: false, to_head: false },
             keep_alive: true,
             ends: false,
@@ -145,7 +148,7 @@ where
     pub(super) fn is_idle(&self) -> bool {
         let inbound = self.state.inbound.borrow();
         matches!(self.stage, Stage::Head)
-            && self.unsent.is_empty()
+            && self.is_sent()
             && inbound.as_ref().is_some_and(Inbound::is_between_requests)
     }
 
@@ -190,6 +193,11 @@ where
                 Stage::Over => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Returns whether nothing is left to be sent.
+    fn is_sent(&self) -> bool {
+        self.unsent.is_empty() && !self.unflushed
     }
 
     fn activity(&self) -> &Activity {
@@ -323,15 +331,20 @@ where
 
     /// Writes what was gathered.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() {
+        if self.is_sent() {
             return Poll::Ready(Ok(()));
         }
         let mut inbound = self.state.inbound.borrow_mut();
         let Some(inbound) = &mut *inbound else { return Poll::Ready(Ok(())) };
         let socket = inbound.socket();
-        while !self.unsent.is_empty() {
-            match self.unsent.poll_write(socket, cx) {
-                Poll::Ready(Ok(_)) => self.state.response_leaves(),
+        while !self.is_sent() {
+            let sent = if self.unsent.is_empty() {
+                Pin::new(&mut *socket).poll_flush(cx).map_ok(|()| self.unflushed = false)
+            } else {
+                self.unsent.poll_write(socket, cx).map_ok(|_| self.unflushed = socket.holds_back())
+            };
+            match sent {
+                Poll::Ready(Ok(())) => self.state.response_leaves(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.state.activity.client_blocks();
@@ -339,7 +352,7 @@ where
                 }
             }
         }
-        Pin::new(socket).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     /// Tells the client that nothing more comes.
@@ -384,7 +397,7 @@ where
 
     /// Returns the socket and the bytes that were read and not processed, if nothing is left to be written.
     pub(super) fn take_socket(&mut self) -> Option<(Stream, BytesMut)> {
-        if !self.unsent.is_empty() {
+        if !self.is_sent() {
             return None;
         }
         self.state.inbound.borrow_mut().take().map(Inbound::into_parts)

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::drain::Counted;
+use super::{drain::Counted, listener::Listener};
 
 /// The number of workers for which one of them accepts. Where connections are short, it could not serve more.
 const ACCEPTS_FOR: usize = 8;
@@ -31,8 +31,8 @@ pub(super) struct Accepted {
     pub(super) open: Counted,
     /// Counts it in its listener.
     pub(super) of_listener: Counted,
-    /// The port by whose https its requests are to come instead.
-    pub(super) redirect: Option<u16>,
+    /// The listener that it came to.
+    pub(super) listener: Arc<Listener>,
 }
 
 /// The workers of a process, as places for connections.

@@ -31,9 +31,10 @@ enum Part {
     Host,
     UserAgent,
     User,
+    ClientSubject,
 }
 
-const PARTS: usize = 7;
+const PARTS: usize = 8;
 
 /// Room for the parts of a usual request, in bytes.
 const USUAL_PARTS: usize = 256;
@@ -64,6 +65,7 @@ impl Record {
         client: &HeaderValue,
         request: &RequestHead,
         request_id: &HeaderValue,
+        client_subject: Option<&HeaderValue>,
         begun: Instant,
     ) -> Option<Box<Self>> {
         view.snapshot.services.access_log.as_ref()?;
@@ -89,6 +91,9 @@ impl Record {
             if let Some(value) = request.fields.get(&name) {
                 record.keep(part, value.as_bytes());
             }
+        }
+        if let Some(subject) = client_subject {
+            record.keep(Part::ClientSubject, subject.as_bytes());
         }
         Some(record)
     }
@@ -142,6 +147,7 @@ impl Drop for Record {
             user_agent: self.bytes(Part::UserAgent),
             upstream,
             user: self.bytes(Part::User),
+            client_subject: self.bytes(Part::ClientSubject),
             request_id: self.bytes(Part::RequestId).unwrap_or_default(),
         });
     }
@@ -175,6 +181,10 @@ pub(super) fn refused(connection: &ConnectionState, kind: Kind, request_id: &Hea
             user_agent: None,
             upstream: None,
             user: None,
+            client_subject: connection
+                .secured
+                .as_ref()
+                .and_then(|secured| Some(secured.subject.as_ref()?.as_bytes())),
             request_id: request_id.as_bytes(),
         });
     }

@@ -96,11 +96,12 @@ impl ConnectionState {
         let request_id = request_id();
         let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
         let origin =
-            client::Forwarded::of(&self.peer, &request.head.fields, self.scheme, &snapshot.trusted_proxies);
+            client::Forwarded::of(&self.peer, &request.head.fields, self.scheme(), &snapshot.trusted_proxies);
         let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
+        let subject = self.secured.as_ref().and_then(|secured| secured.subject.as_ref());
         let mut trace = Trace {
-            record: Record::of(view, &self.peer, client, &request.head, &request_id, begun),
+            record: Record::of(view, &self.peer, client, &request.head, &request_id, subject, begun),
             begun,
             request_id,
             route: NO_ROUTE,
@@ -147,8 +148,13 @@ impl ConnectionState {
         if request_target::is_server_wide(head)? || method::ends_here(head)? {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
-        let target = request_target::read(head, self.scheme, snapshot.keeps_encoded)?;
-        if let Some(port) = self.redirect {
+        let target = request_target::read(head, self.scheme(), snapshot.keeps_encoded)?;
+        if let (Some(secured), Some(host)) = (&self.secured, target.host)
+            && !secured.covers(host)
+        {
+            return Err(Kind::MisdirectedRequest.into());
+        }
+        if let Some(port) = self.listener.config.redirect {
             let location = target.by_https(port)?;
             return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
         }
@@ -229,6 +235,7 @@ impl ConnectionState {
             record.upstream = Some((index, None));
         }
         let forwarding = Forwarding {
+            client_subject: self.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
             snapshot: &view.snapshot,
             route: &route.config,
             client: &view.clients[index],

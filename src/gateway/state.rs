@@ -6,7 +6,9 @@ use super::{
     activity::{Activity, Phase},
     client::Peer,
     exchange::Exchange,
+    handshake::Secured,
     inbound::SharedInbound,
+    listener::Listener,
     target::Scheme,
     thread_bound::ThreadBound,
     view::CurrentView,
@@ -15,10 +17,11 @@ use super::{
 /// The state that all parts of one connection share.
 pub(super) struct ConnectionState {
     pub(super) views: Arc<CurrentView>,
-    pub(super) scheme: Scheme,
     pub(super) peer: Peer,
-    /// The port by whose https all requests are to come instead.
-    pub(super) redirect: Option<u16>,
+    /// The listener that it came to.
+    pub(super) listener: Arc<Listener>,
+    /// What TLS says of it.
+    pub(super) secured: Option<Arc<Secured>>,
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
@@ -27,6 +30,11 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
+    /// Returns the scheme that the client uses.
+    pub(super) fn scheme(&self) -> Scheme {
+        if self.secured.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
     /// Returns the time and the deadline.
     pub(super) fn clock(&self) -> (u64, u64) {
         (self.activity.now(), self.activity.due(self.exchange.due()))

@@ -15,6 +15,8 @@ use crate::{
 pub(super) enum Scheme {
     /// Nothing lies between the socket and HTTP.
     Http,
+    /// TLS does.
+    Https,
 }
 
 impl Scheme {
@@ -22,6 +24,7 @@ impl Scheme {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
         }
     }
 

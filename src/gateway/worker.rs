@@ -26,17 +26,19 @@ use super::{
     connection,
     connection::{Client, Resting},
     drain::{Counted, Drain, Draining},
+    handshake::{Handshakes, Secured, Shaken, handshake},
+    listener::{Listener, Listening},
     placement::{Accepted, Inbox, Placement},
     snapshot::Snapshot,
-    turns::Turns,
+    turns::{Place, Turns},
     view::{CurrentView, View},
 };
 use crate::{
     clock::coarse_millis,
-    config,
     limit::{CountedConnection, Prefix},
     memory,
     stream::Stream,
+    tls::ServerTls,
 };
 
 /// How often idle upstream connections are looked after, and how late a line of the access log may be.
@@ -53,16 +55,6 @@ const ACCEPT_BATCH: usize = 16;
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A socket that a worker accepts on, and how many connections all workers have from it.
-pub struct Listening {
-    /// The socket.
-    pub socket: TcpListener,
-    /// The connections.
-    pub open: Arc<AtomicUsize>,
-    /// The settings.
-    pub config: config::Listener,
-}
-
 /// One worker's share of the gateway.
 pub struct Worker {
     index: usize,
@@ -72,6 +64,7 @@ pub struct Worker {
     placement: Arc<Placement>,
     draining: Arc<Draining>,
     turns: Arc<Turns>,
+    handshakes: Arc<Handshakes>,
     /// Whether connections have begun to rest since the last sweep, and after how many sweeps memory is given back.
     rested: AtomicBool,
     gives_back_after: AtomicUsize,
@@ -94,6 +87,7 @@ impl Worker {
             placement,
             draining: Arc::default(),
             turns: Turns::new(),
+            handshakes: Arc::default(),
             rested: AtomicBool::new(false),
             gives_back_after: AtomicUsize::new(0),
         }
@@ -110,11 +104,11 @@ impl Worker {
         }
         let worker = Arc::new(self);
         let mut accepting = vec![tokio::spawn(worker.clone().receive(inbox))];
-        for Listening { socket, open, config } in listeners {
+        for Listening { socket, listener } in listeners {
             socket.set_nonblocking(true)?;
             // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
-            let listener = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-            accepting.push(tokio::spawn(worker.clone().accept(listener, open, config)));
+            let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+            accepting.push(tokio::spawn(worker.clone().accept(socket, listener)));
         }
         let mut drain = worker.drain.tell.subscribe();
         let mut snapshots = worker.snapshots.clone();
@@ -168,18 +162,13 @@ impl Worker {
         }
     }
 
-    async fn accept(
-        self: Arc<Self>,
-        listener: AsyncFd<TcpListener>,
-        open: Arc<AtomicUsize>,
-        config: config::Listener,
-    ) {
-        let most = config.max_connections.unwrap_or(usize::MAX);
+    async fn accept(self: Arc<Self>, socket: AsyncFd<TcpListener>, listener: Arc<Listener>) {
+        let most = listener.config.max_connections.unwrap_or(usize::MAX);
         let mut drain = self.drain.tell.subscribe();
         let mut batch = 0;
         loop {
             // Taken before a connection is, so that all workers together keep to the bound.
-            let place = Counted::within(&open, most).filter(|_| self.placement.has_room());
+            let place = Counted::within(&listener.open, most).filter(|_| self.placement.has_room());
             let Some(of_listener) = place else {
                 tokio::select! {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
@@ -189,14 +178,14 @@ impl Worker {
             let accepted = tokio::select! {
                 biased;
                 _ = drain.wait_for(|draining| *draining) => return,
-                accepted = listener.async_io(Interest::READABLE, TcpListener::accept) => accepted,
+                accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
             };
             let accepted = accepted.and_then(|(socket, peer)| {
                 socket.set_nonblocking(true)?;
                 Ok((socket, peer))
             });
             match accepted {
-                Ok((socket, peer)) => self.place(socket, peer, of_listener, config.redirect),
+                Ok((socket, peer)) => self.place(socket, peer, of_listener, listener.clone()),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
@@ -216,12 +205,12 @@ impl Worker {
         socket: std::net::TcpStream,
         peer: SocketAddr,
         of_listener: Counted,
-        redirect: Option<u16>,
+        listener: Arc<Listener>,
     ) {
         let worker = self.placement.fewest(self.index);
         let live = Counted::new(&self.drain.live);
         let open = Counted::new(self.placement.open(worker));
-        let accepted = Accepted { socket, peer, live, open, of_listener, redirect };
+        let accepted = Accepted { socket, peer, live, open, of_listener, listener };
         if worker == self.index {
             self.serve(accepted);
         } else if let Err(accepted) = self.placement.pass(worker, accepted) {
@@ -248,7 +237,7 @@ impl Worker {
     }
 
     fn serve(self: &Arc<Self>, accepted: Accepted) {
-        let Accepted { socket, peer, live, open, of_listener, redirect } = accepted;
+        let Accepted { socket, peer, live, open, of_listener, listener } = accepted;
         let peer = Peer::new(peer);
         let view = self.views.get();
         let limits = &view.snapshot.limits;
@@ -275,13 +264,40 @@ impl Worker {
                 return;
             }
         };
-        self.attend(
-            socket.into(),
-            BytesMut::new(),
-            None,
-            peer,
-            Kept { live, open, of_listener, of_address, redirect },
-        );
+        let kept = Kept { live, open, of_listener, of_address, listener, secured: None };
+        if let Some(tls) = kept.listener.tls.clone() {
+            self.shake_hands(socket, peer, tls, kept);
+        } else {
+            self.attend(socket.into(), BytesMut::new(), None, peer, kept);
+        }
+    }
+
+    /// Shakes hands with a client, and then serves it.
+    fn shake_hands(self: &Arc<Self>, socket: TcpStream, peer: Peer, tls: Arc<ServerTls>, mut kept: Kept) {
+        let view = self.views.get();
+        let turn = self.turn(&peer);
+        let shaking = handshake(socket, tls, turn, view.snapshot.limits.header_timeout);
+        let place = self.handshakes.begin();
+        let number = place.number();
+        let (worker, metrics) = (self.clone(), view.snapshot.services.metrics.clone());
+        let task = tokio::spawn(async move {
+            let shaken = shaking.await;
+            drop(place);
+            let (version, result) = shaken.labels();
+            metrics.tls_handshake(version, result);
+            if let Shaken::Hands(stream, secured, ..) = shaken {
+                kept.secured = Some(secured);
+                worker.attend(stream, BytesMut::new(), None, peer, kept);
+            }
+        });
+        if self.handshakes.has_task(number, task.abort_handle()) {
+            view.snapshot.services.metrics.tls_handshake("none", "given_up");
+        }
+    }
+
+    fn turn(&self, peer: &Peer) -> Place {
+        let is_trusted = peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
+        self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())))
     }
 
     /// Serves a connection until it ends or rests.
@@ -293,9 +309,9 @@ impl Worker {
         peer: Peer,
         kept: Kept,
     ) {
-        let is_trusted = peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
-        let turn = self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())));
-        let client = Client { socket, early, rested_until, peer, turn, redirect: kept.redirect };
+        let turn = self.turn(&peer);
+        let (listener, secured) = (kept.listener.clone(), kept.secured.clone());
+        let client = Client { socket, early, rested_until, peer, turn, listener, secured };
         let serving = connection::serve(client, self.views.clone(), self.draining.clone());
         let worker = self.clone();
         tokio::spawn(async move {
@@ -307,7 +323,7 @@ impl Worker {
 
     /// Waits for the next byte of a connection in a task of its own, which is small: a client that keeps its connection
     /// and asks for nothing costs a socket and little else.
-    fn rest(self: Arc<Self>, resting: Resting, kept: Kept) {
+    fn rest(self: Arc<Self>, mut resting: Resting, kept: Kept) {
         if !resting.early.is_empty() {
             return self.go_on(resting, kept);
         }
@@ -337,6 +353,8 @@ impl Worker {
             drop(counted);
             if goes_on {
                 self.go_on(resting, kept);
+            } else {
+                resting.socket.says_end();
             }
         });
     }
@@ -357,8 +375,8 @@ struct Kept {
     open: Counted,
     of_listener: Counted,
     of_address: Option<CountedConnection>,
-    /// The port by whose https its requests are to come instead.
-    redirect: Option<u16>,
+    listener: Arc<Listener>,
+    secured: Option<Arc<Secured>>,
 }
 
 /// Whether a client went away between connecting and being accepted.

@@ -1,5 +1,6 @@
 //! A connected socket, to a client or to an upstream, and what lies between it and HTTP.
 
+mod tls;
 mod unsent;
 
 use std::{
@@ -16,6 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 pub use unsent::Unsent;
@@ -31,6 +33,8 @@ pub enum Stream {
     Plain(TcpStream),
     /// A socket of this machine.
     Unix(UnixStream),
+    /// TLS on TCP.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl From<TcpStream> for Stream {
@@ -45,6 +49,12 @@ impl From<UnixStream> for Stream {
     }
 }
 
+impl From<TlsStream<TcpStream>> for Stream {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+}
+
 impl Stream {
     /// The address of the other end.
     ///
@@ -53,7 +63,22 @@ impl Stream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr(),
             Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Whether what is written may lie before the socket until it is flushed.
+    pub fn holds_back(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Says that the stream ends, where that is said in words and they can be written at once. For a stream on which nothing
+    /// is under way: of any other the end is to look like the accident that it is.
+    pub fn says_end(&mut self) {
+        if let Self::Tls(stream) = self {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = Pin::new(stream).poll_shutdown(&mut cx);
         }
     }
 
@@ -61,33 +86,43 @@ impl Stream {
     ///
     /// # Errors
     /// When the socket fails.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Unix(socket) => socket.poll_read_ready(cx),
+            Self::Tls(stream) => tls::poll_read_ready(stream, cx),
         }
     }
 
     /// Whether nothing has come, not even the end. It costs no system call unless the socket was found readable.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let read = match self {
             Self::Plain(socket) => socket.try_read(&mut [0]),
             Self::Unix(socket) => socket.try_read(&mut [0]),
+            // Records may come that carry nothing.
+            Self::Tls(stream) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending();
+            }
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Whether the other end is known to send no more; nothing is read.
-    pub fn has_ended(&self) -> bool {
+    /// Whether the other end is known to send no more; nothing of a message is read.
+    pub fn has_ended(&mut self) -> bool {
         self.poll_end(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Ready with an error once the other end sends no more; nothing is read.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready with an error once the other end sends no more; nothing of a message is read.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Self::Tls(stream) = self {
+            return tls::poll_end(stream, cx);
+        }
         if self.poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
         let peeked = match self {
+            Self::Tls(_) => return Poll::Pending,
             Self::Plain(socket) => socket.poll_peek(cx, &mut ReadBuf::new(&mut [0])),
             Self::Unix(socket) => poll_peek(socket, cx),
         };
@@ -155,6 +190,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -164,6 +200,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -181,6 +218,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -192,6 +230,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -199,6 +238,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

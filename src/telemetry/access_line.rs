@@ -37,6 +37,8 @@ pub struct AccessEntry<'a> {
     pub upstream: Option<UpstreamEntry<'a>>,
     /// The caller.
     pub user: Option<&'a [u8]>,
+    /// The subject of the certificate that the client has shown, percent-encoded.
+    pub client_subject: Option<&'a [u8]>,
     /// The request's id.
     pub request_id: &'a [u8],
 }
@@ -168,6 +170,9 @@ fn fields<const JSON: bool>(out: &mut Vec<u8>, entry: &AccessEntry<'_>) {
     if let Some(user) = entry.user {
         text::<JSON>(out, name!("user.id"), user);
     }
+    if let Some(subject) = entry.client_subject {
+        text::<JSON>(out, name!("tls.client.subject"), subject);
+    }
     word::<JSON>(out, name!("request.id"), entry.request_id);
 }
 
@@ -296,6 +301,7 @@ pub(super) mod tests {
                 aborted: false,
             }),
             user: None,
+            client_subject: None,
             request_id: b"id",
         }
     }

@@ -73,6 +73,7 @@ pub struct Metrics {
     pub revocations: RevocationMetrics,
     /// Metrics of connections.
     pub connections: ConnectionMetrics,
+    tls: TlsMetrics,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
@@ -110,6 +111,13 @@ pub struct ConnectionMetrics {
     refused: IntCounterVec,
     upstream: IntGaugeVec,
     upstream_aborted: IntCounterVec,
+}
+
+/// Metrics of TLS.
+struct TlsMetrics {
+    handshakes: IntCounterVec,
+    expiry: IntGaugeVec,
+    reloads: IntCounterVec,
 }
 
 /// Makes metrics and registers them, each below the name of the program.
@@ -203,6 +211,27 @@ impl Registering<'_> {
     }
 }
 
+impl TlsMetrics {
+    fn new(made: &Registering<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            handshakes: made.counters(
+                "tls_handshakes_total",
+                "TLS handshakes with clients.",
+                &["version", "result"],
+            )?,
+            expiry: made.registered(IntGaugeVec::new(
+                opts("certificate_expiry_seconds", "When a certificate expires, as Unix time."),
+                &["name"],
+            )?)?,
+            reloads: made.counters(
+                "certificate_reloads_total",
+                "Changed certificate files that were taken up, or refused.",
+                &["result"],
+            )?,
+        })
+    }
+}
+
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("authgate")
 }
@@ -278,6 +307,7 @@ impl Metrics {
             token_cache_misses: cache.with_label_values(&["miss"]),
             revocations: made.revocations()?,
             connections: made.connections()?,
+            tls: TlsMetrics::new(&made)?,
             log_lines_lost: made.counter(
                 "log_lines_lost_total",
                 "Lines of the log that were dropped because it was not read fast enough.",
@@ -313,6 +343,28 @@ impl Metrics {
     pub fn connections_refused(&self, reason: &'static str, total: u64) {
         let counter = self.connections.refused.with_label_values(&[reason]);
         counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    /// Counts a TLS handshake with a client. Both labels are of fixed sets.
+    pub fn tls_handshake(&self, version: &'static str, result: &'static str) {
+        self.tls.handshakes.with_label_values(&[version, result]).inc();
+    }
+
+    /// Sets when each certificate expires, in seconds since the Unix epoch, by a name of it.
+    pub fn certificates(&self, expiries: impl Iterator<Item = (String, u64)>) {
+        self.tls.expiry.reset();
+        for (name, expires) in expiries {
+            let gauge = self.tls.expiry.with_label_values(&[&name]);
+            let expires = i64::try_from(expires).unwrap_or(i64::MAX);
+            // Of two certificates with one name, the first that expires is the one to see to.
+            let known = gauge.get();
+            gauge.set(if known == 0 { expires } else { known.min(expires) });
+        }
+    }
+
+    /// Counts files of certificates that have changed, and whether they were taken up.
+    pub fn certificate_reload(&self, taken_up: bool) {
+        self.tls.reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
     }
 
     /// Takes over how many lines of the log were lost so far.

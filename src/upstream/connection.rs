@@ -279,7 +279,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     }
 
     /// Whether nothing has arrived while it rested, not even its end.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&mut self) -> bool {
         self.io.is_quiet()
     }
 }

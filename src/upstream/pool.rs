@@ -100,15 +100,15 @@ where
             return None;
         }
         let now = coarse_millis();
-        while let Some(candidate) = shelf.idle.pop() {
-            if self.is_good(&candidate, now) {
+        while let Some(mut candidate) = shelf.idle.pop() {
+            if self.is_good(&mut candidate, now) {
                 return Some(candidate.connection);
             }
         }
         None
     }
 
-    fn is_good(&self, idle: &Idle<B>, now: u64) -> bool {
+    fn is_good(&self, idle: &mut Idle<B>, now: u64) -> bool {
         let config = &self.cluster.config;
         span(idle.since, now) < config.idle_timeout
             && span(idle.connection.made_at(), now) < config.max_age
@@ -125,8 +125,11 @@ where
                 break slot;
             }
             match self.wait().await? {
-                Next::Connection(connection) if connection.is_quiet() => return Ok(connection),
-                Next::Connection(_) => {}
+                Next::Connection(mut connection) => {
+                    if connection.is_quiet() {
+                        return Ok(connection);
+                    }
+                }
                 Next::Slot(slot) => break slot,
             }
         };
@@ -205,7 +208,7 @@ where
     pub(super) fn sweep(&self) {
         let now = coarse_millis();
         let mut shelf = self.shelf();
-        shelf.idle.retain(|idle| self.is_good(idle, now));
+        shelf.idle.retain_mut(|idle| self.is_good(idle, now));
         if shelf.idle.capacity() > shelf.idle.len() * 2 + 16 {
             shelf.idle.shrink_to_fit();
         }

@@ -3,8 +3,13 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use rustls::ClientConfig;
+
+use super::tls::{TlsStream, shake_hands};
 
 /// A response as it stood on the wire.
 #[derive(Debug, Clone)]
@@ -40,33 +45,75 @@ impl Response {
     }
 }
 
+/// Connects; neither reading nor writing takes for ever.
+#[track_caller]
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the gateway listens");
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+/// What a connection speaks below HTTP.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
 /// One connection.
 pub struct Client {
-    socket: TcpStream,
+    socket: Socket,
     read: Vec<u8>,
 }
 
 impl Client {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        let socket =
-            TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the gateway listens");
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { socket, read: Vec::new() }
+        Self { socket: Socket::Plain(connect(address)), read: Vec::new() }
+    }
+
+    /// Connects by TLS to a server that is to be `name`.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Self {
+        Self::try_connect_tls(address, name, config).expect("a handshake")
+    }
+
+    /// The same, where the handshake may fail.
+    pub fn try_connect_tls(
+        address: SocketAddr,
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
+        let stream = shake_hands(connect(address), name, config)?;
+        Ok(Self { socket: Socket::Tls(Box::new(stream)), read: Vec::new() })
+    }
+
+    /// Of a connection by TLS.
+    pub fn tls(&self) -> &rustls::ClientConnection {
+        match &self.socket {
+            Socket::Tls(stream) => &stream.conn,
+            Socket::Plain(_) => panic!("no TLS"),
+        }
     }
 
     /// Sends bytes; a peer that has closed already is for the reading to find out.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _ = self.socket.write_all(bytes.as_ref());
+        let _ = match &mut self.socket {
+            Socket::Plain(socket) => socket.write_all(bytes.as_ref()),
+            Socket::Tls(stream) => stream.write_all(bytes.as_ref()).and_then(|()| stream.flush()),
+        };
         self
     }
 
     fn fill(&mut self) -> std::io::Result<usize> {
         let mut chunk = [0; 16 << 10];
         loop {
-            match self.socket.read(&mut chunk) {
+            let read = match &mut self.socket {
+                Socket::Plain(socket) => socket.read(&mut chunk),
+                Socket::Tls(stream) => stream.read(&mut chunk),
+            };
+            match read {
                 // A socket with a timeout is interrupted when the whole machine was stopped for a while.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -130,7 +177,15 @@ impl Client {
 
     /// Says that nothing more is sent.
     pub fn end(&mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        let socket = match &mut self.socket {
+            Socket::Plain(socket) => socket,
+            Socket::Tls(stream) => {
+                stream.conn.send_close_notify();
+                let _ = stream.conn.write_tls(&mut stream.sock);
+                &mut stream.sock
+            }
+        };
+        let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
     /// Everything that still arrives until the other side closes or breaks off, whatever it was in.
@@ -224,7 +279,10 @@ impl Client {
             match self.fill() {
                 Ok(0) => return std::mem::take(&mut self.read),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                // The second is TLS that ends without saying so.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) =>
+                {
                     return std::mem::take(&mut self.read);
                 }
                 Err(error) => panic!("not closed: {error}; so far {:?}", String::from_utf8_lossy(&self.read)),

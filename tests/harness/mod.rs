@@ -6,6 +6,7 @@ pub mod fleet;
 mod gateway;
 mod peers;
 mod proxy;
+mod tls;
 mod token;
 mod upstream;
 
@@ -14,6 +15,7 @@ pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use gateway::{Gateway, Settings, authgate, write_config};
 pub use peers::{MailServer, peer, python, token_of};
 pub use proxy::Proxy;
+pub use tls::{Authority, EXPIRY, Issued};
 pub use token::{SECRET, claims_of, forge, forge_raw, header_of, sign};
 pub use upstream::{Seen, Upstream, ok};
 

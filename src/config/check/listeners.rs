@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Check;
-use crate::config::{Listener, raw};
+use crate::config::{CertificateFiles, ClientCertificates, Listener, ListenerTls, TlsVersion, raw};
 
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener]) -> Vec<Listener> {
@@ -36,7 +36,8 @@ impl Check<'_> {
                 }
                 port
             });
-            listeners.push(Listener { address, max_connections, redirect });
+            let tls = self.tls(&format!("listeners[{index}].tls"), listener.tls.as_ref());
+            listeners.push(Listener { address, max_connections, redirect, tls });
         }
         if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.is_some()) {
             self.warnings
@@ -45,19 +46,20 @@ impl Check<'_> {
         listeners
     }
 
-    pub(super) fn admin(&mut self, raw: &raw::Admin, listeners: &[SocketAddr]) -> SocketAddr {
+    pub(super) fn admin(&mut self, raw: &raw::Admin, listeners: &[SocketAddr]) -> Listener {
+        let tls = self.tls("admin.tls", raw.tls.as_ref());
         let admin = match &raw.address {
             Some(text) => self.address("admin.address", text),
             None => SocketAddr::from(([127, 0, 0, 1], 9901)),
         };
-        if !admin.ip().is_loopback() {
+        if !admin.ip().is_loopback() && tls.is_none() {
             if raw.insecure.is_some_and(|insecure| insecure.0) {
                 self.warnings
                     .push("admin.insecure: administrators' tokens cross the network in the clear".to_owned());
             } else {
                 self.error(
                     "admin.address",
-                    "expected an address on loopback, such as 127.0.0.1:9901; for another, set `insecure: true`",
+                    "expected an address on loopback, such as 127.0.0.1:9901; for another, give `tls`, or set `insecure: true`",
                 );
             }
         }
@@ -72,6 +74,48 @@ impl Check<'_> {
                 self.error(&format!("admin.hosts[{index}]"), found);
             }
         }
-        admin
+        Listener { address: admin, max_connections: None, redirect: None, tls }
+    }
+
+    fn tls(&mut self, key: &str, raw: Option<&raw::ListenerTls>) -> Option<ListenerTls> {
+        let raw = raw?;
+        let one = (&raw.certificate, &raw.key);
+        if raw.certificates.is_empty() == matches!(one, (None, None)) {
+            self.error(key, "expected `certificate` and `key`, or `certificates` in place of both");
+        }
+        let mut certificates = Vec::new();
+        match one {
+            (Some(certificate), Some(file)) => certificates.push(self.files(key, certificate, file)),
+            (None, None) => {}
+            (Some(_), None) => self.error(&format!("{key}.certificate"), "needs `key`, the key of its leaf"),
+            (None, Some(_)) => self.error(&format!("{key}.key"), "needs `certificate`, which it belongs to"),
+        }
+        for (index, files) in raw.certificates.iter().enumerate() {
+            let key = format!("{key}.certificates[{index}]");
+            certificates.push(self.files(&key, &files.certificate, &files.key));
+        }
+        let min_version = match raw.min_version.as_deref() {
+            None | Some("1.2") => TlsVersion::V1_2,
+            Some("1.3") => TlsVersion::V1_3,
+            Some(_) => {
+                self.error(&format!("{key}.min_version"), "expected \"1.2\" or \"1.3\"");
+                TlsVersion::V1_3
+            }
+        };
+        let client_certificates = raw.client_certificates.as_ref().map(|raw| ClientCertificates {
+            ca: self.document.folder.join(&raw.ca),
+            required: raw.required.is_none_or(|required| required.0),
+            forward: raw.forward.is_some_and(|forward| forward.0),
+            source: self.document.source(&format!("{key}.client_certificates.ca")),
+        });
+        Some(ListenerTls { certificates, min_version, client_certificates })
+    }
+
+    fn files(&self, key: &str, certificate: &str, file: &str) -> CertificateFiles {
+        CertificateFiles {
+            certificate: self.document.folder.join(certificate),
+            key: self.document.folder.join(file),
+            source: self.document.source(&format!("{key}.certificate")),
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Check<'_> {
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
-        let upstreams = self.upstreams(raw.upstreams, &addresses, admin);
+        let upstreams = self.upstreams(raw.upstreams, &addresses, admin.address);
         let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale, &identity_headers);
         let tests = self.tests(raw.tests);
         let log = Log {

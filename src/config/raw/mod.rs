@@ -2,6 +2,7 @@
 
 mod auth;
 mod route;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ pub use auth::{
 };
 
 pub use route::{Encoded, HeaderRules, Redirect, Respond, Rewrite, RoleRule, Route, RouteAuth, RouteHeaders};
+
+pub use tls::ListenerTls;
 
 use super::units::{Number, Size, Span, Switch};
 use crate::types::Secret;
@@ -96,6 +99,8 @@ pub struct Listener {
     pub max_connections: Option<Number>,
     /// `https`, or `https:PORT`: all requests are sent there, to the same host, path and query.
     pub redirect: Option<String>,
+    /// TLS. Default: none.
+    pub tls: Option<ListenerTls>,
 }
 
 /// The admin listener.
@@ -106,6 +111,8 @@ pub struct Admin {
     pub address: Option<String>,
     /// Whether the address may be another than loopback, without TLS. Default: false.
     pub insecure: Option<Switch>,
+    /// TLS. Default: none.
+    pub tls: Option<ListenerTls>,
     /// Names that requests may have in `Host`, besides addresses and localhost, such as a service's in a cluster.
     #[serde(default)]
     pub hosts: Vec<String>,

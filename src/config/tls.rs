@@ -1,0 +1,49 @@
+//! TLS towards clients and operators, as a listener asks for it.
+
+use std::path::PathBuf;
+
+use super::Source;
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The certificates; at least one. The first is for clients that name no known host.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Whether clients show certificates.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key of the leaf.
+    pub key: PathBuf,
+    /// Where the certificate stands in the config.
+    pub source: Source,
+}
+
+/// Certificates that clients show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that are believed, as a PEM file.
+    pub ca: PathBuf,
+    /// Whether a client without one is refused.
+    pub required: bool,
+    /// Whether upstreams are told the subject.
+    pub forward: bool,
+    /// Where `ca` stands in the config.
+    pub source: Source,
+}

@@ -1,0 +1,295 @@
+//! The settings of a listener's TLS, which follow its files.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs::Ticketer,
+    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::SingleCertAndKey,
+    version::{TLS12, TLS13},
+};
+use thiserror::Error;
+
+use super::{
+    Names,
+    certificate::{Pair, PairBytes, authorities, read},
+    provider,
+};
+use crate::config::{self, TlsVersion};
+
+/// A certificate, a key or a setting cannot be used.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct TlsError(pub(super) String);
+
+/// A certificate as clients are shown it.
+#[derive(Debug)]
+pub struct Shown {
+    pair: Arc<Pair>,
+    settings: Arc<ServerConfig>,
+}
+
+impl Shown {
+    fn new(
+        config: &config::ListenerTls,
+        protocols: &[Vec<u8>],
+        pair: Arc<Pair>,
+        clients: &Clients,
+    ) -> Result<Self, TlsError> {
+        let versions: &[_] = match config.min_version {
+            TlsVersion::V1_2 => &[&TLS13, &TLS12],
+            TlsVersion::V1_3 => &[&TLS13],
+        };
+        let mut settings = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(|error| TlsError(error.to_string()))?
+            .with_client_cert_verifier(clients.verifier.clone())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.key.clone())));
+        settings.ticketer = clients.tickets.clone();
+        settings.session_storage = Arc::new(NoServerSessionStorage {});
+        settings.alpn_protocols = protocols.to_vec();
+        Ok(Self { pair, settings: Arc::new(settings) })
+    }
+
+    /// Returns the hosts that the certificate is for.
+    pub fn names(&self) -> &Names {
+        &self.pair.names
+    }
+
+    /// Returns the settings of connections that are shown it.
+    pub fn settings(&self) -> &Arc<ServerConfig> {
+        &self.settings
+    }
+}
+
+/// What became of the files of a certificate since they were read last.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// They were taken up.
+    TakenUp(String),
+    /// They cannot be used; what was read before goes on.
+    Refused(TlsError),
+}
+
+/// TLS of a listener.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: config::ListenerTls,
+    protocols: Vec<Vec<u8>>,
+    current: ArcSwap<Current>,
+    /// The contents that were refused last, for each pair and at the end for the authorities, so that each is told once.
+    refused: Mutex<Vec<Option<String>>>,
+}
+
+/// What the files held when they were read.
+#[derive(Debug)]
+struct Current {
+    authorities: Option<Vec<u8>>,
+    clients: Arc<Clients>,
+    pairs: Vec<Loaded>,
+    by_name: HashMap<Box<str>, usize>,
+}
+
+/// A pair of files that was taken up.
+#[derive(Debug)]
+struct Loaded {
+    bytes: Arc<PairBytes>,
+    shown: Arc<Shown>,
+}
+
+/// What concerns the clients of a listener: who they must be, and the tickets by which they come back.
+#[derive(Debug)]
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl Clients {
+    fn new(config: &config::ListenerTls, authority: Option<&[u8]>) -> Result<Self, TlsError> {
+        let verifier = match (&config.client_certificates, authority) {
+            (Some(clients), Some(bytes)) => {
+                let roots = authorities(bytes, &clients.ca)?;
+                let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+                builder.build().map_err(|error| TlsError(format!("{}: {error}", clients.ca.display())))?
+            }
+            _ => WebPkiClientVerifier::no_client_auth(),
+        };
+        // Made anew with the authorities: a ticket stands for the certificate that was shown before.
+        let tickets = Ticketer::new().map_err(|error| TlsError(format!("tickets: {error}")))?;
+        Ok(Self { verifier, tickets })
+    }
+}
+
+impl ServerTls {
+    /// Reads the files of `config`. `protocols` are those that are spoken, by their names in ALPN (RFC 7301), the preferred
+    /// one first.
+    ///
+    /// # Errors
+    /// Each file that cannot be used, with where it stands in the config.
+    pub fn load(
+        config: &config::ListenerTls,
+        protocols: &[&str],
+    ) -> Result<Self, Vec<(config::Source, TlsError)>> {
+        let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut errors = Vec::new();
+        let authority = config.client_certificates.as_ref().map(|clients| {
+            let bytes = read(&clients.ca);
+            bytes.map_err(|error| errors.push((clients.source.clone(), error))).unwrap_or_default()
+        });
+        let clients = Clients::new(config, authority.as_deref()).map(Arc::new);
+        let clients = clients.map_err(|error| {
+            // A file that could not be read is told already.
+            if let (Some(clients), true) = (&config.client_certificates, errors.is_empty()) {
+                errors.push((clients.source.clone(), error));
+            }
+        });
+        let pairs: Vec<_> = config
+            .certificates
+            .iter()
+            .filter_map(|files| {
+                let parsed =
+                    PairBytes::read(files).and_then(|bytes| Ok((Pair::parse(&bytes, files)?, bytes)));
+                let parsed = parsed.and_then(|(pair, bytes)| {
+                    let Ok(clients) = &clients else { return Ok(None) };
+                    let shown = Arc::new(Shown::new(config, &protocols, Arc::new(pair), clients)?);
+                    Ok(Some(Loaded { bytes: Arc::new(bytes), shown }))
+                });
+                parsed.map_err(|error| errors.push((files.source.clone(), error))).ok()?
+            })
+            .collect();
+        let (Ok(clients), true) = (clients, errors.is_empty()) else { return Err(errors) };
+        let refused = Mutex::new(vec![None; config.certificates.len() + 1]);
+        let current = ArcSwap::from_pointee(Current::new(authority, clients, pairs));
+        Ok(Self { config: config.clone(), protocols, current, refused })
+    }
+
+    /// Returns the certificate for a client that asks for `host`, in lower case.
+    pub fn choose(&self, host: Option<&str>) -> Arc<Shown> {
+        let current = self.current.load();
+        let known = host.and_then(|host| {
+            let wildcard = || host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+            let exact = current.by_name.get(host);
+            exact.or_else(|| current.by_name.get(wildcard()?.as_str())).copied()
+        });
+        current.pairs[known.unwrap_or(0)].shown.clone()
+    }
+
+    /// Returns whether upstreams are told the subject of a client's certificate.
+    pub fn forwards_subject(&self) -> bool {
+        self.config.client_certificates.as_ref().is_some_and(|clients| clients.forward)
+    }
+
+    /// Returns a name of each certificate, and when it expires, in seconds since the Unix epoch.
+    pub fn expiries(&self) -> Vec<(String, u64)> {
+        let current = self.current.load();
+        let of = |loaded: &Loaded| (loaded.shown.names().first(), loaded.shown.pair.expires);
+        current.pairs.iter().map(of).collect()
+    }
+
+    /// Reads the files again, and takes up those that have changed. A pair is taken up as a whole, or not at all.
+    pub fn refresh(&self) -> Vec<Refreshed> {
+        let before = self.current.load_full();
+        let mut told = Vec::new();
+        let (authority, clients) = match self.changed_authorities(&before) {
+            Ok(None) => (before.authorities.clone(), before.clients.clone()),
+            Ok(Some((bytes, clients))) => {
+                told.push(Refreshed::TakenUp("client certificates".to_owned()));
+                (Some(bytes), Arc::new(clients))
+            }
+            Err(error) => {
+                self.tell_once(self.config.certificates.len(), error, &mut told);
+                (before.authorities.clone(), before.clients.clone())
+            }
+        };
+        let has_new_clients = !Arc::ptr_eq(&clients, &before.clients);
+        let mut changed = has_new_clients;
+        let mut pairs = Vec::with_capacity(before.pairs.len());
+        for (index, (files, loaded)) in self.config.certificates.iter().zip(&before.pairs).enumerate() {
+            let renewed = self.renewed(files, loaded, has_new_clients, &clients);
+            if matches!(renewed, Ok(None)) {
+                self.forget(index);
+            }
+            let renewed = renewed.unwrap_or_else(|error| {
+                self.tell_once(index, error, &mut told);
+                None
+            });
+            if let Some(renewed) = &renewed
+                && renewed.bytes != loaded.bytes
+            {
+                changed = true;
+                self.forget(index);
+                told.push(Refreshed::TakenUp(renewed.shown.names().first()));
+            }
+            let kept = || Loaded { bytes: loaded.bytes.clone(), shown: loaded.shown.clone() };
+            pairs.push(renewed.unwrap_or_else(kept));
+        }
+        if changed {
+            self.current.store(Arc::new(Current::new(authority, clients, pairs)));
+        }
+        told
+    }
+
+    /// Returns a pair as it is now, if its files have changed, or what concerns the clients has.
+    fn renewed(
+        &self,
+        files: &config::CertificateFiles,
+        loaded: &Loaded,
+        has_new_clients: bool,
+        clients: &Clients,
+    ) -> Result<Option<Loaded>, TlsError> {
+        let bytes = PairBytes::read(files)?;
+        let (bytes, pair) = if bytes != *loaded.bytes {
+            let pair = Arc::new(Pair::parse(&bytes, files)?);
+            (Arc::new(bytes), pair)
+        } else if has_new_clients {
+            (loaded.bytes.clone(), loaded.shown.pair.clone())
+        } else {
+            return Ok(None);
+        };
+        let shown = Arc::new(Shown::new(&self.config, &self.protocols, pair, clients)?);
+        Ok(Some(Loaded { bytes, shown }))
+    }
+
+    fn changed_authorities(&self, before: &Current) -> Result<Option<(Vec<u8>, Clients)>, TlsError> {
+        let Some(clients) = &self.config.client_certificates else { return Ok(None) };
+        let bytes = read(&clients.ca)?;
+        if before.authorities.as_ref() == Some(&bytes) {
+            return Ok(None);
+        }
+        let clients = Clients::new(&self.config, Some(&bytes))?;
+        self.forget(self.config.certificates.len());
+        Ok(Some((bytes, clients)))
+    }
+
+    /// Says why files are refused, unless that was said before and nothing has changed since.
+    fn tell_once(&self, index: usize, error: TlsError, told: &mut Vec<Refreshed>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused[index].as_ref() != Some(&error.0) {
+            refused[index] = Some(error.0.clone());
+            told.push(Refreshed::Refused(error));
+        }
+    }
+
+    fn forget(&self, index: usize) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)[index] = None;
+    }
+}
+
+impl Current {
+    fn new(authorities: Option<Vec<u8>>, clients: Arc<Clients>, pairs: Vec<Loaded>) -> Self {
+        let mut by_name = HashMap::new();
+        for (index, loaded) in pairs.iter().enumerate() {
+            for name in loaded.shown.names().all() {
+                // The first that has a name is the one for it.
+                by_name.entry(name).or_insert(index);
+            }
+        }
+        Self { authorities, clients, pairs, by_name }
+    }
+}
