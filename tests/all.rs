@@ -8,6 +8,7 @@ mod admin_api;
 mod audit;
 mod callers;
 mod clocks;
+mod clusters;
 mod commands;
 mod config;
 mod cors;

@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("pingora_core", &["app", "gateway", "upstream"]),
     ("pingora_timeout", &["app", "gateway", "upstream"]),
+    ("pingora_load_balancing", &["upstream/monitor"]),
     ("hyper", &["admin", "app/sample"]),
     ("tokio_postgres", &["store/postgres"]),
     ("deadpool_postgres", &["store/postgres"]),

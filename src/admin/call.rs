@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     AdminApi, Asked, CallResult,
-    shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, User, UserUpdate, Users},
+    shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, Upstreams, User, UserUpdate, Users},
 };
 use crate::{
     error::{Kind, Statuses},
@@ -232,6 +232,15 @@ fn key_calls() -> Vec<Call<Handler>> {
 
 fn trail_calls() -> Vec<Call<Handler>> {
     vec![
+        call(
+            Method::GET,
+            "/api/upstreams",
+            "upstreams",
+            "The servers of each upstream, and whether they get requests",
+            (200, JSON, schema::<Upstreams>),
+            ANY,
+            |api, asked| Box::pin(async move { Ok(api.upstreams(&asked)) }),
+        ),
         Call {
             query: &[
                 ("user", "Only lines about the account with this id", schema::<uuid::Uuid>),

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, User, UserQuery,
-        UserUpdate, Users,
+        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, Upstream, Upstreams,
+        User, UserQuery, UserUpdate, Users,
     },
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     error::{Kind, Problem, private_json, private_response},
     store::{self, AuditFilter, UserFilter},
     types::{Role, Roles, SessionId, UserId},
+    upstream::ServerReport,
 };
 
 /// The largest body, in bytes.
@@ -71,6 +72,16 @@ impl AdminApi {
     async fn user(&self, id: &str) -> Result<crate::store::User, Failure> {
         let id = UserId::parse(id).ok_or(Kind::NotFound)?;
         Ok(self.operator.store.user(id).await?.ok_or(Kind::NotFound)?)
+    }
+
+    /// The servers of each upstream.
+    pub(super) fn upstreams(&self, asked: &Asked<'_>) -> Response<Bytes> {
+        let upstream = |(name, servers): (String, Vec<ServerReport>)| Upstream {
+            name,
+            servers: servers.into_iter().map(Into::into).collect(),
+        };
+        let upstreams = asked.status.upstreams().into_iter().map(upstream).collect();
+        private_json(StatusCode::OK, &Upstreams { upstreams })
     }
 
     pub(super) async fn show_user(&self, asked: Asked<'_>) -> CallResult {

@@ -21,6 +21,7 @@ use super::AdminApi;
 use crate::{
     stream::Stream,
     tls::{ServerTls, accept},
+    upstream::ServerReport,
 };
 
 /// What the listener reports on.
@@ -33,6 +34,9 @@ pub trait Status: Send + Sync {
 
     /// The metrics in Prometheus's text format.
     fn metrics(&self) -> Vec<u8>;
+
+    /// The servers of each upstream, by its name.
+    fn upstreams(&self) -> Vec<(String, Vec<ServerReport>)>;
 
     /// The admin API, once everything is loaded.
     fn api(&self) -> Option<Arc<AdminApi>>;
@@ -90,7 +94,7 @@ pub async fn serve(
                     let response = if !is_ours(request.headers().get(header::HOST), &hosts) {
                         strange()
                     } else if request.uri().path().starts_with("/api/") {
-                        call(request, &*status, peer.ip(), &calls, running).await
+                        call(request, status, peer.ip(), &calls, running).await
                     } else {
                         probe(&request, &*status)
                     };
@@ -116,7 +120,7 @@ fn strange() -> Response<Full<Bytes>> {
 /// A call of the admin API.
 async fn call(
     request: Request<Incoming>,
-    status: &dyn Status,
+    status: Arc<dyn Status>,
     peer: IpAddr,
     calls: &Handle,
     running: Arc<Semaphore>,
@@ -132,7 +136,7 @@ async fn call(
     // A task of its own: a change is not left half-way by a client that hangs up.
     let handled = calls.spawn(async move {
         let _place = place;
-        api.handle(request, peer).await
+        api.handle(request, peer, &*status).await
     });
     let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without a response\n");
     handled.await.unwrap_or_else(failed)

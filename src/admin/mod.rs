@@ -47,6 +47,7 @@ pub(super) struct Asked<'a> {
     query: &'a str,
     parameters: Vec<&'a str>,
     body: Incoming,
+    status: &'a dyn Status,
 }
 
 impl<'a> Asked<'a> {
@@ -74,10 +75,15 @@ impl AdminApi {
     }
 
     /// Handles a call from `peer`.
-    pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    pub(super) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        status: &dyn Status,
+    ) -> Response<Full<Bytes>> {
         let id =
             uuid::Builder::from_random_bytes(self.operator.random.bytes()).into_uuid().simple().to_string();
-        let mut response = self.route(request, peer, &id).await.unwrap_or_else(|failure| {
+        let mut response = self.route(request, peer, &id, status).await.unwrap_or_else(|failure| {
             failure.log(&id);
             failure.problem.response(&id, &Statuses::default())
         });
@@ -87,7 +93,13 @@ impl AdminApi {
         response.map(Full::new)
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: IpAddr, id: &str) -> CallResult {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        id: &str,
+        status: &dyn Status,
+    ) -> CallResult {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let mut here: Vec<_> =
@@ -108,7 +120,7 @@ impl AdminApi {
             Bearer::Optional | Bearer::Required => Some(self.authenticate(&head.headers, peer).await?),
         };
         let (headers, query) = (&head.headers, head.uri.query().unwrap_or_default());
-        call.handler.call(self, Asked { by, headers, query, parameters, body }).await
+        call.handler.call(self, Asked { by, headers, query, parameters, body, status }).await
     }
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{account::ListedSessions, clock::rfc3339, store, types::Secret};
+use crate::{account::ListedSessions, clock::rfc3339, store, types::Secret, upstream::ServerReport};
 
 /// An account to be made.
 #[derive(Deserialize, JsonSchema)]
@@ -158,6 +158,51 @@ impl From<store::StoredKey> for Key {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Keys {
     pub(super) keys: Vec<Key>,
+}
+
+/// The upstreams.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Upstreams {
+    pub(super) upstreams: Vec<Upstream>,
+}
+
+/// The servers of an upstream.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    pub(super) servers: Vec<Server>,
+}
+
+/// A server of an upstream.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Server {
+    /// As in the config.
+    url: String,
+    /// Where that leads.
+    address: String,
+    weight: u32,
+    /// up, unhealthy, ejected or drained.
+    state: &'static str,
+    /// Connections that serve a request or are being opened.
+    active: usize,
+    /// Idle connections.
+    idle: usize,
+    /// Requests that wait for a connection.
+    waiting: usize,
+}
+
+impl From<ServerReport> for Server {
+    fn from(report: ServerReport) -> Self {
+        Self {
+            url: report.url,
+            address: report.address,
+            weight: report.weight,
+            state: report.state.as_str(),
+            active: report.connections.active,
+            idle: report.connections.idle,
+            waiting: report.connections.waiting,
+        }
+    }
 }
 
 /// A line of the audit trail.

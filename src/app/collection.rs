@@ -227,6 +227,7 @@ fn administration() -> Vec<Step> {
         step("Keys", "listKeys", 200),
         step("Rotate the key", "rotateKey", 201),
         step("Revoke a key that is not there", "revokeKey", 404).at(&["nobody"]),
+        step("Upstreams", "upstreams", 200),
         step("Audit trail", "audit", 200).query("limit=5").then(&[
             "pm.test('tells of the rotation', () => pm.expect(pm.response.json().entries[0].action).to.equal('key.rotate'));",
         ]),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     load::LoadedGateway,
     process::{Process, Running},
 };
-use crate::password::Hasher;
+use crate::{password::Hasher, upstream::Monitor};
 
 /// How many mails are on their way at once: a slow server holds up no more.
 const MAIL_TASKS: usize = 4;
@@ -41,6 +42,9 @@ pub(super) async fn start(
         for _ in 0..MAIL_TASKS {
             tokio::spawn(mail_worker.clone().work());
         }
+    }
+    for monitor in join_all(snapshot.upstreams().iter().map(Monitor::start)).await {
+        tokio::spawn(monitor.follow());
     }
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));

@@ -12,6 +12,7 @@ use crate::{
     limit::{AddressCounts, CallGate},
     revocation::{Cut, Mirror, Staleness},
     telemetry::{Logs, Metrics},
+    upstream::{ServerReport, ServerState},
 };
 
 /// Calls below `auth.path` that run at once. Each waits for the store or a password worker most of its time.
@@ -79,12 +80,15 @@ impl admin::Status for Process {
         self.metrics.log_lines_lost(self.logs.lost());
         self.metrics.connections_refused("address", self.address_counts.refused());
         if let Some(running) = self.running.get() {
-            self.metrics.forget_upstream_connections();
+            self.metrics.forget_upstreams();
             for cluster in running.snapshots.borrow().upstreams() {
                 let (name, connections) = (&cluster.config.name, cluster.connections());
                 self.metrics.upstream_connections(name, "active", connections.active);
                 self.metrics.upstream_connections(name, "idle", connections.idle);
                 self.metrics.upstream_connections(name, "waiting", connections.waiting);
+                for server in cluster.servers() {
+                    self.metrics.upstream_server(name, &server.address, server.state == ServerState::Up);
+                }
             }
         }
         self.metrics.revocations.live_streams.set(self.mirror.live().len() as i64);
@@ -92,6 +96,12 @@ impl admin::Status for Process {
             self.metrics.streams_cut(cut.reason(), self.mirror.live().cuts(cut));
         }
         self.metrics.render()
+    }
+
+    fn upstreams(&self) -> Vec<(String, Vec<ServerReport>)> {
+        let Some(running) = self.running.get() else { return Vec::new() };
+        let snapshot = running.snapshots.borrow().clone();
+        snapshot.upstreams().iter().map(|cluster| (cluster.config.name.clone(), cluster.servers())).collect()
     }
 
     fn api(&self) -> Option<Arc<AdminApi>> {

@@ -94,7 +94,8 @@ fn describe_action(config: &Config, route: &config::Route) -> String {
     let mut text = match &route.action {
         Action::Forward(index) => {
             let upstream = &config.upstreams[*index];
-            format!("{} ({})", upstream.name, upstream.server.url())
+            let urls: Vec<_> = upstream.servers.iter().map(|server| server.server.url()).collect();
+            format!("{} ({})", upstream.name, urls.join(", "))
         }
         Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
         Action::Redirect(redirect) => format!("redirect {} {}", redirect.status.as_u16(), redirect.to()),

@@ -21,6 +21,7 @@ mod rewrite;
 mod server;
 mod tls;
 mod units;
+mod upstream;
 mod username;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -47,6 +48,7 @@ pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
 pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion};
+pub use upstream::{Balance, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
 
 use crate::types::Roles;
@@ -99,6 +101,22 @@ pub struct Listener {
     pub redirect: Option<u16>,
     /// TLS, if it speaks it.
     pub tls: Option<ListenerTls>,
+}
+
+impl Config {
+    /// Returns the addresses of all listeners, the admin listener included.
+    pub fn own_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().chain([&self.admin]).map(|listener| listener.address).collect()
+    }
+}
+
+/// Returns whether requests for `server` would come to one of `listeners`.
+pub fn is_own(server: SocketAddr, listeners: &[SocketAddr]) -> bool {
+    listeners.iter().any(|listener| {
+        listener.port() != 0
+            && listener.port() == server.port()
+            && (listener.ip() == server.ip() || (listener.ip().is_unspecified() && server.ip().is_loopback()))
+    })
 }
 
 /// How the gateway ends.
@@ -166,44 +184,6 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Whether that binds clients on loopback, too.
     pub bounds_loopback: bool,
-}
-
-/// A backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Its name in the config.
-    pub name: String,
-    /// Its server.
-    pub server: Server,
-    /// For a connection.
-    pub connect_timeout: Duration,
-    /// For the head of a response.
-    pub response_timeout: Duration,
-    /// Idle connections of all workers together.
-    pub idle_connections: usize,
-    /// How long one may rest.
-    pub idle_timeout: Duration,
-    /// How old one may become.
-    pub max_age: Duration,
-    /// Connections of all workers together.
-    pub max_connections: usize,
-    /// Requests that may wait for one.
-    pub max_waiting: usize,
-    /// How long one may wait.
-    pub max_wait: Duration,
-    /// Bytes of a response's head.
-    pub header_bytes: usize,
-    /// Header lines of a response's head.
-    pub header_count: usize,
-    /// Where it stands in the config.
-    pub source: Source,
-}
-
-impl Upstream {
-    /// Returns whether another config defines the same upstream, perhaps in another place.
-    pub fn is_like(&self, other: &Self) -> bool {
-        *self == Self { source: self.source.clone(), ..other.clone() }
-    }
 }
 
 /// What happens to a request that is allowed.

@@ -5,11 +5,9 @@
 
 use std::{cell::Cell, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::turn_budget::TurnBudget;
-use crate::{clock::coarse_millis, config::Limits, revocation::Registration, stream::Stream};
+use crate::{clock::coarse_millis, config::Limits, revocation::Registration, stream::Stream, upstream};
+use bytes::{Bytes, BytesMut};
 
 /// The longest pause between two reads after the gateway has closed its sending side, and the longest time for all of
 /// them, in milliseconds. nginx calls them `lingering_timeout` and `lingering_time`. An uploader reads a 413 only after it
@@ -49,8 +47,8 @@ pub(super) struct Opening {
     pub(super) early: BytesMut,
     /// The tunnel's registration, by which the end of its token cuts it. None for an anonymous client.
     pub(super) registration: Option<Registration>,
-    /// The tunnel's share of the upstream's `max_connections`.
-    pub(super) slot: OwnedSemaphorePermit,
+    /// What the tunnel is counted by at the upstream.
+    pub(super) counted: upstream::Counted,
 }
 
 /// The state of a connection and its deadline.

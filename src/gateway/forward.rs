@@ -34,6 +34,7 @@ use crate::{
     clock::coarse_millis,
     config,
     error::Kind,
+    types::fields::Fields,
     upstream::{self, ConnectError, Connection, ResponseHead, SendError},
 };
 
@@ -65,18 +66,26 @@ pub(super) struct Forwarding<'a> {
     pub(super) sent: &'a SentAfter,
 }
 
-/// The time between the begin of a request and its placement on an upstream connection.
+/// The time between the begin of a request and its placement on an upstream connection, and to which server.
 #[derive(Default)]
-pub(super) struct SentAfter(AtomicU64);
+pub(super) struct SentAfter {
+    after: AtomicU64,
+    server: AtomicU64,
+}
 
 impl SentAfter {
     fn set(&self, after: Duration) {
-        self.0.store(after.as_nanos() as u64 + 1, Relaxed);
+        self.after.store(after.as_nanos() as u64 + 1, Relaxed);
     }
 
     /// Returns the time, or none if the request was not placed.
     pub(super) fn get(&self) -> Option<Duration> {
-        self.0.load(Relaxed).checked_sub(1).map(Duration::from_nanos)
+        self.after.load(Relaxed).checked_sub(1).map(Duration::from_nanos)
+    }
+
+    /// Returns the id of the server.
+    pub(super) fn server(&self) -> u64 {
+        self.server.load(Relaxed)
     }
 }
 
@@ -98,7 +107,7 @@ impl Forwarding<'_> {
         self.route.request_headers.apply(&mut head.fields);
         let host = head.fields.get(&header::HOST).cloned();
         if host.is_none()
-            && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.server.host())
+            && let Ok(authority) = HeaderValue::try_from(self.client.cluster().config.host())
         {
             // HTTP/1.0 may come without; the upstream is spoken to in HTTP/1.1.
             head.fields.append(header::HOST, authority);
@@ -117,9 +126,10 @@ impl Forwarding<'_> {
             via: &via,
             max_forwards: max_forwards.as_ref(),
         });
+        let key = self.key(&lease, &head.fields);
         let fields = std::mem::take(&mut head.fields);
         let head = upstream::RequestHead { method: &head.method, uri: &head.uri, fields };
-        let request = upstream::Request { head, added: added.lines(), body };
+        let request = upstream::Request { head, added: added.lines(), body, key };
         let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
             upstream::Sent::Switched(response, connection) => {
                 return Ok(Outcome::Switched(response, connection, lease));
@@ -129,6 +139,17 @@ impl Forwarding<'_> {
         clean_response(&mut response.fields);
         let body = ResponseBody::upstream(body, self.exchange, lease);
         Ok(Outcome::Response(ClientResponse { status: response.status, fields: response.fields, body }))
+    }
+
+    /// Returns what the request has in common with those for the same server, where that matters.
+    fn key(&self, lease: &Lease, fields: &Fields) -> u64 {
+        let config::Balance::Hash(key) = &self.client.cluster().config.balance else { return 0 };
+        let of = match key {
+            config::HashKey::User => lease.principal().map(|principal| principal.id_value.as_bytes()),
+            config::HashKey::Header(name) => fields.get(name).map(HeaderValue::as_bytes),
+            config::HashKey::Address => None,
+        };
+        of.map_or_else(|| upstream::hash(self.origin.client.to_string().as_bytes()), upstream::hash)
     }
 
     fn body_bounds(&self) -> BodyBounds {
@@ -158,6 +179,7 @@ impl Forwarding<'_> {
             }
         };
         let kind = match &error {
+            SendError::NoServer => Kind::NoHealthyUpstream,
             SendError::NoConnection(ConnectError::Busy) => Kind::Unavailable,
             SendError::NoConnection(ConnectError::Timeout) => Kind::UpstreamTimeout,
             SendError::NoConnection(ConnectError::Failed(_)) | SendError::Broken(_) => Kind::UpstreamFailed,
@@ -210,11 +232,13 @@ struct Watched<'a> {
 }
 
 impl upstream::Progress for Watched<'_> {
-    fn connects(&self) {
+    fn connects(&self, server: u64) {
+        self.forwarding.sent.server.store(server, Relaxed);
         self.forwarding.exchange.budget().spends(CONNECT_COST);
     }
 
-    fn placed(&self, made: bool) {
+    fn placed(&self, made: bool, server: u64) {
+        self.forwarding.sent.server.store(server, Relaxed);
         let begun = self.forwarding.begun;
         // Without a connection that had to be made, what lies between is a microsecond: to read the clock again would
         // only add to it.

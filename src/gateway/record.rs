@@ -32,9 +32,10 @@ enum Part {
     UserAgent,
     User,
     ClientSubject,
+    Server,
 }
 
-const PARTS: usize = 8;
+const PARTS: usize = 9;
 
 /// Room for the parts of a usual request, in bytes.
 const USUAL_PARTS: usize = 256;
@@ -50,8 +51,10 @@ pub(super) struct Record {
     parts: [(u32, u32); PARTS],
     pub(super) route: u32,
     pub(super) status: u16,
-    /// The number of the upstream that the request was sent to, and how long it took to respond.
-    pub(super) upstream: Option<(usize, Option<Duration>)>,
+    /// The number of the upstream that the request was sent to.
+    pub(super) upstream: Option<usize>,
+    /// How long it took to respond.
+    pub(super) waited: Option<Duration>,
     pub(super) aborted: bool,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
@@ -79,6 +82,7 @@ impl Record {
             route: NO_ROUTE,
             status: CLIENT_LEFT,
             upstream: None,
+            waited: None,
             aborted: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -101,6 +105,11 @@ impl Record {
     /// Who the request came from.
     pub(super) fn set_caller(&mut self, principal: &Principal) {
         self.keep(Part::User, principal.id_value.as_bytes());
+    }
+
+    /// The server that the request was sent to.
+    pub(super) fn set_server(&mut self, server: &str) {
+        self.keep(Part::Server, server.as_bytes());
     }
 
     /// The request's id.
@@ -126,10 +135,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         let snapshot = &*self.view.snapshot;
         let Some(log) = &snapshot.services.access_log else { return };
-        let upstream = self.upstream.and_then(|(index, duration)| {
-            let config = &snapshot.upstreams().get(index)?.config;
-            let (name, address) = (config.name.as_str(), config.server.as_str());
-            Some(UpstreamEntry { name, address, duration, aborted: self.aborted })
+        let upstream = self.upstream.and_then(|index| {
+            let name = snapshot.upstreams().get(index)?.config.name.as_str();
+            let address = self.bytes(Part::Server).and_then(|server| std::str::from_utf8(server).ok());
+            Some(UpstreamEntry { name, address, duration: self.waited, aborted: self.aborted })
         });
         log.write(&AccessEntry {
             at: log_micros(),

@@ -87,7 +87,7 @@ impl ResponseBody {
         }
         let Source::Upstream(body) = &self.source else { return };
         let cluster = body.cluster();
-        cluster.aborted.inc();
+        cluster.counters.aborted.inc();
         let mut request_id = None;
         if let Some(record) = &mut self.record {
             record.aborted = true;

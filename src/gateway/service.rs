@@ -232,7 +232,7 @@ impl ConnectionState {
         }
         trace.upstream = Some(index);
         if let Some(record) = &mut trace.record {
-            record.upstream = Some((index, None));
+            record.upstream = Some(index);
         }
         let forwarding = Forwarding {
             client_subject: self.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
@@ -279,8 +279,8 @@ impl ConnectionState {
     ) -> Result<ClientResponse, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let registration = access.watch(lease, &task)?;
-        let (upstream, early, slot) = connection.into_socket();
-        self.activity.becomes(Opening { upstream, early, registration, slot });
+        let (upstream, early, counted) = connection.into_socket();
+        self.activity.becomes(Opening { upstream, early, registration, counted });
         let ResponseHead { status, mut fields, .. } = head;
         clean_response(&mut fields);
         fields.remove(&header::CONTENT_LENGTH);
@@ -338,8 +338,9 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
     view.meters.request(labels, took);
     if let Some(record) = &mut trace.record {
         record.status = status;
-        if let Some((_, duration)) = &mut record.upstream {
-            *duration = waited;
+        record.waited = waited;
+        if let Some(cluster) = trace.upstream.and_then(|index| view.snapshot.upstreams().get(index)) {
+            cluster.with_server(trace.sent.server(), |server| record.set_server(server));
         }
     }
     response.body.leaves(trace.record);

@@ -62,8 +62,8 @@ impl Snapshot {
         let upstream = |wanted: &config::Upstream| {
             let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
             as_before.unwrap_or_else(|| {
-                let aborted = services.metrics.aborted_responses(&wanted.name);
-                Arc::new(Cluster::new(wanted.clone(), config.workers, aborted))
+                let counters = services.metrics.upstream_counters(&wanted.name);
+                Arc::new(Cluster::new(wanted.clone(), config.workers, config.own_addresses(), counters))
             })
         };
         Self {

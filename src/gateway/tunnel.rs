@@ -12,16 +12,13 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use http::{HeaderValue, Method, Version, header};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     activity::{Activity, Opening},
     request_head::RequestHead,
 };
-use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade};
+use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade, upstream::Counted};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -48,7 +45,7 @@ pub(super) struct Tunnel {
     to_upstream: Flow,
     to_client: Flow,
     registration: Option<Registration>,
-    _slot: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 /// What flows one way.
@@ -73,7 +70,7 @@ impl Tunnel {
             to_upstream: flow(early),
             to_client: flow(opening.early),
             registration: opening.registration,
-            _slot: opening.slot,
+            _counted: opening.counted,
         }
     }
 

@@ -3,7 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{request_body::RequestBody, snapshot::Snapshot};
-use crate::{telemetry::Meters, upstream::Client};
+use crate::{
+    telemetry::Meters,
+    types::{OsRandom, Random},
+    upstream::Client,
+};
 
 /// A snapshot with a worker's own clients and meters. A request takes it once and keeps it until its end.
 pub(super) struct View {
@@ -18,7 +22,8 @@ impl View {
     /// The view of a worker, by its number.
     pub(super) fn new(snapshot: Arc<Snapshot>, worker: usize) -> Self {
         let upstreams = snapshot.upstreams();
-        let clients = upstreams.iter().map(|cluster| Client::new(cluster.clone(), worker)).collect();
+        let seed = || u64::from_ne_bytes((&OsRandom as &dyn Random).bytes());
+        let clients = upstreams.iter().map(|cluster| Client::new(cluster.clone(), worker, seed())).collect();
         let names = upstreams.iter().map(|cluster| cluster.config.name.as_str());
         let meters = Meters::new(snapshot.services.metrics.clone(), names);
         Self { snapshot, clients, meters }

@@ -48,8 +48,8 @@ pub struct AccessEntry<'a> {
 pub struct UpstreamEntry<'a> {
     /// Its name in the config.
     pub name: &'a str,
-    /// Its server.
-    pub address: &'a str,
+    /// Its server, if one was chosen.
+    pub address: Option<&'a str>,
     /// From the request sent to the head of the response, if there was one.
     pub duration: Option<Duration>,
     /// Whether the response broke off.
@@ -158,7 +158,9 @@ fn fields<const JSON: bool>(out: &mut Vec<u8>, entry: &AccessEntry<'_>) {
     }
     if let Some(upstream) = &entry.upstream {
         text::<JSON>(out, name!("upstream.name"), upstream.name.as_bytes());
-        text::<JSON>(out, name!("upstream.address"), upstream.address.as_bytes());
+        if let Some(address) = upstream.address {
+            text::<JSON>(out, name!("upstream.address"), address.as_bytes());
+        }
         if let Some(duration) = upstream.duration {
             number::<JSON>(out, name!("upstream.duration_us"), micros(duration));
         }
@@ -296,7 +298,7 @@ pub(super) mod tests {
             user_agent: Some(b"curl\x80\x01"),
             upstream: Some(UpstreamEntry {
                 name: "orders",
-                address: "10.0.0.5:9000",
+                address: Some("10.0.0.5:9000"),
                 duration: Some(Duration::from_micros(900)),
                 aborted: false,
             }),

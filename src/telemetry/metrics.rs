@@ -111,6 +111,20 @@ pub struct ConnectionMetrics {
     refused: IntCounterVec,
     upstream: IntGaugeVec,
     upstream_aborted: IntCounterVec,
+    upstream_retries: IntCounterVec,
+    upstream_server_up: IntGaugeVec,
+}
+
+/// Counts what goes wrong with the servers of an upstream.
+pub struct UpstreamCounters {
+    /// Responses that a server broke off.
+    pub aborted: IntCounter,
+    /// Requests that were tried again, and succeeded.
+    pub retries_succeeded: IntCounter,
+    /// Requests that were tried again, and failed.
+    pub retries_failed: IntCounter,
+    /// Requests that were not tried again, because too many were.
+    pub retries_over_budget: IntCounter,
 }
 
 /// Metrics of TLS.
@@ -207,6 +221,15 @@ impl Registering<'_> {
                 "Responses that their upstream broke off.",
                 &["upstream"],
             )?,
+            upstream_retries: self.counters(
+                "upstream_retries_total",
+                "Requests that were tried again (ok, failed), or not because too many were (over_budget).",
+                &["upstream", "result"],
+            )?,
+            upstream_server_up: self.registered(IntGaugeVec::new(
+                opts("upstream_server_up", "1 while a server gets requests."),
+                &["upstream", "server"],
+            )?)?,
         })
     }
 }
@@ -324,14 +347,26 @@ impl Metrics {
         (count, self.request_seconds.with_label_values(&[labels.route]))
     }
 
-    /// The counter of responses that an upstream of this name broke off.
-    pub fn aborted_responses(&self, name: &str) -> IntCounter {
-        self.connections.upstream_aborted.with_label_values(&[name])
+    /// Returns the counters of the upstream of this name.
+    pub fn upstream_counters(&self, name: &str) -> UpstreamCounters {
+        let retries = |result| self.connections.upstream_retries.with_label_values(&[name, result]);
+        UpstreamCounters {
+            aborted: self.connections.upstream_aborted.with_label_values(&[name]),
+            retries_succeeded: retries("ok"),
+            retries_failed: retries("failed"),
+            retries_over_budget: retries("over_budget"),
+        }
     }
 
-    /// Forgets how many connections upstreams have: one that is gone has none.
-    pub fn forget_upstream_connections(&self) {
+    /// Forgets the servers of all upstreams, and how many connections there are: those that are gone have none.
+    pub fn forget_upstreams(&self) {
         self.connections.upstream.reset();
+        self.connections.upstream_server_up.reset();
+    }
+
+    /// Sets whether a server of an upstream gets requests.
+    pub fn upstream_server(&self, name: &str, server: &str, is_up: bool) {
+        self.connections.upstream_server_up.with_label_values(&[name, server]).set(is_up.into());
     }
 
     /// Sets how many connections an upstream has, by state.

@@ -1,51 +1,246 @@
 //! A cluster: the servers of one upstream in the config. And a worker's client of it.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::{Connections, endpoint::Endpoint, pool::Pool};
+use super::{
+    Connections, ServerState,
+    balance::{Balancer, Candidate},
+    endpoint::{Address, Endpoint},
+    pool::Pool,
+    retry::{Budget, Window},
+    standing::Admission,
+};
 use crate::{
+    clock::coarse_millis,
     config,
-    telemetry::{Counter, WarningLimit},
+    telemetry::{UpstreamCounters, WarningLimit},
 };
 
 /// The servers of one upstream, shared by all workers.
 pub struct Cluster<B> {
     /// The settings.
     pub config: config::Upstream,
-    /// Counts responses that a server broke off.
-    pub aborted: Counter,
+    /// Counts what goes wrong with its servers.
+    pub counters: UpstreamCounters,
     /// Limits the warnings about failures.
     pub warnings: WarningLimit,
-    pub(super) endpoints: Vec<Endpoint<B>>,
+    /// The listeners of this gateway, to which no name may lead.
+    pub(super) listeners: Vec<SocketAddr>,
+    workers: usize,
+    endpoints: ArcSwap<Vec<Arc<Endpoint<B>>>>,
+    /// How often the servers have changed.
+    generation: AtomicU64,
+    pub(super) budget: Budget,
 }
 
-/// The client of one worker for a cluster.
-pub struct Client<B> {
-    cluster: Arc<Cluster<B>>,
-    /// One pool for each server, in their order.
-    pools: Vec<Arc<Pool<B>>>,
+/// A server as operators see it.
+#[derive(Debug, Clone)]
+pub struct ServerReport {
+    /// The URL in the config.
+    pub url: String,
+    /// The address.
+    pub address: String,
+    /// Its share of the requests.
+    pub weight: u32,
+    /// Whether it gets requests.
+    pub state: ServerState,
+    /// Its connections.
+    pub connections: Connections,
 }
 
 impl<B> Cluster<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// Creates a cluster for `workers` workers. `aborted` counts responses that a server broke off.
-    pub fn new(config: config::Upstream, workers: usize, aborted: Counter) -> Self {
-        let endpoints = vec![Endpoint::new(&config.server, config.max_connections, workers)];
-        Self { aborted, warnings: WarningLimit::default(), endpoints, config }
+    /// Creates a cluster for `workers` workers. Servers with names are there once those were looked up, and are none of
+    /// `listeners`.
+    pub fn new(
+        config: config::Upstream,
+        workers: usize,
+        listeners: Vec<SocketAddr>,
+        counters: UpstreamCounters,
+    ) -> Self {
+        let cluster = Self {
+            counters,
+            warnings: WarningLimit::default(),
+            listeners,
+            workers,
+            endpoints: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            budget: Budget::default(),
+            config,
+        };
+        let servers = cluster.config.servers.iter().enumerate();
+        let known = servers.filter_map(|(index, server)| Some((index, Address::of(&server.server)?)));
+        cluster.set_servers(known.collect());
+        cluster
+    }
+
+    /// Takes over where the servers are: an address for each place in the config. Those that stay go on as they are; those
+    /// that are gone finish what they have.
+    pub(super) fn set_servers(&self, addresses: Vec<(usize, Address)>) {
+        let before = self.endpoints.load();
+        let mut endpoints: Vec<Arc<Endpoint<B>>> = Vec::with_capacity(addresses.len());
+        for (server, address) in addresses {
+            if endpoints.iter().any(|endpoint| endpoint.address == address) {
+                continue;
+            }
+            let is_same =
+                |endpoint: &&Arc<Endpoint<B>>| endpoint.server == server && endpoint.address == address;
+            let endpoint = before.iter().find(is_same).cloned().unwrap_or_else(|| {
+                let weight = self.config.servers[server].weight;
+                Arc::new(Endpoint::new(address, server, weight, self.config.max_connections, self.workers))
+            });
+            endpoints.push(endpoint);
+        }
+        let is_unchanged = before.len() == endpoints.len()
+            && before.iter().zip(&endpoints).all(|(before, now)| Arc::ptr_eq(before, now));
+        if !is_unchanged {
+            self.endpoints.store(Arc::new(endpoints));
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Returns the servers.
+    pub(super) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint<B>>>> {
+        self.endpoints.load_full()
+    }
+
+    /// Returns the servers as operators see them.
+    pub fn servers(&self) -> Vec<ServerReport> {
+        let report = |endpoint: &Arc<Endpoint<B>>| ServerReport {
+            url: self.config.servers[endpoint.server].server.url(),
+            address: endpoint.name.clone(),
+            weight: endpoint.weight,
+            state: match endpoint.standing.state() {
+                ServerState::Up if endpoint.weight == 0 => ServerState::Drained,
+                state => state,
+            },
+            connections: endpoint.connections(),
+        };
+        self.endpoints.load().iter().map(report).collect()
+    }
+
+    /// Calls `with` with the address of a server, by its id, if it is still there.
+    pub fn with_server(&self, id: u64, with: impl FnOnce(&str)) {
+        let endpoints = self.endpoints.load();
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.id == id) {
+            with(&endpoint.name);
+        }
     }
 
     /// Returns the number of connections to all servers, by state.
     pub fn connections(&self) -> Connections {
         let none = Connections { active: 0, idle: 0, waiting: 0 };
-        self.endpoints.iter().map(Endpoint::connections).fold(none, |all, one| Connections {
-            active: all.active + one.active,
-            idle: all.idle + one.idle,
-            waiting: all.waiting + one.waiting,
+        self.endpoints.load().iter().map(|endpoint| endpoint.connections()).fold(none, |all, one| {
+            Connections {
+                active: all.active + one.active,
+                idle: all.idle + one.idle,
+                waiting: all.waiting + one.waiting,
+            }
         })
+    }
+
+    /// Notes that a request has failed at a server. Ejects it after so many in a row, unless too many are ejected already.
+    pub(super) fn failed(&self, endpoint: &Endpoint<B>, is_trial: bool) {
+        let rule = &self.config.ejection;
+        let failures = endpoint.standing.fails();
+        if !is_trial && (failures < rule.failures || endpoint.standing.is_ejected()) {
+            return;
+        }
+        let endpoints = self.endpoints.load();
+        let ejected = endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
+        let most = endpoints.len() * rule.at_most as usize / 100;
+        if !is_trial && ejected >= most {
+            return;
+        }
+        let span = u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX);
+        endpoint.standing.eject(coarse_millis().saturating_add(span));
+        tracing::warn!(
+            upstream.name = self.config.name,
+            upstream.address = endpoint.name,
+            failures,
+            for_ms = span,
+            "server ejected"
+        );
+    }
+
+    /// Notes that a request has succeeded at a server.
+    pub(super) fn succeeded(&self, endpoint: &Endpoint<B>) {
+        if endpoint.standing.succeeds(coarse_millis()) {
+            tracing::info!(
+                upstream.name = self.config.name,
+                upstream.address = endpoint.name,
+                "server is back"
+            );
+        }
+    }
+}
+
+/// The client of one worker for a cluster.
+pub struct Client<B> {
+    cluster: Arc<Cluster<B>>,
+    worker: usize,
+    pub(super) requests: Arc<Window>,
+    /// One thread alone takes the lock.
+    known: Mutex<Known<B>>,
+}
+
+/// The servers as a worker knows them.
+struct Known<B> {
+    generation: u64,
+    /// One pool for each server, in their order.
+    pools: Vec<Arc<Pool<B>>>,
+    balancer: Balancer,
+    /// Used again for each choice.
+    candidates: Vec<Candidate>,
+}
+
+/// The server of a request.
+pub(super) struct Chosen<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    pub(super) pool: Arc<Pool<B>>,
+    /// Whether there are others.
+    pub(super) has_others: bool,
+    is_trial: bool,
+}
+
+impl<B> Chosen<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    /// Notes that the request has failed at the server.
+    pub(super) fn failed(mut self) {
+        self.pool.cluster().failed(self.pool.endpoint(), std::mem::take(&mut self.is_trial));
+    }
+
+    /// Notes that the request has succeeded.
+    pub(super) fn succeeded(mut self) {
+        self.is_trial = false;
+        self.pool.cluster().succeeded(self.pool.endpoint());
+    }
+}
+
+impl<B> Drop for Chosen<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    fn drop(&mut self) {
+        if self.is_trial {
+            self.pool.endpoint().standing.give_up_trial();
+        }
     }
 }
 
@@ -53,26 +248,108 @@ impl<B> Client<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// Creates the client of a worker, by the worker's number.
-    pub fn new(cluster: Arc<Cluster<B>>, worker: usize) -> Self {
-        let pool = |endpoint| Arc::new(Pool::new(cluster.clone(), endpoint, worker));
-        let pools = (0..cluster.endpoints.len()).map(pool).collect();
-        Self { cluster, pools }
+    /// Creates the client of a worker, by the worker's number. `seed` is random.
+    pub fn new(cluster: Arc<Cluster<B>>, worker: usize, seed: u64) -> Self {
+        let known =
+            Known { generation: 0, pools: Vec::new(), balancer: Balancer::new(seed), candidates: Vec::new() };
+        Self { worker, requests: cluster.budget.window(), known: Mutex::new(known), cluster }
     }
 
     /// Returns the cluster.
-    pub fn cluster(&self) -> &Cluster<B> {
+    pub fn cluster(&self) -> &Arc<Cluster<B>> {
         &self.cluster
     }
 
-    /// Chooses the server for a request and returns its pool.
-    pub(super) fn choose(&self) -> &Arc<Pool<B>> {
-        // The config allows one server.
-        &self.pools[0]
+    /// Chooses the server for a request, none of those that were `tried` if there is another one. `key` is what requests
+    /// with the same server have in common. Returns none if no server may get it.
+    pub(super) fn choose(&self, key: u64, tried: &[u64], now: u64) -> Option<Chosen<B>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut *known;
+        let generation = self.cluster.generation.load(Ordering::Acquire);
+        if known.generation != generation {
+            self.learn(known, generation);
+        }
+        if let [only] = &known.pools[..] {
+            return self.admit(only, now, false);
+        }
+        let Known { pools, balancer, candidates, .. } = known;
+        let untried = |pool: &&Arc<Pool<B>>| !tried.contains(&pool.endpoint().id);
+        // One that may come back is tried by the next request.
+        let trial = pools.iter().filter(untried).find_map(|pool| {
+            let is_due = pool.endpoint().standing.admission(now) == Admission::Trial;
+            if is_due { self.admit(pool, now, true).filter(|chosen| chosen.is_trial) } else { None }
+        });
+        if trial.is_some() {
+            return trial;
+        }
+        for ignores_tried in [false, true] {
+            candidates.clear();
+            candidates.extend(pools.iter().enumerate().filter_map(|(index, pool)| {
+                let endpoint = pool.endpoint();
+                let is_open = endpoint.standing.admission(now) == Admission::Open;
+                let weight =
+                    u64::from(endpoint.weight) * endpoint.standing.share(self.cluster.config.slow_start, now);
+                let may = is_open && weight > 0 && (ignores_tried || untried(&pool));
+                may.then(|| Candidate { index, weight, load: pool.in_flight(), id: endpoint.id })
+            }));
+            if let Some(index) = balancer.choose(&self.cluster.config.balance, candidates, key) {
+                return Some(Chosen { pool: pools[index].clone(), has_others: true, is_trial: false });
+            }
+            if tried.is_empty() {
+                break;
+            }
+        }
+        None
+    }
+
+    fn admit(&self, pool: &Arc<Pool<B>>, now: u64, has_others: bool) -> Option<Chosen<B>> {
+        let is_trial = match pool.endpoint().standing.admission(now) {
+            Admission::Closed => return None,
+            Admission::Open => false,
+            Admission::Trial => pool.endpoint().standing.begin_trial(),
+        };
+        let is_drained = pool.endpoint().weight == 0;
+        let chosen = Chosen { pool: pool.clone(), has_others, is_trial };
+        (!is_drained).then_some(chosen)
+    }
+
+    /// Takes over the servers as they are now. Pools of those that stay go on.
+    fn learn(&self, known: &mut Known<B>, generation: u64) {
+        let endpoints = self.cluster.endpoints();
+        let pool = |endpoint: &Arc<Endpoint<B>>| {
+            let before = known.pools.iter().find(|pool| Arc::ptr_eq(pool.endpoint(), endpoint));
+            before
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Pool::new(self.cluster.clone(), endpoint.clone(), self.worker)))
+        };
+        known.pools = endpoints.iter().map(pool).collect();
+        known.balancer.begin_anew();
+        known.generation = generation;
+    }
+
+    /// Returns whether a server is left that was not `tried`, and takes requests.
+    pub(super) fn has_another(&self, tried: &[u64], now: u64) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.pools.iter().any(|pool| {
+            let endpoint = pool.endpoint();
+            !tried.contains(&endpoint.id)
+                && endpoint.weight > 0
+                && endpoint.standing.admission(now) == Admission::Open
+        })
+    }
+
+    /// Returns whether a server is left that was not `tried`, and stands at the same place in the config as `endpoint`.
+    pub(super) fn has_sibling(&self, endpoint: &Endpoint<B>, tried: &[u64]) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.pools.iter().any(|pool| {
+            let other = pool.endpoint();
+            other.server == endpoint.server && !tried.contains(&other.id)
+        })
     }
 
     /// Closes idle connections that are too old or that the server has closed.
     pub fn sweep(&self) {
-        self.pools.iter().for_each(|pool| pool.sweep());
+        let pools: Vec<_> = self.known.lock().unwrap_or_else(PoisonError::into_inner).pools.clone();
+        pools.iter().for_each(|pool| pool.sweep());
     }
 }

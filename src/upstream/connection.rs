@@ -23,6 +23,7 @@ use super::{
     framing::{Decoded, Decoder},
     head::ResponseHead,
     outgoing::{Outgoing, RequestHead},
+    pool::InFlight,
 };
 use crate::{
     clock::coarse_millis,
@@ -45,6 +46,15 @@ pub struct Broken {
     pub unanswered: bool,
     /// Not a byte of the request left: it is still whole, for another connection.
     pub unsent: bool,
+    /// The request's own body ended it.
+    of_body: bool,
+}
+
+impl Broken {
+    /// Returns whether the server is to blame.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        !self.of_body
+    }
 }
 
 /// What the head of a response is followed by.
@@ -58,8 +68,10 @@ pub enum Head {
 /// A connection, idle or with one exchange on it.
 pub struct Connection<B> {
     io: Stream,
-    /// Its share of the upstream's `max_connections`.
+    /// Its share of the server's `max_connections`.
     slot: OwnedSemaphorePermit,
+    /// Counts the request that is on it, where that matters.
+    in_flight: Option<InFlight>,
     made_at: u64,
     /// Whether a request was put on it before.
     used: bool,
@@ -74,12 +86,17 @@ pub struct Connection<B> {
     keep_alive: bool,
 }
 
+/// What a connection that has switched is counted by.
+#[expect(dead_code, reason = "they count by being there")]
+pub struct Counted(OwnedSemaphorePermit, Option<InFlight>);
+
 impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     /// A connection on which heads of responses have these limits.
     pub(super) fn new(io: Stream, limits: HeadLimits, slot: OwnedSemaphorePermit) -> Self {
         Self {
             io,
             slot,
+            in_flight: None,
             made_at: coarse_millis(),
             used: false,
             received: BytesMut::new(),
@@ -111,6 +128,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         request.fields.reuse();
     }
 
+    /// Takes over what counts the request that is on the connection.
+    pub(super) fn counts(&mut self, in_flight: Option<InFlight>) {
+        self.in_flight = in_flight;
+    }
+
     /// Returns the request for another connection: one of which no byte was sent, or one without a body.
     pub fn into_request(self) -> Outgoing<B> {
         self.outgoing.for_another()
@@ -137,11 +159,15 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
         if let Poll::Ready(Err(error)) = self.outgoing.poll(&mut self.io, cx) {
             // The body's own end; another connection does not mend it.
-            return Poll::Ready(Err(Broken { unsent: false, ..self.broken(error.to_string()) }));
+            return Poll::Ready(Err(Broken {
+                unsent: false,
+                of_body: true,
+                ..self.broken(error.to_string())
+            }));
         }
         if self.outgoing.never_left() {
             let reason = "nothing could be written".to_owned();
-            return Poll::Ready(Err(Broken { reason, unanswered: true, unsent: true }));
+            return Poll::Ready(Err(Broken { reason, unanswered: true, unsent: true, of_body: false }));
         }
         loop {
             match self.parse() {
@@ -159,7 +185,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     fn broken(&self, reason: String) -> Broken {
         let unanswered = self.received.is_empty() && !self.answered;
-        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun() }
+        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun(), of_body: false }
     }
 
     /// Parses the head of the response. Returns `None` while it is incomplete.
@@ -256,10 +282,10 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
     }
 
-    /// The bare socket of a connection that has switched, what came behind the response, and the slot that it
-    /// holds for as long as it is open.
-    pub fn into_socket(self) -> (Stream, BytesMut, OwnedSemaphorePermit) {
-        (self.io, self.received, self.slot)
+    /// The bare socket of a connection that has switched, what came behind the response, and what it is counted by for as
+    /// long as it is open.
+    pub fn into_socket(self) -> (Stream, BytesMut, Counted) {
+        (self.io, self.received, Counted(self.slot, self.in_flight))
     }
 
     /// Returns the state of the response's body.
@@ -274,6 +300,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     /// Frees what an idle connection does not need.
     pub(super) fn rest(&mut self) {
+        self.in_flight = None;
         self.outgoing.rest();
         self.received = BytesMut::new();
     }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,37 +18,38 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
-use super::{Connection, resolve::Resolver};
+use super::{Connection, balance::hash, standing::Standing};
 use crate::{config::Server, stream::Stream};
 
 /// How long to wait before a socket of the machine is tried again whose backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
-/// How a server is reached.
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
-    /// By a name or an address, and a port.
-    Tcp(Resolver),
-    /// By the path of a socket.
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    fn of(server: &Server) -> Self {
+    /// Returns where a server is, unless it has a name to be looked up.
+    pub(super) fn of(server: &Server) -> Option<Self> {
         match server {
-            Server::Tcp(authority) => Self::Tcp(Resolver::new(authority)),
-            Server::Unix(url) => Self::Unix(url.strip_prefix("unix:").unwrap_or(url).into()),
+            Server::Tcp(authority) => authority.parse().ok().map(Self::Tcp),
+            Server::Unix(url) => Some(Self::Unix(url.strip_prefix("unix:").unwrap_or(url).into())),
         }
     }
 
     /// Opens a connection.
     ///
     /// # Errors
-    /// When the name is not found or nobody answers.
+    /// When nobody answers.
     pub(super) async fn connect(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(resolver) => {
-                let addresses = resolver.addresses().await?;
-                let socket = TcpStream::connect(&*addresses).await?;
+            Self::Tcp(address) => {
+                let socket = TcpStream::connect(address).await?;
                 // Requests are written whole; waiting for more would only delay them.
                 socket.set_nodelay(true)?;
                 Ok(socket.into())
@@ -65,9 +67,26 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// A server of a cluster.
 pub(super) struct Endpoint<B> {
     pub(super) address: Address,
+    /// The address as logs and metrics have it.
+    pub(super) name: String,
+    /// What it is known by to those who choose.
+    pub(super) id: u64,
+    /// Its place among the servers in the config, of which a name may be several.
+    pub(super) server: usize,
+    pub(super) weight: u32,
+    pub(super) standing: Standing,
     /// One permit for each connection that may be open.
     pub(super) slots: Arc<Semaphore>,
     max_connections: usize,
@@ -109,10 +128,22 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     /// Creates the endpoint for a server, used by `workers` workers.
-    pub(super) fn new(server: &Server, max_connections: usize, workers: usize) -> Self {
+    pub(super) fn new(
+        address: Address,
+        server: usize,
+        weight: u32,
+        max_connections: usize,
+        workers: usize,
+    ) -> Self {
+        let name = address.to_string();
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
-            address: Address::of(server),
+            id: hash(name.as_bytes()),
+            address,
+            name,
+            server,
+            weight,
+            standing: Standing::new(),
             slots: Arc::new(Semaphore::new(max_connections)),
             max_connections,
             waiting: AtomicUsize::new(0),

@@ -4,22 +4,30 @@
 //! task of its own to wake. Between two requests it rests in its worker's pool; before it is used
 //! again it must prove that nothing arrived on it meanwhile, not even its end.
 
+mod balance;
 mod body;
 mod cluster;
 mod connection;
 mod endpoint;
 mod framing;
 mod head;
+mod monitor;
 mod outgoing;
 mod pool;
+mod probe;
 mod resolve;
+mod retry;
 mod send;
+mod standing;
 
+pub use balance::hash;
 pub use body::Body;
-pub use cluster::{Client, Cluster};
-pub use connection::{Broken, Connection, Head};
+pub use cluster::{Client, Cluster, ServerReport};
+pub use connection::{Broken, Connection, Counted, Head};
 pub use endpoint::Connections;
 pub use head::ResponseHead;
+pub use monitor::Monitor;
 pub use outgoing::{Outgoing, RequestHead};
 pub use pool::{Allowed, ConnectError};
 pub use send::{Progress, Request, SendError, Sent};
+pub use standing::ServerState;

@@ -4,7 +4,10 @@ use std::{
     io,
     sync::{
         Arc, MutexGuard,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -47,9 +50,20 @@ pub trait Allowed {}
 /// The connections of one worker to one server.
 pub(super) struct Pool<B> {
     cluster: Arc<Cluster<B>>,
-    endpoint: usize,
+    endpoint: Arc<Endpoint<B>>,
     worker: usize,
     capacity: usize,
+    /// The requests of this worker that the server has.
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// Counts a request of a worker until it is dropped.
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Counts a waiting request until it is dropped.
@@ -73,11 +87,11 @@ impl<B> Pool<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    /// Creates the pool of a worker, by its number, for a server of the cluster, by its index.
-    pub(super) fn new(cluster: Arc<Cluster<B>>, endpoint: usize, worker: usize) -> Self {
-        let workers = cluster.endpoints[endpoint].workers();
+    /// Creates the pool of a worker, by its number, for a server of the cluster.
+    pub(super) fn new(cluster: Arc<Cluster<B>>, endpoint: Arc<Endpoint<B>>, worker: usize) -> Self {
+        let workers = endpoint.workers();
         let capacity = cluster.config.idle_connections.div_ceil(workers);
-        Self { cluster, endpoint, worker: worker % workers, capacity }
+        Self { cluster, endpoint, worker: worker % workers, capacity, in_flight: Arc::default() }
     }
 
     /// Returns the cluster of the server.
@@ -85,12 +99,24 @@ where
         &self.cluster
     }
 
-    fn endpoint(&self) -> &Endpoint<B> {
-        &self.cluster.endpoints[self.endpoint]
+    /// Returns the server.
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint<B>> {
+        &self.endpoint
+    }
+
+    /// Counts a request that the server gets.
+    pub(super) fn enters(&self) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Returns how many requests of this worker the server has.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf<B>> {
-        self.endpoint().shelf(self.worker)
+        self.endpoint.shelf(self.worker)
     }
 
     /// Takes the usable connection that was idle for the shortest time.
@@ -121,7 +147,7 @@ where
     /// [`ConnectError`].
     pub(super) async fn connect(&self, _: &impl Allowed) -> Result<Box<Connection<B>>, ConnectError> {
         let slot = loop {
-            if let Some(slot) = self.endpoint().slot_of_any() {
+            if let Some(slot) = self.endpoint.slot_of_any() {
                 break slot;
             }
             match self.wait().await? {
@@ -134,7 +160,7 @@ where
             }
         };
         let config = &self.cluster.config;
-        let connect = self.endpoint().address.connect();
+        let connect = self.endpoint.address.connect();
         let stream = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| ConnectError::Timeout)??;
@@ -145,9 +171,9 @@ where
     async fn wait(&self) -> Result<Next<B>, ConnectError> {
         let config = &self.cluster.config;
         let _waiting =
-            Waiting::enter(&self.endpoint().waiting, config.max_waiting).ok_or(ConnectError::Busy)?;
+            Waiting::enter(&self.endpoint.waiting, config.max_waiting).ok_or(ConnectError::Busy)?;
         // Tried again, because a slot may have become free before this request was counted as waiting.
-        if let Some(slot) = self.endpoint().slot_of_any() {
+        if let Some(slot) = self.endpoint.slot_of_any() {
             return Ok(Next::Slot(slot));
         }
         let (sender, receiver) = oneshot::channel();
@@ -161,7 +187,7 @@ where
             tokio::select! {
                 biased;
                 Ok(connection) = receiver => Next::Connection(connection),
-                Ok(slot) = self.endpoint().slots.clone().acquire_owned() => Next::Slot(slot),
+                Ok(slot) = self.endpoint.slots.clone().acquire_owned() => Next::Slot(slot),
                 // The channel and the semaphore are never closed.
                 else => std::future::pending().await,
             }
@@ -185,7 +211,7 @@ where
             shelf.waiters.retain(|waiter| !waiter.is_closed());
         }
         // A request of another worker waits for the slot, and gets it when the connection is closed.
-        let is_wanted = self.endpoint().waiting.load(SeqCst) > shelf.waiters.len();
+        let is_wanted = self.endpoint.waiting.load(SeqCst) > shelf.waiters.len();
         if is_wanted && shelf.handed_over >= MAX_HANDED_OVER {
             shelf.handed_over = 0;
             return;

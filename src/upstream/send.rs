@@ -1,4 +1,4 @@
-//! Sends a request to a cluster, with retries on connections that turn out closed.
+//! Sends a request to a cluster. What fails is tried again where that is safe.
 
 use std::{future::poll_fn, io};
 
@@ -7,11 +7,16 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use thiserror::Error;
 
 use super::{
-    Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, pool::Pool,
+    Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, cluster::Chosen,
 };
+use crate::clock::coarse_millis;
 
 /// The number of idle connections that a request may find closed before it fails.
 const MAX_TRIES: u8 = 3;
+
+/// The statuses that count as failures of a server.
+const FAILURES: [StatusCode; 3] =
+    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
 /// A request to be sent.
 pub struct Request<'a, B> {
@@ -22,6 +27,8 @@ pub struct Request<'a, B> {
     pub added: &'a [(&'a HeaderName, &'a HeaderValue)],
     /// Its body.
     pub body: B,
+    /// What it has in common with requests for the same server, as [`super::hash`] has it; any number if it does not matter.
+    pub key: u64,
 }
 
 /// The result of sending a request.
@@ -38,6 +45,9 @@ where
 /// The reason why there is no response. The text is for the log.
 #[derive(Debug, Error)]
 pub enum SendError {
+    /// No server takes requests.
+    #[error("no server is up")]
+    NoServer,
     /// No connection was available.
     #[error(transparent)]
     NoConnection(#[from] ConnectError),
@@ -48,14 +58,37 @@ pub enum SendError {
 
 /// Receives what happens while a request is sent.
 pub trait Progress {
-    /// A connection is being opened for the request.
-    fn connects(&self);
+    /// A connection to a server, by its id, is being opened for the request.
+    fn connects(&self, server: u64);
 
-    /// The request was put on its first connection. `made` tells whether that was opened for it.
-    fn placed(&self, made: bool);
+    /// The request was put on a connection to a server, by its id, the first time or again. `made` tells whether the
+    /// connection was opened for it.
+    fn placed(&self, made: bool, server: u64);
 
     /// The upstream sent `103 Early Hints`. The response is still to come.
     fn hinted(&self, hints: ResponseHead);
+}
+
+/// A connection for a request, and to which server.
+struct Way<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    chosen: Chosen<B>,
+    connection: Box<Connection<B>>,
+    /// Whether the connection was opened for the request.
+    made: bool,
+}
+
+/// The tries of one request.
+struct Tries {
+    key: u64,
+    /// The servers at which it failed.
+    tried: Vec<u64>,
+    /// Tries that are left.
+    left: u32,
+    /// Whether it was tried again.
+    again: bool,
 }
 
 impl<B> Client<B>
@@ -64,9 +97,9 @@ where
 {
     /// Sends a request and returns the response's head with the body to be read.
     ///
-    /// A request that failed on an idle connection is tried again on another one: any request of which no byte was sent,
+    /// A request that failed on an idle connection is sent again on another one: any request of which no byte was sent,
     /// and an idempotent request without a body if the connection was closed before the response (RFC 9110,
-    /// section 9.2.2).
+    /// section 9.2.2). Other failures of the same requests are tried again as the config says.
     ///
     /// # Errors
     /// [`SendError`].
@@ -76,55 +109,189 @@ where
         request: Request<'_, B>,
         progress: &impl Progress,
     ) -> Result<Sent<B>, SendError> {
-        let Request { head, added, body } = request;
-        let pool = self.choose();
+        let Request { head, added, body, key } = request;
+        let rules = &self.cluster().config.retries;
+        let now = coarse_millis();
+        self.requests.count(now);
         let repeatable = body.is_end_stream() && is_idempotent(head.method);
-        let resting = pool.take(allowed);
-        let made = resting.is_none();
-        let mut connection = match resting {
-            Some(connection) => connection,
+        let mut tries = Tries { key, tried: Vec::new(), left: rules.attempts, again: false };
+        let chosen = self.choose(key, &[], now).ok_or(SendError::NoServer)?;
+        let mut way = match chosen.pool.take(allowed) {
+            Some(connection) => Way { chosen, connection, made: false },
             // Boxed, here as below: connections are opened seldom, and this future is large.
-            None => Box::pin(connect(pool, allowed, progress)).await?,
+            None => Box::pin(self.connect(chosen, allowed, &mut tries, progress)).await?,
         };
-        let mut rested = connection.is_used();
-        connection.begin(head, added, body);
-        progress.placed(made);
-        let mut tries = MAX_TRIES;
+        let mut rested = way.connection.is_used();
+        way.connection.begin(head, added, body);
+        way.placed(progress);
+        let mut stale = MAX_TRIES;
         loop {
-            match poll_fn(|cx| connection.poll_response(cx)).await {
-                Ok(Head::Hints(hints)) => progress.hinted(hints),
-                Ok(Head::Final(response)) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Ok(Sent::Switched(response, connection));
+            let mut may_again = true;
+            let mut broken = match poll_fn(|cx| way.connection.poll_response(cx)).await {
+                Ok(Head::Hints(hints)) => {
+                    progress.hinted(hints);
+                    continue;
                 }
                 Ok(Head::Final(response)) => {
-                    return Ok(Sent::Response(response, Body::new(connection, pool.clone())));
+                    let has_failed = FAILURES.contains(&response.status);
+                    if !(repeatable && self.tries_status_again(response.status, &way.chosen, &mut tries)) {
+                        return Ok(self.finish(way, response, has_failed, &tries));
+                    }
+                    None
                 }
                 Err(broken)
-                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && tries > 0 =>
+                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && stale > 0 =>
                 {
-                    let request = connection.into_request();
-                    connection = Box::pin(connect(pool, allowed, progress)).await?;
+                    stale -= 1;
+                    let request = way.connection.into_request();
+                    way = Box::pin(self.connect(way.chosen, allowed, &mut tries, progress)).await?;
                     // A connection that another request gave back was idle, too.
-                    rested = connection.is_used();
-                    connection.resume(request);
-                    tries -= 1;
+                    rested = way.connection.is_used();
+                    way.connection.resume(request);
+                    way.placed(progress);
+                    continue;
                 }
-                Err(broken) => return Err(broken.into()),
+                Err(broken) => Some(broken),
+            };
+            if let Some(broken) = &broken {
+                let may = (broken.unsent && rules.on_connect)
+                    || (broken.unanswered && repeatable && rules.on_reset);
+                tries.tried.push(way.chosen.pool.endpoint().id);
+                may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries);
+            }
+            if let Some(broken) = broken.take_if(|_| !may_again) {
+                self.ends(way.chosen, broken.is_of_the_server(), &tries);
+                return Err(broken.into());
+            }
+            let request = way.connection.into_request();
+            way.chosen.failed();
+            let another = Box::pin(self.another(allowed, &mut tries, progress)).await;
+            way = match (another, broken) {
+                // What went wrong before is the reason.
+                (Err(SendError::NoServer), Some(broken)) => return Err(broken.into()),
+                (another, _) => another?,
+            };
+            rested = way.connection.is_used();
+            way.connection.resume(request);
+            way.placed(progress);
+        }
+    }
+
+    /// Finishes a request that was answered.
+    fn finish(&self, way: Way<B>, response: ResponseHead, has_failed: bool, tries: &Tries) -> Sent<B> {
+        let Way { chosen, connection, .. } = way;
+        let pool = chosen.pool.clone();
+        self.ends(chosen, has_failed, tries);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            Sent::Switched(response, connection)
+        } else {
+            Sent::Response(response, Body::new(connection, pool))
+        }
+    }
+
+    /// Notes how the last try of a request has ended.
+    fn ends(&self, chosen: Chosen<B>, has_failed: bool, tries: &Tries) {
+        if tries.again {
+            let counters = &self.cluster().counters;
+            if has_failed { counters.retries_failed.inc() } else { counters.retries_succeeded.inc() }
+        }
+        if has_failed { chosen.failed() } else { chosen.succeeded() }
+    }
+
+    /// Returns whether a request with this response is sent to another server.
+    fn tries_status_again(&self, status: StatusCode, chosen: &Chosen<B>, tries: &mut Tries) -> bool {
+        if status.as_u16() < 500 || !chosen.has_others {
+            return false;
+        }
+        if !self.cluster().config.retries.on_status.contains(&status.as_u16()) {
+            return false;
+        }
+        tries.tried.push(chosen.pool.endpoint().id);
+        self.has_another(&tries.tried, coarse_millis()) && self.takes_retry(tries)
+    }
+
+    /// Takes a retry, if there is one.
+    fn takes_retry(&self, tries: &mut Tries) -> bool {
+        if tries.left == 0 {
+            return false;
+        }
+        let cluster = self.cluster();
+        if !cluster.budget.take(cluster.config.retries.budget, coarse_millis()) {
+            cluster.counters.retries_over_budget.inc();
+            return false;
+        }
+        tries.left -= 1;
+        tries.again = true;
+        true
+    }
+
+    /// Chooses another server for a request that failed, and finds a connection.
+    async fn another(
+        &self,
+        allowed: &impl Allowed,
+        tries: &mut Tries,
+        progress: &impl Progress,
+    ) -> Result<Way<B>, SendError> {
+        let chosen = self.choose(tries.key, &tries.tried, coarse_millis()).ok_or(SendError::NoServer)?;
+        match chosen.pool.take(allowed) {
+            Some(connection) => Ok(Way { chosen, connection, made: false }),
+            None => self.connect(chosen, allowed, tries, progress).await,
+        }
+    }
+
+    /// Opens a connection to the chosen server; if that fails, to another one, where that is allowed.
+    async fn connect(
+        &self,
+        mut chosen: Chosen<B>,
+        allowed: &impl Allowed,
+        tries: &mut Tries,
+        progress: &impl Progress,
+    ) -> Result<Way<B>, SendError> {
+        loop {
+            progress.connects(chosen.pool.endpoint().id);
+            let error = match chosen.pool.connect(allowed).await {
+                Ok(connection) => return Ok(Way { chosen, connection, made: true }),
+                // The server is well, and others would only be busy next.
+                Err(ConnectError::Busy) => return Err(ConnectError::Busy.into()),
+                Err(error) => error,
+            };
+            tries.tried.push(chosen.pool.endpoint().id);
+            // A name's other addresses are no other try: one of them may never have been meant, as that of IPv6 of a
+            // server that speaks IPv4.
+            if !self.has_sibling(chosen.pool.endpoint(), &tries.tried) {
+                // The only server would let the client wait for as long again. And what has reached no server is no load,
+                // so the budget does not bind it.
+                let is_vain = !chosen.has_others && matches!(error, ConnectError::Timeout);
+                if is_vain || !self.cluster().config.retries.on_connect || tries.left == 0 {
+                    self.ends(chosen, true, tries);
+                    return Err(error.into());
+                }
+                tries.left -= 1;
+                tries.again = true;
+            }
+            chosen.failed();
+            let Some(next) = self.choose(tries.key, &tries.tried, coarse_millis()) else {
+                return Err(error.into());
+            };
+            chosen = next;
+            if let Some(connection) = chosen.pool.take(allowed) {
+                return Ok(Way { chosen, connection, made: false });
             }
         }
     }
 }
 
-async fn connect<B>(
-    pool: &Pool<B>,
-    allowed: &impl Allowed,
-    progress: &impl Progress,
-) -> Result<Box<Connection<B>>, ConnectError>
+impl<B> Way<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    progress.connects();
-    pool.connect(allowed).await
+    /// Notes that the request is on the connection.
+    fn placed(&mut self, progress: &impl Progress) {
+        let pool = &self.chosen.pool;
+        // Among several servers the one with fewer requests is looked for.
+        self.connection.counts(self.chosen.has_others.then(|| pool.enters()));
+        progress.placed(self.made, pool.endpoint().id);
+    }
 }
 
 fn is_idempotent(method: &Method) -> bool {

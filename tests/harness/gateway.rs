@@ -33,6 +33,8 @@ pub struct Settings {
     pub extra: String,
     /// Settings of the upstream after `servers`, each with a leading comma.
     pub upstream: String,
+    /// Its servers, as flow maps with commas between, in place of the one that the test runs.
+    pub servers: String,
     /// Settings of the listener after `address`, each with a leading comma.
     pub listener: String,
     /// Settings of the admin listener after `address`, each with a leading comma.
@@ -51,6 +53,7 @@ impl Default for Settings {
             routes: "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n".to_owned(),
             extra: String::new(),
             upstream: String::new(),
+            servers: String::new(),
             listener: String::new(),
             admin: String::new(),
             workers: 2,
@@ -84,11 +87,24 @@ impl Settings {
         self
     }
 
+    /// The upstream has these servers, each with a weight.
+    pub fn servers(mut self, servers: &[(&Upstream, u32)]) -> Self {
+        let server = |(upstream, weight): &(&Upstream, u32)| {
+            format!("{{url: \"http://{}\", weight: {weight}}}", upstream.address)
+        };
+        self.servers = servers.iter().map(server).collect::<Vec<_>>().join(", ");
+        self
+    }
+
     fn yaml(&self, upstream: &str) -> String {
+        let servers = match self.servers.as_str() {
+            "" => format!("{{url: \"http://{upstream}\"}}"),
+            servers => servers.to_owned(),
+        };
         format!(
             "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"{}}}\nworkers: {}\nstore: {}\n\
              auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
-             upstreams:\n  backend: {{servers: [{{url: \"http://{upstream}\"}}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
+             upstreams:\n  backend: {{servers: [{servers}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
             self.listener,
             self.admin,
             self.workers,

@@ -7,6 +7,7 @@ mod keys;
 mod listeners;
 mod rewrite;
 mod route;
+mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -114,7 +115,8 @@ impl Check<'_> {
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
-        let upstreams = self.upstreams(raw.upstreams, &addresses, admin.address);
+        let own: Vec<SocketAddr> = addresses.iter().copied().chain([admin.address]).collect();
+        let upstreams = self.upstreams(raw.upstreams, &own);
         let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale, &identity_headers);
         let tests = self.tests(raw.tests);
         let log = Log {

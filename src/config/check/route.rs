@@ -1,6 +1,4 @@
-//! Where requests go: `upstreams`, `routes`, `tests`.
-
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+//! Where requests go: `routes`, `tests`.
 
 use http::{Method, StatusCode};
 
@@ -8,79 +6,12 @@ use super::Check;
 use crate::{
     config::{
         Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
-        Server, Test, Upstream, raw,
+        Test, Upstream, raw,
     },
     types::host::{is_host, name_of},
 };
 
 impl Check<'_> {
-    pub(super) fn upstreams(
-        &mut self,
-        raw: BTreeMap<String, raw::Upstream>,
-        listeners: &[SocketAddr],
-        admin: SocketAddr,
-    ) -> Vec<Upstream> {
-        raw.into_iter().map(|(name, upstream)| self.upstream(name, upstream, listeners, admin)).collect()
-    }
-
-    fn upstream(
-        &mut self,
-        name: String,
-        raw: raw::Upstream,
-        listeners: &[SocketAddr],
-        admin: SocketAddr,
-    ) -> Upstream {
-        let server = self.server(&name, &raw, listeners, admin);
-        let seconds = Duration::from_secs;
-        let upstream = format!("upstreams.{name}");
-        let key = |key: &str| format!("{upstream}.{key}");
-        let connections = (1, 1_000_000);
-        let heads = (1 << 10, 4 << 20);
-        Upstream {
-            server,
-            connect_timeout: self.span(&key("connect_timeout"), raw.connect_timeout, seconds(1)),
-            response_timeout: self.span(&key("response_timeout"), raw.response_timeout, seconds(30)),
-            idle_connections: self.number(&key("idle_connections"), raw.idle_connections, 512, (0, 100_000)),
-            idle_timeout: self.span(&key("idle_timeout"), raw.idle_timeout, seconds(4)),
-            max_age: self.span(&key("max_age"), raw.max_age, seconds(600)),
-            max_connections: self.number(&key("max_connections"), raw.max_connections, 1_000, connections),
-            max_waiting: self.number(&key("max_waiting"), raw.max_waiting, 1_000, (0, 1_000_000)),
-            max_wait: self.span(&key("max_wait"), raw.max_wait, seconds(1)),
-            header_bytes: self.size(&key("header_bytes"), raw.header_bytes, 256 << 10, heads) as usize,
-            header_count: self.number(&key("header_count"), raw.header_count, 100, (1, 1_000)),
-            source: self.document.source(&upstream),
-            name,
-        }
-    }
-
-    /// The server of an upstream.
-    fn server(
-        &mut self,
-        name: &str,
-        raw: &raw::Upstream,
-        listeners: &[SocketAddr],
-        admin: SocketAddr,
-    ) -> Server {
-        if raw.servers.len() != 1 {
-            self.error(&format!("upstreams.{name}.servers"), "expected one server");
-        }
-        // A config with an error is never served.
-        let nowhere = Server::Tcp(String::new());
-        let Some(server) = raw.servers.first() else { return nowhere };
-        let key = format!("upstreams.{name}.servers[0].url");
-        let server = Server::parse(&server.url).unwrap_or_else(|problem| {
-            self.error(&key, problem);
-            nowhere
-        });
-        if let Server::Tcp(authority) = &server {
-            let numeric = authority.replace("localhost", "127.0.0.1").parse();
-            if numeric.is_ok_and(|server| is_own(server, listeners, admin)) {
-                self.error(&key, "this is a listener of authgate itself: requests would go round in circles");
-            }
-        }
-        server
-    }
-
     pub(super) fn method(&mut self, key: &str, text: &str) -> Option<Method> {
         let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         match Method::from_bytes(text.as_bytes()) {
@@ -320,12 +251,4 @@ fn placeholders(json: &serde_json::Value, found: &mut dyn FnMut(&str)) {
         }
         _ => {}
     }
-}
-
-fn is_own(server: SocketAddr, listeners: &[SocketAddr], admin: SocketAddr) -> bool {
-    listeners.iter().chain([&admin]).any(|listener| {
-        listener.port() != 0
-            && listener.port() == server.port()
-            && (listener.ip() == server.ip() || (listener.ip().is_unspecified() && server.ip().is_loopback()))
-    })
 }

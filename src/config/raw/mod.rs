@@ -3,6 +3,7 @@
 mod auth;
 mod route;
 mod tls;
+mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,10 @@ pub use auth::{
 pub use route::{Encoded, HeaderRules, Redirect, Respond, Rewrite, RoleRule, Route, RouteAuth, RouteHeaders};
 
 pub use tls::ListenerTls;
+
+pub use upstream::{
+    Balance, Ejection, Expected, HashHeader, HashKey, Health, Retries, RetryOn, RetryRules, Server, Upstream,
+};
 
 use super::units::{Number, Size, Span, Switch};
 use crate::types::Secret;
@@ -215,42 +220,6 @@ pub struct Limits {
     /// Connections of one client address (IPv6: one /64); further ones are closed. Trusted proxies are never
     /// bound by it, loopback only where it is set. Default: 1000.
     pub connections_per_address: Option<Number>,
-}
-
-/// A backend.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// The server; one for now.
-    pub servers: Vec<Server>,
-    /// For a connection to be made. Default: 1s.
-    pub connect_timeout: Option<Span>,
-    /// For the head of the response, once the request was sent. Default: 30s.
-    pub response_timeout: Option<Span>,
-    /// How many idle connections all workers keep together. Default: 512.
-    pub idle_connections: Option<Number>,
-    /// How long a connection may rest before it is closed: less than the server keeps one. Default: 4s.
-    pub idle_timeout: Option<Span>,
-    /// How old a connection may become. Default: 10m.
-    pub max_age: Option<Span>,
-    /// The most connections to a server, of all workers together. Default: 1000.
-    pub max_connections: Option<Number>,
-    /// How many requests may wait for a connection. Default: 1000.
-    pub max_waiting: Option<Number>,
-    /// How long a request may wait for a connection before it is answered 503. Default: 1s.
-    pub max_wait: Option<Span>,
-    /// The largest head of a response. Default: 256KiB.
-    pub header_bytes: Option<Size>,
-    /// The most header lines of a response. Default: 100.
-    pub header_count: Option<Number>,
-}
-
-/// One server of a backend.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Server {
-    /// http://HOST:PORT, or unix:/PATH of a socket.
-    pub url: String,
 }
 
 /// What a test expects.
