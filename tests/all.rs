@@ -20,6 +20,7 @@ mod doubt;
 mod durability;
 mod gateways;
 mod http;
+mod http2;
 mod identity;
 mod imports;
 mod isolation;

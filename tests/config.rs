@@ -208,7 +208,10 @@ fn each_fault_names_its_place_and_what_is_legal() {
                 .replace("127.0.0.1:1", "localhost:8123"),
             &["upstreams.orders.servers[0].url", "listener of authgate itself"],
         ),
-        (HEAD.replace("[{url: \"http://127.0.0.1:1\"}]", "[]"), &["upstreams.orders.servers", "at least one"]),
+        (
+            HEAD.replace("[{url: \"http://127.0.0.1:1\"}]", "[]"),
+            &["upstreams.orders.servers", "at least one"],
+        ),
         (
             HEAD.replace("127.0.0.1:0", "127.0.0.1:0\n    redirect: http"),
             &[":3: listeners[0].redirect", "`http`", "https:PORT"],

@@ -3,6 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde_json::{Value, json};
 
+use crate::harness::protocol::by_each_protocol;
 use crate::harness::{Gateway, SECRET, Settings, Upstream, claims_of, forge, forge_raw, header_of, sign};
 
 /// The gateway, its upstream, and a genuine token with its header and claims.
@@ -253,3 +254,14 @@ fn wycheproof_signatures_are_judged_as_they_should_be() {
     assert!(accepted > 0);
     assert_eq!(accepted + refused, vectors["numberOfTests"].as_i64().unwrap());
 }
+
+by_each_protocol!(
+    a_token_that_the_gateway_could_have_made_is_accepted,
+    no_algorithm_but_the_keys_own_is_accepted,
+    the_public_key_is_no_hmac_secret,
+    headers_that_point_elsewhere_are_refused_and_nobody_is_asked,
+    claims_of_another_kind_are_refused,
+    an_expired_token_is_refused_even_if_it_was_just_used,
+    what_is_no_single_bearer_token_is_refused,
+    on_an_optional_route_a_bad_credential_is_not_anonymous,
+);

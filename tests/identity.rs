@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Settings, Upstream};
+use crate::harness::protocol::by_each_protocol;
+use crate::harness::{Gateway, PASSWORD, Protocol, Settings, Upstream};
 
 const SPOOFED: &str = "X-User-Id: 1\r\nx-user-id: 2\r\nX-USER-NAME: root\r\nX-User-Roles: admin\r\n\
     X_User_Id: 3\r\nX.User.Id: 4\r\nx_user.roles: admin\r\nX-User_Name: root\r\n\
@@ -33,7 +34,7 @@ fn exactly_one_of_each_identity_header_and_it_is_the_gateways() {
         ("x-user-name", "alice"),
         ("x-user-roles", "user"),
         ("x-forwarded-for", "127.0.0.1"),
-        ("x-forwarded-proto", "http"),
+        ("x-forwarded-proto", Protocol::current().scheme()),
         ("x-forwarded-host", "a"),
     ] {
         assert_eq!(names.iter().filter(|own| *own == name).count(), 1, "{name}: {names:?}");
@@ -174,7 +175,7 @@ fn only_a_trusted_proxy_is_believed() {
     gateway.client().send(&request).response();
     let seen = upstream.last();
     assert_eq!(seen.header("X-Forwarded-For"), Some("127.0.0.1"));
-    assert_eq!(seen.header("X-Forwarded-Proto"), Some("http"));
+    assert_eq!(seen.header("X-Forwarded-Proto"), Some(Protocol::current().scheme()));
     assert_eq!(seen.header("X-Forwarded-Host"), Some("a"));
     assert_eq!(seen.header("X-HTTP-Method-Override"), None);
 
@@ -219,3 +220,14 @@ fn what_is_for_this_gateway_alone_goes_no_further() {
     gateway.client().send("GET /public/x HTTP/1.1\r\nHost: a\r\nCookie: a=b;c=d\r\n\r\n").response();
     assert_eq!(upstream.last().all("cookie"), ["a=b;c=d"], "what is not ours is as it was");
 }
+
+by_each_protocol!(
+    exactly_one_of_each_identity_header_and_it_is_the_gateways,
+    no_identity_on_an_open_route_whatever_is_sent,
+    names_beyond_ascii_are_percent_encoded_and_roles_sorted,
+    presets_and_own_names_replace_the_defaults,
+    the_token_goes_on_only_where_a_route_says_so,
+    only_a_trusted_proxy_is_believed,
+    names_and_roles_that_could_break_a_header_cannot_be_stored,
+    what_is_for_this_gateway_alone_goes_no_further,
+);

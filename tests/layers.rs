@@ -38,6 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("papaya", &["revocation"]),
     ("seize", &["revocation"]),
     ("lettre", &["mail"]),
+    ("h2", &["gateway/http2", "gateway/http2_body"]),
     ("rustls", &["store/postgres", "tls", "stream"]),
     ("tokio_rustls", &["tls", "stream"]),
     ("x509_cert", &["tls"]),

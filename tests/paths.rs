@@ -1,5 +1,6 @@
 //! One canonical path is matched and forwarded; what has two readings is 400.
 
+use crate::harness::protocol::by_each_protocol;
 use crate::harness::{Gateway, Settings, Upstream};
 
 #[test]
@@ -140,3 +141,11 @@ fn what_is_encoded_goes_on_where_every_reading_belongs_to_the_same_route() {
     }
     assert_eq!(gateway.get("/files/admin/x", None).status, 401);
 }
+
+by_each_protocol!(
+    paths_with_two_readings_are_400_and_reach_nobody,
+    ordinary_paths_are_forwarded_as_they_came,
+    a_prefix_covers_whole_segments_and_the_query_takes_no_part,
+    an_encoded_character_does_not_lead_around_a_route,
+    what_is_encoded_goes_on_where_every_reading_belongs_to_the_same_route,
+);

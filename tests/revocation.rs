@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::harness::protocol::by_each_protocol;
 use crate::harness::{Gateway, PASSWORD, Settings, eventually, header_of, shared_database};
 
 fn both_stores() -> [Settings; 2] {
@@ -167,3 +168,10 @@ fn a_route_may_serve_on_when_the_log_is_away_but_never_a_revoked_token() {
     assert!(gateway.metric("authgate_served_stale_total").unwrap() >= 1.0);
     assert_eq!(gateway.get("/api/x", Some(&revoked)).status, 401);
 }
+
+by_each_protocol!(
+    no_request_begun_after_a_logout_response_succeeds,
+    logout_all_ends_every_session_and_new_logins_live,
+    a_gateway_without_its_log_is_not_ready_and_denies,
+    a_route_may_serve_on_when_the_log_is_away_but_never_a_revoked_token,
+);

@@ -1,6 +1,7 @@
 //! Requests with two readings: refused before a byte reaches the upstream, and the next client on
 //! the same upstream connection still gets its own response.
 
+use crate::harness::protocol::by_tls;
 use crate::harness::{Gateway, Settings, Upstream};
 
 fn start() -> (Gateway, Upstream) {
@@ -282,3 +283,14 @@ fn a_refusal_reaches_a_client_that_once_asked_for_an_upgrade() {
     assert_eq!(client.response().status, 400);
     assert!(client.is_closed_silently());
 }
+
+by_tls!(
+    ambiguous_framing_is_400_and_close,
+    line_ends_and_start_lines_are_taken_strictly,
+    broken_chunks_abort_the_upstream_request_and_are_400,
+    whole_chunks_arrive_as_they_were,
+    chunk_extensions_and_trailers_are_read_over_within_a_bound,
+    the_body_of_a_denied_request_is_never_the_next_request,
+    an_oversized_body_is_413_and_nothing_of_it_a_request,
+    pipelined_requests_are_answered_in_order_and_a_bad_one_last,
+);

@@ -124,7 +124,13 @@ fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::Join
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let address = socket.local_addr().unwrap();
-        let config = authgate::config::Listener { address, max_connections: None, redirect: None, tls: None };
+        let config = authgate::config::Listener {
+            address,
+            max_connections: None,
+            redirect: None,
+            tls: None,
+            http2: false,
+        };
         let listener = Arc::new(Listener::new(config, None));
         let listening = Listening { socket, listener };
         runtime.block_on(worker.run(vec![listening], inbox)).unwrap();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The protocols that clients may speak on TLS, by their names in ALPN.
-const PROTOCOLS: &[&str] = &["http/1.1"];
+const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 
 /// A config that can be served.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
 /// Reads the certificates of a listener.
 fn load_tls(listener: &config::Listener) -> Result<Option<Arc<ServerTls>>, ConfigErrors> {
     let Some(tls) = &listener.tls else { return Ok(None) };
-    match ServerTls::load(tls, PROTOCOLS) {
+    match ServerTls::load(tls, &PROTOCOLS[usize::from(!listener.http2)..]) {
         Ok(tls) => Ok(Some(Arc::new(tls))),
         Err(errors) => {
             let error = |(source, error): (config::Source, TlsError)| source.error(error.to_string());

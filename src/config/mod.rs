@@ -101,6 +101,8 @@ pub struct Listener {
     pub redirect: Option<u16>,
     /// TLS, if it speaks it.
     pub tls: Option<ListenerTls>,
+    /// Whether it speaks HTTP/2 beside HTTP/1.1: on TLS where a client asks for it, else where it begins with it.
+    pub http2: bool,
 }
 
 impl Config {
@@ -184,6 +186,19 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Whether that binds clients on loopback, too.
     pub bounds_loopback: bool,
+    /// Of HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// Bounds for clients that speak HTTP/2.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Limits {
+    /// Streams of a connection at once.
+    pub streams: u32,
+    /// Bytes of a list of headers, each counted with 32 more (RFC 9113, section 6.5.2).
+    pub header_list: u32,
+    /// Resets of streams, by either side.
+    pub resets: Rate,
 }
 
 /// What happens to a request that is allowed.

@@ -5,9 +5,9 @@
 
 use std::{cell::Cell, time::Duration};
 
-use super::turn_budget::TurnBudget;
+use super::{interim::Interim, turn_budget::TurnBudget};
 use crate::{clock::coarse_millis, config::Limits, revocation::Registration, stream::Stream, upstream};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// The longest pause between two reads after the gateway has closed its sending side, and the longest time for all of
 /// them, in milliseconds. nginx calls them `lingering_timeout` and `lingering_time`. An uploader reads a 413 only after it
@@ -62,8 +62,8 @@ pub(super) struct Activity {
     head_is_late: Cell<bool>,
     /// The tunnel that starts once the response is written.
     opening: Cell<Option<Box<Opening>>>,
-    /// An interim response to be written before the final one.
-    hint: Cell<Option<Box<Bytes>>>,
+    /// Interim responses to be written before the final one.
+    hints: Cell<Vec<Interim>>,
     pub(super) budget: TurnBudget,
     /// The time since when the client has not read, if it is not reading.
     blocked_since: Cell<Option<u64>>,
@@ -91,7 +91,7 @@ impl Activity {
             due: Cell::new(rested_until.unwrap_or(now + rest)),
             head_is_late: Cell::new(false),
             opening: Cell::default(),
-            hint: Cell::default(),
+            hints: Cell::default(),
             budget: TurnBudget::new(),
             blocked_since: Cell::new(None),
             blocked: Cell::new(0),
@@ -205,15 +205,15 @@ impl Activity {
     }
 
     /// Adds an interim response, to be written before the final one.
-    pub(super) fn hint(&self, head: Bytes) {
-        let before = self.hint.take();
-        let heads = before.map_or(head.clone(), |before| [&before[..], &head].concat().into());
-        self.hint.set(Some(Box::new(heads)));
+    pub(super) fn hint(&self, head: Interim) {
+        let mut hints = self.hints.take();
+        hints.push(head);
+        self.hints.set(hints);
     }
 
-    /// Takes the interim response to be written.
-    pub(super) fn take_hint(&self) -> Option<Bytes> {
-        self.hint.take().map(|head| *head)
+    /// Takes the interim responses to be written.
+    pub(super) fn take_hints(&self) -> Vec<Interim> {
+        self.hints.take()
     }
 
     /// Makes the connection a tunnel once the response is written.

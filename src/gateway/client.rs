@@ -39,6 +39,12 @@ impl Peer {
         Self { address, value: to_value(&address.to_string()), trust: AtomicU64::new(NOT_KNOWN) }
     }
 
+    /// Returns the same peer for another request of its connection.
+    pub(super) fn again(&self) -> Self {
+        let trust = AtomicU64::new(self.trust.load(Relaxed));
+        Self { address: self.address, value: self.value.clone(), trust }
+    }
+
     /// Its address.
     pub(super) fn address(&self) -> IpAddr {
         self.address

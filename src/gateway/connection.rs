@@ -1,15 +1,16 @@
 //! One client connection: what serves its requests, or a tunnel, and the one timer that bounds it.
 
 use std::{
-    cell::RefCell,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
+    time::Duration,
 };
 
 use bytes::BytesMut;
 use pin_project_lite::pin_project;
+use tokio::time::timeout;
 
 use super::{
     activity::Activity,
@@ -19,16 +20,20 @@ use super::{
     exchange::Exchange,
     handshake::Secured,
     http1::Http1,
+    http2,
     inbound::Inbound,
     listener::Listener,
     message::{ClientRequest, ClientResponse},
     state::ConnectionState,
     thread_bound::ThreadBound,
     tunnel::Tunnel,
-    turns::Place,
+    turns::{Place, Turns},
     view::CurrentView,
 };
-use crate::{stream::Stream, types::framing::HeadLimits};
+use crate::{
+    stream::{SMALL_READ, Stream},
+    types::framing::HeadLimits,
+};
 
 /// An idle connection without its HTTP state.
 pub(super) struct Resting {
@@ -60,10 +65,24 @@ pub(super) struct Client {
 
 /// Serves a connection until it ends, expires or is drained. Returns it if it is idle.
 pub(super) async fn serve(
-    client: Client,
+    mut client: Client,
+    turns: Arc<Turns>,
     views: Arc<CurrentView>,
     draining: Arc<Draining>,
 ) -> Option<Resting> {
+    let speaks_http2 = match &client.secured {
+        Some(secured) => secured.is_http2,
+        // Whoever came back from a rest has spoken HTTP/1.1 before.
+        None if client.listener.config.http2 && client.rested_until.is_none() => {
+            let limits = views.get().snapshot.limits;
+            Box::pin(begins_with_http2(&mut client, limits.idle_timeout)).await?
+        }
+        None => false,
+    };
+    if speaks_http2 {
+        Box::pin(http2::serve(client, turns, views, draining)).await;
+        return None;
+    }
     let Client { socket, early, rested_until, peer, turn, listener, secured } = client;
     // What bounds the connection itself stays as it is now until it rests, or ends.
     let (limits, access) = {
@@ -74,16 +93,36 @@ pub(super) async fn serve(
     let exchange = Arc::new(ThreadBound::new(Exchange::new(&limits, access, activity.clone())));
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let inbound = Inbound::new(socket, early, head_limits);
-    let inbound = Arc::new(ThreadBound::new(RefCell::new(Some(inbound))));
-    let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange, inbound });
-    let stage = Stage::Serving(Http1::new(state.clone(), ConnectionState::serve));
+    let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange });
+    let stage = Stage::Serving(Http1::new(state.clone(), inbound, ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
+}
+
+/// The first bytes of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it is clear whether a client speaks HTTP/2. Returns none if it says nothing for so long, or goes.
+async fn begins_with_http2(client: &mut Client, within: Duration) -> Option<bool> {
+    let reading = poll_fn(|cx| {
+        loop {
+            let common = client.early.iter().zip(PREFACE).take_while(|(byte, of)| byte == of).count();
+            if common == PREFACE.len() || common < client.early.len() {
+                return Poll::Ready(Some(common == PREFACE.len()));
+            }
+            let read = client.socket.poll_receive(cx, &mut client.early, SMALL_READ);
+            match ready!(read) {
+                Ok(0) | Err(_) => return Poll::Ready(None),
+                Ok(_) => {}
+            }
+        }
+    });
+    timeout(within, reading).await.ok()?
 }
 
 /// The stage of a connection.
 enum Stage<S, F> {
     Serving(Http1<S, F>),
-    Tunnel(Box<Tunnel>),
+    Tunnel(Box<Tunnel<Stream>>),
     Over,
 }
 

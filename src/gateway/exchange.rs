@@ -298,6 +298,11 @@ mod tests {
         response_drain_timeout: SECOND,
         connections_per_address: 1,
         bounds_loopback: false,
+        http2: crate::config::Http2Limits {
+            streams: 1,
+            header_list: 1,
+            resets: crate::config::Rate { count: 1, per: SECOND },
+        },
     };
 
     fn exchange() -> Arc<ThreadBound<Exchange>> {

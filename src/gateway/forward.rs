@@ -11,15 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 
 use super::{
     client,
     exchange::Exchange,
-    head,
     headers::{Injected, clean_response, via},
+    interim::Interim,
     message::{ClientRequest, ClientResponse},
     method,
     request_body::{BodyBounds, RequestBody},
@@ -96,8 +95,8 @@ impl Forwarding<'_> {
     /// The error for the client.
     pub(super) async fn forward(&self, permit: Permit, request: &mut ClientRequest) -> Result<Outcome, Kind> {
         let lease = permit.spend();
-        let ClientRequest { head, body } = request;
-        let takes_hints = head.version == Version::HTTP_11;
+        let ClientRequest { head, body, .. } = request;
+        let takes_hints = head.version != Version::HTTP_10;
         let body = body.take();
         let upgrade = tunnel::is_asked(head, body.is_some());
         let via = via(&head.fields, head.version);
@@ -254,10 +253,10 @@ impl upstream::Progress for Watched<'_> {
 }
 
 /// An interim response as it goes to the client (RFC 8297).
-fn interim(mut hints: ResponseHead, rules: &config::HeaderRules) -> Bytes {
+fn interim(mut hints: ResponseHead, rules: &config::HeaderRules) -> Interim {
     clean_response(&mut hints.fields);
     rules.take_out(&mut hints.fields);
-    head::interim(StatusCode::EARLY_HINTS, &hints.fields).into()
+    Interim { status: StatusCode::EARLY_HINTS, fields: hints.fields }
 }
 
 pin_project! {

@@ -40,6 +40,8 @@ pub(super) struct Secured {
     /// The subject of the client's certificate, percent-encoded.
     pub(super) subject: Option<HeaderValue>,
     forwards_subject: bool,
+    /// Whether both sides agreed on HTTP/2.
+    pub(super) is_http2: bool,
 }
 
 impl Secured {
@@ -100,6 +102,7 @@ pub(super) async fn handshake(
                 shown: accepted.shown,
                 subject: accepted.client_subject.and_then(encode),
                 forwards_subject: tls.forwards_subject(),
+                is_http2: accepted.is_http2,
             };
             Shaken::Hands(accepted.stream.into(), Arc::new(secured), accepted.version, accepted.is_resumed)
         }

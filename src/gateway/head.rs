@@ -189,6 +189,23 @@ fn write_date(out: &mut Vec<u8>) {
     });
 }
 
+/// Returns the `Date` of this second.
+pub(super) fn date() -> HeaderValue {
+    thread_local! {
+        /// The last value, and its second.
+        static LAST: RefCell<(i64, HeaderValue)> = const { RefCell::new((-1, HeaderValue::from_static(""))) };
+    }
+    let second = log_micros().div_euclid(1_000_000);
+    LAST.with_borrow_mut(|(last, value)| {
+        if *last != second {
+            let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()));
+            *value = HeaderValue::try_from(date.to_string()).unwrap_or(HeaderValue::from_static(""));
+            *last = second;
+        }
+        value.clone()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

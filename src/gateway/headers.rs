@@ -132,7 +132,11 @@ pub(super) fn via(fields: &Fields, received: Version) -> HeaderValue {
         chain.extend_from_slice(value.as_bytes());
         chain.extend_from_slice(b", ");
     }
-    chain.extend_from_slice(if received == Version::HTTP_10 { b"1.0 authgate" } else { b"1.1 authgate" });
+    chain.extend_from_slice(match received {
+        Version::HTTP_2 => b"2.0 authgate",
+        Version::HTTP_10 => b"1.0 authgate",
+        _ => b"1.1 authgate",
+    });
     HeaderValue::from_maybe_shared(Bytes::from(chain)).unwrap_or(VIA_HTTP_11)
 }
 

@@ -5,6 +5,7 @@
 //! for that belongs to the request and lies in the processor's cache.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io::{self, Write as _},
     pin::Pin,
@@ -19,13 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     activity::Activity,
-    head::{Asked, Delimiter, Received, format},
-    inbound::Inbound,
+    head::{Asked, Delimiter, Received, format, interim},
+    inbound::{Inbound, SharedInbound},
     message::{ClientRequest, ClientResponse},
     record, refusal,
     request_body::Incoming,
     response_body::ResponseBody,
     state::ConnectionState,
+    thread_bound::ThreadBound,
 };
 use crate::{
     error::Kind,
@@ -103,6 +105,8 @@ impl Sending {
 /// An HTTP/1.1 connection whose requests are handled by futures of type `F`.
 pub(super) struct Http1<S, F> {
     state: Arc<ConnectionState>,
+    /// What the client sends.
+    inbound: Arc<SharedInbound>,
     service: S,
     handling: Option<Pin<Box<F>>>,
     stage: Stage,
@@ -123,10 +127,11 @@ where
     S: Fn(Arc<ConnectionState>, ClientRequest) -> F,
     F: Future<Output = ClientResponse>,
 {
-    /// Creates a connection whose bytes arrive in the inbound part of `state`.
-    pub(super) fn new(state: Arc<ConnectionState>, service: S) -> Self {
+    /// Creates a connection whose bytes arrive as `inbound`.
+    pub(super) fn new(state: Arc<ConnectionState>, inbound: Inbound, service: S) -> Self {
         Self {
             state,
+            inbound: Arc::new(ThreadBound::new(RefCell::new(Some(inbound)))),
             service,
             handling: None,
             stage: Stage::Head,
@@ -146,7 +151,7 @@ where
 
     /// Returns whether the connection waits for a request and nothing else.
     pub(super) fn is_idle(&self) -> bool {
-        let inbound = self.state.inbound.borrow();
+        let inbound = self.inbound.borrow();
         matches!(self.stage, Stage::Head)
             && self.is_sent()
             && inbound.as_ref().is_some_and(Inbound::is_between_requests)
@@ -206,7 +211,7 @@ where
 
     /// Uses what the client sends.
     fn with_inbound<T>(&self, run: impl FnOnce(&mut Inbound) -> T) -> io::Result<T> {
-        let mut inbound = self.state.inbound.borrow_mut();
+        let mut inbound = self.inbound.borrow_mut();
         inbound.as_mut().map(run).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -235,7 +240,7 @@ where
         let Received { head, keep_alive, .. } = received;
         self.asked = Asked { is_old: head.version == Version::HTTP_10, to_head: head.method == Method::HEAD };
         self.keep_alive = keep_alive;
-        let request = ClientRequest { head, body: Incoming::of(&self.state.inbound) };
+        let request = ClientRequest { head, refused: None, body: Incoming::of(&self.inbound) };
         self.handling = Some(Box::pin((self.service)(self.state.clone(), request)));
         self.stage = Stage::Service;
     }
@@ -254,10 +259,10 @@ where
 
     /// Waits for the service, and meanwhile sends interim responses. A client that goes ends its request.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(hint) = self.activity().take_hint() {
-            // A hint that could not be written before the next one is dropped.
-            if self.unsent.is_empty() {
-                self.unsent.bytes().extend_from_slice(&hint);
+        for hint in self.activity().take_hints() {
+            // One that could not be written before the next ones came is dropped.
+            if self.unsent.has_room() {
+                self.unsent.bytes().extend_from_slice(&interim(hint.status, &hint.fields));
             }
         }
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
@@ -276,7 +281,7 @@ where
     /// Formats the head of a response, and gathers what is there of its body.
     fn begin_response(&mut self, response: ClientResponse, cx: &mut Context<'_>) -> io::Result<()> {
         // An interim response would come after the final one.
-        self.activity().take_hint();
+        self.activity().take_hints();
         let ClientResponse { status, fields, body } = response;
         let exact = body.size_hint().exact();
         let delimiter = match (status, exact) {
@@ -334,7 +339,7 @@ where
         if self.is_sent() {
             return Poll::Ready(Ok(()));
         }
-        let mut inbound = self.state.inbound.borrow_mut();
+        let mut inbound = self.inbound.borrow_mut();
         let Some(inbound) = &mut *inbound else { return Poll::Ready(Ok(())) };
         let socket = inbound.socket();
         while !self.is_sent() {
@@ -400,6 +405,6 @@ where
         if !self.is_sent() {
             return None;
         }
-        self.state.inbound.borrow_mut().take().map(Inbound::into_parts)
+        self.inbound.borrow_mut().take().map(Inbound::into_parts)
     }
 }

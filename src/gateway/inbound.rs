@@ -14,11 +14,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
 use tokio::time::Sleep;
 
 use super::{
     activity::Activity,
     head::{Received, parse},
+    interim::Interim,
     thread_bound::ThreadBound,
 };
 use crate::{
@@ -26,6 +28,7 @@ use crate::{
     stream::{LARGE_READ, SMALL_READ, Stream},
     types::{
         chunked::Chunked,
+        fields::Fields,
         framing::{Framing, HeadError, HeadLimits, HeadScanner},
     },
 };
@@ -226,7 +229,7 @@ impl Inbound {
                 return Poll::Pending;
             }
             if std::mem::take(&mut self.expects) {
-                activity.hint(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+                activity.hint(Interim { status: StatusCode::CONTINUE, fields: Fields::default() });
             }
             let (wanted, cost) = match &self.position {
                 Position::Chunked(chunked) if chunked.left() < SMALL_CHUNK => {

@@ -9,11 +9,13 @@ use super::{
     exchange::Exchange, request_body::Incoming, request_head::RequestHead, response_body::ResponseBody,
     thread_bound::ThreadBound,
 };
-use crate::types::fields::Fields;
+use crate::{error::Kind, types::fields::Fields};
 
 /// A client's request.
 pub(super) struct ClientRequest {
     pub(super) head: RequestHead,
+    /// Why it is refused before it is looked at further.
+    pub(super) refused: Option<Kind>,
     /// Its body, if it has one. It is taken out when it is read.
     pub(super) body: Option<Incoming>,
 }

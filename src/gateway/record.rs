@@ -149,7 +149,11 @@ impl Drop for Record {
             path: self.bytes(Part::Path).unwrap_or_default(),
             route: snapshot.route_label(self.route),
             status: self.status,
-            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
             duration: self.begun.elapsed(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     activity::Activity,
     exchange::{BodyFailure, BodyState, Exchange},
+    http2_body::Http2Body,
     inbound::{Inbound, SharedInbound},
     thread_bound::ThreadBound,
 };
@@ -33,22 +34,34 @@ pub(super) struct BodyBounds {
 }
 
 /// The body of a request, as it arrives on the client's connection.
-pub struct Incoming(Arc<SharedInbound>);
+pub enum Incoming {
+    /// On one of HTTP/1.1.
+    Http1(Arc<SharedInbound>),
+    /// On a stream of HTTP/2.
+    Http2(Http2Body),
+}
 
 impl Incoming {
-    /// Returns the body of the request whose head was read last, if it has one.
+    /// Returns the body of the request whose head was read last on a connection of HTTP/1.1, if it has one.
     pub(super) fn of(inbound: &Arc<SharedInbound>) -> Option<Self> {
-        let incoming = Self(inbound.clone());
+        let incoming = Self::Http1(inbound.clone());
         (incoming.left() != Some(0)).then_some(incoming)
     }
 
     /// Returns the number of bytes that are still to come. None if it is not known.
     pub(super) fn left(&self) -> Option<u64> {
-        self.0.borrow().as_ref().map_or(Some(0), Inbound::left)
+        match self {
+            Self::Http1(inbound) => inbound.borrow().as_ref().map_or(Some(0), Inbound::left),
+            Self::Http2(body) => body.left(),
+        }
     }
 
-    fn poll_data(&self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Option<io::Result<Bytes>>> {
-        match &mut *self.0.borrow_mut() {
+    fn poll_data(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Option<io::Result<Bytes>>> {
+        let inbound = match self {
+            Self::Http1(inbound) => inbound,
+            Self::Http2(body) => return body.poll_data(cx, activity),
+        };
+        match &mut *inbound.borrow_mut() {
             Some(inbound) => inbound.poll_data(cx, activity),
             None => Poll::Ready(Some(Err(io::ErrorKind::NotConnected.into()))),
         }

@@ -109,7 +109,11 @@ impl ConnectionState {
             sent: SentAfter::default(),
             sharing: None,
         };
-        let mut response = match self.decide(view, request, &origin, &mut trace).await {
+        let decided = match request.refused {
+            Some(kind) => Err(kind.into()),
+            None => self.decide(view, request, &origin, &mut trace).await,
+        };
+        let mut response = match decided {
             Ok(response) => response,
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());

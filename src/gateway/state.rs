@@ -7,7 +7,6 @@ use super::{
     client::Peer,
     exchange::Exchange,
     handshake::Secured,
-    inbound::SharedInbound,
     listener::Listener,
     target::Scheme,
     thread_bound::ThreadBound,
@@ -25,8 +24,6 @@ pub(super) struct ConnectionState {
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
-    /// What the client sends.
-    pub(super) inbound: Arc<SharedInbound>,
 }
 
 impl ConnectionState {

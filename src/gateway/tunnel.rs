@@ -33,14 +33,14 @@ pub(super) fn is_asked(request: &RequestHead, has_body: bool) -> bool {
         return false;
     }
     request.method == Method::GET
-        && request.version == Version::HTTP_11
+        && request.version != Version::HTTP_10
         && !request.fields.contains(&header::CONTENT_LENGTH)
         && names_upgrade(&request.fields, &WEBSOCKET)
 }
 
 /// An open tunnel.
-pub(super) struct Tunnel {
-    client: Stream,
+pub(super) struct Tunnel<C> {
+    client: C,
     upstream: Stream,
     to_upstream: Flow,
     to_client: Flow,
@@ -60,9 +60,9 @@ struct Flow {
     told: bool,
 }
 
-impl Tunnel {
+impl<C: AsyncRead + AsyncWrite + Unpin> Tunnel<C> {
     /// Joins a client, who has sent `early` behind its request, with an upstream.
-    pub(super) fn new(client: Stream, early: BytesMut, opening: Opening) -> Self {
+    pub(super) fn new(client: C, early: BytesMut, opening: Opening) -> Self {
         let flow = |held| Flow { held, unflushed: false, ended: false, told: false };
         Self {
             client,
@@ -97,8 +97,8 @@ impl Flow {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         activity: &Activity,
     ) -> Poll<io::Result<()>> {
         loop {

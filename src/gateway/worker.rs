@@ -312,7 +312,8 @@ impl Worker {
         let turn = self.turn(&peer);
         let (listener, secured) = (kept.listener.clone(), kept.secured.clone());
         let client = Client { socket, early, rested_until, peer, turn, listener, secured };
-        let serving = connection::serve(client, self.views.clone(), self.draining.clone());
+        let serving =
+            connection::serve(client, self.turns.clone(), self.views.clone(), self.draining.clone());
         let worker = self.clone();
         tokio::spawn(async move {
             if let Some(resting) = serving.await {

@@ -109,6 +109,7 @@ pub struct ConnectionMetrics {
     /// Calls below `auth.path` that run or wait.
     pub builtin_calls: IntGauge,
     refused: IntCounterVec,
+    http2_floods: IntCounterVec,
     upstream: IntGaugeVec,
     upstream_aborted: IntCounterVec,
     upstream_retries: IntCounterVec,
@@ -208,6 +209,11 @@ impl Registering<'_> {
                 "connections_refused_total",
                 "Client connections that were closed unserved.",
                 &["reason"],
+            )?,
+            http2_floods: self.counters(
+                "http2_floods_total",
+                "HTTP/2 connections that were ended for frames that cost their sender nothing.",
+                &["kind"],
             )?,
             upstream: self.registered(IntGaugeVec::new(
                 opts(
@@ -372,6 +378,11 @@ impl Metrics {
     /// Sets how many connections an upstream has, by state.
     pub fn upstream_connections(&self, name: &str, state: &'static str, count: usize) {
         self.connections.upstream.with_label_values(&[name, state]).set(count as i64);
+    }
+
+    /// Counts a connection of HTTP/2 that was ended for a flood of frames, of a fixed set of kinds.
+    pub fn http2_flood(&self, kind: &'static str) {
+        self.connections.http2_floods.with_label_values(&[kind]).inc();
     }
 
     /// Takes over how many connections were refused so far, for a reason of a fixed set.

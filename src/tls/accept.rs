@@ -20,6 +20,8 @@ pub struct Secured {
     pub version: &'static str,
     /// Whether the client came back with a ticket.
     pub is_resumed: bool,
+    /// Whether both sides agreed on HTTP/2.
+    pub is_http2: bool,
 }
 
 /// A handshake that came to nothing.
@@ -54,6 +56,7 @@ pub async fn accept(socket: TcpStream, tls: &ServerTls) -> Result<Secured, Accep
             Some(ProtocolVersion::TLSv1_2) => "1.2",
             _ => "1.3",
         },
+        is_http2: connection.alpn_protocol() == Some(b"h2"),
         is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         stream: stream.into(),
         shown,

@@ -163,6 +163,21 @@ impl From<&HeaderMap> for Fields {
     }
 }
 
+impl From<HeaderMap> for Fields {
+    fn from(headers: HeaderMap) -> Self {
+        let mut fields = Self::with_capacity(headers.len());
+        let mut last = None;
+        for (name, value) in headers {
+            // Only the first line of a name has it.
+            last = name.or(last);
+            if let Some(name) = &last {
+                fields.append(name.clone(), value);
+            }
+        }
+        fields
+    }
+}
+
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let mut headers = Self::with_capacity(fields.lines.len());

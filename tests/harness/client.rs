@@ -9,7 +9,10 @@ use std::{
 
 use rustls::ClientConfig;
 
-use super::tls::{TlsStream, shake_hands};
+use super::{
+    http2::Http2,
+    tls::{TlsStream, shake_hands},
+};
 
 /// A response as it stood on the wire.
 #[derive(Debug, Clone)]
@@ -59,6 +62,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
+    Http2(Box<Http2>),
 }
 
 /// One connection.
@@ -89,11 +93,17 @@ impl Client {
         Ok(Self { socket: Socket::Tls(Box::new(stream)), read: Vec::new() })
     }
 
+    /// Connects by HTTP/2, on TLS to a server of a name if one is given.
+    #[track_caller]
+    pub fn connect_http2(address: SocketAddr, tls: Option<(&str, &Arc<ClientConfig>)>) -> Self {
+        Self { socket: Socket::Http2(Box::new(Http2::connect(address, tls))), read: Vec::new() }
+    }
+
     /// Of a connection by TLS.
     pub fn tls(&self) -> &rustls::ClientConnection {
         match &self.socket {
             Socket::Tls(stream) => &stream.conn,
-            Socket::Plain(_) => panic!("no TLS"),
+            Socket::Plain(_) | Socket::Http2(_) => panic!("no TLS"),
         }
     }
 
@@ -102,6 +112,10 @@ impl Client {
         let _ = match &mut self.socket {
             Socket::Plain(socket) => socket.write_all(bytes.as_ref()),
             Socket::Tls(stream) => stream.write_all(bytes.as_ref()).and_then(|()| stream.flush()),
+            Socket::Http2(connection) => {
+                connection.send(bytes.as_ref());
+                Ok(())
+            }
         };
         self
     }
@@ -112,6 +126,7 @@ impl Client {
             let read = match &mut self.socket {
                 Socket::Plain(socket) => socket.read(&mut chunk),
                 Socket::Tls(stream) => stream.read(&mut chunk),
+                Socket::Http2(_) => panic!("HTTP/2 has no bytes to be read"),
             };
             match read {
                 // A socket with a timeout is interrupted when the whole machine was stopped for a while.
@@ -144,6 +159,9 @@ impl Client {
 
     #[track_caller]
     fn read_response(&mut self, head_only: bool) -> Option<Response> {
+        if let Socket::Http2(connection) = &mut self.socket {
+            return connection.response();
+        }
         loop {
             let (status, headers) = self.read_head()?;
             if status == 100 || status == 103 {
@@ -184,6 +202,7 @@ impl Client {
                 let _ = stream.conn.write_tls(&mut stream.sock);
                 &mut stream.sock
             }
+            Socket::Http2(_) => panic!("HTTP/2 ends by streams"),
         };
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }

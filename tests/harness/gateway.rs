@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Client, PASSWORD, Response, Upstream, eventually};
+use super::{Client, PASSWORD, Protocol, Response, Upstream, eventually, protocol::USUAL};
 
 /// The binary under test.
 pub fn authgate() -> Command {
@@ -43,6 +43,8 @@ pub struct Settings {
     pub workers: usize,
     /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// What clients speak with it.
+    pub protocol: Protocol,
 }
 
 impl Default for Settings {
@@ -58,6 +60,7 @@ impl Default for Settings {
             admin: String::new(),
             workers: 2,
             env: Vec::new(),
+            protocol: Protocol::current(),
         }
     }
 }
@@ -105,7 +108,7 @@ impl Settings {
             "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"{}}}\nworkers: {}\nstore: {}\n\
              auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
              upstreams:\n  backend: {{servers: [{servers}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
-            self.listener,
+            self.protocol.listener().to_owned() + &self.listener,
             self.admin,
             self.workers,
             self.store,
@@ -190,6 +193,11 @@ impl Gateway {
     /// The same, not waiting until it serves.
     #[track_caller]
     pub fn spawn_in(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings) -> Self {
+        if settings.protocol.is_tls() {
+            let issued = &USUAL.1;
+            fs::write(folder.path().join("usual.pem"), &issued.certificate).unwrap();
+            fs::write(folder.path().join("usual.key"), &issued.key).unwrap();
+        }
         let config = write_config(folder.path(), &settings.yaml(&upstream.to_string()));
         Self::spawn(folder, upstream, settings, &config)
     }
@@ -333,8 +341,15 @@ impl Gateway {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    #[track_caller]
     pub fn client(&self) -> Client {
-        Client::connect(self.address)
+        let config = || USUAL.0.client(None);
+        match self.settings.protocol {
+            Protocol::Http1 => Client::connect(self.address),
+            Protocol::Tls => Client::connect_tls(self.address, "localhost", &config()),
+            Protocol::Http2 => Client::connect_http2(self.address, Some(("localhost", &config()))),
+            Protocol::H2c => Client::connect_http2(self.address, None),
+        }
     }
 
     #[track_caller]

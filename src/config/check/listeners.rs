@@ -37,7 +37,8 @@ impl Check<'_> {
                 port
             });
             let tls = self.tls(&format!("listeners[{index}].tls"), listener.tls.as_ref());
-            listeners.push(Listener { address, max_connections, redirect, tls });
+            let http2 = listener.http2.map_or(tls.is_some(), |http2| http2.0);
+            listeners.push(Listener { address, max_connections, redirect, tls, http2 });
         }
         if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.is_some()) {
             self.warnings
@@ -74,7 +75,7 @@ impl Check<'_> {
                 self.error(&format!("admin.hosts[{index}]"), found);
             }
         }
-        Listener { address: admin, max_connections: None, redirect: None, tls }
+        Listener { address: admin, max_connections: None, redirect: None, tls, http2: false }
     }
 
     fn tls(&mut self, key: &str, raw: Option<&raw::ListenerTls>) -> Option<ListenerTls> {

@@ -15,8 +15,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Drain, IdentityHeaders, Limits, Loaded, Log, PostgresUrl, Revocation,
-    Store, StoreLocation, StripRule,
+    Config, ConfigError, ConfigErrors, Drain, Http2Limits, IdentityHeaders, Limits, Loaded, Log, PostgresUrl,
+    Rate, Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -336,6 +336,7 @@ impl Check<'_> {
                 raw.response_drain_timeout,
                 seconds(600),
             ),
+            http2: self.http2_limits(&raw.http2),
             bounds_loopback: raw.connections_per_address.is_some(),
             connections_per_address: self.number(
                 "limits.connections_per_address",
@@ -343,6 +344,27 @@ impl Check<'_> {
                 1_000,
                 (1, 10_000_000),
             ),
+        }
+    }
+
+    fn http2_limits(&mut self, raw: &raw::Http2Limits) -> Http2Limits {
+        let usual = Rate { count: 100, per: Duration::from_secs(10) };
+        let resets = raw.resets.as_ref().map(|text| {
+            let parsed = text.split_once(" per ").and_then(|(count, per)| {
+                let count = count.trim().parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+                let Span(per) = per.trim().parse().ok()?;
+                (!per.is_zero()).then_some(Rate { count, per })
+            });
+            parsed.unwrap_or_else(|| {
+                self.error("limits.http2.resets", "expected a number and a time, such as 100 per 10s");
+                usual
+            })
+        });
+        Http2Limits {
+            streams: self.number("limits.http2.streams", raw.streams, 100, (1, 10_000)) as u32,
+            header_list: self.size("limits.http2.header_list", raw.header_list, 64 << 10, (4 << 10, 1 << 20))
+                as u32,
+            resets: resets.unwrap_or(usual),
         }
     }
 }

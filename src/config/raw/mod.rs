@@ -106,6 +106,9 @@ pub struct Listener {
     pub redirect: Option<String>,
     /// TLS. Default: none.
     pub tls: Option<ListenerTls>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: on TLS where a client asks for it by ALPN, without TLS where it begins with
+    /// it. Default: true with TLS, false without.
+    pub http2: Option<Switch>,
 }
 
 /// The admin listener.
@@ -220,6 +223,21 @@ pub struct Limits {
     /// Connections of one client address (IPv6: one /64); further ones are closed. Trusted proxies are never
     /// bound by it, loopback only where it is set. Default: 1000.
     pub connections_per_address: Option<Number>,
+    /// Of HTTP/2.
+    #[serde(default)]
+    pub http2: Http2Limits,
+}
+
+/// Bounds of what a client may send by HTTP/2.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http2Limits {
+    /// Streams of a connection at once. Default: 100.
+    pub streams: Option<Number>,
+    /// A list of headers, each counted with 32 bytes more. Default: 64KiB.
+    pub header_list: Option<Size>,
+    /// Resets of streams by either side, such as 100 per 10s; beyond them the connection ends. Default: 100 per 10s.
+    pub resets: Option<String>,
 }
 
 /// What a test expects.
