@@ -109,7 +109,7 @@ impl Parts {
         let loaded = app::load(config).unwrap_or_else(|errors| panic!("{errors}"));
         let (access, services) = (self.access.clone(), self.services.clone());
         let calls = Arc::new(NoCalls);
-        Arc::new(Snapshot::new(&loaded.config, loaded.routes, access, calls, services, before))
+        Arc::new(Snapshot::new(&loaded.config, loaded.routes, access, calls, services, &[], before))
     }
 
     /// The sum of a metric's series whose labels contain `label`.
@@ -130,6 +130,7 @@ fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::Join
             redirect: None,
             tls: None,
             http2: false,
+            proxy_protocol: None,
         };
         let listener = Arc::new(Listener::new(config, None));
         let listening = Listening { socket, listener };

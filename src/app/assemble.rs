@@ -34,7 +34,7 @@ pub(super) fn assemble(
     loaded: LoadedGateway,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let LoadedGateway { config, routes, .. } = loaded;
+    let LoadedGateway { config, routes, upstream_tls, .. } = loaded;
     let (auth, process) = (&config.auth, &foundation.process);
     let known = before.map(Snapshot::access).filter(|access| access.is_for(&auth.issuer, &auth.audience));
     let access = known.cloned().unwrap_or_else(|| access(foundation, auth));
@@ -67,7 +67,8 @@ pub(super) fn assemble(
         access_log: process.logs.access.clone(),
         address_counts: process.address_counts.clone(),
     };
-    let snapshot = Snapshot::new(&config, routes, access, Arc::new(builtin_calls), services, before);
+    let snapshot =
+        Snapshot::new(&config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
     Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker })
 }
 

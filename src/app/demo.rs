@@ -30,6 +30,10 @@ use crate::{
 
 const CONFIG: &str = include_str!("../../config/demo.yaml");
 
+/// The files of a certificate that is made on the spot.
+const CERTIFICATE: &str = "demo-cert.pem";
+const KEY: &str = "demo-key.pem";
+
 /// Where the demo runs.
 #[derive(Debug)]
 pub struct DemoOptions {
@@ -39,6 +43,8 @@ pub struct DemoOptions {
     pub admin: SocketAddr,
     /// The folder of the database.
     pub data: PathBuf,
+    /// Whether the public listener speaks TLS, with a certificate that is made on the spot.
+    pub tls: bool,
 }
 
 /// Why the demo does not run.
@@ -47,6 +53,9 @@ pub enum DemoError {
     /// The folder cannot be used.
     #[error("{0}: {1}")]
     Folder(String, std::io::Error),
+    /// No certificate could be made.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// The options do not make a config.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -70,20 +79,49 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data).map_err(folder)?;
     let data = fs::canonicalize(&options.data).map_err(folder)?;
     let upstream = start_sample().map_err(folder)?;
+    let scheme = if options.tls { "https" } else { "http" };
+    let mut text = CONFIG.to_owned();
+    if options.tls {
+        make_certificate(&data)?;
+        text = text
+            .replace("admin: {", &format!("    tls: {{certificate: {CERTIFICATE}, key: {KEY}}}\nadmin: {{"));
+    }
     let variables = |name: &str| match name {
         "LISTEN" => Some(options.listen.to_string()),
         "ADMIN" => Some(options.admin.to_string()),
         "DATA" => Some(data.display().to_string()),
+        "SCHEME" => Some(scheme.to_owned()),
         "UPSTREAM" => Some(upstream.to_string()),
         _ => None,
     };
-    let loaded: LoadedGateway = compile(config::load("demo.yaml", CONFIG, &data, &variables, &further)?)?;
+    let loaded: LoadedGateway = compile(config::load("demo.yaml", &text, &data, &variables, &further)?)?;
     let log = telemetry::init(log_settings(&loaded.config.log));
     let password = ensure_administrator(&loaded.config, &data.join("admin-password"))?;
-    let (base, admin) = (format!("http://{}", options.listen), format!("http://{}", options.admin));
-    let on_ready: OnReady = Box::new(move || println!("{}", instructions(&base, &admin, password.expose())));
+    let (base, admin) = (format!("{scheme}://{}", options.listen), format!("http://{}", options.admin));
+    let curl = if options.tls {
+        format!("curl --cacert '{}'", data.join(CERTIFICATE).display())
+    } else {
+        "curl".to_owned()
+    };
+    let on_ready: OnReady =
+        Box::new(move || println!("{}", instructions(&curl, &base, &admin, password.expose())));
     serve(loaded, log.logs(), Some(on_ready))?;
     Ok(())
+}
+
+/// Makes a certificate for this machine that signs itself, unless there is one.
+fn make_certificate(data: &Path) -> Result<(), DemoError> {
+    let (certificate, key) = (data.join(CERTIFICATE), data.join(KEY));
+    if certificate.exists() && key.exists() {
+        return Ok(());
+    }
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names)?;
+    let error = |error| DemoError::Folder(key.display().to_string(), error);
+    let mut file =
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&key).map_err(error)?;
+    file.write_all(made.signing_key.serialize_pem().as_bytes()).map_err(error)?;
+    fs::write(&certificate, made.cert.pem()).map_err(error)
 }
 
 /// Runs the sample backend on a thread of its own, for as long as the process lives.
@@ -142,7 +180,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
 }
 
 /// Commands to try, ready to be pasted.
-fn instructions(base: &str, admin: &str, admin_password: &str) -> String {
+fn instructions(curl: &str, base: &str, admin: &str, admin_password: &str) -> String {
     let json = "-H 'Content-Type: application/json'";
     let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
     format!(
@@ -150,26 +188,26 @@ fn instructions(base: &str, admin: &str, admin_password: &str) -> String {
 authgate is running at {base}, with a sample backend behind it. Try, in another terminal:
 
 # an open route
-curl -s {base}/public/hello
+{curl} -s {base}/public/hello
 
 # a protected one, without a token: 401
-curl -s -i {base}/api/orders
+{curl} -s -i {base}/api/orders
 
 # register, log in, call through
-curl -s {base}/auth/register {json} -d '{{"username":"alice","password":"a long enough password"}}'
-TOKEN=$(curl -s {base}/auth/login {json} -d '{{"username":"alice","password":"a long enough password"}}' | {token})
-curl -s {base}/api/orders -H "Authorization: Bearer $TOKEN"
+{curl} -s {base}/auth/register {json} -d '{{"username":"alice","password":"a long enough password"}}'
+TOKEN=$({curl} -s {base}/auth/login {json} -d '{{"username":"alice","password":"a long enough password"}}' | {token})
+{curl} -s {base}/api/orders -H "Authorization: Bearer $TOKEN"
 
 # alice is not an administrator: 403
-curl -s -i {base}/admin/users -H "Authorization: Bearer $TOKEN"
+{curl} -s -i {base}/admin/users -H "Authorization: Bearer $TOKEN"
 
 # log out; the same token is refused at once
-curl -s -X POST {base}/auth/logout -H "Authorization: Bearer $TOKEN"
-curl -s -i {base}/api/orders -H "Authorization: Bearer $TOKEN"
+{curl} -s -X POST {base}/auth/logout -H "Authorization: Bearer $TOKEN"
+{curl} -s -i {base}/api/orders -H "Authorization: Bearer $TOKEN"
 
 # the administrator
-ADMIN=$(curl -s {base}/auth/login {json} -d '{{"username":"admin","password":"{admin_password}"}}' | {token})
-curl -s {base}/admin/users -H "Authorization: Bearer $ADMIN"
+ADMIN=$({curl} -s {base}/auth/login {json} -d '{{"username":"admin","password":"{admin_password}"}}' | {token})
+{curl} -s {base}/admin/users -H "Authorization: Bearer $ADMIN"
 
 # the admin API, on a listener of its own
 curl -s {admin}/api/users -H "Authorization: Bearer $ADMIN"

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, ConfigError, ConfigErrors, LogFormat, LogLevel, Pattern},
     route::{Builtin, Table},
     telemetry::LogSettings,
-    tls::{ServerTls, TlsError},
+    tls::{ClientTls, ServerTls, TlsError},
 };
 
 /// The protocols that clients may speak on TLS, by their names in ALPN.
@@ -25,6 +25,8 @@ pub struct LoadedGateway {
     pub routes: Table,
     /// TLS of its listeners, in their order.
     pub tls: Vec<Option<Arc<ServerTls>>>,
+    /// TLS to its upstreams, in their order.
+    pub upstream_tls: Vec<Option<Arc<ClientTls>>>,
     /// TLS of the admin listener.
     pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
@@ -49,7 +51,8 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let of = |errors: ConfigErrors| errors.0;
     let routes = routes.err().map(of).unwrap_or_default();
     let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
-    mail.into_iter().chain(routes).chain(tls.flat_map(of)).collect()
+    let upstreams = config.upstreams.iter().filter_map(|upstream| load_upstream_tls(upstream).err());
+    mail.into_iter().chain(routes).chain(tls.chain(upstreams).flat_map(of)).collect()
 }
 
 /// Compiles the routes of a config, and reads its certificates.
@@ -61,7 +64,19 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path))?;
     let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
     let admin_tls = load_tls(&config.admin)?;
-    Ok(LoadedGateway { config, routes, tls, admin_tls, warnings: loaded.warnings })
+    let upstream_tls = config.upstreams.iter().map(load_upstream_tls).collect::<Result<_, _>>()?;
+    Ok(LoadedGateway { config, routes, tls, upstream_tls, admin_tls, warnings: loaded.warnings })
+}
+
+/// Reads the certificates for an upstream.
+fn load_upstream_tls(upstream: &config::Upstream) -> Result<Option<Arc<ClientTls>>, ConfigErrors> {
+    if !upstream.servers.iter().any(|server| matches!(server.server, config::Server::Tls(_))) {
+        return Ok(None);
+    }
+    match ClientTls::load(&upstream.tls) {
+        Ok(tls) => Ok(Some(Arc::new(tls))),
+        Err((source, error)) => Err(ConfigErrors(vec![source.error(error.to_string())])),
+    }
 }
 
 /// Reads the certificates of a listener.

@@ -81,11 +81,14 @@ pub(super) struct Demo {
     /// The folder of the database
     #[arg(long, value_name = "DIR", default_value = "./authgate-data")]
     data: PathBuf,
+    /// Speak https, with a certificate that is made on the spot
+    #[arg(long)]
+    tls: bool,
 }
 
 impl From<Demo> for DemoOptions {
     fn from(demo: Demo) -> Self {
-        Self { listen: demo.listen, admin: demo.admin, data: demo.data }
+        Self { listen: demo.listen, admin: demo.admin, data: demo.data, tls: demo.tls }
     }
 }
 

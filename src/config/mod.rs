@@ -47,7 +47,7 @@ pub use raw::{
 pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
-pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion};
+pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstream::{Balance, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
 
@@ -103,6 +103,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Whether it speaks HTTP/2 beside HTTP/1.1: on TLS where a client asks for it, else where it begins with it.
     pub http2: bool,
+    /// The peers that begin each connection with the PROXY protocol, if any.
+    pub proxy_protocol: Option<Vec<IpNet>>,
 }
 
 impl Config {

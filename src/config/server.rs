@@ -7,6 +7,8 @@ use http::uri::Authority;
 pub enum Server {
     /// `host:port`, as it is resolved.
     Tcp(String),
+    /// The same, spoken to by TLS.
+    Tls(String),
     /// The absolute path of a socket, behind `unix:`.
     Unix(String),
 }
@@ -20,7 +22,7 @@ impl Server {
     /// # Errors
     /// What is legal.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
-        const LEGAL: &str = "expected http://HOST:PORT without a path, or unix:/PATH";
+        const LEGAL: &str = "expected http://HOST:PORT or https://HOST:PORT without a path, or unix:/PATH";
         if let Some(path) = url.strip_prefix("unix:") {
             let legal = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0');
             return if legal {
@@ -29,15 +31,19 @@ impl Server {
                 Err("expected unix: and an absolute path of at most 107 bytes")
             };
         }
-        let rest = url.strip_prefix("http://").ok_or(LEGAL)?;
+        let (rest, of, usual): (_, fn(String) -> Self, _) = match url.split_once("://") {
+            Some(("http", rest)) => (rest, Self::Tcp, 80),
+            Some(("https", rest)) => (rest, Self::Tls, 443),
+            _ => return Err(LEGAL),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let authority: Authority = rest.parse().map_err(|_| LEGAL)?;
         let bare = !rest.contains(['@', '/', '?', '#']) && !authority.host().is_empty();
         match authority.port() {
-            Some(port) if bare && port.as_u16() > 0 => Ok(Self::Tcp(authority.to_string())),
+            Some(port) if bare && port.as_u16() > 0 => Ok(of(authority.to_string())),
             // `host:` and a port that is no number parse as an authority without one.
             None if bare && !rest.ends_with(':') && authority.as_str() == authority.host() => {
-                Ok(Self::Tcp(format!("{authority}:80")))
+                Ok(of(format!("{authority}:{usual}")))
             }
             _ => Err(LEGAL),
         }
@@ -46,7 +52,7 @@ impl Server {
     /// Returns the address as logs have it.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::Tcp(text) | Self::Unix(text) => text,
+            Self::Tcp(text) | Self::Tls(text) | Self::Unix(text) => text,
         }
     }
 
@@ -54,6 +60,7 @@ impl Server {
     pub fn url(&self) -> String {
         match self {
             Self::Tcp(authority) => format!("http://{authority}"),
+            Self::Tls(authority) => format!("https://{authority}"),
             Self::Unix(url) => url.clone(),
         }
     }
@@ -61,9 +68,16 @@ impl Server {
     /// Returns the `Host` of a request that names none.
     pub fn host(&self) -> &str {
         match self {
-            Self::Tcp(authority) => authority,
+            Self::Tcp(authority) | Self::Tls(authority) => authority,
             Self::Unix(_) => "localhost",
         }
+    }
+
+    /// Returns the name or address of the host alone.
+    pub fn host_name(&self) -> &str {
+        let host = self.host();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
     }
 }
 
@@ -77,12 +91,17 @@ mod tests {
         assert_eq!(Server::parse("http://10.0.0.5:9000"), tcp("10.0.0.5:9000"));
         assert_eq!(Server::parse("http://orders/"), tcp("orders:80"));
         assert_eq!(Server::parse("http://[::1]:9000"), tcp("[::1]:9000"));
+        let tls = Server::parse("https://orders.internal").unwrap();
+        assert_eq!(tls, Server::Tls("orders.internal:443".to_owned()));
+        assert_eq!((tls.url().as_str(), tls.host_name()), ("https://orders.internal:443", "orders.internal"));
+        assert_eq!(Server::parse("https://[::1]:1").unwrap().host_name(), "::1");
         assert_eq!(Server::parse("unix:/run/orders.sock"), Ok(Server::Unix("unix:/run/orders.sock".into())));
         let long = format!("unix:/{}", "a".repeat(107));
         for url in [
             "",
             "orders:80",
-            "https://a",
+            "https://",
+            "ftp://a",
             "http://",
             "http://a:b",
             "http://a:",

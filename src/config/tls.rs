@@ -35,6 +35,19 @@ pub struct CertificateFiles {
     pub source: Source,
 }
 
+/// TLS towards the servers of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The authorities that are believed, as a PEM file; those of the system if none.
+    pub ca: Option<PathBuf>,
+    /// The name that a server must have a certificate for; that of its URL if none.
+    pub name: Option<String>,
+    /// What the gateway shows of itself.
+    pub own: Option<CertificateFiles>,
+    /// Where it stands in the config.
+    pub source: Source,
+}
+
 /// Certificates that clients show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {

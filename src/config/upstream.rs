@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use http::HeaderName;
 
-use super::{Server, Source};
+use super::{Server, Source, UpstreamTls};
 
 /// A backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Upstream {
     pub slow_start: Duration,
     /// When a request is tried again.
     pub retries: Retries,
+    /// TLS to servers with `https`.
+    pub tls: UpstreamTls,
     /// For a connection.
     pub connect_timeout: Duration,
     /// For the head of a response.

@@ -30,6 +30,7 @@ mod listener;
 mod message;
 mod method;
 mod placement;
+mod proxy_protocol;
 mod record;
 mod refusal;
 mod request_body;

@@ -10,6 +10,7 @@ use crate::{
     limit::AddressCounts,
     route::{Match, Table},
     telemetry::{AccessLog, Metrics},
+    tls::ClientTls,
     upstream::Cluster,
 };
 
@@ -48,22 +49,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What `config` gives rise to. Upstreams that are as they were `before` go on, with their connections.
+    /// What `config` gives rise to; `tls` is that of its upstreams, in their order. Upstreams that are as they were `before` go on, with their connections.
     pub fn new(
         config: &Config,
         routes: Table,
         access: Arc<Access>,
         builtin_calls: Arc<dyn BuiltinCalls>,
         services: Services,
+        tls: &[Option<Arc<ClientTls>>],
         before: Option<&Self>,
     ) -> Self {
         let number = before.map_or(0, |before| before.trusted_proxies.number + 1);
         let known = before.map_or(&[][..], |before| &before.upstreams);
-        let upstream = |wanted: &config::Upstream| {
+        let upstream = |(index, wanted): (usize, &config::Upstream)| {
             let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
             as_before.unwrap_or_else(|| {
                 let counters = services.metrics.upstream_counters(&wanted.name);
-                Arc::new(Cluster::new(wanted.clone(), config.workers, config.own_addresses(), counters))
+                let tls = tls.get(index).cloned().flatten();
+                Arc::new(Cluster::new(wanted.clone(), config.workers, config.own_addresses(), tls, counters))
             })
         };
         Self {
@@ -76,7 +79,7 @@ impl Snapshot {
             builtin_calls,
             statuses: config.auth.compat.statuses,
             cors: config.auth.cors.clone(),
-            upstreams: config.upstreams.iter().map(upstream).collect(),
+            upstreams: config.upstreams.iter().enumerate().map(upstream).collect(),
             services,
         }
     }

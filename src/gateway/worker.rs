@@ -29,6 +29,7 @@ use super::{
     handshake::{Handshakes, Secured, Shaken, handshake},
     listener::{Listener, Listening},
     placement::{Accepted, Inbox, Placement},
+    proxy_protocol,
     snapshot::Snapshot,
     turns::{Place, Turns},
     view::{CurrentView, View},
@@ -237,8 +238,55 @@ impl Worker {
     }
 
     fn serve(self: &Arc<Self>, accepted: Accepted) {
-        let Accepted { socket, peer, live, open, of_listener, listener } = accepted;
-        let peer = Peer::new(peer);
+        // Responses are written whole; waiting for more would only delay them.
+        let socket = accepted.socket.set_nodelay(true).and_then(|()| TcpStream::from_std(accepted.socket));
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!(%error, "a client was gone at once");
+                return;
+            }
+        };
+        let Accepted { peer, live, open, of_listener, listener, .. } = accepted;
+        let kept = Kept { live, open, of_listener, of_address: None, listener, secured: None, peer };
+        if kept.listener.config.proxy_protocol.is_some() {
+            let worker = self.clone();
+            tokio::spawn(async move { worker.learn_whose(socket, kept).await });
+        } else {
+            self.admit(socket, kept);
+        }
+    }
+
+    /// Reads the PROXY protocol where it must come first, and refuses it where it must not.
+    async fn learn_whose(self: Arc<Self>, mut socket: TcpStream, mut kept: Kept) {
+        let address = kept.peer.ip().to_canonical();
+        let from = kept.listener.config.proxy_protocol.as_deref().unwrap_or_default();
+        let told = if from.iter().any(|network| network.contains(&address)) {
+            proxy_protocol::read(&mut socket, kept.peer).await
+        } else {
+            let idle = self.views.get().snapshot.limits.idle_timeout;
+            match proxy_protocol::is_there(&socket, idle).await {
+                Ok(false) => Ok(kept.peer),
+                Ok(true) => Err(io::ErrorKind::PermissionDenied.into()),
+                // Nobody has said anything.
+                Err(_) => return,
+            }
+        };
+        match told {
+            Ok(peer) => {
+                kept.peer = peer;
+                self.admit(socket, kept);
+            }
+            Err(error) => {
+                tracing::debug!(%error, peer.address = %address, "the PROXY protocol is missing, malformed or forbidden");
+                self.views.get().snapshot.services.metrics.connection_refused("proxy_protocol");
+            }
+        }
+    }
+
+    /// Serves a connection of a client whose address is known, if that does not have too many.
+    fn admit(self: &Arc<Self>, socket: TcpStream, mut kept: Kept) {
+        let peer = Peer::new(kept.peer);
         let view = self.views.get();
         let limits = &view.snapshot.limits;
         let exempt = peer.is_trusted(&view.snapshot.trusted_proxies)
@@ -256,15 +304,7 @@ impl Worker {
                 counted => counted,
             }
         };
-        // Responses are written whole; waiting for more would only delay them.
-        let socket = match socket.set_nodelay(true).and_then(|()| TcpStream::from_std(socket)) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::debug!(%error, "a client was gone at once");
-                return;
-            }
-        };
-        let kept = Kept { live, open, of_listener, of_address, listener, secured: None };
+        kept.of_address = of_address;
         if let Some(tls) = kept.listener.tls.clone() {
             self.shake_hands(socket, peer, tls, kept);
         } else {
@@ -362,10 +402,7 @@ impl Worker {
 
     fn go_on(self: Arc<Self>, resting: Resting, kept: Kept) {
         let Resting { socket, early, until } = resting;
-        // Without an address the client has gone.
-        if let Ok(address) = socket.peer_addr() {
-            self.attend(socket, early, Some(until), Peer::new(address), kept);
-        }
+        self.attend(socket, early, Some(until), Peer::new(kept.peer), kept);
     }
 }
 
@@ -378,6 +415,8 @@ struct Kept {
     of_address: Option<CountedConnection>,
     listener: Arc<Listener>,
     secured: Option<Arc<Secured>>,
+    /// The other end, or whoever it speaks for.
+    peer: SocketAddr,
 }
 
 /// Whether a client went away between connecting and being accepted.

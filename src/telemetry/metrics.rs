@@ -385,6 +385,11 @@ impl Metrics {
         self.connections.http2_floods.with_label_values(&[kind]).inc();
     }
 
+    /// Counts a connection that was refused, for a reason of a fixed set.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections.refused.with_label_values(&[reason]).inc();
+    }
+
     /// Takes over how many connections were refused so far, for a reason of a fixed set.
     pub fn connections_refused(&self, reason: &'static str, total: u64) {
         let counter = self.connections.refused.with_label_values(&[reason]);

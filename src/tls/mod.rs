@@ -2,6 +2,7 @@
 
 mod accept;
 mod certificate;
+mod client;
 mod names;
 mod server;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use accept::{AcceptError, Secured, accept};
+pub use client::ClientTls;
 pub use names::Names;
 pub use server::{Refreshed, ServerTls, Shown, TlsError};
 

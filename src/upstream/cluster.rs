@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     clock::coarse_millis,
-    config,
+    config::{self, Server},
     telemetry::{UpstreamCounters, WarningLimit},
+    tls::ClientTls,
 };
 
 /// The servers of one upstream, shared by all workers.
@@ -34,6 +35,8 @@ pub struct Cluster<B> {
     pub counters: UpstreamCounters,
     /// Limits the warnings about failures.
     pub warnings: WarningLimit,
+    /// TLS to its servers, if any of them wants it.
+    tls: Option<Arc<ClientTls>>,
     /// The listeners of this gateway, to which no name may lead.
     pub(super) listeners: Vec<SocketAddr>,
     workers: usize,
@@ -68,11 +71,13 @@ where
         config: config::Upstream,
         workers: usize,
         listeners: Vec<SocketAddr>,
+        tls: Option<Arc<ClientTls>>,
         counters: UpstreamCounters,
     ) -> Self {
         let cluster = Self {
             counters,
             warnings: WarningLimit::default(),
+            tls,
             listeners,
             workers,
             endpoints: ArcSwap::default(),
@@ -108,6 +113,14 @@ where
         if !is_unchanged {
             self.endpoints.store(Arc::new(endpoints));
             self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Returns TLS to the server at a place in the config, and its name, if it wants that.
+    pub(super) fn tls_of(&self, server: usize) -> Option<(&ClientTls, &str)> {
+        match &self.config.servers[server].server {
+            server @ Server::Tls(_) => self.tls.as_ref().map(|tls| (&**tls, server.host_name())),
+            _ => None,
         }
     }
 

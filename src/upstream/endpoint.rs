@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{Connection, balance::hash, standing::Standing};
-use crate::{config::Server, stream::Stream};
+use crate::{config::Server, stream::Stream, tls::ClientTls};
 
 /// How long to wait before a socket of the machine is tried again whose backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
@@ -37,22 +37,25 @@ impl Address {
     /// Returns where a server is, unless it has a name to be looked up.
     pub(super) fn of(server: &Server) -> Option<Self> {
         match server {
-            Server::Tcp(authority) => authority.parse().ok().map(Self::Tcp),
+            Server::Tcp(authority) | Server::Tls(authority) => authority.parse().ok().map(Self::Tcp),
             Server::Unix(url) => Some(Self::Unix(url.strip_prefix("unix:").unwrap_or(url).into())),
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, by TLS to a server of a name where `tls` is given.
     ///
     /// # Errors
-    /// When nobody answers.
-    pub(super) async fn connect(&self) -> io::Result<Stream> {
+    /// When nobody answers, or not the one that was meant.
+    pub(super) async fn connect(&self, tls: Option<(&ClientTls, &str)>) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
                 // Requests are written whole; waiting for more would only delay them.
                 socket.set_nodelay(true)?;
-                Ok(socket.into())
+                match tls {
+                    None => Ok(socket.into()),
+                    Some((tls, name)) => Ok(tls.connect(socket, name).await?.into()),
+                }
             }
             Self::Unix(path) => loop {
                 match UnixStream::connect(path).await {

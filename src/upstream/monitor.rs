@@ -225,14 +225,16 @@ impl<B> Names<B> {
 #[async_trait]
 impl<B> HealthCheck for Probes<B>
 where
-    B: Send + Sync,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Send + Sync,
 {
     async fn check(&self, target: &Backend) -> pingora_core::Result<()> {
         let (Some((place, address)), Some(cluster)) = (place_of(target), self.cluster.upgrade()) else {
             return Ok(());
         };
         let host = cluster.config.servers[place].server.host();
-        let probed = timeout(self.health.timeout, probe(&address, host, &self.health.probe)).await;
+        let probed =
+            timeout(self.health.timeout, probe(&address, cluster.tls_of(place), host, &self.health.probe))
+                .await;
         let reason = match probed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,

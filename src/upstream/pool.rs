@@ -160,7 +160,8 @@ where
             }
         };
         let config = &self.cluster.config;
-        let connect = self.endpoint.address.connect();
+        let tls = self.cluster.tls_of(self.endpoint.server);
+        let connect = self.endpoint.address.connect(tls);
         let stream = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| ConnectError::Timeout)??;

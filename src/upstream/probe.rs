@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::{Connection, Head, RequestHead, endpoint::Address};
 use crate::{
     config::Probe,
+    tls::ClientTls,
     types::{fields::Fields, framing::HeadLimits},
 };
 
@@ -45,8 +46,13 @@ impl Body for Nothing {
 ///
 /// # Errors
 /// Why it does not work, for the log.
-pub(super) async fn probe(address: &Address, own_host: &str, probe: &Probe) -> Result<(), String> {
-    let stream = address.connect().await.map_err(|error| error.to_string())?;
+pub(super) async fn probe(
+    address: &Address,
+    tls: Option<(&ClientTls, &str)>,
+    own_host: &str,
+    probe: &Probe,
+) -> Result<(), String> {
+    let stream = address.connect(tls).await.map_err(|error| error.to_string())?;
     let Probe::Get { target, host, expect } = probe else { return Ok(()) };
     // Both were checked with the config.
     let uri: Uri = target.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;

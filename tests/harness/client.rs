@@ -93,6 +93,20 @@ impl Client {
         Ok(Self { socket: Socket::Tls(Box::new(stream)), read: Vec::new() })
     }
 
+    /// The same, after a few bytes in the clear.
+    #[track_caller]
+    pub fn connect_tls_after(
+        address: SocketAddr,
+        preamble: &[u8],
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> Self {
+        let mut socket = connect(address);
+        socket.write_all(preamble).unwrap();
+        let stream = shake_hands(socket, name, config).expect("a handshake");
+        Self { socket: Socket::Tls(Box::new(stream)), read: Vec::new() }
+    }
+
     /// Connects by HTTP/2, on TLS to a server of a name if one is given.
     #[track_caller]
     pub fn connect_http2(address: SocketAddr, tls: Option<(&str, &Arc<ClientConfig>)>) -> Self {

@@ -38,7 +38,14 @@ impl Check<'_> {
             });
             let tls = self.tls(&format!("listeners[{index}].tls"), listener.tls.as_ref());
             let http2 = listener.http2.map_or(tls.is_some(), |http2| http2.0);
-            listeners.push(Listener { address, max_connections, redirect, tls, http2 });
+            let proxy_protocol = listener.proxy_protocol.as_ref().map(|raw| {
+                let key = format!("listeners[{index}].proxy_protocol.from");
+                if raw.from.is_empty() {
+                    self.error(&key, "expected the networks that it may come from, such as 10.0.0.0/8");
+                }
+                self.networks(&key, &raw.from)
+            });
+            listeners.push(Listener { address, max_connections, redirect, tls, http2, proxy_protocol });
         }
         if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.is_some()) {
             self.warnings
@@ -75,7 +82,14 @@ impl Check<'_> {
                 self.error(&format!("admin.hosts[{index}]"), found);
             }
         }
-        Listener { address: admin, max_connections: None, redirect: None, tls, http2: false }
+        Listener {
+            address: admin,
+            max_connections: None,
+            redirect: None,
+            tls,
+            http2: false,
+            proxy_protocol: None,
+        }
     }
 
     fn tls(&mut self, key: &str, raw: Option<&raw::ListenerTls>) -> Option<ListenerTls> {
@@ -112,7 +126,7 @@ impl Check<'_> {
         Some(ListenerTls { certificates, min_version, client_certificates })
     }
 
-    fn files(&self, key: &str, certificate: &str, file: &str) -> CertificateFiles {
+    pub(super) fn files(&self, key: &str, certificate: &str, file: &str) -> CertificateFiles {
         CertificateFiles {
             certificate: self.document.folder.join(certificate),
             key: self.document.folder.join(file),

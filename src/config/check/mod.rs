@@ -109,7 +109,7 @@ impl Check<'_> {
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let admin = self.admin(&raw.admin, &addresses);
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
-        let trusted_proxies = self.networks(&raw.trusted_proxies);
+        let trusted_proxies = self.networks("trusted_proxies", &raw.trusted_proxies);
         let store = self.store(raw.store);
         let auth = self.auth(raw.auth, &store, cores);
         let revocation = self.revocation(&raw.revocation);
@@ -164,7 +164,7 @@ impl Check<'_> {
         revocation
     }
 
-    fn networks(&mut self, texts: &[String]) -> Vec<IpNet> {
+    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNet> {
         let mut networks = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let network = text
@@ -173,7 +173,7 @@ impl Check<'_> {
             match network {
                 Ok(network) => networks.push(network),
                 Err(_) => self.error(
-                    &format!("trusted_proxies[{index}]"),
+                    &format!("{key}[{index}]"),
                     "expected an address or a network, such as 10.0.0.0/8",
                 ),
             }

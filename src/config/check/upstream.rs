@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use http::{HeaderName, uri::PathAndQuery};
+use rustls::pki_types::ServerName;
 
 use super::Check;
 use crate::{
     config::{
-        Balance, Ejection, HashKey, Health, Probe, Retries, Server, Upstream, WeightedServer, is_own, raw,
-        units::Span,
+        Balance, Ejection, HashKey, Health, Probe, Retries, Server, Upstream, UpstreamTls, WeightedServer,
+        is_own, raw, units::Span,
     },
     types::host::is_host,
 };
@@ -29,6 +30,7 @@ impl Check<'_> {
         let seconds = Duration::from_secs;
         let upstream = format!("upstreams.{name}");
         let servers = self.servers(&upstream, &raw.servers, listeners);
+        let is_secured = servers.iter().any(|server| matches!(server.server, Server::Tls(_)));
         let key = |key: &str| format!("{upstream}.{key}");
         let connections = (1, 1_000_000);
         let heads = (1 << 10, 4 << 20);
@@ -40,6 +42,7 @@ impl Check<'_> {
             ejection: self.ejection(&key("ejection"), &raw.ejection),
             slow_start: raw.slow_start.map_or(Duration::ZERO, |Span(span)| span),
             retries: self.retries(&key("retries"), raw.retries.as_ref()),
+            tls: self.upstream_tls(&key("tls"), raw.tls.as_ref(), is_secured),
             connect_timeout: self.span(&key("connect_timeout"), raw.connect_timeout, seconds(1)),
             response_timeout: self.span(&key("response_timeout"), raw.response_timeout, seconds(30)),
             idle_connections: self.number(&key("idle_connections"), raw.idle_connections, 512, (0, 100_000)),
@@ -71,7 +74,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            if let Server::Tcp(authority) = &server {
+            if let Server::Tcp(authority) | Server::Tls(authority) = &server {
                 let numeric = authority.replace("localhost", "127.0.0.1").parse();
                 if numeric.is_ok_and(|server| is_own(server, listeners)) {
                     let problem = "this is a listener of authgate itself: requests would go round in circles";
@@ -92,6 +95,32 @@ impl Check<'_> {
             self.error(&key, "expected a server with a weight above 0");
         }
         servers
+    }
+
+    fn upstream_tls(&mut self, key: &str, raw: Option<&raw::UpstreamTls>, is_secured: bool) -> UpstreamTls {
+        let source = self.document.source(key);
+        let none = raw::UpstreamTls::default();
+        if raw.is_some() && !is_secured {
+            self.error(key, "goes with servers whose url begins with https://");
+        }
+        let raw = raw.unwrap_or(&none);
+        if raw.name.as_ref().is_some_and(|name| ServerName::try_from(name.as_str()).is_err()) {
+            self.error(&format!("{key}.name"), "expected the name of a host, such as orders.internal");
+        }
+        let own = match (&raw.certificate, &raw.key) {
+            (Some(certificate), Some(file)) => Some(self.files(key, certificate, file)),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.error(&format!("{key}.certificate"), "needs `key`, the key of its leaf");
+                None
+            }
+            (None, Some(_)) => {
+                self.error(&format!("{key}.key"), "needs `certificate`, which it belongs to");
+                None
+            }
+        };
+        let ca = raw.ca.as_ref().map(|ca| self.document.folder.join(ca));
+        UpstreamTls { ca, name: raw.name.clone(), own, source }
     }
 
     fn balance(&mut self, key: &str, raw: Option<&raw::Balance>) -> Balance {

@@ -21,6 +21,7 @@ pub use tls::ListenerTls;
 
 pub use upstream::{
     Balance, Ejection, Expected, HashHeader, HashKey, Health, Retries, RetryOn, RetryRules, Server, Upstream,
+    UpstreamTls,
 };
 
 use super::units::{Number, Size, Span, Switch};
@@ -109,6 +110,16 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken beside HTTP/1.1: on TLS where a client asks for it by ALPN, without TLS where it begins with
     /// it. Default: true with TLS, false without.
     pub http2: Option<Switch>,
+    /// Load balancers that say whose connections they pass on.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// The PROXY protocol, version 1 or 2.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// The networks of the peers that begin each connection with it. From others it is not taken.
+    pub from: Vec<String>,
 }
 
 /// The admin listener.

@@ -27,6 +27,8 @@ pub struct Upstream {
     pub slow_start: Option<Span>,
     /// When a request is tried again: a number of times, or a map. Default: once.
     pub retries: Option<Retries>,
+    /// TLS to servers with https. Names are verified, always.
+    pub tls: Option<UpstreamTls>,
     /// For a connection to be made. Default: 1s.
     pub connect_timeout: Option<Span>,
     /// For the head of the response, once the request was sent. Default: 30s.
@@ -53,10 +55,24 @@ pub struct Upstream {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// http://HOST:PORT, or unix:/PATH of a socket.
+    /// http://HOST:PORT, https://HOST:PORT, or unix:/PATH of a socket.
     pub url: String,
     /// Its share of the requests, relative to the others; 0 for none. Default: 1.
     pub weight: Option<Number>,
+}
+
+/// TLS to the servers of a backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// A PEM file with the authorities that are believed. Default: those of the system.
+    pub ca: Option<String>,
+    /// The name that a server must have a certificate for, and that it is asked for by SNI. Default: that of its URL.
+    pub name: Option<String>,
+    /// A PEM file with the certificate that the gateway shows.
+    pub certificate: Option<String>,
+    /// A PEM file with its private key.
+    pub key: Option<String>,
 }
 
 /// How the server of a request is chosen.

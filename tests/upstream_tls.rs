@@ -1,0 +1,190 @@
+//! TLS to upstreams.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+use crate::harness::{Authority, Gateway, Issued, Settings, Upstream, authgate, ok, write_config};
+
+/// What a server saw of its clients: the name that was asked for, and how many certificates were shown.
+type Seen = Arc<Mutex<Vec<(Option<String>, usize)>>>;
+
+/// A server by TLS that answers each request with the length of its body, and sends a large body for `big`.
+fn server(issued: &Issued, clients: Option<&Authority>) -> (SocketAddr, Seen) {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen: Seen = Arc::default();
+    let kept = seen.clone();
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let (config, seen) = (config.clone(), kept.clone());
+            thread::spawn(move || {
+                let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+                let _ = serve(&mut stream, &seen);
+            });
+        }
+    });
+    (address, seen)
+}
+
+fn serve(
+    stream: &mut StreamOwned<ServerConnection, std::net::TcpStream>,
+    seen: &Seen,
+) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            let mut chunk = [0; 16 << 10];
+            let length = stream.read(&mut chunk)?;
+            if length == 0 {
+                return Ok(());
+            }
+            bytes.extend_from_slice(&chunk[..length]);
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+        bytes.drain(..end);
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let length = length.map_or(0, |length| length.parse().unwrap());
+        while bytes.len() < length {
+            let mut chunk = [0; 16 << 10];
+            let count = stream.read(&mut chunk)?;
+            bytes.extend_from_slice(&chunk[..count]);
+        }
+        bytes.drain(..length);
+        let certificates = stream.conn.peer_certificates().map_or(0, <[_]>::len);
+        seen.lock().unwrap().push((stream.conn.server_name().map(str::to_owned), certificates));
+        let body = if head.contains("/big") { "x".repeat(3 << 20) } else { length.to_string() };
+        stream.write_all(&ok(&body))?;
+        stream.flush()?;
+    }
+}
+
+fn write(folder: &Path, name: &str, issued: &Issued) {
+    fs::write(folder.join(format!("{name}.pem")), &issued.certificate).unwrap();
+    fs::write(folder.join(format!("{name}.key")), &issued.key).unwrap();
+}
+
+fn gateway(authority: &Authority, own: Option<&Issued>, url: &str, upstream: &str) -> Gateway {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    if let Some(own) = own {
+        write(folder.path(), "own", own);
+    }
+    let servers = format!("{{url: \"{url}\"}}");
+    let settings = Settings { servers, upstream: upstream.to_owned(), ..Settings::default() };
+    Gateway::start_in(folder, Upstream::start().address, settings)
+}
+
+#[test]
+fn requests_go_by_tls_to_a_server_whose_name_is_verified() {
+    let authority = Authority::new();
+    let (address, seen) = server(&authority.issue(&["localhost", "orders.internal"]), None);
+    let url = format!("https://localhost:{}", address.port());
+    let by_url = gateway(&authority, None, &url, ", tls: {ca: ca.pem}");
+    let mut client = by_url.client();
+    for length in [0, 5, 100_000] {
+        client.send(format!("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        client.send("x".repeat(length));
+        assert_eq!(client.response().text(), length.to_string());
+    }
+    assert_eq!(client.send("GET /public/big HTTP/1.1\r\nHost: a\r\n\r\n").response().body.len(), 3 << 20);
+    for _ in 0..20 {
+        assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "0");
+    }
+    assert_eq!(seen.lock().unwrap()[0], (Some("localhost".to_owned()), 0));
+    let by_address = format!("https://{address}");
+    let named = gateway(&authority, None, &by_address, ", tls: {ca: ca.pem, name: orders.internal}");
+    assert_eq!(named.get("/public/x", None).text(), "0");
+    assert_eq!(seen.lock().unwrap().last().unwrap().0, Some("orders.internal".to_owned()));
+    // Another name, another authority, or none that the system knows.
+    for (url, tls) in [
+        (by_address.as_str(), ", tls: {ca: ca.pem}"),
+        (url.as_str(), ", tls: {ca: ca.pem, name: other.internal}"),
+        (url.as_str(), ""),
+    ] {
+        let refusing = gateway(&authority, None, url, tls);
+        assert_eq!(refusing.get("/public/x", None).status, 502, "{url}{tls}");
+    }
+    let strange = gateway(&Authority::new(), None, &url, ", tls: {ca: ca.pem}");
+    assert_eq!(strange.get("/public/x", None).status, 502);
+}
+
+#[test]
+fn the_gateway_shows_a_certificate_where_it_has_one() {
+    let authority = Authority::new();
+    let (address, seen) = server(&authority.issue(&["localhost"]), Some(&authority));
+    let url = format!("https://localhost:{}", address.port());
+    let own = authority.issue_for_client("the gateway");
+    let tls = ", tls: {ca: ca.pem, certificate: own.pem, key: own.key}";
+    let showing = gateway(&authority, Some(&own), &url, tls);
+    assert_eq!(showing.get("/public/x", None).text(), "0");
+    assert_eq!(seen.lock().unwrap()[0].1, 1);
+    let bare = gateway(&authority, None, &url, ", tls: {ca: ca.pem}");
+    assert_eq!(bare.get("/public/x", None).status, 502);
+}
+
+#[test]
+fn probes_go_by_tls_too() {
+    let authority = Authority::new();
+    let (address, seen) = server(&authority.issue(&["localhost"]), None);
+    let url = format!("https://localhost:{}", address.port());
+    let health = ", tls: {ca: ca.pem}, health: {path: /healthz, interval: 50ms, unhealthy_after: 1}";
+    let probing = gateway(&authority, None, &url, health);
+    crate::harness::eventually("it is probed", || (seen.lock().unwrap().len() > 3).then_some(()));
+    assert_eq!(probing.get("/public/x", None).status, 200);
+}
+
+#[test]
+fn what_makes_no_sense_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("empty.pem"), "nothing\n").unwrap();
+    for (upstream, key, expected) in [
+        ("servers: [{url: \"http://a\"}], tls: {name: b}", "tls", "goes with servers"),
+        ("servers: [{url: \"https://a\"}], tls: {name: \"b c\"}", "tls.name", "the name of a host"),
+        ("servers: [{url: \"https://a\"}], tls: {certificate: x.pem}", "tls.certificate", "needs `key`"),
+        ("servers: [{url: \"https://a\"}], tls: {key: x.pem}", "tls.key", "needs `certificate`"),
+        ("servers: [{url: \"https://a\"}], tls: {ca: none.pem}", "tls", "none.pem: No such file"),
+        ("servers: [{url: \"https://a\"}], tls: {ca: empty.pem}", "tls", "no certificate in PEM"),
+    ] {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:0\"}}]\nauth: {{issuer: a, audience: b}}\nupstreams:\n  x: {{{upstream}}}\nroutes: [{{path: /x, upstream: x}}]\n"
+        );
+        let config = write_config(folder.path(), &text);
+        let output = authgate().args(["check", "--config"]).arg(config).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{upstream}: {errors}");
+        let place = format!("gateway.yaml:4: upstreams.x.{key}: ");
+        assert!(errors.contains(&place) && errors.contains(expected), "{upstream}: {errors}");
+    }
+}
