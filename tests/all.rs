@@ -30,6 +30,7 @@ mod limits;
 mod mails;
 mod model;
 mod names;
+mod neighbours;
 mod outages;
 mod passwords;
 mod paths;

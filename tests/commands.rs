@@ -135,6 +135,16 @@ fn accounts_are_made_shown_and_listed() {
 
 #[test]
 fn the_demo_runs_and_its_lines_work_as_pasted() {
+    demo_works(&[], "401 Unauthorized", "403 Forbidden");
+}
+
+#[test]
+fn the_demo_speaks_https_with_a_certificate_of_its_own() {
+    // curl speaks HTTP/2 there, which has no reason phrases.
+    demo_works(&["--tls"], "HTTP/2 401", "HTTP/2 403");
+}
+
+fn demo_works(args: &[&str], unauthorized: &str, forbidden: &str) {
     use std::{
         io::{BufRead, BufReader},
         process::Stdio,
@@ -144,6 +154,7 @@ fn the_demo_runs_and_its_lines_work_as_pasted() {
     let mut demo = authgate()
         .args(["demo", "--listen", &free(), "--admin", &free(), "--data"])
         .arg(folder.path().join("data"))
+        .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -163,17 +174,17 @@ fn the_demo_runs_and_its_lines_work_as_pasted() {
     assert_eq!(demo.wait().unwrap().code(), Some(0));
     for part in [
         r#""path":"/public/hello""#,
-        "401 Unauthorized",
+        unauthorized,
         "User registered successfully",
         r#""x-user-name":"alice""#,
-        "403 Forbidden",
+        forbidden,
         "Logged out successfully",
         r#""x-user-roles":"admin,user""#,
         r#""username":"admin""#,
     ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
-    assert_eq!(said.matches("401 Unauthorized").count(), 2);
+    assert_eq!(said.matches(unauthorized).count(), 2);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["auth.signing.secret", "anyone can look up"],
         ),
         (
-            HEAD.replace("http://127.0.0.1:1\"}]", "https://127.0.0.1:1\"}]"),
+            HEAD.replace("http://127.0.0.1:1\"}]", "ftp://127.0.0.1:1\"}]"),
             &["upstreams.orders.servers[0].url", "http://HOST:PORT"],
         ),
         (
