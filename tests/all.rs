@@ -19,6 +19,7 @@ mod described;
 mod doubt;
 mod durability;
 mod gateways;
+mod grpc;
 mod http;
 mod http2;
 mod identity;

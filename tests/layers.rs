@@ -38,7 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("papaya", &["revocation"]),
     ("seize", &["revocation"]),
     ("lettre", &["mail"]),
-    ("h2", &["gateway/http2", "gateway/http2_body"]),
+    ("h2", &["gateway/http2", "gateway/http2_body", "upstream/multiplexed", "upstream/exchange"]),
     ("ppp", &["gateway/proxy_protocol"]),
     ("rustls", &["store/postgres", "tls", "stream", "config/check/upstream"]),
     ("tokio_rustls", &["tls", "stream"]),

@@ -9,6 +9,8 @@ pub enum Server {
     Tcp(String),
     /// The same, spoken to by TLS.
     Tls(String),
+    /// The same, spoken to in HTTP/2 by prior knowledge.
+    H2c(String),
     /// The absolute path of a socket, behind `unix:`.
     Unix(String),
 }
@@ -22,7 +24,8 @@ impl Server {
     /// # Errors
     /// What is legal.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
-        const LEGAL: &str = "expected http://HOST:PORT or https://HOST:PORT without a path, or unix:/PATH";
+        const LEGAL: &str =
+            "expected http://HOST:PORT, https://HOST:PORT or h2c://HOST:PORT without a path, or unix:/PATH";
         if let Some(path) = url.strip_prefix("unix:") {
             let legal = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0');
             return if legal {
@@ -34,6 +37,7 @@ impl Server {
         let (rest, of, usual): (_, fn(String) -> Self, _) = match url.split_once("://") {
             Some(("http", rest)) => (rest, Self::Tcp, 80),
             Some(("https", rest)) => (rest, Self::Tls, 443),
+            Some(("h2c", rest)) => (rest, Self::H2c, 80),
             _ => return Err(LEGAL),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -52,7 +56,7 @@ impl Server {
     /// Returns the address as logs have it.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::Tcp(text) | Self::Tls(text) | Self::Unix(text) => text,
+            Self::Tcp(text) | Self::Tls(text) | Self::H2c(text) | Self::Unix(text) => text,
         }
     }
 
@@ -61,6 +65,7 @@ impl Server {
         match self {
             Self::Tcp(authority) => format!("http://{authority}"),
             Self::Tls(authority) => format!("https://{authority}"),
+            Self::H2c(authority) => format!("h2c://{authority}"),
             Self::Unix(url) => url.clone(),
         }
     }
@@ -68,7 +73,7 @@ impl Server {
     /// Returns the `Host` of a request that names none.
     pub fn host(&self) -> &str {
         match self {
-            Self::Tcp(authority) | Self::Tls(authority) => authority,
+            Self::Tcp(authority) | Self::Tls(authority) | Self::H2c(authority) => authority,
             Self::Unix(_) => "localhost",
         }
     }

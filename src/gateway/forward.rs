@@ -52,6 +52,8 @@ const CONNECT_COST: usize = 16 << 10;
 pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a config::Route,
+    /// For the head of the response.
+    pub(super) timeout: Duration,
     /// The client of its upstream.
     pub(super) client: &'a upstream::Client<RequestBody>,
     pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
@@ -154,7 +156,7 @@ impl Forwarding<'_> {
     fn body_bounds(&self) -> BodyBounds {
         BodyBounds {
             limit: self.route.body,
-            due: self.exchange.moment(self.route.timeout),
+            due: self.exchange.moment(self.timeout),
             min_rate: self.snapshot.limits.body_min_rate,
             response_timeout: self.client.cluster().config.response_timeout,
         }

@@ -18,6 +18,7 @@ mod deadline;
 mod drain;
 mod exchange;
 mod forward;
+mod grpc;
 mod handshake;
 mod head;
 mod headers;

@@ -43,6 +43,11 @@ impl Refusal {
         Self { problem: Problem { allow: Some(allow), ..kind.into() }, reason: kind.code() }
     }
 
+    /// The kind.
+    pub(super) fn kind(&self) -> Kind {
+        self.problem.kind
+    }
+
     /// The label of `authgate_denied_total`.
     pub(super) fn reason(&self) -> &'static str {
         self.reason

@@ -86,6 +86,12 @@ pub struct Streaming {
     lease: Option<Lease>,
 }
 
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::Empty
+    }
+}
+
 impl RequestBody {
     pub(super) fn new(
         incoming: Option<Incoming>,

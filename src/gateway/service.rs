@@ -19,6 +19,7 @@ use super::{
     client, cors,
     exchange::Exchange,
     forward::{self, Forwarding, Outcome, SentAfter},
+    grpc,
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
@@ -109,6 +110,7 @@ impl ConnectionState {
             sent: SentAfter::default(),
             sharing: None,
         };
+        let is_grpc = grpc::is_call(&request.head);
         let decided = match request.refused {
             Some(kind) => Err(kind.into()),
             None => self.decide(view, request, &origin, &mut trace).await,
@@ -118,10 +120,12 @@ impl ConnectionState {
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());
                 tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
-                ClientResponse::whole(
-                    &refusal.response(&trace.request_id, &snapshot.statuses),
-                    &self.exchange,
-                )
+                let response = if is_grpc {
+                    grpc::refusal(refusal.kind())
+                } else {
+                    refusal.response(&trace.request_id, &snapshot.statuses)
+                };
+                ClientResponse::whole(&response, &self.exchange)
             }
         };
         if let Some(sharing) = &trace.sharing {
@@ -238,7 +242,9 @@ impl ConnectionState {
         if let Some(record) = &mut trace.record {
             record.upstream = Some(index);
         }
+        let named = if grpc::is_call(&request.head) { grpc::timeout(&request.head.fields) } else { None };
         let forwarding = Forwarding {
+            timeout: named.map_or(route.config.timeout, |named| named.min(route.config.timeout)),
             client_subject: self.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
             snapshot: &view.snapshot,
             route: &route.config,

@@ -10,15 +10,29 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{Cluster, Connection, pool::Pool};
+use super::{
+    Cluster, Connection,
+    exchange::Exchange,
+    pool::{InFlight, Pool},
+};
 
 /// The body of an upstream's response. It drives its connection, and returns it to the pool when the exchange is over.
 pub struct Body<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    connection: Option<Box<Connection<B>>>,
+    source: Source<B>,
     pool: Arc<Pool<B>>,
+}
+
+/// What the body is read from.
+enum Source<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    Http1(Box<Connection<B>>),
+    Http2(Box<Exchange<B>>, #[expect(dead_code, reason = "it counts by being there")] InFlight),
+    Nothing,
 }
 
 impl<B> Body<B>
@@ -27,7 +41,12 @@ where
 {
     /// Creates the body that follows the head of a response on `connection`.
     pub(super) fn new(connection: Box<Connection<B>>, pool: Arc<Pool<B>>) -> Self {
-        Self { connection: Some(connection), pool }
+        Self { source: Source::Http1(connection), pool }
+    }
+
+    /// Creates the body of a response by HTTP/2.
+    pub(super) fn of_exchange(exchange: Exchange<B>, in_flight: InFlight, pool: Arc<Pool<B>>) -> Self {
+        Self { source: Source::Http2(Box::new(exchange), in_flight), pool }
     }
 
     /// Returns the cluster of the server.
@@ -44,20 +63,30 @@ where
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().connection {
-            Some(connection) => connection.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
-            None => Poll::Ready(None),
+        match &mut self.get_mut().source {
+            Source::Http1(connection) => {
+                connection.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data)))
+            }
+            Source::Http2(exchange, _) => exchange.poll_frame(cx),
+            Source::Nothing => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.response().is_done())
+        match &self.source {
+            Source::Http1(connection) => connection.response().is_done(),
+            Source::Http2(exchange, _) => exchange.is_end_stream(),
+            Source::Nothing => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.connection.as_ref().and_then(|connection| connection.response().remaining()) {
-            Some(left) => SizeHint::with_exact(left),
-            None => SizeHint::default(),
+        match &self.source {
+            Source::Http1(connection) => {
+                connection.response().remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Source::Http2(exchange, _) => exchange.size_hint(),
+            Source::Nothing => SizeHint::with_exact(0),
         }
     }
 }
@@ -67,7 +96,7 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Source::Http1(connection) = std::mem::replace(&mut self.source, Source::Nothing) {
             self.pool.put(connection);
         }
     }

@@ -51,6 +51,21 @@ pub struct Broken {
 }
 
 impl Broken {
+    /// A request that cannot be said in HTTP/2.
+    pub(super) fn of_request(reason: String) -> Self {
+        Self { reason, unanswered: false, unsent: false, of_body: false }
+    }
+
+    /// A stream of HTTP/2 that ended before its response; `refused` if the server did not process the request.
+    pub(super) fn of_stream(reason: String, refused: bool) -> Self {
+        Self { reason, unanswered: true, unsent: refused, of_body: false }
+    }
+
+    /// A request that its own body ended.
+    pub(super) fn of_body(reason: String) -> Self {
+        Self { reason, unanswered: true, unsent: false, of_body: true }
+    }
+
     /// Returns whether the server is to blame.
     pub(super) fn is_of_the_server(&self) -> bool {
         !self.of_body

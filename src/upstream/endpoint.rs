@@ -37,7 +37,9 @@ impl Address {
     /// Returns where a server is, unless it has a name to be looked up.
     pub(super) fn of(server: &Server) -> Option<Self> {
         match server {
-            Server::Tcp(authority) | Server::Tls(authority) => authority.parse().ok().map(Self::Tcp),
+            Server::Tcp(authority) | Server::Tls(authority) | Server::H2c(authority) => {
+                authority.parse().ok().map(Self::Tcp)
+            }
             Server::Unix(url) => Some(Self::Unix(url.strip_prefix("unix:").unwrap_or(url).into())),
         }
     }

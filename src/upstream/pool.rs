@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -19,8 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Cluster, Connection,
     endpoint::{Endpoint, Idle, Shelf},
+    multiplexed::Multiplexed,
 };
-use crate::{clock::coarse_millis, types::framing::HeadLimits};
+use crate::{clock::coarse_millis, config::Server, types::framing::HeadLimits};
 
 /// The reason why no connection is available. The text is for the log.
 #[derive(Debug, Error)]
@@ -55,6 +56,10 @@ pub(super) struct Pool<B> {
     capacity: usize,
     /// The requests of this worker that the server has.
     in_flight: Arc<AtomicUsize>,
+    /// Connections of HTTP/2.
+    shared: Mutex<Vec<Arc<Multiplexed>>>,
+    /// Held while one of them is being opened, so that requests that come together share it.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// Counts a request of a worker until it is dropped.
@@ -91,7 +96,15 @@ where
     pub(super) fn new(cluster: Arc<Cluster<B>>, endpoint: Arc<Endpoint<B>>, worker: usize) -> Self {
         let workers = endpoint.workers();
         let capacity = cluster.config.idle_connections.div_ceil(workers);
-        Self { cluster, endpoint, worker: worker % workers, capacity, in_flight: Arc::default() }
+        Self {
+            cluster,
+            endpoint,
+            worker: worker % workers,
+            capacity,
+            in_flight: Arc::default(),
+            shared: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Returns the cluster of the server.
@@ -117,6 +130,47 @@ where
 
     fn shelf(&self) -> MutexGuard<'_, Shelf<B>> {
         self.endpoint.shelf(self.worker)
+    }
+
+    /// Returns whether the server is spoken to in HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.cluster.config.servers[self.endpoint.server].server, Server::H2c(_))
+    }
+
+    /// Returns a connection of HTTP/2 that has room for another request.
+    fn share(&self, now: u64) -> Option<Arc<Multiplexed>> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|connection| !connection.has_ended());
+        let config = &self.cluster.config;
+        let is_young = |connection: &&Arc<Multiplexed>| span(connection.made_at(), now) < config.max_age;
+        shared.iter().filter(is_young).find(|connection| connection.has_room()).cloned()
+    }
+
+    /// Returns a connection of HTTP/2 with room, and whether it was opened for this.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub(super) async fn connect_shared(
+        &self,
+        _: &impl Allowed,
+    ) -> Result<(Arc<Multiplexed>, bool), ConnectError> {
+        if let Some(connection) = self.share(coarse_millis()) {
+            return Ok((connection, false));
+        }
+        let config = &self.cluster.config;
+        let opening = async {
+            let _opening = self.opening.lock().await;
+            if let Some(connection) = self.share(coarse_millis()) {
+                return Ok((connection, false));
+            }
+            let slot = self.endpoint.slot_of_any().ok_or(ConnectError::Busy)?;
+            let tls = self.cluster.tls_of(self.endpoint.server);
+            let stream = self.endpoint.address.connect(tls).await?;
+            let connection = Multiplexed::begin(stream, config.header_bytes, slot).await?;
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+            Ok((connection, true))
+        };
+        pingora_timeout::timeout(config.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
     }
 
     /// Takes the usable connection that was idle for the shortest time.
@@ -239,6 +293,16 @@ where
         if shelf.idle.capacity() > shelf.idle.len() * 2 + 16 {
             shelf.idle.shrink_to_fit();
         }
+        drop(shelf);
+        let config = &self.cluster.config;
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // One without requests ends when nobody has it any more.
+        shared.retain(|connection| {
+            let is_idle = connection.idle_since().is_some_and(|since| {
+                span(since, now) >= config.idle_timeout || span(connection.made_at(), now) >= config.max_age
+            });
+            !connection.has_ended() && !is_idle
+        });
     }
 }
 

@@ -15,7 +15,7 @@ use crate::clock::coarse_millis;
 const MAX_TRIES: u8 = 3;
 
 /// The statuses that count as failures of a server.
-const FAILURES: [StatusCode; 3] =
+pub(super) const FAILURES: [StatusCode; 3] =
     [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
 /// A request to be sent.
@@ -81,19 +81,31 @@ where
 }
 
 /// The tries of one request.
-struct Tries {
-    key: u64,
+pub(super) struct Tries {
+    pub(super) key: u64,
     /// The servers at which it failed.
-    tried: Vec<u64>,
+    pub(super) tried: Vec<u64>,
     /// Tries that are left.
-    left: u32,
+    pub(super) left: u32,
     /// Whether it was tried again.
-    again: bool,
+    pub(super) again: bool,
+}
+
+impl<B> Sent<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    /// Returns the status of the response.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Response(head, _) | Self::Switched(head, _) => head.status,
+        }
+    }
 }
 
 impl<B> Client<B>
 where
-    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Send + 'static,
 {
     /// Sends a request and returns the response's head with the body to be read.
     ///
@@ -109,6 +121,11 @@ where
         request: Request<'_, B>,
         progress: &impl Progress,
     ) -> Result<Sent<B>, SendError> {
+        if self.cluster().has_http2 {
+            self.requests.count(coarse_millis());
+            // Boxed, since it is large and most clusters have none.
+            return Box::pin(self.send_mixed(allowed, request, progress)).await;
+        }
         let Request { head, added, body, key } = request;
         let rules = &self.cluster().config.retries;
         let now = coarse_millis();
@@ -190,7 +207,7 @@ where
     }
 
     /// Notes how the last try of a request has ended.
-    fn ends(&self, chosen: Chosen<B>, has_failed: bool, tries: &Tries) {
+    pub(super) fn ends(&self, chosen: Chosen<B>, has_failed: bool, tries: &Tries) {
         if tries.again {
             let counters = &self.cluster().counters;
             if has_failed { counters.retries_failed.inc() } else { counters.retries_succeeded.inc() }
@@ -199,7 +216,12 @@ where
     }
 
     /// Returns whether a request with this response is sent to another server.
-    fn tries_status_again(&self, status: StatusCode, chosen: &Chosen<B>, tries: &mut Tries) -> bool {
+    pub(super) fn tries_status_again(
+        &self,
+        status: StatusCode,
+        chosen: &Chosen<B>,
+        tries: &mut Tries,
+    ) -> bool {
         if status.as_u16() < 500 || !chosen.has_others {
             return false;
         }
@@ -211,7 +233,7 @@ where
     }
 
     /// Takes a retry, if there is one.
-    fn takes_retry(&self, tries: &mut Tries) -> bool {
+    pub(super) fn takes_retry(&self, tries: &mut Tries) -> bool {
         if tries.left == 0 {
             return false;
         }
@@ -294,6 +316,6 @@ where
     }
 }
 
-fn is_idempotent(method: &Method) -> bool {
+pub(super) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
 }

@@ -74,7 +74,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            if let Server::Tcp(authority) | Server::Tls(authority) = &server {
+            if let Server::Tcp(authority) | Server::Tls(authority) | Server::H2c(authority) = &server {
                 let numeric = authority.replace("localhost", "127.0.0.1").parse();
                 if numeric.is_ok_and(|server| is_own(server, listeners)) {
                     let problem = "this is a listener of authgate itself: requests would go round in circles";

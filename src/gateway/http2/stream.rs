@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 
 use super::{duplex::Duplex, request::Received};
 use crate::{
@@ -195,9 +195,15 @@ impl Sending {
                 match frame.transpose() {
                     Ok(frame) => {
                         self.is_last = frame.is_none() || self.body.is_end_stream();
-                        // The body yields no trailers.
-                        let part = frame.and_then(|frame| frame.into_data().ok());
-                        self.part = part.unwrap_or_default();
+                        match frame.map(Frame::into_data) {
+                            Some(Ok(part)) => self.part = part,
+                            Some(Err(frame)) => {
+                                let trailers = frame.into_trailers().unwrap_or_default();
+                                let _ = self.stream.send_trailers(trailers);
+                                return Poll::Ready(Ok(()));
+                            }
+                            None => {}
+                        }
                     }
                     Err(error) => return Poll::Ready(Err(reason_of(&error))),
                 }

@@ -1,0 +1,168 @@
+//! Sends a request to a cluster with servers that speak HTTP/2, and perhaps others that do not.
+//!
+//! What is kept for another try is the request itself, not its bytes on a connection: the next server may speak another
+//! protocol. So a request with a body is tried again only before the body was asked for.
+
+use std::{future::poll_fn, io};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{
+    Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
+    cluster::Chosen,
+    exchange,
+    send::{FAILURES, Tries, is_idempotent},
+};
+use crate::clock::coarse_millis;
+
+/// What became of a try.
+enum Tried<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    Answered(Sent<B>),
+    /// The body was not asked for.
+    NoConnection(SendError, B),
+    Broken(Broken),
+}
+
+impl<B> Client<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Send + 'static,
+{
+    /// Sends a request, and tries again where that is safe.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(super) async fn send_mixed(
+        &self,
+        allowed: &impl Allowed,
+        request: Request<'_, B>,
+        progress: &impl Progress,
+    ) -> Result<Sent<B>, SendError> {
+        let rules = &self.cluster().config.retries;
+        let repeatable = request.body.is_end_stream() && is_idempotent(request.head.method);
+        let has_body = !request.body.is_end_stream();
+        let mut tries = Tries { key: request.key, tried: Vec::new(), left: rules.attempts, again: false };
+        let Request { head, added, mut body, .. } = request;
+        loop {
+            let now = coarse_millis();
+            let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
+            let pool = chosen.pool.clone();
+            let tried = if pool.is_http2() {
+                self.try_http2(allowed, &chosen, &head, added, body, progress).await
+            } else {
+                self.try_http1(allowed, &chosen, &head, added, body, progress).await
+            };
+            match tried {
+                Tried::Answered(sent) => {
+                    let status = sent.status();
+                    if repeatable && self.tries_status_again(status, &chosen, &mut tries) {
+                        chosen.failed();
+                        body = B::default();
+                        continue;
+                    }
+                    self.ends(chosen, FAILURES.contains(&status), &tries);
+                    return Ok(sent);
+                }
+                Tried::NoConnection(error, kept) => {
+                    tries.tried.push(pool.endpoint().id);
+                    if matches!(error, SendError::NoConnection(ConnectError::Busy)) {
+                        return Err(error);
+                    }
+                    if !self.has_sibling(pool.endpoint(), &tries.tried) {
+                        if !rules.on_connect || tries.left == 0 {
+                            self.ends(chosen, true, &tries);
+                            return Err(error);
+                        }
+                        tries.left -= 1;
+                        tries.again = true;
+                    }
+                    chosen.failed();
+                    body = kept;
+                }
+                Tried::Broken(broken) => {
+                    tries.tried.push(pool.endpoint().id);
+                    let unprocessed = broken.unsent && !has_body;
+                    let may = (unprocessed && rules.on_connect)
+                        || (broken.unanswered && repeatable && rules.on_reset);
+                    if !broken.is_of_the_server() || !may || !self.takes_retry(&mut tries) {
+                        self.ends(chosen, broken.is_of_the_server(), &tries);
+                        return Err(broken.into());
+                    }
+                    chosen.failed();
+                    body = B::default();
+                }
+            }
+        }
+    }
+
+    async fn try_http2(
+        &self,
+        allowed: &impl Allowed,
+        chosen: &Chosen<B>,
+        head: &RequestHead<'_>,
+        added: &[(&HeaderName, &HeaderValue)],
+        body: B,
+        progress: &impl Progress,
+    ) -> Tried<B> {
+        let pool = chosen.pool.clone();
+        let id = pool.endpoint().id;
+        progress.connects(id);
+        let (connection, made) = match pool.connect_shared(allowed).await {
+            Ok(connected) => connected,
+            Err(error) => return Tried::NoConnection(error.into(), body),
+        };
+        progress.placed(made, id);
+        let in_flight = pool.enters();
+        match exchange::send(&connection, false, head, added, body).await {
+            Err(broken) => Tried::Broken(broken),
+            Ok((response, exchange)) => {
+                Tried::Answered(Sent::Response(response, Body::of_exchange(exchange, in_flight, pool)))
+            }
+        }
+    }
+
+    async fn try_http1(
+        &self,
+        allowed: &impl Allowed,
+        chosen: &Chosen<B>,
+        head: &RequestHead<'_>,
+        added: &[(&HeaderName, &HeaderValue)],
+        body: B,
+        progress: &impl Progress,
+    ) -> Tried<B> {
+        let pool = chosen.pool.clone();
+        let id = pool.endpoint().id;
+        let resting = pool.take(allowed);
+        let made = resting.is_none();
+        let mut connection = match resting {
+            Some(connection) => connection,
+            None => {
+                progress.connects(id);
+                match pool.connect(allowed).await {
+                    Ok(connection) => connection,
+                    Err(error) => return Tried::NoConnection(error.into(), body),
+                }
+            }
+        };
+        let fields = head.fields.clone();
+        let whole = RequestHead { method: head.method, uri: head.uri, fields };
+        connection.begin(whole, added, body);
+        connection.counts(Some(pool.enters()));
+        progress.placed(made, id);
+        loop {
+            match poll_fn(|cx| connection.poll_response(cx)).await {
+                Ok(Head::Hints(hints)) => progress.hinted(hints),
+                Ok(Head::Final(response)) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Tried::Answered(Sent::Switched(response, connection));
+                }
+                Ok(Head::Final(response)) => {
+                    return Tried::Answered(Sent::Response(response, Body::new(connection, pool)));
+                }
+                Err(broken) => return Tried::Broken(broken),
+            }
+        }
+    }
+}
