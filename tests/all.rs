@@ -20,6 +20,7 @@ mod doubt;
 mod durability;
 mod gateways;
 mod grpc;
+mod h2_upstream;
 mod http;
 mod http2;
 mod identity;

@@ -69,8 +69,10 @@ impl Incoming {
 }
 
 /// The body of a client's request, on its way to an upstream.
+#[derive(Default)]
 pub enum RequestBody {
     /// There is none.
+    #[default]
     Empty,
     /// As it arrives.
     Streaming(Box<Streaming>),
@@ -84,12 +86,6 @@ pub struct Streaming {
     received: u64,
     /// What the body ends with, if it turns out to be a long one.
     lease: Option<Lease>,
-}
-
-impl Default for RequestBody {
-    fn default() -> Self {
-        Self::Empty
-    }
 }
 
 impl RequestBody {

@@ -13,13 +13,26 @@ use super::{
 };
 use crate::config;
 
-/// The protocols that servers are spoken to in, by their names in ALPN.
-const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+/// The protocols that a server is offered, by their names in ALPN (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Both: it chooses.
+    Either,
+    /// HTTP/2 alone.
+    Http2,
+    /// HTTP/1.1 alone.
+    Http1,
+}
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// TLS to the servers of an upstream.
 #[derive(Debug)]
 pub struct ClientTls {
-    settings: Arc<ClientConfig>,
+    either: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
 }
 
@@ -45,7 +58,7 @@ impl ClientTls {
             .with_safe_default_protocol_versions()
             .map_err(|error| (source(), TlsError(error.to_string())))?
             .with_root_certificates(roots);
-        let mut settings = match &config.own {
+        let settings = match &config.own {
             None => builder.with_no_client_auth(),
             Some(files) => {
                 let pair = PairBytes::read(files).and_then(|bytes| Pair::parse(&bytes, files));
@@ -53,22 +66,42 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.key)))
             }
         };
-        settings.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        let offering = |names: &[&[u8]]| {
+            let mut settings = settings.clone();
+            settings.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+            Arc::new(settings)
+        };
         // The config was checked for a name that is none.
         let name = config.name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
-        Ok(Self { settings: Arc::new(settings), name })
+        let (either, http2, http1) = (offering(&[HTTP2, HTTP1]), offering(&[HTTP2]), offering(&[HTTP1]));
+        Ok(Self { either, http2, http1, name })
     }
 
-    /// Shakes hands with a server, which must be `host` unless the config names another one.
+    /// Shakes hands with a server, which must be `host` unless the config names another one. Returns whether HTTP/2 was
+    /// agreed on.
     ///
     /// # Errors
-    /// When it is not, or does not agree.
-    pub async fn connect(&self, socket: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    /// When it is another one, or does not agree.
+    pub async fn connect(
+        &self,
+        socket: TcpStream,
+        host: &str,
+        offer: Offer,
+    ) -> io::Result<(TlsStream<TcpStream>, bool)> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
         };
-        let stream = TlsConnector::from(self.settings.clone()).connect(name, socket).await?;
-        Ok(stream.into())
+        let settings = match offer {
+            Offer::Either => &self.either,
+            Offer::Http2 => &self.http2,
+            Offer::Http1 => &self.http1,
+        };
+        let stream = TlsConnector::from(settings.clone()).connect(name, socket).await?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        if offer == Offer::Http2 && !is_http2 {
+            return Err(io::Error::other("the server does not speak HTTP/2 any more"));
+        }
+        Ok((stream.into(), is_http2))
     }
 }

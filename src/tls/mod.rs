@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use accept::{AcceptError, Secured, accept};
-pub use client::ClientTls;
+pub use client::{ClientTls, Offer};
 pub use names::Names;
 pub use server::{Refreshed, ServerTls, Shown, TlsError};
 

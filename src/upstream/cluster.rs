@@ -35,8 +35,8 @@ pub struct Cluster<B> {
     pub counters: UpstreamCounters,
     /// Limits the warnings about failures.
     pub warnings: WarningLimit,
-    /// Whether any of its servers is spoken to in HTTP/2.
-    pub(super) has_http2: bool,
+    /// Whether any of its servers may speak HTTP/2.
+    pub(super) may_have_http2: bool,
     /// TLS to its servers, if any of them wants it.
     tls: Option<Arc<ClientTls>>,
     /// The listeners of this gateway, to which no name may lead.
@@ -79,7 +79,10 @@ where
         let cluster = Self {
             counters,
             warnings: WarningLimit::default(),
-            has_http2: config.servers.iter().any(|server| matches!(server.server, Server::H2c(_))),
+            may_have_http2: config
+                .servers
+                .iter()
+                .any(|server| matches!(server.server, Server::H2c(_) | Server::Tls(_))),
             tls,
             listeners,
             workers,

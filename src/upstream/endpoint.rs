@@ -7,7 +7,10 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicU8, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -19,7 +22,11 @@ use tokio::{
 };
 
 use super::{Connection, balance::hash, standing::Standing};
-use crate::{config::Server, stream::Stream, tls::ClientTls};
+use crate::{
+    config::Server,
+    stream::Stream,
+    tls::{ClientTls, Offer},
+};
 
 /// How long to wait before a socket of the machine is tried again whose backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
@@ -44,19 +51,27 @@ impl Address {
         }
     }
 
-    /// Opens a connection, by TLS to a server of a name where `tls` is given.
+    /// Opens a connection, by TLS to a server of a name where `tls` is given. Returns whether it was agreed there to speak
+    /// HTTP/2.
     ///
     /// # Errors
     /// When nobody answers, or not the one that was meant.
-    pub(super) async fn connect(&self, tls: Option<(&ClientTls, &str)>) -> io::Result<Stream> {
+    pub(super) async fn connect(
+        &self,
+        tls: Option<(&ClientTls, &str)>,
+        offer: Offer,
+    ) -> io::Result<(Stream, bool)> {
         match self {
             Self::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
                 // Requests are written whole; waiting for more would only delay them.
                 socket.set_nodelay(true)?;
                 match tls {
-                    None => Ok(socket.into()),
-                    Some((tls, name)) => Ok(tls.connect(socket, name).await?.into()),
+                    None => Ok((socket.into(), false)),
+                    Some((tls, name)) => {
+                        let (stream, is_http2) = tls.connect(socket, name, offer).await?;
+                        Ok((stream.into(), is_http2))
+                    }
                 }
             }
             Self::Unix(path) => loop {
@@ -65,7 +80,7 @@ impl Address {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         tokio::time::sleep(BACKLOG_PAUSE).await;
                     }
-                    connected => return connected.map(Into::into),
+                    connected => return connected.map(|socket| (socket.into(), false)),
                 }
             },
         }
@@ -92,6 +107,8 @@ pub(super) struct Endpoint<B> {
     pub(super) server: usize,
     pub(super) weight: u32,
     pub(super) standing: Standing,
+    /// What was agreed on with a server by TLS.
+    agreed: AtomicU8,
     /// One permit for each connection that may be open.
     pub(super) slots: Arc<Semaphore>,
     max_connections: usize,
@@ -149,11 +166,33 @@ where
             server,
             weight,
             standing: Standing::new(),
+            agreed: AtomicU8::new(0),
             slots: Arc::new(Semaphore::new(max_connections)),
             max_connections,
             waiting: AtomicUsize::new(0),
             workers: (0..workers.max(1)).map(|_| shelf()).collect(),
         }
+    }
+
+    /// Returns what was agreed on with the server by TLS, if that is known.
+    pub(super) fn agreed(&self) -> Option<Offer> {
+        match self.agreed.load(Relaxed) {
+            1 => Some(Offer::Http1),
+            2 => Some(Offer::Http2),
+            _ => None,
+        }
+    }
+
+    /// Notes what was agreed on with the server; none if that holds no longer.
+    pub(super) fn agrees(&self, offer: Option<Offer>) {
+        self.agreed.store(
+            match offer {
+                Some(Offer::Http1) => 1,
+                Some(Offer::Http2) => 2,
+                Some(Offer::Either) | None => 0,
+            },
+            Relaxed,
+        );
     }
 
     /// Returns the number of connections, by state.

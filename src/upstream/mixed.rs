@@ -12,7 +12,7 @@ use super::{
     Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
     cluster::Chosen,
     exchange,
-    send::{FAILURES, Tries, is_idempotent},
+    send::{FAILURES, MAX_TRIES, Tries, is_idempotent},
 };
 use crate::clock::coarse_millis;
 
@@ -50,10 +50,10 @@ where
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
-            let tried = if pool.is_http2() {
-                self.try_http2(allowed, &chosen, &head, added, body, progress).await
-            } else {
-                self.try_http1(allowed, &chosen, &head, added, body, progress).await
+            let tried = match pool.is_http2(allowed).await {
+                Ok(true) => self.try_http2(allowed, &chosen, &head, added, body, progress).await,
+                Ok(false) => self.try_http1(allowed, &chosen, &head, added, body, repeatable, progress).await,
+                Err(error) => Tried::NoConnection(error.into(), body),
             };
             match tried {
                 Tried::Answered(sent) => {
@@ -116,7 +116,7 @@ where
         };
         progress.placed(made, id);
         let in_flight = pool.enters();
-        match exchange::send(&connection, false, head, added, body).await {
+        match exchange::send(&connection, pool.is_tls(), head, added, body).await {
             Err(broken) => Tried::Broken(broken),
             Ok((response, exchange)) => {
                 Tried::Answered(Sent::Response(response, Body::of_exchange(exchange, in_flight, pool)))
@@ -131,6 +131,7 @@ where
         head: &RequestHead<'_>,
         added: &[(&HeaderName, &HeaderValue)],
         body: B,
+        repeatable: bool,
         progress: &impl Progress,
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
@@ -147,6 +148,8 @@ where
                 }
             }
         };
+        let mut rested = connection.is_used();
+        let mut stale = MAX_TRIES;
         let fields = head.fields.clone();
         let whole = RequestHead { method: head.method, uri: head.uri, fields };
         connection.begin(whole, added, body);
@@ -160,6 +163,21 @@ where
                 }
                 Ok(Head::Final(response)) => {
                     return Tried::Answered(Sent::Response(response, Body::new(connection, pool)));
+                }
+                Err(broken)
+                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && stale > 0 =>
+                {
+                    // It was closed while it rested.
+                    stale -= 1;
+                    let request = connection.into_request();
+                    progress.connects(id);
+                    connection = match pool.connect(allowed).await {
+                        Ok(connection) => connection,
+                        Err(_) => return Tried::Broken(broken),
+                    };
+                    rested = connection.is_used();
+                    connection.resume(request);
+                    connection.counts(Some(pool.enters()));
                 }
                 Err(broken) => return Tried::Broken(broken),
             }

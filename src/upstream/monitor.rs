@@ -231,10 +231,13 @@ where
         let (Some((place, address)), Some(cluster)) = (place_of(target), self.cluster.upgrade()) else {
             return Ok(());
         };
-        let host = cluster.config.servers[place].server.host();
-        let probed =
-            timeout(self.health.timeout, probe(&address, cluster.tls_of(place), host, &self.health.probe))
-                .await;
+        let server = &cluster.config.servers[place].server;
+        let (host, is_http2) = (server.host(), matches!(server, Server::H2c(_)));
+        let probed = timeout(
+            self.health.timeout,
+            probe(&address, cluster.tls_of(place), is_http2, host, &self.health.probe),
+        )
+        .await;
         let reason = match probed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,

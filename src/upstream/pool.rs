@@ -21,7 +21,7 @@ use super::{
     endpoint::{Endpoint, Idle, Shelf},
     multiplexed::Multiplexed,
 };
-use crate::{clock::coarse_millis, config::Server, types::framing::HeadLimits};
+use crate::{clock::coarse_millis, config::Server, tls::Offer, types::framing::HeadLimits};
 
 /// The reason why no connection is available. The text is for the log.
 #[derive(Debug, Error)]
@@ -132,9 +132,48 @@ where
         self.endpoint.shelf(self.worker)
     }
 
-    /// Returns whether the server is spoken to in HTTP/2.
-    pub(super) fn is_http2(&self) -> bool {
-        matches!(self.cluster.config.servers[self.endpoint.server].server, Server::H2c(_))
+    fn server(&self) -> &Server {
+        &self.cluster.config.servers[self.endpoint.server].server
+    }
+
+    /// Returns whether the server is spoken to by TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.server(), Server::Tls(_))
+    }
+
+    /// Returns whether the server is spoken to in HTTP/2; asks it if that is not known.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub(super) async fn is_http2(&self, _: &impl Allowed) -> Result<bool, ConnectError> {
+        match self.server() {
+            Server::H2c(_) => return Ok(true),
+            Server::Tls(_) => {}
+            Server::Tcp(_) | Server::Unix(_) => return Ok(false),
+        }
+        if let Some(agreed) = self.endpoint.agreed() {
+            return Ok(agreed == Offer::Http2);
+        }
+        let config = &self.cluster.config;
+        let asking = async {
+            let _opening = self.opening.lock().await;
+            if let Some(agreed) = self.endpoint.agreed() {
+                return Ok(agreed == Offer::Http2);
+            }
+            let slot = self.endpoint.slot_of_any().ok_or(ConnectError::Busy)?;
+            let tls = self.cluster.tls_of(self.endpoint.server);
+            let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
+            if is_http2 {
+                let connection = Multiplexed::begin(stream, config.header_bytes, slot).await?;
+                self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            } else {
+                let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
+                self.put(Box::new(Connection::new(stream, limits, slot)));
+            }
+            self.endpoint.agrees(Some(if is_http2 { Offer::Http2 } else { Offer::Http1 }));
+            Ok(is_http2)
+        };
+        pingora_timeout::timeout(config.connect_timeout, asking).await.map_err(|_| ConnectError::Timeout)?
     }
 
     /// Returns a connection of HTTP/2 that has room for another request.
@@ -165,7 +204,8 @@ where
             }
             let slot = self.endpoint.slot_of_any().ok_or(ConnectError::Busy)?;
             let tls = self.cluster.tls_of(self.endpoint.server);
-            let stream = self.endpoint.address.connect(tls).await?;
+            let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
+            let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
             let connection = Multiplexed::begin(stream, config.header_bytes, slot).await?;
             self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
             Ok((connection, true))
@@ -215,10 +255,11 @@ where
         };
         let config = &self.cluster.config;
         let tls = self.cluster.tls_of(self.endpoint.server);
-        let connect = self.endpoint.address.connect(tls);
-        let stream = pingora_timeout::timeout(config.connect_timeout, connect)
+        let connect = self.endpoint.address.connect(tls, Offer::Http1);
+        let (stream, _) = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
-            .map_err(|_| ConnectError::Timeout)??;
+            .map_err(|_| ConnectError::Timeout)?
+            .inspect_err(|_| self.endpoint.agrees(None))?;
         let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
         Ok(Box::new(Connection::new(stream, limits, slot)))
     }

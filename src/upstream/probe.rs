@@ -13,10 +13,10 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use http_body::{Body, Frame};
 use tokio::sync::Semaphore;
 
-use super::{Connection, Head, RequestHead, endpoint::Address};
+use super::{Connection, Head, RequestHead, endpoint::Address, exchange, multiplexed::Multiplexed};
 use crate::{
     config::Probe,
-    tls::ClientTls,
+    tls::{ClientTls, Offer},
     types::{fields::Fields, framing::HeadLimits},
 };
 
@@ -42,33 +42,45 @@ impl Body for Nothing {
     }
 }
 
-/// Asks a server whose own name is `own_host`.
+/// Asks a server whose own name is `own_host`, by TLS where that is given, and in HTTP/2 if it is known to speak that.
 ///
 /// # Errors
 /// Why it does not work, for the log.
 pub(super) async fn probe(
     address: &Address,
     tls: Option<(&ClientTls, &str)>,
+    is_http2: bool,
     own_host: &str,
     probe: &Probe,
 ) -> Result<(), String> {
-    let stream = address.connect(tls).await.map_err(|error| error.to_string())?;
+    let is_tls = tls.is_some();
+    let connected = address.connect(tls, Offer::Either).await;
+    let (stream, agreed) = connected.map_err(|error| error.to_string())?;
     let Probe::Get { target, host, expect } = probe else { return Ok(()) };
     // Both were checked with the config.
     let uri: Uri = target.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
     let host =
         HeaderValue::try_from(host.as_deref().unwrap_or(own_host)).map_err(|error| error.to_string())?;
     let slot = Arc::new(Semaphore::new(1)).acquire_owned().await.map_err(|error| error.to_string())?;
-    let mut connection = Connection::new(stream, LIMITS, slot);
-    let head = RequestHead { method: &Method::GET, uri: &uri, fields: Fields::default() };
-    let added: [(&HeaderName, &HeaderValue); 3] =
-        [(&header::HOST, &host), (&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
-    connection.begin(head, &added, Nothing);
-    let status = loop {
-        match poll_fn(|cx| connection.poll_response(cx)).await {
-            Ok(Head::Hints(_)) => {}
-            Ok(Head::Final(response)) => break response.status.as_u16(),
-            Err(broken) => return Err(broken.to_string()),
+    let mut fields = Fields::default();
+    fields.append(header::HOST, host);
+    let head = RequestHead { method: &Method::GET, uri: &uri, fields };
+    let added: [(&HeaderName, &HeaderValue); 2] =
+        [(&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
+    let status = if is_http2 || agreed {
+        let connection =
+            Multiplexed::begin(stream, LIMITS.bytes, slot).await.map_err(|error| error.to_string())?;
+        let answered = exchange::send(&connection, is_tls, &head, &added, Nothing).await;
+        answered.map_err(|broken| broken.to_string())?.0.status.as_u16()
+    } else {
+        let mut connection = Connection::new(stream, LIMITS, slot);
+        connection.begin(head, &added, Nothing);
+        loop {
+            match poll_fn(|cx| connection.poll_response(cx)).await {
+                Ok(Head::Hints(_)) => {}
+                Ok(Head::Final(response)) => break response.status.as_u16(),
+                Err(broken) => return Err(broken.to_string()),
+            }
         }
     };
     if expect.iter().any(|range| range.contains(&status)) { Ok(()) } else { Err(format!("status {status}")) }

@@ -12,7 +12,7 @@ use super::{
 use crate::clock::coarse_millis;
 
 /// The number of idle connections that a request may find closed before it fails.
-const MAX_TRIES: u8 = 3;
+pub(super) const MAX_TRIES: u8 = 3;
 
 /// The statuses that count as failures of a server.
 pub(super) const FAILURES: [StatusCode; 3] =
@@ -121,7 +121,7 @@ where
         request: Request<'_, B>,
         progress: &impl Progress,
     ) -> Result<Sent<B>, SendError> {
-        if self.cluster().has_http2 {
+        if self.cluster().may_have_http2 {
             self.requests.count(coarse_millis());
             // Boxed, since it is large and most clusters have none.
             return Box::pin(self.send_mixed(allowed, request, progress)).await;

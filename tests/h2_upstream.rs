@@ -1,0 +1,378 @@
+//! Upstreams that speak HTTP/2.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::{HeaderMap, Request, Response};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::harness::{Authority, Client, Gateway, Issued, Protocol, Settings, Upstream, eventually, ok};
+
+/// A request as the server saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    method: String,
+    uri: String,
+    headers: HeaderMap,
+}
+
+/// What a server speaks on.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
+
+/// A server, which does what the path of a request says.
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(name: &'static str) -> Self {
+        Self::with(name, None)
+    }
+
+    /// One that speaks TLS, with these protocols.
+    fn start_tls(name: &'static str, issued: &Issued, protocols: &[&str]) -> Self {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self::with(name, Some(Arc::new(config)))
+    }
+
+    fn with(name: &'static str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let connections = Arc::<AtomicUsize>::default();
+        let (kept, counted) = (seen.clone(), connections.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                while let Ok((socket, _)) = listener.accept().await {
+                    counted.fetch_add(1, SeqCst);
+                    let (seen, tls) = (kept.clone(), tls.clone());
+                    tokio::spawn(async move {
+                        let socket: Box<dyn Socket> = match tls {
+                            None => Box::new(socket),
+                            Some(tls) => match TlsAcceptor::from(tls).accept(socket).await {
+                                Ok(stream) => Box::new(stream),
+                                Err(_) => return,
+                            },
+                        };
+                        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                        while let Some(Ok((request, respond))) = connection.accept().await {
+                            if request.uri().path().ends_with("/goodbye") {
+                                connection.graceful_shutdown();
+                            }
+                            tokio::spawn(handle(name, request, respond, seen.clone()));
+                        }
+                    });
+                }
+            });
+        });
+        Self { address: told.recv().unwrap(), seen, connections }
+    }
+
+    fn url(&self) -> String {
+        format!("h2c://{}", self.address)
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn count(&self, path: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.uri.ends_with(path)).count()
+    }
+}
+
+async fn handle(
+    name: &'static str,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) {
+    let (head, mut stream) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let last = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut body = 0;
+    while let Some(Ok(data)) = stream.data().await {
+        body += data.len();
+        let _ = stream.flow_control().release_capacity(data.len());
+    }
+    let times = {
+        let mut seen = seen.lock().unwrap();
+        let uri = head.uri.to_string();
+        seen.push(Seen { method: head.method.to_string(), uri, headers: head.headers });
+        seen.iter().filter(|seen| seen.uri.ends_with(&path)).count()
+    };
+    let mut response = Response::builder();
+    match last.as_str() {
+        "refused" if times == 1 => return respond.send_reset(Reason::REFUSED_STREAM),
+        "broken" if times == 1 => return respond.send_reset(Reason::INTERNAL_ERROR),
+        "busy" => response = response.status(503),
+        "hops" => response = response.header("x-kept", "1"),
+        "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+        _ => {}
+    }
+    let length = last.strip_prefix("big").and_then(|length| length.parse::<usize>().ok());
+    let text = match length {
+        Some(length) => vec![b'x'; length],
+        None => format!("{name} {body}").into_bytes(),
+    };
+    let Ok(mut sending) = respond.send_response(response.body(()).unwrap(), false) else { return };
+    if last == "cut" {
+        let _ = sending.send_data(Bytes::from_static(b"half"), false);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        return sending.send_reset(Reason::INTERNAL_ERROR);
+    }
+    if sending.send_data(text.into(), last != "trailers").is_ok() && last == "trailers" {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-last", "1".parse().unwrap());
+        let _ = sending.send_trailers(trailers);
+    }
+    // Until the client has it, or has gone.
+    let _ = std::future::poll_fn(|cx| sending.poll_reset(cx)).await;
+}
+
+fn gateway(servers: &[String], upstream: &str) -> Gateway {
+    let servers: Vec<_> = servers.iter().map(|url| format!("{{url: \"{url}\"}}")).collect();
+    let settings = Settings {
+        servers: servers.join(", "),
+        upstream: upstream.to_owned(),
+        workers: 1,
+        ..Settings::routes(
+            "  - {path: /public/**, auth: none, body: 64MiB, upstream: backend}\n  - {path: /api/**, upstream: backend}\n",
+        )
+    };
+    Gateway::start(&Upstream::start(), settings)
+}
+
+fn send(client: &mut Client, method: &str, path: &str, body: &str) -> (u16, String) {
+    let request = format!(
+        "{method} /public/{path} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let response = client.send(request).response();
+    (response.status, response.text())
+}
+
+#[test]
+fn requests_share_a_connection_and_carry_what_they_carry_on_http_1_1() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let token = gateway.token("alice");
+    let clients: Vec<_> = (0..30)
+        .map(|index| {
+            let mut client = gateway.client();
+            thread::spawn(move || {
+                for _ in 0..5 {
+                    assert_eq!(send(&mut client, "GET", "slow", ""), (200, "a 0".to_owned()));
+                    let body = "x".repeat(index * 5_000);
+                    assert_eq!(send(&mut client, "POST", "x", &body), (200, format!("a {}", body.len())));
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert_eq!(server.connections.load(SeqCst), 1);
+    let mut client = gateway.client();
+    client.send(format!(
+        "GET /api/x?q=1 HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\nConnection: X-Gone\r\nX-Gone: 1\r\nX-User-Id: 1\r\nTE: trailers\r\n\r\n"
+    ));
+    assert_eq!(client.response().status, 200);
+    let seen = server.seen().pop().unwrap();
+    assert_eq!((seen.method.as_str(), seen.uri.as_str()), ("GET", "http://shop.example/api/x?q=1"));
+    let values = |name: &str| seen.headers.get_all(name).iter().count();
+    assert_eq!(
+        (values("x-user-id"), values("x-gone"), values("authorization"), values("host")),
+        (1, 0, 0, 0)
+    );
+    assert_eq!(seen.headers["x-user-name"], "alice");
+    assert_eq!(seen.headers["x-forwarded-host"], "shop.example");
+}
+
+#[test]
+fn streams_that_were_not_processed_are_sent_again() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let mut client = gateway.client();
+    assert_eq!(send(&mut client, "GET", "1/refused", "").0, 200);
+    // Not idempotent, and yet nothing has happened.
+    assert_eq!(send(&mut client, "POST", "2/refused", "").0, 200);
+    // Its body is gone.
+    assert_eq!(send(&mut client, "POST", "3/refused", "hi").0, 502);
+    assert_eq!(send(&mut client, "GET", "1/broken", "").0, 200);
+    assert_eq!(send(&mut client, "POST", "2/broken", "").0, 502);
+    let counts =
+        ["1/refused", "2/refused", "3/refused", "1/broken", "2/broken"].map(|path| server.count(path));
+    assert_eq!(counts, [2, 2, 1, 2, 1]);
+    assert_eq!(server.connections.load(SeqCst), 1, "no stream costs the others their connection");
+}
+
+#[test]
+fn a_goodbye_costs_no_request() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
+    for round in 0..10 {
+        for client in &mut clients {
+            assert_eq!(send(client, "GET", "x", "").0, 200, "{round}");
+        }
+        assert_eq!(send(&mut clients[0], "GET", "goodbye", "").0, 200, "{round}");
+        assert_eq!(send(&mut clients[1], "POST", "x", "body").0, 200, "{round}");
+    }
+    assert!(server.connections.load(SeqCst) > 5);
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_up_no_neighbour() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let memory = gateway.memory();
+    let mut stuck: Vec<_> = (0..20).map(|_| gateway.client()).collect();
+    for client in &mut stuck {
+        client.send("GET /public/big20000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    eventually("all of them are under way", || (server.count("big20000000") == 20).then_some(()));
+    let mut client = gateway.client();
+    for _ in 0..5 {
+        assert_eq!(send(&mut client, "GET", "big3000000", "").1.len(), 3_000_000);
+    }
+    assert_eq!(server.connections.load(SeqCst), 1);
+    assert!(gateway.memory() < memory + (64 << 20), "{}", gateway.memory() - memory);
+}
+
+#[test]
+fn what_breaks_off_breaks_off_and_trailers_go_to_those_who_take_them() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let mut client = gateway.client();
+    client.send("GET /public/cut HTTP/1.1\r\nHost: a\r\n\r\n");
+    let all = String::from_utf8(client.rest()).unwrap();
+    assert!(all.contains("half") && !all.ends_with("0\r\n\r\n"), "{all}");
+    let mut client = gateway.client();
+    client.send("GET /public/trailers HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str(), response.header("x-last")), (200, "a 0", None));
+    assert_eq!(send(&mut client, "GET", "x", "").0, 200);
+}
+
+#[test]
+fn servers_of_several_protocols_are_one_upstream() {
+    let h2 = Server::start("h2");
+    let h1 = Upstream::answering(|seen| {
+        if seen.target.ends_with("busy") {
+            return b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n".to_vec();
+        }
+        ok(&format!("h1 {}", seen.body.len()))
+    });
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let servers = [h2.url(), format!("http://{}", h1.address), format!("h2c://{away}")];
+    let gateway = gateway(&servers, ", balance: round_robin");
+    let mut client = gateway.client();
+    let mut counts = HashMap::new();
+    for _ in 0..60 {
+        let (status, text) = send(&mut client, "POST", "x", "hi");
+        assert_eq!(status, 200);
+        *counts.entry(text).or_insert(0) += 1;
+    }
+    assert!(counts["h2 2"] >= 20 && counts["h1 2"] >= 20, "{counts:?}");
+    // Each of them says so once, and the client is told.
+    assert_eq!(send(&mut client, "GET", "busy", "").0, 503);
+    let first = h2.count("busy");
+    let at_h1 = h1.seen().iter().filter(|seen| seen.target.ends_with("busy")).count();
+    assert_eq!((first, at_h1), (1, 1));
+}
+
+#[test]
+fn http_2_on_both_sides_carries_large_bodies() {
+    let server = Server::start("a");
+    let servers = format!("{{url: \"{}\"}}", server.url());
+    let settings = Settings {
+        servers,
+        protocol: Protocol::Http2,
+        ..Settings::routes("  - {path: /public/**, auth: none, body: 64MiB, upstream: backend}\n")
+    };
+    let gateway = Gateway::start(&Upstream::start(), settings);
+    let mut client = gateway.client();
+    let mut send = |method: &str, path: &str, body: &str| {
+        let length = body.len();
+        client
+            .send(format!(
+                "{method} /public/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+            .response()
+    };
+    assert_eq!(send("POST", "x", &"x".repeat(8 << 20)).text(), format!("a {}", 8 << 20));
+    assert_eq!(send("GET", "big9000000", "").body.len(), 9_000_000);
+}
+
+#[test]
+fn a_server_by_tls_chooses_its_protocol() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["localhost"]);
+    let server = Server::start_tls("tls", &issued, &["h2"]);
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let settings = Settings {
+        servers: format!("{{url: \"https://localhost:{}\"}}", server.address.port()),
+        upstream: ", tls: {ca: ca.pem}, health: {path: /healthz, interval: 50ms, unhealthy_after: 1}"
+            .to_owned(),
+        workers: 1,
+        ..Settings::default()
+    };
+    let gateway = Gateway::start_in(folder, Upstream::start().address, settings);
+    let clients: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = gateway.client();
+            thread::spawn(move || {
+                for _ in 0..10 {
+                    assert_eq!(send(&mut client, "POST", "x", "hi"), (200, "tls 2".to_owned()));
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert!(server.seen().iter().all(|seen| seen.uri.starts_with("https://")), "{:?}", server.seen()[0]);
+    eventually("it is probed", || (server.count("/healthz") > 2).then_some(()));
+    assert_eq!(gateway.get("/public/x", None).status, 200);
+}
+
+#[test]
+fn probes_are_in_the_protocol_of_the_server() {
+    let server = Server::start("a");
+    let health = ", health: {path: /healthz, interval: 50ms, unhealthy_after: 1, host: probed.test}";
+    let gateway = gateway(&[server.url()], health);
+    eventually("it is probed", || (server.count("/healthz") > 2).then_some(()));
+    assert_eq!(gateway.get("/public/x", None).status, 200);
+    assert_eq!(server.seen()[0].uri, "http://probed.test/healthz");
+}
