@@ -390,6 +390,70 @@ fn a_server_that_is_back_begins_slowly() {
 }
 
 #[test]
+fn an_upgrade_is_sent_once_and_so_is_what_has_told_the_client_something() {
+    let a = Upstream::with(|seen, socket| {
+        let _ = match seen.target.as_str() {
+            "/public/hints" => socket.write_all(
+                b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n",
+            ),
+            "/public/first" => return socket.write_all(&ok("a")).is_ok(),
+            _ => Ok(()),
+        };
+        false
+    });
+    // The same one by another address of this machine.
+    let port = a.address.port();
+    let servers = format!("{{url: \"http://127.0.0.1:{port}\"}}, {{url: \"http://localhost:{port}\"}}");
+    let upstream = ", ejection: {failures: 1000}".to_owned();
+    let gateway = Gateway::start(&a, Settings { servers, upstream, workers: 1, ..Settings::default() });
+    let mut client = gateway.client();
+    for path in ["hints", "ws"] {
+        let upgrade = if path == "ws" { "Connection: Upgrade\r\nUpgrade: websocket\r\n" } else { "" };
+        // On a connection that rested, too.
+        client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").response();
+        let before = a.seen().len();
+        client.send(format!("GET /public/{path} HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n"));
+        assert!(client.response().status >= 502, "{path}");
+        assert_eq!(a.seen().len(), before + 1, "{path}");
+    }
+}
+
+#[test]
+fn addresses_of_a_name_that_are_all_away_cost_one_look_at_each() {
+    let port = port_to_keep();
+    let a = named("a");
+    let servers = format!("{{url: \"http://localhost:{port}\"}}");
+    let gateway = Gateway::start(&a, Settings { servers, ..Settings::default() });
+    let mut client = gateway.client();
+    for _ in 0..20 {
+        let begun = std::time::Instant::now();
+        assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 502);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_clients_own_fault_says_nothing_of_a_server() {
+    let status = Arc::new(AtomicU16::new(502));
+    let (a, b) = (with_status(&status), named("b"));
+    let rules = ", balance: round_robin, ejection: {failures: 3, for: 300ms}, retries: 0";
+    let gateway = gateway(&[(&a, 1), (&b, 1)], rules);
+    let admin = gateway.admin_token("root");
+    let mut client = gateway.client();
+    let mut ask = || client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status;
+    eventually("it is ejected", || {
+        ask();
+        (state(&gateway, &admin, &a) == "ejected").then_some(())
+    });
+    thread::sleep(Duration::from_millis(350));
+    // The trial is a request that its client breaks.
+    let mut broken = gateway.client();
+    broken.send("POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    assert_eq!(broken.response().status, 400);
+    assert_eq!(state(&gateway, &admin, &a), "ejected");
+}
+
+#[test]
 fn a_server_of_weight_0_is_drained() {
     let (a, b) = (named("a"), named("b"));
     let gateway = gateway(&[(&a, 0), (&b, 1)], "");

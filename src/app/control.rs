@@ -44,7 +44,7 @@ pub(super) async fn start(
         }
     }
     for monitor in join_all(snapshot.upstreams().iter().map(Monitor::start)).await {
-        tokio::spawn(monitor.follow());
+        vital.spawn(monitor.follow());
     }
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));

@@ -24,7 +24,11 @@ mod units;
 mod upstream;
 mod username;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use ipnet::IpNet;
@@ -116,11 +120,23 @@ impl Config {
 
 /// Returns whether requests for `server` would come to one of `listeners`.
 pub fn is_own(server: SocketAddr, listeners: &[SocketAddr]) -> bool {
+    let (address, port) = (server.ip().to_canonical(), server.port());
     listeners.iter().any(|listener| {
-        listener.port() != 0
-            && listener.port() == server.port()
-            && (listener.ip() == server.ip() || (listener.ip().is_unspecified() && server.ip().is_loopback()))
+        let own = listener.ip().to_canonical();
+        let leads_here = || {
+            // To connect to no address in particular is to connect to this machine.
+            let is_here = address.is_unspecified() || address.is_loopback() || is_of_this_machine(address);
+            own == address
+                || (address.is_unspecified() && own.is_loopback())
+                || (own.is_unspecified() && is_here)
+        };
+        listener.port() != 0 && listener.port() == port && leads_here()
     })
+}
+
+/// Returns whether an address is one of this machine's: others cannot be bound to.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// How the gateway ends.

@@ -46,7 +46,11 @@ pub struct Cluster<B> {
     /// How often the servers have changed.
     generation: AtomicU64,
     pub(super) budget: Budget,
+    ejecting: Mutex<()>,
 }
+
+/// After so long without an answer a trial has failed, whatever ended it.
+const NO_ANSWER_MILLIS: u64 = 1_000;
 
 /// A server as operators see it.
 #[derive(Debug, Clone)]
@@ -89,6 +93,7 @@ where
             endpoints: ArcSwap::default(),
             generation: AtomicU64::new(0),
             budget: Budget::default(),
+            ejecting: Mutex::default(),
             config,
         };
         let servers = cluster.config.servers.iter().enumerate();
@@ -177,10 +182,14 @@ where
         if !is_trial && (failures < rule.failures || endpoint.standing.is_ejected()) {
             return;
         }
+        // Two at once would both find room for one more.
+        let _ejecting = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = self.endpoints.load();
-        let ejected = endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
-        let most = endpoints.len() * rule.at_most as usize / 100;
-        if !is_trial && ejected >= most {
+        let used = || endpoints.iter().filter(|endpoint| endpoint.weight > 0);
+        let ejected = used().filter(|endpoint| endpoint.standing.is_ejected()).count();
+        let most = used().count() * rule.at_most as usize / 100;
+        let goes_on = is_trial && endpoint.standing.is_ejected();
+        if !goes_on && ejected >= most {
             return;
         }
         let span = u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX);
@@ -195,8 +204,8 @@ where
     }
 
     /// Notes that a request has succeeded at a server.
-    pub(super) fn succeeded(&self, endpoint: &Endpoint<B>) {
-        if endpoint.standing.succeeds(coarse_millis()) {
+    pub(super) fn succeeded(&self, endpoint: &Endpoint<B>, is_trial: bool) {
+        if endpoint.standing.succeeds(is_trial, coarse_millis()) {
             tracing::info!(
                 upstream.name = self.config.name,
                 upstream.address = endpoint.name,
@@ -234,6 +243,8 @@ where
     /// Whether there are others.
     pub(super) has_others: bool,
     is_trial: bool,
+    /// When it was chosen, as a coarse time.
+    since: u64,
 }
 
 impl<B> Chosen<B>
@@ -247,8 +258,8 @@ where
 
     /// Notes that the request has succeeded.
     pub(super) fn succeeded(mut self) {
-        self.is_trial = false;
-        self.pool.cluster().succeeded(self.pool.endpoint());
+        let is_trial = std::mem::take(&mut self.is_trial);
+        self.pool.cluster().succeeded(self.pool.endpoint(), is_trial);
     }
 }
 
@@ -257,7 +268,13 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     fn drop(&mut self) {
-        if self.is_trial {
+        if !self.is_trial {
+            return;
+        }
+        if coarse_millis().saturating_sub(self.since) >= NO_ANSWER_MILLIS {
+            self.pool.cluster().failed(self.pool.endpoint(), true);
+        } else {
+            // The client left, or was to blame: nothing is known.
             self.pool.endpoint().standing.give_up_trial();
         }
     }
@@ -312,7 +329,12 @@ where
                 may.then(|| Candidate { index, weight, load: pool.in_flight(), id: endpoint.id })
             }));
             if let Some(index) = balancer.choose(&self.cluster.config.balance, candidates, key) {
-                return Some(Chosen { pool: pools[index].clone(), has_others: true, is_trial: false });
+                return Some(Chosen {
+                    pool: pools[index].clone(),
+                    has_others: true,
+                    is_trial: false,
+                    since: now,
+                });
             }
             if tried.is_empty() {
                 break;
@@ -325,11 +347,12 @@ where
         let is_trial = match pool.endpoint().standing.admission(now) {
             Admission::Closed => return None,
             Admission::Open => false,
-            Admission::Trial => pool.endpoint().standing.begin_trial(),
+            // Another request may have taken it a moment ago.
+            Admission::Trial if pool.endpoint().standing.begin_trial() => true,
+            Admission::Trial => return None,
         };
-        let is_drained = pool.endpoint().weight == 0;
-        let chosen = Chosen { pool: pool.clone(), has_others, is_trial };
-        (!is_drained).then_some(chosen)
+        let chosen = Chosen { pool: pool.clone(), has_others, is_trial, since: now };
+        (pool.endpoint().weight > 0).then_some(chosen)
     }
 
     /// Takes over the servers as they are now. Pools of those that stay go on.
@@ -357,12 +380,16 @@ where
         })
     }
 
-    /// Returns whether a server is left that was not `tried`, and stands at the same place in the config as `endpoint`.
-    pub(super) fn has_sibling(&self, endpoint: &Endpoint<B>, tried: &[u64]) -> bool {
+    /// Returns whether a server is left that was not `tried`, takes requests, and stands at the same place in the config as
+    /// `endpoint`.
+    pub(super) fn has_sibling(&self, endpoint: &Endpoint<B>, tried: &[u64], now: u64) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.pools.iter().any(|pool| {
             let other = pool.endpoint();
-            other.server == endpoint.server && !tried.contains(&other.id)
+            other.server == endpoint.server
+                && other.weight > 0
+                && !tried.contains(&other.id)
+                && other.standing.admission(now) == Admission::Open
         })
     }
 

@@ -200,7 +200,9 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
 
     fn broken(&self, reason: String) -> Broken {
         let unanswered = self.received.is_empty() && !self.answered;
-        Broken { reason, unanswered, unsent: unanswered && !self.outgoing.has_begun(), of_body: false }
+        let unsent = unanswered && !self.outgoing.has_begun();
+        // A server that gives up on a body that does not come is not to blame.
+        Broken { reason, unanswered, unsent, of_body: !unsent && self.outgoing.is_uploading() }
     }
 
     /// Parses the head of the response. Returns `None` while it is incomplete.

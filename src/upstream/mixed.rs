@@ -12,7 +12,7 @@ use super::{
     Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
     cluster::Chosen,
     exchange,
-    send::{FAILURES, MAX_TRIES, Tries, is_idempotent},
+    send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent},
 };
 use crate::clock::coarse_millis;
 
@@ -21,10 +21,19 @@ enum Tried<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
-    Answered(Sent<B>),
+    /// With whether a part of the response went to the client before.
+    Answered(Sent<B>, bool),
     /// The body was not asked for.
     NoConnection(SendError, B),
     Broken(Broken),
+}
+
+/// A request as each try sends it.
+struct Asked<'a> {
+    head: RequestHead<'a>,
+    added: &'a [(&'a HeaderName, &'a HeaderValue)],
+    repeatable: bool,
+    is_upgrade: bool,
 }
 
 impl<B> Client<B>
@@ -42,24 +51,32 @@ where
         progress: &impl Progress,
     ) -> Result<Sent<B>, SendError> {
         let rules = &self.cluster().config.retries;
-        let repeatable = request.body.is_end_stream() && is_idempotent(request.head.method);
+        let is_upgrade = asks_for_upgrade(request.added);
+        let repeatable = request.body.is_end_stream() && is_idempotent(request.head.method) && !is_upgrade;
         let has_body = !request.body.is_end_stream();
-        let mut tries = Tries { key: request.key, tried: Vec::new(), left: rules.attempts, again: false };
+        let mut tries = Tries {
+            key: request.key,
+            tried: Vec::new(),
+            left: rules.attempts,
+            again: false,
+            repeated: false,
+        };
         let Request { head, added, mut body, .. } = request;
+        let asked = Asked { head, added, repeatable, is_upgrade };
         loop {
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
             let tried = match pool.is_http2(allowed).await {
-                Ok(true) => self.try_http2(allowed, &chosen, &head, added, body, progress).await,
-                Ok(false) => self.try_http1(allowed, &chosen, &head, added, body, repeatable, progress).await,
+                Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
+                Ok(false) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
                 Err(error) => Tried::NoConnection(error.into(), body),
             };
             match tried {
-                Tried::Answered(sent) => {
+                Tried::Answered(sent, hinted) => {
                     let status = sent.status();
-                    if repeatable && self.tries_status_again(status, &chosen, &mut tries) {
-                        chosen.failed();
+                    if repeatable && !hinted && self.tries_status_again(status, &chosen, &mut tries) {
+                        self.tried(chosen, Some(status));
                         body = B::default();
                         continue;
                     }
@@ -71,7 +88,7 @@ where
                     if matches!(error, SendError::NoConnection(ConnectError::Busy)) {
                         return Err(error);
                     }
-                    if !self.has_sibling(pool.endpoint(), &tries.tried) {
+                    if !self.has_sibling(pool.endpoint(), &tries.tried, coarse_millis()) {
                         if !rules.on_connect || tries.left == 0 {
                             self.ends(chosen, true, &tries);
                             return Err(error);
@@ -84,11 +101,11 @@ where
                 }
                 Tried::Broken(broken) => {
                     tries.tried.push(pool.endpoint().id);
-                    let unprocessed = broken.unsent && !has_body;
+                    let unprocessed = broken.unsent && !has_body && !is_upgrade;
                     let may = (unprocessed && rules.on_connect)
                         || (broken.unanswered && repeatable && rules.on_reset);
                     if !broken.is_of_the_server() || !may || !self.takes_retry(&mut tries) {
-                        self.ends(chosen, broken.is_of_the_server(), &tries);
+                        self.breaks(chosen, &broken, &tries);
                         return Err(broken.into());
                     }
                     chosen.failed();
@@ -102,8 +119,7 @@ where
         &self,
         allowed: &impl Allowed,
         chosen: &Chosen<B>,
-        head: &RequestHead<'_>,
-        added: &[(&HeaderName, &HeaderValue)],
+        asked: &Asked<'_>,
         body: B,
         progress: &impl Progress,
     ) -> Tried<B> {
@@ -116,10 +132,11 @@ where
         };
         progress.placed(made, id);
         let in_flight = pool.enters();
-        match exchange::send(&connection, pool.is_tls(), head, added, body).await {
+        match exchange::send(&connection, pool.is_tls(), &asked.head, asked.added, body).await {
             Err(broken) => Tried::Broken(broken),
             Ok((response, exchange)) => {
-                Tried::Answered(Sent::Response(response, Body::of_exchange(exchange, in_flight, pool)))
+                let body = Body::of_exchange(exchange, in_flight, pool);
+                Tried::Answered(Sent::Response(response, body), false)
             }
         }
     }
@@ -128,15 +145,15 @@ where
         &self,
         allowed: &impl Allowed,
         chosen: &Chosen<B>,
-        head: &RequestHead<'_>,
-        added: &[(&HeaderName, &HeaderValue)],
+        asked: &Asked<'_>,
         body: B,
-        repeatable: bool,
         progress: &impl Progress,
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
         let id = pool.endpoint().id;
-        let resting = pool.take(allowed);
+        let Asked { head, repeatable, is_upgrade, .. } = asked;
+        // One that rested may turn out closed, and an upgrade is never sent twice.
+        let resting = if *is_upgrade { None } else { pool.take(allowed) };
         let made = resting.is_none();
         let mut connection = match resting {
             Some(connection) => connection,
@@ -149,26 +166,33 @@ where
             }
         };
         let mut rested = connection.is_used();
-        let mut stale = MAX_TRIES;
+        let (mut stale, mut repeated, mut hinted) = (MAX_TRIES, false, false);
         let fields = head.fields.clone();
         let whole = RequestHead { method: head.method, uri: head.uri, fields };
-        connection.begin(whole, added, body);
+        connection.begin(whole, asked.added, body);
         connection.counts(Some(pool.enters()));
         progress.placed(made, id);
         loop {
             match poll_fn(|cx| connection.poll_response(cx)).await {
-                Ok(Head::Hints(hints)) => progress.hinted(hints),
+                Ok(Head::Hints(hints)) => {
+                    progress.hinted(hints);
+                    hinted = true;
+                }
                 Ok(Head::Final(response)) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Tried::Answered(Sent::Switched(response, connection));
+                    return Tried::Answered(Sent::Switched(response, connection), hinted);
                 }
                 Ok(Head::Final(response)) => {
-                    return Tried::Answered(Sent::Response(response, Body::new(connection, pool)));
+                    return Tried::Answered(Sent::Response(response, Body::new(connection, pool)), hinted);
                 }
                 Err(broken)
-                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && stale > 0 =>
+                    if rested
+                        && stale > 0
+                        && !hinted
+                        && (broken.unsent || (broken.unanswered && *repeatable && !repeated)) =>
                 {
                     // It was closed while it rested.
                     stale -= 1;
+                    repeated |= !broken.unsent;
                     let request = connection.into_request();
                     progress.connects(id);
                     connection = match pool.connect(allowed).await {

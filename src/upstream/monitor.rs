@@ -1,7 +1,7 @@
 //! Follows the servers of a cluster: where their names lead, and whether their probes succeed. Once a process, outside the
 //! workers, which are told by an atomic of each server.
 //!
-//! pingora's `Backends` keep who is there and count successes and failures in a row; what is asked, and how, is ours.
+//! pingora's `Backends` keep who is probed and count successes and failures in a row; what is asked, and how, is ours.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,36 +14,43 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Extensions;
 use pingora_core::{Error, ErrorType, protocols::l4::socket::SocketAddr as PingoraAddr};
 use pingora_load_balancing::{Backend, Backends, discovery::ServiceDiscovery, health_check::HealthCheck};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{Cluster, endpoint::Address, probe::probe, resolve::look_up};
 use crate::{
     clock::coarse_millis,
-    config::{Health, Server},
+    config::{Health, Server, is_own},
 };
 
-/// How soon a name is looked up again that has no address yet.
+/// How soon names are looked up again of which one has no address yet.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long the start waits for names.
 const AT_START: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the cluster is still there.
-const LIFE: Duration = Duration::from_secs(60);
-
-/// The place of a server in the config.
-#[derive(Clone, Copy)]
-struct Place(usize);
-
-/// Looks up names.
-struct Names<B> {
+/// Where the servers of a cluster are.
+struct Places<B> {
     cluster: Weak<Cluster<B>>,
-    /// What each name led to last.
-    known: Mutex<HashMap<usize, Vec<SocketAddr>>>,
+    /// What is known of each name, by its place in the config.
+    known: Mutex<HashMap<usize, Known>>,
 }
+
+/// What is known of a name.
+#[derive(Default)]
+struct Known {
+    addresses: Vec<SocketAddr>,
+    /// Whether it was found once.
+    is_found: bool,
+    /// What was said of it last, so that it is said once.
+    said: Option<String>,
+}
+
+/// What is probed: the servers as they are.
+struct Servers<B>(Weak<Cluster<B>>);
 
 /// Asks servers.
 struct Probes<B> {
@@ -53,11 +60,10 @@ struct Probes<B> {
 
 /// Follows the servers of a cluster.
 pub struct Monitor<B> {
-    cluster: Weak<Cluster<B>>,
-    backends: Backends,
-    health: Option<Health>,
-    resolve: Duration,
+    places: Places<B>,
     has_names: bool,
+    resolve: Duration,
+    health: Option<Health>,
 }
 
 impl<B> Monitor<B>
@@ -66,74 +72,118 @@ where
 {
     /// Creates the monitor of a cluster, and looks its names up, for which it waits for a moment only.
     pub async fn start(cluster: &Arc<Cluster<B>>) -> Self {
-        let weak = Arc::downgrade(cluster);
         let config = &cluster.config;
-        let names = Names { cluster: weak.clone(), known: Mutex::default() };
-        let mut backends = Backends::new(Box::new(names));
-        if let Some(health) = config.health.clone() {
-            backends.set_health_check(Box::new(Probes { cluster: weak.clone(), health }));
-        }
-        let has_names = config.servers.iter().any(|server| Address::of(&server.server).is_none());
-        let (health, resolve) = (config.health.clone(), config.resolve);
-        let monitor = Self { cluster: weak, backends, health, resolve, has_names };
-        if timeout(AT_START, monitor.look_up(cluster)).await.is_err() {
+        let monitor = Self {
+            places: Places { cluster: Arc::downgrade(cluster), known: Mutex::default() },
+            has_names: config.servers.iter().any(|server| Address::of(&server.server).is_none()),
+            resolve: config.resolve,
+            health: config.health.clone(),
+        };
+        if monitor.has_names && timeout(AT_START, monitor.places.look_up(cluster)).await.is_err() {
             tracing::warn!(upstream.name = config.name, "its names are not found yet");
         }
         monitor
     }
 
-    /// Follows the servers for as long as the cluster is there.
+    /// Follows the servers for as long as the cluster is there. A name server that hangs holds up no probe.
     pub async fn follow(self) {
-        let mut look_up_at = Instant::now();
-        let mut probe_at = Instant::now();
-        loop {
-            let Some(cluster) = self.cluster.upgrade() else { return };
-            let now = Instant::now();
-            if self.has_names && now >= look_up_at {
-                self.look_up(&cluster).await;
-                let is_complete = self.is_complete(&cluster);
-                look_up_at = Instant::now() + if is_complete { self.resolve } else { RETRY };
+        let Self { places, has_names, resolve, health } = self;
+        let cluster = places.cluster.clone();
+        let names = async {
+            if !has_names {
+                return;
             }
-            if let Some(health) = self.health.as_ref().filter(|_| now >= probe_at) {
-                probe_at = now + health.interval;
-                self.probe(&cluster).await;
+            loop {
+                let wait = if places.is_complete() { resolve } else { RETRY };
+                sleep(wait).await;
+                let Some(cluster) = places.cluster.upgrade() else { return };
+                places.look_up(&cluster).await;
             }
-            drop(cluster);
-            let mut next = Instant::now() + LIFE;
-            if self.has_names {
-                next = next.min(look_up_at);
+        };
+        let probes = async {
+            if let Some(health) = health {
+                probe_all(cluster, health).await;
             }
-            if self.health.is_some() {
-                next = next.min(probe_at);
-            }
-            sleep_until(next).await;
-        }
+        };
+        tokio::join!(names, probes);
+    }
+}
+
+impl<B> Places<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    /// Returns whether each name was found.
+    fn is_complete(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.is_empty() && known.values().all(|known| known.is_found)
     }
 
-    /// Returns whether each server has an address.
-    fn is_complete(&self, cluster: &Cluster<B>) -> bool {
-        let endpoints = cluster.endpoints();
-        (0..cluster.config.servers.len())
-            .all(|server| endpoints.iter().any(|endpoint| endpoint.server == server))
-    }
-
+    /// Looks all names up, and tells the cluster where its servers are.
     async fn look_up(&self, cluster: &Cluster<B>) {
-        // The discovery has no errors of its own.
-        if self.backends.update(|_| {}).await.is_ok() {
-            let backends = self.backends.get_backend();
-            let mut servers: Vec<_> = backends.iter().filter_map(place_of).collect();
-            // In the order of the config.
-            servers.sort_by_key(|(place, _)| *place);
-            cluster.set_servers(servers);
-        }
+        let servers = cluster.config.servers.iter().enumerate();
+        let found = servers.map(|(place, server)| async move {
+            let addresses = match Address::of(&server.server) {
+                Some(address) => vec![address],
+                None => self
+                    .addresses(cluster, place, &server.server)
+                    .await
+                    .into_iter()
+                    .map(Address::Tcp)
+                    .collect(),
+            };
+            addresses.into_iter().map(move |address| (place, address)).collect::<Vec<_>>()
+        });
+        cluster.set_servers(join_all(found).await.into_iter().flatten().collect());
     }
 
-    async fn probe(&self, cluster: &Cluster<B>) {
-        self.backends.run_health_check(true).await;
+    /// Returns the addresses of a name: those that it has now, or the last ones that it had.
+    async fn addresses(&self, cluster: &Cluster<B>, place: usize, server: &Server) -> Vec<SocketAddr> {
+        const CIRCLES: &str = "it leads to a listener of authgate itself: requests would go round in circles";
+        let (name, upstream) = (server.as_str(), &cluster.config.name);
+        let found = look_up(name).await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(place).or_default();
+        let problem = match found {
+            Ok(mut found) => {
+                let before = found.len();
+                found.retain(|address| !is_own(*address, &cluster.listeners));
+                let is_own = found.len() < before;
+                known.is_found = true;
+                known.addresses = found;
+                is_own.then(|| CIRCLES.to_owned())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| known.said.as_ref() != Some(problem)) {
+            tracing::error!(upstream.name = upstream, name, problem, "a name is of no use");
+        }
+        known.said = problem;
+        known.addresses.clone()
+    }
+}
+
+/// Probes the servers of a cluster for as long as it is there.
+async fn probe_all<B>(cluster: Weak<Cluster<B>>, health: Health)
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Send + Sync + 'static,
+{
+    let mut ticks = interval(health.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut backends = Backends::new(Box::new(Servers(cluster.clone())));
+    backends.set_health_check(Box::new(Probes { cluster: cluster.clone(), health }));
+    loop {
+        ticks.tick().await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        // The discovery has no errors of its own.
+        if backends.update(|_| {}).await.is_err() {
+            continue;
+        }
+        backends.run_health_check(true).await;
         let endpoints = cluster.endpoints();
-        for backend in &*self.backends.get_backend() {
-            let Some((_, address)) = place_of(backend) else { continue };
-            let ready = self.backends.ready(backend);
+        for backend in &*backends.get_backend() {
+            let Some(address) = address_of(backend) else { continue };
+            let ready = backends.ready(backend);
             for endpoint in endpoints.iter().filter(|endpoint| endpoint.address == address) {
                 if endpoint.standing.set_healthy(ready, coarse_millis()) {
                     let (name, address) = (&cluster.config.name, &endpoint.name);
@@ -152,73 +202,29 @@ where
     }
 }
 
-/// The place and the address of a server.
-fn place_of(backend: &Backend) -> Option<(usize, Address)> {
-    let Place(place) = *backend.ext.get::<Place>()?;
-    let address = match &backend.addr {
-        PingoraAddr::Inet(address) => Address::Tcp(*address),
-        PingoraAddr::Unix(address) => Address::Unix(address.as_pathname()?.to_owned()),
-    };
-    Some((place, address))
-}
-
-#[async_trait]
-impl<B> ServiceDiscovery for Names<B>
-where
-    B: Send + Sync,
-{
-    async fn discover(&self) -> pingora_core::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
-        let mut backends = BTreeSet::new();
-        let Some(cluster) = self.cluster.upgrade() else { return Ok((backends, HashMap::new())) };
-        for (place, server) in cluster.config.servers.iter().enumerate() {
-            let addresses = match Address::of(&server.server) {
-                Some(Address::Tcp(address)) => vec![PingoraAddr::Inet(address)],
-                Some(Address::Unix(path)) => {
-                    UnixAddr::from_pathname(path).into_iter().map(PingoraAddr::Unix).collect()
-                }
-                None => {
-                    let found = self.addresses(&cluster, place, &server.server).await;
-                    found.into_iter().map(PingoraAddr::Inet).collect()
-                }
-            };
-            for addr in addresses {
-                let mut ext = Extensions::new();
-                ext.insert(Place(place));
-                backends.insert(Backend { addr, weight: server.weight as usize, ext });
-            }
-        }
-        Ok((backends, HashMap::new()))
+fn address_of(backend: &Backend) -> Option<Address> {
+    match &backend.addr {
+        PingoraAddr::Inet(address) => Some(Address::Tcp(*address)),
+        PingoraAddr::Unix(address) => Some(Address::Unix(address.as_pathname()?.to_owned())),
     }
 }
 
-impl<B> Names<B> {
-    /// Returns the addresses of a name: those that it has now, or the last ones that it had.
-    async fn addresses(&self, cluster: &Cluster<B>, place: usize, server: &Server) -> Vec<SocketAddr> {
-        let name = server.as_str();
-        let found = look_up(name).await;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.entry(place).or_default();
-        match found {
-            Ok(mut found) => {
-                found.retain(|address| {
-                    let is_own = crate::config::is_own(*address, &cluster.listeners);
-                    if is_own {
-                        let (upstream, address) = (&cluster.config.name, address.to_string());
-                        tracing::error!(
-                            upstream.name = upstream,
-                            upstream.address = address,
-                            "a name leads to a listener of authgate itself: requests would go round in circles"
-                        );
-                    }
-                    !is_own
-                });
-                *known = found;
-            }
-            Err(error) => {
-                tracing::warn!(upstream.name = cluster.config.name, name, %error, "name not found");
-            }
-        }
-        known.clone()
+#[async_trait]
+impl<B> ServiceDiscovery for Servers<B>
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Send + Sync,
+{
+    async fn discover(&self) -> pingora_core::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        let Some(cluster) = self.0.upgrade() else { return Ok((BTreeSet::new(), HashMap::new())) };
+        let endpoints = cluster.endpoints();
+        let backend = |address: &Address| {
+            let addr = match address {
+                Address::Tcp(address) => PingoraAddr::Inet(*address),
+                Address::Unix(path) => PingoraAddr::Unix(UnixAddr::from_pathname(path).ok()?),
+            };
+            Some(Backend { addr, weight: 1, ext: Extensions::new() })
+        };
+        Ok((endpoints.iter().filter_map(|endpoint| backend(&endpoint.address)).collect(), HashMap::new()))
     }
 }
 
@@ -228,16 +234,18 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Send + Sync,
 {
     async fn check(&self, target: &Backend) -> pingora_core::Result<()> {
-        let (Some((place, address)), Some(cluster)) = (place_of(target), self.cluster.upgrade()) else {
+        let (Some(address), Some(cluster)) = (address_of(target), self.cluster.upgrade()) else {
             return Ok(());
         };
-        let server = &cluster.config.servers[place].server;
+        let endpoints = cluster.endpoints();
+        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.address == address) else {
+            return Ok(());
+        };
+        let server = &cluster.config.servers[endpoint.server].server;
         let (host, is_http2) = (server.host(), matches!(server, Server::H2c(_)));
-        let probed = timeout(
-            self.health.timeout,
-            probe(&address, cluster.tls_of(place), is_http2, host, &self.health.probe),
-        )
-        .await;
+        let tls = cluster.tls_of(endpoint.server);
+        let probed =
+            timeout(self.health.timeout, probe(&address, tls, is_http2, host, &self.health.probe)).await;
         let reason = match probed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,

@@ -210,6 +210,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         Pin::new(io).poll_flush(cx)
     }
 
+    /// Returns whether a part of the body is still to come.
+    pub(super) fn is_uploading(&self) -> bool {
+        !matches!(self.body, Upload::Whole)
+    }
+
     /// Returns whether the request was written completely.
     pub(super) fn is_sent(&self) -> bool {
         !self.write_failed && matches!(self.body, Upload::Whole) && self.unsent.is_empty()

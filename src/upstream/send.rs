@@ -3,7 +3,7 @@
 use std::{future::poll_fn, io};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use thiserror::Error;
 
 use super::{
@@ -89,6 +89,8 @@ pub(super) struct Tries {
     pub(super) left: u32,
     /// Whether it was tried again.
     pub(super) again: bool,
+    /// Whether it was repeated on another connection because the first one had rested.
+    pub(super) repeated: bool,
 }
 
 impl<B> Sent<B>
@@ -130,10 +132,13 @@ where
         let rules = &self.cluster().config.retries;
         let now = coarse_millis();
         self.requests.count(now);
-        let repeatable = body.is_end_stream() && is_idempotent(head.method);
-        let mut tries = Tries { key, tried: Vec::new(), left: rules.attempts, again: false };
+        let is_upgrade = asks_for_upgrade(added);
+        let repeatable = body.is_end_stream() && is_idempotent(head.method) && !is_upgrade;
+        let mut tries = Tries { key, tried: Vec::new(), left: rules.attempts, again: false, repeated: false };
         let chosen = self.choose(key, &[], now).ok_or(SendError::NoServer)?;
-        let mut way = match chosen.pool.take(allowed) {
+        // One that rested may turn out closed, and an upgrade is never sent twice.
+        let resting = if is_upgrade { None } else { chosen.pool.take(allowed) };
+        let mut way = match resting {
             Some(connection) => Way { chosen, connection, made: false },
             // Boxed, here as below: connections are opened seldom, and this future is large.
             None => Box::pin(self.connect(chosen, allowed, &mut tries, progress)).await?,
@@ -144,9 +149,13 @@ where
         let mut stale = MAX_TRIES;
         loop {
             let mut may_again = true;
+            let mut refused = None;
             let mut broken = match poll_fn(|cx| way.connection.poll_response(cx)).await {
                 Ok(Head::Hints(hints)) => {
                     progress.hinted(hints);
+                    // The client has a part of the response.
+                    tries.left = 0;
+                    stale = 0;
                     continue;
                 }
                 Ok(Head::Final(response)) => {
@@ -154,11 +163,10 @@ where
                     if !(repeatable && self.tries_status_again(response.status, &way.chosen, &mut tries)) {
                         return Ok(self.finish(way, response, has_failed, &tries));
                     }
+                    refused = Some(response.status);
                     None
                 }
-                Err(broken)
-                    if (broken.unsent || (broken.unanswered && repeatable)) && rested && stale > 0 =>
-                {
+                Err(broken) if rested && stale > 0 && broken.may_be_stale(repeatable, &mut tries) => {
                     stale -= 1;
                     let request = way.connection.into_request();
                     way = Box::pin(self.connect(way.chosen, allowed, &mut tries, progress)).await?;
@@ -171,17 +179,18 @@ where
                 Err(broken) => Some(broken),
             };
             if let Some(broken) = &broken {
-                let may = (broken.unsent && rules.on_connect)
-                    || (broken.unanswered && repeatable && rules.on_reset);
+                let may = !is_upgrade
+                    && ((broken.unsent && rules.on_connect)
+                        || (broken.unanswered && repeatable && rules.on_reset));
                 tries.tried.push(way.chosen.pool.endpoint().id);
                 may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries);
             }
             if let Some(broken) = broken.take_if(|_| !may_again) {
-                self.ends(way.chosen, broken.is_of_the_server(), &tries);
+                self.breaks(way.chosen, &broken, &tries);
                 return Err(broken.into());
             }
             let request = way.connection.into_request();
-            way.chosen.failed();
+            self.tried(way.chosen, refused);
             let another = Box::pin(self.another(allowed, &mut tries, progress)).await;
             way = match (another, broken) {
                 // What went wrong before is the reason.
@@ -203,6 +212,24 @@ where
             Sent::Switched(response, connection)
         } else {
             Sent::Response(response, Body::new(connection, pool))
+        }
+    }
+
+    /// Notes that a request has failed at a server and is sent to another one. `status` is that of the response, if there was
+    /// one: not each that is tried again says that the server is ill.
+    pub(super) fn tried(&self, chosen: Chosen<B>, status: Option<StatusCode>) {
+        match status {
+            Some(status) if !FAILURES.contains(&status) => chosen.succeeded(),
+            _ => chosen.failed(),
+        }
+    }
+
+    /// Notes that the last try of a request has broken off. Nothing is known of the server if that was the client's fault.
+    pub(super) fn breaks(&self, chosen: Chosen<B>, broken: &Broken, tries: &Tries) {
+        if broken.is_of_the_server() {
+            self.ends(chosen, true, tries);
+        } else {
+            drop(chosen);
         }
     }
 
@@ -280,7 +307,7 @@ where
             tries.tried.push(chosen.pool.endpoint().id);
             // A name's other addresses are no other try: one of them may never have been meant, as that of IPv6 of a
             // server that speaks IPv4.
-            if !self.has_sibling(chosen.pool.endpoint(), &tries.tried) {
+            if !self.has_sibling(chosen.pool.endpoint(), &tries.tried, coarse_millis()) {
                 // The only server would let the client wait for as long again. And what has reached no server is no load,
                 // so the budget does not bind it.
                 let is_vain = !chosen.has_others && matches!(error, ConnectError::Timeout);
@@ -313,6 +340,23 @@ where
         // Among several servers the one with fewer requests is looked for.
         self.connection.counts(self.chosen.has_others.then(|| pool.enters()));
         progress.placed(self.made, pool.endpoint().id);
+    }
+}
+
+/// Returns whether headers ask for another protocol.
+pub(super) fn asks_for_upgrade(added: &[(&HeaderName, &HeaderValue)]) -> bool {
+    added.iter().any(|(name, _)| **name == header::UPGRADE)
+}
+
+impl Broken {
+    /// Returns whether a request that failed on a connection that had rested is sent again on another: the server has closed
+    /// it meanwhile. One that may have been read is sent again once, and only where retries are wanted at all.
+    pub(super) fn may_be_stale(&self, repeatable: bool, tries: &mut Tries) -> bool {
+        self.unsent
+            || (self.unanswered
+                && repeatable
+                && tries.left > 0
+                && !std::mem::replace(&mut tries.repeated, true))
     }
 }
 

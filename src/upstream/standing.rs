@@ -100,12 +100,13 @@ impl Standing {
         changed
     }
 
-    /// Notes that a request has succeeded. Returns whether the server comes back by that.
-    pub(super) fn succeeds(&self, now: u64) -> bool {
+    /// Notes that a request has succeeded. Returns whether the server comes back by that: by the trial, and by no request that
+    /// it was sent before.
+    pub(super) fn succeeds(&self, is_trial: bool, now: u64) -> bool {
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
         }
-        let comes_back = self.ejected_until.load(Relaxed) != 0 && self.on_trial.load(Relaxed);
+        let comes_back = is_trial && self.ejected_until.load(Relaxed) != 0;
         if comes_back {
             self.comes_back(now);
         }
@@ -168,11 +169,11 @@ mod tests {
         let standing = Standing::new();
         assert_eq!(standing.admission(5), Admission::Open);
         assert_eq!((standing.fails(), standing.fails()), (1, 2));
-        assert!(!standing.succeeds(5));
+        assert!(!standing.succeeds(false, 5));
         assert_eq!(standing.fails(), 1, "only failures in a row count");
         standing.eject(100);
         assert_eq!(standing.admission(99), Admission::Closed);
-        assert!(!standing.succeeds(99), "the response of a request that went there before");
+        assert!(!standing.succeeds(false, 99), "the response of a request that went there before");
         assert_eq!(standing.admission(100), Admission::Trial);
         assert!(standing.begin_trial());
         assert_eq!(standing.admission(100), Admission::Closed, "one trial at a time");
@@ -181,7 +182,7 @@ mod tests {
         assert!(standing.begin_trial());
         standing.eject(200);
         assert_eq!(standing.admission(199), Admission::Closed);
-        assert!(standing.begin_trial() && standing.succeeds(200));
+        assert!(standing.begin_trial() && !standing.succeeds(false, 200) && standing.succeeds(true, 200));
         assert_eq!((standing.admission(200), standing.state()), (Admission::Open, ServerState::Up));
     }
 
