@@ -285,14 +285,15 @@ fn what_names_two_hosts_or_none_or_asks_for_a_tunnel_is_400() {
         (7, with(&[("host", "a b")])),
         (9, lines(&[(":method", "CONNECT"), (":authority", "a:443")])),
         (11, get("/public/%2e%2e/x", &[])),
+        (13, get("/public/x", &[("content-length", "0"), ("content-length", "0")])),
     ] {
         raw.ask(stream, &block);
         assert_eq!(raw.status(stream), 400, "{stream}");
     }
-    raw.ask(13, &get("/public/x", &[("host", "A")]));
-    assert_eq!(raw.status(13), 200);
-    raw.ask(15, &with(&[("host", "b")]));
+    raw.ask(15, &get("/public/x", &[("host", "A")]));
     assert_eq!(raw.status(15), 200);
+    raw.ask(17, &with(&[("host", "b")]));
+    assert_eq!(raw.status(17), 200);
     let seen: Vec<_> = upstream.seen().iter().map(|seen| seen.header("Host").unwrap().to_owned()).collect();
     assert_eq!(seen, ["A", "b"]);
 }
@@ -458,19 +459,8 @@ fn a_cut_resets_its_stream_at_once_although_its_window_is_closed_and_no_other() 
     let mut raw = Raw::connect(&gateway);
     // The window of the connection is wide open, those of the streams are not.
     raw.send(&frame(WINDOW_UPDATE, 0, 0, &0x3fff_0000_u32.to_be_bytes()));
-    let authorized = |token: &str| {
-        let mut block = get("/api/x", &[]);
-        let value = format!("Bearer {token}");
-        block.extend([0, 13]);
-        block.extend(b"authorization");
-        // A length of seven bits and more (RFC 7541, section 5.1).
-        let rest = value.len() - 127;
-        block.extend([127, (rest & 127) as u8 | 128, (rest >> 7) as u8]);
-        block.extend(value.as_bytes());
-        block
-    };
-    raw.ask(1, &authorized(&alice));
-    raw.ask(3, &authorized(&bob));
+    raw.ask(1, &authorized("/api/x", &alice));
+    raw.ask(3, &authorized("/api/x", &bob));
     let mut received = [0; 4];
     while received[1] < 65_535 || received[3] < 65_535 {
         let frame = raw.next_of(&[DATA, RST_STREAM, GOAWAY]);
@@ -488,6 +478,103 @@ fn a_cut_resets_its_stream_at_once_although_its_window_is_closed_and_no_other() 
         let frame = raw.next_of(&[DATA, RST_STREAM, GOAWAY]);
         assert_eq!((frame.kind, frame.stream), (DATA, 3), "{frame:?}");
         received[3] += frame.payload.len();
+    }
+}
+
+/// A GET by a signed-in user.
+fn authorized(path: &str, token: &str) -> Vec<u8> {
+    let mut block = get(path, &[]);
+    let value = format!("Bearer {token}");
+    block.extend([0, 13]);
+    block.extend(b"authorization");
+    // A length of seven bits and more (RFC 7541, section 5.1).
+    let rest = value.len() - 127;
+    block.extend([127, (rest & 127) as u8 | 128, (rest >> 7) as u8]);
+    block.extend(value.as_bytes());
+    block
+}
+
+#[test]
+fn a_cut_resets_a_stream_that_never_had_any_room() {
+    let upstream = Upstream::answering(|_| ok("protected"));
+    let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+    let token = gateway.token("alice");
+    let mut raw = Raw::connect(&gateway);
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    raw.ask(1, &authorized("/api/x", &token));
+    assert_eq!(raw.status(1), 200);
+    eventually("it is watched", || (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(()));
+    assert_eq!(gateway.logout(&token).status, 200);
+    let reset = raw.next_of(&[DATA, RST_STREAM, GOAWAY]);
+    assert_eq!((reset.kind, reset.stream, reset.code()), (RST_STREAM, 1, CANCEL));
+}
+
+#[test]
+fn cuts_of_the_gateway_are_no_flood_of_the_client() {
+    let upstream = Upstream::with(|_, socket| {
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+        let _ = socket.read(&mut [0]);
+        false
+    });
+    let settings = Settings { protocol: Protocol::H2c, ..Settings::default() };
+    let gateway = Gateway::start(&upstream, settings.extra("limits: {http2: {resets: 5 per 1m}}\n"));
+    let token = gateway.token("alice");
+    let mut raw = Raw::connect(&gateway);
+    for index in 0..10 {
+        raw.ask(1 + 2 * index, &authorized("/api/x", &token));
+    }
+    eventually("all are watched", || (gateway.metric("authgate_live_streams") == Some(10.0)).then_some(()));
+    assert_eq!(gateway.logout(&token).status, 200);
+    for _ in 0..10 {
+        let reset = raw.next_of(&[RST_STREAM, GOAWAY]);
+        assert_eq!((reset.kind, reset.code()), (RST_STREAM, CANCEL), "{reset:?}");
+    }
+    raw.ask(101, &get("/public/x", &[]));
+    assert_eq!(raw.status(101), 200);
+}
+
+#[test]
+fn a_quiet_stream_does_not_make_its_connection_idle() {
+    let upstream = Upstream::with(|_, socket| {
+        std::thread::sleep(Duration::from_millis(1_500));
+        socket.write_all(&ok("done")).is_ok()
+    });
+    let settings = Settings { protocol: Protocol::H2c, ..Settings::default() };
+    let gateway = Gateway::start(&upstream, settings.extra("limits: {idle_timeout: 1s}\n"));
+    let mut raw = Raw::connect(&gateway);
+    for index in 0..3 {
+        raw.ask(1 + 2 * index, &get("/public/x", &[]));
+        let answer = raw.next_of(&[HEADERS, GOAWAY]);
+        assert_eq!(answer.kind, HEADERS, "{index}: {answer:?}");
+    }
+}
+
+#[test]
+fn neither_silence_nor_a_flood_holds_up_a_drain() {
+    for (name, listener) in
+        [("http2", ", http2: true"), ("proxy_protocol", ", proxy_protocol: {from: [10.0.0.0/8]}")]
+    {
+        let settings = Settings { listener: listener.to_owned(), ..Settings::default() };
+        let mut gateway = Gateway::start(&Upstream::start(), settings);
+        let _silent = Client::connect(gateway.address);
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        assert!(gateway.stop().success());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
+    }
+    for floods in [false, true] {
+        let (mut gateway, _upstream) = start();
+        let mut raw = Raw::connect(&gateway);
+        raw.still_serves(1);
+        let begun = Instant::now();
+        gateway.signal(libc::SIGTERM);
+        // Its PING is never acknowledged.
+        raw.next_of(&[GOAWAY]);
+        if floods {
+            raw.send(&frame(SETTINGS, 0, 0, &[]).repeat(500));
+        }
+        assert!(eventually("it ends", || gateway.ended()).success());
+        assert!(begun.elapsed() < Duration::from_secs(12), "{floods}: {:?}", begun.elapsed());
     }
 }
 
@@ -601,7 +688,7 @@ fn a_request_that_is_given_up_ends_at_the_upstream() {
 #[test]
 fn a_websocket_goes_over_a_stream() {
     let upstream = Upstream::with(|seen, socket| {
-        if seen.header("Upgrade") != Some("websocket") {
+        if seen.header("Upgrade") != Some("websocket") || seen.target.ends_with("none") {
             return socket.write_all(&ok("no switch")).is_ok();
         }
         let _ = socket.write_all(
@@ -663,11 +750,19 @@ fn a_websocket_goes_over_a_stream() {
         assert_eq!(echoed, message);
     }
     raw.still_serves(5);
+    // A server that does not switch opens no tunnel.
+    raw.send(&frame(HEADERS, END_HEADERS, 9, &connect("/api/none", Some(&token))));
+    assert_eq!(raw.status(9), 502);
     // It ends with its token.
     assert_eq!(gateway.logout(&token).status, 200);
-    let end = raw.next_of(&[RST_STREAM, GOAWAY]);
+    let end = loop {
+        let end = raw.next_of(&[RST_STREAM, GOAWAY]);
+        if end.stream != 9 {
+            break end;
+        }
+    };
     assert_eq!((end.kind, end.stream), (RST_STREAM, 3), "{end:?}");
-    raw.still_serves(7);
+    raw.still_serves(11);
 }
 
 #[test]

@@ -147,6 +147,14 @@ fn what_it_says_counts_for_trust_and_for_limits() {
 }
 
 #[test]
+fn connections_are_counted_while_it_is_waited_for() {
+    let (gateway, _upstream) = start("10.0.0.0/8", "limits: {connections_per_address: 2}\n");
+    let _silent: Vec<Client> = (0..5).map(|_| Client::connect(gateway.address)).collect();
+    let refused = r#"authgate_connections_refused_total{reason="address"}"#;
+    eventually("three are too many", || (gateway.metric(refused) == Some(3.0)).then_some(()));
+}
+
+#[test]
 fn it_comes_before_tls() {
     let authority = Authority::new();
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -561,3 +561,16 @@ fn the_end_of_the_gateway_does_not_wait_for_tunnels() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(client.is_closed_silently());
 }
+
+#[test]
+fn a_download_that_nobody_reads_is_cut_although_it_came_at_once() {
+    let large = "x".repeat(8 << 20);
+    let upstream = Upstream::answering(move |_| ok(&large));
+    let gateway = Gateway::start(&upstream, Settings::default());
+    let token = gateway.token("alice");
+    let mut client = gateway.client();
+    client.send(format!("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"));
+    eventually("it is watched", || (gateway.metric("authgate_live_streams") == Some(1.0)).then_some(()));
+    assert_eq!(gateway.logout(&token).status, 200);
+    eventually("it is cut", || (gateway.metric("authgate_open_connections") == Some(0.0)).then_some(()));
+}

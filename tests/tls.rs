@@ -232,6 +232,31 @@ fn clients_show_certificates_where_they_must_and_upstreams_may_be_told() {
 }
 
 #[test]
+fn other_authorities_hold_for_open_connections_and_beside_a_broken_pair() {
+    let tls = format!("{USUAL}, client_certificates: {{ca: ca.pem}}");
+    let secure = Secure::start(&tls, &[("a", &["localhost"])], Settings::default());
+    let folder = secure.gateway.folder.path();
+    let own = secure.authority.issue_for_client("old");
+    let old = secure.authority.client(Some(&own));
+    let mut open = Client::connect_tls(secure.address(), "localhost", &old);
+    assert_eq!(get(&mut open, "localhost"), 200);
+    // The key is broken at the moment at which the authorities change.
+    let key = fs::read(folder.join("a.key")).unwrap();
+    fs::write(folder.join("a.key"), "").unwrap();
+    let other = Authority::new();
+    fs::write(folder.join("ca.pem"), other.pem()).unwrap();
+    let taken_up = r#"authgate_certificate_reloads_total{result="ok"}"#;
+    eventually("they are taken up", || (secure.gateway.metric(taken_up) >= Some(1.0)).then_some(()));
+    fs::write(folder.join("a.key"), key).unwrap();
+    assert_eq!(get(&mut open, "localhost"), 421);
+    // The client believes who issued the gateway's certificate, and shows one of the other authority.
+    let strange = other.issue_for_client("new");
+    let new = secure.authority.client(Some(&strange));
+    let mut client = Client::connect_tls(secure.address(), "localhost", &new);
+    assert_eq!(get(&mut client, "localhost"), 200);
+}
+
+#[test]
 fn a_certificate_of_a_client_may_be_optional_and_never_signs_anybody_in() {
     let optional = format!("{USUAL}, client_certificates: {{ca: ca.pem, required: false}}");
     let secure = Secure::start(&optional, &[("a", &["localhost"])], Settings::default());

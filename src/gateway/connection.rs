@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
-    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -31,6 +30,7 @@ use super::{
     view::CurrentView,
 };
 use crate::{
+    config::Limits,
     stream::{SMALL_READ, Stream},
     types::framing::HeadLimits,
 };
@@ -75,7 +75,7 @@ pub(super) async fn serve(
         // Whoever came back from a rest has spoken HTTP/1.1 before.
         None if client.listener.config.http2 && client.rested_until.is_none() => {
             let limits = views.get().snapshot.limits;
-            Box::pin(begins_with_http2(&mut client, limits.idle_timeout)).await?
+            Box::pin(begins_with_http2(&mut client, &limits, &draining)).await?
         }
         None => false,
     };
@@ -101,9 +101,30 @@ pub(super) async fn serve(
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Reads until it is clear whether a client speaks HTTP/2. Returns none if it says nothing for so long, or goes.
-async fn begins_with_http2(client: &mut Client, within: Duration) -> Option<bool> {
-    let reading = poll_fn(|cx| {
+/// Reads until it is clear whether a client speaks HTTP/2. Returns none if it says nothing for too long, or goes, or if nothing
+/// has come at the drain.
+async fn begins_with_http2(client: &mut Client, limits: &Limits, draining: &Draining) -> Option<bool> {
+    let first = async {
+        let mut place = None;
+        let read = poll_fn(|cx| {
+            place.get_or_insert_with(|| draining.enter(cx.waker()));
+            match client.socket.poll_receive(cx, &mut client.early, SMALL_READ) {
+                Poll::Pending if draining.has_begun() => Poll::Ready(Ok(0)),
+                read => read,
+            }
+        })
+        .await;
+        if let Some(place) = place {
+            draining.leave(place);
+        }
+        read
+    };
+    let is_there =
+        timeout(limits.idle_timeout, first).await.is_ok_and(|read| read.is_ok_and(|read| read > 0));
+    if !is_there {
+        return None;
+    }
+    let rest = poll_fn(|cx| {
         loop {
             let common = client.early.iter().zip(PREFACE).take_while(|(byte, of)| byte == of).count();
             if common == PREFACE.len() || common < client.early.len() {
@@ -116,7 +137,7 @@ async fn begins_with_http2(client: &mut Client, within: Duration) -> Option<bool
             }
         }
     });
-    timeout(within, reading).await.ok()?
+    timeout(limits.header_timeout, rest).await.ok()?
 }
 
 /// The stage of a connection.

@@ -36,6 +36,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// What TLS says of a connection.
 pub(super) struct Secured {
+    tls: Arc<ServerTls>,
     shown: Arc<Shown>,
     /// The subject of the client's certificate, percent-encoded.
     pub(super) subject: Option<HeaderValue>,
@@ -48,6 +49,11 @@ impl Secured {
     /// Returns whether the certificate that the client was shown is for `host`, which may have a port.
     pub(super) fn covers(&self, host: &str) -> bool {
         self.shown.names().cover(&name_of(host))
+    }
+
+    /// Returns whether the client would be accepted today, too.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.tls.still_accepts(&self.shown)
     }
 
     /// Returns the subject of the client's certificate, if upstreams are told.
@@ -99,6 +105,7 @@ pub(super) async fn handshake(
                 HeaderValue::try_from(utf8_percent_encode(&subject, ENCODED).to_string()).ok()
             };
             let secured = Secured {
+                tls: tls.clone(),
                 shown: accepted.shown,
                 subject: accepted.client_subject.and_then(encode),
                 forwards_subject: tls.forwards_subject(),

@@ -321,7 +321,15 @@ where
     /// Sends the response as it arrives.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_send(cx))?;
+            if self.poll_send(cx)?.is_pending() {
+                let Stage::Response(sending) = &mut self.stage else { return Poll::Pending };
+                // A client that reads nothing makes it a long one, which ends with its token.
+                return if sending.body.may_wait(cx) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+                };
+            }
             let Stage::Response(sending) = &mut self.stage else { return Poll::Ready(Ok(())) };
             match sending.gather(&mut self.unsent, cx)? {
                 Gathered::All => self.response_ends(),

@@ -76,11 +76,13 @@ fn told_by_2(header: &v2::Header<'_>, peer: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Returns whether a connection begins with a preamble, of a peer that must not send one. Nothing is read.
+/// Returns whether a connection begins with a preamble, of a peer that must not send one. Nothing is read. The first byte may take
+/// `within`.
 ///
 /// # Errors
-/// When it begins with nothing for so long.
+/// When nothing comes, or what comes stays unclear.
 pub(super) async fn is_there(socket: &TcpStream, within: Duration) -> io::Result<bool> {
+    timeout(within, socket.readable()).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
     let looking = async {
         let mut bytes = [0; 16];
         loop {
@@ -95,5 +97,5 @@ pub(super) async fn is_there(socket: &TcpStream, within: Duration) -> io::Result
             }
         }
     };
-    timeout(within, looking).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    timeout(LONGEST, looking).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }

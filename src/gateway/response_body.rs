@@ -99,6 +99,12 @@ impl ResponseBody {
         }
     }
 
+    /// Whether the body may wait for a client that has no room: then it is a long one.
+    pub(super) fn may_wait(&mut self, cx: &Context<'_>) -> bool {
+        self.begun = true;
+        self.may_go_on(cx)
+    }
+
     /// Whether the body may go on, once it has turned out to be a long one.
     fn may_go_on(&mut self, cx: &Context<'_>) -> bool {
         let exchange = &self.end.0;

@@ -157,8 +157,8 @@ impl ConnectionState {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
         let target = request_target::read(head, self.scheme(), snapshot.keeps_encoded)?;
-        if let (Some(secured), Some(host)) = (&self.secured, target.host)
-            && !secured.covers(host)
+        if let Some(secured) = &self.secured
+            && (!secured.is_accepted() || target.host.is_some_and(|host| !secured.covers(host)))
         {
             return Err(Kind::MisdirectedRequest.into());
         }

@@ -53,6 +53,9 @@ const SWEEPS_AFTER_REST: usize = 5;
 /// first clients are answered while the last ones still wait.
 const ACCEPT_BATCH: usize = 16;
 
+/// How long a handshake that was begun may take once the drain has begun.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
+
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -251,7 +254,7 @@ impl Worker {
         let kept = Kept { live, open, of_listener, of_address: None, listener, secured: None, peer };
         if kept.listener.config.proxy_protocol.is_some() {
             let worker = self.clone();
-            tokio::spawn(async move { worker.learn_whose(socket, kept).await });
+            tokio::spawn(async move { worker.clone().or_drained(worker.learn_whose(socket, kept)).await });
         } else {
             self.admit(socket, kept);
         }
@@ -265,6 +268,8 @@ impl Worker {
             proxy_protocol::read(&mut socket, kept.peer).await
         } else {
             let idle = self.views.get().snapshot.limits.idle_timeout;
+            // Counted while it is waited for, and anew once it is known what comes.
+            let Some(_counted) = self.count(&Peer::new(kept.peer)) else { return };
             match proxy_protocol::is_there(&socket, idle).await {
                 Ok(false) => Ok(kept.peer),
                 Ok(true) => Err(io::ErrorKind::PermissionDenied.into()),
@@ -284,26 +289,36 @@ impl Worker {
         }
     }
 
-    /// Serves a connection of a client whose address is known, if that does not have too many.
-    fn admit(self: &Arc<Self>, socket: TcpStream, mut kept: Kept) {
-        let peer = Peer::new(kept.peer);
+    /// Counts a connection of a client, if it is one of those that are counted. Returns none if there are too many.
+    fn count(&self, peer: &Peer) -> Option<Option<CountedConnection>> {
         let view = self.views.get();
         let limits = &view.snapshot.limits;
         let exempt = peer.is_trusted(&view.snapshot.trusted_proxies)
             || (peer.address().is_loopback() && !limits.bounds_loopback);
-        let of_address = if exempt {
-            None
-        } else {
-            match view
-                .snapshot
-                .services
-                .address_counts
-                .enter(Prefix::of(peer.address()), limits.connections_per_address)
-            {
-                None => return,
-                counted => counted,
-            }
-        };
+        if exempt {
+            return Some(None);
+        }
+        let counts = &view.snapshot.services.address_counts;
+        counts.enter(Prefix::of(peer.address()), limits.connections_per_address).map(Some)
+    }
+
+    /// Does what comes before the first request, for which a drain does not wait long.
+    async fn or_drained<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut drain = self.drain.tell.subscribe();
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = async {
+                let _ = drain.wait_for(|draining| *draining).await;
+                tokio::time::sleep(LAST_HANDSHAKES).await;
+            } => None,
+        }
+    }
+
+    /// Serves a connection of a client whose address is known, if that does not have too many.
+    fn admit(self: &Arc<Self>, socket: TcpStream, mut kept: Kept) {
+        let peer = Peer::new(kept.peer);
+        let Some(of_address) = self.count(&peer) else { return };
         kept.of_address = of_address;
         if let Some(tls) = kept.listener.tls.clone() {
             self.shake_hands(socket, peer, tls, kept);
@@ -321,7 +336,7 @@ impl Worker {
         let number = place.number();
         let (worker, metrics) = (self.clone(), view.snapshot.services.metrics.clone());
         let task = tokio::spawn(async move {
-            let shaken = shaking.await;
+            let Some(shaken) = worker.or_drained(shaking).await else { return };
             drop(place);
             let (version, result) = shaken.labels();
             metrics.tls_handshake(version, result);

@@ -32,6 +32,8 @@ pub struct TlsError(pub(super) String);
 pub struct Shown {
     pair: Arc<Pair>,
     settings: Arc<ServerConfig>,
+    /// Which clients it is shown to.
+    clients: Arc<Clients>,
 }
 
 impl Shown {
@@ -39,7 +41,7 @@ impl Shown {
         config: &config::ListenerTls,
         protocols: &[Vec<u8>],
         pair: Arc<Pair>,
-        clients: &Clients,
+        clients: &Arc<Clients>,
     ) -> Result<Self, TlsError> {
         let versions: &[_] = match config.min_version {
             TlsVersion::V1_2 => &[&TLS13, &TLS12],
@@ -53,7 +55,7 @@ impl Shown {
         settings.ticketer = clients.tickets.clone();
         settings.session_storage = Arc::new(NoServerSessionStorage {});
         settings.alpn_protocols = protocols.to_vec();
-        Ok(Self { pair, settings: Arc::new(settings) })
+        Ok(Self { pair, settings: Arc::new(settings), clients: clients.clone() })
     }
 
     /// Returns the hosts that the certificate is for.
@@ -180,6 +182,11 @@ impl ServerTls {
         current.pairs[known.unwrap_or(0)].shown.clone()
     }
 
+    /// Returns whether a connection on which `shown` was shown could be made today: the clients that are accepted are the same.
+    pub fn still_accepts(&self, shown: &Shown) -> bool {
+        self.config.client_certificates.is_none() || Arc::ptr_eq(&self.current.load().clients, &shown.clients)
+    }
+
     /// Returns whether upstreams are told the subject of a client's certificate.
     pub fn forwards_subject(&self) -> bool {
         self.config.client_certificates.as_ref().is_some_and(|clients| clients.forward)
@@ -226,8 +233,24 @@ impl ServerTls {
                 self.forget(index);
                 told.push(Refreshed::TakenUp(renewed.shown.names().first()));
             }
-            let kept = || Loaded { bytes: loaded.bytes.clone(), shown: loaded.shown.clone() };
-            pairs.push(renewed.unwrap_or_else(kept));
+            // What goes on does so for the clients that are accepted now.
+            let kept = || {
+                let pair = loaded.shown.pair.clone();
+                let shown = if has_new_clients {
+                    Arc::new(Shown::new(&self.config, &self.protocols, pair, &clients)?)
+                } else {
+                    loaded.shown.clone()
+                };
+                Ok::<_, TlsError>(Loaded { bytes: loaded.bytes.clone(), shown })
+            };
+            match renewed.map_or_else(kept, Ok) {
+                Ok(loaded) => pairs.push(loaded),
+                Err(error) => {
+                    // Neither is taken up; the next look tries both again.
+                    self.tell_once(index, error, &mut told);
+                    return told;
+                }
+            }
         }
         if changed {
             self.current.store(Arc::new(Current::new(authority, clients, pairs)));
@@ -241,7 +264,7 @@ impl ServerTls {
         files: &config::CertificateFiles,
         loaded: &Loaded,
         has_new_clients: bool,
-        clients: &Clients,
+        clients: &Arc<Clients>,
     ) -> Result<Option<Loaded>, TlsError> {
         let bytes = PairBytes::read(files)?;
         let (bytes, pair) = if bytes != *loaded.bytes {

@@ -67,7 +67,8 @@ pub(in crate::gateway) async fn serve(
         .max_concurrent_streams(limits.http2.streams)
         .max_header_list_size(limits.http2.header_list)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(limits.http2.resets.count as usize))
+        // They are counted by time, below.
+        .max_local_error_reset_streams(None)
         .enable_connect_protocol()
         .handshake::<_, Bytes>(wire);
     let connection = match timeout(limits.header_timeout, handshake).await {
@@ -92,7 +93,8 @@ pub(in crate::gateway) async fn serve(
         idle: millis(limits.idle_timeout),
         drain: millis(limits.response_drain_timeout),
         busy_at: coarse_millis(),
-        ends_by: None,
+        was_busy: false,
+        end: End::No,
         is_flooded: false,
         place: None,
     };
@@ -139,6 +141,18 @@ impl Parts {
     }
 }
 
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It does not.
+    No,
+    /// The client was told, and has until a coarse time to take note of it; then no stream is taken any more. Those that are there
+    /// go on.
+    Told(u64),
+    /// The client floods, and is closed at a coarse time whatever it does.
+    Flood(u64),
+}
+
 struct Connection {
     connection: server::Connection<Wire, Bytes>,
     parts: Parts,
@@ -148,10 +162,10 @@ struct Connection {
     /// How long it may have no stream, and how long the client may take nothing, in milliseconds.
     idle: u64,
     drain: u64,
-    /// The last coarse time at which it had a stream.
+    /// Whether it had a stream when it was looked at last, and the last coarse time at which it had one.
+    was_busy: bool,
     busy_at: u64,
-    /// The coarse time by which it ends, once the client was told so and nothing is left to be done.
-    ends_by: Option<u64>,
+    end: End,
     /// Whether the library has ended it for a flood of frames.
     is_flooded: bool,
     place: Option<usize>,
@@ -177,26 +191,28 @@ impl Connection {
                 return Poll::Ready(());
             }
             let now = coarse_millis();
-            if self.connection.has_streams() {
+            let is_busy = self.connection.has_streams();
+            if is_busy || self.was_busy {
                 self.busy_at = now;
             }
+            self.was_busy = is_busy;
             let farewell = now + millis(FAREWELL);
-            if self.ends_by.is_none() && self.meter.floods.found().is_some() {
+            if self.meter.floods.found().is_some() && !matches!(self.end, End::Flood(_)) {
                 self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                self.ends_by = Some(farewell);
+                self.end = End::Flood(farewell);
                 continue;
             }
-            if self.ends_by.is_none() && self.parts.draining.has_begun() {
+            if self.end == End::No && self.parts.draining.has_begun() {
                 // In two steps (RFC 9113, section 6.8): what is on its way is still taken.
                 self.connection.graceful_shutdown();
-                self.ends_by = Some(u64::MAX);
+                self.end = End::Told(farewell);
                 continue;
             }
-            let idle_until = self.busy_at.saturating_add(self.idle);
-            let mut due = match self.ends_by {
-                Some(ends_by) => ends_by,
-                None if self.connection.has_streams() => u64::MAX,
-                None => idle_until,
+            let mut due = match self.end {
+                End::Flood(by) => by,
+                End::No | End::Told(_) if is_busy => u64::MAX,
+                End::Told(by) => by,
+                End::No => self.busy_at.saturating_add(self.idle),
             };
             if let Some(since) = self.meter.blocked_since() {
                 due = due.min(since.saturating_add(self.drain));
@@ -212,12 +228,17 @@ impl Connection {
                 ready!(self.deadline.as_mut().poll(cx, now, due));
                 continue;
             }
-            if self.ends_by.is_some() || self.meter.blocked_since().is_some() {
+            if self.end != End::No || self.meter.blocked_since().is_some() {
                 return Poll::Ready(());
             }
             self.connection.graceful_shutdown();
-            self.ends_by = Some(farewell);
+            self.end = End::Told(farewell);
         }
+    }
+
+    /// Returns whether the client was told that the connection ends, and has had the time to take note of it.
+    fn takes_no_more(&self) -> bool {
+        matches!(self.end, End::Told(by) if coarse_millis() >= by)
     }
 
     /// Takes the streams that are there. Ready when the connection is over.
@@ -230,6 +251,9 @@ impl Connection {
                     // A client that breaks off is no event.
                     tracing::debug!(%error, "connection ended");
                     return Poll::Ready(());
+                }
+                Some(Ok((_, mut respond))) if self.takes_no_more() => {
+                    respond.send_reset(Reason::REFUSED_STREAM)
                 }
                 Some(Ok((request, respond))) => {
                     let state = self.parts.state();

@@ -9,6 +9,11 @@ use crate::config;
 /// The length of the head of a frame, in bytes.
 const HEAD: usize = 9;
 
+const RST_STREAM: u8 = 3;
+
+/// The length of what a RST_STREAM carries: its code.
+const CODE: usize = 4;
+
 /// What a client is flooding with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -62,7 +67,7 @@ impl Flood {
             0 if length == 0 && flags & END_STREAM == 0 => Some(Self::Empty),
             // DATA, HEADERS and WINDOW_UPDATE belong to streams and their bodies.
             0 | 1 | 8 => None,
-            3 => Some(Self::Resets),
+            RST_STREAM => Some(Self::Resets),
             4 => Some(Self::Settings),
             6 => Some(Self::Pings),
             9 => Some(Self::Continuations),
@@ -70,17 +75,25 @@ impl Flood {
         }
     }
 
-    /// Returns the kind of a frame that goes to a client, if it is one that is counted.
-    fn sent(kind: u8) -> Option<Self> {
-        (kind == 3).then_some(Self::Resets)
+    /// Returns the kind of a frame that goes to a client, if it is one that is counted: a reset that a frame of the client has
+    /// provoked, by its code (RFC 9113, section 7), and none by which the gateway ends a stream itself.
+    fn sent(kind: u8, code: u32) -> Option<Self> {
+        const PROTOCOL_ERROR: u32 = 1;
+        const FLOW_CONTROL_ERROR: u32 = 3;
+        const STREAM_CLOSED: u32 = 5;
+        const FRAME_SIZE_ERROR: u32 = 6;
+        let is_provoked =
+            [PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR].contains(&code);
+        (kind == RST_STREAM && is_provoked).then_some(Self::Resets)
     }
 }
 
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    head: [u8; HEAD],
-    /// The bytes of the head that have come.
+    /// The head, and the code of a RST_STREAM.
+    head: [u8; HEAD + CODE],
+    /// The bytes of them that have come.
     known: usize,
     /// The bytes of the frame that are still to come.
     left: usize,
@@ -93,22 +106,30 @@ impl Frames {
         Self { left: PREFACE, ..Self::default() }
     }
 
-    /// Takes bytes, and calls `found` with kind, flags and length of each frame that begins in them.
-    fn follow(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, u8, usize)) {
+    /// Takes bytes, and calls `found` with kind, flags and length of each frame that begins in them, and the code if it is a
+    /// RST_STREAM.
+    fn follow(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, u8, usize, u32)) {
         while !bytes.is_empty() {
             let skipped = self.left.min(bytes.len());
             self.left -= skipped;
             bytes = &bytes[skipped..];
-            let taken = (HEAD - self.known).min(bytes.len());
+            let wanted = if self.known < HEAD { HEAD } else { HEAD + CODE };
+            let taken = (wanted - self.known).min(bytes.len());
             self.head[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
             self.known += taken;
             bytes = &bytes[taken..];
-            if self.known == HEAD {
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.known = 0;
-                found(kind, flags, self.left);
+            if self.known < wanted {
+                continue;
             }
+            let [a, b, c, kind, flags, .., d, e, f, g] = self.head;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            if kind == RST_STREAM && length == CODE && self.known == HEAD {
+                continue;
+            }
+            let has_code = self.known > HEAD;
+            self.left = if has_code { 0 } else { length };
+            self.known = 0;
+            found(kind, flags, length, if has_code { u32::from_be_bytes([d, e, f, g]) } else { 0 });
         }
     }
 }
@@ -132,12 +153,12 @@ impl Floods {
 
     /// Counts what came from the client at a coarse time.
     pub(super) fn receives(&self, frames: &mut Frames, bytes: &[u8], now: u64) {
-        frames.follow(bytes, |kind, flags, length| self.count(Flood::received(kind, flags, length), now));
+        frames.follow(bytes, |kind, flags, length, _| self.count(Flood::received(kind, flags, length), now));
     }
 
     /// Counts what goes to the client.
     pub(super) fn sends(&self, frames: &mut Frames, bytes: &[u8], now: u64) {
-        frames.follow(bytes, |kind, _, _| self.count(Flood::sent(kind), now));
+        frames.follow(bytes, |kind, _, _, code| self.count(Flood::sent(kind, code), now));
     }
 
     fn count(&self, kind: Option<Flood>, now: u64) {
@@ -202,7 +223,14 @@ mod tests {
         for now in [0, 100, 200] {
             floods.receives(&mut from, &frame(3, 0, 4), now);
         }
-        floods.sends(&mut to, &[frame(1, 4, 20), frame(3, 0, 4), frame(3, 0, 4)].concat(), 300);
+        let reset = |code: u8| {
+            let mut reset = frame(3, 0, 4);
+            reset[HEAD..].copy_from_slice(&[0, 0, 0, code]);
+            reset
+        };
+        floods.sends(&mut to, &[frame(1, 4, 20), reset(1), reset(5)].concat(), 300);
+        // Those are the gateway's own.
+        floods.sends(&mut to, &[reset(0), reset(8), reset(2), reset(7)].concat(), 300);
         assert_eq!(floods.found(), None);
         floods.receives(&mut from, &frame(3, 0, 4), 10_000);
         assert_eq!(floods.found(), None, "another window");

@@ -40,6 +40,10 @@ pub(super) fn receive(request: Request<RecvStream>, limits: &config::Limits) -> 
     if headers.len() > limits.header_count || length + target > limits.header_bytes {
         refused = Some(Kind::HeadersTooLarge);
     }
+    // Even equal ones, as on HTTP/1.1.
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        refused = Some(Kind::BadRequest);
+    }
     let mut fields = Fields::from(headers);
     join_cookies(&mut fields);
     if let Some(authority) = uri.authority() {
@@ -56,6 +60,9 @@ pub(super) fn receive(request: Request<RecvStream>, limits: &config::Limits) -> 
     let mut body = None;
     match extensions.remove::<Protocol>() {
         Some(protocol) if method == Method::CONNECT && protocol.as_str() == WEBSOCKET_PROTOCOL => {
+            if fields.contains(&header::CONTENT_LENGTH) {
+                refused = Some(Kind::BadRequest);
+            }
             method = Method::GET;
             as_handshake(&mut fields);
             tunnel = Some(stream);

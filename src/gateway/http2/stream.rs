@@ -139,7 +139,8 @@ impl Stream {
         let ClientResponse { status, fields, body } = response;
         let exact = body.size_hint().exact();
         let mut headers = HeaderMap::from(fields);
-        let opening = self.state.activity.opening().zip(self.receiving.take());
+        let opening = self.state.activity.opening();
+        let opening = opening.and_then(|opening| Some((opening, self.receiving.take()?)));
         let mut head = Response::new(());
         *head.version_mut() = Version::HTTP_2;
         // What HTTP/1.1 calls a switch is a success here (RFC 8441, section 5).
@@ -157,7 +158,13 @@ impl Stream {
         }
         headers.entry(header::DATE).or_insert_with(date);
         *head.headers_mut() = headers;
-        let is_whole = opening.is_none() && (self.to_head || exact == Some(0));
+        // To this client a success means that the tunnel is open.
+        let is_no_tunnel = opening.is_none() && self.receiving.take().is_some() && status.is_success();
+        if is_no_tunnel {
+            *head.status_mut() = StatusCode::BAD_GATEWAY;
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        let is_whole = opening.is_none() && (self.to_head || exact == Some(0) || is_no_tunnel);
         let stream = self.respond.send_response(head, is_whole)?;
         if let Some((opening, receiving)) = opening {
             drop(body);
@@ -229,6 +236,9 @@ impl Sending {
                 // The client has given it up.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
+                    if !self.body.may_wait(cx) {
+                        return Poll::Ready(Err(Reason::CANCEL));
+                    }
                     state.activity.client_blocks();
                     return Poll::Pending;
                 }
