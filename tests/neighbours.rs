@@ -109,6 +109,11 @@ fn openssl_agrees_on_versions_protocols_and_tickets() {
     let session = gateway.folder.path().join("session.pem").display().to_string();
     connect(&["-tls1_2", "-sess_out", &session]);
     assert!(connect(&["-tls1_2", "-sess_in", &session]).contains("Reused, TLSv1.2"));
+    // What processors have instructions for comes first, unless a client has none.
+    let both = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+    assert!(connect(&["-ciphersuites", both]).contains("TLS_AES_128_GCM_SHA256"));
+    let first = "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+    assert!(connect(&["-ciphersuites", first]).contains("TLS_CHACHA20_POLY1305_SHA256"));
     // What is older is not spoken.
     let mut old = Command::new("openssl");
     old.args(["s_client", "-connect", &address, "-tls1_1"]).stdin(Stdio::null());

@@ -46,9 +46,10 @@ pub async fn accept(socket: TcpStream, tls: &ServerTls) -> Result<Secured, Accep
         }
         Err(error) => return Err(AcceptError::Failed(error)),
     };
-    let host = begun.client_hello().server_name().map(str::to_ascii_lowercase);
-    let shown = tls.choose(host.as_deref());
-    let stream = begun.into_stream(shown.settings().clone()).await.map_err(AcceptError::Failed)?;
+    let hello = begun.client_hello();
+    let shown = tls.choose(hello.server_name().map(str::to_ascii_lowercase).as_deref());
+    let settings = shown.settings(hello.cipher_suites()).clone();
+    let stream = begun.into_stream(settings).await.map_err(AcceptError::Failed)?;
     let connection = stream.get_ref().1;
     Ok(Secured {
         client_subject: subject_of(connection),

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    CipherSuite, ServerConfig,
     crypto::aws_lc_rs::Ticketer,
     server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
@@ -32,6 +32,8 @@ pub struct TlsError(pub(super) String);
 pub struct Shown {
     pair: Arc<Pair>,
     settings: Arc<ServerConfig>,
+    /// The same with the suites in the client's order.
+    by_client_order: Arc<ServerConfig>,
     /// Which clients it is shown to.
     clients: Arc<Clients>,
 }
@@ -55,7 +57,9 @@ impl Shown {
         settings.ticketer = clients.tickets.clone();
         settings.session_storage = Arc::new(NoServerSessionStorage {});
         settings.alpn_protocols = protocols.to_vec();
-        Ok(Self { pair, settings: Arc::new(settings), clients: clients.clone() })
+        let by_client_order = Arc::new(settings.clone());
+        settings.ignore_client_order = true;
+        Ok(Self { pair, settings: Arc::new(settings), by_client_order, clients: clients.clone() })
     }
 
     /// Returns the hosts that the certificate is for.
@@ -63,9 +67,17 @@ impl Shown {
         &self.pair.names
     }
 
-    /// Returns the settings of connections that are shown it.
-    pub fn settings(&self) -> &Arc<ServerConfig> {
-        &self.settings
+    /// Returns the settings of connections that are shown it, to a client with these suites. One that prefers ChaCha20 has no
+    /// instructions for AES, and chooses for itself.
+    pub(super) fn settings(&self, suites: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let chacha = [
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        // What comes before may be a suite that stands for none (RFC 8701).
+        let first = suites.iter().find(|suite| suite.as_str().is_some_and(|name| name.starts_with("TLS")));
+        if first.is_some_and(|first| chacha.contains(first)) { &self.by_client_order } else { &self.settings }
     }
 }
 

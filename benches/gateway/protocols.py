@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Measures TLS and HTTP/2 on both sides: authgate beside nginx and HAProxy, one worker each, before one backend.
+
+Installs what is missing by apt, starts everything on loopback, and loads it in interleaved rounds with wrk (HTTP/1.1) and
+h2load (HTTP/2). CPU time a request is what the proxy's process used, from /proc, over the requests that were answered.
+authgate checks a bearer token at each request, the others check nothing. Prints a table of medians with their spread.
+
+    benches/gateway/protocols.py [--rounds N] [--seconds N] [--binary FILE] [--only TEXT]   TEXT: of the rows that have it in their names
+"""
+
+import argparse
+import http.client
+import json
+import pathlib
+import re
+import shutil
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import run
+
+PORTS = {"nginx": 27101, "haproxy": 27102, "authgate": 27103}
+PLAIN = {"nginx": 27111, "authgate": 27113}
+BACKEND, BACKEND_H2C, ADMIN = 27120, 27121, 27122
+PATH = "/api/orders/1"
+
+# What is measured: its name, who takes part, and how it is loaded.
+ROWS = [
+    ("https, kept alive, 64 connections", PORTS, lambda load, name: load.wrk(name, 64)),
+    ("https, a handshake a request", PORTS, lambda load, name: load.wrk(name, 32, "Connection: close")),
+    ("HTTP/2 by TLS, 10 connections of 10 streams", PORTS, lambda load, name: load.h2load(name, 10, 10)),
+    ("HTTP/2 by TLS, 4 connections of 100 streams", PORTS, lambda load, name: load.h2load(name, 4, 100)),
+]
+for clients in (1, 16, 64, 512):
+    ROWS.append((f"upstream by HTTP/1.1, {clients} clients", PLAIN, lambda load, name, c=clients: load.plain(name, c, "/api")))
+    ROWS.append((f"upstream by h2c, {clients} clients", {"authgate": 0}, lambda load, name, c=clients: load.plain(name, c, "/h2/api")))
+
+
+class Load(run.Bench):
+    def __init__(self, folder, binary, seconds):
+        self.folder, self.binary, self.seconds = folder, binary, seconds
+        self.processes, self.pids = [], {}
+
+    def start(self):
+        folder = self.folder
+        certificate, key = folder / "cert.pem", folder / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                        "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+        both = folder / "both.pem"
+        both.write_text(certificate.read_text() + key.read_text())
+        answer = """location / { default_type application/json; return 200 '{"id":1,"state":"shipped"}'; }"""
+        self.nginx("backend", f"""http2_max_requests 100000000; http2_max_concurrent_streams 1000;
+            server {{ listen 127.0.0.1:{BACKEND} backlog=4096; {answer} }}
+            server {{ listen 127.0.0.1:{BACKEND_H2C} http2 backlog=4096; {answer} }}""", "multi_accept on;")
+        proxy = """location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }"""
+        self.nginx("nginx", f"""http2_max_requests 100000000;
+            upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 1024; keepalive_requests 100000000; }}
+            server {{ listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key}; {proxy} }}
+            server {{ listen 127.0.0.1:{PLAIN['nginx']} backlog=4096; {proxy} }}""")
+        config = folder / "haproxy.cfg"
+        config.write_text(f"""
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 75s
+    timeout server 75s
+    option http-keep-alive
+    http-reuse always
+frontend f
+    bind 127.0.0.1:{PORTS['haproxy']} ssl crt {both} alpn h2,http/1.1
+    default_backend b
+backend b
+    server s 127.0.0.1:{BACKEND} pool-max-conn 512
+""")
+        self.pids["haproxy"] = self.spawn("haproxy", ["haproxy", "-f", str(config)]).pid
+        config = folder / "authgate.yaml"
+        config.write_text(f"""
+listeners:
+  - {{address: "127.0.0.1:{PORTS['authgate']}", tls: {{certificate: cert.pem, key: key.pem}}}}
+  - {{address: "127.0.0.1:{PLAIN['authgate']}"}}
+admin: {{address: "127.0.0.1:{ADMIN}"}}
+workers: 1
+store: {{url: "sqlite:authgate.db"}}
+auth: {{issuer: bench, audience: bench, access_token_ttl: 1d, signing: {{algorithm: HS256, secret: {run.SECRET}}}}}
+limits: {{http2: {{streams: 200}}}}
+upstreams:
+  backend: {{servers: [{{url: "http://127.0.0.1:{BACKEND}"}}], idle_connections: 1024}}
+  h2c: {{servers: [{{url: "h2c://127.0.0.1:{BACKEND_H2C}"}}]}}
+routes:
+  - {{path: /api/**, upstream: backend}}
+  - {{path: /h2/**, upstream: h2c, rewrite: {{strip_prefix: /h2}}}}
+log: {{access: false, level: warn}}
+""")
+        self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
+        for name, port in [("backend", BACKEND), *PORTS.items(), *PLAIN.items()]:
+            run.wait_for(port, name)
+        body = json.dumps({"username": "bench-user", "password": "the password of a bench"})
+        connection = http.client.HTTPConnection("127.0.0.1", PLAIN["authgate"], timeout=30)
+        connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
+        self.bearer = f"Authorization: Bearer {json.loads(connection.getresponse().read())['access_token']}"
+
+    def measured(self, name, command, requests):
+        before = self.cpu(name)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        user, kernel = (now - then for now, then in zip(self.cpu(name), before))
+        count = requests(done.stdout)
+        return {"cpu_us": (user + kernel) * 1e6 / count, "user_us": user * 1e6 / count, "kernel_us": kernel * 1e6 / count}
+
+    def wrk(self, name, connections, *headers):
+        return self.by_wrk(name, f"https://127.0.0.1:{PORTS[name]}{PATH}", connections, headers)
+
+    def plain(self, name, connections, prefix):
+        return self.by_wrk(name, f"http://127.0.0.1:{PLAIN[name]}{prefix}/orders/1", connections, ())
+
+    def by_wrk(self, name, url, connections, headers):
+        def requests(text):
+            assert "Non-2xx" not in text, f"{name}: {text}"
+            return int(re.search(r"(\d+) requests in", text).group(1))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{self.seconds}s"]
+        for header in (self.bearer, *headers):
+            command += ["-H", header]
+        return self.measured(name, [*command, url], requests)
+
+    def h2load(self, name, connections, streams):
+        def requests(text):
+            good, failed = re.search(r"(\d+) succeeded, (\d+) failed", text).groups()
+            assert failed == "0", f"{name}: {text}"
+            return int(good)
+        command = ["h2load", "-D", str(self.seconds), "-c", str(connections), "-m", str(streams), "-H", self.bearer]
+        return self.measured(name, [*command, f"https://127.0.0.1:{PORTS[name]}{PATH}"], requests)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--binary", type=pathlib.Path, default=run.ROOT / "target/dist/authgate")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if options.only in row[0]]
+    run.install()
+    if not shutil.which("h2load"):
+        subprocess.run(["apt-get", "install", "-y", "nghttp2-client"], check=True, stdout=subprocess.DEVNULL)
+    run.raise_open_files(9000)
+    print("nginx", run.version("nginx", "-v"), "HAProxy", run.version("haproxy", "-v"), "OpenSSL", ssl.OPENSSL_VERSION)
+    with tempfile.TemporaryDirectory() as folder:
+        load = Load(pathlib.Path(folder), options.binary.resolve(), options.seconds)
+        try:
+            load.start()
+            kept = {(row, name): [] for row, names, _ in rows for name in names}
+            for row, names, act in rows:
+                for name in names:
+                    act(load, name)
+                for turn in range(options.rounds):
+                    order = list(names)
+                    for name in order[turn % len(order):] + order[:turn % len(order)]:
+                        kept[row, name].append(act(load, name))
+                for name in names:
+                    rounds = kept[row, name]
+                    total = [one["cpu_us"] for one in rounds]
+                    middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+                    print(f"{row:46} {name:9} {middle['cpu_us']:8.2f} us ({min(total):.2f}-{max(total):.2f}), "
+                          f"user {middle['user_us']:.2f}, kernel {middle['kernel_us']:.2f}", flush=True)
+        finally:
+            load.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
