@@ -481,17 +481,21 @@ fn a_cut_resets_its_stream_at_once_although_its_window_is_closed_and_no_other() 
     }
 }
 
-/// A GET by a signed-in user.
-fn authorized(path: &str, token: &str) -> Vec<u8> {
-    let mut block = get(path, &[]);
+/// The line of a bearer token.
+fn bearer(token: &str) -> Vec<u8> {
     let value = format!("Bearer {token}");
-    block.extend([0, 13]);
+    let mut block = vec![0, 13];
     block.extend(b"authorization");
     // A length of seven bits and more (RFC 7541, section 5.1).
     let rest = value.len() - 127;
     block.extend([127, (rest & 127) as u8 | 128, (rest >> 7) as u8]);
     block.extend(value.as_bytes());
     block
+}
+
+/// A GET by a signed-in user.
+fn authorized(path: &str, token: &str) -> Vec<u8> {
+    [get(path, &[]), bearer(token)].concat()
 }
 
 #[test]
@@ -721,12 +725,7 @@ fn a_websocket_goes_over_a_stream() {
             ("sec-websocket-protocol", "chat"),
         ]);
         if let Some(token) = token {
-            let value = format!("Bearer {token}");
-            block.extend([0, 13]);
-            block.extend(b"authorization");
-            let rest = value.len() - 127;
-            block.extend([127, (rest & 127) as u8 | 128, (rest >> 7) as u8]);
-            block.extend(value.as_bytes());
+            block.extend(bearer(token));
         }
         block
     };

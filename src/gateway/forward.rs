@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 use super::{
     client,
     exchange::Exchange,
+    grpc,
     headers::{Injected, clean_response, via},
     interim::Interim,
     message::{ClientRequest, ClientResponse},
@@ -52,8 +53,6 @@ const CONNECT_COST: usize = 16 << 10;
 pub(super) struct Forwarding<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) route: &'a config::Route,
-    /// For the head of the response.
-    pub(super) timeout: Duration,
     /// The client of its upstream.
     pub(super) client: &'a upstream::Client<RequestBody>,
     pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
@@ -116,7 +115,7 @@ impl Forwarding<'_> {
         if let Some(rewrite) = &self.route.rewrite {
             apply(rewrite, head)?;
         }
-        let body = RequestBody::new(body, self.exchange, self.body_bounds(), Some(&lease));
+        let body = RequestBody::new(body, self.exchange, self.body_bounds(head), Some(&lease));
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,
@@ -153,10 +152,12 @@ impl Forwarding<'_> {
         of.map_or_else(|| upstream::hash(self.origin.client.to_string().as_bytes()), upstream::hash)
     }
 
-    fn body_bounds(&self) -> BodyBounds {
+    fn body_bounds(&self, head: &RequestHead) -> BodyBounds {
+        let named = if grpc::is_call(head) { grpc::timeout(&head.fields) } else { None };
+        let timeout = named.map_or(self.route.timeout, |named| named.min(self.route.timeout));
         BodyBounds {
             limit: self.route.body,
-            due: self.exchange.moment(self.timeout),
+            due: self.exchange.moment(timeout),
             min_rate: self.snapshot.limits.body_min_rate,
             response_timeout: self.client.cluster().config.response_timeout,
         }

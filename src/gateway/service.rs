@@ -242,9 +242,7 @@ impl ConnectionState {
         if let Some(record) = &mut trace.record {
             record.upstream = Some(index);
         }
-        let named = if grpc::is_call(&request.head) { grpc::timeout(&request.head.fields) } else { None };
         let forwarding = Forwarding {
-            timeout: named.map_or(route.config.timeout, |named| named.min(route.config.timeout)),
             client_subject: self.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
             snapshot: &view.snapshot,
             route: &route.config,

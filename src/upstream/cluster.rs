@@ -50,7 +50,7 @@ pub struct Cluster<B> {
 }
 
 /// After so long without an answer a trial has failed, whatever ended it.
-const NO_ANSWER_MILLIS: u64 = 1_000;
+const NO_ANSWER_MILLIS: u32 = 1_000;
 
 /// A server as operators see it.
 #[derive(Debug, Clone)]
@@ -243,8 +243,8 @@ where
     /// Whether there are others.
     pub(super) has_others: bool,
     is_trial: bool,
-    /// When it was chosen, as a coarse time.
-    since: u64,
+    /// When it was chosen, as the lower half of a coarse time.
+    since: u32,
 }
 
 impl<B> Chosen<B>
@@ -271,7 +271,7 @@ where
         if !self.is_trial {
             return;
         }
-        if coarse_millis().saturating_sub(self.since) >= NO_ANSWER_MILLIS {
+        if (coarse_millis() as u32).wrapping_sub(self.since) >= NO_ANSWER_MILLIS {
             self.pool.cluster().failed(self.pool.endpoint(), true);
         } else {
             // The client left, or was to blame: nothing is known.
@@ -333,7 +333,7 @@ where
                     pool: pools[index].clone(),
                     has_others: true,
                     is_trial: false,
-                    since: now,
+                    since: now as u32,
                 });
             }
             if tried.is_empty() {
@@ -351,7 +351,7 @@ where
             Admission::Trial if pool.endpoint().standing.begin_trial() => true,
             Admission::Trial => return None,
         };
-        let chosen = Chosen { pool: pool.clone(), has_others, is_trial, since: now };
+        let chosen = Chosen { pool: pool.clone(), has_others, is_trial, since: now as u32 };
         (pool.endpoint().weight > 0).then_some(chosen)
     }
 

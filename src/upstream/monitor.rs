@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::{Cluster, endpoint::Address, probe::probe, resolve::look_up};
 use crate::{
     clock::coarse_millis,
-    config::{Health, Server, is_own},
+    config::{Health, Server, WeightedServer, is_own},
 };
 
 /// How soon names are looked up again of which one has no address yet.
@@ -35,6 +35,8 @@ const AT_START: Duration = Duration::from_secs(2);
 /// Where the servers of a cluster are.
 struct Places<B> {
     cluster: Weak<Cluster<B>>,
+    /// How many of them have names.
+    names: usize,
     /// What is known of each name, by its place in the config.
     known: Mutex<HashMap<usize, Known>>,
 }
@@ -61,7 +63,6 @@ struct Probes<B> {
 /// Follows the servers of a cluster.
 pub struct Monitor<B> {
     places: Places<B>,
-    has_names: bool,
     resolve: Duration,
     health: Option<Health>,
 }
@@ -74,12 +75,15 @@ where
     pub async fn start(cluster: &Arc<Cluster<B>>) -> Self {
         let config = &cluster.config;
         let monitor = Self {
-            places: Places { cluster: Arc::downgrade(cluster), known: Mutex::default() },
-            has_names: config.servers.iter().any(|server| Address::of(&server.server).is_none()),
+            places: Places {
+                cluster: Arc::downgrade(cluster),
+                names: config.servers.iter().filter(|server| Address::of(&server.server).is_none()).count(),
+                known: Mutex::default(),
+            },
             resolve: config.resolve,
             health: config.health.clone(),
         };
-        if monitor.has_names && timeout(AT_START, monitor.places.look_up(cluster)).await.is_err() {
+        if monitor.places.names > 0 && timeout(AT_START, monitor.places.look_up(cluster)).await.is_err() {
             tracing::warn!(upstream.name = config.name, "its names are not found yet");
         }
         monitor
@@ -87,10 +91,10 @@ where
 
     /// Follows the servers for as long as the cluster is there. A name server that hangs holds up no probe.
     pub async fn follow(self) {
-        let Self { places, has_names, resolve, health } = self;
+        let Self { places, resolve, health } = self;
         let cluster = places.cluster.clone();
         let names = async {
-            if !has_names {
+            if places.names == 0 {
                 return;
             }
             loop {
@@ -116,29 +120,35 @@ where
     /// Returns whether each name was found.
     fn is_complete(&self) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        !known.is_empty() && known.values().all(|known| known.is_found)
+        known.len() == self.names && known.values().all(|known| known.is_found)
     }
 
-    /// Looks all names up, and tells the cluster where its servers are.
+    /// Looks all names up. Each is of use as soon as it is found.
     async fn look_up(&self, cluster: &Cluster<B>) {
         let servers = cluster.config.servers.iter().enumerate();
-        let found = servers.map(|(place, server)| async move {
-            let addresses = match Address::of(&server.server) {
-                Some(address) => vec![address],
-                None => self
-                    .addresses(cluster, place, &server.server)
-                    .await
-                    .into_iter()
-                    .map(Address::Tcp)
-                    .collect(),
-            };
-            addresses.into_iter().map(move |address| (place, address)).collect::<Vec<_>>()
+        let names = servers.filter(|(_, server)| Address::of(&server.server).is_none());
+        let look_ups = names.map(|(place, server)| async move {
+            self.learn(cluster, place, &server.server).await;
+            cluster.set_servers(self.known(cluster));
         });
-        cluster.set_servers(join_all(found).await.into_iter().flatten().collect());
+        join_all(look_ups).await;
     }
 
-    /// Returns the addresses of a name: those that it has now, or the last ones that it had.
-    async fn addresses(&self, cluster: &Cluster<B>, place: usize, server: &Server) -> Vec<SocketAddr> {
+    /// Returns where the servers are, as far as that is known.
+    fn known(&self, cluster: &Cluster<B>) -> Vec<(usize, Address)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = |(place, server): (usize, &WeightedServer)| match Address::of(&server.server) {
+            Some(address) => vec![(place, address)],
+            None => {
+                let addresses = known.get(&place).map_or(&[][..], |known| &known.addresses);
+                addresses.iter().map(|address| (place, Address::Tcp(*address))).collect()
+            }
+        };
+        cluster.config.servers.iter().enumerate().flat_map(addresses).collect()
+    }
+
+    /// Looks a name up. One that is not found keeps the addresses that it had.
+    async fn learn(&self, cluster: &Cluster<B>, place: usize, server: &Server) {
         const CIRCLES: &str = "it leads to a listener of authgate itself: requests would go round in circles";
         let (name, upstream) = (server.as_str(), &cluster.config.name);
         let found = look_up(name).await;
@@ -159,7 +169,6 @@ where
             tracing::error!(upstream.name = upstream, name, problem, "a name is of no use");
         }
         known.said = problem;
-        known.addresses.clone()
     }
 }
 

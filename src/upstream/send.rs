@@ -189,18 +189,31 @@ where
                 self.breaks(way.chosen, &broken, &tries);
                 return Err(broken.into());
             }
-            let request = way.connection.into_request();
-            self.tried(way.chosen, refused);
-            let another = Box::pin(self.another(allowed, &mut tries, progress)).await;
-            way = match (another, broken) {
-                // What went wrong before is the reason.
-                (Err(SendError::NoServer), Some(broken)) => return Err(broken.into()),
-                (another, _) => another?,
-            };
+            way = Box::pin(self.again(way, broken, refused, allowed, &mut tries, progress)).await?;
             rested = way.connection.is_used();
-            way.connection.resume(request);
-            way.placed(progress);
         }
+    }
+
+    /// Sends a request that has failed to another server. It was `broken` off, or answered with the status `refused`.
+    async fn again(
+        &self,
+        way: Way<B>,
+        broken: Option<Broken>,
+        refused: Option<StatusCode>,
+        allowed: &impl Allowed,
+        tries: &mut Tries,
+        progress: &impl Progress,
+    ) -> Result<Way<B>, SendError> {
+        let request = way.connection.into_request();
+        self.tried(way.chosen, refused);
+        let mut way = match (self.another(allowed, tries, progress).await, broken) {
+            // What went wrong before is the reason.
+            (Err(SendError::NoServer), Some(broken)) => return Err(broken.into()),
+            (another, _) => another?,
+        };
+        way.connection.resume(request);
+        way.placed(progress);
+        Ok(way)
     }
 
     /// Finishes a request that was answered.
