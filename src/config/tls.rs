@@ -48,6 +48,14 @@ pub struct UpstreamTls {
     pub source: Source,
 }
 
+impl UpstreamTls {
+    /// Returns whether another config says the same, perhaps in another place.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let own = |tls: &Self| tls.own.as_ref().map(|own| (own.certificate.clone(), own.key.clone()));
+        self.ca == other.ca && self.name == other.name && own(self) == own(other)
+    }
+}
+
 /// Certificates that clients show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {

@@ -54,7 +54,8 @@ pub struct Upstream {
 impl Upstream {
     /// Returns whether another config defines the same upstream, perhaps in another place.
     pub fn is_like(&self, other: &Self) -> bool {
-        *self == Self { source: self.source.clone(), ..other.clone() }
+        let (source, tls) = (self.source.clone(), self.tls.clone());
+        self.tls.is_like(&other.tls) && *self == Self { source, tls, ..other.clone() }
     }
 
     /// Returns the `Host` of a request that names none.
