@@ -15,7 +15,8 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    Client, Gateway, Settings, Upstream, authgate, eventually, ok, port_to_keep, write_config,
+    Client, Gateway, Settings, Upstream, authgate, eventually, ok, port_to_keep, upstreams_are_errors,
+    write_config,
 };
 
 /// An upstream that answers with its own name.
@@ -516,7 +517,7 @@ fn the_access_line_names_the_server_that_answered() {
 #[test]
 fn faults_of_upstreams_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    for (upstream, key, expected) in [
+    let cases = [
         ("servers: []", "servers", "expected at least one"),
         ("servers: [{url: \"http://a\"}, {url: \"http://a:80\"}]", "servers[1].url", "give it a `weight`"),
         ("servers: [{url: \"http://a\", weight: 0}]", "servers", "a weight above 0"),
@@ -559,15 +560,6 @@ fn faults_of_upstreams_are_named() {
             "retries.on[0]",
             "expected connect, reset",
         ),
-    ] {
-        let text = format!(
-            "listeners: [{{address: \"127.0.0.1:0\"}}]\nauth: {{issuer: a, audience: b}}\nupstreams:\n  x: {{{upstream}}}\nroutes: [{{path: /x, upstream: x}}]\n"
-        );
-        let config = write_config(folder.path(), &text);
-        let output = authgate().args(["check", "--config"]).arg(config).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{upstream}: {errors}");
-        let place = format!("gateway.yaml:4: upstreams.x.{key}: ");
-        assert!(errors.contains(&place) && errors.contains(expected), "{upstream}: {errors}");
-    }
+    ];
+    upstreams_are_errors(folder.path(), &cases);
 }

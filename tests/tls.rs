@@ -6,7 +6,8 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, Client, EXPIRY, Gateway, Issued, Settings, Upstream, authgate, eventually, write_config,
+    Authority, Client, EXPIRY, Gateway, Issued, Settings, Upstream, authgate, errors_of, eventually,
+    write_config,
 };
 
 /// A gateway with certificates in its folder, and who issued them.
@@ -432,10 +433,7 @@ fn files_that_cannot_be_used_are_named_with_their_place() {
         let text = format!(
             "listeners:\n  - address: \"127.0.0.1:0\"\n    tls: {tls}\nauth: {{issuer: a, audience: b}}\nroutes: [{{path: /x, respond: {{status: 200, json: {{}}}}}}]\n"
         );
-        let config = write_config(folder.path(), &text);
-        let output = authgate().args(["check", "--config"]).arg(config).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{tls}: {errors}");
+        let errors = errors_of(folder.path(), &text);
         assert!(
             errors.contains("gateway.yaml:3: listeners[0].tls") && errors.contains(expected),
             "{tls}: {errors}"

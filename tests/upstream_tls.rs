@@ -16,7 +16,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::harness::{Authority, Gateway, Issued, Settings, Upstream, authgate, ok, write_config};
+use crate::harness::{Authority, Gateway, Issued, Settings, Upstream, ok, upstreams_are_errors};
 
 /// What a server saw of its clients: the name that was asked for, and how many certificates were shown.
 type Seen = Arc<Mutex<Vec<(Option<String>, usize)>>>;
@@ -169,22 +169,13 @@ fn probes_go_by_tls_too() {
 fn what_makes_no_sense_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("empty.pem"), "nothing\n").unwrap();
-    for (upstream, key, expected) in [
+    let cases = [
         ("servers: [{url: \"http://a\"}], tls: {name: b}", "tls", "goes with servers"),
         ("servers: [{url: \"https://a\"}], tls: {name: \"b c\"}", "tls.name", "the name of a host"),
         ("servers: [{url: \"https://a\"}], tls: {certificate: x.pem}", "tls.certificate", "needs `key`"),
         ("servers: [{url: \"https://a\"}], tls: {key: x.pem}", "tls.key", "needs `certificate`"),
         ("servers: [{url: \"https://a\"}], tls: {ca: none.pem}", "tls", "none.pem: No such file"),
         ("servers: [{url: \"https://a\"}], tls: {ca: empty.pem}", "tls", "no certificate in PEM"),
-    ] {
-        let text = format!(
-            "listeners: [{{address: \"127.0.0.1:0\"}}]\nauth: {{issuer: a, audience: b}}\nupstreams:\n  x: {{{upstream}}}\nroutes: [{{path: /x, upstream: x}}]\n"
-        );
-        let config = write_config(folder.path(), &text);
-        let output = authgate().args(["check", "--config"]).arg(config).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{upstream}: {errors}");
-        let place = format!("gateway.yaml:4: upstreams.x.{key}: ");
-        assert!(errors.contains(&place) && errors.contains(expected), "{upstream}: {errors}");
-    }
+    ];
+    upstreams_are_errors(folder.path(), &cases);
 }

@@ -127,6 +127,28 @@ pub fn write_config(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// What `authgate check` finds wrong with a config, which must be something.
+pub fn errors_of(folder: &Path, text: &str) -> String {
+    let output = authgate().args(["check", "--config"]).arg(write_config(folder, text)).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}\n{errors}");
+    errors
+}
+
+/// Each of these upstreams is an error at a key, whose text says what is legal.
+pub fn upstreams_are_errors(folder: &Path, cases: &[(&str, &str, &str)]) {
+    for (upstream, key, expected) in cases {
+        let errors = errors_of(
+            folder,
+            &format!(
+                "listeners: [{{address: \"127.0.0.1:0\"}}]\nauth: {{issuer: a, audience: b}}\nupstreams:\n  x: {{{upstream}}}\nroutes: [{{path: /x, upstream: x}}]\n"
+            ),
+        );
+        let place = format!("gateway.yaml:4: upstreams.x.{key}: ");
+        assert!(errors.contains(&place) && errors.contains(expected), "{upstream}: {errors}");
+    }
+}
+
 /// A gateway that serves.
 pub struct Gateway {
     pub address: SocketAddr,
