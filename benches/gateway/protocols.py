@@ -9,8 +9,6 @@ authgate checks a bearer token at each request, the others check nothing. Prints
 """
 
 import argparse
-import http.client
-import json
 import pathlib
 import re
 import shutil
@@ -61,25 +59,7 @@ class Load(run.Bench):
             upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 1024; keepalive_requests 100000000; }}
             server {{ listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key}; {proxy} }}
             server {{ listen 127.0.0.1:{PLAIN['nginx']} backlog=4096; {proxy} }}""")
-        config = folder / "haproxy.cfg"
-        config.write_text(f"""
-global
-    nbthread 1
-    maxconn 8192
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 75s
-    timeout server 75s
-    option http-keep-alive
-    http-reuse always
-frontend f
-    bind 127.0.0.1:{PORTS['haproxy']} ssl crt {both} alpn h2,http/1.1
-    default_backend b
-backend b
-    server s 127.0.0.1:{BACKEND} pool-max-conn 512
-""")
-        self.pids["haproxy"] = self.spawn("haproxy", ["haproxy", "-f", str(config)]).pid
+        self.haproxy("haproxy", f"127.0.0.1:{PORTS['haproxy']} ssl crt {both} alpn h2,http/1.1", BACKEND)
         config = folder / "authgate.yaml"
         config.write_text(f"""
 listeners:
@@ -101,10 +81,7 @@ log: {{access: false, level: warn}}
         self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
         for name, port in [("backend", BACKEND), *PORTS.items(), *PLAIN.items()]:
             run.wait_for(port, name)
-        body = json.dumps({"username": "bench-user", "password": "the password of a bench"})
-        connection = http.client.HTTPConnection("127.0.0.1", PLAIN["authgate"], timeout=30)
-        connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
-        self.bearer = f"Authorization: Bearer {json.loads(connection.getresponse().read())['access_token']}"
+        self.bearer = f"Authorization: Bearer {self.account(PLAIN['authgate'], 'bench-user')}"
 
     def measured(self, name, command, requests):
         before = self.cpu(name)

@@ -108,7 +108,7 @@ class Bench:
         config.write_text(text)
         self.pids[name] = self.spawn(name, ["nginx", "-c", str(config)]).pid
 
-    def haproxy(self, name, rules):
+    def haproxy(self, name, bind, backend, rules=""):
         text = f"""
 global
     nbthread 1
@@ -121,11 +121,11 @@ defaults
     option http-keep-alive
     http-reuse always
 frontend f
-    bind 127.0.0.1:{PORTS[name]}
+    bind {bind}
 {rules}
     default_backend b
 backend b
-    server s 127.0.0.1:{PORTS['backend']} pool-max-conn 512
+    server s 127.0.0.1:{backend} pool-max-conn 512
 """
         config = self.folder / f"{name.replace('+', '-')}.cfg"
         config.write_text(text)
@@ -174,10 +174,11 @@ log: {{access: {log}, level: warn}}
             upstream b {{ server {self.server(name, '')}; keepalive 1024; keepalive_requests 100000000; }}
             server {{ access_log {log}; listen 127.0.0.1:{PORTS[name]} backlog=4096;
               location / {{ proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")
-        self.haproxy("haproxy", "")
+        backend = PORTS["backend"]
+        self.haproxy("haproxy", f"127.0.0.1:{PORTS['haproxy']}", backend)
         # What authgate does for a request, said in HAProxy's words: signature, issuer, audience, expiry,
         # the three identity headers, and the forwarding headers.
-        self.haproxy("haproxy+jwt", f"""
+        self.haproxy("haproxy+jwt", f"127.0.0.1:{PORTS['haproxy+jwt']}", backend, f"""
     option forwardfor
     http-request set-var(txn.bearer) http_auth_bearer
     http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
@@ -198,7 +199,7 @@ log: {{access: {log}, level: warn}}
             self.authgate(name)
         for name, port in PORTS.items():
             wait_for(port, name)
-        self.tokens = {name: self.account(name, "bench-user") for name in self.gateways}
+        self.tokens = {name: self.account(PORTS[name], "bench-user") for name in self.gateways}
         for name in PORTS:
             status = self.get(name, PATH)
             assert status == 200, f"{name} answered {status}"
@@ -214,9 +215,9 @@ log: {{access: {log}, level: warn}}
         connection.close()
         return response.status
 
-    def account(self, gateway, name):
+    def account(self, port, name):
         body = json.dumps({"username": name, "password": f"the password of {name}"})
-        connection = http.client.HTTPConnection("127.0.0.1", PORTS[gateway], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
         connection.close()
