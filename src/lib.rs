@@ -3,7 +3,7 @@
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
 //! `revocation`, their means `store`, `password`, `token`, `route`, `limit`, `mail` and `upstream`,
-//! then `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
+//! then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
 pub mod account;
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod http2;
 pub mod limit;
 pub mod mail;
 pub mod memory;

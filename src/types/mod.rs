@@ -2,6 +2,7 @@
 
 pub mod chunked;
 mod controls;
+pub mod decimal;
 pub mod fields;
 pub mod framing;
 pub mod hash;
