@@ -51,11 +51,6 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// A request that cannot be said in HTTP/2.
-    pub(super) fn of_request(reason: String) -> Self {
-        Self { reason, unanswered: false, unsent: false, of_body: false }
-    }
-
     /// A stream of HTTP/2 that ended before its response; `refused` if the server did not process the request.
     pub(super) fn of_stream(reason: String, refused: bool) -> Self {
         Self { reason, unanswered: true, unsent: refused, of_body: false }
@@ -64,6 +59,11 @@ impl Broken {
     /// A request that its own body ended.
     pub(super) fn of_body(reason: String) -> Self {
         Self { reason, unanswered: true, unsent: false, of_body: true }
+    }
+
+    /// The same after a part of a response went to the client.
+    pub(super) fn answered(self) -> Self {
+        Self { unanswered: false, unsent: false, ..self }
     }
 
     /// Returns whether the server is to blame.

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{
     Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
     cluster::Chosen,
-    exchange,
+    exchange::Exchange,
     send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent},
 };
 use crate::clock::coarse_millis;
@@ -132,11 +132,25 @@ where
         };
         progress.placed(made, id);
         let in_flight = pool.enters();
-        match exchange::send(&connection, pool.is_tls(), &asked.head, asked.added, body).await {
-            Err(broken) => Tried::Broken(broken),
-            Ok((response, exchange)) => {
-                let body = Body::of_exchange(exchange, in_flight, pool);
-                Tried::Answered(Sent::Response(response, body), false)
+        let begun = Exchange::begin(&connection, pool.is_tls(), &asked.head, asked.added, body);
+        let mut exchange = match begun {
+            Ok(exchange) => exchange,
+            Err(broken) => return Tried::Broken(broken),
+        };
+        let mut hinted = false;
+        loop {
+            match exchange.head().await {
+                Ok(Head::Hints(hints)) => {
+                    progress.hinted(hints);
+                    hinted = true;
+                }
+                Ok(Head::Final(response)) => {
+                    let body = Body::of_exchange(exchange, in_flight, pool);
+                    return Tried::Answered(Sent::Response(response, body), hinted);
+                }
+                // The client has a part of the response.
+                Err(broken) if hinted => return Tried::Broken(broken.answered()),
+                Err(broken) => return Tried::Broken(broken),
             }
         }
     }

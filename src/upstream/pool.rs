@@ -164,7 +164,7 @@ where
             let tls = self.cluster.tls_of(self.endpoint.server);
             let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
             if is_http2 {
-                let connection = Multiplexed::begin(stream, config.header_bytes, slot).await?;
+                let connection = Multiplexed::begin(stream, config.header_bytes, slot);
                 self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             } else {
                 let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
@@ -206,7 +206,7 @@ where
             let tls = self.cluster.tls_of(self.endpoint.server);
             let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
             let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
-            let connection = Multiplexed::begin(stream, config.header_bytes, slot).await?;
+            let connection = Multiplexed::begin(stream, config.header_bytes, slot);
             self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
             Ok((connection, true))
         };

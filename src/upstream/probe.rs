@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use http_body::{Body, Frame};
 use tokio::sync::Semaphore;
 
-use super::{Connection, Head, RequestHead, endpoint::Address, exchange, multiplexed::Multiplexed};
+use super::{Connection, Head, RequestHead, endpoint::Address, exchange::Exchange, multiplexed::Multiplexed};
 use crate::{
     config::Probe,
     tls::{ClientTls, Offer},
@@ -68,10 +68,16 @@ pub(super) async fn probe(
     let added: [(&HeaderName, &HeaderValue); 2] =
         [(&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
     let status = if is_http2 || agreed {
-        let connection =
-            Multiplexed::begin(stream, LIMITS.bytes, slot).await.map_err(|error| error.to_string())?;
-        let answered = exchange::send(&connection, is_tls, &head, &added, Nothing).await;
-        answered.map_err(|broken| broken.to_string())?.0.status.as_u16()
+        let connection = Multiplexed::begin(stream, LIMITS.bytes, slot);
+        let exchange = Exchange::begin(&connection, is_tls, &head, &added, Nothing);
+        let mut exchange = exchange.map_err(|broken| broken.to_string())?;
+        loop {
+            match exchange.head().await {
+                Ok(Head::Hints(_)) => {}
+                Ok(Head::Final(response)) => break response.status.as_u16(),
+                Err(broken) => return Err(broken.to_string()),
+            }
+        }
     } else {
         let mut connection = Connection::new(stream, LIMITS, slot);
         connection.begin(head, &added, Nothing);
