@@ -33,6 +33,7 @@ struct Seen {
     method: String,
     uri: String,
     headers: HeaderMap,
+    trailers: HeaderMap,
 }
 
 /// What a server speaks on.
@@ -128,10 +129,11 @@ async fn handle(
         body += data.len();
         let _ = stream.flow_control().release_capacity(data.len());
     }
+    let trailers = stream.trailers().await.ok().flatten().unwrap_or_default();
     let times = {
         let mut seen = seen.lock().unwrap();
         let uri = head.uri.to_string();
-        seen.push(Seen { method: head.method.to_string(), uri, headers: head.headers });
+        seen.push(Seen { method: head.method.to_string(), uri, headers: head.headers, trailers });
         seen.iter().filter(|seen| seen.uri.ends_with(&path)).count()
     };
     let mut response = Response::builder();
@@ -164,11 +166,17 @@ async fn handle(
 }
 
 fn gateway(servers: &[String], upstream: &str) -> Gateway {
+    speaking(Protocol::Http1, servers, upstream)
+}
+
+/// A gateway whose clients speak a protocol.
+fn speaking(protocol: Protocol, servers: &[String], upstream: &str) -> Gateway {
     let servers: Vec<_> = servers.iter().map(|url| format!("{{url: \"{url}\"}}")).collect();
     let settings = Settings {
         servers: servers.join(", "),
         upstream: upstream.to_owned(),
         workers: 1,
+        protocol,
         ..Settings::routes(
             "  - {path: /public/**, auth: none, body: 64MiB, upstream: backend}\n  - {path: /api/**, upstream: backend}\n",
         )
@@ -183,6 +191,31 @@ fn send(client: &mut Client, method: &str, path: &str, body: &str) -> (u16, Stri
     );
     let response = client.send(request).response();
     (response.status, response.text())
+}
+
+#[test]
+fn trailers_of_requests_go_on_without_what_no_client_may_say() {
+    let server = Server::start("a");
+    let gateway = speaking(Protocol::H2c, &[server.url()], "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://a/public/x").body(()).unwrap();
+        let (response, mut body) = sender.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(b"body"), false).unwrap();
+        let mut trailers = HeaderMap::new();
+        for name in ["x-checksum", "x-user-id", "x_user_id", "authorization", "x-forwarded-for", "x-other"] {
+            trailers.insert(http::HeaderName::try_from(name).unwrap(), "1".parse().unwrap());
+        }
+        body.send_trailers(trailers).unwrap();
+        response.await.unwrap().status()
+    });
+    assert_eq!(status, 200);
+    let seen = server.seen();
+    let names: Vec<_> = seen[0].trailers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["x-checksum", "x-other"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["store", "password", "token", "route", "limit", "mail", "upstream"],
-    &["tls"],
+    &["http2", "tls"],
     &["config", "telemetry", "openapi", "stream"],
     &["types", "clock", "error", "memory", "priority"],
 ];
@@ -38,7 +38,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("papaya", &["revocation"]),
     ("seize", &["revocation"]),
     ("lettre", &["mail"]),
-    ("h2", &["gateway/http2", "gateway/http2_body", "upstream/multiplexed", "upstream/exchange"]),
     ("ppp", &["gateway/proxy_protocol"]),
     ("rustls", &["store/postgres", "tls", "stream", "config/check/upstream"]),
     ("tokio_rustls", &["tls", "stream"]),

@@ -115,7 +115,7 @@ impl Forwarding<'_> {
         if let Some(rewrite) = &self.route.rewrite {
             apply(rewrite, head)?;
         }
-        let body = RequestBody::new(body, self.exchange, self.body_bounds(head), Some(&lease));
+        let body = RequestBody::new(body, self.exchange, self.body_bounds(head), Some(&lease), headers);
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,

@@ -2,19 +2,19 @@
 
 use std::{
     io,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http::StatusCode;
 
 use super::{activity::Activity, interim::Interim};
-use crate::types::fields::Fields;
+use crate::{http2::Stream, types::fields::Fields};
 
 /// The body of a request on a stream.
 pub struct Http2Body {
-    stream: RecvStream,
+    stream: Arc<Stream>,
     /// The bytes that are still to come, if the head says so.
     left: Option<u64>,
     /// Whether the client waits for `100 Continue`.
@@ -24,7 +24,7 @@ pub struct Http2Body {
 impl Http2Body {
     /// Creates the body of a request whose head was read. `left` is its length, if the head says so; `expects` tells whether
     /// the client waits for `100 Continue`.
-    pub(super) fn new(stream: RecvStream, left: Option<u64>, expects: bool) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, left: Option<u64>, expects: bool) -> Self {
         Self { stream, left, expects }
     }
 
@@ -33,35 +33,32 @@ impl Http2Body {
         if self.stream.is_end_stream() { Some(0) } else { self.left }
     }
 
-    /// Reads a part of the body. Returns none at its end. Trailers are dropped.
+    /// Takes the trailers, which are there once the body was read.
+    pub(super) fn trailers(&self) -> Option<Fields> {
+        self.stream.trailers()
+    }
+
+    /// Reads a part of the body. Returns none at its end.
     pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
         activity: &Activity,
     ) -> Poll<Option<io::Result<Bytes>>> {
-        loop {
-            if activity.budget.is_spent() {
-                // The stream's task sees to it that it comes back.
-                return Poll::Pending;
-            }
-            let polled = self.stream.poll_data(cx);
-            if polled.is_pending() && std::mem::take(&mut self.expects) {
-                activity.hint(Interim { status: StatusCode::CONTINUE, fields: Fields::default() });
-            }
-            let data = match ready!(polled) {
-                None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
-                Some(Ok(data)) => data,
-            };
-            activity.budget.spends(data.len());
-            // The window opens as far as was passed on.
-            if self.stream.flow_control().release_capacity(data.len()).is_err() {
-                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
-            }
-            self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-            if !data.is_empty() || self.stream.is_end_stream() {
-                return Poll::Ready(Some(Ok(data)));
-            }
+        if activity.budget.is_spent() {
+            // The stream's task sees to it that it comes back.
+            return Poll::Pending;
         }
+        let polled = self.stream.poll_data(cx);
+        if polled.is_pending() && std::mem::take(&mut self.expects) {
+            activity.hint(Interim { status: StatusCode::CONTINUE, fields: Fields::default() });
+        }
+        polled.map(|data| {
+            let data = data?.map_err(io::Error::other);
+            if let Ok(data) = &data {
+                activity.budget.spends(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+            }
+            Some(data)
+        })
     }
 }

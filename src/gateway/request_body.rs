@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,11 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     activity::Activity,
     exchange::{BodyFailure, BodyState, Exchange},
+    headers::Headers,
     http2_body::Http2Body,
     inbound::{Inbound, SharedInbound},
     thread_bound::ThreadBound,
 };
-use crate::{access::Lease, revocation::Cut};
+use crate::{access::Lease, revocation::Cut, types::fields::Fields};
 
 /// The limits of a request's body in size and time.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,8 @@ pub struct Streaming {
     received: u64,
     /// What the body ends with, if it turns out to be a long one.
     lease: Option<Lease>,
+    /// What trailers must not say.
+    headers: Arc<Headers>,
 }
 
 impl RequestBody {
@@ -94,6 +97,7 @@ impl RequestBody {
         exchange: &Arc<ThreadBound<Exchange>>,
         bounds: BodyBounds,
         lease: Option<&Lease>,
+        headers: &Arc<Headers>,
     ) -> Self {
         let Some(incoming) = incoming else {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
@@ -101,12 +105,27 @@ impl RequestBody {
         };
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
         let lease = lease.filter(|lease| lease.principal().is_some()).cloned();
-        let exchange = exchange.clone();
-        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease }))
+        let (exchange, headers) = (exchange.clone(), headers.clone());
+        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease, headers }))
     }
 }
 
 impl Streaming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(match ready!(self.poll_data(cx)) {
+            Some(data) => Some(data.map(Frame::data)),
+            None => self.trailers().map(|trailers| Ok(Frame::trailers(trailers.into()))),
+        })
+    }
+
+    /// Takes the trailers, which are there once the body was read: what is left of them when they are stripped like headers.
+    fn trailers(&self) -> Option<Fields> {
+        let Incoming::Http2(body) = &self.incoming else { return None };
+        let mut trailers = body.trailers()?;
+        self.headers.strip(&mut trailers, false, false);
+        (trailers.iter().len() > 0).then_some(trailers)
+    }
+
     fn fail(&self, failure: BodyFailure) -> io::Error {
         self.exchange.body_fails(failure);
         io::Error::other("the request's body was given up")
@@ -187,7 +206,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Streaming(body) => body.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            Self::Streaming(body) => body.poll_frame(cx),
         }
     }
 

@@ -316,7 +316,7 @@ impl ConnectionState {
             min_rate: snapshot.limits.body_min_rate,
             response_timeout: timeout,
         };
-        let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None);
+        let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None, &snapshot.headers);
         let mut call = Request::new(collect(body, &self.exchange).await?);
         let head = &mut request.head;
         *call.method_mut() = head.method.clone();

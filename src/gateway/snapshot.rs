@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub(super) routes: Table,
     /// Whether any of them takes paths with several readings.
     pub(super) keeps_encoded: bool,
-    pub(super) headers: Headers,
+    pub(super) headers: Arc<Headers>,
     pub(super) access: Arc<Access>,
     pub(super) builtin_calls: Arc<dyn BuiltinCalls>,
     pub(super) statuses: Statuses,
@@ -74,7 +74,7 @@ impl Snapshot {
             trusted_proxies: TrustedProxies { number, networks: config.trusted_proxies.clone() },
             keeps_encoded: routes.keeps_encoded(),
             routes,
-            headers: Headers::new(config.identity_headers.clone()),
+            headers: Arc::new(Headers::new(config.identity_headers.clone())),
             access,
             builtin_calls,
             statuses: config.auth.compat.statuses,

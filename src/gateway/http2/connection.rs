@@ -8,16 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::{Reason, server};
-use tokio::time::timeout;
-
-use super::{
-    floods::{Flood, Floods},
-    request::receive,
-    stream::Stream,
-    wire::{Meter, Wire},
-};
+use super::{request::receive, stream::Stream};
 use crate::{
     clock::coarse_millis,
     gateway::{
@@ -34,15 +25,13 @@ use crate::{
         turns::{Place, Turns},
         view::CurrentView,
     },
+    http2,
     limit::Prefix,
 };
 
 /// The window of a stream and of a connection, in bytes: what a client may send before it is passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
-
-/// What the library keeps of a stream's response, in bytes.
-const SEND_BUFFER: usize = 64 << 10;
 
 /// How long a client has to take note of the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -58,23 +47,11 @@ pub(in crate::gateway) async fn serve(
     let limits = view.snapshot.limits;
     let metrics = view.snapshot.services.metrics.clone();
     drop(view);
-    let meter = Arc::new(Meter::new(Floods::new(limits.http2, coarse_millis())));
     let Client { socket, early, turn, .. } = client;
-    let wire = Wire::new(socket, early, meter.clone());
-    let handshake = server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(limits.http2.streams)
-        .max_header_list_size(limits.http2.header_list)
-        .max_send_buffer_size(SEND_BUFFER)
-        // They are counted by time, below.
-        .max_local_error_reset_streams(None)
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(wire);
-    let connection = match timeout(limits.header_timeout, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%error, "connection ended"),
-        Err(_) => return,
+    let config = http2::Config {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        header_list: limits.http2.header_list,
     };
     let parts = Parts {
         views,
@@ -82,28 +59,29 @@ pub(in crate::gateway) async fn serve(
         listener: client.listener,
         secured: client.secured,
         turns,
-        draining: draining.clone(),
+        draining,
     };
+    let now = coarse_millis();
     let mut connection = Connection {
-        connection,
+        connection: http2::Connection::server(socket, early, config, limits.http2),
         parts,
-        meter: meter.clone(),
         turn,
         deadline: Box::pin(Deadline::new()),
+        greeting_due: now + millis(limits.header_timeout),
         idle: millis(limits.idle_timeout),
         drain: millis(limits.response_drain_timeout),
-        busy_at: coarse_millis(),
+        busy_at: now,
         was_busy: false,
         end: End::No,
-        is_flooded: false,
         place: None,
     };
     poll_fn(|cx| connection.poll(cx)).await;
-    let kind = meter.floods.found().map(Flood::label).or(connection.is_flooded.then_some("frames"));
-    if let Some(kind) = kind {
+    if let Some(kind) = connection.connection.flood().map(http2::Flood::label) {
         metrics.http2_flood(kind);
         tracing::debug!(kind, "a client floods");
     }
+    // A client that breaks off is no event.
+    tracing::debug!(reason = %connection.connection.ended(), "connection ended");
 }
 
 /// What each stream of a connection needs.
@@ -149,16 +127,17 @@ enum End {
     /// The client was told, and has until a coarse time to take note of it; then no stream is taken any more. Those that are there
     /// go on.
     Told(u64),
-    /// The client floods, and is closed at a coarse time whatever it does.
-    Flood(u64),
+    /// It is closed at a coarse time, whatever the client does.
+    Closing(u64),
 }
 
 struct Connection {
-    connection: server::Connection<Wire, Bytes>,
+    connection: http2::Connection,
     parts: Parts,
-    meter: Arc<Meter>,
     turn: Place,
     deadline: Pin<Box<Deadline>>,
+    /// The coarse time by which the client must have begun.
+    greeting_due: u64,
     /// How long it may have no stream, and how long the client may take nothing, in milliseconds.
     idle: u64,
     drain: u64,
@@ -166,8 +145,6 @@ struct Connection {
     was_busy: bool,
     busy_at: u64,
     end: End,
-    /// Whether the library has ended it for a flood of frames.
-    is_flooded: bool,
     place: Option<usize>,
 }
 
@@ -182,7 +159,7 @@ impl Drop for Connection {
 impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.turn.poll(cx));
-        self.meter.turn_begins();
+        self.connection.turn_begins();
         if self.place.is_none() {
             self.place = Some(self.parts.draining.enter(cx.waker()));
         }
@@ -197,28 +174,30 @@ impl Connection {
             }
             self.was_busy = is_busy;
             let farewell = now + millis(FAREWELL);
-            if self.meter.floods.found().is_some() && !matches!(self.end, End::Flood(_)) {
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                self.end = End::Flood(farewell);
-                continue;
+            if self.connection.is_closing() && !matches!(self.end, End::Closing(_)) {
+                self.end = End::Closing(farewell);
             }
             if self.end == End::No && self.parts.draining.has_begun() {
-                // In two steps (RFC 9113, section 6.8): what is on its way is still taken.
+                // In two steps: what is on its way is still taken.
                 self.connection.graceful_shutdown();
                 self.end = End::Told(farewell);
                 continue;
             }
+            if matches!(self.end, End::Told(by) if now >= by) && self.connection.refuse_more() {
+                continue;
+            }
             let mut due = match self.end {
-                End::Flood(by) => by,
+                End::Closing(by) => by,
+                End::No if !self.connection.is_greeted() => self.greeting_due,
                 End::No | End::Told(_) if is_busy => u64::MAX,
                 End::Told(by) => by,
                 End::No => self.busy_at.saturating_add(self.idle),
             };
-            if let Some(since) = self.meter.blocked_since() {
+            if let Some(since) = self.connection.blocked_since() {
                 due = due.min(since.saturating_add(self.drain));
             }
-            self.turn.record(self.meter.read());
-            if self.meter.is_spent() {
+            self.turn.record(self.connection.read());
+            if self.connection.is_spent() {
                 self.turn.end(cx);
             }
             if now < due {
@@ -228,7 +207,8 @@ impl Connection {
                 ready!(self.deadline.as_mut().poll(cx, now, due));
                 continue;
             }
-            if self.end != End::No || self.meter.blocked_since().is_some() {
+            let is_stuck = self.connection.blocked_since().is_some() || !self.connection.is_greeted();
+            if self.end != End::No || is_stuck {
                 return Poll::Ready(());
             }
             self.connection.graceful_shutdown();
@@ -236,33 +216,14 @@ impl Connection {
         }
     }
 
-    /// Returns whether the client was told that the connection ends, and has had the time to take note of it.
-    fn takes_no_more(&self) -> bool {
-        matches!(self.end, End::Told(by) if coarse_millis() >= by)
-    }
-
     /// Takes the streams that are there. Ready when the connection is over.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            match ready!(self.connection.poll_accept(cx)) {
-                None => return Poll::Ready(()),
-                Some(Err(error)) => {
-                    self.is_flooded = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-                    // A client that breaks off is no event.
-                    tracing::debug!(%error, "connection ended");
-                    return Poll::Ready(());
-                }
-                Some(Ok((_, mut respond))) if self.takes_no_more() => {
-                    respond.send_reset(Reason::REFUSED_STREAM)
-                }
-                Some(Ok((request, respond))) => {
-                    let state = self.parts.state();
-                    let received = receive(request, &state.views.get().snapshot.limits);
-                    let draining = self.parts.draining.clone();
-                    let stream = Stream::new(state, received, respond, draining, self.parts.turn());
-                    tokio::spawn(stream);
-                }
-            }
+        while let Some((head, stream)) = ready!(self.connection.poll_next(cx)) {
+            let state = self.parts.state();
+            let received = receive(head, stream, &state.views.get().snapshot.limits);
+            let draining = self.parts.draining.clone();
+            tokio::spawn(Stream::new(state, received, draining, self.parts.turn()));
         }
+        Poll::Ready(())
     }
 }

@@ -1,8 +1,9 @@
 //! Requests of HTTP/2 streams (RFC 9113, section 8.3), as the rest of the gateway reads them.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
-use h2::{RecvStream, ext::Protocol};
-use http::{HeaderValue, Method, Request, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 
 use crate::{
     config,
@@ -14,6 +15,7 @@ use crate::{
         request_head::RequestHead,
         tunnel::{UPGRADE, WEBSOCKET},
     },
+    http2::{Head, Stream},
     types::{OsRandom, Random, fields::Fields},
 };
 
@@ -23,49 +25,55 @@ const WEBSOCKET_PROTOCOL: &str = "websocket";
 /// What a header line costs beyond its name and value: a colon, a blank and the end of the line.
 const LINE_COST: usize = 4;
 
-/// A request, and its stream if it asks for a tunnel.
+/// A request, its stream, and whether it asks for a tunnel.
 pub(super) struct Received {
     pub(super) request: ClientRequest,
-    pub(super) tunnel: Option<RecvStream>,
+    pub(super) stream: Arc<Stream>,
+    pub(super) is_tunnel: bool,
 }
 
 /// Converts the request of a stream.
-pub(super) fn receive(request: Request<RecvStream>, limits: &config::Limits) -> Received {
-    let (parts, stream) = request.into_parts();
-    let Parts { mut method, uri, headers, mut extensions, .. } = parts;
+pub(super) fn receive(mut head: Head, stream: Stream, limits: &config::Limits) -> Received {
+    let stream = Arc::new(stream);
+    let method = head.method().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+    let mut method = method.unwrap_or_default();
+    let (authority, path, protocol) = (head.authority(), head.path(), head.protocol());
+    let (mut fields, is_over) = (head.fields, head.is_over);
     let mut refused = None;
     let length: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_COST).sum();
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if headers.len() > limits.header_count || length + target > limits.header_bytes {
-        refused = Some(Kind::HeadersTooLarge);
-    }
+        fields.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_COST).sum();
+    let target = path.as_ref().map_or(0, HeaderValue::len);
+    let is_large = fields.iter().len() > limits.header_count || length + target > limits.header_bytes;
     // Even equal ones, as on HTTP/1.1.
-    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    if fields.get_all(&header::CONTENT_LENGTH).nth(1).is_some() {
         refused = Some(Kind::BadRequest);
     }
-    let mut fields = Fields::from(headers);
+    let target = path.as_ref().map_or(&b"/"[..], HeaderValue::as_bytes);
+    let target = PathAndQuery::try_from(target).unwrap_or_else(|_| {
+        refused = Some(Kind::BadRequest);
+        PathAndQuery::from_static("/")
+    });
+    if is_large || is_over {
+        refused = Some(Kind::HeadersTooLarge);
+    }
     join_cookies(&mut fields);
-    if let Some(authority) = uri.authority() {
-        let is_same =
-            |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+    if let Some(authority) = authority {
+        let is_same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
         // Another one makes two of them, which are refused later.
-        if !fields.get_only(&header::HOST).is_some_and(is_same)
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            fields.append(header::HOST, host);
+        if !fields.get_only(&header::HOST).is_some_and(is_same) {
+            fields.append(header::HOST, authority);
         }
     }
-    let mut tunnel = None;
+    let mut is_tunnel = false;
     let mut body = None;
-    match extensions.remove::<Protocol>() {
-        Some(protocol) if method == Method::CONNECT && protocol.as_str() == WEBSOCKET_PROTOCOL => {
+    match protocol {
+        Some(protocol) if method == Method::CONNECT && protocol == WEBSOCKET_PROTOCOL => {
             if fields.contains(&header::CONTENT_LENGTH) {
                 refused = Some(Kind::BadRequest);
             }
             method = Method::GET;
             as_handshake(&mut fields);
-            tunnel = Some(stream);
+            is_tunnel = true;
         }
         Some(_) => refused = Some(Kind::BadRequest),
         None if method == Method::CONNECT => refused = Some(Kind::BadRequest),
@@ -76,12 +84,11 @@ pub(super) fn receive(request: Request<RecvStream>, limits: &config::Limits) -> 
             let expects = fields
                 .get(&header::EXPECT)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-            body = Some(Incoming::Http2(Http2Body::new(stream, left, expects)));
+            body = Some(Incoming::Http2(Http2Body::new(stream.clone(), left, expects)));
         }
     }
-    let target = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let head = RequestHead { method, uri: Uri::from(target), version: Version::HTTP_2, fields };
-    Received { request: ClientRequest { head, refused, body }, tunnel }
+    Received { request: ClientRequest { head, refused, body }, stream, is_tunnel }
 }
 
 /// Makes one line of those of `Cookie` (RFC 9113, section 8.2.3).

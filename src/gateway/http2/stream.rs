@@ -8,9 +8,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
 use http_body::{Body, Frame};
 
 use super::{duplex::Duplex, request::Received};
@@ -25,7 +24,8 @@ use crate::{
         tunnel::Tunnel,
         turns::Place,
     },
-    types::hop_by_hop::is_hop_by_hop,
+    http2::{self, Failure, Reason},
+    types::{decimal::Decimal, hop_by_hop::is_hop_by_hop},
 };
 
 /// The future of a request's response.
@@ -43,7 +43,6 @@ enum Stage {
 
 /// A response that is being sent.
 struct Sending {
-    stream: SendStream<Bytes>,
     body: ResponseBody,
     /// A part of the body that the client has no room for yet, and whether it is the last one.
     part: Bytes,
@@ -54,9 +53,9 @@ struct Sending {
 pub(super) struct Stream {
     state: Arc<ConnectionState>,
     stage: Stage,
-    respond: SendResponse<Bytes>,
-    /// What a client sends that asked for a tunnel.
-    receiving: Option<RecvStream>,
+    stream: Arc<http2::Stream>,
+    /// Whether the client asks for a tunnel.
+    is_tunnel: bool,
     to_head: bool,
     deadline: Pin<Box<Deadline>>,
     draining: Arc<Draining>,
@@ -77,18 +76,17 @@ impl Stream {
     pub(super) fn new(
         state: Arc<ConnectionState>,
         received: Received,
-        respond: SendResponse<Bytes>,
         draining: Arc<Draining>,
         turn: Place,
     ) -> Self {
-        let Received { request, tunnel } = received;
+        let Received { request, stream, is_tunnel } = received;
         let to_head = request.head.method == Method::HEAD;
         let handling = Self::handle(state.clone(), request);
         Self {
             state,
             stage: Stage::Service(handling),
-            respond,
-            receiving: tunnel,
+            stream,
+            is_tunnel,
             to_head,
             deadline: Box::pin(Deadline::new()),
             draining,
@@ -109,95 +107,88 @@ impl Stream {
                     if let Poll::Ready(response) = handling.as_mut().poll(cx) {
                         match self.begin_response(response) {
                             Ok(true) => continue,
-                            Ok(false) => return Poll::Ready(Ok(())),
-                            Err(error) => {
-                                tracing::debug!(%error, "a response could not be sent");
-                                return Poll::Ready(Err(Reason::INTERNAL_ERROR));
-                            }
+                            // A client that has gone misses nothing.
+                            Ok(false) | Err(_) => return Poll::Ready(Ok(())),
                         }
                     }
                     for hint in self.state.activity.take_hints() {
-                        let mut interim = Response::new(());
-                        *interim.status_mut() = hint.status;
-                        *interim.headers_mut() = hint.fields.into();
+                        let lines = hint.fields.iter().filter(|(name, _)| !is_hop_by_hop(name.as_str()));
+                        let lines = lines.map(|(name, value)| (name.as_str(), value.as_bytes()));
                         // A client that has gone is found out below.
-                        let _ = self.respond.send_informational(interim);
+                        let _ = self.stream.send_head(hint.status, lines, false);
                     }
                     // A client that gives its request up ends it.
-                    return self.respond.poll_reset(cx).map(|_| Ok(()));
+                    return self.stream.poll_failure(cx).map(|_| Ok(()));
                 }
-                Stage::Response(sending) => return sending.poll(cx, &self.state),
+                Stage::Response(sending) => return sending.poll(cx, &self.stream, &self.state),
                 Stage::Tunnel(tunnel) => return tunnel.poll(cx, &self.state.activity).map(Ok),
             }
         }
     }
 
     /// Sends the head of a response. Returns whether more follows.
-    fn begin_response(&mut self, response: ClientResponse) -> Result<bool, h2::Error> {
+    fn begin_response(&mut self, response: ClientResponse) -> Result<bool, Failure> {
         // An interim response would come after the final one.
         self.state.activity.take_hints();
         let ClientResponse { status, fields, body } = response;
+        let opening = self.state.activity.opening().filter(|_| self.is_tunnel);
         let exact = body.size_hint().exact();
-        let mut headers = HeaderMap::from(fields);
-        let opening = self.state.activity.opening();
-        let opening = opening.and_then(|opening| Some((opening, self.receiving.take()?)));
-        let mut head = Response::new(());
-        *head.version_mut() = Version::HTTP_2;
-        // What HTTP/1.1 calls a switch is a success here (RFC 8441, section 5).
-        *head.status_mut() = if opening.is_some() { StatusCode::OK } else { status };
-        let hops: Vec<_> = headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
-        hops.iter().for_each(|name| drop(headers.remove(name)));
-        if opening.is_some() {
-            headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-        } else if !self.to_head {
-            headers.remove(header::CONTENT_LENGTH);
-            let has_content = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-            if let Some(length) = exact.filter(|_| has_content) {
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-            }
-        }
-        headers.entry(header::DATE).or_insert_with(date);
-        *head.headers_mut() = headers;
         // To this client a success means that the tunnel is open.
-        let is_no_tunnel = opening.is_none() && self.receiving.take().is_some() && status.is_success();
-        if is_no_tunnel {
-            *head.status_mut() = StatusCode::BAD_GATEWAY;
-            head.headers_mut().remove(header::CONTENT_LENGTH);
-        }
+        let is_no_tunnel = opening.is_none() && self.is_tunnel && status.is_success();
+        // What HTTP/1.1 calls a switch is a success here (RFC 8441, section 5).
+        let status = match &opening {
+            Some(_) => StatusCode::OK,
+            None if is_no_tunnel => StatusCode::BAD_GATEWAY,
+            None => status,
+        };
+        let tells_length = self.to_head && !is_no_tunnel && opening.is_none();
+        let has_content = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = exact.filter(|_| has_content && !tells_length && opening.is_none());
+        let length = if is_no_tunnel { Some(0) } else { length }.map(Decimal::new);
+        let date = (!fields.contains(&header::DATE)).then(date);
+        let lines = fields.iter().filter(|(name, _)| match *name {
+            header::CONTENT_LENGTH => tells_length,
+            header::SEC_WEBSOCKET_ACCEPT => opening.is_none(),
+            _ => !is_hop_by_hop(name.as_str()),
+        });
+        let lines = lines
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .chain(length.as_ref().map(|length| ("content-length", length.as_bytes())))
+            .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
         let is_whole = opening.is_none() && (self.to_head || exact == Some(0) || is_no_tunnel);
-        let stream = self.respond.send_response(head, is_whole)?;
-        if let Some((opening, receiving)) = opening {
+        self.stream.send_head(status, lines, is_whole)?;
+        fields.reuse();
+        if let Some(opening) = opening {
             drop(body);
-            let duplex = Duplex::new(receiving, stream);
-            self.stage = Stage::Tunnel(Box::new(Tunnel::new(duplex, bytes::BytesMut::new(), *opening)));
+            let duplex = Duplex::new(self.stream.clone());
+            self.stage = Stage::Tunnel(Box::new(Tunnel::new(duplex, BytesMut::new(), *opening)));
             return Ok(true);
         }
         if is_whole {
             return Ok(false);
         }
-        let sending = Sending { stream, body, part: Bytes::new(), is_last: false };
-        self.stage = Stage::Response(Box::new(sending));
+        self.stage = Stage::Response(Box::new(Sending { body, part: Bytes::new(), is_last: false }));
         Ok(true)
     }
 
-    fn reset(&mut self, reason: Reason) {
-        match &mut self.stage {
-            Stage::Response(sending) => sending.stream.send_reset(reason),
-            Stage::Service(_) => self.respond.send_reset(reason),
-            // What its two halves do when they are dropped.
-            Stage::Tunnel(_) => {}
-        }
+    fn reset(&self, reason: Reason) {
+        self.stream.reset(reason);
     }
 }
 
 impl Sending {
     /// Sends what there is of the body, as far as the client has room.
-    fn poll(&mut self, cx: &mut Context<'_>, state: &ConnectionState) -> Poll<Result<(), Reason>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &http2::Stream,
+        state: &ConnectionState,
+    ) -> Poll<Result<(), Reason>> {
         loop {
             if self.part.is_empty() && !self.is_last {
                 let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                     Poll::Ready(frame) => frame,
-                    Poll::Pending => return self.stream.poll_reset(cx).map(|_| Ok(())),
+                    Poll::Pending => return stream.poll_failure(cx).map(|_| Ok(())),
                 };
                 match frame.transpose() {
                     Ok(frame) => {
@@ -206,7 +197,10 @@ impl Sending {
                             Some(Ok(part)) => self.part = part,
                             Some(Err(frame)) => {
                                 let trailers = frame.into_trailers().unwrap_or_default();
-                                let _ = self.stream.send_trailers(trailers);
+                                let lines = trailers.iter();
+                                let _ = stream.send_trailers(
+                                    lines.map(|(name, value)| (name.as_str(), value.as_bytes())),
+                                );
                                 return Poll::Ready(Ok(()));
                             }
                             None => {}
@@ -215,25 +209,17 @@ impl Sending {
                     Err(error) => return Poll::Ready(Err(reason_of(&error))),
                 }
             }
-            if self.part.is_empty() {
-                if self.is_last {
-                    let _ = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
+            if self.part.is_empty() && !self.is_last {
                 continue;
             }
-            self.stream.reserve_capacity(self.part.len());
-            match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(0))) => {}
-                Poll::Ready(Some(Ok(room))) => {
-                    let part = self.part.split_to(room.min(self.part.len()));
-                    let is_end = self.is_last && self.part.is_empty();
-                    if self.stream.send_data(part, is_end).is_err() || is_end {
-                        return Poll::Ready(Ok(()));
-                    }
-                    state.response_leaves();
-                }
-                // The client has given it up.
+            let before = self.part.len();
+            let sent = stream.poll_send(cx, &mut self.part, self.is_last);
+            if self.part.len() < before {
+                state.response_leaves();
+            }
+            match sent {
+                Poll::Ready(Ok(())) if !self.is_last => {}
+                // It is whole, or the client has given it up.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     if !self.body.may_wait(cx) {
