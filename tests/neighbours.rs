@@ -121,6 +121,20 @@ fn openssl_agrees_on_versions_protocols_and_tickets() {
 }
 
 #[test]
+fn a_client_that_names_an_address_is_served_and_leaves_nothing_in_the_log() {
+    let (gateway, _upstream, ca) = gateway(Protocol::Tls);
+    let address = gateway.address.to_string();
+    // RFC 6066, section 3: no address may stand there, and many clients send one.
+    let args = ["s_client", "-connect", &address, "-servername", "127.0.0.1", "-CAfile", &ca];
+    assert!(output("openssl", &args, "").contains("TLSv1.3"));
+    eventually("the handshake is over", || {
+        (gateway.metric(r#"authgate_tls_handshakes_total{result="ok",version="1.3"}"#) == Some(1.0))
+            .then_some(())
+    });
+    assert!(!gateway.log().contains("rustls"), "{}", gateway.log());
+}
+
+#[test]
 fn haproxy_says_who_its_clients_are() {
     let upstream = Upstream::start();
     let listener = ", proxy_protocol: {from: [127.0.0.1]}".to_owned();

@@ -22,19 +22,33 @@ import run
 
 PORTS = {"nginx": 27101, "haproxy": 27102, "authgate": 27103}
 PLAIN = {"nginx": 27111, "authgate": 27113}
-BACKEND, BACKEND_H2C, ADMIN = 27120, 27121, 27122
+GRPC = {"nginx": 27131, "haproxy": 27132, "authgate": 27103}
+BACKEND, BACKEND_H2C, BACKEND_GRPC, ADMIN = 27120, 27121, 27123, 27122
 PATH = "/api/orders/1"
+# New connections a second, below what any of them can take.
+HANDSHAKES = 1_500
 
 # What is measured: its name, who takes part, and how it is loaded.
 ROWS = [
     ("https, kept alive, 64 connections", PORTS, lambda load, name: load.wrk(name, 64)),
-    ("https, a handshake a request", PORTS, lambda load, name: load.wrk(name, 32, "Connection: close")),
+    ("https, a full handshake a request", PORTS, lambda load, name: load.handshakes(name)),
+    ("https, a resumed handshake a request", PORTS, lambda load, name: load.wrk(name, 32, "Connection: close")),
     ("HTTP/2 by TLS, 10 connections of 10 streams", PORTS, lambda load, name: load.h2load(name, 10, 10)),
     ("HTTP/2 by TLS, 4 connections of 100 streams", PORTS, lambda load, name: load.h2load(name, 4, 100)),
 ]
+ROWS.append(("gRPC unary, 10 connections of 10 streams", GRPC, lambda load, name: load.grpc(name, 10, 10)))
 for clients in (1, 16, 64, 512):
     ROWS.append((f"upstream by HTTP/1.1, {clients} clients", PLAIN, lambda load, name, c=clients: load.plain(name, c, "/api")))
     ROWS.append((f"upstream by h2c, {clients} clients", {"authgate": 0}, lambda load, name, c=clients: load.plain(name, c, "/h2/api")))
+
+
+def new_certificate(folder):
+    """Makes a certificate for this machine, and returns where it and its key lie."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                    "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return certificate, key
 
 
 class Load(run.Bench):
@@ -44,22 +58,26 @@ class Load(run.Bench):
 
     def start(self):
         folder = self.folder
-        certificate, key = folder / "cert.pem", folder / "key.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                        "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+        certificate, key = new_certificate(folder)
         both = folder / "both.pem"
         both.write_text(certificate.read_text() + key.read_text())
         answer = """location / { default_type application/json; return 200 '{"id":1,"state":"shipped"}'; }"""
         self.nginx("backend", f"""http2_max_requests 100000000; http2_max_concurrent_streams 1000;
             server {{ listen 127.0.0.1:{BACKEND} backlog=4096; {answer} }}
-            server {{ listen 127.0.0.1:{BACKEND_H2C} http2 backlog=4096; {answer} }}""", "multi_accept on;")
+            server {{ listen 127.0.0.1:{BACKEND_H2C} http2 backlog=4096; {answer} }}
+            server {{ listen 127.0.0.1:{BACKEND_GRPC} http2 backlog=4096; location / {{
+              default_type application/grpc; add_trailer grpc-status 0 always; return 200 "message of a server"; }} }}""", "multi_accept on;")
         proxy = """location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; }"""
         self.nginx("nginx", f"""http2_max_requests 100000000;
             upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 1024; keepalive_requests 100000000; }}
-            server {{ listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key}; {proxy} }}
+            upstream g {{ server 127.0.0.1:{BACKEND_GRPC}; keepalive 1024; keepalive_requests 100000000; }}
+            server {{ listen 127.0.0.1:{GRPC['nginx']} ssl http2 backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key};
+              ssl_protocols TLSv1.2 TLSv1.3; location / {{ grpc_pass grpc://g; }} }}
+            server {{ listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key};
+              ssl_protocols TLSv1.2 TLSv1.3; {proxy} }}
             server {{ listen 127.0.0.1:{PLAIN['nginx']} backlog=4096; {proxy} }}""")
         self.haproxy("haproxy", f"127.0.0.1:{PORTS['haproxy']} ssl crt {both} alpn h2,http/1.1", BACKEND)
+        self.haproxy("haproxy-grpc", f"127.0.0.1:{GRPC['haproxy']} ssl crt {both} alpn h2", f"{BACKEND_GRPC} proto h2")
         config = folder / "authgate.yaml"
         config.write_text(f"""
 listeners:
@@ -73,13 +91,15 @@ limits: {{http2: {{streams: 200}}}}
 upstreams:
   backend: {{servers: [{{url: "http://127.0.0.1:{BACKEND}"}}], idle_connections: 1024}}
   h2c: {{servers: [{{url: "h2c://127.0.0.1:{BACKEND_H2C}"}}]}}
+  grpc: {{servers: [{{url: "h2c://127.0.0.1:{BACKEND_GRPC}"}}]}}
 routes:
   - {{path: /api/**, upstream: backend}}
+  - {{path: /bench.Service/**, upstream: grpc}}
   - {{path: /h2/**, upstream: h2c, rewrite: {{strip_prefix: /h2}}}}
 log: {{access: false, level: warn}}
 """)
         self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
-        for name, port in [("backend", BACKEND), *PORTS.items(), *PLAIN.items()]:
+        for name, port in [("backend", BACKEND), *PORTS.items(), *PLAIN.items(), *GRPC.items()]:
             run.wait_for(port, name)
         self.bearer = f"Authorization: Bearer {self.account(PLAIN['authgate'], 'bench-user')}"
 
@@ -105,13 +125,28 @@ log: {{access: false, level: warn}}
             command += ["-H", header]
         return self.measured(name, [*command, url], requests)
 
+    def grpc(self, name, connections, streams):
+        message = self.folder / "message"
+        message.write_bytes(b"\0\0\0\0\x20" + b"m" * 32)
+        process = "haproxy-grpc" if name == "haproxy" else name
+        return self.by_h2load(process, "-D", str(self.seconds), "-c", str(connections), "-m", str(streams), "-d", str(message),
+                              "-H", "content-type: application/grpc", "-H", "te: trailers",
+                              url=f"https://127.0.0.1:{GRPC[name]}/bench.Service/Unary")
+
     def h2load(self, name, connections, streams):
+        return self.by_h2load(name, "-D", str(self.seconds), "-c", str(connections), "-m", str(streams))
+
+    # wrk keeps tickets; h2load does not.
+    def handshakes(self, name):
+        count = str(self.seconds * HANDSHAKES)
+        return self.by_h2load(name, "--h1", "-n", count, "-c", count, "-r", str(HANDSHAKES // 20), "--rate-period", "50ms")
+
+    def by_h2load(self, name, *options, url=None):
         def requests(text):
             good, failed = re.search(r"(\d+) succeeded, (\d+) failed", text).groups()
             assert failed == "0", f"{name}: {text}"
             return int(good)
-        command = ["h2load", "-D", str(self.seconds), "-c", str(connections), "-m", str(streams), "-H", self.bearer]
-        return self.measured(name, [*command, f"https://127.0.0.1:{PORTS[name]}{PATH}"], requests)
+        return self.measured(name, ["h2load", *options, "-H", self.bearer, url or f"https://127.0.0.1:{PORTS[name]}{PATH}"], requests)
 
 
 def main():

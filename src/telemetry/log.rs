@@ -63,7 +63,7 @@ pub fn init(log: LogSettings) -> LogGuard {
     let level = log.level;
     // What the engine says of its own life cycle is of no use to an operator.
     let filter = EnvFilter::new(format!(
-        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,rustls=warn,h2=off"
+        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,rustls=error"
     ));
     let json = log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);

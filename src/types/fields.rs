@@ -61,7 +61,8 @@ impl Fields {
             let line = &bytes[begin..end];
             let colon = line.iter().position(|byte| *byte == b':').ok_or(FieldError)?;
             let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?;
-            let value = bytes.slice_ref(line[colon + 1..].trim_ascii());
+            let value = line[colon + 1..].trim_ascii_start();
+            let value = bytes.slice(end - value.len()..end - (value.len() - value.trim_ascii_end().len()));
             // SAFETY: the scanner takes no head with a control character in a line but for tabs, and those are what a value
             // must not have.
             let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
