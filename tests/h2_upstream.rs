@@ -142,6 +142,8 @@ async fn handle(
         "broken" if times == 1 => return respond.send_reset(Reason::INTERNAL_ERROR),
         "busy" => response = response.status(503),
         "hops" => response = response.header("x-kept", "1"),
+        // A length for each of two readers.
+        "lengths" => response = response.header("content-length", "3").header("content-length", "50"),
         "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
         _ => {}
     }
@@ -202,11 +204,20 @@ fn trailers_of_requests_go_on_without_what_no_client_may_say() {
         let socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
         let (mut sender, connection) = h2::client::handshake(socket).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::post("http://a/public/x").body(()).unwrap();
+        let request = Request::post("http://a/public/x").header("content-length", "4").body(()).unwrap();
         let (response, mut body) = sender.send_request(request, false).unwrap();
         body.send_data(Bytes::from_static(b"body"), false).unwrap();
         let mut trailers = HeaderMap::new();
-        for name in ["x-checksum", "x-user-id", "x_user_id", "authorization", "x-forwarded-for", "x-other"] {
+        let own = [
+            "x-user-id",
+            "x_user_id",
+            "authorization",
+            "x-forwarded-for",
+            "host",
+            "content-length",
+            "cookie",
+        ];
+        for name in own.into_iter().chain(["x-checksum", "x-other"]) {
             trailers.insert(http::HeaderName::try_from(name).unwrap(), "1".parse().unwrap());
         }
         body.send_trailers(trailers).unwrap();
@@ -256,19 +267,29 @@ fn requests_share_a_connection_and_carry_what_they_carry_on_http_1_1() {
 #[test]
 fn streams_that_were_not_processed_are_sent_again() {
     let server = Server::start("a");
-    let gateway = gateway(&[server.url()], "");
+    let gateway = gateway(&[server.url()], ", retries: {attempts: 1, budget: 100%}");
     let mut client = gateway.client();
     assert_eq!(send(&mut client, "GET", "1/refused", "").0, 200);
     // Not idempotent, and yet nothing has happened.
     assert_eq!(send(&mut client, "POST", "2/refused", "").0, 200);
-    // Its body is gone.
-    assert_eq!(send(&mut client, "POST", "3/refused", "hi").0, 502);
+    // A short body is kept, a long one is gone.
+    assert_eq!(send(&mut client, "POST", "3/refused", "hi"), (200, "a 2".to_owned()));
+    assert_eq!(send(&mut client, "POST", "4/refused", &"x".repeat(100_000)).0, 502);
     assert_eq!(send(&mut client, "GET", "1/broken", "").0, 200);
     assert_eq!(send(&mut client, "POST", "2/broken", "").0, 502);
-    let counts =
-        ["1/refused", "2/refused", "3/refused", "1/broken", "2/broken"].map(|path| server.count(path));
-    assert_eq!(counts, [2, 2, 1, 2, 1]);
+    let counts = ["1/refused", "2/refused", "3/refused", "4/refused", "1/broken", "2/broken"]
+        .map(|path| server.count(path));
+    assert_eq!(counts, [2, 2, 2, 1, 2, 1]);
     assert_eq!(server.connections.load(SeqCst), 1, "no stream costs the others their connection");
+}
+
+#[test]
+fn a_response_with_two_lengths_is_none() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], "");
+    let mut client = gateway.client();
+    assert_eq!(send(&mut client, "GET", "lengths", "").0, 502);
+    assert_eq!(send(&mut client, "GET", "x", ""), (200, "a 0".to_owned()));
 }
 
 #[test]

@@ -20,6 +20,7 @@ const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 const ACK: u8 = 1;
 
 /// Error codes (RFC 9113, section 7).
@@ -281,14 +282,16 @@ fn what_names_two_hosts_or_none_or_asks_for_a_tunnel_is_400() {
         (9, lines(&[(":method", "CONNECT"), (":authority", "a:443")])),
         (11, get("/public/%2e%2e/x", &[])),
         (13, get("/public/x", &[("content-length", "0"), ("content-length", "0")])),
+        (15, get("/public/x#/../admin", &[])),
+        (17, get("/public/x?a#b", &[])),
     ] {
         raw.ask(stream, &block);
         assert_eq!(raw.status(stream), 400, "{stream}");
     }
-    raw.ask(15, &get("/public/x", &[("host", "A")]));
-    assert_eq!(raw.status(15), 200);
-    raw.ask(17, &with(&[("host", "b")]));
-    assert_eq!(raw.status(17), 200);
+    raw.ask(19, &get("/public/x", &[("host", "A")]));
+    assert_eq!(raw.status(19), 200);
+    raw.ask(21, &with(&[("host", "b")]));
+    assert_eq!(raw.status(21), 200);
     let seen: Vec<_> = upstream.seen().iter().map(|seen| seen.header("Host").unwrap().to_owned()).collect();
     assert_eq!(seen, ["A", "b"]);
 }
@@ -308,7 +311,13 @@ fn a_body_unlike_its_length_never_becomes_a_whole_request() {
         assert!(answer.stream == stream && answer.kind != GOAWAY, "{answer:?}");
         assert!(answer.kind == RST_STREAM || answer.payload[0] == 0x8c, "{answer:?}");
     }
-    raw.still_serves(5);
+    // One that is complete but for its end may still be longer.
+    raw.send(&frame(HEADERS, END_HEADERS, 5, &post("5")));
+    raw.send(&frame(DATA, 0, 5, b"hello"));
+    raw.still_serves(7);
+    raw.send(&frame(DATA, 0, 5, b"!"));
+    assert_eq!(raw.next_of(&[HEADERS, RST_STREAM]).kind, RST_STREAM);
+    raw.still_serves(9);
     let seen = upstream.seen();
     assert!(seen.iter().all(|seen| !seen.complete || seen.target == "/public/after"), "{seen:?}");
 }
@@ -348,6 +357,18 @@ fn large_heads_are_431_or_end_the_connection() {
     raw.ask(1, &get("/public/x", &many));
     assert_eq!(raw.status(1), 431);
     raw.still_serves(3);
+    // Lines that cost a byte each, and more in memory.
+    let mut short = get("/public/x", &[]);
+    short.extend([0x80 | 21; 200]);
+    raw.ask(5, &short);
+    assert_eq!(raw.status(5), 431);
+    let post =
+        lines(&[(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/public/x")]);
+    raw.send(&frame(HEADERS, END_HEADERS, 7, &post));
+    raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 7, &[0x80 | 21; 200]));
+    let answer = raw.next_of(&[HEADERS, RST_STREAM, GOAWAY]);
+    assert_eq!((answer.kind, answer.stream), (RST_STREAM, 7));
+    raw.still_serves(9);
     // A bomb: one line in the dynamic table, and thousands of references to it (CVE-2026-49975).
     let mut bomb = get("/public/x", &[]);
     bomb.extend([0x40, 1, b'b', 0x7f, 0x81, 0x1e]);
@@ -386,10 +407,13 @@ fn frames_that_cost_nothing_are_counted_and_too_many_end_the_connection() {
     let post =
         lines(&[(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/public/x")]);
     let open = frame(HEADERS, END_HEADERS, 1, &post);
+    let gone = [open.clone(), frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes())].concat();
     for (kind, first, flood) in [
         ("settings", vec![], frame(SETTINGS, 0, 0, &[])),
         ("pings", vec![], frame(PING, 0, 0, &[0; 8])),
         ("empty", open.clone(), frame(DATA, 0, 1, &[])),
+        ("empty", open.clone(), frame(DATA, PADDED, 1, &[1, 0])),
+        ("others", gone.clone(), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
         ("others", vec![], frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9])),
         ("others", vec![], frame(200, 0, 0, &[])),
     ] {
@@ -407,7 +431,7 @@ fn frames_that_cost_nothing_are_counted_and_too_many_end_the_connection() {
     };
     eventually("they are counted", || {
         let sum: f64 = ["settings", "pings", "empty", "others", "frames"].map(counted).iter().sum();
-        (sum == 5.0).then_some(())
+        (sum == 7.0).then_some(())
     });
     others_are_unaffected(&gateway);
 }
@@ -532,6 +556,153 @@ fn cuts_of_the_gateway_are_no_flood_of_the_client() {
     }
     raw.ask(101, &get("/public/x", &[]));
     assert_eq!(raw.status(101), 200);
+}
+
+#[test]
+fn a_client_that_measures_the_way_is_no_flood() {
+    let (gateway, _upstream) = start();
+    let mut raw = Raw::connect(&gateway);
+    for round in 0..50 {
+        for index in 0..50 {
+            let stream = 1 + 2 * (50 * round + index);
+            raw.ask(stream, &get("/public/x", &[]));
+        }
+        for _ in 0..50 {
+            assert_ne!(raw.next_of(&[HEADERS, GOAWAY]).kind, GOAWAY, "round {round}");
+            // As gRPC does for what it receives.
+            raw.send(&frame(PING, 0, 0, &[0; 8]));
+        }
+    }
+}
+
+#[test]
+fn a_request_that_was_given_up_before_it_was_looked_at_reaches_nobody() {
+    let (gateway, upstream) = start();
+    let mut raw = Raw::connect(&gateway);
+    raw.still_serves(1);
+    let delete =
+        lines(&[(":method", "DELETE"), (":scheme", "http"), (":authority", "a"), (":path", "/public/x")]);
+    let pairs: Vec<u8> = (0..20)
+        .flat_map(|index| {
+            let stream = 3 + 2 * index;
+            let ask = frame(HEADERS, END_HEADERS | END_STREAM, stream, &delete);
+            [ask, frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())].concat()
+        })
+        .collect();
+    raw.send(&pairs);
+    raw.still_serves(101);
+    assert_eq!(upstream.seen().iter().filter(|seen| seen.method == "DELETE").count(), 0);
+}
+
+#[test]
+fn a_window_that_settings_open_lets_a_stream_go_on() {
+    let (gateway, _upstream) = start();
+    let mut raw = Raw::connect(&gateway);
+    let window = |size: u16| frame(SETTINGS, 0, 0, &[&[0, 4, 0, 0][..], &size.to_be_bytes()].concat());
+    raw.send(&window(0));
+    raw.ask(1, &get("/public/x", &[]));
+    assert_eq!(raw.status(1), 200);
+    raw.send(&window(1_000));
+    assert_eq!(raw.next_of(&[DATA]).payload, b"/public/x");
+}
+
+#[test]
+fn an_empty_body_is_no_body_that_is_waited_for() {
+    let upstream = Upstream::with(|_, socket| {
+        std::thread::sleep(Duration::from_millis(900));
+        socket.write_all(&ok("done")).is_ok()
+    });
+    let settings = Settings { protocol: Protocol::H2c, ..Settings::default() };
+    let gateway = Gateway::start(&upstream, settings.extra("limits: {body_idle_timeout: 300ms}\n"));
+    let mut raw = Raw::connect(&gateway);
+    let pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/public/x")];
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &lines(&[&pseudo[..], &[("content-length", "0")]].concat())));
+    raw.send(&frame(DATA, END_STREAM, 1, b""));
+    assert_eq!(raw.status(1), 200);
+}
+
+#[test]
+fn a_drain_cuts_nothing_off_that_the_client_has_not_read_yet() {
+    let big = "x".repeat(3 << 20);
+    let upstream = Upstream::answering(move |_| ok(&big));
+    let mut gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+    let mut raw = Raw::connect(&gateway);
+    let wide = 0x1000_0000_u32.to_be_bytes();
+    raw.ask(1, &get("/public/x", &[]));
+    raw.send(&[frame(WINDOW_UPDATE, 0, 0, &wide), frame(WINDOW_UPDATE, 0, 1, &wide)].concat());
+    assert_eq!(raw.status(1), 200);
+    gateway.signal(libc::SIGTERM);
+    let mut received = 0;
+    while received < 3 << 20 {
+        let frame = raw.next_of(&[DATA, RST_STREAM]);
+        assert_eq!(frame.kind, DATA, "after {received} bytes");
+        received += frame.payload.len();
+        // What it says meanwhile is for nobody.
+        raw.send(&frame_of_window());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    drop(raw);
+    assert!(eventually("it ends", || gateway.ended()).success());
+}
+
+/// Room for more on the connection.
+fn frame_of_window() -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, 0, &1_000_u32.to_be_bytes())
+}
+
+#[test]
+fn the_last_stream_of_a_goodbye_never_grows() {
+    let upstream = Upstream::with(|_, socket| {
+        std::thread::sleep(Duration::from_millis(700));
+        socket.write_all(&ok("done")).is_ok()
+    });
+    let mut gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+    let mut raw = Raw::connect(&gateway);
+    raw.ask(1, &get("/public/x", &[]));
+    eventually("it is under way", || (upstream.seen().len() == 1).then_some(()));
+    gateway.signal(libc::SIGTERM);
+    let ping = raw.next_of(&[PING]);
+    raw.send(&frame(PING, ACK, 0, &ping.payload));
+    assert_eq!(raw.next_of(&[GOAWAY]).payload[..4], [0, 0, 0, 1]);
+    raw.ask(5, &get("/public/x", &[]));
+    assert_eq!(raw.next_of(&[RST_STREAM, GOAWAY]).stream, 5);
+    raw.send(&frame(PING, 0, 1, &[0; 8]));
+    let last = raw.next_of(&[GOAWAY]);
+    assert_eq!((last.code(), &last.payload[..4]), (PROTOCOL_ERROR, &[0, 0, 0, 1][..]));
+    drop(raw);
+    assert!(eventually("it ends", || gateway.ended()).success());
+}
+
+#[test]
+fn connections_at_rest_keep_little() {
+    const COUNT: usize = 200;
+    let big = "x".repeat(300_000);
+    let upstream = Upstream::answering(move |_| ok(&big));
+    let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+    let opened = |count: usize| -> Vec<Raw> {
+        (0..count)
+            .map(|_| {
+                let mut raw = Raw::connect(&gateway);
+                let wide = 0x1000_0000_u32.to_be_bytes();
+                raw.send(
+                    &[frame(WINDOW_UPDATE, 0, 0, &wide), frame(SETTINGS, 0, 0, &[0, 4, 0, 16, 0, 0])]
+                        .concat(),
+                );
+                for stream in [1, 3, 5, 7] {
+                    raw.ask(stream, &get("/public/x", &[]));
+                }
+                let mut received = 0;
+                while received < 4 * 300_000 {
+                    received += raw.next_of(&[DATA]).payload.len();
+                }
+                raw
+            })
+            .collect()
+    };
+    let _first = opened(20);
+    let before = gateway.memory();
+    let _kept = opened(COUNT);
+    eventually("they rest", || (gateway.memory() < before + COUNT as u64 * (24 << 10)).then_some(()));
 }
 
 #[test]

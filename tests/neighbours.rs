@@ -162,18 +162,16 @@ fn haproxy_says_who_its_clients_are() {
     }
 }
 
-#[test]
-fn nginx_is_an_upstream_by_tls_and_in_the_clear() {
-    let authority = Authority::new();
+/// nginx with a certificate for `localhost` and these servers. What it serves by name lies in its folder.
+fn nginx(authority: &Authority, servers: impl FnOnce(&str) -> String) -> Running {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let issued = authority.issue(&["localhost"]);
     fs::write(folder.path().join("a.pem"), &issued.certificate).unwrap();
     fs::write(folder.path().join("a.key"), &issued.key).unwrap();
-    fs::write(folder.path().join("large"), "x".repeat(2 << 20)).unwrap();
-    let (clear, secure) = (port_to_keep(), port_to_keep());
-    let root = folder.path().display();
+    let root = folder.path().display().to_string();
+    let servers = servers(&root);
     let config = format!(
-        "daemon off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\nserver {{ listen 127.0.0.1:{clear}; listen 127.0.0.1:{secure} ssl; ssl_certificate {root}/a.pem; ssl_certificate_key {root}/a.key; root {root};\nlocation /public/ {{ alias {root}/; }} location /public/who {{ return 200 \"$scheme $http_x_forwarded_for\"; }} }} }}\n"
+        "daemon off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{servers} }}\n"
     );
     let file = folder.path().join("nginx.conf");
     fs::write(&file, config).unwrap();
@@ -181,7 +179,41 @@ fn nginx_is_an_upstream_by_tls_and_in_the_clear() {
     let mut nginx = Command::new(program("nginx"));
     nginx.arg("-c").arg(&file).arg("-p").arg(folder.path()).arg("-e").arg(folder.path().join("error.log"));
     nginx.arg("-g").arg("master_process off;");
-    let _nginx = Running(nginx.spawn().unwrap(), folder.clone());
+    Running(nginx.spawn().unwrap(), folder)
+}
+
+#[test]
+fn an_upstream_that_says_goodbye_over_and_over_costs_no_request() {
+    let port = port_to_keep();
+    let _nginx = nginx(&Authority::new(), |_| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} http2; keepalive_requests 50; location / {{ return 200 done; }} }}"
+        )
+    });
+    eventually("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let servers = format!("{{url: \"h2c://127.0.0.1:{port}\"}}");
+    // Each goodbye leaves a few streams that were not processed.
+    let retries = ", retries: {attempts: 5, budget: 100%}".to_owned();
+    let settings = Settings { servers, upstream: retries, protocol: Protocol::H2c, ..Settings::default() };
+    let gateway = Gateway::start(&Upstream::start(), settings);
+    let body = gateway.folder.path().join("body");
+    fs::write(&body, "a short body").unwrap();
+    let url = format!("http://localhost:{}/public/x", gateway.address.port());
+    let said =
+        output("h2load", &["-n", "3000", "-c", "4", "-m", "16", "-d", &body.display().to_string(), &url], "");
+    assert!(said.contains("status codes: 3000 2xx"), "{said}");
+}
+
+#[test]
+fn nginx_is_an_upstream_by_tls_and_in_the_clear() {
+    let authority = Authority::new();
+    let (clear, secure) = (port_to_keep(), port_to_keep());
+    let nginx = nginx(&authority, |root| {
+        format!(
+            "server {{ listen 127.0.0.1:{clear}; listen 127.0.0.1:{secure} ssl; ssl_certificate {root}/a.pem; ssl_certificate_key {root}/a.key; root {root};\nlocation /public/ {{ alias {root}/; }} location /public/who {{ return 200 \"$scheme $http_x_forwarded_for\"; }} }}"
+        )
+    });
+    fs::write(nginx.1.path().join("large"), "x".repeat(2 << 20)).unwrap();
     eventually("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", secure)).ok());
     for (url, scheme, tls) in [
         (format!("http://127.0.0.1:{clear}"), "http", ""),

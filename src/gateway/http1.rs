@@ -60,6 +60,8 @@ enum Stage {
 struct Sending {
     body: ResponseBody,
     chunked: bool,
+    /// The bytes that are still to come, if the head has told a length.
+    left: Option<u64>,
 }
 
 /// What became of a body whose available part was gathered.
@@ -83,6 +85,13 @@ impl Sending {
             let data = frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default());
             let is_over = data.is_none() || self.body.is_end_stream();
             let data = data.unwrap_or_default();
+            // What the head has said holds, whatever comes: anything else would be read as the next response.
+            if let Some(left) = &mut self.left {
+                *left = left.checked_sub(data.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
+                if is_over && *left > 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
             if self.chunked && !data.is_empty() {
                 // Writing to a vector does not fail.
                 let _ = write!(unsent.bytes(), "{:x}\r\n", data.len());
@@ -303,7 +312,8 @@ where
         format(out, self.asked, status, &fields, delimiter, self.ends);
         fields.reuse();
         let has_body = delimiter != Delimiter::Nothing && !self.asked.to_head && exact != Some(0);
-        let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked };
+        let left = if let Delimiter::Length(length) = delimiter { Some(length) } else { None };
+        let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked, left };
         if !has_body || matches!(sending.gather(&mut self.unsent, cx)?, Gathered::All) {
             drop(sending);
             self.response_ends();

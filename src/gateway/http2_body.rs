@@ -33,6 +33,11 @@ impl Http2Body {
         if self.stream.is_end_stream() { Some(0) } else { self.left }
     }
 
+    /// Returns whether nothing more comes, not even trailers.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
     /// Takes the trailers, which are there once the body was read.
     pub(super) fn trailers(&self) -> Option<Fields> {
         self.stream.trailers()

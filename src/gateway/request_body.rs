@@ -99,7 +99,11 @@ impl RequestBody {
         lease: Option<&Lease>,
         headers: &Arc<Headers>,
     ) -> Self {
-        let Some(incoming) = incoming else {
+        let is_empty = incoming.as_ref().is_some_and(|incoming| incoming.left() == Some(0));
+        if is_empty {
+            exchange.body_is(BodyState::Complete);
+        }
+        let Some(incoming) = incoming.filter(|_| !is_empty) else {
             exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
             return Self::Empty;
         };
@@ -213,7 +217,11 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(body) => body.incoming.left() == Some(0),
+            // Trailers may follow the last byte.
+            Self::Streaming(body) => match &body.incoming {
+                Incoming::Http1(_) => body.incoming.left() == Some(0),
+                Incoming::Http2(body) => body.is_end_stream(),
+            },
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -14,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     PREFACE,
+    closing::{Ended, Phase, goaway},
+    config::Config,
     floods::{Flood, Floods},
     frame::{self, Frame, Reader},
     head::Head,
@@ -23,7 +26,7 @@ use super::{
     state::{Failure, INITIAL_WINDOW, Opener, Role, Shared, State, wake_all},
     stream::Stream as HttpStream,
 };
-use crate::{clock::coarse_millis, config, stream::Stream};
+use crate::{clock::coarse_millis, config, stream::Stream, types::framing::HeadLimits};
 
 /// The most bytes that are read at once, and in a turn of the worker.
 const READ: usize = 64 << 10;
@@ -36,50 +39,25 @@ const BLOCK_SLACK: usize = 64 << 10;
 /// What a PING carries that asks whether the other side has seen that the connection ends.
 const FAREWELL: [u8; 8] = *b"farewell";
 
+/// What a PING carries that asks whether the other side is there.
+const ALIVE: [u8; 8] = *b"authgate";
+
+/// How long a server may take nothing before others get what comes, in milliseconds.
+const STUCK_MILLIS: u64 = 500;
+
+/// What a server may do, which resets streams as it likes.
+const OF_SERVERS: config::Http2Limits = config::Http2Limits {
+    streams: 0,
+    header_list: 0,
+    resets: config::Rate { count: u32::MAX, per: Duration::from_secs(10) },
+};
+
 /// Settings (RFC 9113, section 6.5.2; RFC 8441, section 3).
 const ENABLE_PUSH: u16 = 2;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
-
-/// What one side of a connection allows the other.
-#[derive(Debug, Clone, Copy)]
-pub struct Config {
-    /// The window of a stream, in bytes.
-    pub stream_window: u32,
-    /// The window of the connection, in bytes.
-    pub connection_window: u32,
-    /// The largest list of header lines, in bytes (RFC 9113, section 6.5.2).
-    pub header_list: u32,
-}
-
-/// Why a connection has ended. The text is for the log.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// Nothing was wrong.
-    #[error("it came to its end")]
-    Quietly,
-    /// The other side broke the rules.
-    #[error("the other side broke the rules: {0}")]
-    Broken(Reason),
-    /// The socket failed.
-    #[error(transparent)]
-    Lost(#[from] io::Error),
-}
-
-/// How far a connection has come on its way to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Open,
-    /// The other side was told that it ends, and what is on its way is still taken.
-    Told,
-    /// Nothing new is taken.
-    Leaving,
-    /// What is left to send is sent, then it is closed.
-    Closing,
-    Over,
-}
 
 /// A connection.
 #[derive(Debug)]
@@ -93,12 +71,20 @@ pub struct Connection {
     reader: Reader,
     decoder: Decoder,
     shared: Arc<Shared>,
-    header_list: usize,
+    header_limits: HeadLimits,
+    silence: u64,
     streams: usize,
-    floods: Option<Floods>,
+    floods: Floods,
     accepted: VecDeque<(Head, HttpStream)>,
     phase: Phase,
     ended: Option<Ended>,
+    role: Role,
+    /// The last stream that is taken, once the other side was told.
+    announced: Option<u32>,
+    /// The coarse time at which the other side was asked whether it is there, and has not said so.
+    asked_alive: Option<u64>,
+    /// The coarse time since when a header block has no end.
+    block_since: Option<u64>,
     /// Bytes that were read in this turn.
     read: u64,
     /// The coarse time since when the other side takes nothing.
@@ -117,18 +103,17 @@ impl Drop for Connection {
 impl Connection {
     /// Begins to serve a client, of whose bytes `early` were read before.
     pub fn server(io: Stream, early: BytesMut, config: Config, limits: config::Http2Limits) -> Self {
-        let floods = Floods::new(limits, coarse_millis());
         let settings = [
             (MAX_CONCURRENT_STREAMS, limits.streams),
             (INITIAL_WINDOW_SIZE, config.stream_window),
-            (MAX_HEADER_LIST_SIZE, config.header_list),
+            (MAX_HEADER_LIST_SIZE, header_list(&config)),
             (ENABLE_CONNECT_PROTOCOL, 1),
         ];
         let mut connection = Self::new(io, Role::Server, config, &settings);
         connection.early = early;
         connection.preface = PREFACE;
         connection.streams = limits.streams as usize;
-        connection.floods = Some(floods);
+        connection.floods = Floods::new(limits, coarse_millis());
         connection
     }
 
@@ -137,7 +122,7 @@ impl Connection {
         let settings = [
             (ENABLE_PUSH, 0),
             (INITIAL_WINDOW_SIZE, config.stream_window),
-            (MAX_HEADER_LIST_SIZE, config.header_list),
+            (MAX_HEADER_LIST_SIZE, header_list(&config)),
         ];
         let connection = Self::new(io, Role::Client, config, &settings);
         let opener = Opener(connection.shared.clone());
@@ -145,7 +130,7 @@ impl Connection {
     }
 
     fn new(io: Stream, role: Role, config: Config, settings: &[(u16, u32)]) -> Self {
-        let mut state = State::new(role, config.stream_window, config.connection_window);
+        let mut state = State::new(role, &config);
         let out = state.out.frames();
         if role == Role::Client {
             out.extend_from_slice(PREFACE);
@@ -160,21 +145,25 @@ impl Connection {
             frame::write(out, frame::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
             state.receive_window = config.connection_window.into();
         }
-        let header_list = config.header_list as usize;
         Self {
             io,
             early: BytesMut::new(),
             preface: b"",
             is_greeted: false,
-            reader: Reader::new(header_list + BLOCK_SLACK),
+            reader: Reader::new(config.header_limits.bytes + BLOCK_SLACK),
             decoder: Decoder::new(),
             shared: Shared::new(state),
-            header_list,
+            header_limits: config.header_limits,
+            silence: config.silence,
             streams: 0,
-            floods: None,
+            floods: Floods::new(OF_SERVERS, coarse_millis()),
             accepted: VecDeque::new(),
             phase: Phase::Open,
             ended: None,
+            role,
+            announced: None,
+            asked_alive: None,
+            block_since: None,
             read: 0,
             blocked_since: None,
             woken: Vec::new(),
@@ -201,6 +190,37 @@ impl Connection {
         self.blocked_since
     }
 
+    /// Returns the coarse time since when a header block has no end.
+    pub fn block_since(&self) -> Option<u64> {
+        self.block_since
+    }
+
+    /// Returns whether nothing is left to say, or the other side does not deserve to be waited for.
+    pub fn has_said_all(&self) -> bool {
+        self.phase >= Phase::Lingering || matches!(self.ended, Some(Ended::Broken(_)))
+    }
+
+    /// Asks a server that leaves requests without a byte whether it is there, and gives the connection up if it is not. To be
+    /// called about once a second.
+    pub fn checks_silence(&mut self) {
+        let now = coarse_millis();
+        let since = {
+            let mut state = self.shared.lock();
+            state.is_stuck =
+                self.blocked_since.is_some_and(|since| now.saturating_sub(since) >= STUCK_MILLIS);
+            state.asked_since
+        };
+        let is_silent = |since: u64| now.saturating_sub(since) >= self.silence;
+        match self.asked_alive {
+            Some(asked) if is_silent(asked) => self.lost(io::ErrorKind::TimedOut.into()),
+            None if since.is_some_and(is_silent) => {
+                self.asked_alive = Some(now);
+                frame::write(self.shared.lock().out.frames(), frame::PING, 0, 0, &ALIVE);
+            }
+            _ => {}
+        }
+    }
+
     /// Returns whether there are streams.
     pub fn has_streams(&self) -> bool {
         !self.shared.lock().slots.is_empty()
@@ -213,7 +233,7 @@ impl Connection {
 
     /// Returns what the other side has flooded with.
     pub fn flood(&self) -> Option<Flood> {
-        self.floods.as_ref().and_then(Floods::found)
+        self.floods.found()
     }
 
     /// Returns why it has ended.
@@ -240,6 +260,7 @@ impl Connection {
         let mut state = self.shared.lock();
         let last = state.last;
         goaway(&mut state, last, Reason::NO_ERROR);
+        self.announced = Some(last);
         true
     }
 
@@ -250,18 +271,17 @@ impl Connection {
 
     /// Ends the connection with a reason that the other side is told.
     fn breaks(&mut self, reason: Reason) {
-        if reason == Reason::ENHANCE_YOUR_CALM
-            && let Some(floods) = &mut self.floods
-        {
+        if reason == Reason::ENHANCE_YOUR_CALM {
             // What no count has found is a block without an end.
-            floods.finds(Flood::Continuations);
+            self.floods.finds(Flood::Continuations);
         }
         self.phase = Phase::Closing;
         self.ended = Some(Ended::Broken(reason));
         {
             let mut state = self.shared.lock();
             let last = if state.role == Role::Server { state.last } else { 0 };
-            goaway(&mut state, last, reason);
+            // It never grows (RFC 9113, section 6.8).
+            goaway(&mut state, self.announced.map_or(last, |announced| announced.min(last)), reason);
         }
         self.fail("the other side broke the rules");
     }
@@ -284,13 +304,19 @@ impl Connection {
     /// Goes on, and returns the next request of a client. None at the end of the connection.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Head, HttpStream)>> {
         self.shared.lock().drives(cx);
-        let is_client = self.floods.is_none();
+        let is_client = self.role == Role::Client;
         loop {
             if let Some(accepted) = self.accepted.pop_front() {
                 return Poll::Ready(Some(accepted));
             }
-            if self.phase == Phase::Over {
-                return Poll::Ready(None);
+            match self.phase {
+                Phase::Over => return Poll::Ready(None),
+                Phase::Lingering => {
+                    ready!(self.poll_discard(cx));
+                    self.phase = Phase::Over;
+                    continue;
+                }
+                _ => {}
             }
             if self.phase < Phase::Closing && self.poll_read(cx).is_ready() {
                 continue;
@@ -311,7 +337,7 @@ impl Connection {
                 if is_flushed {
                     ready!(Pin::new(&mut self.io).poll_shutdown(cx)).ok();
                 }
-                self.phase = Phase::Over;
+                self.phase = if is_client { Phase::Over } else { Phase::Lingering };
             } else if self.is_done() {
                 self.phase = Phase::Closing;
             } else {
@@ -359,8 +385,23 @@ impl Connection {
         Poll::Ready(())
     }
 
+    /// Drops what comes. Ready when nothing more does.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_spent() {
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.read += buffer.filled().len() as u64;
+        }
+        Poll::Pending
+    }
+
     fn take(&mut self, mut bytes: &[u8]) {
         self.read += bytes.len() as u64;
+        self.asked_alive = None;
         let preface = self.preface.len().min(bytes.len());
         if bytes[..preface] != self.preface[..preface] {
             return self.breaks(Reason::PROTOCOL_ERROR);
@@ -380,8 +421,8 @@ impl Connection {
         let mut receiver = Receiver {
             state: &mut state,
             decoder: &mut self.decoder,
-            floods: self.floods.as_mut(),
-            header_list: self.header_list,
+            floods: &mut self.floods,
+            header_limits: self.header_limits,
             streams: self.streams,
             refuses: self.phase >= Phase::Leaving,
             now: coarse_millis(),
@@ -406,24 +447,38 @@ impl Connection {
             is_seen |= matches!(frame, Frame::Pong { data: FAREWELL });
             result = receiver.take(frame);
         }
+        state.asked_since = None;
         std::mem::swap(&mut state.woken, &mut self.woken);
         drop(state);
         wake_all(&mut self.woken);
+        self.block_since =
+            if self.reader.is_in_block() { self.block_since.or_else(|| Some(coarse_millis())) } else { None };
         if is_seen && self.phase == Phase::Told {
             self.refuse_more();
         }
         result
     }
 
+    /// Frees what a connection without streams does not need.
+    fn rest(&mut self) {
+        let mut state = self.shared.lock();
+        if !state.slots.is_empty() {
+            return;
+        }
+        state.rest();
+        self.reader.rest();
+        if self.accepted.is_empty() {
+            self.accepted = VecDeque::new();
+        }
+    }
+
     /// Sends what there is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.lock();
         if state.out.is_empty() {
-            if state.slots.is_empty() {
-                state.out.rest();
-            }
             drop(state);
             self.blocked_since = None;
+            self.rest();
             return if self.io.holds_back() {
                 Pin::new(&mut self.io).poll_flush(cx)
             } else {
@@ -433,23 +488,83 @@ impl Connection {
         let (has_moved, polled) = state.out.poll_flush(&mut self.io, cx);
         if has_moved {
             self.blocked_since = None;
-            if !state.blocked.is_empty() {
-                state.wake_blocked();
-                std::mem::swap(&mut state.woken, &mut self.woken);
-                drop(state);
-                wake_all(&mut self.woken);
-            }
+            state.wake_blocked();
+            std::mem::swap(&mut state.woken, &mut self.woken);
         }
+        drop(state);
+        wake_all(&mut self.woken);
         if polled.is_pending() {
             self.blocked_since.get_or_insert_with(coarse_millis);
+        } else {
+            self.rest();
         }
         polled
     }
 }
 
-fn goaway(state: &mut State, last: u32, reason: Reason) {
-    let mut payload = [0; 8];
-    payload[..4].copy_from_slice(&last.to_be_bytes());
-    payload[4..].copy_from_slice(&reason.0.to_be_bytes());
-    frame::write(state.out.frames(), frame::GOAWAY, 0, 0, &payload);
+fn header_list(config: &Config) -> u32 {
+    u32::try_from(config.header_limits.bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::http2::RequestLine;
+
+    const CONFIG: Config = Config {
+        stream_window: 1_000,
+        max_stream_window: 1_000,
+        connection_window: 100_000,
+        silence: 60,
+        header_limits: HeadLimits { bytes: 1_000, count: 10 },
+    };
+
+    /// Asks a server that answers PINGs or nothing, and drives the connection for a while or to its end.
+    async fn asked(answers: bool) -> (Poll<Result<(), Failure>>, bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut received = [0; 1_024];
+            while let Ok(length) = server.read(&mut received).await
+                && length > 0
+            {
+                if answers && received[..length].ends_with(&ALIVE) {
+                    let mut pong = Vec::new();
+                    frame::write(&mut pong, frame::SETTINGS, 0, 0, &[]);
+                    frame::write(&mut pong, frame::PING, frame::ACK, 0, &ALIVE);
+                    server.write_all(&pong).await.unwrap();
+                }
+            }
+        });
+        let (mut connection, opener) = Connection::client(socket.into(), CONFIG);
+        let request = RequestLine { method: "GET", is_tls: false, authority: b"a", path: "/" };
+        let stream = opener.open(&request, std::iter::empty(), true).unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        let driven = poll_fn(|cx| {
+            while connection.poll_next(cx).is_pending() {
+                ready!(ticks.poll_tick(cx));
+                connection.checks_silence();
+            }
+            Poll::Ready(())
+        });
+        let has_ended = timeout(Duration::from_millis(500), driven).await.is_ok();
+        let cx = Context::from_waker(Waker::noop());
+        (stream.poll_head(&cx).map_ok(|_| ()), has_ended)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_given_up_and_one_that_is_slow_is_not() {
+        let (silent, slow) = tokio::join!(asked(false), asked(true));
+        assert!(matches!(silent, (Poll::Ready(Err(Failure::Lost(_))), true)), "{silent:?}");
+        assert!(matches!(slow, (Poll::Pending, false)), "{slow:?}");
+    }
 }

@@ -21,6 +21,9 @@ pub enum Flood {
 
 const KINDS: usize = 6;
 
+/// The time in which frames are counted, in milliseconds; resets have their own.
+const WINDOW: u64 = 10_000;
+
 impl Flood {
     /// Returns the kind as metrics have it.
     pub fn label(self) -> &'static str {
@@ -47,30 +50,44 @@ impl Flood {
     }
 }
 
+/// Counts of frames in a window of time.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    /// When it began, as a coarse time.
+    begun: u64,
+    counts: [u32; KINDS],
+}
+
 /// Counts the frames of a connection.
 #[derive(Debug)]
 pub(super) struct Floods {
     limits: config::Http2Limits,
-    /// When the window began, as a coarse time, and what came in it.
-    begun: u64,
-    counts: [u32; KINDS],
+    /// The window of resets, and that of all other kinds.
+    resets: Window,
+    others: Window,
     found: Option<Flood>,
 }
 
 impl Floods {
     /// Creates the counts of a connection that begins.
     pub(super) fn new(limits: config::Http2Limits, now: u64) -> Self {
-        Self { limits, begun: now, counts: [0; KINDS], found: None }
+        let window = Window { begun: now, counts: [0; KINDS] };
+        Self { limits, resets: window, others: window, found: None }
     }
 
     /// Counts a frame at a coarse time.
     pub(super) fn count(&mut self, kind: Flood, now: u64) {
-        let window = u64::try_from(self.limits.resets.per.as_millis()).unwrap_or(u64::MAX);
-        if now.saturating_sub(self.begun) >= window {
-            self.begun = now;
-            self.counts = [0; KINDS];
+        let (window, length) = match kind {
+            Flood::Resets => {
+                let length = u64::try_from(self.limits.resets.per.as_millis()).unwrap_or(u64::MAX);
+                (&mut self.resets, length)
+            }
+            _ => (&mut self.others, WINDOW),
+        };
+        if now.saturating_sub(window.begun) >= length {
+            *window = Window { begun: now, counts: [0; KINDS] };
         }
-        let count = &mut self.counts[kind as usize];
+        let count = &mut window.counts[kind as usize];
         *count += 1;
         if *count > kind.most(&self.limits) {
             self.finds(kind);
@@ -105,6 +122,9 @@ mod tests {
         for now in [0, 100, 200, 300, 400] {
             floods.count(Flood::Resets, now);
             floods.count(Flood::Pings, now);
+        }
+        for _ in 0..1_994 {
+            floods.count(Flood::Pings, 500);
         }
         floods.count(Flood::Resets, 10_000);
         assert_eq!(floods.found(), None, "another window");

@@ -63,7 +63,6 @@ pub(super) enum Frame<'a> {
     },
     GoAway {
         last: u32,
-        reason: Reason,
     },
     WindowUpdate {
         stream: u32,
@@ -112,6 +111,19 @@ impl Reader {
         Self { max_block, kept, is_taken: false, data: None, open: None, block }
     }
 
+    /// Returns whether a header block has begun and not ended.
+    pub(super) fn is_in_block(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Frees what a connection without streams does not need.
+    pub(super) fn rest(&mut self) {
+        if self.is_taken || self.kept.is_empty() {
+            self.is_taken = false;
+            self.kept = Vec::new();
+        }
+    }
+
     /// Takes the next frame out of `input`. None if more bytes are needed: all of them are taken then.
     ///
     /// # Errors
@@ -152,8 +164,14 @@ impl Reader {
             }
             let ends = flags & END_STREAM != 0;
             let is_padded = flags & PADDED != 0;
-            let is_idle = length <= usize::from(is_padded) && !ends;
-            self.data = Some(Data { stream, left: length, padding: 0, is_padded, ends, is_idle });
+            self.data = Some(Data {
+                stream,
+                left: length,
+                padding: 0,
+                is_padded,
+                ends,
+                is_idle: length == 0 && !ends,
+            });
             return self.next_data(input);
         }
         let payload = if self.kept.is_empty() && input.len() >= HEAD + length {
@@ -208,14 +226,14 @@ impl Reader {
                 Err(_) => return Err(Reason::FRAME_SIZE_ERROR),
             },
             GOAWAY => match payload.split_first_chunk() {
-                Some((last, rest)) => Frame::GoAway {
-                    last: u32::from_be_bytes(*last) & 0x7fff_ffff,
-                    reason: Reason(number(&rest[..rest.len().min(4)])?),
-                },
-                None => return Err(Reason::FRAME_SIZE_ERROR),
+                Some((last, [_, _, _, _, ..])) => {
+                    Frame::GoAway { last: u32::from_be_bytes(*last) & 0x7fff_ffff }
+                }
+                _ => return Err(Reason::FRAME_SIZE_ERROR),
             },
             WINDOW_UPDATE => Frame::WindowUpdate { stream, by: number(payload)? & 0x7fff_ffff },
             SETTINGS => return Err(Reason::FRAME_SIZE_ERROR),
+            PRIORITY if payload.len() != 5 => return Err(Reason::FRAME_SIZE_ERROR),
             // Nobody is allowed to push to this side.
             PUSH_PROMISE => return Err(Reason::PROTOCOL_ERROR),
             _ => Frame::Other,
@@ -243,6 +261,7 @@ impl Reader {
             if frame.padding > frame.left {
                 return Err(Reason::PROTOCOL_ERROR);
             }
+            frame.is_idle = frame.padding == frame.left && !frame.ends;
         } else if frame.is_padded {
             return Err(Reason::FRAME_SIZE_ERROR);
         }

@@ -1,13 +1,18 @@
 //! The header lines of a message (RFC 9113, section 8).
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::hpack::{Line, Name, Pseudo};
-use crate::types::fields::Fields;
+use crate::types::{fields::Fields, framing::HeadLimits};
 
 /// Headers that belong to a connection of HTTP/1.1, and to no message here (RFC 9113, section 8.2.2).
 const OF_CONNECTIONS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+
+/// What is wrong with a head that tells a length twice.
+pub(super) const SEVERAL_LENGTHS: &str = "several lengths";
 
 /// What a header block says.
 #[derive(Debug, Default)]
@@ -15,7 +20,7 @@ pub struct Head {
     pseudo: [Option<HeaderValue>; 6],
     /// The field lines.
     pub fields: Fields,
-    /// Whether there were more lines, in bytes, than are taken. None behind the limit is there.
+    /// Whether there were more lines than are taken. None is there then.
     pub is_over: bool,
     size: usize,
     /// What is wrong with it.
@@ -23,13 +28,16 @@ pub struct Head {
 }
 
 impl Head {
-    /// Adds a line, within a size of the list in bytes (RFC 9113, section 6.5.2).
-    pub(super) fn add(&mut self, line: Line, most: usize) {
+    /// Adds a line, within limits of the whole list (RFC 9113, section 6.5.2).
+    pub(super) fn add(&mut self, line: Cow<'_, Line>, limits: HeadLimits) {
         self.size += line.cost;
-        if self.size > most {
+        if self.is_over || self.size > limits.bytes || self.fields.iter().len() >= limits.count {
+            // A line may take more memory than it costs its sender.
             self.is_over = true;
+            self.fields = Fields::default();
             return;
         }
+        let line = line.into_owned();
         match line.name {
             Name::Pseudo(name) => {
                 let place = &mut self.pseudo[name as usize];
@@ -124,12 +132,16 @@ impl Head {
         self.fault.or(has_pseudo.then_some("a pseudo-header among trailers"))
     }
 
-    /// Returns the length of the body, in bytes, if it is told once.
+    /// Returns the length of the body, in bytes, if it is told.
     ///
     /// # Errors
-    /// When that is no number.
+    /// When that is no number, or told twice.
     pub(super) fn length(&self) -> Result<Option<u64>, &'static str> {
-        let Some(value) = self.fields.get_only(&header::CONTENT_LENGTH) else { return Ok(None) };
+        let mut values = self.fields.get_all(&header::CONTENT_LENGTH);
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(SEVERAL_LENGTHS);
+        }
         let is_number = value.as_bytes().iter().all(u8::is_ascii_digit);
         let length = value.to_str().ok().filter(|_| is_number).and_then(|value| value.parse().ok());
         length.map(Some).ok_or("a length that is no number")

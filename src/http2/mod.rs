@@ -4,6 +4,8 @@
 //! upper case ended the whole connection. A task drives each connection ([`Connection`]); the streams on it are used by the
 //! tasks of their requests ([`Stream`]). What these have to send in one turn of their worker leaves in one write.
 
+mod closing;
+mod config;
 mod connection;
 mod floods;
 mod frame;
@@ -15,7 +17,9 @@ mod receive;
 mod state;
 mod stream;
 
-pub use connection::{Config, Connection, Ended};
+pub use closing::Ended;
+pub use config::Config;
+pub use connection::Connection;
 pub use floods::Flood;
 pub use head::Head;
 pub use reason::Reason;

@@ -25,6 +25,8 @@ const KEPT: usize = 4 << 10;
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
+    /// What was added before, in bytes.
+    before: u64,
 }
 
 impl Outgoing {
@@ -50,8 +52,19 @@ impl Outgoing {
             let begin = self.frames_before(self.sent);
             self.bytes.drain(..begin);
             self.sent -= begin;
+            self.before += begin as u64;
         }
         &mut self.bytes
+    }
+
+    /// Returns the place behind the last frame, counted from the begin of the connection.
+    pub(super) fn end(&self) -> u64 {
+        self.before + self.bytes.len() as u64
+    }
+
+    /// Returns whether nothing was sent of what was added at a place.
+    pub(super) fn is_unsent(&self, place: u64) -> bool {
+        place >= self.before + self.sent as u64
     }
 
     /// Returns where the frame begins that a place lies in.
@@ -71,8 +84,9 @@ impl Outgoing {
         Some(frame::HEAD + u32::from_be_bytes([0, a, b, c]) as usize)
     }
 
-    /// Takes out the parts of a stream's body of which nothing was sent. Returns their bytes.
-    pub(super) fn purge(&mut self, stream: u32) -> usize {
+    /// Takes out the parts of a stream's body of which nothing was sent, and with `whole` all of its frames. Returns the bytes of
+    /// the body.
+    pub(super) fn purge(&mut self, stream: u32, whole: bool) -> usize {
         let mut begin = self.frames_before(self.sent);
         if begin < self.sent {
             begin += self.length_at(begin).unwrap_or_default();
@@ -80,9 +94,12 @@ impl Outgoing {
         let mut purged = 0;
         while let Some(length) = self.length_at(begin) {
             let head = &self.bytes[begin..begin + frame::HEAD];
-            if head[3] == frame::DATA && head[5..] == stream.to_be_bytes() {
+            let is_data = head[3] == frame::DATA;
+            if (is_data || whole) && head[5..] == stream.to_be_bytes() {
                 self.bytes.drain(begin..begin + length);
-                purged += length - frame::HEAD;
+                // So that places behind it stay right.
+                self.before += length as u64;
+                purged += if is_data { length - frame::HEAD } else { 0 };
             } else {
                 begin += length;
             }
@@ -103,6 +120,7 @@ impl Outgoing {
         let polled = self.poll_send(io, cx);
         let has_moved = self.sent > before;
         if polled.is_ready() {
+            self.before = self.end();
             self.sent = 0;
             self.bytes.clear();
         }
@@ -123,7 +141,8 @@ impl Outgoing {
     /// Frees the buffer if it is large.
     pub(super) fn rest(&mut self) {
         if self.is_empty() && self.bytes.capacity() > KEPT {
-            *self = Self::default();
+            self.bytes = Vec::new();
+            self.sent = 0;
         }
     }
 }
@@ -143,10 +162,17 @@ mod tests {
         let whole = out.bytes.clone();
         // The second frame was sent in part.
         out.sent = 9 + 4 + 5;
-        assert_eq!(out.purge(1), "onethree".len());
+        assert_eq!(out.purge(1, false), "onethree".len());
         let left = [&whole[..26], &whole[38..50], &whole[64..]].concat();
         assert_eq!(out.bytes, left);
-        assert_eq!((out.purge(1), out.purge(3)), (0, 3));
+        assert_eq!((out.purge(1, false), out.purge(3, true)), (0, 3));
+        assert_eq!(out.bytes, whole[..26]);
+        // The place of what comes next is as if nothing had been taken out.
+        assert_eq!(out.end(), whole.len() as u64);
+        frame::write(out.frames(), 1, 0, 5, b"head");
+        assert!(out.is_unsent(whole.len() as u64));
+        out.sent = out.bytes.len();
+        assert!(!out.is_unsent(whole.len() as u64));
     }
 
     #[test]
@@ -159,6 +185,6 @@ mod tests {
         frame::write(out.frames(), 0, 0, 3, b"next");
         assert_eq!(out.sent, 65_600 - 4 * (9 + (16 << 10)));
         assert_eq!(out.length_at(0), Some(9 + (16 << 10)));
-        assert_eq!(out.purge(3), 4);
+        assert_eq!(out.purge(3, false), 4);
     }
 }

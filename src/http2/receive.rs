@@ -5,12 +5,12 @@ use http::StatusCode;
 use super::{
     floods::{Flood, Floods},
     frame::{self, Frame},
-    head::Head,
+    head::{Head, SEVERAL_LENGTHS},
     hpack::Decoder,
     reason::Reason,
     state::{Failure, MAX_WINDOW, Role, State},
 };
-use crate::types::fields::Fields;
+use crate::types::{fields::Fields, framing::HeadLimits};
 
 /// A well-behaved server sends one `100 Continue` or a few `103 Early Hints`.
 const MAX_INTERIM: u8 = 8;
@@ -29,9 +29,9 @@ const MAX_FRAME_SIZE: u16 = 5;
 pub(super) struct Receiver<'a> {
     pub(super) state: &'a mut State,
     pub(super) decoder: &'a mut Decoder,
-    pub(super) floods: Option<&'a mut Floods>,
-    /// The largest list of header lines that is taken, in bytes.
-    pub(super) header_list: usize,
+    pub(super) floods: &'a mut Floods,
+    /// The limits of header lists that are taken.
+    pub(super) header_limits: HeadLimits,
     /// How many streams a client may have open.
     pub(super) streams: usize,
     /// Whether the other side was told that no streams are taken any more.
@@ -72,38 +72,39 @@ impl Receiver<'_> {
                 self.settings(values)?;
             }
             Frame::Ping { data } => {
-                self.counts(Flood::Pings);
+                match self.state.pings_granted.checked_sub(1) {
+                    Some(left) => self.state.pings_granted = left,
+                    None => self.counts(Flood::Pings),
+                }
                 frame::write(self.state.out.frames(), frame::PING, frame::ACK, 0, &data);
             }
             Frame::SettingsAck => self.counts(Flood::Settings),
             Frame::Pong { .. } => self.counts(Flood::Pings),
-            Frame::GoAway { last, reason } => self.goes_away(last, reason),
+            Frame::GoAway { last } => self.goes_away(last),
             Frame::WindowUpdate { stream, by } => self.widens(stream, by)?,
             Frame::Other => self.counts(Flood::Others),
         }
         let is_stuffed = self.state.out.is_stuffed();
-        let floods = self.floods.as_mut().is_some_and(|floods| {
-            if is_stuffed {
-                floods.finds(Flood::Others);
-            }
-            floods.found().is_some()
-        });
-        if is_stuffed || floods { Err(Reason::ENHANCE_YOUR_CALM) } else { Ok(()) }
+        if is_stuffed {
+            self.floods.finds(Flood::Others);
+        }
+        if is_stuffed || self.floods.found().is_some() { Err(Reason::ENHANCE_YOUR_CALM) } else { Ok(()) }
     }
 
     fn counts(&mut self, kind: Flood) {
-        let now = self.now;
-        if let Some(floods) = &mut self.floods {
-            floods.count(kind, now);
-        }
+        self.floods.count(kind, self.now);
     }
 
     /// Finds a stream; none if it is over.
-    fn find(&self, stream: u32) -> Result<Option<usize>, Reason> {
+    fn find(&mut self, stream: u32) -> Result<Option<usize>, Reason> {
         let is_of_client = stream % 2 == 1;
         match self.state.ids.get(&stream) {
             Some(key) => Ok(Some(*key)),
-            None if is_of_client && stream <= self.state.last => Ok(None),
+            None if is_of_client && stream <= self.state.last => {
+                // The other side may not know yet that it is over.
+                self.counts(Flood::Others);
+                Ok(None)
+            }
             // It was never opened (RFC 9113, section 5.1).
             None => Err(Reason::PROTOCOL_ERROR),
         }
@@ -123,17 +124,13 @@ impl Receiver<'_> {
 
     fn headers(&mut self, stream: u32, block: &[u8], ends: bool) -> Result<(), Reason> {
         let mut head = Head::default();
-        let most = self.header_list;
-        self.decoder.decode(block, |line| head.add(line, most)).map_err(|_| Reason::COMPRESSION_ERROR)?;
+        let limits = self.header_limits;
+        self.decoder.decode(block, |line| head.add(line, limits)).map_err(|_| Reason::COMPRESSION_ERROR)?;
         let is_new = self.state.role == Role::Server && stream % 2 == 1 && stream > self.state.last;
         if is_new {
             return self.opens(stream, head, ends);
         }
-        let Some(key) = self.find(stream)? else {
-            // The other side may not know yet that it was reset.
-            self.counts(Flood::Others);
-            return Ok(());
-        };
+        let Some(key) = self.find(stream)? else { return Ok(()) };
         let Some(slot) = self.state.slots.get(key) else { return Ok(()) };
         if slot.failure.is_some() || slot.is_reset {
             self.counts(Flood::Others);
@@ -155,7 +152,11 @@ impl Receiver<'_> {
             self.refuse(stream, Reason::REFUSED_STREAM);
             return Ok(());
         }
-        let length = head.length();
+        let length = match head.length() {
+            // That is for those to refuse who can tell the client why.
+            Err(SEVERAL_LENGTHS) => Ok(None),
+            length => length,
+        };
         let is_cut = ends && matches!(length, Ok(Some(1..)));
         if head.fault_of_request().is_some() || length.is_err() || is_cut {
             self.counts(Flood::Resets);
@@ -279,6 +280,7 @@ impl Receiver<'_> {
     }
 
     fn settings(&mut self, values: &[u8]) -> Result<(), Reason> {
+        let mut window = self.state.peer_window;
         for value in values.chunks_exact(6) {
             let [a, b, c, d, e, f] = value else { continue };
             let (name, value) = (u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]));
@@ -290,41 +292,44 @@ impl Receiver<'_> {
                 // A change must be followed (RFC 7541, section 4.2), though nothing is kept there.
                 HEADER_TABLE_SIZE if value < TABLE_SIZE => self.state.must_resize = !self.state.has_resized,
                 MAX_CONCURRENT_STREAMS => self.state.max_streams = value as usize,
-                INITIAL_WINDOW_SIZE => {
-                    let window = i64::from(value);
-                    if window > MAX_WINDOW {
-                        return Err(Reason::FLOW_CONTROL_ERROR);
-                    }
-                    let by = window - std::mem::replace(&mut self.state.peer_window, window);
-                    for (_, slot) in &mut self.state.slots {
-                        slot.send_window += by;
-                        if slot.send_window > MAX_WINDOW {
-                            return Err(Reason::FLOW_CONTROL_ERROR);
-                        }
-                    }
-                    self.state.wake_blocked();
+                INITIAL_WINDOW_SIZE if i64::from(value) > MAX_WINDOW => {
+                    return Err(Reason::FLOW_CONTROL_ERROR);
                 }
+                INITIAL_WINDOW_SIZE => window = value.into(),
                 MAX_FRAME_SIZE if !(16_384..1 << 24).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
                 _ => {}
             }
         }
+        // Once a frame, however often it is set there.
+        let by = window - std::mem::replace(&mut self.state.peer_window, window);
+        let mut opened = Vec::new();
+        if by != 0 {
+            for (key, slot) in &mut self.state.slots {
+                let before = slot.send_window;
+                slot.send_window += by;
+                if slot.send_window > MAX_WINDOW {
+                    return Err(Reason::FLOW_CONTROL_ERROR);
+                }
+                if before <= 0 && slot.send_window > 0 {
+                    opened.push(key);
+                }
+            }
+        }
+        opened.into_iter().for_each(|key| self.state.wake(key));
         frame::write(self.state.out.frames(), frame::SETTINGS, frame::ACK, 0, &[]);
         Ok(())
     }
 
-    fn goes_away(&mut self, last: u32, reason: Reason) {
+    fn goes_away(&mut self, last: u32) {
         if self.state.role == Role::Server {
             return;
         }
         self.state.is_going = true;
-        let failure = match reason {
-            Reason::NO_ERROR => Failure::Refused,
-            _ => Failure::Lost(format!("the server goes away: {reason}").into()),
-        };
+        // Whatever the reason, those behind the last one were not processed (RFC 9113, section 6.8).
         let behind: Vec<_> =
             self.state.slots.iter().filter(|(_, slot)| slot.id > last).map(|(key, _)| key).collect();
         for key in behind {
-            self.state.fails(key, failure.clone());
+            self.state.fails(key, Failure::Refused);
         }
     }
 

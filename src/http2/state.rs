@@ -12,7 +12,7 @@ use http::StatusCode;
 use slab::Slab;
 use thiserror::Error;
 
-use super::{frame, hpack::encoder::NO_TABLE, outgoing::Outgoing, reason::Reason};
+use super::{config::Config, frame, hpack::encoder::NO_TABLE, outgoing::Outgoing, reason::Reason};
 use crate::types::fields::Fields;
 
 /// The window that a peer assumes that was told nothing else, in bytes (RFC 9113, section 6.9.2).
@@ -70,8 +70,13 @@ pub(super) struct Slot {
     /// What may be sent, and what may come, in bytes.
     pub(super) send_window: i64,
     pub(super) receive_window: i64,
-    /// Bytes that were read, and for which the other side got no room yet.
+    /// Bytes that were read last, and those that were passed on, for which the other side got no room yet.
+    pub(super) taken: u32,
     pub(super) owed: u32,
+    /// How wide its window is to be: the wider the more was read.
+    pub(super) wanted: i64,
+    /// The place of its head among what is sent.
+    pub(super) opened_at: u64,
     /// Whether it is among those that wait for room.
     pub(super) is_blocked: bool,
     pub(super) waker: Option<Waker>,
@@ -97,8 +102,9 @@ pub(super) struct State {
     pub(super) send_window: i64,
     pub(super) receive_window: i64,
     pub(super) owed: u32,
-    /// The windows that this side gives, in bytes.
+    /// The windows that this side gives, in bytes: that of a new stream, of one that is read, and of the connection.
     pub(super) stream_window: i64,
+    pub(super) max_stream_window: i64,
     pub(super) connection_window: i64,
     /// Streams that wait for room.
     pub(super) blocked: Vec<(usize, u32)>,
@@ -110,6 +116,12 @@ pub(super) struct State {
     pub(super) is_going: bool,
     /// Whether nobody opens streams any more.
     pub(super) is_left: bool,
+    /// The coarse time since when a request is open without a byte from the other side.
+    pub(super) asked_since: Option<u64>,
+    /// Whether the other side has taken nothing for a while.
+    pub(super) is_stuck: bool,
+    /// Parts of messages that were sent, for each of which the other side may ask how long they took.
+    pub(super) pings_granted: u32,
     /// Whether the other side keeps fewer lines in its table than it did, and was not told that none are needed; and whether it
     /// was told.
     pub(super) must_resize: bool,
@@ -131,7 +143,7 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn new(role: Role, stream_window: u32, connection_window: u32) -> Self {
+    pub(super) fn new(role: Role, config: &Config) -> Self {
         Self {
             role,
             out: Outgoing::default(),
@@ -146,13 +158,17 @@ impl State {
             send_window: INITIAL_WINDOW,
             receive_window: INITIAL_WINDOW,
             owed: 0,
-            stream_window: stream_window.into(),
-            connection_window: connection_window.into(),
+            stream_window: config.stream_window.into(),
+            max_stream_window: config.max_stream_window.into(),
+            connection_window: config.connection_window.into(),
             blocked: Vec::new(),
             woken: Vec::new(),
             ended: None,
             is_going: false,
             is_left: false,
+            asked_since: None,
+            is_stuck: false,
+            pings_granted: 0,
             must_resize: false,
             has_resized: false,
         }
@@ -199,7 +215,10 @@ impl State {
             is_counted: true,
             send_window: self.peer_window,
             receive_window: self.stream_window,
+            taken: 0,
             owed: 0,
+            wanted: self.stream_window,
+            opened_at: self.out.end(),
             is_blocked: false,
             waker: None,
         });
@@ -226,6 +245,7 @@ impl State {
 
     /// Writes the header block of a stream.
     pub(super) fn send_block(&mut self, id: u32, ends: bool, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.grants_ping();
         let resizes = std::mem::take(&mut self.must_resize);
         self.has_resized |= resizes;
         frame::write_block(self.out.frames(), id, ends, frame::MAX_LENGTH, |out| {
@@ -236,15 +256,39 @@ impl State {
         });
     }
 
-    /// Gives the other side room on a stream for what was read.
+    /// Gives the other side room on a stream for what was read. What is read on and on gets more room.
     pub(super) fn releases(&mut self, key: usize, length: u32) {
-        let most = self.stream_window;
+        let most = self.max_stream_window;
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.owed += length;
-        if i64::from(slot.owed) >= most / 2 && !slot.has_received_end && slot.failure.is_none() {
-            let (id, by) = (slot.id, std::mem::take(&mut slot.owed));
+        if i64::from(slot.owed) >= slot.wanted / 2 && !slot.has_received_end && slot.failure.is_none() {
+            let wanted = (slot.wanted * 2).min(most).max(slot.wanted);
+            // Windows have 31 bits.
+            let by = std::mem::take(&mut slot.owed) + (wanted - slot.wanted) as u32;
+            slot.wanted = wanted;
             slot.receive_window += i64::from(by);
+            let id = slot.id;
             self.send_number(frame::WINDOW_UPDATE, id, by);
+        }
+    }
+
+    /// Takes note of a part of a message: it may be answered by a PING, as clients do that measure the way.
+    pub(super) fn grants_ping(&mut self) {
+        const MOST: u32 = 10_000;
+        self.pings_granted = (self.pings_granted + 1).min(MOST);
+    }
+
+    /// Frees what a connection without streams does not need.
+    pub(super) fn rest(&mut self) {
+        const KEPT: usize = 8;
+        self.out.rest();
+        if self.slots.capacity() > KEPT {
+            self.slots = Slab::new();
+            self.ids = HashMap::default();
+        }
+        self.blocked = Vec::new();
+        if self.woken.capacity() > KEPT {
+            self.woken = Vec::new();
         }
     }
 
@@ -281,11 +325,15 @@ impl State {
         if std::mem::replace(&mut slot.is_reset, true) || is_gone || is_over || self.ended.is_some() {
             return;
         }
-        let id = slot.id;
+        let (id, opened_at) = (slot.id, slot.opened_at);
+        // A server never hears of a request of which nothing was sent.
+        let is_unknown = self.role == Role::Client && self.out.is_unsent(opened_at);
         if reason != Reason::NO_ERROR {
-            self.send_window += self.out.purge(id) as i64;
+            self.send_window += self.out.purge(id, is_unknown) as i64;
         }
-        self.send_number(frame::RST_STREAM, id, reason.0);
+        if !is_unknown {
+            self.send_number(frame::RST_STREAM, id, reason.0);
+        }
         self.uncount(key);
     }
 
@@ -320,7 +368,7 @@ impl State {
         let slot = self.slots.remove(key);
         self.ids.remove(&slot.id);
         if role == Role::Server {
-            self.credits(slot.data.len() as u32);
+            self.credits(slot.data.len() as u32 + slot.taken);
         }
         if self.slots.is_empty() && (self.is_left || self.is_going || role == Role::Server) {
             self.wake_driver();

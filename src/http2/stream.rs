@@ -14,7 +14,7 @@ use super::{
     reason::Reason,
     state::{Failure, Opener, Role, Shared, Slot, State},
 };
-use crate::types::fields::Fields;
+use crate::{clock::coarse_millis, types::fields::Fields};
 
 /// A stream. When it is dropped before its end it is reset.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ impl Opener {
     /// Returns whether another stream can be opened, of which there are at most so many.
     pub fn has_room(&self, most: usize) -> bool {
         let state = self.0.lock();
-        !state.is_going && state.live < state.max_streams.min(most)
+        let takes_more = !state.is_stuck && !state.out.is_stuffed();
+        !state.is_going && takes_more && state.live < state.max_streams.min(most)
     }
 
     /// Returns whether no more streams can be opened.
@@ -73,6 +74,7 @@ impl Opener {
         }
         let id = if state.last == 0 { 1 } else { state.last + 2 };
         state.last = id;
+        state.asked_since.get_or_insert_with(coarse_millis);
         let key = state.insert(id);
         if let Some(slot) = state.slot(key, id) {
             slot.has_sent_end = ends;
@@ -128,16 +130,27 @@ impl Stream {
     pub fn poll_data(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         let mut state = self.shared.lock();
         let is_server = state.role == Role::Server;
-        let Some(slot) = state.slot(self.key, self.id) else { return Poll::Pending };
-        // What a request has that will never be whole is not passed on.
-        let is_void = is_server && slot.failure.is_some() && !slot.has_received_end;
-        if !slot.data.is_empty() && !is_void {
-            let data = slot.data.split().freeze();
-            let length = data.len() as u32;
+        if let Some(slot) = state.slot(self.key, self.id)
+            && slot.taken > 0
+        {
+            // Whoever asks for more has passed on what it got.
+            let length = std::mem::take(&mut slot.taken);
             state.releases(self.key, length);
             if is_server {
                 state.credits(length);
             }
+        }
+        let Some(slot) = state.slot(self.key, self.id) else { return Poll::Pending };
+        if is_server && slot.expected == Some(0) && !slot.has_received_end && slot.failure.is_none() {
+            // It may turn out to be longer than was told, and would be whole without its last part.
+            slot.waits(cx);
+            return Poll::Pending;
+        }
+        // What a request has that will never be whole is not passed on.
+        let is_void = is_server && slot.failure.is_some() && !slot.has_received_end;
+        if !slot.data.is_empty() && !is_void {
+            let data = slot.data.split().freeze();
+            slot.taken = data.len() as u32;
             return Poll::Ready(Some(Ok(data)));
         }
         if slot.has_received_end {
@@ -161,6 +174,11 @@ impl Stream {
             let slot = state.slots.get(key);
             slot.is_none_or(|slot| slot.has_received_end && slot.data.is_empty() && slot.trailers.is_none())
         })
+    }
+
+    /// Returns whether the stream has failed.
+    pub fn has_failed(&self) -> bool {
+        self.with(|state, key| state.slots.get(key).is_none_or(|slot| slot.failure.is_some()))
     }
 
     /// Waits for the failure of the stream.
@@ -239,6 +257,7 @@ impl Stream {
             slot.has_sent_end |= is_end;
             let flags = if is_end { frame::END_STREAM } else { 0 };
             if length > 0 || is_end {
+                state.grants_ping();
                 frame::write(state.out.frames(), frame::DATA, flags, self.id, &part[..length]);
                 has_moved = true;
             }

@@ -15,6 +15,7 @@ mod pseudonym;
 mod random;
 mod role;
 mod secret;
+pub mod trailers;
 mod username;
 
 pub use id::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId};

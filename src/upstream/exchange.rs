@@ -3,7 +3,6 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -15,10 +14,11 @@ use http_body::{Frame, SizeHint};
 use super::{
     Broken, Head, RequestHead, ResponseHead,
     multiplexed::{Multiplexed, OnConnection},
+    replay::Replay,
 };
 use crate::{
     http2::{Failure, Reason, RequestLine, Stream},
-    types::{fields::Fields, hop_by_hop::is_hop_by_hop},
+    types::{fields::Fields, hop_by_hop::is_hop_by_hop, trailers},
 };
 
 /// What gRPC calls its media types.
@@ -26,16 +26,17 @@ const GRPC: &[u8] = b"application/grpc";
 
 /// A request that is still being sent.
 struct Upload<B> {
-    body: B,
+    body: Replay<B>,
     /// A part that the server has no room for yet, and whether it is the last one.
     part: Bytes,
     is_last: bool,
+    is_over: bool,
 }
 
 /// A request on its way, then the body of its response.
 pub(super) struct Exchange<B> {
     stream: Stream,
-    upload: Option<Upload<B>>,
+    upload: Upload<B>,
     /// The bytes that are still to come, if the head says so.
     left: Option<u64>,
     is_over: bool,
@@ -53,14 +54,14 @@ where
     /// Sends the head of a request.
     ///
     /// # Errors
-    /// [`Broken`].
+    /// [`Broken`], and the body.
     pub(super) fn begin(
         connection: &Arc<Multiplexed>,
         is_tls: bool,
         head: &RequestHead<'_>,
         added: &[(&HeaderName, &HeaderValue)],
-        body: B,
-    ) -> Result<Self, Broken> {
+        body: Replay<B>,
+    ) -> Result<Self, (Broken, Replay<B>)> {
         const TRAILERS: (&str, &[u8]) = ("te", b"trailers");
         let host = head.fields.get(&header::HOST).map_or(&b"localhost"[..], HeaderValue::as_bytes);
         let media = head.fields.get(&header::CONTENT_TYPE);
@@ -78,8 +79,11 @@ where
             .chain(is_grpc.then_some(TRAILERS));
         let is_whole = body.is_end_stream();
         let on = connection.enters();
-        let stream = connection.opener().open(&line, lines, is_whole).map_err(|failure| broken(&failure))?;
-        let upload = (!is_whole).then(|| Upload { body, part: Bytes::new(), is_last: false });
+        let stream = match connection.opener().open(&line, lines, is_whole) {
+            Ok(stream) => stream,
+            Err(failure) => return Err((broken(&failure), body)),
+        };
+        let upload = Upload { body, part: Bytes::new(), is_last: false, is_over: is_whole };
         Ok(Self { stream, upload, left: None, is_over: false, _on: on })
     }
 
@@ -102,19 +106,28 @@ where
         let length = head.fields.get(&header::CONTENT_LENGTH);
         self.left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         self.is_over = self.stream.is_end_stream();
+        // Whoever has answered is not replaced.
+        self.upload.body.forget();
         Ok(Head::Final(head))
+    }
+
+    /// Returns the body for another server, if all that was taken of it is kept.
+    pub(super) fn into_body(self) -> Option<Replay<B>> {
+        self.upload.body.rewound()
     }
 
     /// Sends on, and forgets an upload that is over. An error is the body's own.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Option<io::Result<()>> {
-        let polled = self.upload.as_mut()?.poll(&self.stream, cx);
-        match polled {
+        if self.upload.is_over {
+            return None;
+        }
+        match self.upload.poll(&self.stream, cx) {
             Poll::Pending => None,
             Poll::Ready(result) => {
                 if result.is_err() {
                     self.stream.reset(Reason::CANCEL);
                 }
-                self.upload = None;
+                self.upload.is_over = true;
                 Some(result)
             }
         }
@@ -164,7 +177,7 @@ where
     fn poll(&mut self, stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.part.is_empty() && !self.is_last {
-                let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?;
+                let frame = ready!(self.body.poll_frame(cx)).transpose()?;
                 self.is_last = frame.is_none() || self.body.is_end_stream();
                 match frame.map(Frame::into_data) {
                     Some(Ok(part)) => self.part = part,
@@ -190,8 +203,8 @@ where
     }
 }
 
-/// Takes out of trailers what belongs to a connection.
-fn cleaned(mut trailers: Fields) -> HeaderMap {
-    trailers.retain(|name| !is_hop_by_hop(name.as_str()));
-    trailers.into()
+/// Takes out of trailers what does not belong there.
+fn cleaned(mut fields: Fields) -> HeaderMap {
+    trailers::clean(&mut fields);
+    fields.into()
 }

@@ -1,7 +1,7 @@
 //! Sends a request to a cluster with servers that speak HTTP/2, and perhaps others that do not.
 //!
 //! What is kept for another try is the request itself, not its bytes on a connection: the next server may speak another
-//! protocol. So a request with a body is tried again only before the body was asked for.
+//! protocol. Of a body the begin is kept, which only another server of HTTP/2 gets again.
 
 use std::{future::poll_fn, io};
 
@@ -12,6 +12,7 @@ use super::{
     Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
     cluster::Chosen,
     exchange::Exchange,
+    replay::Replay,
     send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent},
 };
 use crate::clock::coarse_millis;
@@ -24,14 +25,16 @@ where
     /// With whether a part of the response went to the client before.
     Answered(Sent<B>, bool),
     /// The body was not asked for.
-    NoConnection(SendError, B),
-    Broken(Broken),
+    NoConnection(SendError, Replay<B>),
+    /// With the body, if all of it can be sent again.
+    Broken(Broken, Option<Replay<B>>),
 }
 
 /// A request as each try sends it.
 struct Asked<'a> {
     head: RequestHead<'a>,
     added: &'a [(&'a HeaderName, &'a HeaderValue)],
+    has_body: bool,
     repeatable: bool,
     is_upgrade: bool,
 }
@@ -53,7 +56,6 @@ where
         let rules = &self.cluster().config.retries;
         let is_upgrade = asks_for_upgrade(request.added);
         let repeatable = request.body.is_end_stream() && is_idempotent(request.head.method) && !is_upgrade;
-        let has_body = !request.body.is_end_stream();
         let mut tries = Tries {
             key: request.key,
             tried: Vec::new(),
@@ -61,15 +63,22 @@ where
             again: false,
             repeated: false,
         };
-        let Request { head, added, mut body, .. } = request;
-        let asked = Asked { head, added, repeatable, is_upgrade };
+        let has_body = !request.body.is_end_stream();
+        let Request { head, added, body, .. } = request;
+        let mut body = Replay::new(body);
+        let asked = Asked { head, added, has_body, repeatable, is_upgrade };
         loop {
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
             let tried = match pool.is_http2(allowed).await {
                 Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
-                Ok(false) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
+                Ok(false) => match body.into_untouched() {
+                    Some(body) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
+                    None => {
+                        Tried::Broken(Broken::of_stream("no other server of HTTP/2".to_owned(), true), None)
+                    }
+                },
                 Err(error) => Tried::NoConnection(error.into(), body),
             };
             match tried {
@@ -77,7 +86,7 @@ where
                     let status = sent.status();
                     if repeatable && !hinted && self.tries_status_again(status, &chosen, &mut tries) {
                         self.tried(chosen, Some(status));
-                        body = B::default();
+                        body = Replay::new(B::default());
                         continue;
                     }
                     self.ends(chosen, FAILURES.contains(&status), &tries);
@@ -99,17 +108,20 @@ where
                     chosen.failed();
                     body = kept;
                 }
-                Tried::Broken(broken) => {
+                Tried::Broken(broken, kept) => {
                     tries.tried.push(pool.endpoint().id);
-                    let unprocessed = broken.unsent && !has_body && !is_upgrade;
+                    let unprocessed = broken.unsent && !is_upgrade;
                     let may = (unprocessed && rules.on_connect)
                         || (broken.unanswered && repeatable && rules.on_reset);
-                    if !broken.is_of_the_server() || !may || !self.takes_retry(&mut tries) {
-                        self.breaks(chosen, &broken, &tries);
-                        return Err(broken.into());
+                    let kept = kept.filter(|_| broken.is_of_the_server() && may);
+                    match kept.filter(|_| self.takes_retry(&mut tries)) {
+                        Some(kept) => body = kept,
+                        None => {
+                            self.breaks(chosen, &broken, &tries);
+                            return Err(broken.into());
+                        }
                     }
                     chosen.failed();
-                    body = B::default();
                 }
             }
         }
@@ -120,7 +132,7 @@ where
         allowed: &impl Allowed,
         chosen: &Chosen<B>,
         asked: &Asked<'_>,
-        body: B,
+        body: Replay<B>,
         progress: &impl Progress,
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
@@ -135,7 +147,7 @@ where
         let begun = Exchange::begin(&connection, pool.is_tls(), &asked.head, asked.added, body);
         let mut exchange = match begun {
             Ok(exchange) => exchange,
-            Err(broken) => return Tried::Broken(broken),
+            Err((broken, body)) => return Tried::Broken(broken, Some(body)),
         };
         let mut hinted = false;
         loop {
@@ -149,8 +161,8 @@ where
                     return Tried::Answered(Sent::Response(response, body), hinted);
                 }
                 // The client has a part of the response.
-                Err(broken) if hinted => return Tried::Broken(broken.answered()),
-                Err(broken) => return Tried::Broken(broken),
+                Err(broken) if hinted => return Tried::Broken(broken.answered(), None),
+                Err(broken) => return Tried::Broken(broken, exchange.into_body()),
             }
         }
     }
@@ -165,7 +177,7 @@ where
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
         let id = pool.endpoint().id;
-        let Asked { head, repeatable, is_upgrade, .. } = asked;
+        let Asked { head, has_body, repeatable, is_upgrade, .. } = asked;
         // One that rested may turn out closed, and an upgrade is never sent twice.
         let resting = if *is_upgrade { None } else { pool.take(allowed) };
         let made = resting.is_none();
@@ -175,7 +187,7 @@ where
                 progress.connects(id);
                 match pool.connect(allowed).await {
                     Ok(connection) => connection,
-                    Err(error) => return Tried::NoConnection(error.into(), body),
+                    Err(error) => return Tried::NoConnection(error.into(), Replay::new(body)),
                 }
             }
         };
@@ -211,13 +223,17 @@ where
                     progress.connects(id);
                     connection = match pool.connect(allowed).await {
                         Ok(connection) => connection,
-                        Err(_) => return Tried::Broken(broken),
+                        Err(_) => return Tried::Broken(broken, None),
                     };
                     rested = connection.is_used();
                     connection.resume(request);
                     connection.counts(Some(pool.enters()));
                 }
-                Err(broken) => return Tried::Broken(broken),
+                Err(broken) => {
+                    // One without a body can be asked for again.
+                    let kept = (!*has_body).then(|| Replay::new(B::default()));
+                    return Tried::Broken(broken, kept);
+                }
             }
         }
     }

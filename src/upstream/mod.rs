@@ -18,6 +18,7 @@ mod multiplexed;
 mod outgoing;
 mod pool;
 mod probe;
+mod replay;
 mod resolve;
 mod retry;
 mod send;

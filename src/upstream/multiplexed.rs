@@ -8,23 +8,33 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::{Poll, ready},
+    time::Duration,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::MissedTickBehavior};
 
 use crate::{
     clock::coarse_millis,
     http2::{self, Opener},
     stream::Stream,
+    types::framing::HeadLimits,
 };
 
 /// The most requests on a connection at once; a server may allow fewer.
 const MAX_STREAMS: usize = 256;
 
-/// The window of a stream, in bytes: what is kept of a response for a client that is slow. That of the connection is as wide as
-/// can be, so that one that is full holds up no other.
-const STREAM_WINDOW: u32 = 256 << 10;
+/// The window of a stream, in bytes: what is kept of a response for a client that is slow. While the client reads, it grows. That
+/// of the connection is as wide as can be, so that one that is full holds up no other.
+const STREAM_WINDOW: u32 = 32 << 10;
+const MAX_STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = i32::MAX as u32;
+
+/// How long a server may say nothing, in milliseconds.
+const SILENCE_MILLIS: u64 = 5_000;
+
+/// How often it is asked whether the server says nothing.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) struct Multiplexed {
@@ -49,15 +59,30 @@ impl Drop for OnConnection {
 
 impl Multiplexed {
     /// Begins to speak HTTP/2 on a stream that was opened for it. `slot` is its share of the server's connections.
-    pub(super) fn begin(stream: Stream, header_bytes: usize, slot: OwnedSemaphorePermit) -> Arc<Self> {
-        let header_list = u32::try_from(header_bytes).unwrap_or(u32::MAX);
-        let config =
-            http2::Config { stream_window: STREAM_WINDOW, connection_window: CONNECTION_WINDOW, header_list };
+    pub(super) fn begin(stream: Stream, header_limits: HeadLimits, slot: OwnedSemaphorePermit) -> Arc<Self> {
+        let config = http2::Config {
+            stream_window: STREAM_WINDOW,
+            max_stream_window: MAX_STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            silence: SILENCE_MILLIS,
+            header_limits,
+        };
         let (mut connection, opener) = http2::Connection::client(stream, config);
         tokio::spawn(async move {
             let _slot = slot;
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // A server has no requests.
-            while poll_fn(|cx| connection.poll_next(cx)).await.is_some() {}
+            poll_fn(|cx| {
+                loop {
+                    if connection.poll_next(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    ready!(ticks.poll_tick(cx));
+                    connection.checks_silence();
+                }
+            })
+            .await;
             tracing::debug!(reason = %connection.ended(), "an upstream's connection ended");
         });
         let now = coarse_millis();

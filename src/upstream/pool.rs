@@ -136,6 +136,10 @@ where
         &self.cluster.config.servers[self.endpoint.server].server
     }
 
+    fn header_limits(&self) -> HeadLimits {
+        HeadLimits { bytes: self.cluster.config.header_bytes, count: self.cluster.config.header_count }
+    }
+
     /// Returns whether the server is spoken to by TLS.
     pub(super) fn is_tls(&self) -> bool {
         matches!(self.server(), Server::Tls(_))
@@ -164,10 +168,10 @@ where
             let tls = self.cluster.tls_of(self.endpoint.server);
             let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
             if is_http2 {
-                let connection = Multiplexed::begin(stream, config.header_bytes, slot);
+                let connection = Multiplexed::begin(stream, self.header_limits(), slot);
                 self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             } else {
-                let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
+                let limits = self.header_limits();
                 self.put(Box::new(Connection::new(stream, limits, slot)));
             }
             self.endpoint.agrees(Some(if is_http2 { Offer::Http2 } else { Offer::Http1 }));
@@ -206,7 +210,7 @@ where
             let tls = self.cluster.tls_of(self.endpoint.server);
             let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
             let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
-            let connection = Multiplexed::begin(stream, config.header_bytes, slot);
+            let connection = Multiplexed::begin(stream, self.header_limits(), slot);
             self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
             Ok((connection, true))
         };
@@ -260,8 +264,7 @@ where
             .await
             .map_err(|_| ConnectError::Timeout)?
             .inspect_err(|_| self.endpoint.agrees(None))?;
-        let limits = HeadLimits { bytes: config.header_bytes, count: config.header_count };
-        Ok(Box::new(Connection::new(stream, limits, slot)))
+        Ok(Box::new(Connection::new(stream, self.header_limits(), slot)))
     }
 
     async fn wait(&self) -> Result<Next<B>, ConnectError> {

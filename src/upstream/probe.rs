@@ -13,7 +13,10 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use http_body::{Body, Frame};
 use tokio::sync::Semaphore;
 
-use super::{Connection, Head, RequestHead, endpoint::Address, exchange::Exchange, multiplexed::Multiplexed};
+use super::{
+    Connection, Head, RequestHead, endpoint::Address, exchange::Exchange, multiplexed::Multiplexed,
+    replay::Replay,
+};
 use crate::{
     config::Probe,
     tls::{ClientTls, Offer},
@@ -68,9 +71,9 @@ pub(super) async fn probe(
     let added: [(&HeaderName, &HeaderValue); 2] =
         [(&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
     let status = if is_http2 || agreed {
-        let connection = Multiplexed::begin(stream, LIMITS.bytes, slot);
-        let exchange = Exchange::begin(&connection, is_tls, &head, &added, Nothing);
-        let mut exchange = exchange.map_err(|broken| broken.to_string())?;
+        let connection = Multiplexed::begin(stream, LIMITS, slot);
+        let exchange = Exchange::begin(&connection, is_tls, &head, &added, Replay::new(Nothing));
+        let mut exchange = exchange.map_err(|(broken, _)| broken.to_string())?;
         loop {
             match exchange.head().await {
                 Ok(Head::Hints(_)) => {}

@@ -27,11 +27,17 @@ use crate::{
     },
     http2,
     limit::Prefix,
+    types::framing::HeadLimits,
 };
 
 /// The window of a stream and of a connection, in bytes: what a client may send before it is passed on.
-const STREAM_WINDOW: u32 = 256 << 10;
+/// A stream that is read gets more room.
+const STREAM_WINDOW: u32 = 64 << 10;
+const MAX_STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// How many more resets a trusted proxy may cause than a client: it speaks for many.
+const OF_MANY: u32 = 10;
 
 /// How long a client has to take note of the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -46,13 +52,20 @@ pub(in crate::gateway) async fn serve(
     let view = views.get();
     let limits = view.snapshot.limits;
     let metrics = view.snapshot.services.metrics.clone();
-    drop(view);
     let Client { socket, early, turn, .. } = client;
     let config = http2::Config {
         stream_window: STREAM_WINDOW,
+        max_stream_window: MAX_STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
-        header_list: limits.http2.header_list,
+        // A client asks nothing of anybody.
+        silence: u64::MAX,
+        header_limits: HeadLimits { bytes: limits.http2.header_list as usize, count: limits.header_count },
     };
+    let mut http2_limits = limits.http2;
+    if client.peer.is_trusted(&view.snapshot.trusted_proxies) {
+        http2_limits.resets.count = http2_limits.resets.count.saturating_mul(OF_MANY);
+    }
+    drop(view);
     let parts = Parts {
         views,
         peer: client.peer,
@@ -63,11 +76,12 @@ pub(in crate::gateway) async fn serve(
     };
     let now = coarse_millis();
     let mut connection = Connection {
-        connection: http2::Connection::server(socket, early, config, limits.http2),
+        connection: http2::Connection::server(socket, early, config, http2_limits),
         parts,
         turn,
         deadline: Box::pin(Deadline::new()),
-        greeting_due: now + millis(limits.header_timeout),
+        greeting: millis(limits.header_timeout),
+        begun: now,
         idle: millis(limits.idle_timeout),
         drain: millis(limits.response_drain_timeout),
         busy_at: now,
@@ -136,8 +150,9 @@ struct Connection {
     parts: Parts,
     turn: Place,
     deadline: Pin<Box<Deadline>>,
-    /// The coarse time by which the client must have begun.
-    greeting_due: u64,
+    /// When it began, as a coarse time, and how long a client may take for its greeting and for a head, in milliseconds.
+    begun: u64,
+    greeting: u64,
     /// How long it may have no stream, and how long the client may take nothing, in milliseconds.
     idle: u64,
     drain: u64,
@@ -174,7 +189,7 @@ impl Connection {
             }
             self.was_busy = is_busy;
             let farewell = now + millis(FAREWELL);
-            if self.connection.is_closing() && !matches!(self.end, End::Closing(_)) {
+            if self.connection.has_said_all() && !matches!(self.end, End::Closing(_)) {
                 self.end = End::Closing(farewell);
             }
             if self.end == End::No && self.parts.draining.has_begun() {
@@ -186,15 +201,20 @@ impl Connection {
             if matches!(self.end, End::Told(by) if now >= by) && self.connection.refuse_more() {
                 continue;
             }
+            // A head that has begun must end.
+            let head_since =
+                if self.connection.is_greeted() { self.connection.block_since() } else { Some(self.begun) };
             let mut due = match self.end {
                 End::Closing(by) => by,
-                End::No if !self.connection.is_greeted() => self.greeting_due,
-                End::No | End::Told(_) if is_busy => u64::MAX,
+                // What is left to say is bounded by what the client takes.
+                _ if is_busy || self.connection.is_closing() => u64::MAX,
                 End::Told(by) => by,
                 End::No => self.busy_at.saturating_add(self.idle),
             };
-            if let Some(since) = self.connection.blocked_since() {
-                due = due.min(since.saturating_add(self.drain));
+            for (since, within) in
+                [(head_since, self.greeting), (self.connection.blocked_since(), self.drain)]
+            {
+                due = since.map_or(due, |since| due.min(since.saturating_add(within)));
             }
             self.turn.record(self.connection.read());
             if self.connection.is_spent() {
@@ -207,7 +227,7 @@ impl Connection {
                 ready!(self.deadline.as_mut().poll(cx, now, due));
                 continue;
             }
-            let is_stuck = self.connection.blocked_since().is_some() || !self.connection.is_greeted();
+            let is_stuck = self.connection.blocked_since().is_some() || head_since.is_some();
             if self.end != End::No || is_stuck {
                 return Poll::Ready(());
             }
@@ -219,6 +239,10 @@ impl Connection {
     /// Takes the streams that are there. Ready when the connection is over.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some((head, stream)) = ready!(self.connection.poll_next(cx)) {
+            if stream.has_failed() {
+                // The client has given it up already.
+                continue;
+            }
             let state = self.parts.state();
             let received = receive(head, stream, &state.views.get().snapshot.limits);
             let draining = self.parts.draining.clone();

@@ -49,7 +49,9 @@ pub(super) fn receive(mut head: Head, stream: Stream, limits: &config::Limits) -
         refused = Some(Kind::BadRequest);
     }
     let target = path.as_ref().map_or(&b"/"[..], HeaderValue::as_bytes);
-    let target = PathAndQuery::try_from(target).unwrap_or_else(|_| {
+    // What is behind a `#` would be cut off, and belongs to no target (RFC 9110, section 7.1).
+    let parsed = if target.contains(&b'#') { None } else { PathAndQuery::try_from(target).ok() };
+    let target = parsed.unwrap_or_else(|| {
         refused = Some(Kind::BadRequest);
         PathAndQuery::from_static("/")
     });

@@ -104,6 +104,10 @@ impl Stream {
         loop {
             match &mut self.stage {
                 Stage::Service(handling) => {
+                    // A client that gives its request up ends it.
+                    if self.stream.poll_failure(cx).is_ready() {
+                        return Poll::Ready(Ok(()));
+                    }
                     if let Poll::Ready(response) = handling.as_mut().poll(cx) {
                         match self.begin_response(response) {
                             Ok(true) => continue,
@@ -117,8 +121,7 @@ impl Stream {
                         // A client that has gone is found out below.
                         let _ = self.stream.send_head(hint.status, lines, false);
                     }
-                    // A client that gives its request up ends it.
-                    return self.stream.poll_failure(cx).map(|_| Ok(()));
+                    return Poll::Pending;
                 }
                 Stage::Response(sending) => return sending.poll(cx, &self.stream, &self.state),
                 Stage::Tunnel(tunnel) => return tunnel.poll(cx, &self.state.activity).map(Ok),

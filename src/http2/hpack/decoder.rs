@@ -1,5 +1,7 @@
 //! Reads header blocks (RFC 7541, sections 3 and 6).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
@@ -10,6 +12,9 @@ use super::{
 
 /// The size that the table of a decoder may have, in bytes: what a peer assumes that was told nothing else.
 const TABLE_SIZE: usize = 4_096;
+
+/// A string's buffer of this size, in bytes, is not kept between two blocks.
+const KEPT: usize = 4 << 10;
 
 /// Reads the header blocks of one direction of a connection.
 #[derive(Debug)]
@@ -32,17 +37,17 @@ impl Decoder {
     pub(in crate::http2) fn decode(
         &mut self,
         mut block: &[u8],
-        mut take: impl FnMut(Line),
+        mut take: impl FnMut(Cow<'_, Line>),
     ) -> Result<(), Undecodable> {
         let mut may_resize = true;
         while let Some(&first) = block.first() {
             if first & 0x80 != 0 {
                 let number = integer(&mut block, 7)?;
-                take(self.table.get(number)?.clone());
+                take(Cow::Borrowed(self.table.get(number)?));
             } else if first & 0x40 != 0 {
                 let line = self.literal(&mut block, 6)?;
-                self.table.insert(line.clone());
-                take(line);
+                take(Cow::Borrowed(&line));
+                self.table.insert(line);
             } else if first & 0x20 != 0 {
                 // Only in front of the first line (RFC 7541, section 4.2).
                 let size = integer(&mut block, 5)?;
@@ -52,9 +57,12 @@ impl Decoder {
                 self.table.resize(size);
                 continue;
             } else {
-                take(self.literal(&mut block, 4)?);
+                take(Cow::Owned(self.literal(&mut block, 4)?));
             }
             may_resize = false;
+        }
+        if self.scratch.capacity() > KEPT {
+            self.scratch = Vec::new();
         }
         Ok(())
     }
@@ -146,7 +154,7 @@ mod tests {
     fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, Undecodable> {
         let mut lines = Vec::new();
         decoder.decode(block, |line| {
-            let name = match line.name {
+            let name = match &line.name {
                 Name::Pseudo(pseudo) => format!(":{}", format!("{pseudo:?}").to_lowercase()),
                 Name::Field(name) => name.to_string(),
                 Name::Malformed => "malformed".to_owned(),

@@ -79,7 +79,7 @@ mod tests {
 
     fn read(block: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
-        Decoder::new().decode(block, |line| lines.push(line)).unwrap();
+        Decoder::new().decode(block, |line| lines.push(line.into_owned())).unwrap();
         lines
     }
 
