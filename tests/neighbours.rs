@@ -38,7 +38,7 @@ fn output(name: &str, args: &[&str], input: &str) -> String {
 }
 
 /// A program that runs until it is dropped.
-struct Running(Child, #[expect(dead_code, reason = "its files are there as long as it runs")] Arc<TempDir>);
+struct Running(Child, Arc<TempDir>);
 
 impl Drop for Running {
     fn drop(&mut self) {

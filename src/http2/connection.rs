@@ -311,6 +311,8 @@ impl Connection {
             }
             match self.phase {
                 Phase::Over => return Poll::Ready(None),
+                // Who floods is not listened to; the time until the end lets it read why.
+                Phase::Lingering if self.floods.found().is_some() => return Poll::Pending,
                 Phase::Lingering => {
                     ready!(self.poll_discard(cx));
                     self.phase = Phase::Over;
