@@ -6,6 +6,7 @@ mod harness;
 mod accounts;
 mod admin_api;
 mod audit;
+mod buffers;
 mod callers;
 mod clocks;
 mod clusters;

@@ -523,6 +523,11 @@ fn faults_of_upstreams_are_named() {
         ("servers: [{url: \"http://a\", weight: 0}]", "servers", "a weight above 0"),
         ("servers: [{url: \"http://a\", weight: 1001}]", "servers[0].weight", "expected 0 to 1000"),
         ("servers: [{url: \"http://a\"}], balance: best", "balance", "expected least_requests"),
+        (
+            "servers: [{url: \"http://a\"}], buffer: {request: 1GiB}",
+            "buffer.request",
+            "expected 0B to 67108864B",
+        ),
         ("servers: [{url: \"http://a\"}], balance: {hash: colour}", "balance", "expected least_requests"),
         (
             "servers: [{url: \"http://a\"}], balance: {hash: {header: \"a b\"}}",

@@ -607,6 +607,23 @@ fn a_window_that_settings_open_lets_a_stream_go_on() {
 }
 
 #[test]
+fn a_client_without_room_does_not_hold_the_server() {
+    let upstream = Upstream::answering(|_| ok(&"x".repeat(60_000)));
+    let settings = Settings {
+        protocol: Protocol::H2c,
+        upstream: ", max_connections: 1, max_wait: 2s".to_owned(),
+        ..Settings::default()
+    };
+    let gateway = Gateway::start(&upstream, settings);
+    let mut raw = Raw::connect(&gateway);
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    for stream in [1, 3, 5] {
+        raw.ask(stream, &get("/public/x", &[]));
+        assert_eq!(raw.status(stream), 200);
+    }
+}
+
+#[test]
 fn an_empty_body_is_no_body_that_is_waited_for() {
     let upstream = Upstream::with(|_, socket| {
         std::thread::sleep(Duration::from_millis(900));

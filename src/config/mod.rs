@@ -52,7 +52,7 @@ pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
 pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, UpstreamTls};
-pub use upstream::{Balance, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
+pub use upstream::{Balance, Buffer, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
 
 use crate::types::Roles;

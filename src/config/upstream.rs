@@ -43,6 +43,8 @@ pub struct Upstream {
     pub max_waiting: usize,
     /// How long one may wait.
     pub max_wait: Duration,
+    /// What is read ahead of a slow side.
+    pub buffer: Buffer,
     /// Bytes of a response's head.
     pub header_bytes: usize,
     /// Header lines of a response's head.
@@ -62,6 +64,15 @@ impl Upstream {
     pub fn host(&self) -> &str {
         self.servers.first().map_or("localhost", |server| server.server.host())
     }
+}
+
+/// What of a body is read ahead of the side that it goes to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// Of a request, before a server is asked.
+    pub request: usize,
+    /// Of a response, while the client takes nothing.
+    pub response: usize,
 }
 
 /// A server, and its share of the requests.

@@ -22,7 +22,7 @@ use super::{
     interim::Interim,
     message::{ClientRequest, ClientResponse},
     method,
-    request_body::{BodyBounds, RequestBody},
+    request_body::{BodyBounds, RequestBody, Streaming},
     request_head::RequestHead,
     response_body::ResponseBody,
     snapshot::Snapshot,
@@ -115,7 +115,14 @@ impl Forwarding<'_> {
         if let Some(rewrite) = &self.route.rewrite {
             apply(rewrite, head)?;
         }
-        let body = RequestBody::new(body, self.exchange, self.body_bounds(head), Some(&lease), headers);
+        let bounds = self.body_bounds(head);
+        let body = match RequestBody::new(body, self.exchange, bounds, Some(&lease), headers) {
+            // Boxed, since few upstreams want it.
+            RequestBody::Streaming(body) if self.client.cluster().config.buffer.request > 0 => {
+                Box::pin(self.read_ahead(body)).await?
+            }
+            body => body,
+        };
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,
@@ -139,6 +146,15 @@ impl Forwarding<'_> {
         clean_response(&mut response.fields);
         let body = ResponseBody::upstream(body, self.exchange, lease);
         Ok(Outcome::Response(ClientResponse { status: response.status, fields: response.fields, body }))
+    }
+
+    /// Reads a body before a server is asked, within the deadline of its exchange.
+    async fn read_ahead(&self, mut body: Box<Streaming>) -> Result<RequestBody, Kind> {
+        let most = self.client.cluster().config.buffer.request;
+        match in_time(self.exchange, body.read_ahead(most)).await {
+            Some(Ok(())) => Ok(RequestBody::Streaming(body)),
+            Some(Err(_)) | None => Err(self.exchange.body_failure().unwrap_or(Kind::RequestTimeout)),
+        }
     }
 
     /// Returns what the request has in common with those for the same server, where that matters.

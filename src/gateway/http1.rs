@@ -334,7 +334,7 @@ where
             if self.poll_send(cx)?.is_pending() {
                 let Stage::Response(sending) = &mut self.stage else { return Poll::Pending };
                 // A client that reads nothing makes it a long one, which ends with its token.
-                return if sending.body.may_wait(cx) {
+                return if sending.body.may_wait(cx, self.unsent.len()) {
                     Poll::Pending
                 } else {
                     Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))

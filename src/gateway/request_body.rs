@@ -1,6 +1,7 @@
 //! The body of a client's request, with its bounds.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -89,6 +90,9 @@ pub struct Streaming {
     lease: Option<Lease>,
     /// What trailers must not say.
     headers: Arc<Headers>,
+    /// What was read before a server was asked, and whether it was all.
+    ahead: BytesMut,
+    is_read: bool,
 }
 
 impl RequestBody {
@@ -110,13 +114,45 @@ impl RequestBody {
         exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
         let lease = lease.filter(|lease| lease.principal().is_some()).cloned();
         let (exchange, headers) = (exchange.clone(), headers.clone());
-        Self::Streaming(Box::new(Streaming { incoming, exchange, bounds, received: 0, lease, headers }))
+        Self::Streaming(Box::new(Streaming {
+            incoming,
+            exchange,
+            bounds,
+            received: 0,
+            lease,
+            headers,
+            ahead: BytesMut::new(),
+            is_read: false,
+        }))
     }
 }
 
 impl Streaming {
+    /// Reads on until the body is there, or so many bytes of it.
+    ///
+    /// # Errors
+    /// The body's own, which its exchange knows.
+    pub(super) async fn read_ahead(&mut self, most: usize) -> io::Result<()> {
+        poll_fn(|cx| self.poll_ahead(cx, most)).await
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
+        while self.ahead.len() < most && !self.is_read && self.incoming.left() != Some(0) {
+            match ready!(self.poll_data(cx)).transpose()? {
+                // Copied, since many parts are small.
+                Some(data) => self.ahead.extend_from_slice(&data),
+                None => self.is_read = true,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(match ready!(self.poll_data(cx)) {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.ahead.split().freeze()))));
+        }
+        let data = if self.is_read { None } else { ready!(self.poll_data(cx)) };
+        Poll::Ready(match data {
             Some(data) => Some(data.map(Frame::data)),
             None => self.trailers().map(|trailers| Ok(Frame::trailers(trailers.into()))),
         })
@@ -217,6 +253,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Streaming(body) if !body.ahead.is_empty() => false,
             // Trailers may follow the last byte.
             Self::Streaming(body) => match &body.incoming {
                 Incoming::Http1(_) => body.incoming.left() == Some(0),
@@ -229,7 +266,10 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming(body) => {
-                body.incoming.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+                let left = if body.is_read { Some(0) } else { body.incoming.left() };
+                left.map_or_else(SizeHint::default, |left| {
+                    SizeHint::with_exact(left + body.ahead.len() as u64)
+                })
             }
         }
     }

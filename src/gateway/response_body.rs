@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -21,13 +22,13 @@ use crate::{access::Lease, clock::coarse_millis, upstream};
 /// The body of a response to a client.
 pub struct ResponseBody {
     source: Source,
-    /// Why the body breaks off, told only once what came before has had a turn to be written.
-    failure: Option<io::Error>,
     /// What the body ends with, if it turns out to be a long one.
     lease: Option<Lease>,
     /// Whether a part of it was sent already.
     begun: bool,
     record: Option<Box<Record>>,
+    /// What was read while the client took nothing, and what ends it.
+    ahead: Option<Box<Ahead>>,
     // Dropped last: the exchange is over when the body is.
     end: EndOfResponse,
 }
@@ -37,6 +38,37 @@ impl Drop for ResponseBody {
         if let (Some(record), Some(exchange)) = (&mut self.record, self.end.0.get()) {
             record.request_bytes = exchange.request_bytes();
         }
+    }
+}
+
+/// What waits for the client.
+#[derive(Default)]
+struct Ahead {
+    data: BytesMut,
+    /// What stands behind it.
+    trailers: Option<HeaderMap>,
+    /// Why the body breaks off, told only once what came before has had a turn to be written.
+    failure: Option<io::Error>,
+}
+
+impl Ahead {
+    fn add(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            // Copied, since many parts are small.
+            Ok(data) => self.data.extend_from_slice(&data),
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
+    fn take(&mut self) -> Option<Frame<Bytes>> {
+        if self.data.is_empty() {
+            return self.trailers.take().map(Frame::trailers);
+        }
+        Some(Frame::data(std::mem::take(&mut self.data).freeze()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
     }
 }
 
@@ -65,7 +97,7 @@ impl ResponseBody {
 
     fn new(source: Source, exchange: &Arc<ThreadBound<Exchange>>) -> Self {
         let end = EndOfResponse(exchange.clone());
-        Self { source, failure: None, lease: None, begun: false, record: None, end }
+        Self { source, lease: None, begun: false, record: None, ahead: None, end }
     }
 
     /// The line that the request leaves once the body ends.
@@ -99,10 +131,44 @@ impl ResponseBody {
         }
     }
 
-    /// Whether the body may wait for a client that has no room: then it is a long one.
-    pub(super) fn may_wait(&mut self, cx: &Context<'_>) -> bool {
+    /// Whether the body may wait for a client that has no room: then it is a long one. What comes meanwhile is read up to a bound,
+    /// of which `waiting` bytes are on their way already.
+    pub(super) fn may_wait(&mut self, cx: &mut Context<'_>, waiting: usize) -> bool {
         self.begun = true;
-        self.may_go_on(cx)
+        if !self.may_go_on(cx) {
+            return false;
+        }
+        let most = match &self.source {
+            Source::Whole(_) => 0,
+            Source::Upstream(body) => body.cluster().config.buffer.response,
+        };
+        loop {
+            let (held, ends) = self.ahead.as_ref().map_or((0, false), |ahead| {
+                (ahead.data.len(), ahead.trailers.is_some() || ahead.failure.is_some())
+            });
+            if held + waiting >= most || ends {
+                break;
+            }
+            // A failure is told by the next poll.
+            let Poll::Ready(Some(Ok(frame))) = self.poll_upstream(cx) else { break };
+            self.ahead.get_or_insert_default().add(frame);
+        }
+        self.frees_upstream();
+        true
+    }
+
+    fn holds_something(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty())
+    }
+
+    /// Lets the upstream's connection go once the body has ended.
+    fn frees_upstream(&mut self) {
+        if let Source::Upstream(body) = &self.source
+            && body.is_end_stream()
+            && self.holds_something()
+        {
+            self.source = Source::Whole(None);
+        }
     }
 
     /// Whether the body may go on, once it has turned out to be a long one.
@@ -113,52 +179,39 @@ impl ResponseBody {
     }
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        let body = match &mut this.source {
-            Source::Whole(bytes) => {
-                let bytes = bytes.take();
-                this.count(bytes.as_ref().map_or(0, Bytes::len));
-                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Source::Upstream(body) => body,
-        };
-        if let Some(failure) = this.failure.take() {
+impl ResponseBody {
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Source::Upstream(body) = &mut self.source else { return Poll::Ready(None) };
+        if let Some(failure) = self.ahead.as_mut().and_then(|ahead| ahead.failure.take()) {
             return Poll::Ready(Some(Err(failure)));
         }
-        if this.end.0.is_expired() {
+        if self.end.0.is_expired() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
         // Who downloads as fast as the upstream sends gives the others of the worker their turn, too.
         // The connection's task sees to it that it comes back.
-        if this.end.0.budget().is_spent() {
+        if self.end.0.budget().is_spent() {
             return Poll::Pending;
         }
         let polled = Pin::new(body).poll_frame(cx);
         // A short response is over with its first part; whatever goes on ends with its token.
         let goes_on = match &polled {
-            Poll::Ready(Some(Ok(_))) => std::mem::replace(&mut this.begun, true),
+            Poll::Ready(Some(Ok(_))) => std::mem::replace(&mut self.begun, true),
             Poll::Ready(_) => false,
             Poll::Pending => true,
         };
-        if goes_on && !this.may_go_on(cx) {
+        if goes_on && !self.may_go_on(cx) {
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, Bytes::len);
-                this.end.0.response_moves();
-                this.end.0.budget().spends(length);
-                this.count(length);
+                self.end.0.response_moves();
+                self.end.0.budget().spends(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.broke_off(&error);
-                this.failure = Some(io::Error::other(error));
+                self.broke_off(&error);
+                self.ahead.get_or_insert_default().failure = Some(io::Error::other(error));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -166,8 +219,30 @@ impl Body for ResponseBody {
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        let ahead = this.ahead.as_mut().and_then(|ahead| ahead.take());
+        let polled = match (ahead, &mut this.source) {
+            (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
+            (None, Source::Whole(bytes)) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            (None, Source::Upstream(_)) => this.poll_upstream(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.count(frame.data_ref().map_or(0, Bytes::len));
+        }
+        polled
+    }
 
     fn is_end_stream(&self) -> bool {
+        if self.holds_something() {
+            return false;
+        }
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
             Source::Upstream(body) => body.is_end_stream(),

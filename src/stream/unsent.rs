@@ -35,6 +35,11 @@ impl Unsent {
         self.written == self.bytes.len() && self.data.is_empty() && self.tail.is_empty()
     }
 
+    /// Returns how many bytes are still to be written.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.written + self.data.len()
+    }
+
     /// Returns whether another part of the body may be gathered. A large part is the last one before a write.
     pub fn has_room(&self) -> bool {
         self.data.is_empty() && self.tail.is_empty() && self.bytes.len() - self.written < GATHERED

@@ -8,8 +8,8 @@ use rustls::pki_types::ServerName;
 use super::Check;
 use crate::{
     config::{
-        Balance, Ejection, HashKey, Health, Probe, Retries, Server, Upstream, UpstreamTls, WeightedServer,
-        is_own, raw, units::Span,
+        Balance, Buffer, Ejection, HashKey, Health, Probe, Retries, Server, Upstream, UpstreamTls,
+        WeightedServer, is_own, raw, units::Span,
     },
     types::host::is_host,
 };
@@ -34,6 +34,7 @@ impl Check<'_> {
         let key = |key: &str| format!("{upstream}.{key}");
         let connections = (1, 1_000_000);
         let heads = (1 << 10, 4 << 20);
+        let buffers = (0, 64 << 20);
         Upstream {
             servers,
             resolve: self.span(&key("resolve"), raw.resolve, seconds(30)),
@@ -51,6 +52,10 @@ impl Check<'_> {
             max_connections: self.number(&key("max_connections"), raw.max_connections, 1_000, connections),
             max_waiting: self.number(&key("max_waiting"), raw.max_waiting, 1_000, (0, 1_000_000)),
             max_wait: self.span(&key("max_wait"), raw.max_wait, seconds(1)),
+            buffer: Buffer {
+                request: self.size(&key("buffer.request"), raw.buffer.request, 0, buffers) as usize,
+                response: self.size(&key("buffer.response"), raw.buffer.response, 64 << 10, buffers) as usize,
+            },
             header_bytes: self.size(&key("header_bytes"), raw.header_bytes, 256 << 10, heads) as usize,
             header_count: self.number(&key("header_count"), raw.header_count, 100, (1, 1_000)),
             source: self.document.source(&upstream),

@@ -45,10 +45,23 @@ pub struct Upstream {
     pub max_waiting: Option<Number>,
     /// How long a request may wait for a connection before it is answered 503. Default: 1s.
     pub max_wait: Option<Span>,
+    /// What is read ahead of a slow side.
+    #[serde(default)]
+    pub buffer: Buffer,
     /// The largest head of a response. Default: 256KiB.
     pub header_bytes: Option<Size>,
     /// The most header lines of a response. Default: 100.
     pub header_count: Option<Number>,
+}
+
+/// What is read ahead of a slow side, so that a server is free soon. A longer body streams.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Buffer {
+    /// Of a request's body, before a server is asked. Default: 0B.
+    pub request: Option<Size>,
+    /// Of a response's body, while the client takes nothing. Default: 64KiB.
+    pub response: Option<Size>,
 }
 
 /// One server of a backend.

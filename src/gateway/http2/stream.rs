@@ -225,7 +225,7 @@ impl Sending {
                 // It is whole, or the client has given it up.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
-                    if !self.body.may_wait(cx) {
+                    if !self.body.may_wait(cx, self.part.len()) {
                         return Poll::Ready(Err(Reason::CANCEL));
                     }
                     state.activity.client_blocks();
