@@ -67,7 +67,16 @@ impl Server {
         Self::with(name, Some(Arc::new(config)))
     }
 
+    /// One that takes so many streams of a connection at once.
+    fn narrow(name: &'static str, streams: u32) -> Self {
+        Self::of(name, None, streams)
+    }
+
     fn with(name: &'static str, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self::of(name, tls, 200)
+    }
+
+    fn of(name: &'static str, tls: Option<Arc<ServerConfig>>, streams: u32) -> Self {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let connections = Arc::<AtomicUsize>::default();
         let (kept, counted) = (seen.clone(), connections.clone());
@@ -88,7 +97,9 @@ impl Server {
                                 Err(_) => return,
                             },
                         };
-                        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                        let mut server = h2::server::Builder::new();
+                        server.max_concurrent_streams(streams);
+                        let Ok(mut connection) = server.handshake(socket).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
                             if request.uri().path().ends_with("/goodbye") {
                                 connection.graceful_shutdown();
@@ -290,6 +301,27 @@ fn a_response_with_two_lengths_is_none() {
     let mut client = gateway.client();
     assert_eq!(send(&mut client, "GET", "lengths", "").0, 502);
     assert_eq!(send(&mut client, "GET", "x", ""), (200, "a 0".to_owned()));
+}
+
+#[test]
+fn requests_beyond_what_a_server_takes_at_once_wait_for_each_other() {
+    let server = Server::narrow("a", 2);
+    for (waiting, failed) in [(100, 0), (3, 5)] {
+        let rules = format!(", max_connections: 1, max_waiting: {waiting}, max_wait: 10s");
+        let gateway = gateway(&[server.url()], &rules);
+        // What the server takes is known once it has answered.
+        assert_eq!(send(&mut gateway.client(), "GET", "x", "").0, 200);
+        let clients: Vec<_> = (0..10)
+            .map(|_| {
+                let mut client = gateway.client();
+                thread::spawn(move || send(&mut client, "GET", "slow", "").0)
+            })
+            .collect();
+        let statuses: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 503).count(), failed, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 10 - failed, "{statuses:?}");
+    }
+    assert_eq!(server.connections.load(SeqCst), 2);
 }
 
 #[test]

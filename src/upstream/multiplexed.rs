@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::MissedTickBehavior};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::MissedTickBehavior,
+};
 
 use crate::{
     clock::coarse_millis,
@@ -44,6 +47,7 @@ pub(super) struct Multiplexed {
     streams: AtomicUsize,
     /// The coarse time since when it has none.
     idle_since: AtomicU64,
+    room: Arc<Notify>,
 }
 
 /// Counts a request on a connection until it is dropped.
@@ -54,12 +58,19 @@ impl Drop for OnConnection {
         if self.0.streams.fetch_sub(1, Relaxed) == 1 {
             self.0.idle_since.store(coarse_millis(), Relaxed);
         }
+        self.0.room.notify_one();
     }
 }
 
 impl Multiplexed {
-    /// Begins to speak HTTP/2 on a stream that was opened for it. `slot` is its share of the server's connections.
-    pub(super) fn begin(stream: Stream, header_limits: HeadLimits, slot: OwnedSemaphorePermit) -> Arc<Self> {
+    /// Begins to speak HTTP/2 on a stream that was opened for it. `slot` is its share of the server's connections; `room` is told
+    /// of each request that leaves it.
+    pub(super) fn begin(
+        stream: Stream,
+        header_limits: HeadLimits,
+        slot: OwnedSemaphorePermit,
+        room: Arc<Notify>,
+    ) -> Arc<Self> {
         let config = http2::Config {
             stream_window: STREAM_WINDOW,
             max_stream_window: MAX_STREAM_WINDOW,
@@ -87,7 +98,7 @@ impl Multiplexed {
         });
         let now = coarse_millis();
         let (streams, idle_since) = (AtomicUsize::new(0), AtomicU64::new(now));
-        Arc::new(Self { opener, made_at: now, streams, idle_since })
+        Arc::new(Self { opener, made_at: now, streams, idle_since, room })
     }
 
     /// Returns whether it takes another request.

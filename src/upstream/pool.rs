@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -9,19 +10,19 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::{
     Cluster, Connection,
     endpoint::{Endpoint, Idle, Shelf},
     multiplexed::Multiplexed,
 };
-use crate::{clock::coarse_millis, config::Server, tls::Offer, types::framing::HeadLimits};
+use crate::{clock::coarse_millis, config::Server, stream::Stream, tls::Offer, types::framing::HeadLimits};
 
 /// The reason why no connection is available. The text is for the log.
 #[derive(Debug, Error)]
@@ -60,6 +61,8 @@ pub(super) struct Pool<B> {
     shared: Mutex<Vec<Arc<Multiplexed>>>,
     /// Held while one of them is being opened, so that requests that come together share it.
     opening: tokio::sync::Mutex<()>,
+    /// Told when a request leaves one of them.
+    room: Arc<Notify>,
 }
 
 /// Counts a request of a worker until it is dropped.
@@ -104,6 +107,7 @@ where
             in_flight: Arc::default(),
             shared: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            room: Arc::default(),
         }
     }
 
@@ -168,8 +172,7 @@ where
             let tls = self.cluster.tls_of(self.endpoint.server);
             let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
             if is_http2 {
-                let connection = Multiplexed::begin(stream, self.header_limits(), slot);
-                self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                self.multiplexed(stream, slot);
             } else {
                 let limits = self.header_limits();
                 self.put(Box::new(Connection::new(stream, limits, slot)));
@@ -197,24 +200,61 @@ where
         &self,
         _: &impl Allowed,
     ) -> Result<(Arc<Multiplexed>, bool), ConnectError> {
-        if let Some(connection) = self.share(coarse_millis()) {
-            return Ok((connection, false));
-        }
         let config = &self.cluster.config;
-        let opening = async {
-            let _opening = self.opening.lock().await;
+        let until = Instant::now() + config.max_wait;
+        loop {
             if let Some(connection) = self.share(coarse_millis()) {
                 return Ok((connection, false));
             }
-            let slot = self.endpoint.slot_of_any().ok_or(ConnectError::Busy)?;
-            let tls = self.cluster.tls_of(self.endpoint.server);
-            let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
-            let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
-            let connection = Multiplexed::begin(stream, self.header_limits(), slot);
-            self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
-            Ok((connection, true))
+            let opened = pingora_timeout::timeout(config.connect_timeout, self.open_shared()).await;
+            match opened.map_err(|_| ConnectError::Timeout)?? {
+                Some(opened) => return Ok(opened),
+                None => self.wait_for_room(until).await?,
+            }
+        }
+    }
+
+    /// Opens a connection of HTTP/2, unless another request has done so or has left room meanwhile. None if there may be no more.
+    async fn open_shared(&self) -> Result<Option<(Arc<Multiplexed>, bool)>, ConnectError> {
+        let _opening = self.opening.lock().await;
+        if let Some(connection) = self.share(coarse_millis()) {
+            return Ok(Some((connection, false)));
+        }
+        let Some(slot) = self.endpoint.slot_of_any() else { return Ok(None) };
+        let tls = self.cluster.tls_of(self.endpoint.server);
+        let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
+        let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
+        let connection = self.multiplexed(stream, slot);
+        Ok(Some((connection, true)))
+    }
+
+    /// Begins to speak HTTP/2, for all requests of the worker.
+    fn multiplexed(&self, stream: Stream, slot: OwnedSemaphorePermit) -> Arc<Multiplexed> {
+        let connection = Multiplexed::begin(stream, self.header_limits(), slot, self.room.clone());
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+        connection
+    }
+
+    /// Waits until a request leaves a connection of HTTP/2, or another one may be opened.
+    async fn wait_for_room(&self, until: Instant) -> Result<(), ConnectError> {
+        let most = self.cluster.config.max_waiting;
+        let _waiting = Waiting::enter(&self.endpoint.waiting, most).ok_or(ConnectError::Busy)?;
+        let left = self.room.notified();
+        let mut left = pin!(left);
+        left.as_mut().enable();
+        // Looked at again, because a request may have left before this one was counted as waiting.
+        if self.share(coarse_millis()).is_some() {
+            return Ok(());
+        }
+        let next = async {
+            tokio::select! {
+                () = left => {}
+                // Taken again with the next look.
+                slot = self.endpoint.slots.clone().acquire_owned() => drop(slot),
+            }
         };
-        pingora_timeout::timeout(config.connect_timeout, opening).await.map_err(|_| ConnectError::Timeout)?
+        let rest = until.saturating_duration_since(Instant::now());
+        pingora_timeout::timeout(rest, next).await.map_err(|_| ConnectError::Busy)
     }
 
     /// Takes the usable connection that was idle for the shortest time.

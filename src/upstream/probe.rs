@@ -71,7 +71,7 @@ pub(super) async fn probe(
     let added: [(&HeaderName, &HeaderValue); 2] =
         [(&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
     let status = if is_http2 || agreed {
-        let connection = Multiplexed::begin(stream, LIMITS, slot);
+        let connection = Multiplexed::begin(stream, LIMITS, slot, Arc::default());
         let exchange = Exchange::begin(&connection, is_tls, &head, &added, Replay::new(Nothing));
         let mut exchange = exchange.map_err(|(broken, _)| broken.to_string())?;
         loop {
