@@ -9,7 +9,8 @@ any binary will do; --share makes the load smaller, for a test that it is served
 Needs nothing but Python's standard library, so that it can run wherever a release is built.
 
 What the load is made of decides what the compiler makes fast. Nearly all of it is signed-in requests at several
-concurrencies; the rest is there so that nothing which a gateway does each second is taken for cold.
+concurrencies, on TCP and TLS, by HTTP/1.1 and HTTP/2 on both sides; the rest is there so that nothing which a gateway does
+each second is taken for cold.
 """
 
 import argparse
@@ -24,14 +25,17 @@ import resource
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 
 CONFIG = """
-listeners: [{{address: "127.0.0.1:{port}"}}]
-admin: {{address: "127.0.0.1:{admin}"}}
+listeners:
+  - {{address: "127.0.0.1:{port}"}}
+  - {{address: "127.0.0.1:{http2}", http2: true}}
+{secure}admin: {{address: "127.0.0.1:{admin}"}}
 workers: 1
 store: {{url: "sqlite:authgate.db"}}
 auth:
@@ -42,8 +46,11 @@ auth:
     account: {{failures: 1000000, per: 1s}}
     address: {{failures: 1000000, per: 1s}}
     registrations: {{requests: 1000000, per: 1s}}
-upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}], idle_connections: 1024}}}}
+upstreams:
+  backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}], idle_connections: 1024}}
+  multiplexed: {{servers: [{{url: "h2c://127.0.0.1:{upstream2}"}}]}}
 routes:
+  - {{path: /h2/**, upstream: multiplexed, rewrite: {{strip_prefix: /h2}}}}
   - {{path: /public/**, auth: none, upstream: backend}}
   - {{path: /api/**, upstream: backend}}
   - {{path: "/users/{{id}}/orders/{{order}}", upstream: backend}}
@@ -137,6 +144,156 @@ class Upstream:
                 return
 
 
+# HTTP/2 (RFC 9113), as far as both sides of a training need it.
+
+DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 4, 6, 8
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# In Huffman's code (RFC 7541, appendix B): a path, and what a browser says.
+PATH = bytes.fromhex("60759983d9216c4301")
+AGENT = bytes.fromhex("d07f66a281b0dae053fafc087ed4ce6aadf2a7979c89c6bed4b3bdc0b405c1fda988a4ea76040080010054c26b0b29fcb01680b83f")
+ACCEPT = bytes.fromhex("1d75d0620d263d4c7441eafa497ca589d34d1f7da002effd7cb1f3f7da002ef7")
+
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def frames(held):
+    """Takes the frames that are there whole."""
+    while len(held) >= 9 and len(held) >= (whole := 9 + int.from_bytes(held[:3], "big")):
+        yield held[3], held[4], int.from_bytes(held[5:9], "big"), bytes(held[9:whole])
+        del held[:whole]
+
+
+def number(value, prefix, flags):
+    """A number of RFC 7541, section 5.1."""
+    most = (1 << prefix) - 1
+    if value < most:
+        return bytes([flags | value])
+    rest, out = value - most, bytearray([flags | most])
+    while rest > 127:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes(out) + bytes([rest])
+
+
+def text(value, coded=False):
+    return number(len(value), 7, 128 if coded else 0) + value
+
+
+class Http2Upstream(Upstream):
+    """Answers each request when its last frame is there."""
+
+    ANSWER = b"\x88\x5f" + text(b"application/json") + b"\x00" + text(b"x-kept") + text(b"1")
+
+    def serve(self, number):
+        client, held = self.connections[number]
+        try:
+            data = client.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            del self.connections[number]
+            client.close()
+            return
+        held += data
+        out = bytearray()
+        if held.startswith(PREFACE):
+            del held[:len(PREFACE)]
+            out += frame(SETTINGS, 0, 0, bytes([0, 3, 0, 0, 4, 0]))
+        for kind, flags, stream, payload in frames(held):
+            if kind in (SETTINGS, PING) and not flags & ACK:
+                out += frame(kind, ACK, 0, b"" if kind == SETTINGS else payload)
+            if kind == DATA and payload:
+                length = len(payload).to_bytes(4, "big")
+                out += frame(WINDOW_UPDATE, 0, 0, length) + frame(WINDOW_UPDATE, 0, stream, length)
+            if kind in (DATA, HEADERS) and flags & END_STREAM:
+                out += frame(HEADERS, END_HEADERS, stream, self.ANSWER) + frame(DATA, END_STREAM, stream, body_of(26))
+        client.setblocking(True)
+        client.sendall(out)
+
+
+def streams(connect, connections, at_once, total, token):
+    """`total` requests of HTTP/2, so many at once on each connection."""
+    clients = []
+    for _ in range(connections):
+        client = connect()
+        client.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(WINDOW_UPDATE, 0, 0, (1 << 29).to_bytes(4, "big")))
+        clients.append((client, bytearray(), itertools.count(1, 2)))
+    # What stands in the table of lines afterwards, the last one first.
+    first = b"\x41" + text(b"shop.example.com") + b"\x7a" + text(AGENT, True) + b"\x53" + text(ACCEPT, True)
+    first += b"\x57" + text(b"Bearer " + token.encode())
+    later = b"\xc1\xc0\xbf\xbe"
+    line, begun = b"\x82\x87\x04" + text(PATH, True), set()
+    for _ in range(max(1, total // (connections * at_once))):
+        for client, _, identifiers in clients:
+            out = bytearray()
+            for _ in range(at_once):
+                block = line + (later if client in begun else first)
+                begun.add(client)
+                out += frame(HEADERS, END_HEADERS | END_STREAM, next(identifiers), block)
+            client.sendall(out)
+        for client, held, _ in clients:
+            left, out = at_once, bytearray()
+            while left:
+                held += client.recv(1 << 18)
+                for kind, flags, stream, payload in frames(held):
+                    assert kind not in (3, 7), f"a stream or the connection ended: {kind}, {payload}"
+                    assert kind != HEADERS or payload[0] == 0x88, payload
+                    left -= kind in (DATA, HEADERS) and flags & END_STREAM
+                    if kind == SETTINGS and not flags & ACK:
+                        out += frame(SETTINGS, ACK, 0)
+            client.sendall(out)
+    for client, _, _ in clients:
+        client.close()
+
+
+def rounds(connect, connections, total, request):
+    """`total` requests of HTTP/1.1 in rounds over connections that may be secured."""
+    clients = [connect() for _ in range(connections)]
+    for _ in range(max(1, total // connections)):
+        for client in clients:
+            client.sendall(request)
+        for client in clients:
+            held = bytearray()
+            while response_length(held) is None:
+                held += client.recv(1 << 18)
+            assert held.startswith(b"HTTP/1.1 200"), held[:200]
+    for client in clients:
+        client.close()
+
+
+def connector(port, context=None, *protocols):
+    def connect():
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return context.wrap_socket(client, server_hostname="shop.example.com") if context else client
+    if context:
+        context.set_alpn_protocols(list(protocols))
+    return connect
+
+
+def train_protocols(ports, token, share):
+    plain = request("GET", "/api/orders/1", token)
+    for connections, total in ((16, 20_000), (64, 40_000), (512, 40_000)):
+        statuses = load(ports["port"], connections, int(total * share), [request("GET", "/h2/api/orders/1", token)])
+        assert set(statuses) == {"200"}, statuses
+    assert set(load(ports["port"], 16, int(2_000 * share), [request("POST", "/h2/api/orders", token, body=body_of(300))])) == {"200"}
+    ways = [connector(ports["http2"])]
+    if ports["secure"]:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for connections, total in ((1, 2_000), (64, 30_000)):
+            rounds(connector(ports["tls"], context, "http/1.1"), connections, int(total * share), plain)
+        for _ in range(int(1_000 * share) + 1):
+            rounds(connector(ports["tls"], context, "http/1.1"), 1, 1, plain)
+        ways.append(connector(ports["tls"], context, "h2"))
+    for connect in ways:
+        for connections, at_once, total in ((1, 1, 2_000), (10, 10, 20_000), (4, 50, 20_000)):
+            streams(connect, connections, at_once, int(total * share), token)
+
+
 def request_length(held):
     """Bytes of the first request in `held`, if it is there whole."""
     end = held.find(b"\r\n\r\n")
@@ -226,7 +383,8 @@ def request(method, path, token=None, headers=SCRIPT, body=b"", chunked=False):
     return (head + "\r\n").encode() + body
 
 
-def train(port, share):
+def train(ports, share):
+    port = ports["port"]
     accounts = [{"username": f"training-{number}", "password": f"the password of training {number}"} for number in range(4)]
     tokens = [call(port, "POST", "/auth/register", body=account)["access_token"] for account in accounts]
     token = itertools.cycle(tokens)
@@ -272,6 +430,7 @@ def train(port, share):
         signed = call(port, "POST", "/auth/refresh", body={"refresh_token": signed["refresh_token"]})
         call(port, "POST", "/auth/logout", signed["access_token"])
         call(port, "POST", "/auth/login", body=account | {"password": "not the password at all"})
+    train_protocols(ports, tokens[0], share)
     # Connections that have rested.
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
     for _ in range(2):
@@ -298,12 +457,25 @@ def wait_for(port, process):
     sys.exit(f"nothing listens on port {port}")
 
 
-def serve_and_train(options, upstream):
-    ports = {"port": free_port(), "admin": free_port(), "upstream": upstream}
+def certificate(folder):
+    """Makes a certificate, where there is openssl for that. Without it TLS is not trained."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+               "-subj", "/CN=shop.example.com", "-addext", "subjectAltName=DNS:shop.example.com", "-keyout", "key.pem", "-out", "cert.pem"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def serve_and_train(options, upstream, upstream2):
+    names = ("port", "http2", "tls", "admin")
+    ports = {name: free_port() for name in names} | {"upstream": upstream, "upstream2": upstream2}
     environment = dict(os.environ)
     if options.profiles:
         environment["LLVM_PROFILE_FILE"] = str(options.profiles.resolve() / "authgate-%p.profraw")
     with tempfile.TemporaryDirectory(prefix="authgate-train-") as folder:
+        secure = f'  - {{address: "127.0.0.1:{ports["tls"]}", tls: {{certificate: cert.pem, key: key.pem}}}}\n'
+        ports["secure"] = secure if certificate(folder) else ""
         config, log = pathlib.Path(folder) / "gateway.yaml", pathlib.Path(folder) / "log"
         config.write_text(CONFIG.format(**ports))
         with open(log, "wb") as output:
@@ -311,7 +483,7 @@ def serve_and_train(options, upstream):
         try:
             wait_for(ports["port"], gateway)
             began = time.monotonic()
-            train(ports["port"], options.share)
+            train(ports, options.share)
             print(f"trained for {time.monotonic() - began:.0f} s", file=sys.stderr)
         except BaseException:
             # The folder goes, and with it what the gateway had to say.
@@ -333,14 +505,16 @@ def main():
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    upstream = os.fork()
-    if upstream == 0:
-        Upstream(listener).run()
+    listeners, children = [], []
+    for kind in (Upstream, Http2Upstream):
+        listeners.append(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        children.append(os.fork())
+        if children[-1] == 0:
+            kind(listeners[-1]).run()
     try:
-        serve_and_train(options, listener.getsockname()[1])
+        serve_and_train(options, *(listener.getsockname()[1] for listener in listeners))
     finally:
-        os.kill(upstream, signal.SIGTERM)
+        [os.kill(child, signal.SIGTERM) for child in children]
     if options.profiles and not list(options.profiles.glob("*.profraw")):
         sys.exit("the binary has left no profile; was it built with -Cprofile-generate?")
 
