@@ -5,6 +5,7 @@ mod harness;
 
 mod accounts;
 mod admin_api;
+mod applications;
 mod audit;
 mod buffers;
 mod callers;

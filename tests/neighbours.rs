@@ -1,4 +1,4 @@
-//! Programs that stand before and behind a gateway, or ask it: curl, h2load, openssl, HAProxy, nginx.
+//! Programs that stand before and behind a gateway, or ask it: curl, h2load, nghttp, openssl, HAProxy, nginx.
 
 use std::{
     fs,
@@ -92,6 +92,21 @@ fn h2load_finds_no_request_that_fails() {
         let said = output("h2load", &["-n", "3000", "-c", "2", "-m", "30", &url], "");
         assert!(said.contains("3000 succeeded, 0 failed, 0 errored, 0 timeout"), "{protocol:?}: {said}");
     }
+}
+
+#[test]
+fn nghttp_is_served_on_one_connection() {
+    let (gateway, upstream, _) = gateway(Protocol::Http2);
+    let url = |path: &str| format!("https://localhost:{}{path}", gateway.address.port());
+    let body = gateway.folder.path().join("body");
+    fs::write(&body, "x".repeat(100_000)).unwrap();
+    let said = output(
+        "nghttp",
+        &["-n", "-v", "-d", &body.display().to_string(), &url("/public/1"), &url("/public/2")],
+        "",
+    );
+    assert_eq!(said.matches(":status: 200").count(), 2, "{said}");
+    assert!(upstream.seen().iter().all(|seen| seen.body.len() == 100_000));
 }
 
 #[test]

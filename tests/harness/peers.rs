@@ -33,6 +33,15 @@ pub fn python(script: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
+/// What a program of the peers' prints.
+#[track_caller]
+pub fn python_file(name: &str, args: &[&str]) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name);
+    let output = peer("venv/bin/python").arg(file).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
 /// A real mail server.
 pub struct MailServer {
     pub port: u16,
