@@ -6,13 +6,14 @@ h2load (HTTP/2). CPU time a request is what the proxy's process used, from /proc
 authgate checks a bearer token at each request, the others check nothing. Prints a table of medians with their spread.
 
     benches/gateway/protocols.py [--rounds N] [--seconds N] [--binary FILE] [--only TEXT]   TEXT: of the rows that have it in their names
+
+newest.py fetches a newer nginx and HAProxy than the machine's.
 """
 
 import argparse
 import pathlib
 import re
 import shutil
-import ssl
 import statistics
 import subprocess
 import sys
@@ -163,7 +164,9 @@ def main():
     if not shutil.which("h2load"):
         subprocess.run(["apt-get", "install", "-y", "nghttp2-client"], check=True, stdout=subprocess.DEVNULL)
     run.raise_open_files(9000)
-    print("nginx", run.version("nginx", "-v"), "HAProxy", run.version("haproxy", "-v"), "OpenSSL", ssl.OPENSSL_VERSION)
+    built = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
+    openssl = re.search(r"running with OpenSSL ([\d.]+)", built) or re.search(r"built with OpenSSL ([\d.]+)", built)
+    print(f"nginx {run.version('nginx', '-v')} HAProxy {run.version('haproxy', '-v')} OpenSSL {openssl.group(1) if openssl else 'unknown'}")
     with tempfile.TemporaryDirectory() as folder:
         load = Load(pathlib.Path(folder), options.binary.resolve(), options.seconds)
         try:

@@ -25,6 +25,7 @@ use std::{
 
 use foldhash::quality::RandomState;
 
+use super::client::{Peer, TrustedProxies};
 use crate::limit::Prefix;
 
 /// Turns of an address in a round: a fraction of a millisecond of work.
@@ -148,9 +149,14 @@ impl Turns {
     }
 
     /// Creates the place of a connection of `address`, or of one without a bound.
-    pub(super) fn place(self: &Arc<Self>, address: Option<Prefix>) -> Place {
+    fn place(self: &Arc<Self>, address: Option<Prefix>) -> Place {
         let share = address.map(|address| self.share(address));
         Place { turns: self.clone(), share, waiter: None, is_suspended: false }
+    }
+
+    /// Creates the place of a connection of `peer`. Proxies that are trusted speak for many, and have no bound.
+    pub(super) fn place_of(self: &Arc<Self>, peer: &Peer, trusted: &TrustedProxies) -> Place {
+        self.place((!peer.is_trusted(trusted)).then(|| Prefix::of(peer.address())))
     }
 
     fn share(&self, address: Prefix) -> Arc<Share> {

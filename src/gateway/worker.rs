@@ -351,8 +351,7 @@ impl Worker {
     }
 
     fn turn(&self, peer: &Peer) -> Place {
-        let is_trusted = peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
-        self.turns.place((!is_trusted).then(|| Prefix::of(peer.address())))
+        self.turns.place_of(peer, &self.views.get().snapshot.trusted_proxies)
     }
 
     /// Serves a connection until it ends or rests.

@@ -230,33 +230,27 @@ impl ServerTls {
         let mut changed = has_new_clients;
         let mut pairs = Vec::with_capacity(before.pairs.len());
         for (index, (files, loaded)) in self.config.certificates.iter().zip(&before.pairs).enumerate() {
-            let renewed = self.renewed(files, loaded, has_new_clients, &clients);
-            if matches!(renewed, Ok(None)) {
-                self.forget(index);
-            }
-            let renewed = renewed.unwrap_or_else(|error| {
-                self.tell_once(index, error, &mut told);
-                None
+            let show = |pair| Shown::new(&self.config, &self.protocols, pair, &clients).map(Arc::new);
+            let renewed = changed_pair(files, loaded).and_then(|changed| {
+                let Some((bytes, pair)) = changed else { return Ok(None) };
+                Ok(Some(Loaded { bytes: Arc::new(bytes), shown: show(Arc::new(pair))? }))
             });
-            if let Some(renewed) = &renewed
-                && renewed.bytes != loaded.bytes
-            {
-                changed = true;
-                self.forget(index);
-                told.push(Refreshed::TakenUp(renewed.shown.names().first()));
+            match renewed {
+                Ok(Some(renewed)) => {
+                    changed = true;
+                    self.forget(index);
+                    told.push(Refreshed::TakenUp(renewed.shown.names().first()));
+                    pairs.push(renewed);
+                    continue;
+                }
+                Ok(None) => self.forget(index),
+                Err(error) => self.tell_once(index, error, &mut told),
             }
             // What goes on does so for the clients that are accepted now.
-            let kept = || {
-                let pair = loaded.shown.pair.clone();
-                let shown = if has_new_clients {
-                    Arc::new(Shown::new(&self.config, &self.protocols, pair, &clients)?)
-                } else {
-                    loaded.shown.clone()
-                };
-                Ok::<_, TlsError>(Loaded { bytes: loaded.bytes.clone(), shown })
-            };
-            match renewed.map_or_else(kept, Ok) {
-                Ok(loaded) => pairs.push(loaded),
+            let shown =
+                if has_new_clients { show(loaded.shown.pair.clone()) } else { Ok(loaded.shown.clone()) };
+            match shown {
+                Ok(shown) => pairs.push(Loaded { bytes: loaded.bytes.clone(), shown }),
                 Err(error) => {
                     // Neither is taken up; the next look tries both again.
                     self.tell_once(index, error, &mut told);
@@ -268,27 +262,6 @@ impl ServerTls {
             self.current.store(Arc::new(Current::new(authority, clients, pairs)));
         }
         told
-    }
-
-    /// Returns a pair as it is now, if its files have changed, or what concerns the clients has.
-    fn renewed(
-        &self,
-        files: &config::CertificateFiles,
-        loaded: &Loaded,
-        has_new_clients: bool,
-        clients: &Arc<Clients>,
-    ) -> Result<Option<Loaded>, TlsError> {
-        let bytes = PairBytes::read(files)?;
-        let (bytes, pair) = if bytes != *loaded.bytes {
-            let pair = Arc::new(Pair::parse(&bytes, files)?);
-            (Arc::new(bytes), pair)
-        } else if has_new_clients {
-            (loaded.bytes.clone(), loaded.shown.pair.clone())
-        } else {
-            return Ok(None);
-        };
-        let shown = Arc::new(Shown::new(&self.config, &self.protocols, pair, clients)?);
-        Ok(Some(Loaded { bytes, shown }))
     }
 
     fn changed_authorities(&self, before: &Current) -> Result<Option<(Vec<u8>, Clients)>, TlsError> {
@@ -314,6 +287,19 @@ impl ServerTls {
     fn forget(&self, index: usize) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)[index] = None;
     }
+}
+
+/// Returns a pair as it is now, if its files have changed.
+fn changed_pair(
+    files: &config::CertificateFiles,
+    loaded: &Loaded,
+) -> Result<Option<(PairBytes, Pair)>, TlsError> {
+    let bytes = PairBytes::read(files)?;
+    if bytes == *loaded.bytes {
+        return Ok(None);
+    }
+    let pair = Pair::parse(&bytes, files)?;
+    Ok(Some((bytes, pair)))
 }
 
 impl Current {

@@ -26,7 +26,6 @@ use crate::{
         view::CurrentView,
     },
     http2,
-    limit::Prefix,
     types::framing::HeadLimits,
 };
 
@@ -128,8 +127,7 @@ impl Parts {
     }
 
     fn turn(&self) -> Place {
-        let is_trusted = self.peer.is_trusted(&self.views.get().snapshot.trusted_proxies);
-        self.turns.place((!is_trusted).then(|| Prefix::of(self.peer.address())))
+        self.turns.place_of(&self.peer, &self.views.get().snapshot.trusted_proxies)
     }
 }
 
