@@ -434,6 +434,27 @@ fn addresses_of_a_name_that_are_all_away_cost_one_look_at_each() {
 }
 
 #[test]
+fn a_server_that_breaks_its_responses_off_is_ejected() {
+    let a = Upstream::with(|_, socket| {
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        false
+    });
+    let b = named("b");
+    let rules = ", balance: round_robin, ejection: {failures: 3, for: 10s}, retries: 0";
+    let gateway = gateway(&[(&a, 1), (&b, 1)], rules);
+    let admin = gateway.admin_token("root");
+    let broken = (0..20)
+        .filter(|_| {
+            let mut client = gateway.client();
+            client.send("GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            String::from_utf8(client.rest()).unwrap().ends_with("half")
+        })
+        .count();
+    assert_eq!(broken, 3);
+    assert_eq!(state(&gateway, &admin, &a), "ejected");
+}
+
+#[test]
 fn a_clients_own_fault_says_nothing_of_a_server() {
     let status = Arc::new(AtomicU16::new(502));
     let (a, b) = (with_status(&status), named("b"));

@@ -118,6 +118,7 @@ impl ResponseBody {
             return;
         }
         let Source::Upstream(body) = &self.source else { return };
+        body.was_cut_off();
         let cluster = body.cluster();
         cluster.counters.aborted.inc();
         let mut request_id = None;

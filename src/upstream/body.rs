@@ -53,6 +53,11 @@ where
     pub fn cluster(&self) -> &Cluster<B> {
         self.pool.cluster()
     }
+
+    /// Notes that the server has broken the response off.
+    pub fn was_cut_off(&self) {
+        self.pool.cluster().cut_off(self.pool.endpoint());
+    }
 }
 
 impl<B> http_body::Body for Body<B>
@@ -96,6 +101,9 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     fn drop(&mut self) {
+        if http_body::Body::is_end_stream(self) {
+            self.pool.endpoint().standing.completes();
+        }
         if let Source::Http1(connection) = std::mem::replace(&mut self.source, Source::Nothing) {
             self.pool.put(connection);
         }

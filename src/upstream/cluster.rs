@@ -179,9 +179,21 @@ where
     pub(super) fn failed(&self, endpoint: &Endpoint<B>, is_trial: bool) {
         let rule = &self.config.ejection;
         let failures = endpoint.standing.fails();
-        if !is_trial && (failures < rule.failures || endpoint.standing.is_ejected()) {
-            return;
+        if is_trial || (failures >= rule.failures && !endpoint.standing.is_ejected()) {
+            self.eject(endpoint, failures, is_trial);
         }
+    }
+
+    /// Notes that a response of a server broke off in its body, which counts as a failure of its own kind.
+    pub(super) fn cut_off(&self, endpoint: &Endpoint<B>) {
+        let cuts = endpoint.standing.cuts_off();
+        if cuts >= self.config.ejection.failures && !endpoint.standing.is_ejected() {
+            self.eject(endpoint, cuts, false);
+        }
+    }
+
+    fn eject(&self, endpoint: &Endpoint<B>, failures: u32, is_trial: bool) {
+        let rule = &self.config.ejection;
         // Two at once would both find room for one more.
         let _ejecting = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = self.endpoints.load();

@@ -13,6 +13,8 @@ const WHOLE: u64 = 1_000;
 pub(super) struct Standing {
     healthy: AtomicBool,
     failures: AtomicU32,
+    /// Responses that broke off in their bodies, in a row. Their heads were successes.
+    cuts: AtomicU32,
     /// The coarse time until which it is ejected; 0 for not at all.
     ejected_until: AtomicU64,
     /// Whether a request is on its way that tries it.
@@ -63,6 +65,7 @@ impl Standing {
         Self {
             healthy: AtomicBool::new(true),
             failures: AtomicU32::new(0),
+            cuts: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             on_trial: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
@@ -115,6 +118,7 @@ impl Standing {
 
     fn comes_back(&self, now: u64) {
         self.failures.store(0, Relaxed);
+        self.cuts.store(0, Relaxed);
         self.back_since.store(now.max(1), Relaxed);
         self.ejected_until.store(0, Relaxed);
         self.on_trial.store(false, Relaxed);
@@ -123,6 +127,18 @@ impl Standing {
     /// Notes that a request has failed. Returns the number of failures in a row.
     pub(super) fn fails(&self) -> u32 {
         self.failures.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// Notes that a response broke off in its body. Returns the number of them in a row.
+    pub(super) fn cuts_off(&self) -> u32 {
+        self.cuts.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// Notes that a response came to its end.
+    pub(super) fn completes(&self) {
+        if self.cuts.load(Relaxed) != 0 {
+            self.cuts.store(0, Relaxed);
+        }
     }
 
     /// Ejects the server until a coarse time.
