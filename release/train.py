@@ -122,7 +122,8 @@ class Upstream:
         except BlockingIOError:
             pass
 
-    def serve(self, number):
+    def received(self, number):
+        """The client of a connection and what it has sent; nothing if it has gone."""
         client, held = self.connections[number]
         try:
             data = client.recv(1 << 18)
@@ -131,8 +132,14 @@ class Upstream:
         if not data:
             del self.connections[number]
             client.close()
-            return
+            return None
         held += data
+        return client, held
+
+    def serve(self, number):
+        if not (received := self.received(number)):
+            return
+        client, held = received
         while (length := request_length(held)) is not None:
             response = response_to(bytes(held[:length]))
             del held[:length]
@@ -188,16 +195,9 @@ class Http2Upstream(Upstream):
     ANSWER = b"\x88\x5f" + text(b"application/json") + b"\x00" + text(b"x-kept") + text(b"1")
 
     def serve(self, number):
-        client, held = self.connections[number]
-        try:
-            data = client.recv(1 << 18)
-        except OSError:
-            data = b""
-        if not data:
-            del self.connections[number]
-            client.close()
+        if not (received := self.received(number)):
             return
-        held += data
+        client, held = received
         out = bytearray()
         if held.startswith(PREFACE):
             del held[:len(PREFACE)]
