@@ -27,7 +27,15 @@ pub struct Head {
     fault: Option<&'static str>,
 }
 
+/// The lines of most messages.
+const LINES: usize = 12;
+
 impl Head {
+    /// Creates the value of a block without lines.
+    pub(super) fn new() -> Self {
+        Self { fields: Fields::with_capacity(LINES), ..Self::default() }
+    }
+
     /// Adds a line, within limits of the whole list (RFC 9113, section 6.5.2).
     pub(super) fn add(&mut self, line: Cow<'_, Line>, limits: HeadLimits) {
         self.size += line.cost;

@@ -123,7 +123,7 @@ impl Receiver<'_> {
     }
 
     fn headers(&mut self, stream: u32, block: &[u8], ends: bool) -> Result<(), Reason> {
-        let mut head = Head::default();
+        let mut head = Head::new();
         let limits = self.header_limits;
         self.decoder.decode(block, |line| head.add(line, limits)).map_err(|_| Reason::COMPRESSION_ERROR)?;
         let is_new = self.state.role == Role::Server && stream % 2 == 1 && stream > self.state.last;

@@ -40,7 +40,7 @@ pub struct FieldError;
 
 impl Fields {
     /// Returns an empty list with room for `count` lines and a few that are added.
-    fn with_capacity(count: usize) -> Self {
+    pub fn with_capacity(count: usize) -> Self {
         let mut lines = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         lines.reserve(count + ADDED_LINES);
         Self { lines }

@@ -90,6 +90,7 @@ where
                         continue;
                     }
                     self.ends(chosen, FAILURES.contains(&status), &tries);
+                    asked.head.fields.reuse();
                     return Ok(sent);
                 }
                 Tried::NoConnection(error, kept) => {
