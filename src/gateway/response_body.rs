@@ -147,7 +147,12 @@ impl ResponseBody {
             let (held, ends) = self.ahead.as_ref().map_or((0, false), |ahead| {
                 (ahead.data.len(), ahead.trailers.is_some() || ahead.failure.is_some())
             });
-            if held + waiting >= most || ends {
+            // What does not fit as a whole frees nobody.
+            let left = match &self.source {
+                Source::Upstream(body) => body.size_hint().exact().unwrap_or(1),
+                Source::Whole(_) => break,
+            };
+            if ends || left.saturating_add((held + waiting) as u64) > most as u64 {
                 break;
             }
             // A failure is told by the next poll.
