@@ -83,6 +83,8 @@ pub struct Connection {
     announced: Option<u32>,
     /// The coarse time at which the other side was asked whether it is there, and has not said so.
     asked_alive: Option<u64>,
+    /// What the other side had not acknowledged when that was looked at last, in bytes.
+    unacknowledged: usize,
     /// The coarse time since when a header block has no end.
     block_since: Option<u64>,
     /// Bytes that were read in this turn.
@@ -163,6 +165,7 @@ impl Connection {
             role,
             announced: None,
             asked_alive: None,
+            unacknowledged: 0,
             block_since: None,
             read: 0,
             blocked_since: None,
@@ -210,6 +213,12 @@ impl Connection {
                 self.blocked_since.is_some_and(|since| now.saturating_sub(since) >= STUCK_MILLIS);
             state.asked_since
         };
+        // What is on its way to it is taken: behind a slow way the question itself takes its time.
+        let unacknowledged = self.io.unacknowledged();
+        let takes = unacknowledged < std::mem::replace(&mut self.unacknowledged, unacknowledged);
+        if takes && self.asked_alive.is_some() {
+            self.asked_alive = Some(now);
+        }
         let is_silent = |since: u64| now.saturating_sub(since) >= self.silence;
         match self.asked_alive {
             Some(asked) if is_silent(asked) => self.lost(io::ErrorKind::TimedOut.into()),

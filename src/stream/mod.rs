@@ -7,6 +7,7 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     net::SocketAddr,
+    os::fd::AsRawFd,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
@@ -66,6 +67,19 @@ impl Stream {
             Self::Tls(stream) => stream.get_ref().0.peer_addr(),
             Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Returns how many bytes that were written the other end has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Unix(_) => return 0,
+        };
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the socket is open, and the call writes a number to where `bytes` lies.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
     }
 
     /// Whether what is written may lie before the socket until it is flushed.
