@@ -3,10 +3,11 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::harness::{Client, Gateway, Protocol, Settings, Upstream, eventually, ok};
+use crate::harness::{Client, Gateway, Protocol, Settings, Upstream, eventually, ok, protocol::USUAL};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -781,6 +782,42 @@ fn a_client_that_never_makes_room_is_given_up_in_time() {
     let reset = raw.next_of(&[RST_STREAM, GOAWAY]);
     assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
     others_are_unaffected_by_size(&gateway);
+}
+
+#[test]
+fn clients_by_tls_that_read_nothing_are_given_up_in_time() {
+    let upstream = Upstream::answering(|seen| {
+        let length = seen.target.rsplit('/').next().unwrap().parse().unwrap();
+        ok(&"x".repeat(length))
+    });
+    let settings = Settings { protocol: Protocol::Http2, ..Settings::default() };
+    let limits = "limits: {response_drain_timeout: 500ms, idle_timeout: 500ms}\n";
+    let gateway = Gateway::start(&upstream, settings.extra(limits));
+    let mut config = (*USUAL.0.client(None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let wide = 0x1000_0000_u32.to_be_bytes();
+    // Of some of them the last bytes wait in the gateway, of some before TLS and of some behind it.
+    let clients: Vec<_> = (40..90)
+        .map(|index| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4_096).unwrap();
+            socket.connect(&gateway.address.into()).unwrap();
+            let name = "localhost".try_into().unwrap();
+            let connection = rustls::ClientConnection::new(config.clone(), name).unwrap();
+            let mut client = rustls::StreamOwned::new(connection, TcpStream::from(socket));
+            client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            client.write_all(&frame(SETTINGS, 0, 0, &[&[0, 4][..], &wide].concat())).unwrap();
+            client.write_all(&frame(WINDOW_UPDATE, 0, 0, &wide)).unwrap();
+            let block = get(&format!("/public/{}", index * 50_000), &[]);
+            client.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
+            client
+        })
+        .collect();
+    eventually("they are asked for", || (upstream.seen().len() == clients.len()).then_some(()));
+    eventually("the connections end", || {
+        (gateway.metric("authgate_open_connections") == Some(0.0)).then_some(())
+    });
 }
 
 #[track_caller]

@@ -11,8 +11,8 @@ pub struct Config {
     pub max_stream_window: u32,
     /// The window of the connection, in bytes.
     pub connection_window: u32,
-    /// How long a server may leave requests without a byte before it is asked whether it is there, and how long it is waited for then,
-    /// in milliseconds.
+    /// How long a server may leave requests without a byte before it is asked whether it is there, and how long it has to say so
+    /// before it gets no more of them, in milliseconds.
     pub silence: u64,
     /// The limits of a list of header lines (RFC 9113, section 6.5.2).
     pub header_limits: HeadLimits,

@@ -1,6 +1,7 @@
 //! The task of a connection: it reads frames for the streams, and sends what they have put together.
 
 use std::{
+    cmp::Ordering,
     collections::VecDeque,
     io,
     mem::MaybeUninit,
@@ -23,6 +24,7 @@ use super::{
     hpack::Decoder,
     reason::Reason,
     receive::Receiver,
+    silence::Silence,
     state::{Failure, INITIAL_WINDOW, Opener, Role, Shared, State, wake_all},
     stream::Stream as HttpStream,
 };
@@ -38,9 +40,6 @@ const BLOCK_SLACK: usize = 64 << 10;
 
 /// What a PING carries that asks whether the other side has seen that the connection ends.
 const FAREWELL: [u8; 8] = *b"farewell";
-
-/// What a PING carries that asks whether the other side is there.
-const ALIVE: [u8; 8] = *b"authgate";
 
 /// How long a server may take nothing before others get what comes, in milliseconds.
 const STUCK_MILLIS: u64 = 500;
@@ -72,7 +71,7 @@ pub struct Connection {
     decoder: Decoder,
     shared: Arc<Shared>,
     header_limits: HeadLimits,
-    silence: u64,
+    silence: Silence,
     streams: usize,
     floods: Floods,
     accepted: VecDeque<(Head, HttpStream)>,
@@ -81,8 +80,6 @@ pub struct Connection {
     role: Role,
     /// The last stream that is taken, once the other side was told.
     announced: Option<u32>,
-    /// The coarse time at which the other side was asked whether it is there, and has not said so.
-    asked_alive: Option<u64>,
     /// What the other side had not acknowledged when that was looked at last, in bytes.
     unacknowledged: usize,
     /// The coarse time since when a header block has no end.
@@ -133,10 +130,10 @@ impl Connection {
 
     fn new(io: Stream, role: Role, config: Config, settings: &[(u16, u32)]) -> Self {
         let mut state = State::new(role, &config);
-        let out = state.out.frames();
         if role == Role::Client {
-            out.extend_from_slice(PREFACE);
+            state.out.greet();
         }
+        let out = state.out.frames();
         frame::write_head(out, settings.len() * 6, frame::SETTINGS, 0, 0);
         for (name, value) in settings {
             out.extend_from_slice(&name.to_be_bytes());
@@ -156,7 +153,7 @@ impl Connection {
             decoder: Decoder::new(),
             shared: Shared::new(state),
             header_limits: config.header_limits,
-            silence: config.silence,
+            silence: Silence::new(config.silence),
             streams: 0,
             floods: Floods::new(OF_SERVERS, coarse_millis()),
             accepted: VecDeque::new(),
@@ -164,7 +161,6 @@ impl Connection {
             ended: None,
             role,
             announced: None,
-            asked_alive: None,
             unacknowledged: 0,
             block_since: None,
             read: 0,
@@ -203,31 +199,19 @@ impl Connection {
         self.phase >= Phase::Lingering || matches!(self.ended, Some(Ended::Broken(_)))
     }
 
-    /// Asks a server that leaves requests without a byte whether it is there, and gives the connection up if it is not. To be
-    /// called about once a second.
+    /// Asks a server that leaves requests without a byte whether it is there. To be called about once a second.
     pub fn checks_silence(&mut self) {
         let now = coarse_millis();
-        let since = {
-            let mut state = self.shared.lock();
-            state.is_stuck =
-                self.blocked_since.is_some_and(|since| now.saturating_sub(since) >= STUCK_MILLIS);
-            state.asked_since
-        };
-        // What is on its way to it is taken: behind a slow way the question itself takes its time.
+        let takes = self.compares_unacknowledged().is_lt();
+        let mut state = self.shared.lock();
+        state.is_stuck = self.blocked_since.is_some_and(|since| now.saturating_sub(since) >= STUCK_MILLIS);
+        self.silence.check(&mut state, takes, now);
+    }
+
+    /// Compares what the other side has not acknowledged with what it had not when that was asked last.
+    fn compares_unacknowledged(&mut self) -> Ordering {
         let unacknowledged = self.io.unacknowledged();
-        let takes = unacknowledged < std::mem::replace(&mut self.unacknowledged, unacknowledged);
-        if takes && self.asked_alive.is_some() {
-            self.asked_alive = Some(now);
-        }
-        let is_silent = |since: u64| now.saturating_sub(since) >= self.silence;
-        match self.asked_alive {
-            Some(asked) if is_silent(asked) => self.lost(io::ErrorKind::TimedOut.into()),
-            None if since.is_some_and(is_silent) => {
-                self.asked_alive = Some(now);
-                frame::write(self.shared.lock().out.frames(), frame::PING, 0, 0, &ALIVE);
-            }
-            _ => {}
-        }
+        unacknowledged.cmp(&std::mem::replace(&mut self.unacknowledged, unacknowledged))
     }
 
     /// Returns whether there are streams.
@@ -238,6 +222,12 @@ impl Connection {
     /// Returns whether nothing more is read, and only what is left to say holds the connection.
     pub fn is_closing(&self) -> bool {
         self.phase >= Phase::Closing
+    }
+
+    /// Returns whether streams may be opened as the server has told, or no more ever.
+    pub fn is_settled(&self) -> bool {
+        let state = self.shared.lock();
+        state.is_settled || state.is_going
     }
 
     /// Returns what the other side has flooded with.
@@ -346,7 +336,9 @@ impl Connection {
                     return Poll::Pending;
                 }
                 if is_flushed {
-                    ready!(Pin::new(&mut self.io).poll_shutdown(cx)).ok();
+                    let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+                    self.notes_block(polled.is_pending(), false);
+                    ready!(polled).ok();
                 }
                 self.phase = if is_client { Phase::Over } else { Phase::Lingering };
             } else if self.is_done() {
@@ -412,7 +404,7 @@ impl Connection {
 
     fn take(&mut self, mut bytes: &[u8]) {
         self.read += bytes.len() as u64;
-        self.asked_alive = None;
+        self.silence.ends();
         let preface = self.preface.len().min(bytes.len());
         if bytes[..preface] != self.preface[..preface] {
             return self.breaks(Reason::PROTOCOL_ERROR);
@@ -458,7 +450,7 @@ impl Connection {
             is_seen |= matches!(frame, Frame::Pong { data: FAREWELL });
             result = receiver.take(frame);
         }
-        state.asked_since = None;
+        state.waits_since = (state.live > 0).then(coarse_millis);
         std::mem::swap(&mut state.woken, &mut self.woken);
         drop(state);
         wake_all(&mut self.woken);
@@ -486,96 +478,37 @@ impl Connection {
     /// Sends what there is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.lock();
-        if state.out.is_empty() {
-            drop(state);
-            self.blocked_since = None;
-            self.rest();
-            return if self.io.holds_back() {
-                Pin::new(&mut self.io).poll_flush(cx)
-            } else {
-                Poll::Ready(Ok(()))
-            };
-        }
-        let (has_moved, polled) = state.out.poll_flush(&mut self.io, cx);
+        let is_empty = state.out.is_empty();
+        let (has_moved, mut polled) =
+            if is_empty { (false, Poll::Ready(Ok(()))) } else { state.out.poll_flush(&mut self.io, cx) };
         if has_moved {
-            self.blocked_since = None;
             state.wake_blocked();
-            std::mem::swap(&mut state.woken, &mut self.woken);
         }
+        std::mem::swap(&mut state.woken, &mut self.woken);
         drop(state);
         wake_all(&mut self.woken);
-        if polled.is_pending() {
-            self.blocked_since.get_or_insert_with(coarse_millis);
-        } else {
+        if is_empty && self.io.holds_back() {
+            polled = Pin::new(&mut self.io).poll_flush(cx);
+        }
+        self.notes_block(polled.is_pending(), has_moved);
+        if polled.is_ready() {
             self.rest();
         }
         polled
+    }
+
+    /// Takes note of whether the other side takes what is to be sent. `has_moved` tells that it has taken something.
+    fn notes_block(&mut self, is_blocked: bool, has_moved: bool) {
+        if !is_blocked {
+            self.blocked_since = None;
+        } else if has_moved || self.compares_unacknowledged().is_ne() {
+            self.blocked_since = Some(coarse_millis());
+        } else {
+            self.blocked_since.get_or_insert_with(coarse_millis);
+        }
     }
 }
 
 fn header_list(config: &Config) -> u32 {
     u32::try_from(config.header_limits.bytes).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
-        time::timeout,
-    };
-
-    use super::*;
-    use crate::http2::RequestLine;
-
-    const CONFIG: Config = Config {
-        stream_window: 1_000,
-        max_stream_window: 1_000,
-        connection_window: 100_000,
-        silence: 60,
-        header_limits: HeadLimits { bytes: 1_000, count: 10 },
-    };
-
-    /// Asks a server that answers PINGs or nothing, and drives the connection for a while or to its end.
-    async fn asked(answers: bool) -> (Poll<Result<(), Failure>>, bool) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut server, _) = listener.accept().await.unwrap();
-        tokio::spawn(async move {
-            let mut received = [0; 1_024];
-            while let Ok(length) = server.read(&mut received).await
-                && length > 0
-            {
-                if answers && received[..length].ends_with(&ALIVE) {
-                    let mut pong = Vec::new();
-                    frame::write(&mut pong, frame::SETTINGS, 0, 0, &[]);
-                    frame::write(&mut pong, frame::PING, frame::ACK, 0, &ALIVE);
-                    server.write_all(&pong).await.unwrap();
-                }
-            }
-        });
-        let (mut connection, opener) = Connection::client(socket.into(), CONFIG);
-        let request = RequestLine { method: "GET", is_tls: false, authority: b"a", path: "/" };
-        let stream = opener.open(&request, std::iter::empty(), true).unwrap();
-        let mut ticks = tokio::time::interval(Duration::from_millis(10));
-        let driven = poll_fn(|cx| {
-            while connection.poll_next(cx).is_pending() {
-                ready!(ticks.poll_tick(cx));
-                connection.checks_silence();
-            }
-            Poll::Ready(())
-        });
-        let has_ended = timeout(Duration::from_millis(500), driven).await.is_ok();
-        let cx = Context::from_waker(Waker::noop());
-        (stream.poll_head(&cx).map_ok(|_| ()), has_ended)
-    }
-
-    #[tokio::test]
-    async fn a_server_that_says_nothing_is_given_up_and_one_that_is_slow_is_not() {
-        let (silent, slow) = tokio::join!(asked(false), asked(true));
-        assert!(matches!(silent, (Poll::Ready(Err(Failure::Lost(_))), true)), "{silent:?}");
-        assert!(matches!(slow, (Poll::Pending, false)), "{slow:?}");
-    }
 }

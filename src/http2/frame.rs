@@ -28,12 +28,13 @@ const PRIORITIZED: u8 = 32;
 /// A frame that has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// A part of what a DATA frame carries. `flow` is what it counts in windows, in bytes; `is_idle` tells that the frame carries
-    /// nothing and ends nothing.
+    /// A part of what a DATA frame carries. `flow` is what it counts in windows, in bytes; `is_last` tells that nothing of the
+    /// frame follows, and `is_idle` that the frame carries nothing and ends nothing.
     Data {
         stream: u32,
         data: &'a [u8],
         flow: u32,
+        is_last: bool,
         ends: bool,
         is_idle: bool,
     },
@@ -279,7 +280,7 @@ impl Reader {
         if is_over {
             self.data = None;
         }
-        Ok(Some(Frame::Data { stream, data, flow: flow + taken as u32, ends, is_idle }))
+        Ok(Some(Frame::Data { stream, data, flow: flow + taken as u32, is_last: is_over, ends, is_idle }))
     }
 }
 

@@ -14,8 +14,11 @@ mod hpack;
 mod outgoing;
 mod reason;
 mod receive;
+mod silence;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use closing::Ended;
 pub use config::Config;

@@ -48,25 +48,32 @@ impl Receiver<'_> {
     /// Why the connection must end.
     pub(super) fn take(&mut self, frame: Frame<'_>) -> Result<(), Reason> {
         match frame {
-            Frame::Data { stream, data, flow, ends, is_idle } => {
-                if is_idle {
+            Frame::Data { stream, data, flow, is_last, ends, is_idle } => {
+                // A server may say at any rate that there is nothing yet.
+                if is_idle && self.state.role == Role::Server {
                     self.counts(Flood::Empty);
                 }
-                self.data(stream, data, flow, ends)?;
+                self.state.hears();
+                self.data(stream, data, flow, is_last, ends)?;
             }
-            Frame::Headers { stream, block, ends } => self.headers(stream, block, ends)?,
+            Frame::Headers { stream, block, ends } => {
+                self.state.hears();
+                self.headers(stream, block, ends)?;
+            }
             Frame::Part { counts } => {
                 if counts {
                     self.counts(Flood::Continuations);
                 }
             }
-            Frame::Reset { stream, reason } => {
-                self.counts(Flood::Resets);
-                if let Some(key) = self.find(stream)? {
+            Frame::Reset { stream, reason } => match self.find(stream)? {
+                Some(key) => {
+                    self.counts(Flood::Resets);
                     let is_refused = reason == Reason::REFUSED_STREAM;
-                    self.state.fails(key, if is_refused { Failure::Refused } else { Failure::Reset(reason) });
+                    let failure = if is_refused { Failure::Refused } else { Failure::Reset(reason) };
+                    self.state.fails(key, failure);
                 }
-            }
+                None => self.counts_late_word(),
+            },
             Frame::Settings { values } => {
                 self.counts(Flood::Settings);
                 self.settings(values)?;
@@ -76,7 +83,7 @@ impl Receiver<'_> {
                     Some(left) => self.state.pings_granted = left,
                     None => self.counts(Flood::Pings),
                 }
-                frame::write(self.state.out.frames(), frame::PING, frame::ACK, 0, &data);
+                self.state.out.answer(frame::PING, frame::ACK, 0, &data);
             }
             Frame::SettingsAck => self.counts(Flood::Settings),
             Frame::Pong { .. } => self.counts(Flood::Pings),
@@ -100,13 +107,25 @@ impl Receiver<'_> {
         let is_of_client = stream % 2 == 1;
         match self.state.ids.get(&stream) {
             Some(key) => Ok(Some(*key)),
-            None if is_of_client && stream <= self.state.last => {
-                // The other side may not know yet that it is over.
-                self.counts(Flood::Others);
-                Ok(None)
-            }
+            // The other side may not know yet that it is over.
+            None if is_of_client && stream <= self.state.last => Ok(None),
             // It was never opened (RFC 9113, section 5.1).
             None => Err(Reason::PROTOCOL_ERROR),
+        }
+    }
+
+    /// Counts a frame on a stream that is over. A server sends on until it has seen that nobody waits any more.
+    fn counts_late(&mut self) {
+        if self.state.role == Role::Server {
+            self.counts(Flood::Others);
+        }
+    }
+
+    /// Counts what a client says of a message that this side has sent already, unless it is part by part.
+    fn counts_late_word(&mut self) {
+        match self.state.words_granted.checked_sub(1) {
+            Some(left) => self.state.words_granted = left,
+            None => self.counts_late(),
         }
     }
 
@@ -130,10 +149,13 @@ impl Receiver<'_> {
         if is_new {
             return self.opens(stream, head, ends);
         }
-        let Some(key) = self.find(stream)? else { return Ok(()) };
+        let Some(key) = self.find(stream)? else {
+            self.counts_late();
+            return Ok(());
+        };
         let Some(slot) = self.state.slots.get(key) else { return Ok(()) };
         if slot.failure.is_some() || slot.is_reset {
-            self.counts(Flood::Others);
+            self.counts_late();
         } else if slot.has_received_end {
             self.provoked(key, Reason::STREAM_CLOSED, "a head behind the end");
         } else if self.state.role == Role::Client && !slot.has_head {
@@ -230,14 +252,18 @@ impl Receiver<'_> {
         self.state.wake(key);
     }
 
-    fn data(&mut self, stream: u32, data: &[u8], flow: u32, ends: bool) -> Result<(), Reason> {
+    fn data(&mut self, stream: u32, data: &[u8], flow: u32, is_last: bool, ends: bool) -> Result<(), Reason> {
         let is_client = self.state.role == Role::Client;
         self.state.receive_window -= i64::from(flow);
         if self.state.receive_window < 0 {
             return Err(Reason::FLOW_CONTROL_ERROR);
         }
         let length = data.len() as u32;
-        let key = self.find(stream)?.filter(|key| {
+        let found = self.find(stream)?;
+        if found.is_none() && !self.state.takes_late(flow) && is_last {
+            self.counts_late();
+        }
+        let key = found.filter(|key| {
             let slot = self.state.slots.get(*key);
             slot.is_some_and(|slot| slot.failure.is_none() && !slot.is_reset)
         });
@@ -281,6 +307,10 @@ impl Receiver<'_> {
 
     fn settings(&mut self, values: &[u8]) -> Result<(), Reason> {
         let mut window = self.state.peer_window;
+        if !std::mem::replace(&mut self.state.is_settled, true) {
+            // There is no limit but one that is told (RFC 9113, section 6.5.2).
+            self.state.max_streams = usize::MAX;
+        }
         for value in values.chunks_exact(6) {
             let [a, b, c, d, e, f] = value else { continue };
             let (name, value) = (u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]));
@@ -316,7 +346,7 @@ impl Receiver<'_> {
             }
         }
         opened.into_iter().for_each(|key| self.state.wake(key));
-        frame::write(self.state.out.frames(), frame::SETTINGS, frame::ACK, 0, &[]);
+        self.state.out.answer(frame::SETTINGS, frame::ACK, 0, &[]);
         Ok(())
     }
 
@@ -345,7 +375,10 @@ impl Receiver<'_> {
             self.state.wake_blocked();
             return Ok(());
         }
-        let Some(key) = self.find(stream)? else { return Ok(()) };
+        let Some(key) = self.find(stream)? else {
+            self.counts_late_word();
+            return Ok(());
+        };
         let Some(slot) = self.state.slots.get_mut(key) else { return Ok(()) };
         slot.send_window += i64::from(by);
         if by == 0 {

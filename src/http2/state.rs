@@ -21,6 +21,13 @@ pub(super) const INITIAL_WINDOW: i64 = 65_535;
 /// The largest window, in bytes.
 pub(super) const MAX_WINDOW: i64 = i32::MAX as i64;
 
+/// The streams that a server gets at once before it has told how many it takes.
+const FIRST_STREAMS: usize = 8;
+
+/// How often a server may be asked whether it is there without a part of a message between: gRPC's end the connection of those
+/// that ask a third time (gRPC proposal A8).
+const ASKS: u8 = 2;
+
 /// Why a stream has ended before its end. The text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Failure {
@@ -116,12 +123,20 @@ pub(super) struct State {
     pub(super) is_going: bool,
     /// Whether nobody opens streams any more.
     pub(super) is_left: bool,
+    /// Whether the first settings of the other side have come.
+    pub(super) is_settled: bool,
     /// The coarse time since when a request is open without a byte from the other side.
-    pub(super) asked_since: Option<u64>,
+    pub(super) waits_since: Option<u64>,
+    /// How often the other side may be asked whether it is there until a part of a message comes.
+    pub(super) asks_left: u8,
     /// Whether the other side has taken nothing for a while.
     pub(super) is_stuck: bool,
-    /// Parts of messages that were sent, for each of which the other side may ask how long they took.
+    /// Parts of messages that were sent, for each of which the other side may ask how long they took, and say something when they
+    /// are over.
     pub(super) pings_granted: u32,
+    pub(super) words_granted: u32,
+    /// Bytes of bodies that may still come on streams that this side has ended.
+    late_granted: u64,
     /// Whether the other side keeps fewer lines in its table than it did, and was not told that none are needed; and whether it
     /// was told.
     pub(super) must_resize: bool,
@@ -153,7 +168,7 @@ impl State {
             ids: HashMap::default(),
             last: 0,
             live: 0,
-            max_streams: 100,
+            max_streams: FIRST_STREAMS,
             peer_window: INITIAL_WINDOW,
             send_window: INITIAL_WINDOW,
             receive_window: INITIAL_WINDOW,
@@ -166,9 +181,13 @@ impl State {
             ended: None,
             is_going: false,
             is_left: false,
-            asked_since: None,
+            is_settled: false,
+            waits_since: None,
+            asks_left: ASKS,
             is_stuck: false,
             pings_granted: 0,
+            words_granted: 0,
+            late_granted: 0,
             must_resize: false,
             has_resized: false,
         }
@@ -245,7 +264,7 @@ impl State {
 
     /// Writes the header block of a stream.
     pub(super) fn send_block(&mut self, id: u32, ends: bool, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.grants_ping();
+        self.grants();
         let resizes = std::mem::take(&mut self.must_resize);
         self.has_resized |= resizes;
         frame::write_block(self.out.frames(), id, ends, frame::MAX_LENGTH, |out| {
@@ -272,10 +291,24 @@ impl State {
         }
     }
 
-    /// Takes note of a part of a message: it may be answered by a PING, as clients do that measure the way.
-    pub(super) fn grants_ping(&mut self) {
+    /// Takes note of a part of a message that is sent: it may be answered by a PING, as clients do that measure the way, and by a
+    /// word on a stream that is over by then.
+    pub(super) fn grants(&mut self) {
         const MOST: u32 = 10_000;
         self.pings_granted = (self.pings_granted + 1).min(MOST);
+        self.words_granted = (self.words_granted + 1).min(MOST);
+    }
+
+    /// Takes note of a part of a message that has come.
+    pub(super) fn hears(&mut self) {
+        self.asks_left = ASKS;
+    }
+
+    /// Returns whether what comes on a stream that is over was on its way before the other side knew.
+    pub(super) fn takes_late(&mut self, length: u32) -> bool {
+        let left = self.late_granted.checked_sub(length.into());
+        self.late_granted = left.unwrap_or_default();
+        left.is_some()
     }
 
     /// Frees what a connection without streams does not need.
@@ -304,7 +337,7 @@ impl State {
 
     /// Writes a frame that carries a number.
     pub(super) fn send_number(&mut self, kind: u8, stream: u32, number: u32) {
-        frame::write(self.out.frames(), kind, 0, stream, &number.to_be_bytes());
+        self.out.answer(kind, 0, stream, &number.to_be_bytes());
         self.wake_driver();
     }
 
@@ -329,9 +362,17 @@ impl State {
         // A server never hears of a request of which nothing was sent.
         let is_unknown = self.role == Role::Client && self.out.is_unsent(opened_at);
         if reason != Reason::NO_ERROR {
-            self.send_window += self.out.purge(id, is_unknown) as i64;
+            let purged = self.out.purge(id, is_unknown);
+            self.send_window += purged.body as i64;
+            // What told that no lines are needed went with the head.
+            self.must_resize |= purged.resize;
+            if purged.body > 0 {
+                self.wake_blocked();
+            }
         }
-        if !is_unknown {
+        if is_unknown {
+            self.wake_driver();
+        } else {
             self.send_number(frame::RST_STREAM, id, reason.0);
         }
         self.uncount(key);
@@ -369,6 +410,9 @@ impl State {
         self.ids.remove(&slot.id);
         if role == Role::Server {
             self.credits(slot.data.len() as u32 + slot.taken);
+            if !slot.has_received_end {
+                self.late_granted += slot.receive_window.max(0).unsigned_abs();
+            }
         }
         if self.slots.is_empty() && (self.is_left || self.is_going || role == Role::Server) {
             self.wake_driver();

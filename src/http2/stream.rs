@@ -47,8 +47,13 @@ impl Opener {
     /// Returns whether another stream can be opened, of which there are at most so many.
     pub fn has_room(&self, most: usize) -> bool {
         let state = self.0.lock();
-        let takes_more = !state.is_stuck && !state.out.is_stuffed();
+        let takes_more = !state.is_stuck && !state.out.is_full();
         !state.is_going && takes_more && state.live < state.max_streams.min(most)
+    }
+
+    /// Returns whether the server has told how many streams it takes.
+    pub fn is_settled(&self) -> bool {
+        self.0.lock().is_settled
     }
 
     /// Returns whether no more streams can be opened.
@@ -74,7 +79,7 @@ impl Opener {
         }
         let id = if state.last == 0 { 1 } else { state.last + 2 };
         state.last = id;
-        state.asked_since.get_or_insert_with(coarse_millis);
+        state.waits_since.get_or_insert_with(coarse_millis);
         let key = state.insert(id);
         if let Some(slot) = state.slot(key, id) {
             slot.has_sent_end = ends;
@@ -257,7 +262,7 @@ impl Stream {
             slot.has_sent_end |= is_end;
             let flags = if is_end { frame::END_STREAM } else { 0 };
             if length > 0 || is_end {
-                state.grants_ping();
+                state.grants();
                 frame::write(state.out.frames(), frame::DATA, flags, self.id, &part[..length]);
                 has_moved = true;
             }
