@@ -135,6 +135,13 @@ async fn handle(
     let (head, mut stream) = request.into_parts();
     let path = head.uri.path().to_owned();
     let last = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut begun = None;
+    if last == "duplex" {
+        // The response begins before the request has ended, and is more than there is room for.
+        begun = respond.send_response(Response::new(()), false).ok();
+        let all = Bytes::from(vec![b'x'; 1 << 20]);
+        let _ = begun.as_mut().map(|sending| sending.send_data(all, true));
+    }
     let mut body = 0;
     while let Some(Ok(data)) = stream.data().await {
         body += data.len();
@@ -147,12 +154,18 @@ async fn handle(
         seen.push(Seen { method: head.method.to_string(), uri, headers: head.headers, trailers });
         seen.iter().filter(|seen| seen.uri.ends_with(&path)).count()
     };
+    if begun.is_some() {
+        // Until the client has it.
+        return tokio::time::sleep(Duration::from_secs(10)).await;
+    }
     let mut response = Response::builder();
     match last.as_str() {
         "refused" if times == 1 => return respond.send_reset(Reason::REFUSED_STREAM),
         "broken" if times == 1 => return respond.send_reset(Reason::INTERNAL_ERROR),
         "busy" => response = response.status(503),
+        "refuses" => return respond.send_reset(Reason::REFUSED_STREAM),
         "hops" => response = response.header("x-kept", "1"),
+        "none" => response = response.header("content-length", "0"),
         // A length for each of two readers.
         "lengths" => response = response.header("content-length", "3").header("content-length", "50"),
         "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
@@ -161,6 +174,7 @@ async fn handle(
     let length = last.strip_prefix("big").and_then(|length| length.parse::<usize>().ok());
     let text = match length {
         Some(length) => vec![b'x'; length],
+        None if last == "none" => Vec::new(),
         None => format!("{name} {body}").into_bytes(),
     };
     let Ok(mut sending) = respond.send_response(response.body(()).unwrap(), false) else { return };
@@ -169,7 +183,8 @@ async fn handle(
         tokio::time::sleep(Duration::from_millis(50)).await;
         return sending.send_reset(Reason::INTERNAL_ERROR);
     }
-    if sending.send_data(text.into(), last != "trailers").is_ok() && last == "trailers" {
+    let has_trailers = ["trailers", "none"].contains(&last.as_str());
+    if sending.send_data(text.into(), !has_trailers).is_ok() && has_trailers {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-last", "1".parse().unwrap());
         let _ = sending.send_trailers(trailers);
@@ -292,6 +307,112 @@ fn streams_that_were_not_processed_are_sent_again() {
         .map(|path| server.count(path));
     assert_eq!(counts, [2, 2, 2, 1, 2, 1]);
     assert_eq!(server.connections.load(SeqCst), 1, "no stream costs the others their connection");
+}
+
+#[test]
+fn refusals_are_no_failures_whatever_the_retries_are() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], ", retries: {attempts: 0}");
+    let clients: Vec<_> = (0..40)
+        .map(|index| {
+            let mut client = gateway.client();
+            thread::spawn(move || send(&mut client, "POST", &format!("{index}/refused"), "body"))
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap(), (200, "a 4".to_owned()));
+    }
+    // One that refuses on and on is asked a few times.
+    assert_eq!(send(&mut gateway.client(), "POST", "refuses", "body").0, 502);
+    assert_eq!(server.count("refuses"), 6);
+}
+
+#[test]
+fn a_fresh_connection_is_not_asked_for_more_than_it_takes() {
+    let server = Server::narrow("a", 5);
+    let gateway = gateway(&[server.url()], ", max_connections: 1, max_wait: 20s");
+    let clients: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = gateway.client();
+            thread::spawn(move || send(&mut client, "GET", "slow", "").0)
+        })
+        .collect();
+    let statuses: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!((server.connections.load(SeqCst), server.count("slow")), (1, 60));
+}
+
+#[test]
+fn a_body_that_a_server_has_refused_goes_to_one_of_http_1_1() {
+    let refusing = Server::start("h2");
+    let h1 = Upstream::answering(|seen| ok(&String::from_utf8_lossy(&seen.body)));
+    let servers = [refusing.url(), format!("http://{}", h1.address)];
+    let gateway = gateway(&servers, ", balance: round_robin");
+    let mut client = gateway.client();
+    for body in ["", "a body", &"x".repeat(50_000)] {
+        for _ in 0..4 {
+            assert_eq!(send(&mut client, "POST", "refuses", body), (200, body.to_owned()));
+        }
+    }
+    assert!(refusing.count("refuses") > 5);
+}
+
+#[test]
+fn a_client_that_reads_nothing_may_go_on_to_write() {
+    let server = Server::start("a");
+    let gateway = speaking(Protocol::H2c, &[server.url()], "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let (mut sender, connection) =
+            builder.initial_window_size(0).handshake::<_, Bytes>(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://a/public/duplex").body(()).unwrap();
+        let (response, mut body) = sender.send_request(request, false).unwrap();
+        let _response = response.await.unwrap();
+        let mut left = Bytes::from(vec![b'x'; 2 << 20]);
+        while !left.is_empty() {
+            body.reserve_capacity(left.len());
+            let room = tokio::time::timeout(
+                Duration::from_secs(5),
+                std::future::poll_fn(|cx| body.poll_capacity(cx)),
+            );
+            let room = room.await.expect("room for the request").unwrap().unwrap();
+            body.send_data(left.split_to(room.min(left.len())), left.is_empty()).unwrap();
+        }
+        body.send_data(Bytes::new(), true).ok();
+        let begun = std::time::Instant::now();
+        while server.count("duplex") == 0 && begun.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(server.count("duplex"), 1);
+}
+
+#[test]
+fn trailers_may_follow_a_body_without_a_byte() {
+    let server = Server::start("a");
+    let gateway = speaking(Protocol::H2c, &[server.url()], "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (length, trailers) = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://a/public/none").header("content-length", "0").body(()).unwrap();
+        let (response, mut body) = sender.send_request(request, false).unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-checksum", "1".parse().unwrap());
+        body.send_trailers(trailers).unwrap();
+        let mut response = response.await.unwrap();
+        let trailers = response.body_mut().trailers().await.unwrap();
+        (response.headers().get("content-length").cloned(), trailers)
+    });
+    assert_eq!(length.unwrap(), "0");
+    assert_eq!(trailers.unwrap()["x-last"], "1");
+    let seen = server.seen();
+    assert_eq!(seen[0].headers["content-length"], "0");
+    assert_eq!(seen[0].trailers["x-checksum"], "1");
 }
 
 #[test]

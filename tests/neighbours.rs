@@ -208,8 +208,7 @@ fn an_upstream_that_says_goodbye_over_and_over_costs_no_request() {
     eventually("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     let servers = format!("{{url: \"h2c://127.0.0.1:{port}\"}}");
     // Each goodbye leaves a few streams that were not processed.
-    let retries = ", retries: {attempts: 5, budget: 100%}".to_owned();
-    let settings = Settings { servers, upstream: retries, protocol: Protocol::H2c, ..Settings::default() };
+    let settings = Settings { servers, protocol: Protocol::H2c, ..Settings::default() };
     let gateway = Gateway::start(&Upstream::start(), settings);
     let body = gateway.folder.path().join("body");
     fs::write(&body, "a short body").unwrap();

@@ -20,7 +20,7 @@ use super::{
     inbound::{Inbound, SharedInbound},
     thread_bound::ThreadBound,
 };
-use crate::{access::Lease, revocation::Cut, types::fields::Fields};
+use crate::{access::Lease, revocation::Cut, types::fields::Fields, upstream::Rewind};
 
 /// The limits of a request's body in size and time.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,14 @@ impl Incoming {
         match self {
             Self::Http1(inbound) => inbound.borrow().as_ref().map_or(Some(0), Inbound::left),
             Self::Http2(body) => body.left(),
+        }
+    }
+
+    /// Returns whether nothing more comes, not even trailers.
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(_) => self.left() == Some(0),
+            Self::Http2(body) => body.is_end_stream(),
         }
     }
 
@@ -103,15 +111,18 @@ impl RequestBody {
         lease: Option<&Lease>,
         headers: &Arc<Headers>,
     ) -> Self {
-        let is_empty = incoming.as_ref().is_some_and(|incoming| incoming.left() == Some(0));
-        if is_empty {
+        let is_empty = incoming.as_ref().is_none_or(|incoming| incoming.left() == Some(0));
+        if is_empty && incoming.is_some() {
             exchange.body_is(BodyState::Complete);
         }
-        let Some(incoming) = incoming.filter(|_| !is_empty) else {
-            exchange.expect_by(bounds.due.min(exchange.moment(bounds.response_timeout)));
+        // Nobody waits for the bytes of one that has none.
+        let first =
+            if is_empty { exchange.moment(bounds.response_timeout) } else { exchange.next_body_byte() };
+        exchange.expect_by(bounds.due.min(first));
+        // Trailers may follow no byte.
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
             return Self::Empty;
         };
-        exchange.expect_by(bounds.due.min(exchange.next_body_byte()));
         let lease = lease.filter(|lease| lease.principal().is_some()).cloned();
         let (exchange, headers) = (exchange.clone(), headers.clone());
         Self::Streaming(Box::new(Streaming {
@@ -205,7 +216,9 @@ impl Streaming {
                 if let Err(error) = self.go_on(cx) {
                     return Poll::Ready(Some(Err(error)));
                 }
-                self.exchange.body_is(BodyState::Awaited);
+                if self.incoming.left() != Some(0) {
+                    self.exchange.body_is(BodyState::Awaited);
+                }
                 return Poll::Pending;
             }
             Poll::Ready(data) => data,
@@ -239,6 +252,15 @@ impl Streaming {
     }
 }
 
+impl Rewind for RequestBody {
+    fn put_back(&mut self, bytes: BytesMut) {
+        if let Self::Streaming(body) = self {
+            let rest = std::mem::replace(&mut body.ahead, bytes);
+            body.ahead.unsplit(rest);
+        }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = io::Error;
@@ -255,10 +277,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Streaming(body) if !body.ahead.is_empty() => false,
             // Trailers may follow the last byte.
-            Self::Streaming(body) => match &body.incoming {
-                Incoming::Http1(_) => body.incoming.left() == Some(0),
-                Incoming::Http2(body) => body.is_end_stream(),
-            },
+            Self::Streaming(body) => body.incoming.is_end_stream(),
         }
     }
 

@@ -54,6 +54,15 @@ where
         self.pool.cluster()
     }
 
+    /// Sends the request on while the response has to wait. Returns whether both may go on.
+    pub fn sends_on(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.source {
+            Source::Http1(connection) => !matches!(connection.poll_upload(cx), Poll::Ready(Err(_))),
+            Source::Http2(exchange, _) => !matches!(exchange.poll_upload(cx), Some(Err(_))),
+            Source::Nothing => true,
+        }
+    }
+
     /// Notes that the server has broken the response off.
     pub fn was_cut_off(&self) {
         self.pool.cluster().cut_off(self.pool.endpoint());

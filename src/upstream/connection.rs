@@ -46,6 +46,8 @@ pub struct Broken {
     pub unanswered: bool,
     /// Not a byte of the request left: it is still whole, for another connection.
     pub unsent: bool,
+    /// The server has told that it will not process the request, which is no failure.
+    pub refused: bool,
     /// The request's own body ended it.
     of_body: bool,
 }
@@ -53,17 +55,17 @@ pub struct Broken {
 impl Broken {
     /// A stream of HTTP/2 that ended before its response; `refused` if the server did not process the request.
     pub(super) fn of_stream(reason: String, refused: bool) -> Self {
-        Self { reason, unanswered: true, unsent: refused, of_body: false }
+        Self { reason, unanswered: true, unsent: refused, refused, of_body: false }
     }
 
     /// A request that its own body ended.
     pub(super) fn of_body(reason: String) -> Self {
-        Self { reason, unanswered: true, unsent: false, of_body: true }
+        Self { reason, unanswered: true, unsent: false, refused: false, of_body: true }
     }
 
     /// The same after a part of a response went to the client.
     pub(super) fn answered(self) -> Self {
-        Self { unanswered: false, unsent: false, ..self }
+        Self { unanswered: false, unsent: false, refused: false, ..self }
     }
 
     /// Returns whether the server is to blame.
@@ -182,7 +184,13 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
         if self.outgoing.never_left() {
             let reason = "nothing could be written".to_owned();
-            return Poll::Ready(Err(Broken { reason, unanswered: true, unsent: true, of_body: false }));
+            return Poll::Ready(Err(Broken {
+                reason,
+                unanswered: true,
+                unsent: true,
+                refused: false,
+                of_body: false,
+            }));
         }
         loop {
             match self.parse() {
@@ -202,7 +210,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         let unanswered = self.received.is_empty() && !self.answered;
         let unsent = unanswered && !self.outgoing.has_begun();
         // A server that gives up on a body that does not come is not to blame.
-        Broken { reason, unanswered, unsent, of_body: !unsent && self.outgoing.is_uploading() }
+        let of_body = !unsent && self.outgoing.is_uploading();
+        Broken { reason, unanswered, unsent, refused: false, of_body }
     }
 
     /// Parses the head of the response. Returns `None` while it is incomplete.
@@ -271,9 +280,17 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         }
     }
 
+    /// Sends on.
+    ///
+    /// # Errors
+    /// The body's own.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.poll(&mut self.io, cx)
+    }
+
     /// The next part of the response's body.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Poll::Ready(Err(error)) = self.outgoing.poll(&mut self.io, cx) {
+        if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
             return Poll::Ready(Some(Err(error)));
         }
         loop {

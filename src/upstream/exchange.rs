@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use super::{
     Broken, Head, RequestHead, ResponseHead,
     multiplexed::{Multiplexed, OnConnection},
-    replay::Replay,
+    replay::{Replay, Rewind},
 };
 use crate::{
     http2::{Failure, Reason, RequestLine, Stream},
@@ -60,8 +60,8 @@ where
         is_tls: bool,
         head: &RequestHead<'_>,
         added: &[(&HeaderName, &HeaderValue)],
-        body: Replay<B>,
-    ) -> Result<Self, (Broken, Replay<B>)> {
+        body: B,
+    ) -> Result<Self, (Broken, B)> {
         const TRAILERS: (&str, &[u8]) = ("te", b"trailers");
         let host = head.fields.get(&header::HOST).map_or(&b"localhost"[..], HeaderValue::as_bytes);
         let media = head.fields.get(&header::CONTENT_TYPE);
@@ -83,7 +83,8 @@ where
             Ok(stream) => stream,
             Err(failure) => return Err((broken(&failure), body)),
         };
-        let upload = Upload { body, part: Bytes::new(), is_last: false, is_over: is_whole };
+        let upload =
+            Upload { body: Replay::new(body), part: Bytes::new(), is_last: false, is_over: is_whole };
         Ok(Self { stream, upload, left: None, is_over: false, _on: on })
     }
 
@@ -111,13 +112,8 @@ where
         Ok(Head::Final(head))
     }
 
-    /// Returns the body for another server, if all that was taken of it is kept.
-    pub(super) fn into_body(self) -> Option<Replay<B>> {
-        self.upload.body.rewound()
-    }
-
     /// Sends on, and forgets an upload that is over. An error is the body's own.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Option<io::Result<()>> {
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Option<io::Result<()>> {
         if self.upload.is_over {
             return None;
         }
@@ -167,6 +163,13 @@ where
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),
         }
+    }
+}
+
+impl<B: Rewind> Exchange<B> {
+    /// Returns the body for another server, if all that was taken of it is kept.
+    pub(super) fn into_body(self) -> Option<B> {
+        self.upload.body.rewound()
     }
 }
 

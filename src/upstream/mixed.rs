@@ -1,7 +1,7 @@
 //! Sends a request to a cluster with servers that speak HTTP/2, and perhaps others that do not.
 //!
 //! What is kept for another try is the request itself, not its bytes on a connection: the next server may speak another
-//! protocol. Of a body the begin is kept, which only another server of HTTP/2 gets again.
+//! protocol. Of a body that a server of HTTP/2 got the begin is kept.
 
 use std::{future::poll_fn, io};
 
@@ -9,13 +9,16 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, SendError, Sent,
+    Allowed, Body, Broken, Client, ConnectError, Head, Progress, Request, RequestHead, Rewind, SendError,
+    Sent,
     cluster::Chosen,
     exchange::Exchange,
-    replay::Replay,
     send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent},
 };
 use crate::clock::coarse_millis;
+
+/// How often a server may say of a request that it was not processed, as it does when it says goodbye, before that is a failure.
+const MAX_REFUSALS: u8 = 5;
 
 /// What became of a try.
 enum Tried<B>
@@ -25,9 +28,9 @@ where
     /// With whether a part of the response went to the client before.
     Answered(Sent<B>, bool),
     /// The body was not asked for.
-    NoConnection(SendError, Replay<B>),
+    NoConnection(SendError, B),
     /// With the body, if all of it can be sent again.
-    Broken(Broken, Option<Replay<B>>),
+    Broken(Broken, Option<B>),
 }
 
 /// A request as each try sends it.
@@ -41,7 +44,7 @@ struct Asked<'a> {
 
 impl<B> Client<B>
 where
-    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Rewind + Send + 'static,
 {
     /// Sends a request, and tries again where that is safe.
     ///
@@ -64,21 +67,16 @@ where
             repeated: false,
         };
         let has_body = !request.body.is_end_stream();
-        let Request { head, added, body, .. } = request;
-        let mut body = Replay::new(body);
+        let Request { head, added, mut body, .. } = request;
         let asked = Asked { head, added, has_body, repeatable, is_upgrade };
+        let mut refusals = MAX_REFUSALS;
         loop {
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
             let tried = match pool.is_http2(allowed).await {
                 Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
-                Ok(false) => match body.into_untouched() {
-                    Some(body) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
-                    None => {
-                        Tried::Broken(Broken::of_stream("no other server of HTTP/2".to_owned(), true), None)
-                    }
-                },
+                Ok(false) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
                 Err(error) => Tried::NoConnection(error.into(), body),
             };
             match tried {
@@ -86,7 +84,7 @@ where
                     let status = sent.status();
                     if repeatable && !hinted && self.tries_status_again(status, &chosen, &mut tries) {
                         self.tried(chosen, Some(status));
-                        body = Replay::new(B::default());
+                        body = B::default();
                         continue;
                     }
                     self.ends(chosen, FAILURES.contains(&status), &tries);
@@ -107,6 +105,14 @@ where
                         tries.again = true;
                     }
                     chosen.failed();
+                    body = kept;
+                }
+                Tried::Broken(broken, Some(kept)) if broken.refused && refusals > 0 => {
+                    // It is well, and may take the request on another connection. One that goes on refusing is left to others.
+                    refusals -= 1;
+                    if refusals + 1 < MAX_REFUSALS {
+                        tries.tried.push(pool.endpoint().id);
+                    }
                     body = kept;
                 }
                 Tried::Broken(broken, kept) => {
@@ -133,7 +139,7 @@ where
         allowed: &impl Allowed,
         chosen: &Chosen<B>,
         asked: &Asked<'_>,
-        body: Replay<B>,
+        body: B,
         progress: &impl Progress,
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
@@ -188,7 +194,7 @@ where
                 progress.connects(id);
                 match pool.connect(allowed).await {
                     Ok(connection) => connection,
-                    Err(error) => return Tried::NoConnection(error.into(), Replay::new(body)),
+                    Err(error) => return Tried::NoConnection(error.into(), body),
                 }
             }
         };
@@ -232,7 +238,7 @@ where
                 }
                 Err(broken) => {
                     // One without a body can be asked for again.
-                    let kept = (!*has_body).then(|| Replay::new(B::default()));
+                    let kept = (!*has_body).then(B::default);
                     return Tried::Broken(broken, kept);
                 }
             }

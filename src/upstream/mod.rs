@@ -33,5 +33,6 @@ pub use head::ResponseHead;
 pub use monitor::Monitor;
 pub use outgoing::{Outgoing, RequestHead};
 pub use pool::{Allowed, ConnectError};
+pub use replay::Rewind;
 pub use send::{Progress, Request, SendError, Sent};
 pub use standing::ServerState;

@@ -4,6 +4,7 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -48,6 +49,8 @@ pub(super) struct Multiplexed {
     /// The coarse time since when it has none.
     idle_since: AtomicU64,
     room: Arc<Notify>,
+    /// Told when the server has told how many requests it takes.
+    settled: Arc<Notify>,
 }
 
 /// Counts a request on a connection until it is dropped.
@@ -79,31 +82,54 @@ impl Multiplexed {
             header_limits,
         };
         let (mut connection, opener) = http2::Connection::client(stream, config);
+        let settled = Arc::<Notify>::default();
+        let tells = settled.clone();
         tokio::spawn(async move {
             let _slot = slot;
             let mut ticks = tokio::time::interval(TICK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut has_told = false;
             // A server has no requests.
             poll_fn(|cx| {
                 loop {
                     if connection.poll_next(cx).is_ready() {
                         return Poll::Ready(());
                     }
+                    if !has_told && connection.is_settled() {
+                        has_told = true;
+                        tells.notify_waiters();
+                    }
                     ready!(ticks.poll_tick(cx));
                     connection.checks_silence();
                 }
             })
             .await;
+            tells.notify_waiters();
             tracing::debug!(reason = %connection.ended(), "an upstream's connection ended");
         });
         let now = coarse_millis();
         let (streams, idle_since) = (AtomicUsize::new(0), AtomicU64::new(now));
-        Arc::new(Self { opener, made_at: now, streams, idle_since, room })
+        Arc::new(Self { opener, made_at: now, streams, idle_since, room, settled })
     }
 
     /// Returns whether it takes another request.
     pub(super) fn has_room(&self) -> bool {
         self.opener.has_room(MAX_STREAMS)
+    }
+
+    /// Returns whether the server has told how many requests it takes, or takes none any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.opener.is_settled() || self.opener.has_ended()
+    }
+
+    /// Waits for that.
+    pub(super) async fn settles(&self) {
+        let told = self.settled.notified();
+        let mut told = pin!(told);
+        told.as_mut().enable();
+        if !self.is_settled() {
+            told.await;
+        }
     }
 
     /// Returns whether it takes no more requests.

@@ -160,7 +160,8 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
         } else if let Some(length) = body.size_hint().exact() {
             // Writing to a vector does not fail.
             let _ = write!(head, "content-length: {length}\r\n");
-            Upload::Length(body, length)
+            // Trailers, which may follow a body without a byte, are nothing for HTTP/1.1.
+            if length == 0 { Upload::Whole } else { Upload::Length(body, length) }
         } else {
             write_line(head, "transfer-encoding", b"chunked");
             Upload::Chunked(body)

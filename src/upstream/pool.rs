@@ -192,6 +192,12 @@ where
         shared.iter().filter(is_young).find(|connection| connection.has_room()).cloned()
     }
 
+    /// Returns a connection of HTTP/2 whose server has not told yet how many requests it takes.
+    fn unsettled(&self) -> Option<Arc<Multiplexed>> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.iter().find(|connection| !connection.is_settled()).cloned()
+    }
+
     /// Returns a connection of HTTP/2 with room, and whether it was opened for this.
     ///
     /// # Errors
@@ -217,8 +223,13 @@ where
     /// Opens a connection of HTTP/2, unless another request has done so or has left room meanwhile. None if there may be no more.
     async fn open_shared(&self) -> Result<Option<(Arc<Multiplexed>, bool)>, ConnectError> {
         let _opening = self.opening.lock().await;
-        if let Some(connection) = self.share(coarse_millis()) {
-            return Ok(Some((connection, false)));
+        loop {
+            if let Some(connection) = self.share(coarse_millis()) {
+                return Ok(Some((connection, false)));
+            }
+            // One that was opened a moment ago may take many more.
+            let Some(fresh) = self.unsettled() else { break };
+            fresh.settles().await;
         }
         let Some(slot) = self.endpoint.slot_of_any() else { return Ok(None) };
         let tls = self.cluster.tls_of(self.endpoint.server);

@@ -13,10 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use http_body::{Body, Frame};
 use tokio::sync::Semaphore;
 
-use super::{
-    Connection, Head, RequestHead, endpoint::Address, exchange::Exchange, multiplexed::Multiplexed,
-    replay::Replay,
-};
+use super::{Connection, Head, RequestHead, endpoint::Address, exchange::Exchange, multiplexed::Multiplexed};
 use crate::{
     config::Probe,
     tls::{ClientTls, Offer},
@@ -72,7 +69,7 @@ pub(super) async fn probe(
         [(&header::USER_AGENT, &USER_AGENT), (&header::CONNECTION, &CLOSE)];
     let status = if is_http2 || agreed {
         let connection = Multiplexed::begin(stream, LIMITS, slot, Arc::default());
-        let exchange = Exchange::begin(&connection, is_tls, &head, &added, Replay::new(Nothing));
+        let exchange = Exchange::begin(&connection, is_tls, &head, &added, Nothing);
         let mut exchange = exchange.map_err(|(broken, _)| broken.to_string())?;
         loop {
             match exchange.head().await {

@@ -12,13 +12,17 @@ use http_body::{Body, Frame};
 /// The bytes of a body that are kept. A longer one is sent once.
 const KEPT: usize = 64 << 10;
 
+/// A body that takes back what was taken of it.
+pub trait Rewind {
+    /// Puts bytes in front of those that are still to come.
+    fn put_back(&mut self, bytes: BytesMut);
+}
+
 /// A body whose begin is kept.
 pub(super) struct Replay<B> {
     body: B,
     /// Copied, since a part may be a byte in a buffer that is large.
     kept: BytesMut,
-    /// How many of the kept bytes were given away.
-    given: usize,
     /// Whether something was given away that is not kept.
     is_lost: bool,
 }
@@ -28,49 +32,27 @@ where
     B: Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     pub(super) fn new(body: B) -> Self {
-        Self { body, kept: BytesMut::new(), given: 0, is_lost: false }
+        Self { body, kept: BytesMut::new(), is_lost: false }
     }
 
-    /// Returns the body, unless a part of it was taken.
-    pub(super) fn into_untouched(self) -> Option<B> {
-        (self.kept.is_empty() && !self.is_lost).then_some(self.body)
-    }
-
-    /// Begins anew. None if a part of it was not kept.
-    pub(super) fn rewound(mut self) -> Option<Self> {
-        self.given = 0;
-        (!self.is_lost).then_some(self)
-    }
-
-    /// Keeps nothing any more of what was given away. What was not still comes.
+    /// Keeps nothing any more.
     pub(super) fn forget(&mut self) {
         self.is_lost = true;
-        // Copied, so that the rest is not kept with it.
-        self.kept = BytesMut::from(&self.kept[self.given..]);
-        self.given = 0;
+        self.kept = BytesMut::new();
     }
 
     /// Returns whether nothing more comes.
     pub(super) fn is_end_stream(&self) -> bool {
-        self.given == self.kept.len() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
-    /// Gives the next part, a kept one or one of the body.
+    /// Gives the next part.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.given < self.kept.len() {
-            let again = Bytes::copy_from_slice(&self.kept[self.given..]);
-            self.given = self.kept.len();
-            if self.is_lost {
-                self.forget();
-            }
-            return Poll::Ready(Some(Ok(Frame::data(again))));
-        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
                 Some(part) if !self.is_lost && self.kept.len() + part.len() <= KEPT => {
                     self.kept.extend_from_slice(part);
-                    self.given = self.kept.len();
                 }
                 _ => self.forget(),
             },
@@ -78,6 +60,19 @@ where
             None => {}
         }
         Poll::Ready(frame)
+    }
+}
+
+impl<B: Rewind> Replay<B> {
+    /// Returns the body as it was. None if a part of it was not kept.
+    pub(super) fn rewound(mut self) -> Option<B> {
+        if self.is_lost {
+            return None;
+        }
+        if !self.kept.is_empty() {
+            self.body.put_back(self.kept);
+        }
+        Some(self.body)
     }
 }
 
@@ -102,6 +97,12 @@ mod tests {
         }
     }
 
+    impl Rewind for Parts {
+        fn put_back(&mut self, bytes: BytesMut) {
+            self.0.push_front(bytes.freeze());
+        }
+    }
+
     fn replay(parts: &[&'static [u8]]) -> Replay<Parts> {
         Replay::new(Parts(parts.iter().map(|part| Bytes::from_static(part)).collect()))
     }
@@ -123,42 +124,38 @@ mod tests {
     async fn a_short_body_is_given_again_from_its_begin() {
         let mut body = replay(&[b"a", b"bc", b"def"]);
         assert_eq!(
-            (&take(&mut body).await.unwrap()[..], &take(&mut body).await.unwrap()[..]),
-            (&b"a"[..], &b"bc"[..])
+            (take(&mut body).await.unwrap(), take(&mut body).await.unwrap()),
+            ("a".into(), "bc".into())
         );
-        let mut body = body.rewound().unwrap();
+        let mut body = Replay::new(body.rewound().unwrap());
+        // Given up again before all of it was taken.
+        take(&mut body).await;
+        let mut body = Replay::new(body.rewound().unwrap());
         assert_eq!(all(&mut body).await, b"abcdef");
         assert_eq!(take(&mut body).await, None);
-        assert!(body.into_untouched().is_none());
-        assert!(replay(&[b"a"]).into_untouched().is_some());
     }
 
     #[tokio::test]
     async fn a_long_one_is_not() {
         let mut body = replay(&[&[b'x'; KEPT], b"y", b"z"]);
         take(&mut body).await;
-        let mut body = body.rewound().unwrap();
+        let mut body = Replay::new(body.rewound().unwrap());
         take(&mut body).await;
-        assert_eq!(&take(&mut body).await.unwrap()[..], b"y");
+        assert_eq!(take(&mut body).await.unwrap(), "y");
         assert!(body.kept.is_empty());
-        assert_eq!(&take(&mut body).await.unwrap()[..], b"z");
+        assert_eq!(take(&mut body).await.unwrap(), "z");
         assert!(body.is_end_stream() && body.rewound().is_none());
     }
 
     #[tokio::test]
-    async fn what_was_not_given_again_yet_is_not_lost_when_nothing_is_kept_any_more() {
+    async fn what_was_not_taken_again_yet_still_comes_when_nothing_is_kept_any_more() {
         let mut body = replay(&[b"a", b"b", b"c", b"d"]);
         for _ in 0..3 {
             take(&mut body).await;
         }
-        let mut body = body.rewound().unwrap();
+        let mut body = Replay::new(body.rewound().unwrap());
         body.forget();
         assert_eq!(all(&mut body).await, b"abcd");
-        assert!(body.rewound().is_none());
-        // The same before anything was kept.
-        let mut body = replay(&[b"a", b"b"]);
-        body.forget();
-        take(&mut body).await;
         assert!(body.kept.is_empty() && body.rewound().is_none());
     }
 

@@ -7,7 +7,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use thiserror::Error;
 
 use super::{
-    Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, cluster::Chosen,
+    Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, Rewind,
+    cluster::Chosen,
 };
 use crate::clock::coarse_millis;
 
@@ -107,7 +108,7 @@ where
 
 impl<B> Client<B>
 where
-    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Default + Rewind + Send + 'static,
 {
     /// Sends a request and returns the response's head with the body to be read.
     ///
