@@ -160,7 +160,11 @@ impl ResponseBody {
             self.ahead.get_or_insert_default().add(frame);
         }
         self.frees_upstream();
-        true
+        // Whoever does not read may go on to write.
+        match &mut self.source {
+            Source::Upstream(body) => body.sends_on(cx),
+            Source::Whole(_) => true,
+        }
     }
 
     fn holds_something(&self) -> bool {

@@ -158,7 +158,7 @@ impl Stream {
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .chain(length.as_ref().map(|length| ("content-length", length.as_bytes())))
             .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
-        let is_whole = opening.is_none() && (self.to_head || exact == Some(0) || is_no_tunnel);
+        let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
         self.stream.send_head(status, lines, is_whole)?;
         fields.reuse();
         if let Some(opening) = opening {
