@@ -26,7 +26,7 @@ struct Parts {
 }
 
 fn parts() -> Parts {
-    let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None);
+    let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None, None);
     let keyring = CurrentKeyring::new(keyring.expect("a secret"));
     let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone()));
     let ttl = Duration::from_secs(900);

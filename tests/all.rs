@@ -40,6 +40,7 @@ mod passwords;
 mod paths;
 mod proxy_protocol;
 mod refresh;
+mod reload;
 mod resting;
 mod restored;
 mod revocation;

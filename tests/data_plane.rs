@@ -227,7 +227,7 @@ fn a_request_whose_head_has_begun_at_sigterm_is_answered() {
 fn a_hangup_signal_does_not_end_the_gateway() {
     let gateway = Gateway::alone(Settings::default());
     gateway.signal(libc::SIGHUP);
-    crate::harness::eventually("it is logged", || gateway.log().contains("SIGHUP").then_some(()));
+    crate::harness::eventually("it is logged", || gateway.log().contains("config taken up").then_some(()));
     assert_eq!(gateway.get("/public/x", None).status, 200);
 }
 

@@ -81,7 +81,7 @@ struct Parts {
 impl Parts {
     fn new() -> Self {
         let now = authgate::clock::log_micros() / 1_000;
-        let keyring = CurrentKeyring::new(Keyring::of_secrets(&Secret::new(SECRET), None).unwrap());
+        let keyring = CurrentKeyring::new(Keyring::of_secrets(&Secret::new(SECRET), None, None).unwrap());
         let random = Arc::new(OsRandom);
         let issuer = Issuer::new("tests", "tests", Duration::from_secs(900), keyring.clone(), random);
         let claims = AccessClaims {
@@ -120,22 +120,23 @@ impl Parts {
     }
 }
 
-fn run_worker(worker: Worker, inbox: Inbox, socket: TcpListener) -> thread::JoinHandle<()> {
+fn run_worker(worker: Worker, inbox: Inbox) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let address = socket.local_addr().unwrap();
-        let config = authgate::config::Listener {
-            address,
-            max_connections: None,
-            redirect: None,
-            tls: None,
-            http2: false,
-            proxy_protocol: None,
-        };
-        let listener = Arc::new(Listener::new(config, None));
-        let listening = Listening { socket, listener };
-        runtime.block_on(worker.run(vec![listening], inbox)).unwrap();
+        runtime.block_on(worker.run(inbox)).unwrap();
     })
+}
+
+fn listening(socket: TcpListener) -> Listening {
+    let config = authgate::config::Listener {
+        address: socket.local_addr().unwrap(),
+        max_connections: None,
+        redirect: None,
+        tls: None,
+        http2: false,
+        proxy_protocol: None,
+    };
+    Listening { socket: Arc::new(socket), listener: Arc::new(Listener::new(config, None)) }
 }
 
 /// Requests one after the other, some of them with a body that comes late, until told to stop; how many there were for
@@ -183,10 +184,11 @@ fn each_request_is_judged_and_served_by_one_snapshot_and_none_is_lost_by_an_exch
     let drain = Drain::default();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
+    let sockets = watch::Sender::new(vec![listening(socket)]);
     let (placement, inboxes) = Placement::new(WORKERS, 1_000);
     let start = |(index, inbox)| {
-        let worker = Worker::new(index, snapshots.subscribe(), drain.clone(), placement.clone());
-        run_worker(worker, inbox, socket.try_clone().unwrap())
+        let (snapshots, sockets) = (snapshots.subscribe(), sockets.subscribe());
+        run_worker(Worker::new(index, snapshots, sockets, drain.clone(), placement.clone()), inbox)
     };
     let workers: Vec<_> = inboxes.into_iter().enumerate().map(start).collect();
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));

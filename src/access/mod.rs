@@ -19,7 +19,7 @@ use crate::{
     clock::{Now, TimeKeeper},
     config::{self, OnStale},
     error::Kind,
-    revocation::{self, Mirror, Registration, Staleness},
+    revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
     token::{Principal, TokenError, Verifier},
     upstream::Allowed,
@@ -176,6 +176,11 @@ impl Access {
         Ok(principal)
     }
 
+    /// Counts a stream that was cut for a reason that is not its token's.
+    pub fn count_cut(&self, cut: Cut) {
+        self.mirror.live().count_cut(cut);
+    }
+
     /// Takes in a stream that outlives its decision, carried by `task`: from now on it is cut when the
     /// lease ends. Nothing for an anonymous caller, whose lease has no end.
     ///
@@ -256,7 +261,7 @@ mod tests {
 
     fn parts() -> Parts {
         let keyring =
-            Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None).unwrap();
+            Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None, None).unwrap();
         let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
         let keyring = CurrentKeyring::new(keyring);
         let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone()));

@@ -76,6 +76,31 @@ impl Keys {
         }
     }
 
+    /// Returns the same keys for another config, which has the same algorithm.
+    #[must_use]
+    pub fn for_config(&self, auth: &config::Auth, revocation: &config::Revocation) -> Self {
+        Self {
+            store: self.store.clone(),
+            masters: self.masters.clone(),
+            signing: auth.signing.clone(),
+            access_ttl: auth.access_token_ttl,
+            max_staleness: revocation.max_staleness,
+            told: AtomicBool::new(self.told.load(Relaxed)),
+        }
+    }
+
+    /// Takes what the config says of shared secrets into use, and what has changed in the store.
+    ///
+    /// # Errors
+    /// [`KeysError`]; the keys in use stay.
+    pub async fn take_up(&self, current: &CurrentKeyring) -> Result<(), KeysError> {
+        if let config::Signing::Shared { .. } = self.signing {
+            let (keyring, _) = self.load(Some(&current.get())).await?;
+            current.replace(keyring);
+        }
+        self.follow(current).await
+    }
+
     /// Reads the keys, and makes the first one where there is none.
     ///
     /// # Errors
@@ -118,8 +143,8 @@ impl Keys {
     /// The keys, and whether one of them signs until somebody says otherwise.
     async fn load(&self, previous: Option<&Keyring>) -> Result<(Keyring, bool), KeysError> {
         let algorithm = match &self.signing {
-            config::Signing::Shared { secret, previous } => {
-                return Ok((Keyring::of_secrets(secret, previous.as_ref())?, true));
+            config::Signing::Shared { secret, previous: previous_secret } => {
+                return Ok((Keyring::of_secrets(secret, previous_secret.as_ref(), previous)?, true));
             }
             config::Signing::KeyPair(algorithm) => name(*algorithm),
         };

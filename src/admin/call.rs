@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use super::{
     AdminApi, Asked, CallResult,
-    shape::{AuditTrail, Key, Keys, Limit, Message, NewUser, Sessions, Upstreams, User, UserUpdate, Users},
+    shape::{
+        AuditTrail, Key, Keys, Limit, LogSettings, Message, NewUser, Reloaded, Sessions, Upstreams, User,
+        UserUpdate, Users,
+    },
 };
 use crate::{
     error::{Kind, Statuses},
@@ -88,7 +91,8 @@ fn call(
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    [user_calls(), name_calls(), session_calls(), key_calls(), trail_calls()].into_iter().flatten().collect()
+    let all = [user_calls(), name_calls(), session_calls(), key_calls(), config_calls(), trail_calls()];
+    all.into_iter().flatten().collect()
 }
 
 fn user_calls() -> Vec<Call<Handler>> {
@@ -227,6 +231,32 @@ fn key_calls() -> Vec<Call<Handler>> {
             &[Kind::InsufficientRole, Kind::KeysFromConfig, Kind::NotFound],
             |api, asked| Box::pin(api.revoke_key(asked)),
         ),
+    ]
+}
+
+fn config_calls() -> Vec<Call<Handler>> {
+    vec![
+        call(
+            Method::POST,
+            "/api/config/reload",
+            "reloadConfig",
+            "Read the config again, and take it up if all of it can be",
+            (200, JSON, schema::<Reloaded>),
+            &[Kind::InsufficientRole, Kind::ConfigNotAccepted],
+            |api, asked| Box::pin(api.reload(asked)),
+        ),
+        Call {
+            body: Some((schema::<LogSettings>, true)),
+            ..call(
+                Method::PUT,
+                "/api/log",
+                "setLog",
+                "Set the level of the log until the config is read again",
+                MESSAGE,
+                QUERY,
+                |api, asked| Box::pin(api.set_log(asked)),
+            )
+        },
     ]
 }
 

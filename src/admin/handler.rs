@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditQuery, AuditTrail, Key, Keys as KeyList, Message, NewUser, Page, Sessions, Upstream, Upstreams,
-        User, UserQuery, UserUpdate, Users,
+        AuditQuery, AuditTrail, Key, Keys as KeyList, LogSettings, Message, NewUser, Page, Reloaded,
+        Sessions, Upstream, Upstreams, User, UserQuery, UserUpdate, Users,
     },
 };
 use crate::{
@@ -82,6 +82,34 @@ impl AdminApi {
         };
         let upstreams = asked.status.upstreams().into_iter().map(upstream).collect();
         private_json(StatusCode::OK, &Upstreams { upstreams })
+    }
+
+    /// Takes the config up anew.
+    pub(super) async fn reload(&self, asked: Asked<'_>) -> CallResult {
+        let by = asked.by()?;
+        let result = asked.status.reload().await;
+        let detail = if result.is_ok() { String::new() } else { "refused".to_owned() };
+        self.operator.store.record(None, &by.event("config.reload", detail)).await?;
+        match result {
+            Ok(warnings) => {
+                let message = "Config taken up";
+                Ok(private_json(StatusCode::OK, &Reloaded { message, warnings }))
+            }
+            Err(faults) => {
+                let detail = Some(faults.join("\n"));
+                Err(Problem { detail, ..Kind::ConfigNotAccepted.into() }.into())
+            }
+        }
+    }
+
+    /// Sets the level of the log.
+    pub(super) async fn set_log(&self, asked: Asked<'_>) -> CallResult {
+        let LogSettings { level } = read(asked.headers, asked.body).await?;
+        asked.status.set_log_level(level);
+        let by = asked.by.as_ref().ok_or(Kind::Unauthenticated)?;
+        let detail = format!("{level:?}").to_lowercase();
+        self.operator.store.record(None, &by.event("log.level", detail)).await?;
+        Ok(done("Set"))
     }
 
     pub(super) async fn show_user(&self, asked: Asked<'_>) -> CallResult {

@@ -5,7 +5,9 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     net::{IpAddr, TcpListener},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +21,7 @@ use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
 use super::AdminApi;
 use crate::{
+    config::LogLevel,
     stream::Stream,
     tls::{ServerTls, accept},
     upstream::ServerReport,
@@ -40,7 +43,16 @@ pub trait Status: Send + Sync {
 
     /// The admin API, once everything is loaded.
     fn api(&self) -> Option<Arc<AdminApi>>;
+
+    /// Reads the config again, and takes it up if all of it can be.
+    fn reload(&self) -> Reload<'_>;
+
+    /// Sets the least severe level of the log, until the config is taken up anew.
+    fn set_log_level(&self, level: LogLevel);
 }
+
+/// The result of a reload: warnings about what was taken up, or the faults.
+pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send + 'a>>;
 
 /// Probes, a scraper or two, and administrators; more would be a mistake or worse.
 const MAX_CONNECTIONS: usize = 256;

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 pub use call::calls;
-pub use listener::{Status, serve};
+pub use listener::{Reload, Status, serve};
 
 use crate::{
     access::{Access, Failure},

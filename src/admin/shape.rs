@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{account::ListedSessions, clock::rfc3339, store, types::Secret, upstream::ServerReport};
+use crate::{
+    account::ListedSessions, clock::rfc3339, config::LogLevel, store, types::Secret, upstream::ServerReport,
+};
 
 /// An account to be made.
 #[derive(Deserialize, JsonSchema)]
@@ -158,6 +160,21 @@ impl From<store::StoredKey> for Key {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Keys {
     pub(super) keys: Vec<Key>,
+}
+
+/// A config was taken up.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reloaded {
+    pub(super) message: &'static str,
+    /// About legal but unwise settings.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The level of the log.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct LogSettings {
+    /// The least severe level that is logged.
+    pub(super) level: LogLevel,
 }
 
 /// The upstreams.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::LoadedGateway};
+use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::Access,
-    account::{Accounts, Attempts, MailQueue, MailWorker, Operator, Revoker},
+    account::{Accounts, Attempts, Keys, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
-    config,
+    config::{self, Config},
     gateway::{Services, Snapshot},
     mail::MailSetupError,
-    password::Rules,
+    password::{Hasher, Rules},
     token::{Issuer, Verifier},
     types::OsRandom,
 };
@@ -24,6 +24,12 @@ pub(super) struct Assembled {
     pub(super) mail_worker: Option<Arc<MailWorker>>,
 }
 
+/// What of the foundation a config may come to change.
+pub(super) struct Means {
+    pub(super) hasher: Arc<Hasher>,
+    pub(super) keys: Arc<Keys>,
+}
+
 /// Assembles the parts for a config. Starts nothing and changes nothing that runs. A part that is as it was `before`
 /// goes on: upstreams with their connections, and the tokens that were verified.
 ///
@@ -31,10 +37,12 @@ pub(super) struct Assembled {
 /// When mails could not be sent as the config says.
 pub(super) fn assemble(
     foundation: &Foundation,
-    loaded: LoadedGateway,
+    means: &Means,
+    config: &Config,
+    parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let LoadedGateway { config, routes, upstream_tls, .. } = loaded;
+    let Parts { routes, upstream_tls } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let known = before.map(Snapshot::access).filter(|access| access.is_for(&auth.issuer, &auth.audience));
     let access = known.cloned().unwrap_or_else(|| access(foundation, auth));
@@ -48,7 +56,7 @@ pub(super) fn assemble(
     };
     let api = AuthApi::new(
         &auth.path,
-        Arc::new(accounts(foundation, auth, queue)),
+        Arc::new(accounts(foundation, means, auth, queue)),
         access.clone(),
         foundation.keyring.clone(),
         config.revocation.max_staleness.as_secs(),
@@ -56,9 +64,9 @@ pub(super) fn assemble(
     let builtin_calls =
         BuiltinRunner { api: Arc::new(api), runtime: foundation.calls.clone(), gate: process.gate.clone() };
     let admin_api = AdminApi::new(
-        operator(foundation, auth),
+        operator(foundation, means, auth),
         access.clone(),
-        foundation.keys.clone(),
+        means.keys.clone(),
         foundation.keyring.clone(),
         auth.default_roles.clone(),
     );
@@ -68,7 +76,7 @@ pub(super) fn assemble(
         address_counts: process.address_counts.clone(),
     };
     let snapshot =
-        Snapshot::new(&config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
+        Snapshot::new(config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
     Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker })
 }
 
@@ -79,13 +87,18 @@ fn access(foundation: &Foundation, auth: &config::Auth) -> Arc<Access> {
     Arc::new(Access::new(verifier, mirror, time, metrics))
 }
 
-fn accounts(foundation: &Foundation, auth: &config::Auth, mail: Option<MailQueue>) -> Accounts {
+fn accounts(
+    foundation: &Foundation,
+    means: &Means,
+    auth: &config::Auth,
+    mail: Option<MailQueue>,
+) -> Accounts {
     let keyring = foundation.keyring.clone();
     let random = foundation.random.clone();
     Accounts {
         config: auth.clone(),
         store: foundation.store.clone(),
-        hasher: foundation.hasher.clone(),
+        hasher: means.hasher.clone(),
         attempts: Attempts::new(foundation.attempts.clone(), auth.throttle),
         mail,
         issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring, random.clone()),
@@ -106,10 +119,10 @@ fn revoker(foundation: &Foundation, auth: &config::Auth) -> Revoker {
     }
 }
 
-fn operator(foundation: &Foundation, auth: &config::Auth) -> Operator {
+fn operator(foundation: &Foundation, means: &Means, auth: &config::Auth) -> Operator {
     Operator {
         store: foundation.store.clone(),
-        hasher: foundation.hasher.clone(),
+        hasher: means.hasher.clone(),
         rules: Rules { min_length: auth.password.min_length, reject_common: auth.password.reject_common },
         usernames: auth.username.clone(),
         clock: foundation.process.time.clone(),

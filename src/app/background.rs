@@ -50,11 +50,16 @@ async fn next_hint(hints: &mut Option<Hints>) {
     }
 }
 
+/// How often the log and the keys are read under the present bound.
+fn interval_of(foundation: &Foundation) -> Duration {
+    let bound = Duration::from_millis(foundation.process.mirror.max_staleness().unsigned_abs());
+    POLL_INTERVAL.min(bound / 3)
+}
+
 /// Keeps mirror and keys true, each second and at each hint, for as long as the gateway runs. What uses the connections
 /// of clients' calls runs with them.
 pub(super) async fn follow(follower: Follower, hints: Option<Hints>, foundation: Arc<Foundation>) {
-    let bound = Duration::from_millis(foundation.process.mirror.max_staleness().unsigned_abs());
-    let mut ticks = tokio::time::interval(POLL_INTERVAL.min(bound / 3));
+    let mut ticks = tokio::time::interval(interval_of(&foundation));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked = Instant::now();
     let mut following = Following {
@@ -71,7 +76,15 @@ pub(super) async fn follow(follower: Follower, hints: Option<Hints>, foundation:
         tokio::select! {
             // However thick the hints come, the poll has its turn.
             biased;
-            _ = ticks.tick() => following.poll().await,
+            _ = ticks.tick() => {
+                following.poll().await;
+                let wanted = interval_of(&following.foundation);
+                if ticks.period() != wanted {
+                    // Another config has another bound.
+                    ticks = tokio::time::interval_at((Instant::now() + wanted).into(), wanted);
+                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                }
+            }
             () = next_hint(&mut following.hints) => {
                 following.foundation.process.metrics.revocations.hints.inc();
                 // Logouts come together; one look finds them all.
@@ -110,7 +123,7 @@ impl Following {
     }
 
     async fn read_keys_again(&self) {
-        if let Err(error) = self.foundation.keys.follow(&self.foundation.keyring).await {
+        if let Err(error) = self.foundation.keys.load().follow(&self.foundation.keyring).await {
             tracing::debug!(%error, "the keys could not be read");
         }
     }
@@ -118,7 +131,7 @@ impl Following {
     async fn poll(&mut self) {
         self.listen_again().await;
         let process = self.foundation.process.clone();
-        let followed = self.foundation.keys.follow(&self.foundation.keyring).await;
+        let followed = self.foundation.keys.load().follow(&self.foundation.keyring).await;
         let polled = self.follower.poll(followed.is_ok()).await;
         if let Ok(polled) = &polled {
             process.metrics.revocations.store_regressions.inc_by(u64::from(polled.restored));
@@ -185,7 +198,7 @@ async fn settle(foundation: Arc<Foundation>) {
     }
     tracing::info!(entries = settled, "revocations of which nobody knew whether they had happened have");
     // The others find the successor of a key with its end.
-    let followed = if key { foundation.keys.follow(&foundation.keyring).await } else { Ok(()) };
+    let followed = if key { foundation.keys.load().follow(&foundation.keyring).await } else { Ok(()) };
     let hinted = store.hint().await;
     if let Err(error) = followed.map_err(StartError::from).and(hinted.map_err(StartError::from)) {
         tracing::debug!(%error, "the others or the keys wait for the next poll");
@@ -206,7 +219,7 @@ pub(super) async fn sweep(process: Arc<Process>) {
 }
 
 /// Runs maintenance, beside the polls.
-pub(super) async fn maintain(foundation: Arc<Foundation>, keep_audit: Duration) {
+pub(super) async fn maintain(foundation: Arc<Foundation>) {
     let store = &foundation.store;
     let mut ticks = tokio::time::interval(LEARN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -214,12 +227,14 @@ pub(super) async fn maintain(foundation: Arc<Foundation>, keep_audit: Duration) 
     loop {
         ticks.tick().await;
         // An import may have brought hashes that cost more than those before.
-        if let Err(error) = learn_schemes(&**store, &foundation.hasher).await {
+        if let Err(error) = learn_schemes(&**store, &foundation.hasher.load_full()).await {
             tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
         }
         count += 1;
         if count.is_multiple_of(STORE_PRUNE_EVERY)
-            && let Err(error) = store.prune(foundation.process.time.earliest(), keep_audit).await
+            && let Err(error) = store
+                .prune(foundation.process.time.earliest(), foundation.process.settings().keep_audit)
+                .await
         {
             tracing::warn!(%error, "what has expired could not be removed");
         }

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::process::Process;
 use crate::{
     telemetry::Metrics,
     tls::{Refreshed, ServerTls},
@@ -13,16 +14,17 @@ use crate::{
 /// may lead to older files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Follows the files of all listeners, for as long as the process runs.
-pub(super) async fn follow(listeners: Vec<Arc<ServerTls>>, metrics: Arc<Metrics>) {
-    if listeners.is_empty() {
-        return;
-    }
-    show_expiries(&listeners, &metrics);
+/// Follows the files of all listeners, `admin` among them, for as long as the process runs.
+pub(super) async fn follow(admin: Option<Arc<ServerTls>>, process: Arc<Process>) {
+    let metrics = &process.metrics;
+    let mut shown = Vec::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let public = process.listening.borrow().clone();
+        let public = public.iter().filter_map(|listening| listening.listener.tls.clone());
+        let listeners: Vec<_> = public.chain(admin.clone()).collect();
         let read = listeners.clone();
         let refresh = move || read.iter().flat_map(|tls| tls.refresh()).collect::<Vec<_>>();
         let Ok(refreshed) = tokio::task::spawn_blocking(refresh).await else { continue };
@@ -35,8 +37,12 @@ pub(super) async fn follow(listeners: Vec<Arc<ServerTls>>, metrics: Arc<Metrics>
             }
             metrics.certificate_reload(matches!(refreshed, Refreshed::TakenUp(_)));
         }
-        if !refreshed.is_empty() {
-            show_expiries(&listeners, &metrics);
+        let changed = |now: &[Arc<ServerTls>], before: &[Arc<ServerTls>]| {
+            now.len() != before.len() || now.iter().zip(before).any(|(now, before)| !Arc::ptr_eq(now, before))
+        };
+        if !refreshed.is_empty() || changed(&listeners, &shown) {
+            show_expiries(&listeners, metrics);
+            shown = listeners;
         }
     }
 }

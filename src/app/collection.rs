@@ -225,6 +225,8 @@ fn administration() -> Vec<Step> {
         step("Delete it", "deleteUser", 200).at(MADE),
         step("Let its name be given out again", "releaseName", 200).at(&["{{username}}-made"]),
         step("Keys", "listKeys", 200),
+        step("Take the config up anew", "reloadConfig", 200),
+        step("Set the level of the log", "setLog", 200).body(json!({"level": "info"})),
         step("Rotate the key", "rotateKey", 201),
         step("Revoke a key that is not there", "revokeKey", 404).at(&["nobody"]),
         step("Upstreams", "upstreams", 200),

@@ -1,25 +1,26 @@
 //! The start: the foundation is loaded, a first snapshot assembled on it, and what runs beside the workers begins.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use futures_util::future::join_all;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use super::{
-    assemble::{Assembled, assemble},
+    assemble::{Means, assemble},
     background::{follow, maintain, sweep},
     certificates,
     error::StartError,
     foundation::{self, Followed},
     load::LoadedGateway,
     process::{Process, Running},
+    reload::Reloader,
 };
-use crate::{password::Hasher, upstream::Monitor};
+use crate::password::Hasher;
 
-/// How many mails are on their way at once: a slow server holds up no more.
-const MAIL_TASKS: usize = 4;
-
-/// Loads everything that nothing may be served without, waiting for a store that is away.
+/// Loads everything that nothing may be served without, waiting for a store that is away. `source` is the file of the config.
 ///
 /// What keeps the mirror true runs on `vital`, where no client's work does; the rest on the runtime that this is
 /// called on.
@@ -28,27 +29,33 @@ const MAIL_TASKS: usize = 4;
 /// What waiting does not mend.
 pub(super) async fn start(
     loaded: LoadedGateway,
+    source: Option<PathBuf>,
     process: Arc<Process>,
     hasher: Arc<Hasher>,
     vital: Handle,
 ) -> Result<Running, StartError> {
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
-    let keep_audit = loaded.config.keep_audit;
-    let tls = loaded.tls.iter().chain([&loaded.admin_tls]).flatten().cloned().collect();
-    tokio::spawn(certificates::follow(tls, foundation.process.metrics.clone()));
-    let Assembled { snapshot, admin_api, mail_worker } = assemble(&foundation, loaded, None)?;
-    if let Some(mail_worker) = mail_worker {
-        for _ in 0..MAIL_TASKS {
-            tokio::spawn(mail_worker.clone().work());
-        }
-    }
-    for monitor in join_all(snapshot.upstreams().iter().map(Monitor::start)).await {
-        vital.spawn(monitor.follow());
-    }
+    tokio::spawn(certificates::follow(loaded.admin_tls.clone(), foundation.process.clone()));
+    let (config, parts) = loaded.split();
+    let means = Means { hasher: foundation.hasher.load_full(), keys: foundation.keys.load_full() };
+    let assembled = assemble(&foundation, &means, &config, parts, None)?;
+    let (reloader, snapshot) =
+        Reloader::begin(source, foundation.clone(), vital.clone(), config, assembled).await;
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));
     vital.spawn(sweep(foundation.process.clone()));
-    tokio::spawn(maintain(foundation, keep_audit));
-    Ok(Running { snapshots: watch::Sender::new(snapshot), admin_api })
+    tokio::spawn(maintain(foundation));
+    tokio::spawn(follow_hangups(reloader.clone()));
+    tokio::spawn(reloader.clone().follow_file());
+    Ok(Running { snapshots: watch::Sender::new(snapshot), reloader })
+}
+
+/// Takes the config up anew at each SIGHUP, for as long as the process runs.
+async fn follow_hangups(reloader: Arc<Reloader>) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        // What is wrong is in the log.
+        let _ = reloader.take_up().await;
+    }
 }

@@ -105,7 +105,7 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
     };
     let on_ready: OnReady =
         Box::new(move || println!("{}", instructions(&curl, &base, &admin, password.expose())));
-    serve(loaded, log.logs(), Some(on_ready))?;
+    serve(loaded, None, log.logs(), Some(on_ready))?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{
@@ -26,9 +27,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Foundation {
     pub(super) process: Arc<Process>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) hasher: Arc<Hasher>,
+    pub(super) hasher: ArcSwap<Hasher>,
     pub(super) attempts: Arc<AttemptCounts>,
-    pub(super) keys: Arc<Keys>,
+    pub(super) keys: ArcSwap<Keys>,
     pub(super) keyring: Arc<CurrentKeyring>,
     pub(super) root: RootSecret,
     pub(super) random: Arc<dyn Random>,
@@ -77,12 +78,12 @@ pub(super) async fn load(
     let foundation = Foundation {
         attempts: AttemptCounts::new(store.clone(), process.time.clone()),
         calls: Handle::current(),
-        keys: Arc::new(keys),
+        keys: ArcSwap::from_pointee(keys),
         keyring,
         root,
         process,
         store,
-        hasher,
+        hasher: ArcSwap::new(hasher),
         random,
     };
     // The one task that shared it has ended.

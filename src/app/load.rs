@@ -33,6 +33,21 @@ pub struct LoadedGateway {
     pub warnings: Vec<String>,
 }
 
+/// What was compiled of a config.
+pub(super) struct Parts {
+    pub(super) routes: Table,
+    /// TLS to its upstreams, in their order.
+    pub(super) upstream_tls: Vec<Option<Arc<ClientTls>>>,
+}
+
+impl LoadedGateway {
+    /// Returns the config, and what was compiled of it.
+    pub(super) fn split(self) -> (Config, Parts) {
+        let Self { config, routes, upstream_tls, .. } = self;
+        (config, Parts { routes, upstream_tls })
+    }
+}
+
 /// Reads and compiles the config at `path`.
 ///
 /// # Errors
@@ -102,15 +117,20 @@ fn builtin_calls(mount: &str) -> Vec<Builtin> {
         .collect()
 }
 
+/// Converts the level of the log for telemetry.
+pub(super) fn level_of(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    }
+}
+
 /// Converts the log settings of a config for telemetry.
 pub fn log_settings(log: &config::Log) -> LogSettings {
     LogSettings {
-        level: match log.level {
-            LogLevel::Error => Level::ERROR,
-            LogLevel::Warn => Level::WARN,
-            LogLevel::Info => Level::INFO,
-            LogLevel::Debug => Level::DEBUG,
-        },
+        level: level_of(log.level),
         json: match log.format {
             LogFormat::Auto => None,
             LogFormat::Text => Some(false),

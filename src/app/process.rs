@@ -1,14 +1,18 @@
 //! The state of the process that exists before the gateway is ready, and what the admin listener shows of it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
+use super::load::level_of;
 use crate::{
     admin::{self, AdminApi},
     clock::{SystemClock, TimeKeeper},
-    config::Config,
-    gateway::{Drain, Snapshot},
+    config::{self, Config, LogLevel},
+    gateway::{Drain, Listening, Placement, Snapshot},
     limit::{AddressCounts, CallGate},
     revocation::{Cut, Mirror, Staleness},
     telemetry::{Logs, Metrics},
@@ -27,6 +31,10 @@ pub(super) struct Process {
     pub(super) address_counts: Arc<AddressCounts>,
     pub(super) gate: Arc<CallGate>,
     pub(super) logs: Logs,
+    pub(super) placement: Arc<Placement>,
+    /// The sockets that are accepted on.
+    pub(super) listening: watch::Sender<Vec<Listening>>,
+    settings: Mutex<Settings>,
     /// Once all is loaded that nothing may be served without.
     pub(super) running: OnceLock<Running>,
 }
@@ -34,11 +42,34 @@ pub(super) struct Process {
 /// The running gateway.
 pub(super) struct Running {
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
-    pub(super) admin_api: Arc<AdminApi>,
+    pub(super) reloader: Arc<dyn Reloads>,
+}
+
+/// Takes up other configs.
+pub(super) trait Reloads: Send + Sync {
+    /// Returns the admin API as the present config wants it.
+    fn admin_api(&self) -> Arc<AdminApi>;
+
+    /// Reads the config again, and takes it up if all of it can be.
+    fn reload(&self) -> admin::Reload<'_>;
+}
+
+/// What the process itself goes by of the present config.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) drain: config::Drain,
+    /// How long lines of the audit trail are kept.
+    pub(super) keep_audit: Duration,
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        Self { drain: config.drain, keep_audit: config.keep_audit }
+    }
 }
 
 impl Process {
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, logs: Logs) -> Self {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, logs: Logs, placement: Arc<Placement>) -> Self {
         Self {
             metrics,
             drain: Drain::default(),
@@ -47,8 +78,23 @@ impl Process {
             address_counts: AddressCounts::new(),
             gate: CallGate::new(MAX_CALLS),
             logs,
+            placement,
+            listening: watch::Sender::default(),
+            settings: Mutex::new(Settings::of(config)),
             running: OnceLock::new(),
         }
+    }
+
+    /// Returns what it goes by.
+    pub(super) fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes by another config.
+    pub(super) fn take_up(&self, config: &Config) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings::of(config);
+        self.mirror.set_max_staleness(config.revocation.max_staleness);
+        self.logs.level.set(level_of(config.log.level));
     }
 }
 
@@ -104,7 +150,18 @@ impl admin::Status for Process {
         snapshot.upstreams().iter().map(|cluster| (cluster.config.name.clone(), cluster.servers())).collect()
     }
 
+    fn reload(&self) -> admin::Reload<'_> {
+        match self.running.get() {
+            Some(running) => running.reloader.reload(),
+            None => Box::pin(async { Err(vec!["the gateway has not started yet".to_owned()]) }),
+        }
+    }
+
+    fn set_log_level(&self, level: LogLevel) {
+        self.logs.level.set(level_of(level));
+    }
+
     fn api(&self) -> Option<Arc<AdminApi>> {
-        self.running.get().map(|running| running.admin_api.clone())
+        self.running.get().map(|running| running.reloader.admin_api())
     }
 }

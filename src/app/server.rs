@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,13 +31,13 @@ use tokio::{
 
 use super::{
     control,
-    listeners::{ListenError, Listeners},
+    listeners::{self, ListenError},
     load::LoadedGateway,
     process::Process,
 };
 use crate::{
-    admin, config,
-    gateway::{Inbox, Listener, Listening, Placement, Worker},
+    admin,
+    gateway::{Inbox, Listening, Placement, Worker},
     memory,
     password::Hasher,
     priority::{self, Niceness},
@@ -100,28 +101,29 @@ impl Fatal {
 /// Runs once the gateway serves.
 pub type OnReady = Box<dyn FnOnce() + Send>;
 
-/// Serves until the process is told to end.
+/// Serves until the process is told to end. `source` is the file of the config, whose changes are taken up.
 ///
 /// # Errors
 /// When it could not start.
-pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Result<(), ServeError> {
+pub fn serve(
+    loaded: LoadedGateway,
+    source: Option<PathBuf>,
+    logs: Logs,
+    on_ready: Option<OnReady>,
+) -> Result<(), ServeError> {
     memory::use_small_pages();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = &loaded.config;
     let _lock = store::lock_for_serving(&config.store)?;
-    let public = config.listeners.iter().zip(&loaded.tls);
-    let public = public.map(|(config, tls)| Listener::new(config.clone(), tls.clone()));
-    let listeners = Arc::new(Mutex::new(Some(Listeners::bind(public, "listening")?)));
-    let admin = Listener::new(config.admin.clone(), loaded.admin_tls.clone());
-    let admin_listeners = Listeners::bind([admin], "admin listening")?;
-    admin_listeners.listen()?;
-    let admin = admin_listeners.share(|_| true).map_err(|error| ListenError(config.admin.address, error))?;
-    drop(admin_listeners);
-    let (workers, drain) = (config.workers, config.drain);
+    let bound = listeners::bind(&config.listeners, &loaded.tls, &[])?;
+    let admin =
+        listeners::bind(std::slice::from_ref(&config.admin), std::slice::from_ref(&loaded.admin_tls), &[])?;
+    listeners::listen(&admin, "admin listening")?;
+    let workers = config.workers;
     let (placement, inboxes) = Placement::new(workers, max_connections(workers));
-    let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs));
+    let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs, placement.clone()));
     let fatal = Arc::new(Fatal::default());
 
     let conf = ServerConf {
@@ -135,8 +137,9 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
     server.bootstrap();
     let control = server.add_service(Control {
         loaded: Mutex::new(Some(loaded)),
+        source,
         admin: Mutex::new(admin),
-        listeners: listeners.clone(),
+        bound: Mutex::new(bound),
         process: process.clone(),
         fatal: fatal.clone(),
         on_ready: Mutex::new(on_ready),
@@ -148,12 +151,11 @@ pub fn serve(loaded: LoadedGateway, logs: Logs, on_ready: Option<OnReady>) -> Re
             placement: placement.clone(),
             inbox: Some(inbox),
             process: process.clone(),
-            listeners: listeners.clone(),
             fatal: fatal.clone(),
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let shutdown = Shutdown { process, listeners, fatal: fatal.clone(), drain };
+    let shutdown = Shutdown { process, fatal: fatal.clone() };
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
 }
@@ -179,8 +181,10 @@ fn max_connections(workers: usize) -> usize {
 /// The control plane, on a runtime of its own.
 struct Control {
     loaded: Mutex<Option<LoadedGateway>>,
+    /// The file of the config.
+    source: Option<PathBuf>,
     admin: Mutex<Vec<Listening>>,
-    listeners: Arc<Mutex<Option<Listeners>>>,
+    bound: Mutex<Vec<Listening>>,
     process: Arc<Process>,
     fatal: Arc<Fatal>,
     on_ready: Mutex<Option<OnReady>>,
@@ -196,11 +200,12 @@ impl Control {
         // Made here, where threads do not give way yet: what they gave up they could not take back.
         let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), process.metrics.clone());
         let hasher = Arc::new(hasher.map_err(|error| error.to_string())?);
-        let started = runtime.spawn(control::start(loaded, process, hasher, vital)).await;
+        let source = self.source.clone();
+        let started = runtime.spawn(control::start(loaded, source, process, hasher, vital)).await;
         let running = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        if let Some(listeners) = &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
-            listeners.listen().map_err(|error| error.to_string())?;
-        }
+        let bound = take(&self.bound);
+        listeners::listen(&bound, "listening").map_err(|error| error.to_string())?;
+        self.process.listening.send_replace(bound);
         // From here on the workers may accept.
         self.process.running.set(running).map_err(|_| "loaded twice".to_owned())
     }
@@ -223,6 +228,10 @@ impl ServiceWithDependents for Control {
                 (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
             };
         for Listening { socket, listener } in take(&self.admin) {
+            let socket = match socket.try_clone() {
+                Ok(socket) => socket,
+                Err(error) => return self.fatal.fail(&error),
+            };
             let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
             let serving = admin::serve(socket, listener.tls.clone(), self.process.clone(), calls, hosts);
             vital.spawn(async move {
@@ -231,7 +240,6 @@ impl ServiceWithDependents for Control {
                 }
             });
         }
-        runtime.spawn(ignore_hangup());
         tokio::select! {
             loaded = self.load(loaded, &runtime, &vital) => match loaded {
                 Ok(()) => {
@@ -260,14 +268,6 @@ impl ServiceWithDependents for Control {
     }
 }
 
-/// A terminal that closes must not end the gateway.
-async fn ignore_hangup() {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
-    while hangups.recv().await.is_some() {
-        tracing::warn!("SIGHUP: the config is read at start only; restart to take up a change");
-    }
-}
-
 /// One worker, on a single-threaded runtime of its own.
 struct WorkerService {
     name: String,
@@ -275,7 +275,6 @@ struct WorkerService {
     placement: Arc<Placement>,
     inbox: Option<Inbox>,
     process: Arc<Process>,
-    listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
 }
 
@@ -283,19 +282,13 @@ struct WorkerService {
 impl Service for WorkerService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(running) = self.process.running.get() else { return };
-        let sockets = match &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(listeners) => listeners.share(|listener| self.placement.accepts(self.index, listener)),
-            None => return,
-        };
         let Some(inbox) = self.inbox.take() else { return };
         priority::use_short_slices();
         let snapshots = running.snapshots.subscribe();
-        let worker = Worker::new(self.index, snapshots, self.process.drain.clone(), self.placement.clone());
-        let ran = match sockets {
-            Ok(sockets) => worker.run(sockets, inbox).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ran {
+        let listening = self.process.listening.subscribe();
+        let (drain, placement) = (self.process.drain.clone(), self.placement.clone());
+        let worker = Worker::new(self.index, snapshots, listening, drain, placement);
+        if let Err(error) = worker.run(inbox).await {
             self.fatal.fail(&error);
         }
     }
@@ -313,9 +306,7 @@ impl Service for WorkerService {
 /// in flight; here it is told to stop when nothing is.
 struct Shutdown {
     process: Arc<Process>,
-    listeners: Arc<Mutex<Option<Listeners>>>,
     fatal: Arc<Fatal>,
-    drain: config::Drain,
 }
 
 #[async_trait]
@@ -323,24 +314,25 @@ impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
         self.told_to_end().await;
         self.process.drain.announce();
-        if !self.drain.delay.is_zero() {
-            tracing::info!(delay_ms = self.drain.delay.as_millis() as u64, "not ready any more");
+        let drain = self.process.settings().drain;
+        if !drain.delay.is_zero() {
+            tracing::info!(delay_ms = drain.delay.as_millis() as u64, "not ready any more");
             tokio::select! {
-                () = tokio::time::sleep(self.drain.delay) => {}
+                () = tokio::time::sleep(drain.delay) => {}
                 // Told twice, it does not wait.
                 () = self.told_to_end() => {}
             }
         }
         tracing::info!("draining");
         // New clients are refused at once, not left waiting in the backlog.
-        drop(take(&self.listeners));
+        self.process.listening.send_replace(Vec::new());
         self.process.drain.begin();
         let drained = async {
             while self.process.drain.live() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(self.drain.limit, drained).await.is_err() {
+        if tokio::time::timeout(drain.limit, drained).await.is_err() {
             tracing::warn!(connections = self.process.drain.live(), "not drained in time");
         }
         ShutdownSignal::FastShutdown

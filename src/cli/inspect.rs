@@ -6,21 +6,19 @@ use http::Method;
 
 use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, operator::parse_roles, print};
 use crate::{
-    access::{Caller, Denied, judge},
-    app::LoadedGateway,
-    config::{self, Access, Action, Config, ConfigErrors, Expect, OnStale, RoleRule},
-    route::{Match, Route, Table},
+    app::{LoadedGateway, Verdict, decide, failed_tests},
+    config::{self, Access, Action, Config, ConfigErrors, OnStale, RoleRule},
+    route::Table,
     types::{
-        Role, Roles,
+        Role,
         host::{is_host, name_of},
-        path,
     },
 };
 
 /// `authgate check`.
 pub(super) fn check(loaded: LoadedGateway) -> Outcome {
     let config = &loaded.config;
-    let failed: Vec<_> = config.tests.iter().filter_map(|test| run_test(&loaded.routes, test)).collect();
+    let failed = failed_tests(&loaded);
     let mut text = table(config, &loaded.routes);
     for warning in &loaded.warnings {
         let _ = writeln!(text, "warning: {warning}");
@@ -107,67 +105,6 @@ fn describe_action(config: &Config, route: &config::Route) -> String {
         text.push_str(", serves on when stale");
     }
     text
-}
-
-/// What would happen to a request.
-enum Verdict<'a> {
-    NotCanonical,
-    Own,
-    NoRoute,
-    WrongMethod(String),
-    Route(&'a Route, Result<(), Denied>),
-}
-
-fn decide<'a>(
-    routes: &'a Table,
-    method: &Method,
-    host: Option<&str>,
-    target: &str,
-    roles: Option<&Roles>,
-) -> Verdict<'a> {
-    // A query takes no part in matching.
-    let path = target.split('?').next().unwrap_or_default();
-    let found = match path::canonical(path) {
-        Ok(path) => Some(routes.find(host, method, &path.decoded)),
-        Err(_) => path::kept(path)
-            .ok()
-            .and_then(|kept| routes.find_kept(host, method, &kept.readings))
-            .map(Match::Route),
-    };
-    let Some(found) = found else { return Verdict::NotCanonical };
-    match found {
-        Match::Builtin => Verdict::Own,
-        Match::None => Verdict::NoRoute,
-        Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
-        Match::Route(route) => {
-            Verdict::Route(route, judge(&route.config.access, roles.map(|roles| Caller { roles })))
-        }
-    }
-}
-
-fn run_test(routes: &Table, test: &config::Test) -> Option<config::ConfigError> {
-    let verdict = decide(routes, &test.method, test.host.as_deref(), &test.path, test.roles.as_ref());
-    let (found, why) = match verdict {
-        Verdict::NotCanonical => ("none", "the path is not canonical".to_owned()),
-        Verdict::NoRoute => ("none", "no route takes it".to_owned()),
-        Verdict::WrongMethod(allow) => ("none", format!("only {allow} are taken")),
-        Verdict::Own => ("allow", "authgate answers it itself".to_owned()),
-        Verdict::Route(route, Ok(())) => {
-            ("allow", format!("by the route on line {}", route.config.source.line))
-        }
-        Verdict::Route(route, Err(denied)) => {
-            ("deny", format!("by the route on line {}: {denied}", route.config.source.line))
-        }
-    };
-    let expected = match test.expect {
-        Expect::Allow => "allow",
-        Expect::Deny => "deny",
-        Expect::None => "none",
-    };
-    (found != expected).then(|| {
-        test.source
-            .error(format!("{} {}: expected {expected}, but it is {found}: {why}", test.method, test.path))
-    })
 }
 
 /// `authgate explain`.

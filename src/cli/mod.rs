@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Serve(config) => {
             let loaded = load(&config.config)?;
             let log = telemetry::init(app::log_settings(&loaded.config.log));
-            app::serve(loaded, log.logs(), None)?;
+            app::serve(loaded, Some(config.config), log.logs(), None)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(config) => inspect::check(load(&config.config)?),

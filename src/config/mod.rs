@@ -7,6 +7,7 @@
 
 mod access;
 mod auth;
+mod change;
 mod check;
 mod error;
 mod identity_headers;

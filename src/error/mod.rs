@@ -52,6 +52,8 @@ pub enum Kind {
     PreconditionFailed,
     /// The name, or one that looks like it, is taken.
     UsernameExists,
+    /// A config that cannot be taken up; `detail` tells its faults.
+    ConfigNotAccepted,
     /// The body is over its limit.
     BodyTooLarge,
     /// A body that is not JSON.
@@ -109,6 +111,9 @@ impl Kind {
                 (S::PRECONDITION_FAILED, "Precondition failed", "precondition_failed")
             }
             Self::UsernameExists => (S::CONFLICT, "Username already exists", "username_already_exists"),
+            Self::ConfigNotAccepted => {
+                (S::UNPROCESSABLE_ENTITY, "Config not accepted", "config_not_accepted")
+            }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "Body too large", "body_too_large"),
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "unsupported_media_type")

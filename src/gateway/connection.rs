@@ -21,6 +21,7 @@ use super::{
     http1::Http1,
     http2,
     inbound::Inbound,
+    judged::Judged,
     listener::Listener,
     message::{ClientRequest, ClientResponse},
     state::ConnectionState,
@@ -91,9 +92,10 @@ pub(super) async fn serve(
     };
     let activity = Arc::new(ThreadBound::new(Activity::new(&limits, rested_until)));
     let exchange = Arc::new(ThreadBound::new(Exchange::new(&limits, access, activity.clone())));
+    let judged = ThreadBound::new(Judged::default());
     let head_limits = HeadLimits { bytes: limits.header_bytes, count: limits.header_count };
     let inbound = Inbound::new(socket, early, head_limits);
-    let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange });
+    let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange, judged });
     let stage = Stage::Serving(Http1::new(state.clone(), inbound, ConnectionState::serve));
     Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
 }
@@ -212,6 +214,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Resting>> {
         let mut this = self.project();
+        this.state.judge_again();
         let activity: &Activity = &this.state.activity;
         // A connection whose token was revoked does not wait for its turn: it ends and carries no more bytes.
         if this.turn.poll(cx).is_pending() && this.state.exchange.cut().is_none() {
@@ -221,9 +224,8 @@ where
         if this.place.is_none() {
             *this.place = Some(this.draining.enter(cx.waker()));
         }
-        if this.state.exchange.cut().is_some()
-            && matches!(&*this.stage, Stage::Serving(connection) if !connection.is_in_service())
-        {
+        let in_service = matches!(&*this.stage, Stage::Serving(connection) if connection.is_in_service());
+        if this.state.exchange.cut().is_some() && !in_service {
             // Its token has died: not even what was gathered before is written.
             return Poll::Ready(None);
         }
@@ -242,7 +244,7 @@ where
                     continue;
                 }
             }
-            if matches!(this.stage, Stage::Tunnel(_)) && this.draining.has_begun() {
+            if matches!(this.stage, Stage::Tunnel(_)) && this.draining.ends_tunnels() {
                 // It has no end that could be waited for; its client connects anew, to another gateway.
                 return Poll::Ready(None);
             }

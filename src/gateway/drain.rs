@@ -2,14 +2,16 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
 };
 
 use slab::Slab;
 use tokio::sync::watch;
+
+use super::listener::Listener;
 
 /// The end of service: announced, told once, and waited for.
 #[derive(Clone)]
@@ -31,17 +33,27 @@ impl Default for Drain {
     }
 }
 
-/// The end of service for the connections of one worker. Each checks a flag when it is polled,
+/// How far the end of service has come for some connections.
+const LISTENER_IS_GONE: u8 = 1;
+const PROCESS_ENDS: u8 = 2;
+
+/// The end of service for the connections of one listener on one worker. Each checks a flag when it is polled,
 /// and is woken once: to wait for a channel beside its work would cost at every turn.
 #[derive(Default)]
 pub(super) struct Draining {
-    begun: AtomicBool,
+    begun: AtomicU8,
     connections: Mutex<Slab<Waker>>,
 }
 
 impl Draining {
+    /// Returns whether no further request is to be taken.
     pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Relaxed)
+        self.begun.load(Relaxed) > 0
+    }
+
+    /// Returns whether tunnels, which have no end that could be waited for, end now.
+    pub(super) fn ends_tunnels(&self) -> bool {
+        self.begun.load(Relaxed) == PROCESS_ENDS
     }
 
     /// Takes note of a connection's task.
@@ -54,11 +66,82 @@ impl Draining {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).try_remove(place);
     }
 
+    /// The process ends.
     pub(super) fn begin(&self) {
-        self.begun.store(true, Relaxed);
-        for (_, waker) in &*self.connections.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker.wake_by_ref();
+        self.begun.store(PROCESS_ENDS, Relaxed);
+        self.wakers().iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// The listener is gone, or is another by now.
+    pub(super) fn begin_for_listener(&self) {
+        self.begun.fetch_max(LISTENER_IS_GONE, Relaxed);
+        self.wakers().iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Returns what wakes the connections.
+    pub(super) fn wakers(&self) -> Vec<Waker> {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().map(|(_, waker)| waker.clone()).collect()
+    }
+}
+
+/// The ends of service of one worker, by listener. Its thread alone takes the lock.
+#[derive(Default)]
+pub(super) struct Drains(Mutex<ByListener>);
+
+#[derive(Default)]
+struct ByListener {
+    /// The listeners as they are now, once that is known.
+    current: Option<Vec<Arc<Listener>>>,
+    known: Vec<(Arc<Listener>, Arc<Draining>)>,
+}
+
+impl ByListener {
+    fn is_gone(&self, listener: &Arc<Listener>) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.iter().any(|known| Arc::ptr_eq(known, listener)))
+    }
+}
+
+impl Drains {
+    fn lock(&self) -> MutexGuard<'_, ByListener> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns that of a listener.
+    pub(super) fn of(&self, listener: &Arc<Listener>) -> Arc<Draining> {
+        let mut drains = self.lock();
+        if let Some((_, draining)) = drains.known.iter().find(|(known, _)| Arc::ptr_eq(known, listener)) {
+            return draining.clone();
         }
+        let draining = Arc::<Draining>::default();
+        if drains.is_gone(listener) {
+            draining.begin_for_listener();
+        }
+        drains.known.push((listener.clone(), draining.clone()));
+        draining
+    }
+
+    /// Takes note of the listeners as they are now. The connections of others end with what they are at.
+    pub(super) fn listen(&self, now: Vec<Arc<Listener>>) {
+        let mut drains = self.lock();
+        drains.current = Some(now);
+        let ByListener { known, .. } = &mut *drains;
+        // A connection that has not begun yet has it, too.
+        known.retain(|(_, draining)| Arc::strong_count(draining) > 1);
+        let gone: Vec<_> =
+            drains.known.iter().filter(|(listener, _)| drains.is_gone(listener)).cloned().collect();
+        drop(drains);
+        gone.iter().for_each(|(_, draining)| draining.begin_for_listener());
+    }
+
+    /// The process ends.
+    pub(super) fn begin(&self) {
+        self.lock().known.iter().for_each(|(_, draining)| draining.begin());
+    }
+
+    /// Returns what wakes all connections.
+    pub(super) fn wakers(&self) -> Vec<Waker> {
+        self.lock().known.iter().flat_map(|(_, draining)| draining.wakers()).collect()
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) enum BodyFailure {
     Dead,
     /// The revocation mirror is stale.
     Stale,
+    /// The config does not allow it any more.
+    Forbidden,
 }
 
 impl BodyFailure {
@@ -53,6 +55,7 @@ impl BodyFailure {
             Self::Malformed => Kind::BadRequest,
             Self::Dead => Kind::Unauthenticated,
             Self::Stale => Kind::Unavailable,
+            Self::Forbidden => Kind::InsufficientRole,
         }
     }
 }
@@ -82,6 +85,10 @@ pub(super) struct Exchange {
     received: Cell<u64>,
     /// The registration by which the end of its token cuts a long exchange.
     registration: RefCell<Option<Registration>>,
+    /// Whether another config than the one that has allowed it ends it.
+    is_forbidden: Cell<bool>,
+    /// Whether the connection becomes a tunnel by it.
+    is_tunnel: Cell<bool>,
     /// The longest pause within a body, and what it is where a route says nothing, in milliseconds.
     pause: Cell<u64>,
     usual_pause: u64,
@@ -100,6 +107,8 @@ impl Exchange {
             failure: Cell::new(None),
             received: Cell::new(0),
             registration: RefCell::default(),
+            is_forbidden: Cell::new(false),
+            is_tunnel: Cell::new(false),
             pause: Cell::new(millis(limits.body_idle_timeout)),
             usual_pause: millis(limits.body_idle_timeout),
         }
@@ -135,6 +144,7 @@ impl Exchange {
     pub(super) fn begins(&self, timeout: Duration, body: bool) {
         self.activity.exchange_begins();
         self.failure.set(None);
+        self.is_forbidden.set(false);
         self.received.set(0);
         self.pause.set(self.usual_pause);
         self.body.set(if body { BodyState::Open } else { BodyState::Complete });
@@ -255,8 +265,27 @@ impl Exchange {
         self.registration.borrow().is_some()
     }
 
-    /// Returns why a long exchange must end, if its lease has ended.
+    /// The connection becomes a tunnel by it.
+    pub(super) fn becomes_tunnel(&self) {
+        self.is_tunnel.set(true);
+    }
+
+    /// Returns whether it has outlived its decision: the response is under way, or it is registered as a long one.
+    pub(super) fn goes_on(&self) -> bool {
+        self.stage.get() == Stage::Response || self.is_watched() || self.is_tunnel.get()
+    }
+
+    /// Ends it: the config does not allow it any more.
+    pub(super) fn end_by_config(&self) {
+        self.is_forbidden.set(true);
+        self.access.count_cut(Cut::Config);
+    }
+
+    /// Returns why a long exchange must end, if its lease has ended or the config does not allow it any more.
     pub(super) fn cut(&self) -> Option<Cut> {
+        if self.is_forbidden.get() {
+            return Some(Cut::Config);
+        }
         self.registration.borrow().as_ref().and_then(Registration::cut)
     }
 }
@@ -307,7 +336,7 @@ mod tests {
 
     fn exchange() -> Arc<ThreadBound<Exchange>> {
         let secret = Secret::new("a-secret-for-unit-tests-only-0123456789");
-        let keyring = CurrentKeyring::new(Keyring::of_secrets(&secret, None).unwrap());
+        let keyring = CurrentKeyring::new(Keyring::of_secrets(&secret, None, None).unwrap());
         let access = Access::new(
             Arc::new(Verifier::new("tests", "tests", keyring)),
             Arc::new(Mirror::new(Duration::from_secs(5))),

@@ -24,10 +24,11 @@ impl Listener {
     }
 }
 
-/// A socket that a worker accepts on.
+/// A socket that workers accept on.
+#[derive(Clone)]
 pub struct Listening {
-    /// The socket.
-    pub socket: TcpListener,
+    /// The socket, which listens.
+    pub socket: Arc<TcpListener>,
     /// Its listener.
     pub listener: Arc<Listener>,
 }

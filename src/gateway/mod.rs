@@ -27,6 +27,7 @@ mod http2;
 mod http2_body;
 mod inbound;
 mod interim;
+mod judged;
 mod listener;
 mod message;
 mod method;

@@ -6,13 +6,17 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{drain::Counted, listener::Listener};
 
@@ -39,11 +43,15 @@ pub(super) struct Accepted {
 pub struct Placement {
     workers: Box<[Place]>,
     max_connections: usize,
+    /// Told when a worker has taken another snapshot up.
+    taken_up: Notify,
 }
 
 struct Place {
     open: Arc<AtomicUsize>,
     inbox: mpsc::UnboundedSender<Accepted>,
+    /// The number of the snapshot that it serves new requests by.
+    snapshot: AtomicU64,
 }
 
 /// The connections that other workers have accepted for one. Those in it count as open, which bounds them.
@@ -55,10 +63,29 @@ impl Placement {
     pub fn new(workers: usize, max_connections: usize) -> (Arc<Self>, Vec<Inbox>) {
         let place = |_| {
             let (inbox, receiver) = mpsc::unbounded_channel();
-            (Place { open: Arc::default(), inbox }, Inbox(receiver))
+            (Place { open: Arc::default(), inbox, snapshot: AtomicU64::new(0) }, Inbox(receiver))
         };
         let (workers, inboxes): (Vec<_>, _) = (0..workers).map(place).unzip();
-        (Arc::new(Self { workers: workers.into(), max_connections }), inboxes)
+        (Arc::new(Self { workers: workers.into(), max_connections, taken_up: Notify::new() }), inboxes)
+    }
+
+    /// A worker serves new requests by the snapshot of a number.
+    pub(super) fn has_taken_up(&self, worker: usize, number: u64) {
+        self.workers[worker].snapshot.store(number, Release);
+        self.taken_up.notify_waiters();
+    }
+
+    /// Waits until all workers serve new requests by the snapshot of a number, or a later one.
+    pub async fn all_take_up(&self, number: u64) {
+        loop {
+            let told = self.taken_up.notified();
+            let mut told = pin!(told);
+            told.as_mut().enable();
+            if self.workers.iter().all(|place| place.snapshot.load(Acquire) >= number) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Returns whether a worker accepts on a listener, both by their numbers.

@@ -190,6 +190,7 @@ impl Streaming {
         match watched.err().or_else(|| self.exchange.cut()) {
             None => Ok(()),
             Some(Cut::Stale) => Err(self.fail(BodyFailure::Stale)),
+            Some(Cut::Config) => Err(self.fail(BodyFailure::Forbidden)),
             Some(_) => Err(self.fail(BodyFailure::Dead)),
         }
     }

@@ -92,6 +92,7 @@ impl ConnectionState {
         let snapshot = &*view.snapshot;
         // Until a route says otherwise; set first, so that nothing is ever without a deadline.
         self.exchange.begins(snapshot.limits.request_timeout, request.body.is_some());
+        self.judged.forget();
         let method = request.head.method.clone();
         let old = request.head.version == Version::HTTP_10;
         let request_id = request_id();
@@ -204,6 +205,7 @@ impl ConnectionState {
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
                 }
+                self.judged.allowed(snapshot, head, permit.principal());
                 let mut response = self.perform(view, route, permit, origin, trace, request).await?;
                 route.config.response_headers.apply(&mut response.fields);
                 Ok(response)
@@ -287,6 +289,7 @@ impl ConnectionState {
     ) -> Result<ClientResponse, Refusal> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let registration = access.watch(lease, &task)?;
+        self.exchange.becomes_tunnel();
         let (upstream, early, counted) = connection.into_socket();
         self.activity.becomes(Opening { upstream, early, registration, counted });
         let ResponseHead { status, mut fields, .. } = head;

@@ -62,10 +62,10 @@ impl Snapshot {
         let number = before.map_or(0, |before| before.trusted_proxies.number + 1);
         let known = before.map_or(&[][..], |before| &before.upstreams);
         let upstream = |(index, wanted): (usize, &config::Upstream)| {
-            let as_before = known.iter().find(|upstream| upstream.config.is_like(wanted)).cloned();
+            let tls = tls.get(index).cloned().flatten();
+            let as_before = known.iter().find(|upstream| upstream.is_for(wanted, tls.as_deref())).cloned();
             as_before.unwrap_or_else(|| {
                 let counters = services.metrics.upstream_counters(&wanted.name);
-                let tls = tls.get(index).cloned().flatten();
                 Arc::new(Cluster::new(wanted.clone(), config.workers, config.own_addresses(), tls, counters))
             })
         };
@@ -96,6 +96,11 @@ impl Snapshot {
     /// The upstreams, in the order in which routes refer to them.
     pub fn upstreams(&self) -> &[Arc<Cluster<RequestBody>>] {
         &self.upstreams
+    }
+
+    /// Its number among those of the process.
+    pub fn number(&self) -> u64 {
+        self.trusted_proxies.number
     }
 
     /// What decides.

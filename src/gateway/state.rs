@@ -7,6 +7,7 @@ use super::{
     client::Peer,
     exchange::Exchange,
     handshake::Secured,
+    judged::Judged,
     listener::Listener,
     target::Scheme,
     thread_bound::ThreadBound,
@@ -24,6 +25,8 @@ pub(super) struct ConnectionState {
     pub(super) activity: Arc<ThreadBound<Activity>>,
     /// The current exchange, or the last one.
     pub(super) exchange: Arc<ThreadBound<Exchange>>,
+    /// What its decision went by.
+    pub(super) judged: ThreadBound<Judged>,
 }
 
 impl ConnectionState {
@@ -65,6 +68,19 @@ impl ConnectionState {
             && !self.exchange.body_is_open()
             && !self.exchange.is_watched();
         rests.then(|| self.clock().1)
+    }
+
+    /// Judges a stream that goes on again, if it was judged by another snapshot than the present one. It is cut if its route is gone, or
+    /// no longer allows its caller.
+    pub(super) fn judge_again(&self) {
+        let number = self.views.number();
+        if self.judged.is_by(number) || !self.exchange.goes_on() {
+            return;
+        }
+        let view = self.views.get();
+        if !self.judged.again(&view.snapshot, self.scheme()) {
+            self.exchange.end_by_config();
+        }
     }
 
     /// Notes that bytes of the response were written.

@@ -1,6 +1,9 @@
 //! A snapshot as one worker sees it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use super::{request_body::RequestBody, snapshot::Snapshot};
 use crate::{
@@ -31,18 +34,29 @@ impl View {
 }
 
 /// The view that a worker's new requests are served by. Its thread alone takes the lock.
-pub(super) struct CurrentView(Mutex<Arc<View>>);
+pub(super) struct CurrentView {
+    view: Mutex<Arc<View>>,
+    /// The number of its snapshot.
+    number: AtomicU64,
+}
 
 impl CurrentView {
     pub(super) fn new(view: View) -> Self {
-        Self(Mutex::new(Arc::new(view)))
+        let number = AtomicU64::new(view.snapshot.number());
+        Self { view: Mutex::new(Arc::new(view)), number }
     }
 
     pub(super) fn get(&self) -> Arc<View> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the number of its snapshot.
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Relaxed)
     }
 
     pub(super) fn exchange(&self, view: View) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        self.number.store(view.snapshot.number(), Relaxed);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -19,13 +19,14 @@ use tokio::{
     net::TcpStream,
     runtime::{Handle, RuntimeFlavor},
     sync::watch,
+    task::JoinHandle,
 };
 
 use super::{
     client::Peer,
     connection,
     connection::{Client, Resting},
-    drain::{Counted, Drain, Draining},
+    drain::{Counted, Drain, Drains},
     handshake::{Handshakes, Secured, Shaken, handshake},
     listener::{Listener, Listening},
     placement::{Accepted, Inbox, Placement},
@@ -53,6 +54,9 @@ const SWEEPS_AFTER_REST: usize = 5;
 /// first clients are answered while the last ones still wait.
 const ACCEPT_BATCH: usize = 16;
 
+/// How many connections are woken before others get their turn.
+const WAKE_BATCH: usize = 64;
+
 /// How long a handshake that was begun may take once the drain has begun.
 const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 
@@ -63,10 +67,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub struct Worker {
     index: usize,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    listening: watch::Receiver<Vec<Listening>>,
     views: Arc<CurrentView>,
     drain: Drain,
     placement: Arc<Placement>,
-    draining: Arc<Draining>,
+    drains: Drains,
     turns: Arc<Turns>,
     handshakes: Arc<Handshakes>,
     /// Whether connections have begun to rest since the last sweep, and after how many sweeps memory is given back.
@@ -75,10 +80,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker, by its number, to be run on its own single-threaded runtime. It serves by the last one of `snapshots`.
+    /// A worker, by its number, to be run on its own single-threaded runtime. It serves by the last one of `snapshots`, and accepts on
+    /// the last ones of `listening`.
     pub fn new(
         index: usize,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        listening: watch::Receiver<Vec<Listening>>,
         drain: Drain,
         placement: Arc<Placement>,
     ) -> Self {
@@ -86,10 +93,11 @@ impl Worker {
         Self {
             index,
             snapshots,
+            listening,
             views: Arc::new(CurrentView::new(view)),
             drain,
             placement,
-            draining: Arc::default(),
+            drains: Drains::default(),
             turns: Turns::new(),
             handshakes: Arc::default(),
             rested: AtomicBool::new(false),
@@ -97,36 +105,37 @@ impl Worker {
         }
     }
 
-    /// Accepts on all `listeners` until the drain begins, and serves what other workers accepted for this one.
+    /// Accepts until the drain begins, and serves what other workers accepted for this one.
     ///
     /// # Errors
     /// When a listener cannot be used.
-    pub async fn run(self, listeners: Vec<Listening>, inbox: Inbox) -> io::Result<()> {
+    pub async fn run(self, inbox: Inbox) -> io::Result<()> {
         // The state of connections is bound to this thread.
         if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
             return Err(io::Error::other("a worker needs a runtime of one thread"));
         }
         let worker = Arc::new(self);
-        let mut accepting = vec![tokio::spawn(worker.clone().receive(inbox))];
-        for Listening { socket, listener } in listeners {
-            socket.set_nonblocking(true)?;
-            // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
-            let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-            accepting.push(tokio::spawn(worker.clone().accept(socket, listener)));
-        }
+        let receiving = tokio::spawn(worker.clone().receive(inbox));
         let mut drain = worker.drain.tell.subscribe();
-        let mut snapshots = worker.snapshots.clone();
+        let (mut snapshots, mut listening) = (worker.snapshots.clone(), worker.listening.clone());
+        listening.mark_changed();
+        let mut accepting = Vec::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => worker.sweep(),
                 Ok(()) = snapshots.changed() => {
                     let snapshot = snapshots.borrow_and_update().clone();
-                    worker.views.exchange(View::new(snapshot, worker.index));
+                    worker.take_up(snapshot).await;
                 }
-                _ = drain.wait_for(|draining| *draining) => break,
+                Ok(()) = listening.changed() => {
+                    let now = listening.borrow_and_update().clone();
+                    worker.clone().listen(&now, &mut accepting)?;
+                }
+                () = async { drop(drain.wait_for(|draining| *draining).await) } => break,
             }
         }
-        for task in accepting {
+        let accepting = accepting.into_iter().map(|accepting| accepting.task);
+        for task in accepting.chain([receiving]) {
             // A listener's task ends by itself now, and closes its socket.
             if let Err(error) = task.await {
                 tracing::error!(%error, "a listener failed");
@@ -135,7 +144,7 @@ impl Worker {
         // What lies in the sockets already is seen before, those included that were accepted last: a request that was there
         // is answered.
         tokio::task::yield_now().await;
-        worker.draining.begin();
+        worker.drains.begin();
         let mut swept = tokio::time::Instant::now();
         while worker.placement.open(worker.index).load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -145,6 +154,44 @@ impl Worker {
             }
         }
         worker.sweep();
+        Ok(())
+    }
+
+    /// Takes another snapshot up for new requests, and lets streams that go on be judged by it.
+    async fn take_up(&self, snapshot: Arc<Snapshot>) {
+        let number = snapshot.number();
+        self.views.exchange(View::new(snapshot, self.index));
+        self.placement.has_taken_up(self.index, number);
+        for wakers in self.drains.wakers().chunks(WAKE_BATCH) {
+            wakers.iter().for_each(Waker::wake_by_ref);
+            // Others have their turn.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Accepts on sockets that are new, and no more on those that are gone.
+    fn listen(self: Arc<Self>, now: &[Listening], accepting: &mut Vec<Accepting>) -> io::Result<()> {
+        accepting.retain(|accepting| {
+            let stays = now.iter().any(|listening| Arc::ptr_eq(&listening.listener, &accepting.listener));
+            if !stays {
+                accepting.gone.send_replace(true);
+            }
+            stays
+        });
+        self.drains.listen(now.iter().map(|listening| listening.listener.clone()).collect());
+        for (number, Listening { socket, listener }) in now.iter().enumerate() {
+            let is_known = accepting.iter().any(|accepting| Arc::ptr_eq(&accepting.listener, listener));
+            if is_known || !self.placement.accepts(self.index, number) {
+                continue;
+            }
+            let socket = socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
+            let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+            let (gone, is_gone) = watch::channel(false);
+            let task = tokio::spawn(self.clone().accept(socket, listener.clone(), is_gone));
+            accepting.push(Accepting { listener: listener.clone(), gone, task });
+        }
         Ok(())
     }
 
@@ -166,7 +213,12 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Arc<Self>, socket: AsyncFd<TcpListener>, listener: Arc<Listener>) {
+    async fn accept(
+        self: Arc<Self>,
+        socket: AsyncFd<TcpListener>,
+        listener: Arc<Listener>,
+        mut gone: watch::Receiver<bool>,
+    ) {
         let most = listener.config.max_connections.unwrap_or(usize::MAX);
         let mut drain = self.drain.tell.subscribe();
         let mut batch = 0;
@@ -177,12 +229,15 @@ impl Worker {
                 tokio::select! {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                     _ = drain.wait_for(|draining| *draining) => return,
+                    _ = gone.wait_for(|gone| *gone) => return,
                 }
             };
             let accepted = tokio::select! {
                 biased;
                 _ = drain.wait_for(|draining| *draining) => return,
                 accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
+                // What has come before is still taken.
+                _ = gone.wait_for(|gone| *gone) => return,
             };
             let accepted = accepted.and_then(|(socket, peer)| {
                 socket.set_nonblocking(true)?;
@@ -367,7 +422,7 @@ impl Worker {
         let (listener, secured) = (kept.listener.clone(), kept.secured.clone());
         let client = Client { socket, early, rested_until, peer, turn, listener, secured };
         let serving =
-            connection::serve(client, self.turns.clone(), self.views.clone(), self.draining.clone());
+            connection::serve(client, self.turns.clone(), self.views.clone(), self.drains.of(&kept.listener));
         let worker = self.clone();
         tokio::spawn(async move {
             if let Some(resting) = serving.await {
@@ -385,17 +440,18 @@ impl Worker {
         self.rested.store(true, Relaxed);
         let left = Duration::from_millis(resting.until.saturating_sub(coarse_millis()));
         let counted = Counted::new(&self.drain.resting);
+        let draining = self.drains.of(&kept.listener);
         tokio::spawn(async move {
             let mut place = None;
             let mut timer = pin!(tokio::time::sleep(left));
             let goes_on = poll_fn(|cx| {
-                place.get_or_insert_with(|| self.draining.enter(cx.waker()));
+                place.get_or_insert_with(|| draining.enter(cx.waker()));
                 // First, so that a request that is there already is told of the drain in words. And not by a future of
                 // the socket's own: that would leave the task which served it in memory, waiting to be woken.
                 if let Poll::Ready(readable) = resting.socket.poll_read_ready(cx) {
                     return Poll::Ready(readable.is_ok() && !resting.socket.has_ended());
                 }
-                if self.draining.has_begun() {
+                if draining.has_begun() {
                     Poll::Ready(false)
                 } else {
                     timer.as_mut().poll(cx).map(|()| false)
@@ -403,7 +459,7 @@ impl Worker {
             })
             .await;
             if let Some(place) = place {
-                self.draining.leave(place);
+                draining.leave(place);
             }
             drop(counted);
             if goes_on {
@@ -418,6 +474,13 @@ impl Worker {
         let Resting { socket, early, until } = resting;
         self.attend(socket, early, Some(until), Peer::new(kept.peer), kept);
     }
+}
+
+/// A socket that is accepted on.
+struct Accepting {
+    listener: Arc<Listener>,
+    gone: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 /// What is kept of a connection from its begin to its end: where it is counted, and what its listener says.

@@ -49,11 +49,13 @@ pub enum Cut {
     Expired,
     /// The mirror is stale.
     Stale,
+    /// The config does not allow it any more.
+    Config,
 }
 
 impl Cut {
     /// All of them, in the order of the counters.
-    pub const ALL: [Self; 3] = [Self::Revoked, Self::Expired, Self::Stale];
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::Expired, Self::Stale, Self::Config];
 
     /// Its name in a metric.
     pub fn reason(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Cut {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::Stale => "stale",
+            Self::Config => "config",
         }
     }
 }
@@ -83,7 +86,7 @@ pub struct LiveStreams {
     shards: [Mutex<Shard>; SHARDS],
     count: AtomicUsize,
     next: AtomicU64,
-    cuts: [AtomicU64; 3],
+    cuts: [AtomicU64; Cut::ALL.len()],
 }
 
 /// A stream's place in the index, for as long as it lives.
@@ -244,6 +247,11 @@ impl LiveStreams {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Counts one that was cut for a reason that is not its token's.
+    pub fn count_cut(&self, cut: Cut) {
+        self.cuts[cut as usize].fetch_add(1, Relaxed);
     }
 
     /// How many were cut since the start.

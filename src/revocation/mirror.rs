@@ -3,9 +3,13 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicI64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+        },
     },
     task::Waker,
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -64,7 +68,7 @@ pub struct Mirror {
     in_doubt: Mutex<Doubts>,
     confirmed_wall: AtomicI64,
     confirmed_boot: AtomicI64,
-    max_staleness: i64,
+    max_staleness: AtomicI64,
 }
 
 /// How old the mirror is.
@@ -78,9 +82,13 @@ pub enum Staleness {
     NeverLoaded,
 }
 
+fn in_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Mirror {
     /// An empty mirror, not loaded.
-    pub fn new(max_staleness: std::time::Duration) -> Self {
+    pub fn new(max_staleness: Duration) -> Self {
         Self {
             // A writer that makes the map grow copies it at once, and readers never wait for it. Copied a
             // few entries at a time, the map would stay half-way as long as there is no write, and each
@@ -97,7 +105,7 @@ impl Mirror {
             in_doubt: Mutex::default(),
             confirmed_wall: AtomicI64::new(i64::MIN),
             confirmed_boot: AtomicI64::new(i64::MIN),
-            max_staleness: i64::try_from(max_staleness.as_millis()).unwrap_or(i64::MAX),
+            max_staleness: AtomicI64::new(in_millis(max_staleness)),
         }
     }
 
@@ -217,7 +225,12 @@ impl Mirror {
 
     /// The bound, in milliseconds.
     pub fn max_staleness(&self) -> i64 {
-        self.max_staleness
+        self.max_staleness.load(Relaxed)
+    }
+
+    /// Sets the bound.
+    pub fn set_max_staleness(&self, max_staleness: Duration) {
+        self.max_staleness.store(in_millis(max_staleness), Relaxed);
     }
 
     /// Milliseconds since the last confirmation, by the clock that saw more of them pass; `None`
@@ -234,7 +247,7 @@ impl Mirror {
     pub fn staleness(&self, now: Now) -> Staleness {
         match self.lag(now) {
             None => Staleness::NeverLoaded,
-            Some(lag) if lag > self.max_staleness => Staleness::Stale,
+            Some(lag) if lag > self.max_staleness() => Staleness::Stale,
             Some(_) => Staleness::Fresh,
         }
     }

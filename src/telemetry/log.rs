@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use super::access_log::{AccessLog, Writer, standard_error};
 
@@ -15,6 +15,7 @@ const MAX_WAITING_LINES: usize = 65_536;
 /// Writes the remaining lines when it is dropped.
 pub struct LogGuard {
     access: Option<Writer>,
+    level: LevelHandle,
     lost: ErrorCounter,
     _worker: WorkerGuard,
 }
@@ -35,7 +36,28 @@ pub struct LogSettings {
 pub struct Logs {
     /// The access log, unless it is switched off.
     pub access: Option<AccessLog>,
+    /// The least severe level.
+    pub level: LevelHandle,
     lost: ErrorCounter,
+}
+
+/// Sets the least severe level while the process runs.
+#[derive(Clone)]
+pub struct LevelHandle(reload::Handle<EnvFilter, Registry>);
+
+impl LevelHandle {
+    /// Sets it.
+    pub fn set(&self, level: Level) {
+        // It fails when nobody logs any more.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+fn filter(level: Level) -> EnvFilter {
+    // What the engine says of its own life cycle is of no use to an operator.
+    EnvFilter::new(format!(
+        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,rustls=error"
+    ))
 }
 
 impl Logs {
@@ -49,7 +71,8 @@ impl Logs {
 impl LogGuard {
     /// What the gateway logs through.
     pub fn logs(&self) -> Logs {
-        Logs { access: self.access.as_ref().map(|writer| writer.log().clone()), lost: self.lost.clone() }
+        let access = self.access.as_ref().map(|writer| writer.log().clone());
+        Logs { access, level: self.level.clone(), lost: self.lost.clone() }
     }
 }
 
@@ -60,11 +83,7 @@ pub fn init(log: LogSettings) -> LogGuard {
         .lossy(true)
         .finish(std::io::stderr());
     let lost = writer.error_counter();
-    let level = log.level;
-    // What the engine says of its own life cycle is of no use to an operator.
-    let filter = EnvFilter::new(format!(
-        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,rustls=error"
-    ));
+    let (filter, handle) = reload::Layer::new(filter(log.level));
     let json = log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     // A second call, as in a test that starts two gateways in one process, keeps the first log.
@@ -77,5 +96,5 @@ pub fn init(log: LogSettings) -> LogGuard {
     let access = access.and_then(|started| {
         started.inspect_err(|error| tracing::error!(%error, "the access log could not be started")).ok()
     });
-    LogGuard { access, lost, _worker: worker }
+    LogGuard { access, level: LevelHandle(handle), lost, _worker: worker }
 }

@@ -74,6 +74,7 @@ pub struct Metrics {
     /// Metrics of connections.
     pub connections: ConnectionMetrics,
     tls: TlsMetrics,
+    config_reloads: IntCounterVec,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
@@ -311,9 +312,13 @@ impl Metrics {
         let made = Registering(&registry);
         let cache =
             made.counters("token_cache_total", "Look-ups in the verified-token cache.", &["result"])?;
-        let reloads = made.counters("config_reloads_total", "Config loads after start.", &["result"])?;
+        let config_reloads = made.counters(
+            "config_reloads_total",
+            "Configs taken up after the start, or refused.",
+            &["result"],
+        )?;
         for result in ["ok", "failed"] {
-            reloads.with_label_values(&[result]);
+            config_reloads.with_label_values(&[result]);
         }
         Ok(Self {
             requests: made.counters(
@@ -337,6 +342,7 @@ impl Metrics {
             revocations: made.revocations()?,
             connections: made.connections()?,
             tls: TlsMetrics::new(&made)?,
+            config_reloads,
             log_lines_lost: made.counter(
                 "log_lines_lost_total",
                 "Lines of the log that were dropped because it was not read fast enough.",
@@ -416,6 +422,11 @@ impl Metrics {
     /// Counts files of certificates that have changed, and whether they were taken up.
     pub fn certificate_reload(&self, taken_up: bool) {
         self.tls.reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Counts configs that were to be taken up while the gateway runs, and whether they were.
+    pub fn config_reload(&self, taken_up: bool) {
+        self.config_reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
     }
 
     /// Takes over how many lines of the log were lost so far.

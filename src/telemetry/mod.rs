@@ -12,6 +12,6 @@ mod warning;
 
 pub use access_line::{AccessEntry, UpstreamEntry};
 pub use access_log::AccessLog;
-pub use log::{LogGuard, LogSettings, Logs, init};
+pub use log::{LevelHandle, LogGuard, LogSettings, Logs, init};
 pub use metrics::{Meters, MethodLabel, Metrics, RequestLabels, UpstreamCounters};
 pub use warning::WarningLimit;

@@ -19,7 +19,7 @@ use crate::config::CertificateFiles;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The contents of both files, taken up together.
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Hash)]
 pub(super) struct PairBytes {
     certificate: Vec<u8>,
     key: Vec<u8>,

@@ -1,6 +1,10 @@
 //! TLS to the servers of an upstream. The name of a server is verified, always.
 
-use std::{io, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    sync::Arc,
+};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName, sign::SingleCertAndKey};
 use tokio::net::TcpStream;
@@ -34,6 +38,8 @@ pub struct ClientTls {
     http2: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    /// What the files said, in short.
+    digest: u64,
 }
 
 impl ClientTls {
@@ -43,9 +49,12 @@ impl ClientTls {
     /// Each that cannot be used, with where it stands in the config.
     pub fn load(config: &config::UpstreamTls) -> Result<Self, (config::Source, TlsError)> {
         let source = || config.source.clone();
+        let mut digest = DefaultHasher::new();
         let roots = match &config.ca {
             Some(path) => {
-                read(path).and_then(|bytes| authorities(&bytes, path)).map_err(|error| (source(), error))?
+                let bytes = read(path).map_err(|error| (source(), error))?;
+                bytes.hash(&mut digest);
+                authorities(&bytes, path).map_err(|error| (source(), error))?
             }
             None => {
                 let mut roots = RootCertStore::empty();
@@ -61,8 +70,9 @@ impl ClientTls {
         let settings = match &config.own {
             None => builder.with_no_client_auth(),
             Some(files) => {
-                let pair = PairBytes::read(files).and_then(|bytes| Pair::parse(&bytes, files));
-                let pair = pair.map_err(|error| (files.source.clone(), error))?;
+                let bytes = PairBytes::read(files).map_err(|error| (files.source.clone(), error))?;
+                bytes.hash(&mut digest);
+                let pair = Pair::parse(&bytes, files).map_err(|error| (files.source.clone(), error))?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.key)))
             }
         };
@@ -74,7 +84,12 @@ impl ClientTls {
         // The config was checked for a name that is none.
         let name = config.name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
         let (either, http2, http1) = (offering(&[HTTP2, HTTP1]), offering(&[HTTP2]), offering(&[HTTP1]));
-        Ok(Self { either, http2, http1, name })
+        Ok(Self { either, http2, http1, name, digest: digest.finish() })
+    }
+
+    /// Returns whether the files of both say the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 
     /// Shakes hands with a server, which must be `host` unless the config names another one. Returns whether HTTP/2 was

@@ -170,17 +170,27 @@ impl Keyring {
         Ok(Self { verifying, signing, locked, jwks })
     }
 
-    /// A shared secret, and the one before it.
+    /// A shared secret, and the one before it. Keys that are in the ring `before` go on.
     ///
     /// # Errors
     /// When a secret is empty.
-    pub fn of_secrets(secret: &Secret, previous: Option<&Secret>) -> Result<Self, KeyError> {
+    pub fn of_secrets(
+        secret: &Secret,
+        previous: Option<&Secret>,
+        before: Option<&Self>,
+    ) -> Result<Self, KeyError> {
         let mut verifying = HashMap::new();
         for secret in [Some(secret), previous].into_iter().flatten() {
             let bytes = secret.expose().as_bytes();
             let kid = secret_kid(bytes);
-            let key = VerifyingKey::hmac(bytes).ok_or_else(|| KeyError::Unreadable(kid.clone()))?;
-            verifying.insert(kid, Verifying { key: Arc::new(key), expires_at: None });
+            let key = match before.and_then(|keyring| keyring.verifying.get(&kid)) {
+                Some(known) => known.key.clone(),
+                None => {
+                    let made = VerifyingKey::hmac(bytes);
+                    Arc::new(made.ok_or_else(|| KeyError::Unreadable(kid.clone()))?)
+                }
+            };
+            verifying.insert(kid, Verifying { key, expires_at: None });
         }
         let signs = SigningKey {
             kid: secret_kid(secret.expose().as_bytes()),

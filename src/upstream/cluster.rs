@@ -40,7 +40,7 @@ pub struct Cluster<B> {
     /// TLS to its servers, if any of them wants it.
     tls: Option<Arc<ClientTls>>,
     /// The listeners of this gateway, to which no name may lead.
-    pub(super) listeners: Vec<SocketAddr>,
+    listeners: ArcSwap<Vec<SocketAddr>>,
     workers: usize,
     endpoints: ArcSwap<Vec<Arc<Endpoint<B>>>>,
     /// How often the servers have changed.
@@ -88,7 +88,7 @@ where
                 .iter()
                 .any(|server| matches!(server.server, Server::H2c(_) | Server::Tls(_))),
             tls,
-            listeners,
+            listeners: ArcSwap::from_pointee(listeners),
             workers,
             endpoints: ArcSwap::default(),
             generation: AtomicU64::new(0),
@@ -100,6 +100,26 @@ where
         let known = servers.filter_map(|(index, server)| Some((index, Address::of(&server.server)?)));
         cluster.set_servers(known.collect());
         cluster
+    }
+
+    /// Returns whether it does what a config asks for, with `tls` to its servers.
+    pub fn is_for(&self, config: &config::Upstream, tls: Option<&ClientTls>) -> bool {
+        let same_tls = match (self.tls.as_deref(), tls) {
+            (Some(one), Some(other)) => one.is_like(other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_tls && self.config.is_like(config)
+    }
+
+    /// Takes over the listeners of this gateway.
+    pub fn set_listeners(&self, listeners: Vec<SocketAddr>) {
+        self.listeners.store(Arc::new(listeners));
+    }
+
+    /// Returns whether an address leads to one of the gateway's listeners.
+    pub(super) fn is_own(&self, address: SocketAddr) -> bool {
+        config::is_own(address, &self.listeners.load())
     }
 
     /// Takes over where the servers are: an address for each place in the config. Those that stay go on as they are; those

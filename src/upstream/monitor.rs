@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::{Cluster, endpoint::Address, probe::probe, resolve::look_up};
 use crate::{
     clock::coarse_millis,
-    config::{Health, Server, WeightedServer, is_own},
+    config::{Health, Server, WeightedServer},
 };
 
 /// How soon names are looked up again of which one has no address yet.
@@ -157,7 +157,7 @@ where
         let problem = match found {
             Ok(mut found) => {
                 let before = found.len();
-                found.retain(|address| !is_own(*address, &cluster.listeners));
+                found.retain(|address| !cluster.is_own(*address));
                 let is_own = found.len() < before;
                 known.is_found = true;
                 known.addresses = found;

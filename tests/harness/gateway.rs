@@ -292,6 +292,18 @@ impl Gateway {
         Self::start_in(self.folder.clone(), self.upstream, settings)
     }
 
+    /// Writes another config in place of its own.
+    pub fn write(&self, settings: &Settings) {
+        write_config(self.folder.path(), &settings.yaml(&self.upstream.to_string()));
+    }
+
+    /// Writes another config and takes it up.
+    #[track_caller]
+    pub fn reload(&self, token: &str, settings: &Settings) -> Response {
+        self.write(settings);
+        self.admin("POST", "/api/config/reload", Some(token), None)
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()

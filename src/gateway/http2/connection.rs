@@ -19,6 +19,7 @@ use crate::{
         drain::Draining,
         exchange::Exchange,
         handshake::Secured,
+        judged::Judged,
         listener::Listener,
         state::ConnectionState,
         thread_bound::ThreadBound,
@@ -123,6 +124,7 @@ impl Parts {
             secured: self.secured.clone(),
             activity,
             exchange,
+            judged: ThreadBound::new(Judged::default()),
         })
     }
 

@@ -250,6 +250,7 @@ impl Future for Stream {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let state = this.state.clone();
+        state.judge_again();
         if this.turn.poll(cx).is_pending() && state.exchange.cut().is_none() {
             return Poll::Pending;
         }
@@ -276,7 +277,7 @@ impl Future for Stream {
                 this.turn.end(cx);
             }
             let is_tunnel = matches!(this.stage, Stage::Tunnel(_));
-            if is_tunnel && this.draining.has_begun() {
+            if is_tunnel && this.draining.ends_tunnels() {
                 return Poll::Ready(());
             }
             if state.exchange.cut().is_some() || state.is_expired() {

@@ -1,0 +1,328 @@
+//! Taking up another config while the gateway runs: checked whole, then exchanged at once, or not at all.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::{
+    runtime::Handle,
+    sync::Mutex,
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    assemble::{Assembled, Means, assemble},
+    decision::failed_tests,
+    foundation::{Foundation, learn_schemes},
+    listeners::{self, ListenError},
+    load::{LoadedGateway, load},
+    process::Reloads,
+};
+use crate::{
+    account::MailWorker,
+    admin::{self, AdminApi},
+    config::{Config, ConfigError, ConfigErrors},
+    gateway::{Listening, Snapshot},
+    password::Hasher,
+    types::OsRandom,
+    upstream::Monitor,
+};
+
+/// How many mails are on their way at once: a slow server holds up no more.
+const MAIL_TASKS: usize = 4;
+
+/// How often the file is looked at. Its contents are compared, not its time: a link that is swapped, as Kubernetes does, may lead
+/// to an older file.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long it is waited for that all workers serve by a config. They do within their turns.
+const TAKE_UP: Duration = Duration::from_secs(5);
+
+/// Why a config is not taken up. The one that runs goes on.
+#[derive(Debug, Error)]
+pub(super) enum ReloadError {
+    /// It comes from no file.
+    #[error("the config of this gateway comes from no file")]
+    NoFile,
+    /// It is wrong, or needs a restart.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// What it needs could not be made.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What was taken up, for the one who asked.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    /// How many routes there are.
+    routes: usize,
+    /// Warnings about legal but unwise settings.
+    warnings: Vec<String>,
+}
+
+/// Takes up other configs.
+pub(super) struct Reloader {
+    /// The file of the config.
+    source: Option<PathBuf>,
+    foundation: Arc<Foundation>,
+    /// Where nothing of clients runs.
+    vital: Handle,
+    admin_api: ArcSwap<AdminApi>,
+    current: Mutex<Current>,
+}
+
+/// What runs.
+struct Current {
+    config: Config,
+    mails: Vec<AbortHandle>,
+}
+
+impl Reloader {
+    /// Begins with the first config, of which `assembled` was made.
+    pub(super) async fn begin(
+        source: Option<PathBuf>,
+        foundation: Arc<Foundation>,
+        vital: Handle,
+        config: Config,
+        assembled: Assembled,
+    ) -> (Arc<Self>, Arc<Snapshot>) {
+        let Assembled { snapshot, admin_api, mail_worker } = assembled;
+        follow_servers(&vital, &snapshot, None).await;
+        let mails = send_mails(&foundation.calls, mail_worker);
+        let reloader = Self {
+            source,
+            foundation,
+            vital,
+            admin_api: ArcSwap::new(admin_api),
+            current: Mutex::new(Current { config, mails }),
+        };
+        (Arc::new(reloader), snapshot)
+    }
+
+    /// Reads the config's file again, and takes it up if all of it can be.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; nothing has changed then.
+    pub(super) async fn take_up(&self) -> Result<Reloaded, ReloadError> {
+        let result = self.try_to_take_up().await;
+        self.foundation.process.metrics.config_reload(result.is_ok());
+        match &result {
+            Ok(reloaded) => {
+                for warning in &reloaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(routes = reloaded.routes, "config taken up");
+            }
+            Err(ReloadError::Config(errors)) => {
+                for error in &errors.0 {
+                    tracing::error!(%error, "the config cannot be taken up; the one before goes on");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the config cannot be taken up; the one before goes on"),
+        }
+        result
+    }
+
+    async fn try_to_take_up(&self) -> Result<Reloaded, ReloadError> {
+        let source = self.source.clone().ok_or(ReloadError::NoFile)?;
+        let failed = |error: &dyn std::fmt::Display| ReloadError::Failed(error.to_string());
+        // One after the other.
+        let mut current = self.current.lock().await;
+        let path = source.clone();
+        // The routes of a large config take a while; what keeps the mirror true must not wait for them.
+        let loaded =
+            self.vital.spawn_blocking(move || load(&path)).await.map_err(|error| failed(&error))??;
+        check(&source, &current.config, &loaded)?;
+        let process = &self.foundation.process;
+        let running = process.running.get().ok_or_else(|| failed(&"the gateway has not started yet"))?;
+        let before = running.snapshots.borrow().clone();
+        let listening_before = process.listening.borrow().clone();
+        if process.drain.is_announced() {
+            return Err(failed(&"the gateway ends"));
+        }
+        let listening = bind(&source, &loaded, &listening_before)?;
+        let hasher = self.hasher_for(&current.config, &loaded.config).await?;
+        let keys = self.foundation.keys.load().for_config(&loaded.config.auth, &loaded.config.revocation);
+        let keys = Arc::new(keys);
+        let warnings = loaded.warnings.clone();
+        let addresses = loaded.config.own_addresses();
+        let (config, parts) = loaded.split();
+        let means = Means {
+            hasher: hasher.clone().unwrap_or_else(|| self.foundation.hasher.load_full()),
+            keys: keys.clone(),
+        };
+        let assembled = assemble(&self.foundation, &means, &config, parts, Some(&before));
+        let assembled = assembled.map_err(|error| failed(&error))?;
+        let Assembled { snapshot, admin_api, mail_worker } = assembled;
+        // Names are looked up before anything asks for them.
+        follow_servers(&self.vital, &snapshot, Some(&before)).await;
+        // Nothing fails from here on.
+        if let Some(hasher) = hasher {
+            self.foundation.hasher.store(hasher);
+        }
+        if let Err(error) = keys.take_up(&self.foundation.keyring).await {
+            tracing::warn!(%error, "the keys are read again with the next poll");
+        }
+        self.foundation.keys.store(keys);
+        process.take_up(&config);
+        for cluster in snapshot.upstreams() {
+            cluster.set_listeners(addresses.clone());
+        }
+        let (number, routes) = (snapshot.number(), config.routes.len());
+        running.snapshots.send_replace(snapshot);
+        if tokio::time::timeout(TAKE_UP, process.placement.all_take_up(number)).await.is_err() {
+            tracing::warn!("a worker has not taken the config up yet");
+        }
+        self.admin_api.store(admin_api);
+        for task in std::mem::take(&mut current.mails) {
+            task.abort();
+        }
+        current.mails = send_mails(&self.foundation.calls, mail_worker);
+        current.config = config;
+        process.listening.send_replace(listening);
+        Ok(Reloaded { routes, warnings })
+    }
+
+    /// Returns the password workers that a config wants, if those that run are others.
+    async fn hasher_for(&self, before: &Config, wanted: &Config) -> Result<Option<Arc<Hasher>>, ReloadError> {
+        if before.auth.password.hashes_like(&wanted.auth.password) {
+            return Ok(None);
+        }
+        let (password, metrics) = (wanted.auth.password.clone(), self.foundation.process.metrics.clone());
+        let failed = |error: &dyn std::fmt::Display| ReloadError::Failed(error.to_string());
+        // On a thread that has not given way: what it gave up its children could not take back.
+        let started =
+            self.vital.spawn_blocking(move || Hasher::start(&password, Arc::new(OsRandom), metrics)).await;
+        let hasher = Arc::new(started.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?);
+        learn_schemes(&*self.foundation.store, &hasher).await.map_err(|error| failed(&error))?;
+        Ok(Some(hasher))
+    }
+
+    /// Takes the file up when it changes, for as long as the process runs.
+    pub(super) async fn follow_file(self: Arc<Self>) {
+        let Some(source) = self.source.clone() else { return };
+        let mut looks = Looks::default();
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let path = source.clone();
+            let Ok(Ok(text)) = tokio::task::spawn_blocking(move || std::fs::read(path)).await else {
+                continue;
+            };
+            if looks.finds_change(text) {
+                // What is wrong is in the log.
+                let _ = self.take_up().await;
+            }
+        }
+    }
+}
+
+impl Reloads for Reloader {
+    fn admin_api(&self) -> Arc<AdminApi> {
+        self.admin_api.load_full()
+    }
+
+    fn reload(&self) -> admin::Reload<'_> {
+        Box::pin(async {
+            match self.take_up().await {
+                Ok(reloaded) => Ok(reloaded.warnings),
+                Err(ReloadError::Config(errors)) => Err(errors.0.iter().map(ToString::to_string).collect()),
+                Err(error) => Err(vec![error.to_string()]),
+            }
+        })
+    }
+}
+
+/// What the file said when it was looked at.
+#[derive(Default)]
+struct Looks {
+    /// What was taken up, or could not be, and what was found last.
+    known: Option<Vec<u8>>,
+    found: Option<Vec<u8>>,
+}
+
+impl Looks {
+    /// Returns whether the file has changed, and its writer has come to an end: it says the same as a look ago.
+    fn finds_change(&mut self, text: Vec<u8>) -> bool {
+        let Some(known) = &self.known else {
+            self.known = Some(text);
+            return false;
+        };
+        if *known == text {
+            self.found = None;
+            return false;
+        }
+        if self.found.as_ref() == Some(&text) {
+            self.known = self.found.take();
+            return true;
+        }
+        self.found = Some(text);
+        false
+    }
+}
+
+/// Checks what no config can be checked for by itself.
+fn check(source: &Path, before: &Config, loaded: &LoadedGateway) -> Result<(), ConfigErrors> {
+    let mut errors = failed_tests(loaded);
+    let keys = before.needs_restart(&loaded.config).into_iter();
+    errors.extend(keys.map(|key| error_of(source, key, "has changed, which needs a restart")));
+    if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+}
+
+/// Binds the sockets that are new, and lets clients come to them.
+fn bind(source: &Path, loaded: &LoadedGateway, before: &[Listening]) -> Result<Vec<Listening>, ConfigErrors> {
+    let error = |error: ListenError| ConfigErrors(vec![error_of(source, "listeners", error.to_string())]);
+    let bound = listeners::bind(&loaded.config.listeners, &loaded.tls, before).map_err(error)?;
+    let is_new = |wanted: &&Listening| !before.iter().any(|known| Arc::ptr_eq(&known.socket, &wanted.socket));
+    listeners::listen(bound.iter().filter(is_new), "listening").map_err(error)?;
+    Ok(bound)
+}
+
+fn error_of(source: &Path, key: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError {
+        file: source.display().to_string(),
+        line: 0,
+        key: key.to_owned(),
+        found: None,
+        problem: problem.into(),
+    }
+}
+
+/// Follows the servers of upstreams that were not there `before`.
+async fn follow_servers(vital: &Handle, snapshot: &Snapshot, before: Option<&Snapshot>) {
+    let known = before.map_or(&[][..], Snapshot::upstreams);
+    let fresh =
+        snapshot.upstreams().iter().filter(|cluster| !known.iter().any(|known| Arc::ptr_eq(known, cluster)));
+    for monitor in join_all(fresh.map(Monitor::start)).await {
+        vital.spawn(monitor.follow());
+    }
+}
+
+/// Begins to send mails.
+fn send_mails(runtime: &Handle, worker: Option<Arc<MailWorker>>) -> Vec<AbortHandle> {
+    let tasks = worker.into_iter().flat_map(|worker| std::iter::repeat_n(worker, MAIL_TASKS));
+    tasks.map(|worker| runtime.spawn(worker.work()).abort_handle()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_taken_up_once_its_writer_has_come_to_an_end() {
+        let mut looks = Looks::default();
+        let mut finds = |text: &str| looks.finds_change(text.as_bytes().to_vec());
+        assert!(!finds("one") && !finds("one"));
+        assert!(!finds("tw"), "it is being written");
+        assert!(!finds("two") && finds("two") && !finds("two"));
+        assert!(!finds("three") && !finds("two") && !finds("three") && finds("three"));
+    }
+}
