@@ -343,6 +343,60 @@ fn a_fresh_connection_is_not_asked_for_more_than_it_takes() {
 }
 
 #[test]
+fn goodbyes_at_the_most_connections_leave_nobody_waiting() {
+    let server = Server::narrow("a", 10);
+    let gateway = gateway(&[server.url()], ", max_connections: 1, max_wait: 20s");
+    let clients: Vec<_> = (0..30)
+        .map(|index| {
+            let mut client = gateway.client();
+            thread::spawn(move || {
+                for round in 0..20 {
+                    let path = if (index + round) % 30 == 0 { "goodbye" } else { "x" };
+                    assert_eq!(send(&mut client, "GET", path, "").0, 200);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert!(server.connections.load(SeqCst) > 3);
+}
+
+#[test]
+fn room_that_a_server_has_is_told_although_a_client_still_reads() {
+    let server = Server::narrow("a", 1);
+    let rules = ", max_connections: 1, max_wait: 10s, buffer: {request: 0B, response: 0B}";
+    let gateway = speaking(Protocol::H2c, &[server.url()], rules);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let (mut sender, connection) =
+            builder.initial_window_size(0).handshake::<_, Bytes>(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = |path: &str| Request::get(format!("http://a/public/{path}")).body(()).unwrap();
+        // It is asked for, and the second one waits before the server has ended the first.
+        let (slow, _) = sender.send_request(request("slow"), true).unwrap();
+        let (waits, _) = sender.send_request(request("x"), true).unwrap();
+        let slow = slow.await.unwrap();
+        // Nothing of the first one is read meanwhile.
+        let answered = tokio::time::timeout(Duration::from_secs(5), waits).await;
+        assert_eq!(answered.expect("it need not wait for the first").unwrap().status(), 200);
+        drop(slow);
+    });
+}
+
+#[test]
+fn a_body_that_is_gone_does_not_make_a_refusal_a_failure() {
+    let server = Server::start("a");
+    let gateway = gateway(&[server.url()], ", ejection: {failures: 2, for: 60s}");
+    let mut client = gateway.client();
+    for _ in 0..5 {
+        assert_eq!(send(&mut client, "POST", "refuses", &"x".repeat(100_000)).0, 502);
+    }
+    assert_eq!(send(&mut client, "POST", "x", "body"), (200, "a 4".to_owned()));
+}
+
+#[test]
 fn a_body_that_a_server_has_refused_goes_to_one_of_http_1_1() {
     let refusing = Server::start("h2");
     let h1 = Upstream::answering(|seen| ok(&String::from_utf8_lossy(&seen.body)));

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -101,6 +102,8 @@ pub struct Streaming {
     /// What was read before a server was asked, and whether it was all.
     ahead: BytesMut,
     is_read: bool,
+    /// Trailers that were taken before.
+    trailers: Option<HeaderMap>,
 }
 
 impl RequestBody {
@@ -134,6 +137,7 @@ impl RequestBody {
             headers,
             ahead: BytesMut::new(),
             is_read: false,
+            trailers: None,
         }))
     }
 }
@@ -162,15 +166,18 @@ impl Streaming {
         if !self.ahead.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(self.ahead.split().freeze()))));
         }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let data = if self.is_read { None } else { ready!(self.poll_data(cx)) };
         Poll::Ready(match data {
             Some(data) => Some(data.map(Frame::data)),
-            None => self.trailers().map(|trailers| Ok(Frame::trailers(trailers.into()))),
+            None => self.take_trailers().map(|trailers| Ok(Frame::trailers(trailers.into()))),
         })
     }
 
     /// Takes the trailers, which are there once the body was read: what is left of them when they are stripped like headers.
-    fn trailers(&self) -> Option<Fields> {
+    fn take_trailers(&self) -> Option<Fields> {
         let Incoming::Http2(body) = &self.incoming else { return None };
         let mut trailers = body.trailers()?;
         self.headers.strip(&mut trailers, false, false);
@@ -254,10 +261,11 @@ impl Streaming {
 }
 
 impl Rewind for RequestBody {
-    fn put_back(&mut self, bytes: BytesMut) {
+    fn put_back(&mut self, bytes: BytesMut, trailers: Option<HeaderMap>) {
         if let Self::Streaming(body) = self {
             let rest = std::mem::replace(&mut body.ahead, bytes);
             body.ahead.unsplit(rest);
+            body.trailers = trailers;
         }
     }
 }
@@ -276,7 +284,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(body) if !body.ahead.is_empty() => false,
+            Self::Streaming(body) if !body.ahead.is_empty() || body.trailers.is_some() => false,
             // Trailers may follow the last byte.
             Self::Streaming(body) => body.incoming.is_end_stream(),
         }

@@ -1,7 +1,6 @@
 //! The task of a connection: it reads frames for the streams, and sends what they have put together.
 
 use std::{
-    cmp::Ordering,
     collections::VecDeque,
     io,
     mem::MaybeUninit,
@@ -80,8 +79,10 @@ pub struct Connection {
     role: Role,
     /// The last stream that is taken, once the other side was told.
     announced: Option<u32>,
-    /// What the other side had not acknowledged when that was looked at last, in bytes.
-    unacknowledged: usize,
+    /// What the other side had not acknowledged when nothing more could be sent, in bytes.
+    held: usize,
+    /// How much it had acknowledged when that was looked at last, in bytes.
+    acknowledged: u64,
     /// The coarse time since when a header block has no end.
     block_since: Option<u64>,
     /// Bytes that were read in this turn.
@@ -161,7 +162,8 @@ impl Connection {
             ended: None,
             role,
             announced: None,
-            unacknowledged: 0,
+            held: 0,
+            acknowledged: 0,
             block_since: None,
             read: 0,
             blocked_since: None,
@@ -202,16 +204,12 @@ impl Connection {
     /// Asks a server that leaves requests without a byte whether it is there. To be called about once a second.
     pub fn checks_silence(&mut self) {
         let now = coarse_millis();
-        let takes = self.compares_unacknowledged().is_lt();
+        let unacknowledged = self.io.unacknowledged() as u64;
         let mut state = self.shared.lock();
+        let acknowledged = state.out.sent().saturating_sub(unacknowledged);
+        let takes = acknowledged > std::mem::replace(&mut self.acknowledged, acknowledged);
         state.is_stuck = self.blocked_since.is_some_and(|since| now.saturating_sub(since) >= STUCK_MILLIS);
         self.silence.check(&mut state, takes, now);
-    }
-
-    /// Compares what the other side has not acknowledged with what it had not when that was asked last.
-    fn compares_unacknowledged(&mut self) -> Ordering {
-        let unacknowledged = self.io.unacknowledged();
-        unacknowledged.cmp(&std::mem::replace(&mut self.unacknowledged, unacknowledged))
     }
 
     /// Returns whether there are streams.
@@ -222,6 +220,11 @@ impl Connection {
     /// Returns whether nothing more is read, and only what is left to say holds the connection.
     pub fn is_closing(&self) -> bool {
         self.phase >= Phase::Closing
+    }
+
+    /// Returns how many more streams may be opened, of which there are at most so many.
+    pub fn room(&self, most: usize) -> usize {
+        self.shared.lock().room(most)
     }
 
     /// Returns whether streams may be opened as the server has told, or no more ever.
@@ -319,7 +322,9 @@ impl Connection {
                 }
                 _ => {}
             }
-            if self.phase < Phase::Closing && self.poll_read(cx).is_ready() {
+            // A client that takes nothing gets no more to take: heads are bound by no window.
+            let is_full = !is_client && self.shared.lock().out.is_full();
+            if self.phase < Phase::Closing && !is_full && self.poll_read(cx).is_ready() {
                 continue;
             }
             let is_flushed = match self.poll_flush(cx) {
@@ -327,6 +332,7 @@ impl Connection {
                     self.lost(error);
                     continue;
                 }
+                Poll::Ready(Ok(())) if is_full => continue,
                 Poll::Ready(Ok(())) => true,
                 Poll::Pending => false,
             };
@@ -501,7 +507,10 @@ impl Connection {
     fn notes_block(&mut self, is_blocked: bool, has_moved: bool) {
         if !is_blocked {
             self.blocked_since = None;
-        } else if has_moved || self.compares_unacknowledged().is_ne() {
+            return;
+        }
+        let held = self.io.unacknowledged();
+        if has_moved || held != std::mem::replace(&mut self.held, held) {
             self.blocked_since = Some(coarse_millis());
         } else {
             self.blocked_since.get_or_insert_with(coarse_millis);

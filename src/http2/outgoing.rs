@@ -64,6 +64,11 @@ impl Outgoing {
         ROOM.saturating_sub(self.bytes.len() - self.sent)
     }
 
+    /// Returns how many bytes were sent, counted from the begin of the connection.
+    pub(super) fn sent(&self) -> u64 {
+        self.before + self.sent as u64
+    }
+
     /// Returns whether no more heads may be added.
     pub(super) fn is_full(&self) -> bool {
         self.bytes.len() - self.sent > MOST

@@ -260,7 +260,8 @@ impl Receiver<'_> {
         }
         let length = data.len() as u32;
         let found = self.find(stream)?;
-        if found.is_none() && !self.state.takes_late(flow) && is_last {
+        let is_granted = found.is_none() && flow > 0 && self.state.takes_late(flow);
+        if found.is_none() && !is_granted && is_last {
             self.counts_late();
         }
         let key = found.filter(|key| {

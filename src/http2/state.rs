@@ -299,6 +299,12 @@ impl State {
         self.words_granted = (self.words_granted + 1).min(MOST);
     }
 
+    /// Returns how many more streams may be opened, of which there are at most so many.
+    pub(super) fn room(&self, most: usize) -> usize {
+        let takes_more = !self.is_going && !self.is_stuck && !self.out.is_full();
+        if takes_more { self.max_streams.min(most).saturating_sub(self.live) } else { 0 }
+    }
+
     /// Takes note of a part of a message that has come.
     pub(super) fn hears(&mut self) {
         self.asks_left = ASKS;

@@ -46,9 +46,7 @@ pub struct RequestLine<'a> {
 impl Opener {
     /// Returns whether another stream can be opened, of which there are at most so many.
     pub fn has_room(&self, most: usize) -> bool {
-        let state = self.0.lock();
-        let takes_more = !state.is_stuck && !state.out.is_full();
-        !state.is_going && takes_more && state.live < state.max_streams.min(most)
+        self.0.lock().room(most) > 0
     }
 
     /// Returns whether the server has told how many streams it takes.

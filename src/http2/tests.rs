@@ -299,3 +299,107 @@ async fn a_server_gets_few_requests_before_it_has_told_how_many_it_takes() {
     assert_eq!(streams.len() + more.len(), 256);
     assert!(matches!(more[0].poll_failure(&Context::from_waker(Waker::noop())), Poll::Pending::<Failure>));
 }
+
+#[tokio::test]
+async fn a_client_that_takes_no_heads_gets_no_more_of_them_and_loses_none() {
+    const REQUESTS: u32 = 2_000;
+    let (socket, client) = pair().await;
+    let limits = config::Http2Limits { streams: 1_000, ..LIMITS };
+    let mut connection = Connection::server(socket.into(), BytesMut::new(), CONFIG, limits);
+    let (mut reading, mut writing) = client.into_split();
+    let writes = tokio::spawn(async move {
+        writing.write_all(&greeting()).await.unwrap();
+        // So long that few of them are read at once.
+        let long = [GET, &[0, 1, b'x', 0x7f, 0xf5, 2], &[b'x'; 500]].concat();
+        for index in 0..REQUESTS {
+            let request = frames(&[(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * index, &long)]);
+            writing.write_all(&request).await.unwrap();
+        }
+        writing
+    });
+    // Heads of 60 KB, of which the kernel takes a few MiB.
+    let value = [b'x'; 10_000];
+    let answered = Arc::<AtomicU32>::default();
+    let counted = answered.clone();
+    let serving = tokio::spawn(async move {
+        poll_fn(|cx| {
+            loop {
+                connection.turn_begins();
+                match ready!(connection.poll_next(cx)) {
+                    None => return Poll::Ready(()),
+                    Some((_, stream)) => {
+                        counted.fetch_add(1, Relaxed);
+                        let lines = (0..6).map(|_| ("x-large", &value[..]));
+                        let _ = stream.send_head(http::StatusCode::NO_CONTENT, lines, true);
+                    }
+                }
+            }
+        })
+        .await;
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = answered.load(Relaxed);
+    assert!(before < REQUESTS / 2, "{before} heads are here or on their way");
+    // Once it takes them, it gets all of them.
+    let mut read = 0;
+    let mut buffer = vec![0; 64 << 10];
+    while read < REQUESTS as usize * 60_000 {
+        let length = timeout(Duration::from_secs(5), reading.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(length > 0, "it ended after {read} bytes");
+        read += length;
+    }
+    assert_eq!(answered.load(Relaxed), REQUESTS);
+    drop((writes.await.unwrap(), reading));
+    let _ = timeout(Duration::from_secs(5), serving).await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_slowly_is_not_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    socket2::SockRef::from(&listener).set_recv_buffer_size(4_096).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (socket, (mut server, _)) = (connected.unwrap(), accepted.unwrap());
+    tokio::spawn(async move {
+        let wide = 0x2000_0000_u32.to_be_bytes();
+        let settings = [&[0, 4][..], &wide].concat();
+        let greeting = frames(&[(SETTINGS, 0, 0, &settings), (WINDOW_UPDATE, 0, 0, &wide)]);
+        server.write_all(&greeting).await.unwrap();
+        let mut buffer = [0; 4_096];
+        while server.read(&mut buffer).await.is_ok_and(|length| length > 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let (mut connection, opener) = Connection::client(socket.into(), CONFIG);
+    drive(&mut connection).await;
+    let stream = open(&opener, false);
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let sending = poll_fn(|cx| {
+        loop {
+            let mut part = Bytes::from_static(&[b'x'; 16 << 10]);
+            while stream.poll_send(cx, &mut part, false).is_ready() {
+                part = Bytes::from_static(&[b'x'; 16 << 10]);
+            }
+            if connection.poll_next(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            ready!(ticks.poll_tick(cx));
+            connection.checks_silence();
+        }
+    });
+    let _ = timeout(Duration::from_secs(2), sending).await;
+    assert!(!opener.has_ended());
+}
+
+#[tokio::test]
+async fn empty_ends_behind_an_answer_are_a_flood() {
+    let (socket, client) = pair().await;
+    let mut connection = Connection::server(socket.into(), BytesMut::new(), CONFIG, LIMITS);
+    let mut said = greeting();
+    said.extend(frames(&[(HEADERS, END_HEADERS, 1, POST)]));
+    said.extend(frames(&[(DATA, 0, 1, &[b'x'; 100])]).repeat(600));
+    said.extend(frames(&[(DATA, END_STREAM, 1, b"")]).repeat(20_000));
+    let _read = says(client, said);
+    refuse_all(&mut connection, true).await;
+    assert_eq!(connection.flood(), Some(Flood::Others));
+}

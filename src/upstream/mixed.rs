@@ -115,6 +115,8 @@ where
                     }
                     body = kept;
                 }
+                // All that is wrong with it is that the body is gone.
+                Tried::Broken(broken, None) if broken.refused => return Err(broken.into()),
                 Tried::Broken(broken, kept) => {
                     tries.tried.push(pool.endpoint().id);
                     let unprocessed = broken.unsent && !is_upgrade;

@@ -40,6 +40,41 @@ const SILENCE_MILLIS: u64 = 5_000;
 /// How often it is asked whether the server says nothing.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Requests that wait for room on any connection to a server.
+#[derive(Default)]
+pub(super) struct Room {
+    waiting: AtomicUsize,
+    told: Notify,
+}
+
+impl Room {
+    /// Tells as many of those who wait as there is room for.
+    fn tell(&self, room: impl FnOnce() -> usize) {
+        let waiting = self.waiting.load(Relaxed);
+        if waiting > 0 {
+            (0..room().min(waiting)).for_each(|_| self.told.notify_one());
+        }
+    }
+
+    /// Waits for room, unless `is_there` finds some at once. Others may be faster.
+    pub(super) async fn wait(&self, is_there: impl FnOnce() -> bool) {
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let _waits = Waits(&self.waiting);
+        let told = self.told.notified();
+        let mut told = pin!(told);
+        told.as_mut().enable();
+        if !is_there() {
+            told.await;
+        }
+    }
+}
+
 /// A connection.
 pub(super) struct Multiplexed {
     opener: Opener,
@@ -48,7 +83,7 @@ pub(super) struct Multiplexed {
     streams: AtomicUsize,
     /// The coarse time since when it has none.
     idle_since: AtomicU64,
-    room: Arc<Notify>,
+    room: Arc<Room>,
     /// Told when the server has told how many requests it takes.
     settled: Arc<Notify>,
 }
@@ -61,18 +96,18 @@ impl Drop for OnConnection {
         if self.0.streams.fetch_sub(1, Relaxed) == 1 {
             self.0.idle_since.store(coarse_millis(), Relaxed);
         }
-        self.0.room.notify_one();
+        self.0.room.told.notify_one();
     }
 }
 
 impl Multiplexed {
     /// Begins to speak HTTP/2 on a stream that was opened for it. `slot` is its share of the server's connections; `room` is told
-    /// of each request that leaves it.
+    /// when it has some.
     pub(super) fn begin(
         stream: Stream,
         header_limits: HeadLimits,
         slot: OwnedSemaphorePermit,
-        room: Arc<Notify>,
+        room: Arc<Room>,
     ) -> Arc<Self> {
         let config = http2::Config {
             stream_window: STREAM_WINDOW,
@@ -83,7 +118,7 @@ impl Multiplexed {
         };
         let (mut connection, opener) = http2::Connection::client(stream, config);
         let settled = Arc::<Notify>::default();
-        let tells = settled.clone();
+        let (tells, has_room) = (settled.clone(), room.clone());
         tokio::spawn(async move {
             let _slot = slot;
             let mut ticks = tokio::time::interval(TICK);
@@ -99,6 +134,7 @@ impl Multiplexed {
                         has_told = true;
                         tells.notify_waiters();
                     }
+                    has_room.tell(|| connection.room(MAX_STREAMS));
                     ready!(ticks.poll_tick(cx));
                     connection.checks_silence();
                 }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -15,12 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     Cluster, Connection,
     endpoint::{Endpoint, Idle, Shelf},
-    multiplexed::Multiplexed,
+    multiplexed::{Multiplexed, Room},
 };
 use crate::{clock::coarse_millis, config::Server, stream::Stream, tls::Offer, types::framing::HeadLimits};
 
@@ -61,8 +60,8 @@ pub(super) struct Pool<B> {
     shared: Mutex<Vec<Arc<Multiplexed>>>,
     /// Held while one of them is being opened, so that requests that come together share it.
     opening: tokio::sync::Mutex<()>,
-    /// Told when a request leaves one of them.
-    room: Arc<Notify>,
+    /// Told when one of them has room.
+    room: Arc<Room>,
 }
 
 /// Counts a request of a worker until it is dropped.
@@ -192,10 +191,11 @@ where
         shared.iter().filter(is_young).find(|connection| connection.has_room()).cloned()
     }
 
-    /// Returns a connection of HTTP/2 whose server has not told yet how many requests it takes.
-    fn unsettled(&self) -> Option<Arc<Multiplexed>> {
+    /// Returns a connection of HTTP/2 whose server has not told yet how many requests it takes, and whether another one's has.
+    fn unsettled(&self) -> (Option<Arc<Multiplexed>>, bool) {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.iter().find(|connection| !connection.is_settled()).cloned()
+        let fresh = shared.iter().find(|connection| !connection.is_settled()).cloned();
+        (fresh, shared.iter().any(|connection| connection.is_settled()))
     }
 
     /// Returns a connection of HTTP/2 with room, and whether it was opened for this.
@@ -207,36 +207,59 @@ where
         _: &impl Allowed,
     ) -> Result<(Arc<Multiplexed>, bool), ConnectError> {
         let config = &self.cluster.config;
-        let until = Instant::now() + config.max_wait;
+        let begun = Instant::now();
+        let mut slot = None;
         loop {
             if let Some(connection) = self.share(coarse_millis()) {
                 return Ok((connection, false));
             }
-            let opened = pingora_timeout::timeout(config.connect_timeout, self.open_shared()).await;
+            let left = config.connect_timeout.saturating_sub(begun.elapsed());
+            if let (Some(fresh), has_others) = self.unsettled()
+                && !left.is_zero()
+            {
+                // One that was opened a moment ago may take many more.
+                let settles = async {
+                    tokio::select! {
+                        () = fresh.settles() => {}
+                        () = self.room.wait(|| self.share(coarse_millis()).is_some()) => {}
+                    }
+                };
+                if pingora_timeout::timeout(left, settles).await.is_err() && !has_others {
+                    return Err(ConnectError::Timeout);
+                }
+                continue;
+            }
+            let opening = self.open_shared(&mut slot, left.is_zero());
+            let opened = pingora_timeout::timeout(config.connect_timeout, opening).await;
             match opened.map_err(|_| ConnectError::Timeout)?? {
-                Some(opened) => return Ok(opened),
-                None => self.wait_for_room(until).await?,
+                Opened::Connection(connection, made) => return Ok((connection, made)),
+                Opened::Meanwhile => {}
+                Opened::NoSlot => slot = self.wait_for_room(begun + config.max_wait).await?,
             }
         }
     }
 
-    /// Opens a connection of HTTP/2, unless another request has done so or has left room meanwhile. None if there may be no more.
-    async fn open_shared(&self) -> Result<Option<(Arc<Multiplexed>, bool)>, ConnectError> {
+    /// Opens a connection of HTTP/2, with a slot that may be there already, unless another request has done so or has left room
+    /// meanwhile. `now` tells not to wait for what another one has opened.
+    async fn open_shared(
+        &self,
+        slot: &mut Option<OwnedSemaphorePermit>,
+        now: bool,
+    ) -> Result<Opened, ConnectError> {
         let _opening = self.opening.lock().await;
-        loop {
-            if let Some(connection) = self.share(coarse_millis()) {
-                return Ok(Some((connection, false)));
-            }
-            // One that was opened a moment ago may take many more.
-            let Some(fresh) = self.unsettled() else { break };
-            fresh.settles().await;
+        if let Some(connection) = self.share(coarse_millis()) {
+            return Ok(Opened::Connection(connection, false));
         }
-        let Some(slot) = self.endpoint.slot_of_any() else { return Ok(None) };
+        if !now && self.unsettled().0.is_some() {
+            return Ok(Opened::Meanwhile);
+        }
+        let Some(slot) = slot.take().or_else(|| self.endpoint.slot_of_any()) else {
+            return Ok(Opened::NoSlot);
+        };
         let tls = self.cluster.tls_of(self.endpoint.server);
         let connected = self.endpoint.address.connect(tls, Offer::Http2).await;
         let (stream, _) = connected.inspect_err(|_| self.endpoint.agrees(None))?;
-        let connection = self.multiplexed(stream, slot);
-        Ok(Some((connection, true)))
+        Ok(Opened::Connection(self.multiplexed(stream, slot), true))
     }
 
     /// Begins to speak HTTP/2, for all requests of the worker.
@@ -246,25 +269,23 @@ where
         connection
     }
 
-    /// Waits until a request leaves a connection of HTTP/2, or another one may be opened.
-    async fn wait_for_room(&self, until: Instant) -> Result<(), ConnectError> {
+    /// Waits until a connection of HTTP/2 has room, or another one may be opened, for which it returns a slot.
+    async fn wait_for_room(&self, until: Instant) -> Result<Option<OwnedSemaphorePermit>, ConnectError> {
         let most = self.cluster.config.max_waiting;
         let _waiting = Waiting::enter(&self.endpoint.waiting, most).ok_or(ConnectError::Busy)?;
-        let left = self.room.notified();
-        let mut left = pin!(left);
-        left.as_mut().enable();
-        // Looked at again, because a request may have left before this one was counted as waiting.
-        if self.share(coarse_millis()).is_some() {
-            return Ok(());
-        }
         let next = async {
             tokio::select! {
-                () = left => {}
-                // Taken again with the next look.
-                slot = self.endpoint.slots.clone().acquire_owned() => drop(slot),
+                biased;
+                // Looked at again, because there may have been room before this request was counted as waiting.
+                () = self.room.wait(|| self.share(coarse_millis()).is_some()) => None,
+                // The semaphore is never closed. It is fair: a slot that was let go would go to the next who waits.
+                slot = self.endpoint.slots.clone().acquire_owned() => slot.ok(),
             }
         };
         let rest = until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(ConnectError::Busy);
+        }
         pingora_timeout::timeout(rest, next).await.map_err(|_| ConnectError::Busy)
     }
 
@@ -399,6 +420,16 @@ where
             !connection.has_ended() && !is_idle
         });
     }
+}
+
+/// The result of opening a connection of HTTP/2.
+enum Opened {
+    /// A connection, and whether it was opened for this.
+    Connection(Arc<Multiplexed>, bool),
+    /// Another request has opened one.
+    Meanwhile,
+    /// There may be no more.
+    NoSlot,
 }
 
 /// The result of waiting.

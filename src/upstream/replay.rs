@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 
 /// The bytes of a body that are kept. A longer one is sent once.
@@ -14,8 +15,8 @@ const KEPT: usize = 64 << 10;
 
 /// A body that takes back what was taken of it.
 pub trait Rewind {
-    /// Puts bytes in front of those that are still to come.
-    fn put_back(&mut self, bytes: BytesMut);
+    /// Puts bytes in front of those that are still to come, and the trailers behind them if they were taken, too.
+    fn put_back(&mut self, bytes: BytesMut, trailers: Option<HeaderMap>);
 }
 
 /// A body whose begin is kept.
@@ -23,6 +24,7 @@ pub(super) struct Replay<B> {
     body: B,
     /// Copied, since a part may be a byte in a buffer that is large.
     kept: BytesMut,
+    trailers: Option<HeaderMap>,
     /// Whether something was given away that is not kept.
     is_lost: bool,
 }
@@ -32,7 +34,7 @@ where
     B: Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     pub(super) fn new(body: B) -> Self {
-        Self { body, kept: BytesMut::new(), is_lost: false }
+        Self { body, kept: BytesMut::new(), trailers: None, is_lost: false }
     }
 
     /// Keeps nothing any more.
@@ -50,11 +52,11 @@ where
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
+            Some(Ok(_)) if self.is_lost => {}
             Some(Ok(frame)) => match frame.data_ref() {
-                Some(part) if !self.is_lost && self.kept.len() + part.len() <= KEPT => {
-                    self.kept.extend_from_slice(part);
-                }
-                _ => self.forget(),
+                Some(part) if self.kept.len() + part.len() <= KEPT => self.kept.extend_from_slice(part),
+                Some(_) => self.forget(),
+                None => self.trailers = frame.trailers_ref().cloned(),
             },
             Some(Err(_)) => self.is_lost = true,
             None => {}
@@ -69,8 +71,8 @@ impl<B: Rewind> Replay<B> {
         if self.is_lost {
             return None;
         }
-        if !self.kept.is_empty() {
-            self.body.put_back(self.kept);
+        if !self.kept.is_empty() || self.trailers.is_some() {
+            self.body.put_back(self.kept, self.trailers);
         }
         Some(self.body)
     }
@@ -98,7 +100,7 @@ mod tests {
     }
 
     impl Rewind for Parts {
-        fn put_back(&mut self, bytes: BytesMut) {
+        fn put_back(&mut self, bytes: BytesMut, _: Option<HeaderMap>) {
             self.0.push_front(bytes.freeze());
         }
     }
