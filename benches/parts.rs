@@ -1,10 +1,15 @@
 //! The parts of a request that authgate adds: `cargo bench`.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use authgate::{
     clock::{ManualClock, TimeKeeper},
     config::{self, Pattern},
+    limit::{Rate, Rates},
     password::{Hasher, Origin},
     revocation::Mirror,
     route::{Builtin, Table},
@@ -147,6 +152,23 @@ fn revocations(c: &mut Criterion) {
     });
 }
 
+fn rates(c: &mut Criterion) {
+    let rates = Rates::default();
+    let rate = Rate::new(1_000_000, Duration::from_secs(1), 1_000_000);
+    for count in [1, 100_000] {
+        let mut next = 0_u64;
+        let mut left = Vec::with_capacity(1);
+        c.bench_function(&format!("rate of one key among {count}, with its clock"), |b| {
+            b.iter(|| {
+                next = (next + 4_657) % count;
+                left.clear();
+                let key = rates.key(black_box((7_u64, next.to_le_bytes())));
+                black_box(rates.take(&[(key, rate)], Instant::now(), &mut left))
+            });
+        });
+    }
+}
+
 fn passwords(c: &mut Criterion) {
     let settings = config::Password {
         min_length: 15,
@@ -173,5 +195,5 @@ fn passwords(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, tokens, routes, revocations, passwords);
+criterion_group!(benches, tokens, routes, revocations, rates, passwords);
 criterion_main!(benches);

@@ -39,6 +39,7 @@ mod outages;
 mod passwords;
 mod paths;
 mod proxy_protocol;
+mod rate_limits;
 mod refresh;
 mod reload;
 mod resting;

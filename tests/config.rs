@@ -110,10 +110,7 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["routes[0].host", "stands before a name"],
         ),
         (route("{path: /a, upstream: orders, host: \"a.*.b\"}"), &["routes[0].host", "`a.*.b`"]),
-        (
-            route("{path: /a, upstream: orders, rate_limit: {requests: 1, per: 1s}}"),
-            &["rate_limit", "unknown"],
-        ),
+        (route("{path: /a, upstream: orders, mfa: true}"), &["mfa", "unknown"]),
         (route("{path: /a, upstream: orders, headers: {both: {}}}"), &["both", "unknown"]),
         (route("{path: /a}"), &[":9: routes[0]", "upstream", "respond"]),
         (

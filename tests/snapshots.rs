@@ -101,7 +101,12 @@ impl Parts {
         let metrics = Arc::new(Metrics::new().unwrap());
         let verifier = Arc::new(Verifier::new("tests", "tests", keyring));
         let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone()));
-        let services = Services { metrics, access_log: None, address_counts: AddressCounts::new() };
+        let services = Services {
+            metrics,
+            access_log: None,
+            address_counts: AddressCounts::new(),
+            rates: Arc::default(),
+        };
         Self { access, services, token }
     }
 

@@ -74,6 +74,7 @@ pub(super) fn assemble(
         metrics: process.metrics.clone(),
         access_log: process.logs.access.clone(),
         address_counts: process.address_counts.clone(),
+        rates: process.rates.clone(),
     };
     let snapshot =
         Snapshot::new(config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);

@@ -104,6 +104,9 @@ fn describe_action(config: &Config, route: &config::Route) -> String {
     if route.on_stale == OnStale::Allow {
         text.push_str(", serves on when stale");
     }
+    for limit in &route.rate_limits {
+        let _ = write!(text, ", at most {limit}");
+    }
     text
 }
 

@@ -16,6 +16,7 @@ mod load;
 mod pattern;
 mod position;
 mod postgres;
+mod rate_limit;
 mod raw;
 mod redirect;
 mod rewrite;
@@ -45,6 +46,7 @@ pub use interpolate::Lookup;
 pub use load::{Further, Loaded, Source, load, load_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
+pub use rate_limit::{RateKey, RateLimit};
 pub use raw::{
     Algorithm, Encoded, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth,
     json_schema,
@@ -273,6 +275,8 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Calls from pages of other origins.
     pub cors: Option<Cors>,
+    /// How many requests it takes; all of these hold.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// One expectation.

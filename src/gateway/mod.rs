@@ -33,6 +33,7 @@ mod message;
 mod method;
 mod placement;
 mod proxy_protocol;
+mod rate_limits;
 mod record;
 mod refusal;
 mod request_body;

@@ -1,6 +1,6 @@
 //! Refusals of the data plane as responses.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -41,6 +41,12 @@ impl Refusal {
     pub(super) fn wrong_method(allow: String) -> Self {
         let kind = Kind::MethodNotAllowed;
         Self { problem: Problem { allow: Some(allow), ..kind.into() }, reason: kind.code() }
+    }
+
+    /// The rate of a route is exceeded for so long.
+    pub(super) fn too_many(wait: Duration) -> Self {
+        let kind = Kind::TooManyRequests;
+        Self { problem: Problem { retry_after: Some(wait), ..kind.into() }, reason: "rate_limited" }
     }
 
     /// The kind.

@@ -23,6 +23,7 @@ use super::{
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
+    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY},
     record::Record,
     refusal::{Refusal, request_id},
     request_body::{BodyBounds, Incoming, RequestBody},
@@ -52,12 +53,14 @@ struct Trace<'a> {
     request_id: HeaderValue,
     route: u32,
     /// The index of its upstream.
-    upstream: Option<usize>,
+    upstream: Option<u32>,
     sent: SentAfter,
     /// Its entry for the access log.
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
+    /// What is said of its route's rate limits: the policy, and what is left.
+    limited: Option<Box<[HeaderValue; 2]>>,
 }
 
 impl Trace<'_> {
@@ -110,6 +113,7 @@ impl ConnectionState {
             upstream: None,
             sent: SentAfter::default(),
             sharing: None,
+            limited: None,
         };
         let is_grpc = grpc::is_call(&request.head);
         let decided = match request.refused {
@@ -131,6 +135,11 @@ impl ConnectionState {
         };
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
+        }
+        if let Some(told) = trace.limited.take() {
+            let [policy, left] = *told;
+            response.fields.insert(RATE_LIMIT_POLICY.clone(), policy);
+            response.fields.insert(RATE_LIMIT.clone(), left);
         }
         response.fields.insert(REQUEST_ID.clone(), trace.request_id.clone());
         if self.exchange.body_is_open() || (old && response.body.size_hint().exact().is_none()) {
@@ -202,6 +211,16 @@ impl ConnectionState {
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
                     record.set_caller(principal);
                 }
+                if let Some(limits) = snapshot.rate_limits(route.index) {
+                    let principal = permit.principal().map(AsRef::as_ref);
+                    let asker = Asker { principal, client: origin.client, fields: &head.fields };
+                    let taken = limits.take(&snapshot.services.rates, &asker, trace.begun);
+                    trace.limited = Some(taken.told);
+                    if let Some(wait) = taken.wait {
+                        snapshot.services.metrics.rate_limited(snapshot.route_label(route.index));
+                        return Err(Refusal::too_many(wait));
+                    }
+                }
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
                 }
@@ -240,7 +259,7 @@ impl ConnectionState {
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
-        trace.upstream = Some(index);
+        trace.upstream = u32::try_from(index).ok();
         if let Some(record) = &mut trace.record {
             record.upstream = Some(index);
         }
@@ -336,7 +355,8 @@ impl ConnectionState {
 fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut ClientResponse) {
     let took = trace.begun.elapsed();
     let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
-    if let (Some(upstream), Some(waited)) = (trace.upstream, waited) {
+    let upstream = trace.upstream.map(|index| index as usize);
+    if let (Some(upstream), Some(waited)) = (upstream, waited) {
         view.meters.upstream(upstream, waited);
     }
     let status = response.status.as_u16();
@@ -350,7 +370,7 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
     if let Some(record) = &mut trace.record {
         record.status = status;
         record.waited = waited;
-        if let Some(cluster) = trace.upstream.and_then(|index| view.snapshot.upstreams().get(index)) {
+        if let Some(cluster) = upstream.and_then(|index| view.snapshot.upstreams().get(index)) {
             cluster.with_server(trace.sent.server(), |server| record.set_server(server));
         }
     }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{builtin::BuiltinCalls, client::TrustedProxies, headers::Headers, request_body::RequestBody};
+use super::{
+    builtin::BuiltinCalls, client::TrustedProxies, headers::Headers, rate_limits::RouteLimits,
+    request_body::RequestBody,
+};
 use crate::{
     access::Access,
     config::{self, Config, Cors},
     error::Statuses,
-    limit::AddressCounts,
+    limit::{AddressCounts, Rates},
     route::{Match, Table},
     telemetry::{AccessLog, Metrics},
     tls::ClientTls,
@@ -28,6 +31,8 @@ pub struct Services {
     pub access_log: Option<AccessLog>,
     /// Counts the connections of each client address.
     pub address_counts: Arc<AddressCounts>,
+    /// Counts the requests that routes limit.
+    pub rates: Arc<Rates>,
 }
 
 /// Everything that requests need of one config. It is immutable: another config makes another one, and a request is served by one of
@@ -37,6 +42,8 @@ pub struct Snapshot {
     pub(super) limits: config::Limits,
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) routes: Table,
+    /// The limits of each, by its number.
+    rate_limits: Vec<Option<RouteLimits>>,
     /// Whether any of them takes paths with several readings.
     pub(super) keeps_encoded: bool,
     pub(super) headers: Arc<Headers>,
@@ -73,6 +80,11 @@ impl Snapshot {
             limits: config.limits,
             trusted_proxies: TrustedProxies { number, networks: config.trusted_proxies.clone() },
             keeps_encoded: routes.keeps_encoded(),
+            rate_limits: routes
+                .routes()
+                .iter()
+                .map(|route| RouteLimits::of(&route.config, &services.rates))
+                .collect(),
             routes,
             headers: Arc::new(Headers::new(config.identity_headers.clone())),
             access,
@@ -91,6 +103,11 @@ impl Snapshot {
             Match::Route(route) => route.config.cors.as_ref().map(|cors| (route.index, cors)),
             Match::WrongMethod(_) | Match::None => None,
         }
+    }
+
+    /// Returns the rate limits of a route, by its number.
+    pub(super) fn rate_limits(&self, index: u32) -> Option<&RouteLimits> {
+        self.rate_limits.get(index as usize)?.as_ref()
     }
 
     /// The upstreams, in the order in which routes refer to them.

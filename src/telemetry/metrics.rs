@@ -75,6 +75,7 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     tls: TlsMetrics,
     config_reloads: IntCounterVec,
+    rate_limited: IntCounterVec,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
@@ -343,6 +344,11 @@ impl Metrics {
             connections: made.connections()?,
             tls: TlsMetrics::new(&made)?,
             config_reloads,
+            rate_limited: made.counters(
+                "rate_limited_total",
+                "Requests refused by the rate limits of their route.",
+                &["route"],
+            )?,
             log_lines_lost: made.counter(
                 "log_lines_lost_total",
                 "Lines of the log that were dropped because it was not read fast enough.",
@@ -422,6 +428,11 @@ impl Metrics {
     /// Counts files of certificates that have changed, and whether they were taken up.
     pub fn certificate_reload(&self, taken_up: bool) {
         self.tls.reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Counts a request that the limits of its route refuse.
+    pub fn rate_limited(&self, route: &str) {
+        self.rate_limited.with_label_values(&[route]).inc();
     }
 
     /// Counts configs that were to be taken up while the gateway runs, and whether they were.

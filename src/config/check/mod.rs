@@ -5,6 +5,7 @@ mod cors;
 mod email;
 mod keys;
 mod listeners;
+mod rate;
 mod rewrite;
 mod route;
 mod upstream;

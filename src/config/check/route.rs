@@ -116,6 +116,7 @@ impl Check<'_> {
         let idle_key = format!("{key}.idle_timeout");
         let idle_timeout = raw.idle_timeout.map(|idle| self.span(&idle_key, Some(idle), limits.idle_timeout));
         let cors = raw.cors.map(|cors| self.cors(&format!("{key}.cors"), cors));
+        let rate_limits = self.rate_limits(&format!("{key}.rate_limit"), raw.rate_limit);
         let body = self.size(&format!("{key}.body"), raw.body, limits.body, (0, 1 << 40));
         Some(Route {
             source: self.document.source(&path_key),
@@ -135,6 +136,7 @@ impl Check<'_> {
             request_headers,
             response_headers,
             cors,
+            rate_limits,
         })
     }
 

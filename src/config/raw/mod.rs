@@ -15,7 +15,10 @@ pub use auth::{
     Throttle, Username,
 };
 
-pub use route::{Encoded, HeaderRules, Redirect, Respond, Rewrite, RoleRule, Route, RouteAuth, RouteHeaders};
+pub use route::{
+    Encoded, HeaderRules, RateHeader, RateKey, RateLimit, RateLimits, Redirect, Respond, Rewrite, RoleRule,
+    Route, RouteAuth, RouteHeaders,
+};
 
 pub use tls::ListenerTls;
 

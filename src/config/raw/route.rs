@@ -65,6 +65,50 @@ pub struct Route {
     /// Which pages of other origins may call this route from a browser; authgate answers their
     /// questions itself. Default: it is the upstream's business.
     pub cors: Option<Cors>,
+    /// How many requests are taken; beyond that 429. One limit, or a list of which all hold.
+    pub rate_limit: Option<RateLimits>,
+}
+
+/// One limit, or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected {requests, per, burst, by}, or a list of such limits")]
+pub enum RateLimits {
+    /// One.
+    One(RateLimit),
+    /// All of these hold. What one of them refuses spends nothing of the others.
+    All(Vec<RateLimit>),
+}
+
+/// How many requests a route takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// How many requests.
+    pub requests: Number,
+    /// In how long, up to a day.
+    pub per: Span,
+    /// How many may come at once. Default: `requests`.
+    pub burst: Option<Number>,
+    /// What they are counted by. Default: user.
+    pub by: Option<RateKey>,
+}
+
+/// What requests are counted by.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected user, address, route or {header: NAME}")]
+pub enum RateKey {
+    /// user (whoever is not signed in by the address), address (that of IPv6 by its /64), or route: all together.
+    Name(String),
+    /// A header; those without it together.
+    Header(RateHeader),
+}
+
+/// A header by which requests are counted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateHeader {
+    /// Its name.
+    pub header: String,
 }
 
 /// What happens to `%2F` and `;` in a path.

@@ -1,0 +1,128 @@
+//! The rate limits of a route (RFC 6585, section 4; draft-ietf-httpapi-ratelimit-headers-10).
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    config::{self, RateKey},
+    limit::{Left, Prefix, Rate, Rates},
+    token::Principal,
+    types::{decimal::Decimal, fields::Fields},
+};
+
+pub(super) static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Whoever asks, as far as limits count by it.
+pub(super) struct Asker<'a> {
+    pub(super) principal: Option<&'a Principal>,
+    pub(super) client: IpAddr,
+    pub(super) fields: &'a Fields,
+}
+
+/// The limits of a route.
+pub(super) struct RouteLimits {
+    limits: Vec<Limit>,
+    policy: HeaderValue,
+}
+
+/// A limit.
+struct Limit {
+    /// The same under every config in which route and limit are as they are.
+    id: u64,
+    /// Its name for clients, in quotes, as the header begins with it.
+    name: String,
+    rate: Rate,
+    by: RateKey,
+}
+
+/// What a request found.
+pub(super) struct Taken {
+    /// How long to wait, if it was not taken.
+    pub(super) wait: Option<Duration>,
+    /// What clients are told: the policy, and what is left.
+    pub(super) told: Box<[HeaderValue; 2]>,
+}
+
+impl RouteLimits {
+    /// Returns the limits of a route, if it has some.
+    pub(super) fn of(route: &config::Route, rates: &Rates) -> Option<Self> {
+        let mut limits: Vec<Limit> = Vec::with_capacity(route.rate_limits.len());
+        let mut policies = Vec::new();
+        let methods: Option<Vec<_>> =
+            route.methods.as_ref().map(|methods| methods.iter().map(|method| method.as_str()).collect());
+        for limit in &route.rate_limits {
+            let kind = match &limit.by {
+                RateKey::User => "user",
+                RateKey::Address => "address",
+                RateKey::Route => "route",
+                RateKey::Header(name) => name.as_str(),
+            };
+            let same =
+                route.rate_limits.iter().take(limits.len()).filter(|other| other.by == limit.by).count();
+            let name = if same == 0 { format!("\"{kind}\"") } else { format!("\"{kind}-{}\"", same + 1) };
+            let window = limit.per.as_secs();
+            let is_whole = limit.per.subsec_nanos() == 0;
+            let window = if is_whole { format!(";w={window}") } else { String::new() };
+            policies.push(format!("{name};q={}{window}", limit.requests));
+            limits.push(Limit {
+                id: rates.key((&route.host, route.pattern.to_string(), &methods, limit)),
+                name,
+                rate: Rate::new(limit.requests, limit.per, limit.burst),
+                by: limit.by.clone(),
+            });
+        }
+        // Names of headers are tokens.
+        let policy = HeaderValue::try_from(policies.join(", ")).ok()?;
+        (!limits.is_empty()).then_some(Self { limits, policy })
+    }
+
+    /// Takes a request, if all limits have one left.
+    pub(super) fn take(&self, rates: &Rates, asker: &Asker<'_>, at: Instant) -> Taken {
+        let keys: Vec<_> = self.limits.iter().map(|limit| (limit.key(rates, asker), limit.rate)).collect();
+        let mut left = Vec::with_capacity(keys.len());
+        rates.take(&keys, at, &mut left);
+        let wait = left.last().and_then(|last| last.wait);
+        Taken { wait, told: Box::new([self.policy.clone(), self.told(&left)]) }
+    }
+
+    /// Returns what is left, for the client.
+    fn told(&self, left: &[Left]) -> HeaderValue {
+        let mut text = Vec::with_capacity(32 * left.len());
+        for (limit, left) in self.limits.iter().zip(left) {
+            if !text.is_empty() {
+                text.extend_from_slice(b", ");
+            }
+            text.extend_from_slice(limit.name.as_bytes());
+            text.extend_from_slice(b";r=");
+            text.extend_from_slice(Decimal::new(left.requests).as_bytes());
+            text.extend_from_slice(b";t=");
+            text.extend_from_slice(Decimal::new(rounded_up(left.full_in)).as_bytes());
+        }
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
+    }
+}
+
+/// Returns whole seconds.
+fn rounded_up(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+impl Limit {
+    fn key(&self, rates: &Rates, asker: &Asker<'_>) -> u64 {
+        let address = || rates.key((self.id, Prefix::of(asker.client)));
+        match &self.by {
+            RateKey::User => match asker.principal {
+                Some(principal) => rates.key((self.id, principal.id_value.as_bytes())),
+                None => address(),
+            },
+            RateKey::Address => address(),
+            RateKey::Header(name) => rates.key((self.id, asker.fields.get(name).map(HeaderValue::as_bytes))),
+            RateKey::Route => self.id,
+        }
+    }
+}
