@@ -20,6 +20,7 @@ mod database_tls;
 mod described;
 mod doubt;
 mod durability;
+mod forward_auth;
 mod gateways;
 mod grpc;
 mod h2_upstream;

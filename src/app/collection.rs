@@ -189,6 +189,7 @@ fn mails() -> Vec<Step> {
 
 fn descriptions() -> Vec<Step> {
     vec![
+        step("Ask about a request, and be no trusted proxy", "verify", 403),
         step("Public keys", "jwks", 200)
             .then(&["pm.test('has keys', () => pm.expect(pm.response.json().keys).to.be.an('array'));"]),
         step("Description", "openapi", 200).then(&[

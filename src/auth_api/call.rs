@@ -329,6 +329,19 @@ fn mail_calls() -> Vec<Call<Handler>> {
 
 fn description_calls() -> Vec<Call<Handler>> {
     vec![
+        Call {
+            failures: &[Kind::InsufficientRole, Kind::TooManyRequests],
+            ..call(
+                Method::GET,
+                "/verify",
+                "verify",
+                "Whether a request that a trusted proxy tells of is allowed, and whose it is",
+                Bearer::Optional,
+                (200, "application/octet-stream", schema::<String>),
+                // Decided by the workers, where requests are.
+                |_, _, _, _| Box::pin(async { Err(Kind::InsufficientRole.into()) }),
+            )
+        },
         call(
             Method::GET,
             "/jwks.json",

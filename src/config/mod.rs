@@ -77,6 +77,8 @@ pub struct Config {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// How other proxies tell of the requests that they ask about.
+    pub forward_auth: ForwardAuth,
     /// Staleness.
     pub revocation: Revocation,
     /// The headers that carry an identity upstream.
@@ -95,6 +97,15 @@ pub struct Config {
     pub drain: Drain,
     /// How long lines of the audit trail are kept.
     pub keep_audit: Duration,
+}
+
+/// How other proxies tell of the requests that they ask about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardAuth {
+    /// By `X-Forwarded-Method`, `-Proto`, `-Host` and `-Uri`.
+    XForwarded,
+    /// By `X-Original-Method` and `X-Original-URL`.
+    XOriginal,
 }
 
 /// An address that clients or operators connect to.

@@ -222,6 +222,23 @@ impl Headers {
         }
     }
 
+    /// The headers that tell who is calling, with what they say of a caller. Nothing is said of one that there is not.
+    pub(super) fn identity<'a>(
+        &'a self,
+        principal: Option<&'a Principal>,
+    ) -> impl Iterator<Item = (&'a HeaderName, Option<&'a HeaderValue>)> {
+        let IdentityHeaders { id, name, roles, external_id, .. } = &self.identity;
+        let usual = [
+            (id, principal.map(|principal| &principal.id_value)),
+            (name, principal.map(|principal| &principal.name_value)),
+            (roles, principal.map(|principal| &principal.roles_value)),
+        ];
+        let external = external_id.as_ref();
+        let external =
+            external.map(|name| (name, principal.and_then(|principal| principal.external_id_value.as_ref())));
+        usual.into_iter().chain(external)
+    }
+
     /// The headers that the gateway adds. A client's own of these names were stripped, so each stands
     /// exactly once.
     pub(super) fn added<'a>(&'a self, injected: &Injected<'a>) -> Added<'a> {

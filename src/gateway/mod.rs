@@ -49,6 +49,7 @@ mod thread_bound;
 mod tunnel;
 mod turn_budget;
 mod turns;
+mod verify;
 mod view;
 mod worker;
 
@@ -58,5 +59,5 @@ pub use listener::{Listener, Listening};
 pub use placement::{Inbox, Placement};
 pub use request_body::RequestBody;
 pub use response_body::ResponseBody;
-pub use snapshot::{Services, Snapshot};
+pub use snapshot::{Services, Snapshot, VERIFY};
 pub use worker::Worker;

@@ -36,6 +36,7 @@ use super::{
     target::Target,
     thread_bound::ThreadBound,
     tunnel::{UPGRADE, WEBSOCKET},
+    verify::verify,
     view::View,
 };
 use crate::{
@@ -160,7 +161,14 @@ impl ConnectionState {
         trace: &mut Trace<'a>,
     ) -> Result<ClientResponse, Refusal> {
         let snapshot = &*view.snapshot;
-        let origin = origin.as_ref().map_err(|kind| *kind)?;
+        let origin = match origin {
+            Ok(origin) => origin,
+            // Whatever is wrong with what another proxy asks about, it is to refuse.
+            Err(_) if snapshot.is_verify(request.head.uri.path()) => {
+                return Err(Kind::InsufficientRole.into());
+            }
+            Err(kind) => return Err((*kind).into()),
+        };
         let ClientRequest { head, .. } = request;
         method::check(&head.method, &snapshot.routes)?;
         if request_target::is_server_wide(head)? || method::ends_here(head)? {
@@ -184,6 +192,14 @@ impl ConnectionState {
             return Ok(ClientResponse::whole(&response, &self.exchange));
         }
         match target.find(&snapshot.routes, &head.method)? {
+            // Some ask by the method of the request that they ask about.
+            Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
+                trace.set_route(BUILTIN);
+                let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
+                let verified = verify(snapshot, head, is_trusted, origin, trace.begun);
+                trace.limited = verified.limited;
+                Ok(ClientResponse::whole(&verified.decision?, &self.exchange))
+            }
             Match::Builtin => {
                 trace.set_route(BUILTIN);
                 trace.sharing = snapshot.cors.as_ref().map(|cors| cors::Sharing::of(cors, &head.fields));
@@ -230,6 +246,13 @@ impl ConnectionState {
                 Ok(response)
             }
         }
+    }
+
+    /// Returns whether another proxy asks here about a request.
+    fn asks(&self, snapshot: &Snapshot, target: &Target<'_>, head: &RequestHead) -> bool {
+        let is_usual = head.method == Method::GET || head.method == Method::HEAD;
+        snapshot.is_verify(&target.path.decoded)
+            && (is_usual || self.peer.is_trusted(&snapshot.trusted_proxies))
     }
 
     /// Performs the action of a route for an allowed request.

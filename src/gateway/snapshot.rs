@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     access::Access,
-    config::{self, Config, Cors},
+    config::{self, Config, Cors, ForwardAuth},
     error::Statuses,
     limit::{AddressCounts, Rates},
     route::{Match, Table},
@@ -16,6 +16,9 @@ use crate::{
     tls::ClientTls,
     upstream::Cluster,
 };
+
+/// Where other proxies ask, below `auth.path`.
+pub const VERIFY: &str = "/verify";
 
 /// The label of requests that matched no route.
 pub(super) const NO_ROUTE: u32 = u32::MAX;
@@ -52,6 +55,9 @@ pub struct Snapshot {
     pub(super) statuses: Statuses,
     /// Of the calls below `auth.path`.
     pub(super) cors: Option<Cors>,
+    /// How proxies tell of the requests that they ask about, and where they ask.
+    pub(super) forward_auth: ForwardAuth,
+    verify: String,
     upstreams: Vec<Arc<Cluster<RequestBody>>>,
 }
 
@@ -91,6 +97,8 @@ impl Snapshot {
             builtin_calls,
             statuses: config.auth.compat.statuses,
             cors: config.auth.cors.clone(),
+            forward_auth: config.forward_auth,
+            verify: format!("{}{VERIFY}", config.auth.path),
             upstreams: config.upstreams.iter().enumerate().map(upstream).collect(),
             services,
         }
@@ -103,6 +111,11 @@ impl Snapshot {
             Match::Route(route) => route.config.cors.as_ref().map(|cors| (route.index, cors)),
             Match::WrongMethod(_) | Match::None => None,
         }
+    }
+
+    /// Returns whether a path is the one at which other proxies ask.
+    pub(super) fn is_verify(&self, path: &str) -> bool {
+        path == self.verify
     }
 
     /// Returns the rate limits of a route, by its number.

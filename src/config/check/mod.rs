@@ -16,8 +16,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Drain, Http2Limits, IdentityHeaders, Limits, Loaded, Log, PostgresUrl,
-    Rate, Revocation, Store, StoreLocation, StripRule,
+    Config, ConfigError, ConfigErrors, Drain, ForwardAuth, Http2Limits, IdentityHeaders, Limits, Loaded, Log,
+    PostgresUrl, Rate, Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -113,6 +113,7 @@ impl Check<'_> {
         let trusted_proxies = self.networks("trusted_proxies", &raw.trusted_proxies);
         let store = self.store(raw.store);
         let auth = self.auth(raw.auth, &store, cores);
+        let forward_auth = self.forward_auth(&raw.forward_auth);
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
@@ -141,6 +142,7 @@ impl Check<'_> {
             trusted_proxies,
             store,
             auth,
+            forward_auth,
             revocation,
             identity_headers,
             limits,
@@ -148,6 +150,17 @@ impl Check<'_> {
             routes,
             tests,
             log,
+        }
+    }
+
+    fn forward_auth(&mut self, raw: &raw::ForwardAuth) -> ForwardAuth {
+        match raw.headers.as_deref() {
+            None | Some("x-forwarded") => ForwardAuth::XForwarded,
+            Some("x-original") => ForwardAuth::XOriginal,
+            Some(_) => {
+                self.error("forward_auth.headers", "expected x-forwarded or x-original");
+                ForwardAuth::XForwarded
+            }
         }
     }
 

@@ -49,6 +49,9 @@ pub struct Gateway {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// For other proxies that ask at `auth.path`/verify.
+    #[serde(default)]
+    pub forward_auth: ForwardAuth,
     /// How stale the knowledge of logouts may become.
     #[serde(default)]
     pub revocation: Revocation,
@@ -76,6 +79,15 @@ pub struct Gateway {
     /// The audit trail.
     #[serde(default)]
     pub audit: Audit,
+}
+
+/// How other proxies tell of the requests that they ask about.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardAuth {
+    /// x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Caddy, Traefik, HAProxy, Envoy). x-original: X-Original-Method
+    /// and X-Original-URL (nginx). Default: x-forwarded.
+    pub headers: Option<String>,
 }
 
 /// The audit trail: who did what to which account, when, from where.

@@ -1,0 +1,144 @@
+//! Deciding for another proxy: nginx's `auth_request`, Caddy's `forward_auth`, Traefik's ForwardAuth and the like ask
+//! before they forward a request, and say in headers which one it is.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, uri::PathAndQuery};
+
+use super::{
+    client,
+    client::FORWARDED_HOST,
+    headers::METHOD_OVERRIDES,
+    rate_limits::Asker,
+    refusal::Refusal,
+    request_head::RequestHead,
+    request_target,
+    snapshot::Snapshot,
+    target::{Scheme, Target},
+};
+use crate::{
+    access::Credential, config::ForwardAuth, error::Kind, route::Match, token::Principal,
+    types::fields::Fields,
+};
+
+static FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+static ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+static ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// A decision is for one request, and for whoever asked.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// What is said of a caller that there is not, so that whoever copies it overwrites what a client said.
+const NOBODY: HeaderValue = HeaderValue::from_static("");
+
+/// A decision, and what is said of the route's rate limits.
+pub(super) struct Verified {
+    pub(super) decision: Result<Response<Bytes>, Refusal>,
+    pub(super) limited: Option<Box<[HeaderValue; 2]>>,
+}
+
+/// Decides on the request that a trusted proxy tells of in `head`, which came from `origin`.
+pub(super) fn verify(
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    is_trusted: bool,
+    origin: &client::Forwarded,
+    begun: std::time::Instant,
+) -> Verified {
+    let mut limited = None;
+    let decision = decide(snapshot, head, is_trusted, origin, begun, &mut limited);
+    Verified { decision, limited }
+}
+
+fn decide(
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    is_trusted: bool,
+    origin: &client::Forwarded,
+    begun: std::time::Instant,
+    limited: &mut Option<Box<[HeaderValue; 2]>>,
+) -> Result<Response<Bytes>, Refusal> {
+    let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
+    let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
+    // Whatever is wrong with it, the one who asks is to refuse it.
+    let refused = |_| Kind::InsufficientRole;
+    let target = request_target::read(&told, scheme, snapshot.keeps_encoded).map_err(refused)?;
+    let route = found(snapshot, &target, &told.method)?;
+    let credential = || Credential::of(head.fields.get_all(&header::AUTHORIZATION));
+    let (access, on_stale) = (&route.config.access, route.config.on_stale);
+    let permit = snapshot.access.decide(access, on_stale, credential())?;
+    // The proxy passes them on, and the backend may believe them.
+    let overrides = head.fields.iter().filter(|(name, _)| METHOD_OVERRIDES.contains(&name.as_str()));
+    for (_, value) in overrides {
+        let upper = value.as_bytes().to_ascii_uppercase();
+        let method = Method::from_bytes(&upper).map_err(|_| Kind::InsufficientRole)?;
+        let route = found(snapshot, &target, &method)?;
+        snapshot.access.decide(&route.config.access, route.config.on_stale, credential())?;
+    }
+    let principal = permit.principal().map(AsRef::as_ref);
+    if let Some(limits) = snapshot.rate_limits(route.index) {
+        let asker = Asker { principal, client: origin.client, fields: &head.fields };
+        let taken = limits.take(&snapshot.services.rates, &asker, begun);
+        *limited = Some(taken.told);
+        if let Some(wait) = taken.wait {
+            snapshot.services.metrics.rate_limited(snapshot.route_label(route.index));
+            return Err(Refusal::too_many(wait));
+        }
+    }
+    Ok(allowed(snapshot, principal))
+}
+
+/// Returns the route that takes a request.
+fn found<'a>(
+    snapshot: &'a Snapshot,
+    target: &Target<'_>,
+    method: &Method,
+) -> Result<&'a crate::route::Route, Kind> {
+    match target.find(&snapshot.routes, method) {
+        Ok(Match::Route(route)) => Ok(route),
+        Ok(Match::Builtin | Match::WrongMethod(_) | Match::None) | Err(_) => Err(Kind::InsufficientRole),
+    }
+}
+
+/// Returns the request that headers tell of, and its scheme; none unless they do so once and well.
+fn told(fields: &Fields, by: ForwardAuth) -> Option<(RequestHead, Scheme)> {
+    let only = |name: &HeaderName| fields.get_only(name)?.to_str().ok();
+    let (method, scheme, host, target) = match by {
+        ForwardAuth::XForwarded => {
+            let target = only(&FORWARDED_URI)?;
+            (only(&FORWARDED_METHOD)?, only(&FORWARDED_PROTO)?, only(&FORWARDED_HOST)?, target)
+        }
+        ForwardAuth::XOriginal => {
+            let (scheme, rest) = only(&ORIGINAL_URL)?.split_once("://")?;
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (host, target) = rest.split_at(end);
+            (only(&ORIGINAL_METHOD)?, scheme, host, if target.is_empty() { "/" } else { target })
+        }
+    };
+    let scheme = match scheme {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return None,
+    };
+    // Not an absolute one, and no fragment: what is cut off here another may read.
+    if !target.starts_with('/') || target.contains('#') || method == Method::CONNECT {
+        return None;
+    }
+    let uri: Uri = PathAndQuery::try_from(target).ok()?.into();
+    let mut told = Fields::default();
+    told.append(header::HOST, HeaderValue::try_from(host).ok()?);
+    let method = Method::from_bytes(method.as_bytes()).ok()?;
+    Some((RequestHead { method, uri, version: Version::HTTP_11, fields: told }, scheme))
+}
+
+/// Returns the response for an allowed request: who it is, for the one who asks to pass on.
+fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    for (name, value) in snapshot.headers.identity(principal) {
+        headers.insert(name.clone(), value.cloned().unwrap_or(NOBODY));
+    }
+    response
+}

@@ -1,0 +1,374 @@
+//! Other proxies ask whether they may forward a request.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+
+use crate::harness::{Client, Gateway, Protocol, Response, Settings, Upstream, eventually, port_to_keep};
+
+const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
+
+fn start(more: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    let trusted = format!("trusted_proxies: [127.0.0.1/32]\n{more}");
+    (Gateway::start(&upstream, Settings::routes(ROUTES).extra(&trusted)), upstream)
+}
+
+/// What Caddy and the like send.
+fn told(method: &str, target: &str) -> Vec<String> {
+    vec![
+        format!("X-Forwarded-Method: {method}"),
+        "X-Forwarded-Proto: https".to_owned(),
+        "X-Forwarded-Host: shop.example".to_owned(),
+        format!("X-Forwarded-Uri: {target}"),
+    ]
+}
+
+fn ask(client: &mut Client, method: &str, lines: &[String], token: Option<&str>) -> Response {
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    client.send(format!("{method} /auth/verify HTTP/1.1\r\nHost: gateway\r\n{lines}{bearer}\r\n")).response()
+}
+
+#[test]
+fn the_routes_decide_and_the_answer_says_who_it_is() {
+    let (gateway, upstream) = start("");
+    let alice = gateway.token("alice");
+    let me = gateway.get("/auth/me", Some(&alice)).json();
+    let mut client = gateway.client();
+    let mut status = |method: &str, target: &str, token: Option<&str>| {
+        ask(&mut client, "GET", &told(method, target), token).status
+    };
+    assert_eq!(status("GET", "/api/x?q=1", Some(&alice)), 200);
+    assert_eq!(status("POST", "/api/x", Some(&alice)), 200);
+    assert_eq!(status("DELETE", "/api/x", Some(&alice)), 403);
+    assert_eq!(status("GET", "/api/x", None), 401);
+    assert_eq!(status("GET", "/api/x", Some("no.such.token")), 401);
+    assert_eq!(status("GET", "/admin/x", Some(&alice)), 403);
+    assert_eq!(status("GET", "/nowhere", Some(&alice)), 403);
+    assert_eq!(status("GET", "/auth/me", Some(&alice)), 403);
+    assert_eq!(status("GET", "/public/x", None), 200);
+    assert_eq!(status("GET", "/public/x", Some("no.such.token")), 200);
+    assert_eq!(status("GET", "/named/x", None), 200);
+    let allowed = ask(&mut client, "GET", &told("GET", "/api/x"), Some(&alice));
+    assert_eq!(allowed.header("x-user-id"), me["user_id"].as_str());
+    assert_eq!(
+        (allowed.header("x-user-name"), allowed.header("x-user-roles")),
+        (Some("alice"), Some("user"))
+    );
+    assert_eq!((allowed.header("cache-control"), allowed.text().as_str()), (Some("no-store"), ""));
+    // Whoever copies them overwrites what a client said.
+    let anonymous = ask(&mut client, "GET", &told("GET", "/optional/x"), None);
+    for name in ["x-user-id", "x-user-name", "x-user-roles"] {
+        assert_eq!(anonymous.header(name), Some(""), "{name}");
+    }
+    let refused = ask(&mut client, "GET", &told("GET", "/api/x"), None);
+    assert!(refused.header("www-authenticate").is_some() && refused.header("x-user-id").is_none());
+    // A logout is one here, too.
+    assert_eq!(gateway.logout(&alice).status, 200);
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), Some(&alice)).status, 401);
+    assert!(upstream.seen().is_empty(), "nothing is forwarded");
+}
+
+#[test]
+fn what_is_asked_about_is_told_once_and_in_one_reading_or_refused() {
+    let (gateway, _upstream) = start("");
+    let alice = gateway.token("alice");
+    let mut client = gateway.client();
+    let whole = told("GET", "/api/x");
+    for index in 0..whole.len() {
+        let mut fewer = whole.clone();
+        let line = fewer.remove(index);
+        assert_eq!(ask(&mut client, "GET", &fewer, Some(&alice)).status, 403, "without {line}");
+        let twice = [&whole[..], std::slice::from_ref(&line)].concat();
+        assert_eq!(ask(&mut client, "GET", &twice, Some(&alice)).status, 403, "{line} twice");
+        let (name, value) = line.split_once(": ").unwrap();
+        for value in [String::new(), format!("{value}, {value}"), format!("{value} x")] {
+            let mut other = whole.clone();
+            other[index] = format!("{name}: {value}");
+            assert_eq!(ask(&mut client, "GET", &other, Some(&alice)).status, 403, "{}", other[index]);
+        }
+    }
+    for target in [
+        "/api/../admin/x",
+        "/api/%2e%2e/x",
+        "/api//x",
+        "/api/%2Fx",
+        "/api/x;a=1",
+        "/api/%00",
+        "/api/x#y",
+        "api/x",
+        "https://shop.example/api/x",
+        "*",
+        "/api/%zz",
+        "//api/x",
+        "/api/\\x",
+        "/api/x%",
+    ] {
+        let status = ask(&mut client, "GET", &told("GET", target), Some(&alice)).status;
+        assert_eq!(status, 403, "{target}");
+    }
+    assert_eq!(ask(&mut client, "GET", &told("CONNECT", "/api/x"), Some(&alice)).status, 403);
+    let mut other = whole.clone();
+    other[1] = "X-Forwarded-Proto: ftp".to_owned();
+    assert_eq!(ask(&mut client, "GET", &other, Some(&alice)).status, 403);
+    // A method that the backend may believe in place of the first has to be allowed, too.
+    let overriding = |method: &str| [&whole[..], &[format!("X-HTTP-Method-Override: {method}")]].concat();
+    assert_eq!(ask(&mut client, "GET", &overriding("POST"), Some(&alice)).status, 200);
+    assert_eq!(ask(&mut client, "GET", &overriding("DELETE"), Some(&alice)).status, 403);
+    // Some ask by the method of the request itself.
+    for method in ["POST", "DELETE", "HEAD"] {
+        client.send(format!(
+            "{method} /auth/verify?/api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {alice}\r\nContent-Length: 0\r\n{}\r\n\r\n",
+            whole.join("\r\n")
+        ));
+        let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+        assert_eq!(response.status, 200, "{method}");
+    }
+}
+
+#[test]
+fn only_a_trusted_proxy_is_told_anything() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings::routes(ROUTES));
+    let alice = gateway.token("alice");
+    let mut client = gateway.client();
+    let refused = ask(&mut client, "GET", &told("GET", "/api/x"), Some(&alice));
+    assert_eq!((refused.status, refused.header("x-user-id")), (403, None));
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/public/x"), None).status, 403);
+    assert_eq!(ask(&mut client, "POST", &told("GET", "/public/x"), None).status, 405);
+}
+
+#[test]
+fn the_rates_of_routes_count_what_is_asked_about() {
+    let (gateway, _upstream) = start("");
+    let mut client = gateway.client();
+    let from = |address: &str| [&told("GET", "/few")[..], &[format!("X-Forwarded-For: {address}")]].concat();
+    assert_eq!(ask(&mut client, "GET", &from("192.0.2.1"), None).status, 200);
+    let refused = ask(&mut client, "GET", &from("192.0.2.1"), None);
+    assert_eq!(refused.status, 429);
+    assert!(refused.header("retry-after").is_some() && refused.header("ratelimit").is_some());
+    assert_eq!(ask(&mut client, "GET", &from("192.0.2.2"), None).status, 200);
+}
+
+#[test]
+fn it_is_the_same_over_http_2() {
+    let upstream = Upstream::start();
+    let settings = Settings { protocol: Protocol::H2c, ..Settings::routes(ROUTES) };
+    let gateway = Gateway::start(&upstream, settings.extra("trusted_proxies: [127.0.0.1/32]\n"));
+    let alice = gateway.token("alice");
+    let mut client = gateway.client();
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), Some(&alice)).status, 200);
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), None).status, 401);
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/nowhere"), None).status, 403);
+}
+
+#[test]
+fn nginx_has_headers_of_its_own() {
+    let (gateway, _upstream) = start("forward_auth: {headers: x-original}\n");
+    let alice = gateway.token("alice");
+    let mut client = gateway.client();
+    let told = |method: &str, url: &str| {
+        vec![format!("X-Original-Method: {method}"), format!("X-Original-URL: {url}")]
+    };
+    for (method, url, status) in [
+        ("GET", "http://shop.example/api/x?q=1", 200),
+        ("GET", "https://shop.example:8443/named/x", 200),
+        ("GET", "https://other.example/named/x", 403),
+        ("DELETE", "http://shop.example/api/x", 403),
+        ("GET", "http://shop.example", 403),
+        ("GET", "http://shop.example/api/../admin", 403),
+        ("GET", "http://a@shop.example/api/x", 403),
+        ("GET", "http://shop.example?/api/x", 403),
+        ("GET", "http:///api/x", 403),
+        ("GET", "/api/x", 403),
+        ("GET", "ftp://shop.example/api/x", 403),
+    ] {
+        assert_eq!(
+            ask(&mut client, "GET", &told(method, url), Some(&alice)).status,
+            status,
+            "{method} {url}"
+        );
+    }
+    let twice = [told("GET", "http://a/api/x"), told("GET", "http://a/api/x")].concat();
+    assert_eq!(ask(&mut client, "GET", &twice, Some(&alice)).status, 403);
+    // The other headers are nothing here.
+    assert_eq!(
+        ask(&mut client, "GET", &super::forward_auth::told("GET", "/api/x"), Some(&alice)).status,
+        403
+    );
+}
+
+/// A proxy that runs until it is dropped.
+struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Proxy {
+    /// Starts what `command` makes of a file of `deploy/forward-auth`, with its addresses put in place.
+    fn start(
+        name: &str,
+        gateway: &Gateway,
+        application: &Upstream,
+        finish: impl Fn(String, SocketAddr, &Path) -> String,
+        command: impl Fn(&Path, &Path) -> Command,
+    ) -> Self {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/forward-auth");
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(from.join("authgate.lua"), folder.path().join("authgate.lua")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port_to_keep()));
+        let text = fs::read_to_string(from.join(name)).unwrap();
+        let text = text
+            .replace("127.0.0.1:8080", &gateway.address.to_string())
+            .replace("127.0.0.1:9000", &application.address.to_string())
+            .replace("127.0.0.1:8000", &address.to_string())
+            .replace("http://:8000", &format!("http://:{}", address.port()));
+        let file = folder.path().join(name);
+        fs::write(&file, finish(text, address, folder.path())).unwrap();
+        let mut command = command(&file, folder.path());
+        let child = command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{name}: {error}; `./run setup` installs it"));
+        let proxy = Self { child, address, _folder: folder };
+        eventually(&format!("{name} listens"), || std::net::TcpStream::connect(address).ok());
+        proxy
+    }
+}
+
+fn program(name: &str) -> Command {
+    let beside = Path::new("/usr/sbin").join(name);
+    Command::new(if beside.exists() { beside } else { name.into() })
+}
+
+/// A gateway that decides, an application that it does not know, and a proxy between.
+fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
+    let application = Upstream::start();
+    let extra = format!("trusted_proxies: [127.0.0.1/32]\nforward_auth: {{headers: {headers}}}\n");
+    let gateway = Gateway::start(&Upstream::start(), Settings::routes(ROUTES).extra(&extra));
+    let proxy = proxy(&gateway, &application);
+    let ask = |method: &str, target: &str, token: Option<&str>, more: &str| {
+        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let mut client = Client::connect(proxy.address);
+        client.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{bearer}{more}Connection: close\r\n\r\n"
+        ));
+        client.response()
+    };
+    let alice = gateway.token("alice");
+    let spoofed = "X-User-Id: 1\r\nX-User-Name: root\r\nX-User-Roles: admin\r\n";
+    let response = ask("GET", "/api/x?q=%20a", Some(&alice), spoofed);
+    assert_eq!((response.status, response.text().as_str()), (200, "/api/x?q=%20a"));
+    let seen = application.last();
+    assert_eq!((seen.header("x-user-name"), seen.header("x-user-roles")), (Some("alice"), Some("user")));
+    assert_eq!(seen.header("authorization"), None);
+    // What a client says of itself reaches nobody, signed in or not.
+    assert_eq!(ask("GET", "/public/x", None, spoofed).status, 200);
+    let seen = application.last();
+    for name in ["x-user-id", "x-user-name", "x-user-roles"] {
+        assert!(seen.header(name).unwrap_or_default().is_empty(), "{name}");
+    }
+    let count = application.seen().len();
+    for (method, target, token, status) in [
+        ("GET", "/api/x", None, 401),
+        ("GET", "/api/x", Some("no.such.token"), 401),
+        ("DELETE", "/api/x", Some(&*alice), 403),
+        ("GET", "/admin/x", Some(&*alice), 403),
+        ("GET", "/nowhere", Some(&*alice), 403),
+        ("GET", "/auth/verify", Some(&*alice), 404),
+        // What one reads in another way than the other.
+        ("GET", "/public/..%2fadmin/x", Some(&*alice), 403),
+        ("GET", "/public/%2e%2e/admin/x", Some(&*alice), 403),
+    ] {
+        // None of them can ask about another request than it has.
+        for more in [
+            "",
+            "X-Forwarded-Uri: /public/x\r\nX-Forwarded-Method: GET\r\nX-Original-URL: http://a/public/x\r\n",
+        ] {
+            let found = ask(method, target, token, more).status;
+            // Some refuse by themselves what cannot be read.
+            assert!(found == status || (target.contains("%2") && found == 400), "{method} {target}: {found}");
+        }
+    }
+    assert_eq!(application.seen().len(), count, "none of them was forwarded");
+    // The calls go through, and a logout counts at once.
+    assert_eq!(ask("POST", "/auth/logout", Some(&alice), "Content-Length: 0\r\n").status, 200);
+    assert_eq!(ask("GET", "/api/x", Some(&alice), "").status, 401);
+}
+
+#[test]
+fn nginx_asks_as_its_config_says() {
+    behind("x-original", |gateway, application| {
+        let finish = |text: String, address: SocketAddr, root: &Path| {
+            let root = root.display();
+            format!(
+                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\nserver {{ listen {address};\n{text}\n}} }}\n"
+            )
+        };
+        Proxy::start("nginx.conf", gateway, application, finish, |file, root| {
+            let mut command = program("nginx");
+            command.arg("-c").arg(file).arg("-p").arg(root).arg("-e").arg(root.join("error.log"));
+            command
+        })
+    });
+}
+
+#[test]
+fn caddy_asks_as_its_config_says() {
+    behind("x-forwarded", |gateway, application| {
+        Proxy::start(
+            "Caddyfile",
+            gateway,
+            application,
+            |text, _, _| text,
+            |file, root| {
+                let mut command = program("caddy");
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("HOME", root);
+                command
+            },
+        )
+    });
+}
+
+#[test]
+fn haproxy_asks_as_its_config_says() {
+    behind("x-forwarded", |gateway, application| {
+        Proxy::start(
+            "haproxy.cfg",
+            gateway,
+            application,
+            |text, _, _| text,
+            |file, _| {
+                let mut command = program("haproxy");
+                command.arg("-db").arg("-f").arg(file);
+                command
+            },
+        )
+    });
+}
+
+#[test]
+fn how_proxies_tell_is_one_of_two() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let errors = crate::harness::errors_of(
+        folder.path(),
+        "listeners: [{address: \"127.0.0.1:0\"}]\nauth: {issuer: a, audience: b}\nforward_auth: {headers: x-other}\nroutes: [{path: /x, respond: {json: {}}}]\n",
+    );
+    assert!(
+        errors.contains("gateway.yaml:3: forward_auth.headers: expected x-forwarded or x-original"),
+        "{errors}"
+    );
+}
