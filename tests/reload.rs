@@ -13,7 +13,9 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Client, Gateway, Protocol, Settings, Upstream, eventually, ok, port_to_keep};
+use crate::harness::{
+    Client, Gateway, Protocol, Settings, Upstream, eventually, ok, port_to_keep, protocol::USUAL,
+};
 
 const ROUTES: &str =
     "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n";
@@ -406,4 +408,144 @@ fn the_level_of_the_log_is_set_while_it_runs() {
     let token = gateway.token("alice");
     let body = json!({"level": "error"});
     assert_eq!(gateway.admin("PUT", "/api/log", Some(&token), Some(&body)).status, 403);
+}
+
+#[test]
+fn a_requirement_of_certificates_holds_for_connections_that_are_open() {
+    let settings = Settings { protocol: Protocol::Http2, ..routes("") };
+    let (gateway, _upstream, admin) = start(settings);
+    std::fs::write(gateway.folder.path().join("ca.pem"), USUAL.0.pem()).unwrap();
+    let mut config = (*USUAL.0.client(None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut open = Client::connect_tls(gateway.address, "localhost", &Arc::new(config));
+    // Frames of HTTP/2: the preface, SETTINGS, and GET by indexed lines.
+    open.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
+    let ask = |open: &mut Client, stream: u8| {
+        let mut block = vec![0x82, 0x87, 0x04, 9];
+        block.extend(b"/public/x");
+        block.extend([0x01, 1, b'a']);
+        let head = [0, 0, block.len() as u8, 1, 5, 0, 0, 0, stream];
+        open.send([&head[..], &block].concat());
+        // The first byte of the block that comes back on the stream, or none if the connection has ended.
+        loop {
+            let head = open.try_read(9)?;
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            let payload = open.try_read(length)?;
+            if head[3] == 1 && head[8] == stream {
+                return Some(payload[0]);
+            }
+        }
+    };
+    const OK: u8 = 0x88;
+    assert_eq!(ask(&mut open, 1), Some(OK));
+    let tls = ", tls: {certificate: usual.pem, key: usual.key, client_certificates: {ca: ca.pem}}";
+    let stricter = Settings { protocol: Protocol::Http1, listener: tls.to_owned(), ..routes("") };
+    assert_eq!(gateway.reload(&admin, &stricter).status, 200);
+    assert_ne!(ask(&mut open, 3), Some(OK));
+}
+
+#[test]
+fn a_stream_ends_with_the_secret_that_signed_its_token_and_a_secret_may_come_back() {
+    let signing = |secret: &str, audience: &str| {
+        let mut settings =
+            routes("").auth(&format!("  signing: {{algorithm: HS256, secret: \"{secret}\"}}\n"));
+        settings.extra = audience.to_owned();
+        settings
+    };
+    let (old, new) = ("an-old-secret-for-tests-0123456789abcdef", "a-new-secret-for-tests-0123456789abcdef");
+    let (gateway, _upstream, admin) = start(signing(old, ""));
+    let token = gateway.token("alice");
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    assert_eq!(gateway.reload(&admin, &signing(new, "")).status, 200);
+    tunnel.until_closed_or_refused();
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 401);
+    gateway.write(&signing(old, ""));
+    gateway.signal(libc::SIGHUP);
+    eventually("it holds again", || (gateway.get("/api/x", Some(&token)).status == 200).then_some(()));
+}
+
+#[test]
+fn an_upload_of_nobody_is_judged_again_and_a_caller_is_known_where_none_was_asked_for() {
+    let (gateway, upstream, admin) = start(routes(""));
+    let token = gateway.token("alice");
+    let mut tunnel = begin(&gateway, "/public/ws", Some(&token), UPGRADE);
+    let mut nobody = begin(&gateway, "/public/ws", None, UPGRADE);
+    assert_eq!((tunnel.head().0, nobody.head().0), (101, 101));
+    let mut upload = gateway.client();
+    upload.send("POST /public/upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    upload.send("4\r\nfirst".get(..7).unwrap());
+    upload.send("\r\n");
+    thread::sleep(Duration::from_millis(200));
+    // Everybody has to sign in from now on.
+    let stricter = Settings::routes("  - {path: /public/**, upstream: backend}\n");
+    assert_eq!(gateway.reload(&admin, &stricter).status, 200);
+    tunnel.send("ping");
+    assert_eq!(tunnel.read_some(4), b"ping");
+    nobody.until_closed_or_refused();
+    upload.send("4\r\nmore\r\n0\r\n\r\n");
+    upload.until_closed_or_refused();
+    assert!(upstream.seen().iter().all(|seen| !seen.target.ends_with("upload") || !seen.complete));
+}
+
+#[test]
+fn what_stands_in_the_file_is_taken_up_however_it_came_there() {
+    let (gateway, _upstream, _admin) = start(routes(""));
+    let config = gateway.folder.path().join("gateway.yaml");
+    let first = std::fs::read_to_string(&config).unwrap();
+    gateway.write(&routes("  - {path: /one, auth: none, upstream: backend}\n"));
+    gateway.signal(libc::SIGHUP);
+    eventually("the second is taken up", || (gateway.get("/one", None).status == 200).then_some(()));
+    std::fs::write(&config, &first).unwrap();
+    eventually("and the first again", || (gateway.get("/one", None).status == 404).then_some(()));
+    // What is no file is not waited for.
+    std::fs::remove_file(&config).unwrap();
+    let name = std::ffi::CString::new(config.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a string for the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    gateway.signal(libc::SIGHUP);
+    eventually("it is refused", || gateway.log().contains("it is no file").then_some(()));
+    std::fs::remove_file(&config).unwrap();
+    std::fs::write(
+        &config,
+        first.replace("routes:\n", "routes:\n  - {path: /two, auth: none, upstream: backend}\n"),
+    )
+    .unwrap();
+    eventually("the next is taken up", || (gateway.get("/two", None).status == 200).then_some(()));
+}
+
+#[test]
+fn a_hangup_before_the_start_ends_nothing() {
+    let nowhere = port_to_keep();
+    let settings = Settings::postgres(&format!("postgres://a:b@127.0.0.1:{nowhere}/x"));
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let mut gateway = Gateway::spawn_in(folder, Upstream::start().address, settings);
+    eventually("it waits for its store", || gateway.log().contains("waiting for the store").then_some(()));
+    gateway.signal(libc::SIGHUP);
+    thread::sleep(Duration::from_millis(300));
+    assert!(gateway.ended().is_none());
+}
+
+#[test]
+fn a_listener_that_changes_over_and_over_loses_no_connection() {
+    let settings = |most: usize| Settings { listener: format!(", max_connections: {most}"), ..routes("") };
+    let (gateway, _upstream, admin) = start(settings(1_000));
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(SeqCst) {
+                    let mut client = gateway.client();
+                    assert_eq!(get(&mut client, "/public/x", None), 200);
+                    served.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for round in 0..20 {
+            assert_eq!(gateway.reload(&admin, &settings(1_001 + round)).status, 200);
+        }
+        stop.store(true, SeqCst);
+    });
+    assert!(served.load(SeqCst) > 20);
 }

@@ -6,7 +6,10 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -206,6 +209,7 @@ pub struct MailWorker {
     password_changed: Template,
     address_changed: Template,
     config: config::Email,
+    stopped: AtomicBool,
 }
 
 impl MailWorker {
@@ -231,6 +235,7 @@ impl MailWorker {
             password_changed: Template::password_changed(folder)?,
             address_changed: Template::address_changed(folder)?,
             config: config.clone(),
+            stopped: AtomicBool::new(false),
         };
         Ok((mail_worker, queue))
     }
@@ -246,9 +251,15 @@ impl MailWorker {
         Mailer::new(config).map(drop)
     }
 
-    /// Sends for as long as the gateway runs.
+    /// Lets what is being sent be the last.
+    pub fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.wake.notify_waiters();
+    }
+
+    /// Sends until it is stopped.
     pub async fn work(self: Arc<Self>) {
-        loop {
+        while !self.stopped.load(Relaxed) {
             match self.deliver_next().await {
                 Ok(true) => {}
                 Ok(false) => drop(tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await),

@@ -37,11 +37,12 @@ pub(super) async fn start(
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
     tokio::spawn(certificates::follow(loaded.admin_tls.clone(), foundation.process.clone()));
+    let digest = loaded.digest;
     let (config, parts) = loaded.split();
     let means = Means { hasher: foundation.hasher.load_full(), keys: foundation.keys.load_full() };
     let assembled = assemble(&foundation, &means, &config, parts, None)?;
     let (reloader, snapshot) =
-        Reloader::begin(source, foundation.clone(), vital.clone(), config, assembled).await;
+        Reloader::begin(source, foundation.clone(), vital.clone(), config, digest, assembled).await;
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));
     vital.spawn(sweep(foundation.process.clone()));

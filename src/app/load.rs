@@ -31,6 +31,8 @@ pub struct LoadedGateway {
     pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
     pub warnings: Vec<String>,
+    /// What tells the file from one that says something else.
+    pub digest: u64,
 }
 
 /// What was compiled of a config.
@@ -80,7 +82,8 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
     let admin_tls = load_tls(&config.admin)?;
     let upstream_tls = config.upstreams.iter().map(load_upstream_tls).collect::<Result<_, _>>()?;
-    Ok(LoadedGateway { config, routes, tls, upstream_tls, admin_tls, warnings: loaded.warnings })
+    let (warnings, digest) = (loaded.warnings, loaded.digest);
+    Ok(LoadedGateway { config, routes, tls, upstream_tls, admin_tls, warnings, digest })
 }
 
 /// Reads the certificates for an upstream.

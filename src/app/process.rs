@@ -36,6 +36,8 @@ pub(super) struct Process {
     /// The sockets that are accepted on.
     pub(super) listening: watch::Sender<Vec<Listening>>,
     settings: Mutex<Settings>,
+    /// Whether the end has begun; held while a config is exchanged.
+    has_ended: Mutex<bool>,
     /// Once all is loaded that nothing may be served without.
     pub(super) running: OnceLock<Running>,
 }
@@ -83,8 +85,34 @@ impl Process {
             placement,
             listening: watch::Sender::default(),
             settings: Mutex::new(Settings::of(config)),
+            has_ended: Mutex::new(false),
             running: OnceLock::new(),
         }
+    }
+
+    /// The end begins: new clients are refused at once, and not left waiting in the backlog.
+    pub(super) fn ends(&self) {
+        let mut has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        *has_ended = true;
+        self.listening.send_replace(Vec::new());
+        self.drain.begin();
+    }
+
+    /// Lets all workers serve by another snapshot, and accept on other sockets, unless the end has begun. Returns whether it has not.
+    pub(super) fn exchange(&self, snapshot: Arc<Snapshot>, listening: Vec<Listening>) -> bool {
+        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = self.running.get().filter(|_| !*has_ended) else { return false };
+        for before in &*self.listening.borrow() {
+            let is_next = |next: &&Listening| Arc::ptr_eq(&next.socket, &before.socket);
+            if let Some(next) = listening.iter().find(is_next)
+                && !Arc::ptr_eq(&next.listener, &before.listener)
+            {
+                before.listener.is_followed_by(&next.listener);
+            }
+        }
+        running.snapshots.send_replace(snapshot);
+        self.listening.send_replace(listening);
+        true
     }
 
     /// Returns what it goes by.

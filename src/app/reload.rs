@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,6 @@ use thiserror::Error;
 use tokio::{
     runtime::Handle,
     sync::Mutex,
-    task::AbortHandle,
     time::{MissedTickBehavior, interval},
 };
 
@@ -27,7 +29,7 @@ use super::{
 use crate::{
     account::MailWorker,
     admin::{self, AdminApi},
-    config::{Config, ConfigError, ConfigErrors},
+    config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
     password::Hasher,
     types::OsRandom,
@@ -76,12 +78,14 @@ pub(super) struct Reloader {
     vital: Handle,
     admin_api: ArcSwap<AdminApi>,
     current: Mutex<Current>,
+    /// What tells the file that was taken up last, or could not be, from others.
+    known: AtomicU64,
 }
 
 /// What runs.
 struct Current {
     config: Config,
-    mails: Vec<AbortHandle>,
+    mail_worker: Option<Arc<MailWorker>>,
 }
 
 impl Reloader {
@@ -91,17 +95,19 @@ impl Reloader {
         foundation: Arc<Foundation>,
         vital: Handle,
         config: Config,
+        digest: u64,
         assembled: Assembled,
     ) -> (Arc<Self>, Arc<Snapshot>) {
         let Assembled { snapshot, admin_api, mail_worker } = assembled;
         follow_servers(&vital, &snapshot, None).await;
-        let mails = send_mails(&foundation.calls, mail_worker);
+        send_mails(&foundation.calls, mail_worker.as_ref());
         let reloader = Self {
             source,
             foundation,
             vital,
             admin_api: ArcSwap::new(admin_api),
-            current: Mutex::new(Current { config, mails }),
+            current: Mutex::new(Current { config, mail_worker }),
+            known: AtomicU64::new(digest),
         };
         (Arc::new(reloader), snapshot)
     }
@@ -137,16 +143,20 @@ impl Reloader {
         let mut current = self.current.lock().await;
         let path = source.clone();
         // The routes of a large config take a while; what keeps the mirror true must not wait for them.
-        let loaded =
-            self.vital.spawn_blocking(move || load(&path)).await.map_err(|error| failed(&error))??;
+        let read = move || {
+            let digest = read_file(&path).map(|bytes| digest_of(&bytes));
+            (digest, load(&path))
+        };
+        let (digest, loaded) = self.vital.spawn_blocking(read).await.map_err(|error| failed(&error))?;
+        if let Some(digest) = loaded.as_ref().map(|loaded| loaded.digest).ok().or(digest.ok()) {
+            self.known.store(digest, Relaxed);
+        }
+        let loaded = loaded?;
         check(&source, &current.config, &loaded)?;
         let process = &self.foundation.process;
         let running = process.running.get().ok_or_else(|| failed(&"the gateway has not started yet"))?;
         let before = running.snapshots.borrow().clone();
         let listening_before = process.listening.borrow().clone();
-        if process.drain.is_announced() {
-            return Err(failed(&"the gateway ends"));
-        }
         let listening = bind(&source, &loaded, &listening_before)?;
         let hasher = self.hasher_for(&current.config, &loaded.config).await?;
         let keys = self.foundation.keys.load().for_config(&loaded.config.auth, &loaded.config.revocation);
@@ -163,30 +173,33 @@ impl Reloader {
         let Assembled { snapshot, admin_api, mail_worker } = assembled;
         // Names are looked up before anything asks for them.
         follow_servers(&self.vital, &snapshot, Some(&before)).await;
-        // Nothing fails from here on.
-        if let Some(hasher) = hasher {
-            self.foundation.hasher.store(hasher);
+        let (number, routes) = (snapshot.number(), config.routes.len());
+        for cluster in snapshot.upstreams() {
+            cluster.set_listeners(addresses.clone());
         }
+        // Streams are judged again by the keys that hold from now on.
         if let Err(error) = keys.take_up(&self.foundation.keyring).await {
             tracing::warn!(%error, "the keys are read again with the next poll");
         }
         self.foundation.keys.store(keys);
-        process.take_up(&config);
-        for cluster in snapshot.upstreams() {
-            cluster.set_listeners(addresses.clone());
+        if !process.exchange(snapshot, listening) {
+            return Err(failed(&"the gateway ends"));
         }
-        let (number, routes) = (snapshot.number(), config.routes.len());
-        running.snapshots.send_replace(snapshot);
+        // Nothing fails from here on.
+        if let Some(hasher) = hasher {
+            self.foundation.hasher.store(hasher);
+        }
+        process.take_up(&config);
         if tokio::time::timeout(TAKE_UP, process.placement.all_take_up(number)).await.is_err() {
             tracing::warn!("a worker has not taken the config up yet");
         }
         self.admin_api.store(admin_api);
-        for task in std::mem::take(&mut current.mails) {
-            task.abort();
+        if let Some(before) = current.mail_worker.take() {
+            before.stop();
         }
-        current.mails = send_mails(&self.foundation.calls, mail_worker);
+        send_mails(&self.foundation.calls, mail_worker.as_ref());
+        current.mail_worker = mail_worker;
         current.config = config;
-        process.listening.send_replace(listening);
         Ok(Reloaded { routes, warnings })
     }
 
@@ -214,10 +227,9 @@ impl Reloader {
         loop {
             ticks.tick().await;
             let path = source.clone();
-            let Ok(Ok(text)) = tokio::task::spawn_blocking(move || std::fs::read(path)).await else {
-                continue;
-            };
-            if looks.finds_change(text) {
+            let read = move || read_file(&path).map(|bytes| digest_of(&bytes));
+            let Ok(Ok(digest)) = tokio::task::spawn_blocking(read).await else { continue };
+            if looks.finds_change(digest, self.known.load(Relaxed)) {
                 // What is wrong is in the log.
                 let _ = self.take_up().await;
             }
@@ -241,31 +253,18 @@ impl Reloads for Reloader {
     }
 }
 
-/// What the file said when it was looked at.
+/// What the file said when it was looked at last, if that was new.
 #[derive(Default)]
-struct Looks {
-    /// What was taken up, or could not be, and what was found last.
-    known: Option<Vec<u8>>,
-    found: Option<Vec<u8>>,
-}
+struct Looks(Option<u64>);
 
 impl Looks {
-    /// Returns whether the file has changed, and its writer has come to an end: it says the same as a look ago.
-    fn finds_change(&mut self, text: Vec<u8>) -> bool {
-        let Some(known) = &self.known else {
-            self.known = Some(text);
-            return false;
-        };
-        if *known == text {
-            self.found = None;
-            return false;
-        }
-        if self.found.as_ref() == Some(&text) {
-            self.known = self.found.take();
-            return true;
-        }
-        self.found = Some(text);
-        false
+    /// Returns whether the file is another than the one that is `known`, and its writer has come to an end: it says the same as a
+    /// look ago.
+    fn finds_change(&mut self, digest: u64, known: u64) -> bool {
+        let is_new = digest != known;
+        let is_whole = self.0 == Some(digest);
+        self.0 = is_new.then_some(digest);
+        is_new && is_whole
     }
 }
 
@@ -307,9 +306,10 @@ async fn follow_servers(vital: &Handle, snapshot: &Snapshot, before: Option<&Sna
 }
 
 /// Begins to send mails.
-fn send_mails(runtime: &Handle, worker: Option<Arc<MailWorker>>) -> Vec<AbortHandle> {
-    let tasks = worker.into_iter().flat_map(|worker| std::iter::repeat_n(worker, MAIL_TASKS));
-    tasks.map(|worker| runtime.spawn(worker.work()).abort_handle()).collect()
+fn send_mails(runtime: &Handle, worker: Option<&Arc<MailWorker>>) {
+    for worker in worker.into_iter().flat_map(|worker| std::iter::repeat_n(worker, MAIL_TASKS)) {
+        runtime.spawn(worker.clone().work());
+    }
 }
 
 #[cfg(test)]
@@ -319,10 +319,12 @@ mod tests {
     #[test]
     fn a_file_is_taken_up_once_its_writer_has_come_to_an_end() {
         let mut looks = Looks::default();
-        let mut finds = |text: &str| looks.finds_change(text.as_bytes().to_vec());
-        assert!(!finds("one") && !finds("one"));
-        assert!(!finds("tw"), "it is being written");
-        assert!(!finds("two") && finds("two") && !finds("two"));
-        assert!(!finds("three") && !finds("two") && !finds("three") && finds("three"));
+        assert!(!looks.finds_change(1, 1) && !looks.finds_change(1, 1));
+        assert!(!looks.finds_change(2, 1), "it is being written");
+        assert!(!looks.finds_change(3, 1) && looks.finds_change(3, 1));
+        assert!(!looks.finds_change(3, 3), "it was taken up");
+        // What was there before is new again.
+        assert!(!looks.finds_change(1, 3) && looks.finds_change(1, 3));
+        assert!(!looks.finds_change(4, 1) && !looks.finds_change(1, 1) && !looks.finds_change(4, 1));
     }
 }

@@ -112,6 +112,9 @@ pub fn serve(
     on_ready: Option<OnReady>,
 ) -> Result<(), ServeError> {
     memory::use_small_pages();
+    // A terminal that closes must not end the gateway, and there is nothing to take up before it has started.
+    // SAFETY: nothing is called when the signal comes.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -324,9 +327,7 @@ impl ShutdownSignalWatch for Shutdown {
             }
         }
         tracing::info!("draining");
-        // New clients are refused at once, not left waiting in the backlog.
-        self.process.listening.send_replace(Vec::new());
-        self.process.drain.begin();
+        self.process.ends();
         let drained = async {
             while self.process.drain.live() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

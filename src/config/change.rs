@@ -64,12 +64,16 @@ impl Password {
 impl Listener {
     /// Returns whether another config defines the same listener, perhaps in another place.
     pub fn is_like(&self, other: &Self) -> bool {
-        let same_tls = match (&self.tls, &other.tls) {
+        self.tls_is_like(other) && *self == Self { tls: self.tls.clone(), ..other.clone() }
+    }
+
+    /// Returns whether TLS is the same.
+    pub fn tls_is_like(&self, other: &Self) -> bool {
+        match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => one.is_like(other),
             (None, None) => true,
             _ => false,
-        };
-        same_tls && *self == Self { tls: self.tls.clone(), ..other.clone() }
+        }
     }
 }
 

@@ -1,6 +1,13 @@
 //! From a file to a checked config: positions, interpolation, types, meaning.
 
-use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::HashSet,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use serde_yaml::Value;
 
@@ -16,6 +23,33 @@ pub struct Loaded {
     pub config: Config,
     /// Warnings about legal but unwise settings.
     pub warnings: Vec<String>,
+    /// What tells it from a file that says something else.
+    pub digest: u64,
+}
+
+/// Returns what tells the contents of a file from others.
+pub fn digest_of(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Reads a config's file, which has to be one, and no larger than a config may be.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // What is no file, such as a pipe, is not waited for.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other("it is over 16 MiB"));
+    }
+    Ok(bytes)
 }
 
 /// Where something stands in a config, for errors that are found later.
@@ -61,11 +95,8 @@ pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, ConfigErro
         }])
     };
     let folder = path.parent().unwrap_or(Path::new("."));
-    let size = fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
-    if size.len() > MAX_BYTES {
-        return Err(whole("is over 16 MiB".to_owned()));
-    }
-    let text = fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let bytes = read_file(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| whole("is not UTF-8".to_owned()))?;
     let (dotenv, warning) = read_dotenv(&folder.join(".env"))?;
     let lookup = |variable: &str| {
         std::env::var(variable)
@@ -140,13 +171,17 @@ pub fn load(
             || problem.starts_with("unknown field")
             || problem.starts_with("missing field");
         let (problem, found) = if document.may_show(&key) || ours {
-            (problem, document.found(&key).filter(|_| ours))
+            // Under a name that is misspelt there may be a secret.
+            let may_be_secret = problem.starts_with("unknown field")
+                && ["auth", "store", "upstreams"].iter().any(|place| key.starts_with(place));
+            (problem, document.found(&key).filter(|_| ours && !may_be_secret))
         } else {
             ("has the wrong type".to_owned(), None)
         };
         ConfigErrors(vec![at(positions.line(&key), key, found, problem)])
     })?;
-    check::check(raw, &document, further)
+    let loaded = check::check(raw, &document, further)?;
+    Ok(Loaded { digest: digest_of(text.as_bytes()), ..loaded })
 }
 
 /// What the checks need to know of the file to name an error.

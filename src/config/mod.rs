@@ -43,7 +43,7 @@ pub use auth::{
 pub use error::{ConfigError, ConfigErrors};
 pub use identity_headers::{IdentityHeaders, StripRule};
 pub use interpolate::Lookup;
-pub use load::{Further, Loaded, Source, load, load_file};
+pub use load::{Further, Loaded, Source, digest_of, load, load_file, read_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
 pub use rate_limit::{RateKey, RateLimit};

@@ -85,6 +85,7 @@ pub(super) async fn serve(
         return None;
     }
     let Client { socket, early, rested_until, peer, turn, listener, secured } = client;
+    let has_served = rested_until.is_some();
     // What bounds the connection itself stays as it is now until it rests, or ends.
     let (limits, access) = {
         let view = views.get();
@@ -97,7 +98,8 @@ pub(super) async fn serve(
     let inbound = Inbound::new(socket, early, head_limits);
     let state = Arc::new(ConnectionState { views, peer, listener, secured, activity, exchange, judged });
     let stage = Stage::Serving(Http1::new(state.clone(), inbound, ConnectionState::serve));
-    Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false }.await
+    Bounded { stage, deadline: Deadline::new(), state, draining, turn, place: None, told: false, has_served }
+        .await
 }
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
@@ -111,7 +113,7 @@ async fn begins_with_http2(client: &mut Client, limits: &Limits, draining: &Drai
         let read = poll_fn(|cx| {
             place.get_or_insert_with(|| draining.enter(cx.waker()));
             match client.socket.poll_receive(cx, &mut client.early, SMALL_READ) {
-                Poll::Pending if draining.has_begun() => Poll::Ready(Ok(0)),
+                Poll::Pending if draining.is_of_the_process() => Poll::Ready(Ok(0)),
                 read => read,
             }
         })
@@ -194,6 +196,8 @@ pin_project! {
         place: Option<usize>,
         // Whether the connection was told of the draining.
         told: bool,
+        // Whether a request has come on it: one that was made for the first has it.
+        has_served: bool,
     }
 
     impl<S, F> PinnedDrop for Bounded<S, F> {
@@ -233,10 +237,14 @@ where
             if this.stage.poll(cx, activity).is_ready() {
                 return Poll::Ready(None);
             }
+            *this.has_served |= this.state.exchange.has_begun();
             this.turn.record(activity.budget.spent());
             if activity.budget.is_spent() {
                 this.turn.end(cx);
-            } else if !*this.told && this.draining.has_begun() {
+            } else if !*this.told
+                && this.draining.has_begun()
+                && (*this.has_served || this.draining.is_of_the_process())
+            {
                 // Told only now: a request that has arrived is answered.
                 *this.told = true;
                 if let Stage::Serving(connection) = this.stage {
@@ -244,7 +252,7 @@ where
                     continue;
                 }
             }
-            if matches!(this.stage, Stage::Tunnel(_)) && this.draining.ends_tunnels() {
+            if matches!(this.stage, Stage::Tunnel(_)) && this.draining.is_of_the_process() {
                 // It has no end that could be waited for; its client connects anew, to another gateway.
                 return Poll::Ready(None);
             }

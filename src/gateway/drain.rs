@@ -51,8 +51,8 @@ impl Draining {
         self.begun.load(Relaxed) > 0
     }
 
-    /// Returns whether tunnels, which have no end that could be waited for, end now.
-    pub(super) fn ends_tunnels(&self) -> bool {
+    /// Returns whether the process ends: then so do tunnels, which have no end that could be waited for, and what has not begun.
+    pub(super) fn is_of_the_process(&self) -> bool {
         self.begun.load(Relaxed) == PROCESS_ENDS
     }
 

@@ -89,6 +89,8 @@ pub(super) struct Exchange {
     is_forbidden: Cell<bool>,
     /// Whether the connection becomes a tunnel by it.
     is_tunnel: Cell<bool>,
+    /// Whether any request has come on the connection.
+    has_begun: Cell<bool>,
     /// The longest pause within a body, and what it is where a route says nothing, in milliseconds.
     pause: Cell<u64>,
     usual_pause: u64,
@@ -109,6 +111,7 @@ impl Exchange {
             registration: RefCell::default(),
             is_forbidden: Cell::new(false),
             is_tunnel: Cell::new(false),
+            has_begun: Cell::new(false),
             pause: Cell::new(millis(limits.body_idle_timeout)),
             usual_pause: millis(limits.body_idle_timeout),
         }
@@ -145,6 +148,7 @@ impl Exchange {
         self.activity.exchange_begins();
         self.failure.set(None);
         self.is_forbidden.set(false);
+        self.has_begun.set(true);
         self.received.set(0);
         self.pause.set(self.usual_pause);
         self.body.set(if body { BodyState::Open } else { BodyState::Complete });
@@ -270,9 +274,20 @@ impl Exchange {
         self.is_tunnel.set(true);
     }
 
-    /// Returns whether it has outlived its decision: the response is under way, or it is registered as a long one.
+    /// Returns whether it has outlived its decision: the response is under way, or its body has begun and not ended.
     pub(super) fn goes_on(&self) -> bool {
-        self.stage.get() == Stage::Response || self.is_watched() || self.is_tunnel.get()
+        let is_uploading = || self.body_is_open() && self.received.get() > 0;
+        self.is_tunnel.get()
+            || match self.stage.get() {
+                Stage::Request => is_uploading(),
+                Stage::Response => true,
+                Stage::Over => false,
+            }
+    }
+
+    /// Returns whether any request has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.get()
     }
 
     /// Ends it: the config does not allow it any more.

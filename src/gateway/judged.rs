@@ -1,19 +1,11 @@
 //! What the decision on a request went by, for streams that outlive the snapshot that judged them.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::cell::{Cell, RefCell};
 
 use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
-use crate::{
-    access::{Caller, judge},
-    route::Match,
-    token::Principal,
-    types::fields::Fields,
-};
+use crate::{access::Credential, route::Match, types::fields::Fields};
 
 /// A request as it was judged.
 struct Request {
@@ -21,7 +13,7 @@ struct Request {
     uri: Uri,
     host: Option<HeaderValue>,
     version: Version,
-    principal: Option<Arc<Principal>>,
+    credential: Option<HeaderValue>,
 }
 
 /// What the decision on the last request of a connection went by.
@@ -39,17 +31,14 @@ impl Judged {
     }
 
     /// Takes note of a request that a snapshot allowed.
-    pub(super) fn allowed(
-        &self,
-        snapshot: &Snapshot,
-        head: &RequestHead,
-        principal: Option<&Arc<Principal>>,
-    ) {
+    pub(super) fn allowed(&self, snapshot: &Snapshot, head: &RequestHead) {
         let RequestHead { method, uri, version, fields } = head;
         let host = fields.get(&header::HOST).cloned();
+        // With several there was no caller, and none will there be.
+        let credential = fields.get_only(&header::AUTHORIZATION).cloned();
         let (method, uri, version) = (method.clone(), uri.clone(), *version);
         self.number.set(snapshot.number());
-        self.request.replace(Some(Request { method, uri, host, version, principal: principal.cloned() }));
+        self.request.replace(Some(Request { method, uri, host, version, credential }));
     }
 
     /// Returns whether the snapshot of a number has judged it.
@@ -62,7 +51,7 @@ impl Judged {
         self.number.set(snapshot.number());
         let request = self.request.borrow();
         // What no snapshot had to allow, such as a call below `auth.path`, is answered.
-        let Some(Request { method, uri, host, version, principal }) = &*request else { return true };
+        let Some(Request { method, uri, host, version, credential }) = &*request else { return true };
         let mut fields = Fields::default();
         if let Some(host) = host {
             fields.append(header::HOST, host.clone());
@@ -70,7 +59,7 @@ impl Judged {
         let head = RequestHead { method: method.clone(), uri: uri.clone(), version: *version, fields };
         let Ok(target) = request_target::read(&head, scheme, snapshot.keeps_encoded) else { return false };
         let Ok(Match::Route(route)) = target.find(&snapshot.routes, method) else { return false };
-        let caller = principal.as_ref().map(|principal| Caller { roles: &principal.roles });
-        judge(&route.config.access, caller).is_ok()
+        let credential = Credential::of(credential.iter());
+        snapshot.access.decide(&route.config.access, route.config.on_stale, credential).is_ok()
     }
 }

@@ -175,12 +175,15 @@ impl ConnectionState {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
         let target = request_target::read(head, self.scheme(), snapshot.keeps_encoded)?;
+        if self.listener.is_outdated() {
+            return Err(Kind::MisdirectedRequest.into());
+        }
         if let Some(secured) = &self.secured
             && (!secured.is_accepted() || target.host.is_some_and(|host| !secured.covers(host)))
         {
             return Err(Kind::MisdirectedRequest.into());
         }
-        if let Some(port) = self.listener.config.redirect {
+        if let Some(port) = self.listener.current().config.redirect {
             let location = target.by_https(port)?;
             return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
         }
@@ -240,7 +243,7 @@ impl ConnectionState {
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
                 }
-                self.judged.allowed(snapshot, head, permit.principal());
+                self.judged.allowed(snapshot, head);
                 let mut response = self.perform(view, route, permit, origin, trace, request).await?;
                 route.config.response_headers.apply(&mut response.fields);
                 Ok(response)

@@ -119,17 +119,22 @@ impl Worker {
         let mut drain = worker.drain.tell.subscribe();
         let (mut snapshots, mut listening) = (worker.snapshots.clone(), worker.listening.clone());
         listening.mark_changed();
-        let mut accepting = Vec::new();
+        let (mut accepting, mut is_complete) = (Vec::new(), true);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => worker.sweep(),
+                () = tokio::time::sleep(SWEEP) => {
+                    worker.sweep();
+                    if !is_complete {
+                        is_complete = worker.clone().listen(&listening.borrow().clone(), &mut accepting);
+                    }
+                }
                 Ok(()) = snapshots.changed() => {
                     let snapshot = snapshots.borrow_and_update().clone();
                     worker.take_up(snapshot).await;
                 }
                 Ok(()) = listening.changed() => {
                     let now = listening.borrow_and_update().clone();
-                    worker.clone().listen(&now, &mut accepting)?;
+                    is_complete = worker.clone().listen(&now, &mut accepting);
                 }
                 () = async { drop(drain.wait_for(|draining| *draining).await) } => break,
             }
@@ -169,30 +174,46 @@ impl Worker {
         }
     }
 
-    /// Accepts on sockets that are new, and no more on those that are gone.
-    fn listen(self: Arc<Self>, now: &[Listening], accepting: &mut Vec<Accepting>) -> io::Result<()> {
+    /// Accepts on sockets that are new, and no more on those that are gone. Returns whether it does on all: the process may have no
+    /// file descriptor left.
+    fn listen(self: Arc<Self>, now: &[Listening], accepting: &mut Vec<Accepting>) -> bool {
         accepting.retain(|accepting| {
             let stays = now.iter().any(|listening| Arc::ptr_eq(&listening.listener, &accepting.listener));
             if !stays {
-                accepting.gone.send_replace(true);
+                // What waits in a socket that stays is for those who accept on it from now on.
+                let is_kept = now.iter().any(|listening| Arc::ptr_eq(&listening.socket, &accepting.of));
+                accepting.gone.send_replace(Some(if is_kept { Gone::AtOnce } else { Gone::WithWhatHasCome }));
             }
             stays
         });
         self.drains.listen(now.iter().map(|listening| listening.listener.clone()).collect());
-        for (number, Listening { socket, listener }) in now.iter().enumerate() {
-            let is_known = accepting.iter().any(|accepting| Arc::ptr_eq(&accepting.listener, listener));
+        let mut is_complete = true;
+        for (number, listening) in now.iter().enumerate() {
+            let is_known =
+                accepting.iter().any(|accepting| Arc::ptr_eq(&accepting.listener, &listening.listener));
             if is_known || !self.placement.accepts(self.index, number) {
                 continue;
             }
-            let socket = socket.try_clone()?;
-            socket.set_nonblocking(true)?;
-            // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
-            let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-            let (gone, is_gone) = watch::channel(false);
-            let task = tokio::spawn(self.clone().accept(socket, listener.clone(), is_gone));
-            accepting.push(Accepting { listener: listener.clone(), gone, task });
+            match self.clone().accept_on(listening) {
+                Ok(new) => accepting.push(new),
+                Err(error) => {
+                    let address = listening.listener.config.address;
+                    tracing::error!(%address, %error, "nothing can be accepted yet");
+                    is_complete = false;
+                }
+            }
         }
-        Ok(())
+        is_complete
+    }
+
+    fn accept_on(self: Arc<Self>, Listening { socket, listener }: &Listening) -> io::Result<Accepting> {
+        let own = socket.try_clone()?;
+        own.set_nonblocking(true)?;
+        // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
+        let own = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
+        let (gone, is_gone) = watch::channel(None);
+        let task = tokio::spawn(self.accept(own, listener.clone(), is_gone));
+        Ok(Accepting { listener: listener.clone(), of: socket.clone(), gone, task })
     }
 
     fn sweep(&self) {
@@ -217,10 +238,11 @@ impl Worker {
         self: Arc<Self>,
         socket: AsyncFd<TcpListener>,
         listener: Arc<Listener>,
-        mut gone: watch::Receiver<bool>,
+        mut gone: watch::Receiver<Option<Gone>>,
     ) {
         let most = listener.config.max_connections.unwrap_or(usize::MAX);
         let mut drain = self.drain.tell.subscribe();
+        let mut at_once = gone.clone();
         let mut batch = 0;
         loop {
             // Taken before a connection is, so that all workers together keep to the bound.
@@ -229,15 +251,15 @@ impl Worker {
                 tokio::select! {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                     _ = drain.wait_for(|draining| *draining) => return,
-                    _ = gone.wait_for(|gone| *gone) => return,
+                    _ = gone.wait_for(Option::is_some) => return,
                 }
             };
             let accepted = tokio::select! {
                 biased;
                 _ = drain.wait_for(|draining| *draining) => return,
+                _ = at_once.wait_for(|gone| *gone == Some(Gone::AtOnce)) => return,
                 accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
-                // What has come before is still taken.
-                _ = gone.wait_for(|gone| *gone) => return,
+                _ = gone.wait_for(Option::is_some) => return,
             };
             let accepted = accepted.and_then(|(socket, peer)| {
                 socket.set_nonblocking(true)?;
@@ -395,7 +417,9 @@ impl Worker {
             drop(place);
             let (version, result) = shaken.labels();
             metrics.tls_handshake(version, result);
-            if let Shaken::Hands(stream, secured, ..) = shaken {
+            if let Shaken::Hands(stream, secured, ..) = shaken
+                && !kept.listener.is_outdated()
+            {
                 kept.secured = Some(secured);
                 worker.attend(stream, BytesMut::new(), None, peer, kept);
             }
@@ -476,10 +500,19 @@ impl Worker {
     }
 }
 
+/// How a listener goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    AtOnce,
+    WithWhatHasCome,
+}
+
 /// A socket that is accepted on.
 struct Accepting {
     listener: Arc<Listener>,
-    gone: watch::Sender<bool>,
+    /// The socket that it is a copy of.
+    of: Arc<TcpListener>,
+    gone: watch::Sender<Option<Gone>>,
     task: JoinHandle<()>,
 }
 

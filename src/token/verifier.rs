@@ -4,7 +4,7 @@
 //! expiry and the key's state are looked at on every use, here; revocation and generation are
 //! looked at on every use by whoever decides.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use foldhash::quality::RandomState;
 use moka::sync::Cache;
@@ -87,14 +87,16 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
-        let (principal, hit) = match self.cache.get(token) {
+        let in_use = |principal: &Arc<Principal>| principal.key_in_use.load(Relaxed);
+        // A key that is gone may come back, as another one of the same name.
+        let (principal, hit) = match self.cache.get(token).filter(in_use) {
             Some(principal) => (principal, true),
             None => (Arc::new(self.verify_new(token, now)?), false),
         };
         if principal.expires_at <= now.seconds() {
             return Err(TokenError::Expired);
         }
-        if !principal.key_in_use.load(std::sync::atomic::Ordering::Relaxed) {
+        if !in_use(&principal) {
             return Err(TokenError::UnknownKey);
         }
         if !hit {

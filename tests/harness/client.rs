@@ -306,6 +306,14 @@ impl Client {
         self.read_exact(length)
     }
 
+    /// The same; none if the other side has closed.
+    pub fn try_read(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.read.len() < length {
+            self.fill().ok().filter(|count| *count > 0)?;
+        }
+        Some(self.read.drain(..length).collect())
+    }
+
     /// Everything until the other side closes.
     pub fn rest(&mut self) -> Vec<u8> {
         loop {

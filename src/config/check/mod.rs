@@ -34,7 +34,7 @@ pub(in crate::config) fn check(
     let config = check.gateway(raw);
     check.errors.extend(further(&config));
     if check.errors.is_empty() {
-        Ok(Loaded { config, warnings: check.warnings })
+        Ok(Loaded { config, warnings: check.warnings, digest: 0 })
     } else {
         check.errors.sort_by_key(|error| error.line);
         Err(ConfigErrors(check.errors))

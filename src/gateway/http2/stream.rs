@@ -277,7 +277,7 @@ impl Future for Stream {
                 this.turn.end(cx);
             }
             let is_tunnel = matches!(this.stage, Stage::Tunnel(_));
-            if is_tunnel && this.draining.ends_tunnels() {
+            if is_tunnel && this.draining.is_of_the_process() {
                 return Poll::Ready(());
             }
             if state.exchange.cut().is_some() || state.is_expired() {
