@@ -122,6 +122,18 @@ fn what_is_asked_about_is_told_once_and_in_one_reading_or_refused() {
     let overriding = |method: &str| [&whole[..], &[format!("X-HTTP-Method-Override: {method}")]].concat();
     assert_eq!(ask(&mut client, "GET", &overriding("POST"), Some(&alice)).status, 200);
     assert_eq!(ask(&mut client, "GET", &overriding("DELETE"), Some(&alice)).status, 403);
+    let spelt = [&whole[..], &["X_HTTP_Method_Override: POST".to_owned()]].concat();
+    assert_eq!(ask(&mut client, "GET", &spelt, Some(&alice)).status, 403);
+    // What some take for DELETE is none that a route names.
+    assert_eq!(ask(&mut client, "GET", &told("delete", "/public/x"), None).status, 403);
+    // Nothing is a success that nobody has decided.
+    for line in ["Max-Forwards: 0", "Origin: https://a\r\nAccess-Control-Request-Method: GET"] {
+        client.send(format!(
+            "OPTIONS /auth/verify HTTP/1.1\r\nHost: a\r\n{line}\r\n{}\r\n\r\n",
+            whole.join("\r\n")
+        ));
+        assert_eq!(client.response().status, 401, "{line}");
+    }
     // Some ask by the method of the request itself.
     for method in ["POST", "DELETE", "HEAD"] {
         client.send(format!(
@@ -167,6 +179,12 @@ fn it_is_the_same_over_http_2() {
     assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), Some(&alice)).status, 200);
     assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), None).status, 401);
     assert_eq!(ask(&mut client, "GET", &told("GET", "/nowhere"), None).status, 403);
+    // By the status also where the client speaks gRPC, which has its own.
+    let grpc = [&told("GET", "/api/x")[..], &["Content-Type: application/grpc".to_owned()]].concat();
+    assert_eq!(ask(&mut client, "GET", &grpc, None).status, 401);
+    assert_eq!(ask(&mut client, "GET", &grpc[1..], Some(&alice)).status, 403);
+    client.send(format!("GET /auth/%76erify HTTP/1.1\r\nHost: gateway\r\n{}\r\n\r\n", grpc.join("\r\n")));
+    assert!(client.response().status >= 400);
 }
 
 #[test]
@@ -269,17 +287,26 @@ fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
         client.response()
     };
     let alice = gateway.token("alice");
-    let spoofed = "X-User-Id: 1\r\nX-User-Name: root\r\nX-User-Roles: admin\r\n";
+    let spoofed = "X-User-Id: 1\r\nX-User-Name: root\r\nX-User-Roles: admin\r\nX_User_Id: 1\r\nX_User-Roles: admin\r\nX.User.Name: root\r\nX-User_Roles: admin\r\nRemote-User: root\r\nX-Forwarded-User: root\r\nForwarded: for=1.2.3.4\r\n";
     let response = ask("GET", "/api/x?q=%20a", Some(&alice), spoofed);
     assert_eq!((response.status, response.text().as_str()), (200, "/api/x?q=%20a"));
     let seen = application.last();
     assert_eq!((seen.header("x-user-name"), seen.header("x-user-roles")), (Some("alice"), Some("user")));
     assert_eq!(seen.header("authorization"), None);
+    // Nor can it have taken out what is said of it.
+    let response = ask("GET", "/api/x", Some(&alice), "Connection: X-User-Id, X-User-Roles\r\n");
+    if response.status == 200 {
+        let seen = application.last();
+        assert!(seen.header("x-user-id").is_some() && seen.header("x-user-roles").is_some(), "{seen:?}");
+    }
     // What a client says of itself reaches nobody, signed in or not.
     assert_eq!(ask("GET", "/public/x", None, spoofed).status, 200);
     let seen = application.last();
-    for name in ["x-user-id", "x-user-name", "x-user-roles"] {
-        assert!(seen.header(name).unwrap_or_default().is_empty(), "{name}");
+    for (name, value) in &seen.headers {
+        let folded = name.to_lowercase().replace(['_', '.'], "-");
+        let is_of_identity =
+            ["x-user-", "remote-", "x-forwarded-user", "forwarded"].iter().any(|own| folded.starts_with(own));
+        assert!(!is_of_identity || value.is_empty(), "{name}: {value}");
     }
     let count = application.seen().len();
     for (method, target, token, status) in [
@@ -289,6 +316,7 @@ fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
         ("GET", "/admin/x", Some(&*alice), 403),
         ("GET", "/nowhere", Some(&*alice), 403),
         ("GET", "/auth/verify", Some(&*alice), 404),
+        ("delete", "/public/x", None, 403),
         // What one reads in another way than the other.
         ("GET", "/public/..%2fadmin/x", Some(&*alice), 403),
         ("GET", "/public/%2e%2e/admin/x", Some(&*alice), 403),
@@ -300,10 +328,21 @@ fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
         ] {
             let found = ask(method, target, token, more).status;
             // Some refuse by themselves what cannot be read.
-            assert!(found == status || (target.contains("%2") && found == 400), "{method} {target}: {found}");
+            let refuses_itself = target.contains("%2") || method == "delete";
+            assert!(found == status || (refuses_itself && found == 400), "{method} {target}: {found}");
         }
     }
     assert_eq!(application.seen().len(), count, "none of them was forwarded");
+    // Another method in a header is decided, or taken out.
+    for name in ["X-HTTP-Method-Override", "X_HTTP_Method_Override", "X-HTTP_Method"] {
+        for more in [format!("{name}: DELETE\r\n"), format!("{name}: GET\r\n{name}: DELETE\r\n")] {
+            if ask("POST", "/api/x", Some(&alice), &format!("{more}Content-Length: 0\r\n")).status == 200 {
+                let folded = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
+                let seen = application.last();
+                assert!(seen.headers.iter().all(|(own, _)| folded(own) != folded(name)), "{seen:?}");
+            }
+        }
+    }
     // The calls go through, and a logout counts at once.
     assert_eq!(ask("POST", "/auth/logout", Some(&alice), "Content-Length: 0\r\n").status, 200);
     assert_eq!(ask("GET", "/api/x", Some(&alice), "").status, 401);

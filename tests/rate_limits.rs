@@ -87,6 +87,10 @@ fn users_addresses_and_headers_are_counted_apart() {
     {
         assert_eq!([(); 2].map(|()| ask(&mut client, "/api/x", header).0), expected, "{header}");
     }
+    // A second line makes no other client, whatever stands there.
+    let several = |index: u32| format!("X-Api-Client: {index}\r\nX-Api-Client: a\r\n");
+    let statuses: Vec<_> = (0..4).map(|index| ask(&mut client, "/api/x", &several(index)).0).collect();
+    assert_eq!(statuses, [200, 429, 429, 429]);
 }
 
 #[test]
@@ -160,6 +164,7 @@ fn faults_of_limits_are_named() {
             "expected user, address, route or {header: NAME}",
         ),
         ("{requests: 1, per: 1s, by: {header: \"a b\"}}", "rate_limit.by.header", "the name of a header"),
+        ("{requests: 1, per: 24h, burst: 1000}", "rate_limit.burst", "come back within a year"),
         ("[]", "rate_limit", "expected 1 to 8"),
         ("[{requests: 1, per: 1s}, {requests: 1, per: 1s}]", "rate_limit", "twice"),
         ("[{requests: 1, per: 1s}, {requests: 2, per: 48h}]", "rate_limit[1].per", "up to 24h"),

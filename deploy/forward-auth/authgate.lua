@@ -1,5 +1,12 @@
 -- Asks authgate about the request of a transaction (HAProxy 2.5 or newer). `http-request lua.authgate URL`.
 
+-- What a client may not say of itself, nor of another method, in any spelling that CGI, WSGI or PHP take for one. The first are the
+-- identity headers; add what else the application believes.
+local stripped = {
+    "^x%-user%-", "^remote%-", "^x%-auth%-request%-", "^x%-webauth%-", "^x%-forwarded%-", "^x%-original%-", "^forwarded$",
+    "^x%-http%-method", "^x%-method%-override$",
+}
+
 local function first(headers, name)
     local values = headers[name]
     return values and values[0]
@@ -7,28 +14,35 @@ end
 
 core.register_action("authgate", { "http-req" }, function(txn, url)
     local headers = txn.http:req_get_headers()
+    for name in pairs(headers) do
+        local folded = name:lower():gsub("[^%w]", "-")
+        for _, pattern in ipairs(stripped) do
+            if folded:find(pattern) then
+                txn.http:req_del_header(name)
+                break
+            end
+        end
+    end
+    -- Two of them are none.
+    local authorization = headers["authorization"]
+    if authorization and authorization[1] then
+        return txn:set_var("txn.authgate_status", 401)
+    end
     local asked = {
         ["x-forwarded-method"] = { txn.sf:method() },
         ["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" },
         ["x-forwarded-host"] = { first(headers, "host") or "" },
-        -- As the client sent it.
+        -- As it goes on.
         ["x-forwarded-uri"] = { txn.sf:pathq() },
         ["x-forwarded-for"] = { txn.sf:src() },
     }
-    for _, name in ipairs({ "authorization", "x-http-method-override", "x-http-method", "x-method-override" }) do
-        if first(headers, name) then
-            asked[name] = { first(headers, name) }
-        end
-    end
-    -- Several of what may stand there once are no credential.
-    if headers["authorization"] and headers["authorization"][1] then
-        asked["authorization"] = nil
+    if authorization then
+        asked["authorization"] = { authorization[0] }
     end
     local answer = core.httpclient():get { url = url, headers = asked, timeout = 2000 }
     local status = answer and answer.status or 0
     txn:set_var("txn.authgate_status", status)
     for _, name in ipairs({ "x-user-id", "x-user-name", "x-user-roles" }) do
-        txn.http:req_del_header(name)
         local value = answer and answer.headers and first(answer.headers, name)
         if status == 200 and value and value ~= "" then
             txn.http:req_add_header(name, value)

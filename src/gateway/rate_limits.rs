@@ -1,6 +1,7 @@
 //! The rate limits of a route (RFC 6585, section 4; draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -52,8 +53,9 @@ impl RouteLimits {
     /// Returns the limits of a route, if it has some.
     pub(super) fn of(route: &config::Route, rates: &Rates) -> Option<Self> {
         let mut limits: Vec<Limit> = Vec::with_capacity(route.rate_limits.len());
-        let mut policies = Vec::new();
-        let methods: Option<Vec<_>> =
+        let (mut policies, mut kinds) = (Vec::new(), Vec::new());
+        // In whatever order they stand.
+        let methods: Option<BTreeSet<_>> =
             route.methods.as_ref().map(|methods| methods.iter().map(|method| method.as_str()).collect());
         for limit in &route.rate_limits {
             let kind = match &limit.by {
@@ -62,8 +64,8 @@ impl RouteLimits {
                 RateKey::Route => "route",
                 RateKey::Header(name) => name.as_str(),
             };
-            let same =
-                route.rate_limits.iter().take(limits.len()).filter(|other| other.by == limit.by).count();
+            let same = kinds.iter().filter(|other| **other == kind).count();
+            kinds.push(kind);
             let name = if same == 0 { format!("\"{kind}\"") } else { format!("\"{kind}-{}\"", same + 1) };
             let window = limit.per.as_secs();
             let is_whole = limit.per.subsec_nanos() == 0;
@@ -121,7 +123,14 @@ impl Limit {
                 None => address(),
             },
             RateKey::Address => address(),
-            RateKey::Header(name) => rates.key((self.id, asker.fields.get(name).map(HeaderValue::as_bytes))),
+            RateKey::Header(name) => {
+                let mut lines = asker.fields.get_all(name).map(HeaderValue::as_bytes);
+                match (lines.next(), lines.next()) {
+                    (Some(one), None) => rates.free_key((self.id, one)),
+                    // Those with several are counted together, too: one more line must not make another client.
+                    (one, _) => rates.key((self.id, one.is_some())),
+                }
+            }
             RateKey::Route => self.id,
         }
     }

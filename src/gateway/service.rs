@@ -116,7 +116,8 @@ impl ConnectionState {
             sharing: None,
             limited: None,
         };
-        let is_grpc = grpc::is_call(&request.head);
+        // What another proxy is told is told by the status, whatever it asks for.
+        let is_grpc = grpc::is_call(&request.head) && !snapshot.may_be_verify(request.head.uri.path());
         let decided = match request.refused {
             Some(kind) => Err(kind.into()),
             None => self.decide(view, request, &origin, &mut trace).await,
@@ -164,14 +165,14 @@ impl ConnectionState {
         let origin = match origin {
             Ok(origin) => origin,
             // Whatever is wrong with what another proxy asks about, it is to refuse.
-            Err(_) if snapshot.is_verify(request.head.uri.path()) => {
+            Err(_) if snapshot.may_be_verify(request.head.uri.path()) => {
                 return Err(Kind::InsufficientRole.into());
             }
             Err(kind) => return Err((*kind).into()),
         };
         let ClientRequest { head, .. } = request;
         method::check(&head.method, &snapshot.routes)?;
-        if request_target::is_server_wide(head)? || method::ends_here(head)? {
+        if ends_here(snapshot, head)? {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
         }
         let target = request_target::read(head, self.scheme(), snapshot.keeps_encoded)?;
@@ -187,7 +188,7 @@ impl ConnectionState {
             let location = target.by_https(port)?;
             return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
         }
-        if let Some(asked) = cors::asked_method(head)
+        if let Some(asked) = asked_before(snapshot, head)
             && let Some((route, cors)) = snapshot.cors_of(target.find(&snapshot.routes, &asked)?)
         {
             trace.set_route(route);
@@ -419,6 +420,18 @@ fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestH
         }
     }
     Ok(())
+}
+
+/// Returns whether a request is answered without a decision, as one about the gateway itself is. A success that nobody has decided
+/// would let a request of another proxy pass.
+fn ends_here(snapshot: &Snapshot, head: &RequestHead) -> Result<bool, Kind> {
+    let is_own = request_target::is_server_wide(head)?;
+    Ok(is_own || (method::ends_here(head)? && !snapshot.may_be_verify(head.uri.path())))
+}
+
+/// Returns the method that a page of another origin asks about, before it sends a request.
+fn asked_before(snapshot: &Snapshot, head: &RequestHead) -> Option<Method> {
+    cors::asked_method(head).filter(|_| !snapshot.may_be_verify(head.uri.path()))
 }
 
 /// Returns the length of the body that a request announces, or 0.

@@ -14,6 +14,7 @@ use crate::{
     route::{Match, Table},
     telemetry::{AccessLog, Metrics},
     tls::ClientTls,
+    types::path,
     upstream::Cluster,
 };
 
@@ -116,6 +117,17 @@ impl Snapshot {
     /// Returns whether a path is the one at which other proxies ask.
     pub(super) fn is_verify(&self, path: &str) -> bool {
         path == self.verify
+    }
+
+    /// Returns whether the path of a request, as it came, may lead there: one that has several readings may.
+    pub(super) fn may_be_verify(&self, path: &str) -> bool {
+        let is_plain = path
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-'));
+        if is_plain && !path.contains("//") && !path.contains("/.") {
+            return self.is_verify(path);
+        }
+        path::canonical(path).map_or(true, |path| self.is_verify(&path.decoded))
     }
 
     /// Returns the rate limits of a route, by its number.

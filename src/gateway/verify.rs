@@ -8,6 +8,7 @@ use super::{
     client,
     client::FORWARDED_HOST,
     headers::METHOD_OVERRIDES,
+    method,
     rate_limits::Asker,
     refusal::Refusal,
     request_head::RequestHead,
@@ -16,7 +17,11 @@ use super::{
     target::{Scheme, Target},
 };
 use crate::{
-    access::Credential, config::ForwardAuth, error::Kind, route::Match, token::Principal,
+    access::Credential,
+    config::{ForwardAuth, IdentityHeaders},
+    error::Kind,
+    route::Match,
+    token::Principal,
     types::fields::Fields,
 };
 
@@ -63,14 +68,22 @@ fn decide(
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     // Whatever is wrong with it, the one who asks is to refuse it.
     let refused = |_| Kind::InsufficientRole;
+    method::check(&told.method, &snapshot.routes).map_err(refused)?;
     let target = request_target::read(&told, scheme, snapshot.keeps_encoded).map_err(refused)?;
     let route = found(snapshot, &target, &told.method)?;
     let credential = || Credential::of(head.fields.get_all(&header::AUTHORIZATION));
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
     let permit = snapshot.access.decide(access, on_stale, credential())?;
     // The proxy passes them on, and the backend may believe them.
-    let overrides = head.fields.iter().filter(|(name, _)| METHOD_OVERRIDES.contains(&name.as_str()));
-    for (_, value) in overrides {
+    for (name, value) in &head.fields {
+        let folded = IdentityHeaders::fold(name.as_str());
+        if !METHOD_OVERRIDES.contains(&folded.as_str()) {
+            continue;
+        }
+        if folded != name.as_str() {
+            // With another spelling it would escape the decision about the method.
+            return Err(Kind::InsufficientRole.into());
+        }
         let upper = value.as_bytes().to_ascii_uppercase();
         let method = Method::from_bytes(&upper).map_err(|_| Kind::InsufficientRole)?;
         let route = found(snapshot, &target, &method)?;

@@ -18,8 +18,13 @@ use std::{
 
 use foldhash::quality::RandomState;
 
-/// How many keys there are places for: with 16 bytes each, 16 MiB, of which a system gives what is touched.
+/// How many keys there are places for: with 16 bytes each, 16 MiB, of which a system gives what is touched. And how many of those that
+/// a client makes up as it likes, which take no place of the others.
 const PLACES: usize = 1 << 20;
+const FREE_PLACES: usize = 1 << 18;
+
+/// What marks a key that a client makes up.
+const FREE: u64 = 1 << 63;
 
 /// The places among which a key may lie.
 const WAYS: usize = 8;
@@ -68,6 +73,7 @@ struct Place {
 /// Counts requests by key.
 pub struct Rates {
     places: Box<[Place]>,
+    free: Box<[Place]>,
     locks: [Mutex<()>; LOCKS],
     hasher: RandomState,
     begun: Instant,
@@ -75,17 +81,18 @@ pub struct Rates {
 
 impl Default for Rates {
     fn default() -> Self {
-        Self::new(PLACES)
+        Self::new(PLACES, FREE_PLACES)
     }
 }
 
 impl Rates {
-    /// Creates a table for so many keys, a power of two.
-    fn new(places: usize) -> Self {
+    /// Creates tables for so many keys, powers of two.
+    fn new(places: usize, free: usize) -> Self {
         // SAFETY: a place is two numbers, which may be 0.
-        let places = unsafe { Box::<[Place]>::new_zeroed_slice(places).assume_init() };
+        let zeroed = |count| unsafe { Box::<[Place]>::new_zeroed_slice(count).assume_init() };
         Self {
-            places,
+            places: zeroed(places),
+            free: zeroed(free),
             locks: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::default(),
             begun: Instant::now(),
@@ -95,7 +102,12 @@ impl Rates {
     /// Returns the key of what is counted.
     pub fn key(&self, of: impl Hash) -> u64 {
         // No key is that of an empty place.
-        self.hasher.hash_one(of).max(1)
+        (self.hasher.hash_one(of) & !FREE).max(1)
+    }
+
+    /// Returns the key of what a client may call as it likes.
+    pub fn free_key(&self, of: impl Hash) -> u64 {
+        self.hasher.hash_one(of) | FREE
     }
 
     fn nanos(&self, at: Instant) -> u64 {
@@ -153,13 +165,10 @@ impl Rates {
         let _ = place.full_at.fetch_update(Release, Relaxed, back);
     }
 
-    fn first(&self, key: u64) -> usize {
-        key as usize & (self.places.len() - 1) & !(WAYS - 1)
-    }
-
     fn ways(&self, key: u64) -> &[Place] {
-        let first = self.first(key);
-        &self.places[first..first + WAYS]
+        let places = if key & FREE == 0 { &self.places } else { &self.free };
+        let first = first_of(key, places.len());
+        &places[first..first + WAYS]
     }
 
     fn known(&self, key: u64) -> Option<&Place> {
@@ -171,7 +180,7 @@ impl Rates {
         if let Some(place) = self.known(key) {
             return place;
         }
-        let lock = &self.locks[self.first(key) / WAYS % LOCKS];
+        let lock = &self.locks[first_of(key, FREE_PLACES.min(self.places.len())) / WAYS % LOCKS];
         let _new = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = self.known(key) {
             return place;
@@ -196,6 +205,11 @@ impl Rates {
     }
 }
 
+/// Returns the first place of a key among so many.
+fn first_of(key: u64, places: usize) -> usize {
+    key as usize & (places - 1) & !(WAYS - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_and_fills_by_its_rate() {
-        let rates = Rates::new(64);
+        let rates = Rates::new(64, 64);
         let (key, rate) = (rates.key("alice"), Rate::new(10, SECOND, 3));
         let begin = Instant::now();
         for left in [2, 1, 0] {
@@ -236,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_one_refuses_spends_nothing_of_the_others() {
-        let rates = Rates::new(64);
+        let rates = Rates::new(64, 64);
         let begin = Instant::now();
         let wide = (rates.key("wide"), Rate::new(100, SECOND, 100));
         let narrow = (rates.key("narrow"), Rate::new(1, SECOND, 1));
@@ -252,7 +266,7 @@ mod tests {
 
     #[test]
     fn threads_take_what_there_is_to_the_request() {
-        let rates = Rates::new(1 << 10);
+        let rates = Rates::new(1 << 10, 64);
         let taken: Vec<_> = (0..8).map(|_| AtomicUsize::new(0)).collect();
         let begin = Instant::now();
         let rate = Rate::new(1_000, SECOND, 500);
@@ -279,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_keys_takes_no_more_room_and_pushes_out_what_is_full_first() {
-        let rates = Rates::new(64);
+        let rates = Rates::new(64, 64);
         let begin = Instant::now();
         let (slow, fast) = (Rate::new(1, 60 * SECOND, 1), Rate::new(1_000, SECOND, 1));
         let spent: Vec<_> = (0..4).map(|index| rates.key(("spent", index))).collect();
@@ -288,6 +302,10 @@ mod tests {
         }
         for index in 0..100_000 {
             take(&rates, rates.key(("flood", index)), fast, begin + SECOND);
+        }
+        // And what clients make up pushes out nobody at all.
+        for index in 0..100_000 {
+            take(&rates, rates.free_key(index), slow, begin + SECOND);
         }
         for key in spent {
             assert!(take(&rates, key, slow, begin + 2 * SECOND).wait.is_some());

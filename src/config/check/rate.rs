@@ -10,6 +10,9 @@ use crate::config::{RateKey, RateLimit, raw};
 /// The longest time that requests are counted in.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// The longest time in which a bucket is full again.
+const FULL_IN: Duration = Duration::from_secs(366 * 86_400);
+
 /// The most requests in that time, and at once.
 const MOST: u64 = 1_000_000_000;
 
@@ -66,6 +69,9 @@ impl Check<'_> {
                 }
             },
         };
+        if per.saturating_mul(burst as u32) / (requests as u32).max(1) > FULL_IN {
+            self.error(&format!("{key}.burst"), "expected so many that all of them come back within a year");
+        }
         // Every number here fits.
         RateLimit { requests: requests as u32, per, burst: burst as u32, by }
     }
