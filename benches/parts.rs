@@ -9,7 +9,7 @@ use std::{
 use authgate::{
     clock::{ManualClock, TimeKeeper},
     config::{self, Pattern},
-    limit::{Rate, Rates},
+    limit::{Left, Rate, Rates},
     password::{Hasher, Origin},
     revocation::Mirror,
     route::{Builtin, Table},
@@ -157,11 +157,10 @@ fn rates(c: &mut Criterion) {
     let rate = Rate::new(1_000_000, Duration::from_secs(1), 1_000_000);
     for count in [1, 100_000] {
         let mut next = 0_u64;
-        let mut left = Vec::with_capacity(1);
+        let mut left = [Left::default()];
         c.bench_function(&format!("rate of one key among {count}, with its clock"), |b| {
             b.iter(|| {
                 next = (next + 4_657) % count;
-                left.clear();
                 let key = rates.key(black_box((7_u64, next.to_le_bytes())));
                 black_box(rates.take(&[(key, rate)], Instant::now(), &mut left))
             });

@@ -46,7 +46,7 @@ pub use interpolate::Lookup;
 pub use load::{Further, Loaded, Source, digest_of, load, load_file, read_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
-pub use rate_limit::{RateKey, RateLimit};
+pub use rate_limit::{MOST_RATE_LIMITS, RateKey, RateLimit};
 pub use raw::{
     Algorithm, Encoded, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth,
     json_schema,

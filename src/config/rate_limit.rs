@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+/// The most limits of a route: each is looked up at each request.
+pub const MOST_RATE_LIMITS: usize = 8;
+
 /// A limit of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RateLimit {

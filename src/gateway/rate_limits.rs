@@ -1,6 +1,7 @@
 //! The rate limits of a route (RFC 6585, section 4; draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
@@ -17,6 +18,9 @@ use crate::{
 
 pub(super) static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The most limits of a route, which the config is checked for.
+const MOST: usize = config::MOST_RATE_LIMITS;
 
 /// Whoever asks, as far as limits count by it.
 pub(super) struct Asker<'a> {
@@ -85,27 +89,36 @@ impl RouteLimits {
 
     /// Takes a request, if all limits have one left.
     pub(super) fn take(&self, rates: &Rates, asker: &Asker<'_>, at: Instant) -> Taken {
-        let keys: Vec<_> = self.limits.iter().map(|limit| (limit.key(rates, asker), limit.rate)).collect();
-        let mut left = Vec::with_capacity(keys.len());
-        rates.take(&keys, at, &mut left);
+        let (mut keys, mut left) = ([(0, Rate::default()); MOST], [Left::default(); MOST]);
+        for (key, limit) in keys.iter_mut().zip(&self.limits) {
+            *key = (limit.key(rates, asker), limit.rate);
+        }
+        let count = rates.take(&keys[..self.limits.len()], at, &mut left);
+        let left = &left[..count];
         let wait = left.last().and_then(|last| last.wait);
-        Taken { wait, told: Box::new([self.policy.clone(), self.told(&left)]) }
+        Taken { wait, told: Box::new([self.policy.clone(), self.told(left)]) }
     }
 
     /// Returns what is left, for the client.
     fn told(&self, left: &[Left]) -> HeaderValue {
-        let mut text = Vec::with_capacity(32 * left.len());
-        for (limit, left) in self.limits.iter().zip(left) {
-            if !text.is_empty() {
-                text.extend_from_slice(b", ");
-            }
-            text.extend_from_slice(limit.name.as_bytes());
-            text.extend_from_slice(b";r=");
-            text.extend_from_slice(Decimal::new(left.requests).as_bytes());
-            text.extend_from_slice(b";t=");
-            text.extend_from_slice(Decimal::new(rounded_up(left.full_in)).as_bytes());
+        thread_local! {
+            // Used again, so that a value costs no memory but its own.
+            static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            for (limit, left) in self.limits.iter().zip(left) {
+                if !text.is_empty() {
+                    text.extend_from_slice(b", ");
+                }
+                text.extend_from_slice(limit.name.as_bytes());
+                text.extend_from_slice(b";r=");
+                text.extend_from_slice(Decimal::new(left.requests).as_bytes());
+                text.extend_from_slice(b";t=");
+                text.extend_from_slice(Decimal::new(rounded_up(left.full_in)).as_bytes());
+            }
+            HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("\"\""))
+        })
     }
 }
 

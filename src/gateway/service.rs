@@ -202,7 +202,8 @@ impl ConnectionState {
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
                 let verified = verify(snapshot, head, is_trusted, origin, trace.begun);
                 trace.limited = verified.limited;
-                Ok(ClientResponse::whole(&verified.decision?, &self.exchange))
+                let (status, fields) = (StatusCode::OK, verified.decision?);
+                Ok(ClientResponse { status, fields, body: ResponseBody::whole(Bytes::new(), &self.exchange) })
             }
             Match::Builtin => {
                 trace.set_route(BUILTIN);

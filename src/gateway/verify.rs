@@ -1,8 +1,7 @@
 //! Deciding for another proxy: nginx's `auth_request`, Caddy's `forward_auth`, Traefik's ForwardAuth and the like ask
 //! before they forward a request, and say in headers which one it is.
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 
 use super::{
     client,
@@ -39,7 +38,7 @@ const NOBODY: HeaderValue = HeaderValue::from_static("");
 
 /// A decision, and what is said of the route's rate limits.
 pub(super) struct Verified {
-    pub(super) decision: Result<Response<Bytes>, Refusal>,
+    pub(super) decision: Result<Fields, Refusal>,
     pub(super) limited: Option<Box<[HeaderValue; 2]>>,
 }
 
@@ -63,7 +62,7 @@ fn decide(
     origin: &client::Forwarded,
     begun: std::time::Instant,
     limited: &mut Option<Box<[HeaderValue; 2]>>,
-) -> Result<Response<Bytes>, Refusal> {
+) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     // Whatever is wrong with it, the one who asks is to refuse it.
@@ -145,13 +144,12 @@ fn told(fields: &Fields, by: ForwardAuth) -> Option<(RequestHead, Scheme)> {
     Some((RequestHead { method, uri, version: Version::HTTP_11, fields: told }, scheme))
 }
 
-/// Returns the response for an allowed request: who it is, for the one who asks to pass on.
-fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
+/// Returns the headers of the answer for an allowed request: who it is, for the one who asks to pass on.
+fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
+    let mut fields = Fields::default();
+    fields.append(header::CACHE_CONTROL, NO_STORE);
     for (name, value) in snapshot.headers.identity(principal) {
-        headers.insert(name.clone(), value.cloned().unwrap_or(NOBODY));
+        fields.append(name.clone(), value.cloned().unwrap_or(NOBODY));
     }
-    response
+    fields
 }

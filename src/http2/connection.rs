@@ -276,6 +276,7 @@ impl Connection {
         if reason == Reason::ENHANCE_YOUR_CALM {
             // What no count has found is a block without an end.
             self.floods.finds(Flood::Continuations);
+            self.io.narrows();
         }
         self.phase = Phase::Closing;
         self.ended = Some(Ended::Broken(reason));

@@ -36,7 +36,7 @@ const LOCKS: usize = 64;
 const TAKEN: u64 = u64::MAX;
 
 /// A rate, as it is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rate {
     /// The time that a request takes to come back to the bucket, in nanoseconds.
     interval: u64,
@@ -54,7 +54,7 @@ impl Rate {
 }
 
 /// What is left of a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
     /// Requests.
     pub requests: u64,
@@ -115,23 +115,23 @@ impl Rates {
         u64::try_from(at.saturating_duration_since(self.begun).as_nanos()).unwrap_or(TAKEN - 1) + 1
     }
 
-    /// Takes a request from the buckets of all `keys`, or from none of them. Returns what is left of each, up to the first that was
-    /// empty.
-    pub fn take(&self, keys: &[(u64, Rate)], at: Instant, left: &mut Vec<Left>) -> bool {
+    /// Takes a request from the buckets of all `keys`, or from none of them, and tells what is `left` of each, up to the first that was
+    /// empty. Returns how many were looked at.
+    pub fn take(&self, keys: &[(u64, Rate)], at: Instant, left: &mut [Left]) -> usize {
         let now = self.nanos(at);
         for (index, &(key, rate)) in keys.iter().enumerate() {
             let of = self.take_one(key, rate, now);
-            left.push(of);
+            left[index] = of;
             if of.wait.is_some() {
                 for (&(key, rate), left) in keys[..index].iter().zip(&mut *left) {
                     self.give_back(key, rate, now);
                     left.requests += 1;
                     left.full_in = left.full_in.saturating_sub(Duration::from_nanos(rate.interval));
                 }
-                return false;
+                return index + 1;
             }
         }
-        true
+        keys.len()
     }
 
     fn take_one(&self, key: u64, rate: Rate, now: u64) -> Left {
@@ -222,7 +222,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn take(rates: &Rates, key: u64, rate: Rate, at: Instant) -> Left {
-        let mut left = Vec::new();
+        let mut left = [Left::default()];
         rates.take(&[(key, rate)], at, &mut left);
         left[0]
     }
@@ -254,11 +254,11 @@ mod tests {
         let begin = Instant::now();
         let wide = (rates.key("wide"), Rate::new(100, SECOND, 100));
         let narrow = (rates.key("narrow"), Rate::new(1, SECOND, 1));
-        let mut left = Vec::new();
-        assert!(rates.take(&[wide, narrow], begin, &mut left));
+        let mut left = [Left::default(); 2];
+        rates.take(&[wide, narrow], begin, &mut left);
+        assert_eq!(left[1].wait, None);
         for _ in 0..200 {
-            left.clear();
-            assert!(!rates.take(&[wide, narrow], begin, &mut left));
+            rates.take(&[wide, narrow], begin, &mut left);
             assert_eq!((left[0].requests, left[1].wait), (99, Some(SECOND)));
         }
         assert_eq!(take(&rates, wide.0, wide.1, begin).requests, 98);

@@ -82,6 +82,17 @@ impl Stream {
         if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
     }
 
+    /// Lets the kernel take no more from the other end than it has to, for one who is not listened to any more.
+    pub fn narrows(&self) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Unix(_) => return,
+        };
+        // What fails here costs memory of the kernel alone.
+        let _ = SockRef::from(socket).set_recv_buffer_size(1);
+    }
+
     /// Whether what is written may lie before the socket until it is flushed.
     pub fn holds_back(&self) -> bool {
         matches!(self, Self::Tls(_))

@@ -1,7 +1,5 @@
 //! Numbers as text, without memory of their own.
 
-use std::io::Write;
-
 /// The most digits of a number of 64 bits.
 const DIGITS: usize = 20;
 
@@ -9,23 +7,27 @@ const DIGITS: usize = 20;
 #[derive(Debug, Clone, Copy)]
 pub struct Decimal {
     digits: [u8; DIGITS],
-    length: usize,
+    begin: usize,
 }
 
 impl Decimal {
     /// Formats a number.
-    pub fn new(number: u64) -> Self {
+    pub fn new(mut number: u64) -> Self {
         let mut digits = [0; DIGITS];
-        let mut left = &mut digits[..];
-        // There is room for all of them.
-        let _ = write!(left, "{number}");
-        let length = DIGITS - left.len();
-        Self { digits, length }
+        let mut begin = DIGITS;
+        loop {
+            begin -= 1;
+            digits[begin] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { digits, begin };
+            }
+        }
     }
 
     /// Returns the digits.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.digits[..self.length]
+        &self.digits[self.begin..]
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::Check;
-use crate::config::{RateKey, RateLimit, raw};
+use crate::config::{MOST_RATE_LIMITS, RateKey, RateLimit, raw};
 
 /// The longest time that requests are counted in.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -16,9 +16,6 @@ const FULL_IN: Duration = Duration::from_secs(366 * 86_400);
 /// The most requests in that time, and at once.
 const MOST: u64 = 1_000_000_000;
 
-/// The most limits of a route: each is looked up at each request.
-const MOST_LIMITS: usize = 8;
-
 impl Check<'_> {
     /// The limits of a route.
     pub(super) fn rate_limits(&mut self, key: &str, raw: Option<raw::RateLimits>) -> Vec<RateLimit> {
@@ -26,8 +23,8 @@ impl Check<'_> {
             None => return Vec::new(),
             Some(raw::RateLimits::One(limit)) => vec![self.rate_limit(key, limit)],
             Some(raw::RateLimits::All(limits)) => {
-                if limits.is_empty() || limits.len() > MOST_LIMITS {
-                    self.error(key, format!("expected 1 to {MOST_LIMITS} limits"));
+                if limits.is_empty() || limits.len() > MOST_RATE_LIMITS {
+                    self.error(key, format!("expected 1 to {MOST_RATE_LIMITS} limits"));
                 }
                 let limits = limits.into_iter().enumerate();
                 limits.map(|(index, limit)| self.rate_limit(&format!("{key}[{index}]"), limit)).collect()
