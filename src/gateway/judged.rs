@@ -2,10 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use http::{
-    HeaderValue, Method, Uri, Version, header,
-    uri::{Authority, PathAndQuery, Scheme as UriScheme},
-};
+use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
 use crate::{access::Credential, route::Match, types::fields::Fields};
@@ -18,31 +15,19 @@ struct Request {
     method: Method,
     version: Version,
     /// How many bytes each part takes in the text, in this order.
-    scheme: Option<usize>,
-    authority: Option<usize>,
-    path_and_query: Option<usize>,
+    path: usize,
     host: Option<usize>,
     credential: Option<usize>,
 }
 
 impl Request {
-    /// Returns the URI, the `host` and the credential again, or `None` if the text does not hold them.
-    fn read(&self, mut text: &[u8]) -> Option<(Uri, Option<HeaderValue>, Option<HeaderValue>)> {
-        let mut part = |length: Option<usize>| match length {
-            Some(length) => {
-                let (part, rest) = text.split_at_checked(length)?;
-                text = rest;
-                Some(Some(part))
-            }
-            None => Some(None),
-        };
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = part(self.scheme)?.map(UriScheme::try_from).transpose().ok()?;
-        uri.authority = part(self.authority)?.map(Authority::try_from).transpose().ok()?;
-        uri.path_and_query = part(self.path_and_query)?.map(PathAndQuery::try_from).transpose().ok()?;
-        let host = part(self.host)?.map(HeaderValue::from_bytes).transpose().ok()?;
-        let credential = part(self.credential)?.map(HeaderValue::from_bytes).transpose().ok()?;
-        Some((Uri::from_parts(uri).ok()?, host, credential))
+    /// Returns the path, the `host` and the credential again.
+    fn read(&self, text: &[u8]) -> Option<(Uri, Option<HeaderValue>, Option<HeaderValue>)> {
+        let (path, text) = text.split_at_checked(self.path)?;
+        let (host, text) = text.split_at_checked(self.host.unwrap_or(0))?;
+        let value =
+            |length: Option<usize>, bytes| length.map(|_| HeaderValue::from_bytes(bytes)).transpose().ok();
+        Some((Uri::try_from(path).ok()?, value(self.host, host)?, value(self.credential, text)?))
     }
 }
 
@@ -63,7 +48,7 @@ impl Judged {
         self.request.take();
     }
 
-    /// Takes note of a request that a snapshot allowed.
+    /// Takes note of a request that a snapshot allowed. Its target is a path and perhaps a query, which takes no part in decisions.
     pub(super) fn allowed(&self, snapshot: &Snapshot, head: &RequestHead) {
         let mut text = self.text.borrow_mut();
         text.clear();
@@ -76,9 +61,7 @@ impl Judged {
         let request = Request {
             method: method.clone(),
             version: *version,
-            scheme: uri.scheme().map(|scheme| keep(scheme.as_str().as_bytes())),
-            authority: uri.authority().map(|authority| keep(authority.as_str().as_bytes())),
-            path_and_query: uri.path_and_query().map(|path| keep(path.as_str().as_bytes())),
+            path: keep(uri.path().as_bytes()),
             host: fields.get(&header::HOST).map(|host| keep(host.as_bytes())),
             // With several there was no caller, and none will there be.
             credential: fields.get_only(&header::AUTHORIZATION).map(|credential| keep(credential.as_bytes())),
@@ -96,7 +79,7 @@ impl Judged {
     pub(super) fn again(&self, snapshot: &Snapshot, scheme: Scheme) -> bool {
         self.number.set(snapshot.number());
         let request = self.request.borrow();
-        // What no snapshot had to allow, such as a call below `auth.path`, is answered.
+        // What was not forwarded, such as a call below `auth.path`, is answered.
         let Some(request) = &*request else { return true };
         let Some((uri, host, credential)) = request.read(&self.text.borrow()) else { return false };
         let mut fields = Fields::default();

@@ -245,7 +245,6 @@ impl ConnectionState {
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
                 }
-                self.judged.allowed(snapshot, head);
                 let mut response = self.perform(view, route, permit, origin, trace, request).await?;
                 route.config.response_headers.apply(&mut response.fields);
                 Ok(response)
@@ -284,6 +283,7 @@ impl ConnectionState {
             }
             Action::Forward(index) => *index,
         };
+        self.judged.allowed(&view.snapshot, &request.head);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
