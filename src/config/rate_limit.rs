@@ -33,14 +33,20 @@ pub enum RateKey {
     Route,
 }
 
+impl RateKey {
+    /// Returns what it is called in policies and descriptions.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::User => "user",
+            Self::Address => "address",
+            Self::Header(name) => name.as_str(),
+            Self::Route => "route",
+        }
+    }
+}
+
 impl std::fmt::Display for RateLimit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let by = match &self.by {
-            RateKey::User => "user",
-            RateKey::Address => "address",
-            RateKey::Header(name) => name.as_str(),
-            RateKey::Route => "route",
-        };
-        write!(f, "{} in {:?} by {by}", self.requests, self.per)
+        write!(f, "{} in {:?} by {}", self.requests, self.per, self.by.name())
     }
 }

@@ -45,12 +45,14 @@ struct Limit {
     by: RateKey,
 }
 
+/// What clients are told of limits: the policy, and what is left.
+pub(super) type Told = Box<[HeaderValue; 2]>;
+
 /// What a request found.
 pub(super) struct Taken {
     /// How long to wait, if it was not taken.
     pub(super) wait: Option<Duration>,
-    /// What clients are told: the policy, and what is left.
-    pub(super) told: Box<[HeaderValue; 2]>,
+    pub(super) told: Told,
 }
 
 impl RouteLimits {
@@ -62,12 +64,7 @@ impl RouteLimits {
         let methods: Option<BTreeSet<_>> =
             route.methods.as_ref().map(|methods| methods.iter().map(|method| method.as_str()).collect());
         for limit in &route.rate_limits {
-            let kind = match &limit.by {
-                RateKey::User => "user",
-                RateKey::Address => "address",
-                RateKey::Route => "route",
-                RateKey::Header(name) => name.as_str(),
-            };
+            let kind = limit.by.name();
             let same = kinds.iter().filter(|other| **other == kind).count();
             kinds.push(kind);
             let name = if same == 0 { format!("\"{kind}\"") } else { format!("\"{kind}-{}\"", same + 1) };

@@ -23,7 +23,7 @@ use super::{
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
-    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY},
+    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, Told},
     record::Record,
     refusal::{Refusal, request_id},
     request_body::{BodyBounds, Incoming, RequestBody},
@@ -60,8 +60,8 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
-    /// What is said of its route's rate limits: the policy, and what is left.
-    limited: Option<Box<[HeaderValue; 2]>>,
+    /// What is said of its route's rate limits.
+    limited: Option<Told>,
 }
 
 impl Trace<'_> {
@@ -200,9 +200,8 @@ impl ConnectionState {
             Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
-                let verified = verify(snapshot, head, is_trusted, origin, trace.begun);
-                trace.limited = verified.limited;
-                let (status, fields) = (StatusCode::OK, verified.decision?);
+                let fields = verify(snapshot, head, is_trusted, origin, trace.begun, &mut trace.limited)?;
+                let status = StatusCode::OK;
                 Ok(ClientResponse { status, fields, body: ResponseBody::whole(Bytes::new(), &self.exchange) })
             }
             Match::Builtin => {
@@ -232,15 +231,11 @@ impl ConnectionState {
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
                     record.set_caller(principal);
                 }
-                if let Some(limits) = snapshot.rate_limits(route.index) {
+                {
+                    // No part of the future, which is to stay small.
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
-                    let taken = limits.take(&snapshot.services.rates, &asker, trace.begun);
-                    trace.limited = Some(taken.told);
-                    if let Some(wait) = taken.wait {
-                        snapshot.services.metrics.rate_limited(snapshot.route_label(route.index));
-                        return Err(Refusal::too_many(wait));
-                    }
+                    snapshot.take_from_limits(route.index, &asker, trace.begun, &mut trace.limited)?;
                 }
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;

@@ -1,9 +1,13 @@
 //! The snapshot: everything that requests need of one config.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    builtin::BuiltinCalls, client::TrustedProxies, headers::Headers, rate_limits::RouteLimits,
+    builtin::BuiltinCalls,
+    client::TrustedProxies,
+    headers::Headers,
+    rate_limits::{Asker, RouteLimits, Told},
+    refusal::Refusal,
     request_body::RequestBody,
 };
 use crate::{
@@ -130,9 +134,23 @@ impl Snapshot {
         path::canonical(path).map_or(true, |path| self.is_verify(&path.decoded))
     }
 
-    /// Returns the rate limits of a route, by its number.
-    pub(super) fn rate_limits(&self, index: u32) -> Option<&RouteLimits> {
-        self.rate_limits.get(index as usize)?.as_ref()
+    /// Takes a request from the rate limits of a route, by its number, and notes what is left of them.
+    ///
+    /// # Errors
+    /// 429, when one of them has none left.
+    pub(super) fn take_from_limits(
+        &self,
+        index: u32,
+        asker: &Asker<'_>,
+        at: Instant,
+        told: &mut Option<Told>,
+    ) -> Result<(), Refusal> {
+        let Some(Some(limits)) = self.rate_limits.get(index as usize) else { return Ok(()) };
+        let taken = limits.take(&self.services.rates, asker, at);
+        *told = Some(taken.told);
+        let Some(wait) = taken.wait else { return Ok(()) };
+        self.services.metrics.rate_limited(self.route_label(index));
+        Err(Refusal::too_many(wait))
     }
 
     /// The upstreams, in the order in which routes refer to them.

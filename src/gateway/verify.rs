@@ -1,6 +1,8 @@
 //! Deciding for another proxy: nginx's `auth_request`, Caddy's `forward_auth`, Traefik's ForwardAuth and the like ask
 //! before they forward a request, and say in headers which one it is.
 
+use std::time::Instant;
+
 use http::{HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     client::FORWARDED_HOST,
     headers::METHOD_OVERRIDES,
     method,
-    rate_limits::Asker,
+    rate_limits::{Asker, Told},
     refusal::Refusal,
     request_head::RequestHead,
     request_target,
@@ -19,7 +21,7 @@ use crate::{
     access::Credential,
     config::{ForwardAuth, IdentityHeaders},
     error::Kind,
-    route::Match,
+    route::{Match, Route},
     token::Principal,
     types::fields::Fields,
 };
@@ -36,32 +38,18 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What is said of a caller that there is not, so that whoever copies it overwrites what a client said.
 const NOBODY: HeaderValue = HeaderValue::from_static("");
 
-/// A decision, and what is said of the route's rate limits.
-pub(super) struct Verified {
-    pub(super) decision: Result<Fields, Refusal>,
-    pub(super) limited: Option<Box<[HeaderValue; 2]>>,
-}
-
-/// Decides on the request that a trusted proxy tells of in `head`, which came from `origin`.
+/// Decides on the request that a trusted proxy tells of in `head`, which came from `origin`, and notes what is left of the route's
+/// rate limits. Returns the headers of the response for an allowed one.
+///
+/// # Errors
+/// When the other proxy is to refuse it.
 pub(super) fn verify(
     snapshot: &Snapshot,
     head: &RequestHead,
     is_trusted: bool,
     origin: &client::Forwarded,
-    begun: std::time::Instant,
-) -> Verified {
-    let mut limited = None;
-    let decision = decide(snapshot, head, is_trusted, origin, begun, &mut limited);
-    Verified { decision, limited }
-}
-
-fn decide(
-    snapshot: &Snapshot,
-    head: &RequestHead,
-    is_trusted: bool,
-    origin: &client::Forwarded,
-    begun: std::time::Instant,
-    limited: &mut Option<Box<[HeaderValue; 2]>>,
+    begun: Instant,
+    limited: &mut Option<Told>,
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
@@ -89,24 +77,13 @@ fn decide(
         snapshot.access.decide(&route.config.access, route.config.on_stale, credential())?;
     }
     let principal = permit.principal().map(AsRef::as_ref);
-    if let Some(limits) = snapshot.rate_limits(route.index) {
-        let asker = Asker { principal, client: origin.client, fields: &head.fields };
-        let taken = limits.take(&snapshot.services.rates, &asker, begun);
-        *limited = Some(taken.told);
-        if let Some(wait) = taken.wait {
-            snapshot.services.metrics.rate_limited(snapshot.route_label(route.index));
-            return Err(Refusal::too_many(wait));
-        }
-    }
+    let asker = Asker { principal, client: origin.client, fields: &head.fields };
+    snapshot.take_from_limits(route.index, &asker, begun, limited)?;
     Ok(allowed(snapshot, principal))
 }
 
 /// Returns the route that takes a request.
-fn found<'a>(
-    snapshot: &'a Snapshot,
-    target: &Target<'_>,
-    method: &Method,
-) -> Result<&'a crate::route::Route, Kind> {
+fn found<'a>(snapshot: &'a Snapshot, target: &Target<'_>, method: &Method) -> Result<&'a Route, Kind> {
     match target.find(&snapshot.routes, method) {
         Ok(Match::Route(route)) => Ok(route),
         Ok(Match::Builtin | Match::WrongMethod(_) | Match::None) | Err(_) => Err(Kind::InsufficientRole),
@@ -144,7 +121,7 @@ fn told(fields: &Fields, by: ForwardAuth) -> Option<(RequestHead, Scheme)> {
     Some((RequestHead { method, uri, version: Version::HTTP_11, fields: told }, scheme))
 }
 
-/// Returns the headers of the answer for an allowed request: who it is, for the one who asks to pass on.
+/// Returns the headers of the response for an allowed request: who it is, for the one who asks to pass on.
 fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
     let mut fields = Fields::default();
     fields.append(header::CACHE_CONTROL, NO_STORE);

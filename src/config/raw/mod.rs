@@ -85,7 +85,7 @@ pub struct Gateway {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardAuth {
-    /// x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Caddy, Traefik, HAProxy, Envoy). x-original: X-Original-Method
+    /// x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Caddy, Traefik, HAProxy). x-original: X-Original-Method
     /// and X-Original-URL (nginx). Default: x-forwarded.
     pub headers: Option<String>,
 }
