@@ -1,17 +1,24 @@
 #!/usr/bin/env python3
-"""Measures what a feature of routes costs beside a plain forwarded request: a rate limit, and a check for another proxy.
+"""Measures what a feature of routes costs beside a plain forwarded request: a rate limit, and a check for another proxy; and how
+long it takes to take up a config of many routes.
 
 One worker, one backend, wrk with 64 connections in interleaved rounds. CPU time a request is what authgate used, from /proc, over the
-requests that were answered. A check must cost at most 0.6 of a forwarded request.
+requests that were answered. A check must cost at most 0.6 of a forwarded request. A reload is timed from SIGHUP until the metrics
+count it, which is when every worker serves by it; it must take at most a second.
 
     benches/gateway/features.py [--rounds N] [--seconds N] [--binary FILE]
 """
 
 import argparse
+import os
 import pathlib
+import re
+import signal
 import statistics
 import sys
 import tempfile
+import time
+import urllib.request
 
 import protocols
 import run
@@ -19,6 +26,8 @@ import run
 PORT, BACKEND, ADMIN = protocols.PLAIN["authgate"], protocols.BACKEND, protocols.ADMIN
 ASKED = [f"X-Forwarded-{name}: {value}" for name, value in
          {"Method": "GET", "Proto": "https", "Host": "shop.example.com", "Uri": "/api/orders/1"}.items()]
+# Of the config that is taken up, and the most seconds that it may take.
+ROUTES, RELOAD = 10_000, 1.0
 ROWS = {
     "forwarded": ("/api/orders/1", []),
     "forwarded, one rate limit": ("/limited/orders/1", []),
@@ -30,11 +39,12 @@ class Load(protocols.Load):
     def start(self):
         self.nginx("backend", f"""server {{ listen 127.0.0.1:{BACKEND} backlog=4096; location / {{
             default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""", "multi_accept on;")
-        config = self.folder / "authgate.yaml"
-        config.write_text(f"""
+        self.config = self.folder / "authgate.yaml"
+        self.config.write_text(f"""
 listeners: [{{address: "127.0.0.1:{PORT}"}}]
 admin: {{address: "127.0.0.1:{ADMIN}"}}
 workers: 1
+log: {{access: false, level: warn}}
 trusted_proxies: [127.0.0.1/32]
 store: {{url: "sqlite:authgate.db"}}
 auth: {{issuer: bench, audience: bench, access_token_ttl: 1d, signing: {{algorithm: HS256, secret: {run.SECRET}}}}}
@@ -42,15 +52,36 @@ upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{BACKEND}"}}], idle_c
 routes:
   - {{path: /api/**, upstream: backend}}
   - {{path: /limited/**, upstream: backend, rate_limit: {{requests: 10000000, per: 1s, by: user}}}}
-log: {{access: false, level: warn}}
 """)
-        self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
+        self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(self.config)]).pid
         run.wait_for(BACKEND, "backend")
         run.wait_for(PORT, "authgate")
         self.bearer = f"Authorization: Bearer {self.account(PORT, 'bench-user')}"
 
     def row(self, path, headers):
         return self.by_wrk("authgate", f"http://127.0.0.1:{PORT}{path}", 64, headers)
+
+    def reloads(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics", timeout=5) as metrics:
+            text = metrics.read().decode()
+        counts = {result: re.search(rf'^authgate_config_reloads_total{{result="{result}"}} (\d+)', text, re.MULTILINE)
+                  for result in ("ok", "failed")}
+        if int(counts["failed"][1]):
+            raise SystemExit("a config was refused")
+        return int(counts["ok"][1])
+
+    def reload(self, number):
+        """Seconds that it takes to take up another config of many routes."""
+        before, text = self.reloads(), self.config.read_text().split("  - {path: /many/")[0]
+        many = (f"  - {{path: /many/{number}/{route}/**, upstream: backend}}\n" for route in range(ROUTES))
+        self.config.write_text(text + "".join(many))
+        begun = time.monotonic()
+        os.kill(self.pids["authgate"], signal.SIGHUP)
+        while self.reloads() == before:
+            if time.monotonic() > begun + 30:
+                raise SystemExit("the config was not taken up")
+            time.sleep(0.005)
+        return time.monotonic() - begun
 
 
 def main():
@@ -69,6 +100,7 @@ def main():
             for _ in range(options.rounds):
                 for name, (path, headers) in ROWS.items():
                     measured[name].append(load.row(path, headers)["cpu_us"])
+            reloads = [load.reload(number) for number in range(options.rounds)]
         finally:
             load.stop()
     medians = {name: statistics.median(rounds) for name, rounds in measured.items()}
@@ -76,7 +108,10 @@ def main():
         print(f"{name:28} {medians[name]:6.2f} us ({min(rounds):.2f}-{max(rounds):.2f})")
     share = medians["asked at /auth/verify"] / medians["forwarded"]
     print(f"{'ok  ' if share <= 0.6 else 'OVER'} asked / forwarded {share:.2f} (at most 0.60)")
-    sys.exit(share > 0.6)
+    took = statistics.median(reloads)
+    print(f"{'ok  ' if took <= RELOAD else 'OVER'} a config of {ROUTES} routes is taken up in {took:.2f} s "
+          f"({min(reloads):.2f}-{max(reloads):.2f}; at most {RELOAD:.2f})")
+    sys.exit(share > 0.6 or took > RELOAD)
 
 
 if __name__ == "__main__":
