@@ -14,17 +14,22 @@ use crate::{
 /// may lead to older files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Follows the files of all listeners, `admin` among them, for as long as the process runs.
-pub(super) async fn follow(admin: Option<Arc<ServerTls>>, process: Arc<Process>) {
+/// Shows when the certificates of all listeners, `admin` among them, expire. Returns what follows their files for as long as the
+/// process runs.
+pub(super) fn follow(admin: Option<Arc<ServerTls>>, process: Arc<Process>) -> impl Future<Output = ()> {
+    // At once: whoever asks once it is ready finds them.
+    let shown = all(admin.as_ref(), &process);
+    show_expiries(&shown, &process.metrics);
+    follow_files(admin, process, shown)
+}
+
+async fn follow_files(admin: Option<Arc<ServerTls>>, process: Arc<Process>, mut shown: Vec<Arc<ServerTls>>) {
     let metrics = &process.metrics;
-    let mut shown = Vec::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let public = process.listening.borrow().clone();
-        let public = public.iter().filter_map(|listening| listening.listener.tls.clone());
-        let listeners: Vec<_> = public.chain(admin.clone()).collect();
+        let listeners = all(admin.as_ref(), &process);
         let read = listeners.clone();
         let refresh = move || read.iter().flat_map(|tls| tls.refresh()).collect::<Vec<_>>();
         let Ok(refreshed) = tokio::task::spawn_blocking(refresh).await else { continue };
@@ -45,6 +50,13 @@ pub(super) async fn follow(admin: Option<Arc<ServerTls>>, process: Arc<Process>)
             shown = listeners;
         }
     }
+}
+
+/// Returns TLS of all listeners as they are now.
+fn all(admin: Option<&Arc<ServerTls>>, process: &Process) -> Vec<Arc<ServerTls>> {
+    let listening = process.listening.borrow();
+    let public = listening.iter().filter_map(|listening| listening.listener.tls.as_ref());
+    public.chain(admin).cloned().collect()
 }
 
 fn show_expiries(listeners: &[Arc<ServerTls>], metrics: &Metrics) {
