@@ -9,6 +9,7 @@
 //! A worker is one thread: its sockets, its connections to upstreams and every request on them.
 //! Nothing here waits for another worker; one of them accepts, and places connections on all.
 
+mod accept;
 mod activity;
 mod builtin;
 mod client;

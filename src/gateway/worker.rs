@@ -1,9 +1,9 @@
-//! A worker: one thread that accepts, serves and forwards.
+//! A worker: one thread that accepts (`accept.rs`), serves and forwards.
 
 use std::{
     future::{Future, poll_fn},
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -15,14 +15,13 @@ use std::{
 
 use bytes::BytesMut;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     net::TcpStream,
     runtime::{Handle, RuntimeFlavor},
     sync::watch,
-    task::JoinHandle,
 };
 
 use super::{
+    accept::{Acceptors, Fresh},
     client::Peer,
     connection,
     connection::{Client, Resting},
@@ -50,18 +49,11 @@ const SWEEP: Duration = Duration::from_millis(500);
 /// what was freed, and to look through it costs the more the more often.
 const SWEEPS_AFTER_REST: usize = 5;
 
-/// How many connections are accepted before those that are open get their turn: in a burst, the
-/// first clients are answered while the last ones still wait.
-const ACCEPT_BATCH: usize = 16;
-
 /// How many connections are woken before others get their turn.
 const WAKE_BATCH: usize = 64;
 
 /// How long a handshake that was begun may take once the drain has begun.
 const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
-
-/// How long to wait when the process has no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// One worker's share of the gateway.
 pub struct Worker {
@@ -119,14 +111,16 @@ impl Worker {
         let mut drain = worker.drain.tell.subscribe();
         let (mut snapshots, mut listening) = (worker.snapshots.clone(), worker.listening.clone());
         listening.mark_changed();
-        let (mut accepting, mut is_complete) = (Vec::new(), true);
+        let mut acceptors = {
+            let (drain, placement) = (worker.drain.clone(), worker.placement.clone());
+            let worker = worker.clone();
+            Acceptors::new(worker.index, drain, placement, move |accepted| worker.place(accepted))
+        };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => {
                     worker.sweep();
-                    if !is_complete {
-                        is_complete = worker.clone().listen(&listening.borrow().clone(), &mut accepting);
-                    }
+                    acceptors.go_on();
                 }
                 Ok(()) = snapshots.changed() => {
                     let snapshot = snapshots.borrow_and_update().clone();
@@ -134,13 +128,13 @@ impl Worker {
                 }
                 Ok(()) = listening.changed() => {
                     let now = listening.borrow_and_update().clone();
-                    is_complete = worker.clone().listen(&now, &mut accepting);
+                    worker.drains.listen(now.iter().map(|listening| listening.listener.clone()).collect());
+                    acceptors.listen(now);
                 }
                 () = async { drop(drain.wait_for(|draining| *draining).await) } => break,
             }
         }
-        let accepting = accepting.into_iter().map(|accepting| accepting.task);
-        for task in accepting.chain([receiving]) {
+        for task in acceptors.into_tasks().chain([receiving]) {
             // A listener's task ends by itself now, and closes its socket.
             if let Err(error) = task.await {
                 tracing::error!(%error, "a listener failed");
@@ -174,48 +168,6 @@ impl Worker {
         }
     }
 
-    /// Accepts on sockets that are new, and no more on those that are gone. Returns whether it does on all: the process may have no
-    /// file descriptor left.
-    fn listen(self: Arc<Self>, now: &[Listening], accepting: &mut Vec<Accepting>) -> bool {
-        accepting.retain(|accepting| {
-            let stays = now.iter().any(|listening| Arc::ptr_eq(&listening.listener, &accepting.listener));
-            if !stays {
-                // What waits in a socket that stays is for those who accept on it from now on.
-                let is_kept = now.iter().any(|listening| Arc::ptr_eq(&listening.socket, &accepting.of));
-                accepting.gone.send_replace(Some(if is_kept { Gone::AtOnce } else { Gone::WithWhatHasCome }));
-            }
-            stays
-        });
-        self.drains.listen(now.iter().map(|listening| listening.listener.clone()).collect());
-        let mut is_complete = true;
-        for (number, listening) in now.iter().enumerate() {
-            let is_known =
-                accepting.iter().any(|accepting| Arc::ptr_eq(&accepting.listener, &listening.listener));
-            if is_known || !self.placement.accepts(self.index, number) {
-                continue;
-            }
-            match self.clone().accept_on(listening) {
-                Ok(new) => accepting.push(new),
-                Err(error) => {
-                    let address = listening.listener.config.address;
-                    tracing::error!(%address, %error, "nothing can be accepted yet");
-                    is_complete = false;
-                }
-            }
-        }
-        is_complete
-    }
-
-    fn accept_on(self: Arc<Self>, Listening { socket, listener }: &Listening) -> io::Result<Accepting> {
-        let own = socket.try_clone()?;
-        own.set_nonblocking(true)?;
-        // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
-        let own = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
-        let (gone, is_gone) = watch::channel(None);
-        let task = tokio::spawn(self.accept(own, listener.clone(), is_gone));
-        Ok(Accepting { listener: listener.clone(), of: socket.clone(), gone, task })
-    }
-
     fn sweep(&self) {
         let view = self.views.get();
         view.clients.iter().for_each(|client| client.sweep());
@@ -234,60 +186,9 @@ impl Worker {
         }
     }
 
-    async fn accept(
-        self: Arc<Self>,
-        socket: AsyncFd<TcpListener>,
-        listener: Arc<Listener>,
-        mut gone: watch::Receiver<Option<Gone>>,
-    ) {
-        let most = listener.config.max_connections.unwrap_or(usize::MAX);
-        let mut drain = self.drain.tell.subscribe();
-        let mut at_once = gone.clone();
-        let mut batch = 0;
-        loop {
-            // Taken before a connection is, so that all workers together keep to the bound.
-            let place = Counted::within(&listener.open, most).filter(|_| self.placement.has_room());
-            let Some(of_listener) = place else {
-                tokio::select! {
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
-                    _ = drain.wait_for(|draining| *draining) => return,
-                    _ = gone.wait_for(Option::is_some) => return,
-                }
-            };
-            let accepted = tokio::select! {
-                biased;
-                _ = drain.wait_for(|draining| *draining) => return,
-                _ = at_once.wait_for(|gone| *gone == Some(Gone::AtOnce)) => return,
-                accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
-                _ = gone.wait_for(Option::is_some) => return,
-            };
-            let accepted = accepted.and_then(|(socket, peer)| {
-                socket.set_nonblocking(true)?;
-                Ok((socket, peer))
-            });
-            match accepted {
-                Ok((socket, peer)) => self.place(socket, peer, of_listener, listener.clone()),
-                Err(error) if is_of_the_client(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-            batch += 1;
-            if batch % ACCEPT_BATCH == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
     /// Serves a connection, or passes it to the worker that shall.
-    fn place(
-        self: &Arc<Self>,
-        socket: std::net::TcpStream,
-        peer: SocketAddr,
-        of_listener: Counted,
-        listener: Arc<Listener>,
-    ) {
+    fn place(self: &Arc<Self>, fresh: Fresh) {
+        let Fresh { socket, peer, of_listener, listener } = fresh;
         let worker = self.placement.fewest(self.index);
         let live = Counted::new(&self.drain.live);
         let open = Counted::new(self.placement.open(worker));
@@ -500,22 +401,6 @@ impl Worker {
     }
 }
 
-/// How a listener goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gone {
-    AtOnce,
-    WithWhatHasCome,
-}
-
-/// A socket that is accepted on.
-struct Accepting {
-    listener: Arc<Listener>,
-    /// The socket that it is a copy of.
-    of: Arc<TcpListener>,
-    gone: watch::Sender<Option<Gone>>,
-    task: JoinHandle<()>,
-}
-
 /// What is kept of a connection from its begin to its end: where it is counted, and what its listener says.
 #[expect(dead_code, reason = "the counts count by being there")]
 struct Kept {
@@ -527,9 +412,4 @@ struct Kept {
     secured: Option<Arc<Secured>>,
     /// The other end, or whoever it speaks for.
     peer: SocketAddr,
-}
-
-/// Whether a client went away between connecting and being accepted.
-fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
