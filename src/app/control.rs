@@ -11,7 +11,6 @@ use tokio::{
 use super::{
     assemble::{Means, assemble},
     background::{follow, maintain, sweep},
-    certificates,
     error::StartError,
     foundation::{self, Followed},
     load::LoadedGateway,
@@ -36,7 +35,6 @@ pub(super) async fn start(
 ) -> Result<Running, StartError> {
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
-    tokio::spawn(certificates::follow(loaded.admin_tls.clone(), foundation.process.clone()));
     let digest = loaded.digest;
     let (config, parts) = loaded.split();
     let means = Means { hasher: foundation.hasher.load_full(), keys: foundation.keys.load_full() };

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    control,
+    certificates, control,
     listeners::{self, ListenError},
     load::LoadedGateway,
     process::Process,
@@ -203,12 +203,13 @@ impl Control {
         // Made here, where threads do not give way yet: what they gave up they could not take back.
         let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), process.metrics.clone());
         let hasher = Arc::new(hasher.map_err(|error| error.to_string())?);
-        let source = self.source.clone();
+        let (source, admin_tls) = (self.source.clone(), loaded.admin_tls.clone());
         let started = runtime.spawn(control::start(loaded, source, process, hasher, vital)).await;
         let running = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let bound = take(&self.bound);
         listeners::listen(&bound, "listening").map_err(|error| error.to_string())?;
         self.process.listening.send_replace(bound);
+        runtime.spawn(certificates::follow(admin_tls, self.process.clone()));
         // From here on the workers may accept.
         self.process.running.set(running).map_err(|_| "loaded twice".to_owned())
     }
