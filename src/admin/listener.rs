@@ -51,7 +51,7 @@ pub trait Status: Send + Sync {
     fn set_log_level(&self, level: LogLevel);
 }
 
-/// The result of a reload: warnings about what was taken up, or the faults.
+/// The result of a reload: warnings about what was taken up, or the errors.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send + 'a>>;
 
 /// Probes, a scraper or two, and administrators; more would be a mistake or worse.

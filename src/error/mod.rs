@@ -52,7 +52,7 @@ pub enum Kind {
     PreconditionFailed,
     /// The name, or one that looks like it, is taken.
     UsernameExists,
-    /// A config that cannot be taken up; `detail` tells its faults.
+    /// A config that cannot be taken up; `detail` has its errors.
     ConfigNotAccepted,
     /// The body is over its limit.
     BodyTooLarge,

@@ -34,8 +34,8 @@ pub(super) struct Outgoing {
     before: u64,
     /// How many bytes at the front are the preface, which is no frame.
     preface: usize,
-    /// How many bytes answer what the other side said, at the most.
-    answers: usize,
+    /// How many bytes reply to what the other side sent, at the most.
+    replies: usize,
 }
 
 /// What was taken out.
@@ -76,12 +76,12 @@ impl Outgoing {
 
     /// Returns whether the other side has made this side say more than it may while it takes nothing.
     pub(super) fn is_stuffed(&self) -> bool {
-        self.answers > MOST
+        self.replies > MOST
     }
 
     /// Appends a short frame that the other side has made this side write.
-    pub(super) fn answer(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.answers += frame::HEAD + payload.len();
+    pub(super) fn reply(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.replies += frame::HEAD + payload.len();
         frame::write(self.frames(), kind, flags, stream, payload);
     }
 
@@ -171,7 +171,7 @@ impl Outgoing {
         let before = self.sent;
         let polled = self.poll_send(io, cx);
         let has_moved = self.sent > before;
-        self.answers = self.answers.min(self.bytes.len() - self.sent);
+        self.replies = self.replies.min(self.bytes.len() - self.sent);
         if polled.is_ready() {
             self.before = self.end();
             self.sent = 0;
@@ -282,7 +282,7 @@ mod tests {
         assert!(out.is_full() && !out.is_stuffed());
         let mut pings = 0;
         while !out.is_stuffed() {
-            out.answer(frame::PING, frame::ACK, 0, &[0; 8]);
+            out.reply(frame::PING, frame::ACK, 0, &[0; 8]);
             pings += 1;
         }
         assert_eq!(pings, MOST / (frame::HEAD + 8) + 1);

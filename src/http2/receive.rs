@@ -83,7 +83,7 @@ impl Receiver<'_> {
                     Some(left) => self.state.pings_granted = left,
                     None => self.counts(Flood::Pings),
                 }
-                self.state.out.answer(frame::PING, frame::ACK, 0, &data);
+                self.state.out.reply(frame::PING, frame::ACK, 0, &data);
             }
             Frame::SettingsAck => self.counts(Flood::Settings),
             Frame::Pong { .. } => self.counts(Flood::Pings),
@@ -347,7 +347,7 @@ impl Receiver<'_> {
             }
         }
         opened.into_iter().for_each(|key| self.state.wake(key));
-        self.state.out.answer(frame::SETTINGS, frame::ACK, 0, &[]);
+        self.state.out.reply(frame::SETTINGS, frame::ACK, 0, &[]);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ const ASKED_ANEW_MILLIS: u64 = 310_000;
 /// Watches over the silence of a server.
 #[derive(Debug)]
 pub(super) struct Silence {
-    /// How long it may last, and how long an answer may take, in milliseconds.
+    /// How long it may last, and how long a reply may take, in milliseconds.
     longest: u64,
     /// The coarse time at which the server was asked, and has not said anything since.
     asked: Option<u64>,

@@ -343,7 +343,7 @@ impl State {
 
     /// Writes a frame that carries a number.
     pub(super) fn send_number(&mut self, kind: u8, stream: u32, number: u32) {
-        self.out.answer(kind, 0, stream, &number.to_be_bytes());
+        self.out.reply(kind, 0, stream, &number.to_be_bytes());
         self.wake_driver();
     }
 
