@@ -33,7 +33,7 @@ struct Parts {
 fn parts() -> Parts {
     let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None, None);
     let keyring = CurrentKeyring::new(keyring.expect("a secret"));
-    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone()));
+    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone(), Vec::new()));
     let ttl = Duration::from_secs(900);
     let issuer = Issuer::new("bench", "bench", ttl, keyring, Arc::new(OsRandom));
     let time = TimeKeeper::new(ManualClock::at(NOW));

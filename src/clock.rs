@@ -21,6 +21,12 @@ pub fn rfc3339(at: UnixMillis) -> String {
         .unwrap_or_default()
 }
 
+/// Reads a time as RFC 3339 has it; none for anything else.
+pub fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
 /// A span as the clocks count, in milliseconds.
 pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)

@@ -29,6 +29,7 @@ mod http2;
 mod identity;
 mod imports;
 mod isolation;
+mod issuers;
 mod keys;
 mod layers;
 mod limits;

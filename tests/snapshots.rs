@@ -99,8 +99,8 @@ impl Parts {
         let mirror = Arc::new(Mirror::new(Duration::from_secs(600)));
         mirror.confirm(time.now());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring));
-        let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone()));
+        let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new()));
+        let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None));
         let services = Services {
             metrics,
             access_log: None,

@@ -179,6 +179,7 @@ fn streams(count: usize) {
             session: Some(SessionId::generate(&OsRandom)),
             subject: Subject::User(UserId::generate(1, &OsRandom)),
             generation: 1,
+            others: [None; 2],
             key: KeyId::of("bench"),
             expires_at: LIVE,
         };

@@ -7,7 +7,7 @@ mod credential;
 mod failure;
 mod requirement;
 
-use std::{sync::Arc, task::Waker};
+use std::{net::IpAddr, sync::Arc, task::Waker, time::Duration};
 
 use thiserror::Error;
 
@@ -19,11 +19,15 @@ use crate::{
     clock::{Now, TimeKeeper},
     config::{self, OnStale},
     error::Kind,
+    oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{Principal, TokenError, Verifier},
+    token::{ExternalIssuer, Logout, Principal, TokenError, Verifier},
     upstream::Allowed,
 };
+
+/// How long a request waits for the keys of another issuer.
+const LONGEST_FETCH: Duration = Duration::from_secs(5);
 
 /// The right to be forwarded once, and in whose name.
 #[derive(Debug)]
@@ -81,9 +85,18 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// The reason for which a request may be decided once the issuer of its token was asked.
+    pub const UNSETTLED: &'static str = "unsettled_token";
+
+    /// Whether it was denied for want of what the issuer of its token can say; see [`Access::settle`].
+    pub fn is_unsettled(self) -> bool {
+        self == Self::BadToken(TokenError::Unsettled)
+    }
+
     /// What the client hears.
     pub fn kind(self) -> Kind {
         match self {
+            Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => Kind::Unavailable,
             Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => {
                 Kind::Unauthenticated
             }
@@ -98,6 +111,8 @@ impl Denied {
             Self::NoToken => "no_token",
             Self::UnusableCredential => "unusable_credential",
             Self::BadToken(TokenError::Expired) => "expired_token",
+            Self::BadToken(TokenError::Unsettled) => Self::UNSETTLED,
+            Self::BadToken(TokenError::NoKeys) => "issuer_away",
             Self::BadToken(_) => "bad_token",
             Self::Revoked => "revoked",
             Self::Stale => "stale",
@@ -107,8 +122,21 @@ impl Denied {
 
     /// Whether a token was there and was bad, which `WWW-Authenticate` tells (RFC 6750, section 3).
     pub fn had_token(self) -> bool {
-        matches!(self, Self::UnusableCredential | Self::BadToken(_) | Self::Revoked)
+        self.kind() == Kind::Unauthenticated
+            && matches!(self, Self::UnusableCredential | Self::BadToken(_) | Self::Revoked)
     }
+}
+
+/// A logout that another issuer tells of: of a session, or of all sessions of a subject.
+pub struct ExternalLogout {
+    /// The issuer.
+    pub issuer: Arc<ExternalIssuer>,
+    /// The subject, if it is named.
+    pub subject: Option<String>,
+    /// The session, if it is named.
+    pub session: Option<String>,
+    /// When the issuer told of it, in Unix seconds.
+    pub issued_at: i64,
 }
 
 /// Decides.
@@ -117,22 +145,65 @@ pub struct Access {
     mirror: Arc<Mirror>,
     time: Arc<TimeKeeper>,
     metrics: Arc<Metrics>,
+    introspector: Option<Arc<Introspector>>,
 }
 
 impl Access {
-    /// A decider on these means.
+    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them.
     pub fn new(
         verifier: Arc<Verifier>,
         mirror: Arc<Mirror>,
         time: Arc<TimeKeeper>,
         metrics: Arc<Metrics>,
+        introspector: Option<Arc<Introspector>>,
     ) -> Self {
-        Self { verifier, mirror, time, metrics }
+        Self { verifier, mirror, time, metrics, introspector }
     }
 
-    /// Whether it goes by tokens for `audience` by `issuer`.
-    pub fn is_for(&self, issuer: &str, audience: &str) -> bool {
-        self.verifier.is_for(issuer, audience)
+    /// Whether it goes by tokens for `audience` by `issuer`, and by those of these others.
+    pub fn is_for(&self, issuer: &str, audience: &str, external: &[config::Issuer]) -> bool {
+        self.verifier.is_for(issuer, audience, external)
+    }
+
+    /// Returns the other issuers whose tokens it goes by.
+    pub fn external_issuers(&self) -> &[Arc<ExternalIssuer>] {
+        self.verifier.external()
+    }
+
+    /// Asks the issuer of a credential, which `client` sent, for what is missing for a decision about it.
+    ///
+    /// # Errors
+    /// When it is clear by now that the credential identifies no caller, or the issuer could not be asked.
+    pub async fn settle(&self, credential: Credential<'_>, client: IpAddr) -> Result<(), Denied> {
+        let Credential::Bearer(token) = credential else { return Ok(()) };
+        let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
+        let Some(issuer) = self.verifier.issuer_to_ask(token)? else { return Ok(()) };
+        match &self.introspector {
+            Some(introspector) if issuer.is_asked_about_tokens() => introspector.ask(token, client).await?,
+            _ => issuer.fetch_for_token(LONGEST_FETCH).await,
+        }
+        Ok(())
+    }
+
+    /// Reads a token by which another issuer tells of a logout (OpenID Connect Back-Channel Logout 1.0, section 2.6).
+    ///
+    /// # Errors
+    /// 400 for one that is not accepted, 503 if the issuer's keys are not known.
+    pub async fn read_logout(&self, token: &str) -> Result<ExternalLogout, Kind> {
+        let issuer = match self.verifier.issuer_to_ask(token) {
+            Ok(Some(issuer)) if !issuer.is_asked_about_tokens() => issuer,
+            _ => return Err(Kind::BadRequest),
+        };
+        let mut logout = issuer.logout(token, self.now());
+        if logout.as_ref().err() == Some(&TokenError::Unsettled) {
+            issuer.fetch_for_token(LONGEST_FETCH).await;
+            logout = issuer.logout(token, self.now());
+        }
+        let Logout { subject, session, issued_at } = logout.map_err(|error| match error {
+            TokenError::Unsettled | TokenError::NoKeys => Kind::Unavailable,
+            _ => Kind::BadRequest,
+        })?;
+        Ok(ExternalLogout { issuer: issuer.clone(), subject, session, issued_at })
     }
 
     /// The time that decisions go by.
@@ -188,10 +259,13 @@ impl Access {
     /// Why the lease has ended already.
     pub fn watch(&self, lease: &Lease, task: &Waker) -> Result<Option<Registration>, Denied> {
         let Some(principal) = &lease.principal else { return Ok(None) };
+        let mut others = principal.others.iter().copied();
+        let others = [others.next(), others.next()];
         let token = revocation::Token {
             session: principal.session,
             subject: principal.subject,
             generation: principal.generation,
+            others,
             key: principal.key,
             expires_at: principal.expires_at,
         };
@@ -215,6 +289,7 @@ impl Access {
     fn is_revoked(&self, principal: &Principal) -> bool {
         self.mirror.is_revoked(principal.session, principal.subject, principal.generation)
             || self.mirror.is_key_revoked(principal.key)
+            || principal.others.iter().any(|id| self.mirror.is_external_revoked(*id))
     }
 
     /// Whether a request with this credential may use a route.
@@ -264,7 +339,7 @@ mod tests {
             Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None, None).unwrap();
         let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
         let keyring = CurrentKeyring::new(keyring);
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone()));
+        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone(), Vec::new()));
         let ttl = Duration::from_secs(900);
         let issuer = Issuer::new("tests", "tests", ttl, keyring, Arc::new(OsRandom));
         let session = SessionId::generate(&OsRandom);
@@ -283,7 +358,7 @@ mod tests {
         let time = Arc::new(TimeKeeper::new(clock.clone()));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let access = Access::new(verifier, mirror.clone(), time, metrics);
+        let access = Access::new(verifier, mirror.clone(), time, metrics, None);
         Parts { access, mirror, clock, token, session, kid }
     }
 

@@ -7,6 +7,7 @@
 mod attempts;
 mod change;
 mod error;
+mod external;
 mod import;
 mod keys;
 mod login;
@@ -21,6 +22,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 pub use attempts::{AttemptCounts, Attempts};
 pub use change::ChangeRequest;
 pub use error::AccountError;
+pub use external::{Ended, ExternalTarget};
 pub use import::{Candidate, Importer, Outcome, Rejection, Taken};
 pub use keys::{Keys, KeysError};
 pub use mail::{MailQueue, MailWorker};

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditTrail, Key, Keys, Limit, LogSettings, Message, NewUser, Reloaded, Sessions, Upstreams, User,
-        UserUpdate, Users,
+        AuditTrail, Key, Keys, Limit, LogSettings, Message, NewUser, Reloaded, Revocation, Revoked, Sessions,
+        Upstreams, User, UserUpdate, Users,
     },
 };
 use crate::{
@@ -91,7 +91,15 @@ fn call(
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    let all = [user_calls(), name_calls(), session_calls(), key_calls(), config_calls(), trail_calls()];
+    let all = [
+        user_calls(),
+        name_calls(),
+        session_calls(),
+        key_calls(),
+        external_calls(),
+        config_calls(),
+        trail_calls(),
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -232,6 +240,21 @@ fn key_calls() -> Vec<Call<Handler>> {
             |api, asked| Box::pin(api.revoke_key(asked)),
         ),
     ]
+}
+
+fn external_calls() -> Vec<Call<Handler>> {
+    vec![Call {
+        body: Some((schema::<Revocation>, true)),
+        ..call(
+            Method::POST,
+            "/api/revocations",
+            "revokeExternal",
+            "End tokens of another issuer, on every gateway",
+            (201, JSON, schema::<Revoked>),
+            PAGED,
+            |api, asked| Box::pin(api.revoke_external(asked)),
+        )
+    }]
 }
 
 fn config_calls() -> Vec<Call<Handler>> {

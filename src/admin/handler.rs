@@ -16,12 +16,13 @@ use super::{
     AdminApi, Asked, CallResult,
     shape::{
         AuditQuery, AuditTrail, Key, Keys as KeyList, LogSettings, Message, NewUser, Page, Reloaded,
-        Sessions, Upstream, Upstreams, User, UserQuery, UserUpdate, Users,
+        Revocation, Revoked, Sessions, Upstream, Upstreams, User, UserQuery, UserUpdate, Users,
     },
 };
 use crate::{
     access::{Credential, Failure},
-    account::{Actor, KeysError, NewAccount, Update, list_sessions},
+    account::{Actor, Ended, ExternalTarget, KeysError, NewAccount, Update, list_sessions},
+    clock::{parse_rfc3339, rfc3339},
     config::OnStale,
     error::{Kind, Problem, private_json, private_response},
     store::{self, AuditFilter, UserFilter},
@@ -95,11 +96,38 @@ impl AdminApi {
                 let message = "Config taken up";
                 Ok(private_json(StatusCode::OK, &Reloaded { message, warnings }))
             }
-            Err(faults) => {
-                let detail = Some(faults.join("\n"));
+            Err(errors) => {
+                let detail = Some(errors.join("\n"));
                 Err(Problem { detail, ..Kind::ConfigNotAccepted.into() }.into())
             }
         }
+    }
+
+    /// Ends tokens of another issuer.
+    pub(super) async fn revoke_external(&self, asked: Asked<'_>) -> CallResult {
+        let by = asked.by()?.clone();
+        let wanted: Revocation = read(asked.headers, asked.body).await?;
+        let targets = [
+            wanted.sub.as_deref().map(ExternalTarget::Subject),
+            wanted.sid.as_deref().map(ExternalTarget::Session),
+            wanted.jti.as_deref().map(ExternalTarget::Token),
+        ];
+        let mut targets = targets.into_iter().flatten();
+        let (Some(target), None) = (targets.next(), targets.next()) else {
+            return Err(Kind::MissingParameters.into());
+        };
+        let ended = match &wanted.until {
+            None => Ended::UntilNow,
+            Some(until) => {
+                let until = parse_rfc3339(until).filter(|until| *until > self.operator.clock.wall());
+                Ended::Until(until.ok_or(Kind::MissingParameters)?)
+            }
+        };
+        let issuer =
+            self.access.external_issuers().iter().find(|issuer| issuer.config().name == wanted.issuer);
+        let issuer = issuer.ok_or(Kind::NotFound)?;
+        let until = self.operator.end_external(&by, issuer.config(), target, ended).await?;
+        Ok(private_json(StatusCode::CREATED, &Revoked { message: "Revoked", until: rfc3339(until) }))
     }
 
     /// Sets the level of the log.

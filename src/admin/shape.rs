@@ -177,6 +177,30 @@ pub(super) struct LogSettings {
     pub(super) level: LogLevel,
 }
 
+/// Tokens of another issuer that are to be ended: by exactly one of `sub`, `sid` and `jti`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revocation {
+    /// The issuer, by its name in the config.
+    pub(super) issuer: String,
+    /// The subject whose tokens are ended: those issued so far, or with `until` all of them until then.
+    pub(super) sub: Option<String>,
+    /// The session whose tokens are ended.
+    pub(super) sid: Option<String>,
+    /// The token that is ended.
+    pub(super) jti: Option<String>,
+    /// Until when, as RFC 3339 has it. Default: as long as such a token may live.
+    pub(super) until: Option<String>,
+}
+
+/// Tokens that were ended.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Revoked {
+    pub(super) message: &'static str,
+    /// Until when they are ended.
+    pub(super) until: String,
+}
+
 /// The upstreams.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Upstreams {

@@ -11,8 +11,9 @@ use crate::{
     config::{self, Config},
     gateway::{Services, Snapshot},
     mail::MailSetupError,
+    oidc::{Fetcher, Introspector, KeyFollower},
     password::{Hasher, Rules},
-    token::{Issuer, Verifier},
+    token::{ExternalIssuer, Issuer, Verifier},
     types::OsRandom,
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Assembled {
     pub(super) admin_api: Arc<AdminApi>,
     /// Sends queued mails, once it is started.
     pub(super) mail_worker: Option<Arc<MailWorker>>,
+    /// Follow the keys of other issuers that are new, once they are started.
+    pub(super) key_followers: Vec<KeyFollower>,
 }
 
 /// What of the foundation a config may come to change.
@@ -42,10 +45,14 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls } = parts;
+    let Parts { routes, upstream_tls, fetchers } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
-    let known = before.map(Snapshot::access).filter(|access| access.is_for(&auth.issuer, &auth.audience));
-    let access = known.cloned().unwrap_or_else(|| access(foundation, auth));
+    let before_it = before.map(Snapshot::access);
+    let same = before_it.filter(|access| access.is_for(&auth.issuer, &auth.audience, &config.issuers));
+    let (access, key_followers) = match same {
+        Some(access) => (access.clone(), Vec::new()),
+        None => access(foundation, config, fetchers, before_it),
+    };
     let (mail_worker, queue) = match &auth.email {
         Some(email) => {
             let (mail_worker, queue) =
@@ -78,14 +85,40 @@ pub(super) fn assemble(
     };
     let snapshot =
         Snapshot::new(config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
-    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker })
+    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker, key_followers })
 }
 
-fn access(foundation: &Foundation, auth: &config::Auth) -> Arc<Access> {
-    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, foundation.keyring.clone()));
-    let process = &foundation.process;
-    let (mirror, time, metrics) = (process.mirror.clone(), process.time.clone(), process.metrics.clone());
-    Arc::new(Access::new(verifier, mirror, time, metrics))
+/// Creates what decides, and what follows the keys of other issuers. Those that are as they were `before` go on with their keys.
+fn access(
+    foundation: &Foundation,
+    config: &Config,
+    fetchers: Vec<Fetcher>,
+    before: Option<&Arc<Access>>,
+) -> (Arc<Access>, Vec<KeyFollower>) {
+    let (auth, process) = (&config.auth, &foundation.process);
+    let (time, metrics) = (&process.time, &process.metrics);
+    let known = before.map_or(&[][..], |before| before.external_issuers());
+    let mut followers = Vec::new();
+    let mut asks = None;
+    let mut external = Vec::new();
+    for (wanted, fetcher) in config.issuers.iter().zip(fetchers) {
+        let as_before = known.iter().find(|issuer| issuer.config().is_like(wanted));
+        let issuer = as_before.cloned().unwrap_or_else(|| Arc::new(ExternalIssuer::new(wanted.clone())));
+        if issuer.is_asked_about_tokens() {
+            asks = Some((issuer.clone(), fetcher));
+        } else if as_before.is_none() {
+            followers.push(KeyFollower::new(&issuer, fetcher, time.clone(), metrics.clone()));
+        }
+        external.push(issuer);
+    }
+    let keyring = foundation.keyring.clone();
+    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, keyring, external));
+    let introspector = asks.and_then(|(issuer, fetcher)| {
+        let (verifier, time, metrics) = (verifier.clone(), time.clone(), metrics.clone());
+        Introspector::new(&issuer, fetcher, verifier, time, metrics, foundation.calls.clone())
+    });
+    let access = Access::new(verifier, process.mirror.clone(), time.clone(), metrics.clone(), introspector);
+    (Arc::new(access), followers)
 }
 
 fn accounts(

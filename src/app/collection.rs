@@ -190,6 +190,7 @@ fn mails() -> Vec<Step> {
 fn descriptions() -> Vec<Step> {
     vec![
         step("Ask about a request, and be no trusted proxy", "verify", 403),
+        step("Be told of a logout by nothing", "backchannelLogout", 415),
         step("Public keys", "jwks", 200)
             .then(&["pm.test('has keys', () => pm.expect(pm.response.json().keys).to.be.an('array'));"]),
         step("Description", "openapi", 200).then(&[
@@ -228,6 +229,8 @@ fn administration() -> Vec<Step> {
         step("Keys", "listKeys", 200),
         step("Take the config up anew", "reloadConfig", 200),
         step("Set the level of the log", "setLog", 200).body(json!({"level": "info"})),
+        step("End tokens of an issuer that is not there", "revokeExternal", 404)
+            .body(json!({"issuer": "nobody", "sub": "4711"})),
         step("Rotate the key", "rotateKey", 201),
         step("Revoke a key that is not there", "revokeKey", 404).at(&["nobody"]),
         step("Upstreams", "upstreams", 200),

@@ -7,10 +7,12 @@ use tracing::Level;
 use crate::{
     account::MailWorker,
     auth_api,
-    config::{self, Config, ConfigError, ConfigErrors, LogFormat, LogLevel, Pattern},
+    config::{self, Config, ConfigError, ConfigErrors, IssuerKeys, LogFormat, LogLevel, Pattern},
+    oidc::{Fetcher, read_key_file},
     route::{Builtin, Table},
     telemetry::LogSettings,
     tls::{ClientTls, ServerTls, TlsError},
+    token::KeySet,
 };
 
 /// The protocols that clients may speak on TLS, by their names in ALPN.
@@ -27,6 +29,8 @@ pub struct LoadedGateway {
     pub tls: Vec<Option<Arc<ServerTls>>>,
     /// TLS to its upstreams, in their order.
     pub upstream_tls: Vec<Option<Arc<ClientTls>>>,
+    /// What fetches from the other issuers, in their order.
+    pub fetchers: Vec<Fetcher>,
     /// TLS of the admin listener.
     pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
@@ -40,13 +44,15 @@ pub(super) struct Parts {
     pub(super) routes: Table,
     /// TLS to its upstreams, in their order.
     pub(super) upstream_tls: Vec<Option<Arc<ClientTls>>>,
+    /// What fetches from the other issuers, in their order.
+    pub(super) fetchers: Vec<Fetcher>,
 }
 
 impl LoadedGateway {
     /// Returns the config, and what was compiled of it.
     pub(super) fn split(self) -> (Config, Parts) {
-        let Self { config, routes, upstream_tls, .. } = self;
-        (config, Parts { routes, upstream_tls })
+        let Self { config, routes, upstream_tls, fetchers, .. } = self;
+        (config, Parts { routes, upstream_tls, fetchers })
     }
 }
 
@@ -69,7 +75,8 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let routes = routes.err().map(of).unwrap_or_default();
     let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
     let upstreams = config.upstreams.iter().filter_map(|upstream| load_upstream_tls(upstream).err());
-    mail.into_iter().chain(routes).chain(tls.chain(upstreams).flat_map(of)).collect()
+    let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
+    mail.into_iter().chain(routes).chain(tls.chain(upstreams).chain(issuers).flat_map(of)).collect()
 }
 
 /// Compiles the routes of a config, and reads its certificates.
@@ -82,8 +89,9 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
     let admin_tls = load_tls(&config.admin)?;
     let upstream_tls = config.upstreams.iter().map(load_upstream_tls).collect::<Result<_, _>>()?;
+    let fetchers = config.issuers.iter().map(load_issuer).collect::<Result<_, _>>()?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
-    Ok(LoadedGateway { config, routes, tls, upstream_tls, admin_tls, warnings, digest })
+    Ok(LoadedGateway { config, routes, tls, upstream_tls, fetchers, admin_tls, warnings, digest })
 }
 
 /// Reads the certificates for an upstream.
@@ -95,6 +103,20 @@ fn load_upstream_tls(upstream: &config::Upstream) -> Result<Option<Arc<ClientTls
         Ok(tls) => Ok(Some(Arc::new(tls))),
         Err((source, error)) => Err(ConfigErrors(vec![source.error(error.to_string())])),
     }
+}
+
+/// Reads the files of another issuer. Returns what fetches from it.
+fn load_issuer(issuer: &config::Issuer) -> Result<Fetcher, ConfigErrors> {
+    let failed = |source: config::Source, problem: String| ConfigErrors(vec![source.error(problem)]);
+    if let IssuerKeys::File(path) = &issuer.keys {
+        let keys = read_key_file(path).and_then(|bytes| {
+            KeySet::parse(&bytes, &issuer.algorithms, None).map_err(|error| error.to_string())
+        });
+        keys.map_err(|problem| {
+            failed(issuer.source.clone(), format!("`jwks_file` {}: {problem}", path.display()))
+        })?;
+    }
+    Fetcher::new(&issuer.tls).map_err(|(source, error)| failed(source, error.to_string()))
 }
 
 /// Reads the certificates of a listener.

@@ -31,6 +31,7 @@ use crate::{
     admin::{self, AdminApi},
     config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
+    oidc::KeyFollower,
     password::Hasher,
     types::OsRandom,
     upstream::Monitor,
@@ -98,8 +99,9 @@ impl Reloader {
         digest: u64,
         assembled: Assembled,
     ) -> (Arc<Self>, Arc<Snapshot>) {
-        let Assembled { snapshot, admin_api, mail_worker } = assembled;
+        let Assembled { snapshot, admin_api, mail_worker, key_followers } = assembled;
         follow_servers(&vital, &snapshot, None).await;
+        follow_keys(&foundation.calls, key_followers).await;
         send_mails(&foundation.calls, mail_worker.as_ref());
         let reloader = Self {
             source,
@@ -170,9 +172,10 @@ impl Reloader {
         };
         let assembled = assemble(&self.foundation, &means, &config, parts, Some(&before));
         let assembled = assembled.map_err(|error| failed(&error))?;
-        let Assembled { snapshot, admin_api, mail_worker } = assembled;
-        // Names are looked up before anything asks for them.
+        let Assembled { snapshot, admin_api, mail_worker, key_followers } = assembled;
+        // Names are looked up, and keys fetched, before anything asks for them.
         follow_servers(&self.vital, &snapshot, Some(&before)).await;
+        follow_keys(&self.foundation.calls, key_followers).await;
         let (number, routes) = (snapshot.number(), config.routes.len());
         for cluster in snapshot.upstreams() {
             cluster.set_listeners(addresses.clone());
@@ -303,6 +306,15 @@ async fn follow_servers(vital: &Handle, snapshot: &Snapshot, before: Option<&Sna
     for monitor in join_all(fresh.map(Monitor::start)).await {
         vital.spawn(monitor.follow());
     }
+}
+
+/// Follows the keys of other issuers. Waits for a moment until they are there.
+async fn follow_keys(runtime: &Handle, followers: Vec<KeyFollower>) {
+    let first = followers.iter().map(KeyFollower::first_fetch).collect::<Vec<_>>();
+    for follower in followers {
+        runtime.spawn(follower.follow());
+    }
+    join_all(first).await;
 }
 
 /// Begins to send mails.

@@ -147,7 +147,7 @@ fn delete(path: &'static str, id: &'static str) -> Call<Handler> {
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    [account_calls(), login_calls(), session_calls(), mail_calls(), description_calls()]
+    [account_calls(), login_calls(), session_calls(), mail_calls(), issuer_calls(), description_calls()]
         .into_iter()
         .flatten()
         .collect()
@@ -325,6 +325,21 @@ fn mail_calls() -> Vec<Call<Handler>> {
             )
         },
     ]
+}
+
+fn issuer_calls() -> Vec<Call<Handler>> {
+    vec![Call {
+        failures: &[Kind::UnsupportedMediaType],
+        ..call(
+            Method::POST,
+            "/backchannel-logout",
+            "backchannelLogout",
+            "Another issuer ends a session or all of a subject's, by a form with `logout_token` (OpenID Connect Back-Channel Logout)",
+            Bearer::None,
+            MESSAGE,
+            |api, request, caller, _| Box::pin(api.backchannel_logout(request, caller)),
+        )
+    }]
 }
 
 fn description_calls() -> Vec<Call<Handler>> {

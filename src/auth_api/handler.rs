@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access::{Credential, Failure},
-    account::{ChangeRequest, Registration, Tokens},
+    account::{ChangeRequest, Ended, ExternalTarget, Registration, Tokens},
     clock::rfc3339,
     error::private_json,
 };
@@ -176,6 +176,26 @@ impl AuthApi {
         }
         self.accounts.verify_email(required_secret(input.token)?.expose(), caller.client.address).await?;
         Ok(done("Email verified successfully"))
+    }
+
+    /// Another issuer tells of a logout (OpenID Connect Back-Channel Logout 1.0, section 2.5).
+    pub(super) async fn backchannel_logout(
+        &self,
+        request: &Request<Bytes>,
+        caller: &Caller<'_>,
+    ) -> CallResult {
+        let input: input::BackchannelLogout = input::read_form(request)?;
+        let logout = self.access.read_logout(&input.logout_token).await?;
+        let issuer = logout.issuer.config();
+        let (target, ended) = match (&logout.session, &logout.subject) {
+            (Some(sid), _) => (ExternalTarget::Session(sid), Ended::UntilNow),
+            (None, sub) => (
+                ExternalTarget::Subject(sub.as_deref().unwrap_or_default()),
+                Ended::IssuedUpTo(logout.issued_at),
+            ),
+        };
+        self.accounts.end_external(issuer, target, ended, caller.client.address).await?;
+        Ok(done("Logged out successfully"))
     }
 
     pub(super) fn description(&self) -> Response<Bytes> {

@@ -31,9 +31,31 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, F
     })
 }
 
-fn is_json(request: &Request<Bytes>) -> bool {
+/// Reads a form.
+///
+/// # Errors
+/// 415 for a body that does not say it is one, `Missing parameters` for one that lacks a field or has one twice.
+pub(super) fn read_form<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Failure> {
+    if !essence(request).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Kind::UnsupportedMediaType.into());
+    }
+    serde_urlencoded::from_bytes(request.body()).map_err(|_| Kind::MissingParameters.into())
+}
+
+/// The form by which another issuer tells of a logout.
+#[derive(Deserialize)]
+pub(super) struct BackchannelLogout {
+    pub(super) logout_token: String,
+}
+
+/// Returns the media type of a body without its parameters.
+fn essence(request: &Request<Bytes>) -> &str {
     let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
+fn is_json(request: &Request<Bytes>) -> bool {
+    let essence = essence(request);
     essence.eq_ignore_ascii_case("application/json")
         || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }

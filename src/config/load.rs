@@ -221,6 +221,7 @@ impl Document<'_> {
         // A header that a route sends may be a credential.
         let is_header = key.starts_with("routes[") && key.contains(".headers.") && !key.ends_with(']');
         !is_header
+            && !key.ends_with(".client_secret")
             && !Self::SECRET.iter().any(|secret| inside(secret))
             && !self.filled.iter().any(|path| inside(path))
     }

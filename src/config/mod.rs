@@ -12,6 +12,7 @@ mod check;
 mod error;
 mod identity_headers;
 mod interpolate;
+mod issuer;
 mod load;
 mod pattern;
 mod position;
@@ -43,6 +44,7 @@ pub use auth::{
 pub use error::{ConfigError, ConfigErrors};
 pub use identity_headers::{IdentityHeaders, StripRule};
 pub use interpolate::Lookup;
+pub use issuer::{ClaimNames, HttpUrl, Introspection, Issuer, IssuerKeys, SignatureAlgorithm};
 pub use load::{Further, Loaded, Source, digest_of, load, load_file, read_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
@@ -77,6 +79,8 @@ pub struct Config {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// Others whose tokens are accepted.
+    pub issuers: Vec<Issuer>,
     /// How other proxies tell of the requests that they ask about.
     pub forward_auth: ForwardAuth,
     /// Staleness.

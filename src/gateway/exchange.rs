@@ -87,6 +87,8 @@ pub(super) struct Exchange {
     registration: RefCell<Option<Registration>>,
     /// Whether another config than the one that has allowed it ends it.
     is_forbidden: Cell<bool>,
+    /// Whether the issuer of the token was asked.
+    is_settled: Cell<bool>,
     /// Whether the connection becomes a tunnel by it.
     is_tunnel: Cell<bool>,
     /// Whether any request has come on the connection.
@@ -110,6 +112,7 @@ impl Exchange {
             received: Cell::new(0),
             registration: RefCell::default(),
             is_forbidden: Cell::new(false),
+            is_settled: Cell::new(false),
             is_tunnel: Cell::new(false),
             has_begun: Cell::new(false),
             pause: Cell::new(millis(limits.body_idle_timeout)),
@@ -148,11 +151,17 @@ impl Exchange {
         self.activity.exchange_begins();
         self.failure.set(None);
         self.is_forbidden.set(false);
+        self.is_settled.set(false);
         self.has_begun.set(true);
         self.received.set(0);
         self.pause.set(self.usual_pause);
         self.body.set(if body { BodyState::Open } else { BodyState::Complete });
         self.enter(Stage::Request, self.moment(timeout));
+    }
+
+    /// The issuer of the request's token is to be asked what is missing for a decision. Returns whether it was not yet.
+    pub(super) fn settles(&self) -> bool {
+        !self.is_settled.replace(true)
     }
 
     fn enter(&self, stage: Stage, due: u64) {
@@ -353,10 +362,11 @@ mod tests {
         let secret = Secret::new("a-secret-for-unit-tests-only-0123456789");
         let keyring = CurrentKeyring::new(Keyring::of_secrets(&secret, None, None).unwrap());
         let access = Access::new(
-            Arc::new(Verifier::new("tests", "tests", keyring)),
+            Arc::new(Verifier::new("tests", "tests", keyring, Vec::new())),
             Arc::new(Mirror::new(Duration::from_secs(5))),
             Arc::new(TimeKeeper::new(ManualClock::at(0))),
             Arc::new(Metrics::new().unwrap()),
+            None,
         );
         let activity = Arc::new(ThreadBound::new(Activity::new(&LIMITS, None)));
         Arc::new(ThreadBound::new(Exchange::new(&LIMITS, Arc::new(access), activity)))

@@ -325,6 +325,10 @@ where
 
     /// Goes on to the next request. The exchange is over, and the end of the response may still have to be written.
     fn response_ends(&mut self) {
+        // A tunnel goes on.
+        if !(self.ends && self.activity().is_opening()) {
+            self.state.judged.forget();
+        }
         self.stage = if self.ends { Stage::Last } else { Stage::Head };
     }
 

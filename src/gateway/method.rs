@@ -10,6 +10,9 @@ use crate::{error::Kind, route::Table, types::fields::Fields};
 pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
     const STANDARD: &[&str] =
         &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    if matches!(*method, Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD) {
+        return Ok(());
+    }
     let name = method.as_str();
     // Most are in capitals: those that routes name are.
     if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
@@ -24,10 +27,10 @@ pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
 /// # Errors
 /// For `TRACE`, which would have to show the request here.
 pub(super) fn ends_here(request: &RequestHead) -> Result<bool, Kind> {
-    let last = request.fields.get(&header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
+    let is_last = || request.fields.get(&header::MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0");
     match request.method {
-        Method::OPTIONS => Ok(last),
-        Method::TRACE if last => Err(Kind::BadRequest),
+        Method::OPTIONS => Ok(is_last()),
+        Method::TRACE if is_last() => Err(Kind::BadRequest),
         _ => Ok(false),
     }
 }

@@ -40,18 +40,27 @@ impl Refusal {
     /// The path exists with other methods.
     pub(super) fn wrong_method(allow: String) -> Self {
         let kind = Kind::MethodNotAllowed;
-        Self { problem: Problem { allow: Some(allow), ..kind.into() }, reason: kind.code() }
+        Self { problem: Problem { allow: Some(allow), ..kind.into() }, ..kind.into() }
     }
 
     /// The rate of a route is exceeded for so long.
     pub(super) fn too_many(wait: Duration) -> Self {
         let kind = Kind::TooManyRequests;
-        Self { problem: Problem { retry_after: Some(wait), ..kind.into() }, reason: "rate_limited" }
+        Self {
+            problem: Problem { retry_after: Some(wait), ..kind.into() },
+            reason: "rate_limited",
+            ..kind.into()
+        }
     }
 
     /// The kind.
     pub(super) fn kind(&self) -> Kind {
         self.problem.kind
+    }
+
+    /// Whether the request may be decided once the issuer of its token was asked.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.reason == Denied::UNSETTLED
     }
 
     /// The label of `authgate_denied_total`.

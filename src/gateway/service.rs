@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     net::IpAddr,
+    pin::Pin,
     sync::Arc,
     task::Poll,
     time::Instant,
@@ -118,9 +119,14 @@ impl ConnectionState {
         };
         // What another proxy is told is told by the status, whatever it asks for.
         let is_grpc = grpc::is_call(&request.head) && !snapshot.may_be_verify(request.head.uri.path());
-        let decided = match request.refused {
-            Some(kind) => Err(kind.into()),
-            None => self.decide(view, request, &origin, &mut trace).await,
+        let decided = match (request.refused, &origin) {
+            (Some(kind), _) => Err(kind.into()),
+            (None, Ok(origin)) => self.decide(view, request, origin, &mut trace).await,
+            // Whatever is wrong with what another proxy asks about, it is to refuse.
+            (None, Err(_)) if snapshot.may_be_verify(request.head.uri.path()) => {
+                Err(Kind::InsufficientRole.into())
+            }
+            (None, Err(kind)) => Err((*kind).into()),
         };
         let mut response = match decided {
             Ok(response) => response,
@@ -154,22 +160,31 @@ impl ConnectionState {
         response
     }
 
+    /// Asks the issuer of a request's token for what is missing for a decision, and decides once more. Boxed, since few tokens need
+    /// it, and the future of a request is to stay small.
+    fn settle<'s, 'a: 's>(
+        &'s self,
+        view: &'a View,
+        request: &'s mut ClientRequest,
+        origin: &'s client::Forwarded,
+        trace: &'s mut Trace<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<ClientResponse, Refusal>> + Send + 's>> {
+        Box::pin(async move {
+            let credential = Credential::of(request.head.fields.get_all(&header::AUTHORIZATION));
+            let settled = view.snapshot.access.settle(credential, origin.client);
+            forward::in_time(&self.exchange, settled).await.ok_or(Kind::Unavailable)??;
+            self.decide(view, request, origin, trace).await
+        })
+    }
+
     async fn decide<'a>(
         &self,
         view: &'a View,
         request: &mut ClientRequest,
-        origin: &Result<client::Forwarded, Kind>,
+        origin: &client::Forwarded,
         trace: &mut Trace<'a>,
     ) -> Result<ClientResponse, Refusal> {
         let snapshot = &*view.snapshot;
-        let origin = match origin {
-            Ok(origin) => origin,
-            // Whatever is wrong with what another proxy asks about, it is to refuse.
-            Err(_) if snapshot.may_be_verify(request.head.uri.path()) => {
-                return Err(Kind::InsufficientRole.into());
-            }
-            Err(kind) => return Err((*kind).into()),
-        };
         let ClientRequest { head, .. } = request;
         method::check(&head.method, &snapshot.routes)?;
         if ends_here(snapshot, head)? {
@@ -200,9 +215,20 @@ impl ConnectionState {
             Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
-                let fields = verify(snapshot, head, is_trusted, origin, trace.begun, &mut trace.limited)?;
-                let status = StatusCode::OK;
-                Ok(ClientResponse { status, fields, body: ResponseBody::whole(Bytes::new(), &self.exchange) })
+                match verify(snapshot, head, is_trusted, origin, trace.begun, &mut trace.limited) {
+                    Ok(fields) => {
+                        let body = ResponseBody::whole(Bytes::new(), &self.exchange);
+                        Ok(ClientResponse { status: StatusCode::OK, fields, body })
+                    }
+                    Err(refusal) => {
+                        drop(target);
+                        if !refusal.is_unsettled() || !self.exchange.settles() {
+                            return Err(refusal);
+                        }
+                        drop(refusal);
+                        self.settle(view, request, origin, trace).await
+                    }
+                }
             }
             Match::Builtin => {
                 trace.set_route(BUILTIN);
@@ -221,7 +247,16 @@ impl ConnectionState {
                 }
                 let credential = Credential::of(head.fields.get_all(&header::AUTHORIZATION));
                 let permit =
-                    snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
+                    match snapshot.access.decide(&route.config.access, route.config.on_stale, credential) {
+                        Ok(permit) => permit,
+                        Err(denied) => {
+                            drop(target);
+                            if denied.is_unsettled() && self.exchange.settles() {
+                                return self.settle(view, request, origin, trace).await;
+                            }
+                            return Err(denied.into());
+                        }
+                    };
                 if route.config.method_override {
                     decide_overrides(snapshot, &target, head)?;
                 }
@@ -278,7 +313,7 @@ impl ConnectionState {
             }
             Action::Forward(index) => *index,
         };
-        self.judged.allowed(&view.snapshot, &request.head);
+        self.judged.allowed(&view.snapshot, &route.config.access, &request.head);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     clock::Now,
     store::{LogEntry, Revoked},
-    types::{KeyId, SessionId, Subject},
+    types::{ExternalId, KeyId, SessionId, Subject},
 };
 
 /// The number of locks that the streams are spread over.
@@ -34,6 +34,8 @@ pub struct Token {
     pub subject: Subject,
     /// The subject's generation in it.
     pub generation: i64,
+    /// What else it can be revoked by: the session and the token of another issuer.
+    pub others: [Option<ExternalId>; 2],
     /// The key that signed it.
     pub key: KeyId,
     /// When it expires, in Unix seconds.
@@ -120,7 +122,8 @@ impl Drop for Registration {
 impl Token {
     /// What its streams are found by.
     fn keys(&self) -> impl Iterator<Item = Revoked> {
-        self.session.map(Revoked::Session).into_iter().chain([self.subject.into()])
+        let others = self.others.into_iter().flatten().map(Revoked::External);
+        self.session.map(Revoked::Session).into_iter().chain([self.subject.into()]).chain(others)
     }
 }
 
@@ -268,7 +271,7 @@ mod tests {
     fn token(user: UserId, generation: i64) -> Token {
         let session = Some(SessionId::generate(&OsRandom));
         let subject = Subject::User(user);
-        Token { session, subject, generation, key: KeyId::of("a"), expires_at: 100 }
+        Token { session, subject, generation, others: [None; 2], key: KeyId::of("a"), expires_at: 100 }
     }
 
     fn entry(revoked: Revoked, generation: i64) -> LogEntry {

@@ -20,7 +20,7 @@ use super::{LiveStreams, Registration, Token};
 use crate::{
     clock::{Now, UnixMillis},
     store::{LogEntry, Revoked},
-    types::{KeyId, SessionId, Subject},
+    types::{ExternalId, KeyId, SessionId, Subject},
 };
 
 /// The generation below which tokens are revoked, and the expiry of the entry. Stored as bytes to avoid padding: with its
@@ -119,6 +119,11 @@ impl Mirror {
     /// Whether every token of this session is dead.
     pub fn is_session_revoked(&self, session: SessionId) -> bool {
         self.dead.pin().contains_key(&Revoked::Session(session))
+    }
+
+    /// Whether this session or token of another issuer is dead.
+    pub fn is_external_revoked(&self, id: ExternalId) -> bool {
+        self.dead.pin().contains_key(&Revoked::External(id))
     }
 
     /// Whether every token that this key has signed is dead.
@@ -258,7 +263,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::types::{ClientId, ExternalId, OsRandom, UserId};
+    use crate::types::{ClientId, OsRandom, UserId};
 
     fn at(wall: i64, boot: i64) -> Now {
         Now { time: wall, wall, boot }

@@ -21,7 +21,7 @@ pub enum Revoked {
     Key(KeyId),
     /// All tokens of a program below a generation.
     Client(ClientId),
-    /// All tokens of another issuer's subject below a generation.
+    /// All tokens of another issuer's subject below a generation, or its session, or its token.
     External(ExternalId),
 }
 
@@ -97,6 +97,12 @@ pub struct LogEntry {
 impl LogEntry {
     /// The generation in the row of a session or a key: above any.
     pub const ALL: i64 = i64::MAX;
+
+    /// Until when the log has to hold it at the least, so that it need not be written again. Of another issuer's subject the time
+    /// is chosen by whoever revokes it.
+    pub(super) fn held_until(&self, now: UnixMillis) -> UnixMillis {
+        if matches!(self.revoked, Revoked::External(_)) { self.expires_at } else { now + 1 }
+    }
 
     pub(super) fn of_key(key: KeyId, sessions_until: Option<UnixMillis>, access_exp_max: UnixMillis) -> Self {
         Self::new(Revoked::Key(key), sessions_until.unwrap_or(Self::ALL), access_exp_max, 0)

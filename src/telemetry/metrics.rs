@@ -76,6 +76,7 @@ pub struct Metrics {
     tls: TlsMetrics,
     config_reloads: IntCounterVec,
     rate_limited: IntCounterVec,
+    issuer_fetches: IntCounterVec,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
@@ -349,6 +350,11 @@ impl Metrics {
                 "Requests refused by the rate limits of their route.",
                 &["route"],
             )?,
+            issuer_fetches: made.counters(
+                "issuer_fetches_total",
+                "Fetches of another issuer's keys, and questions to it about tokens.",
+                &["issuer", "result"],
+            )?,
             log_lines_lost: made.counter(
                 "log_lines_lost_total",
                 "Lines of the log that were dropped because it was not read fast enough.",
@@ -438,6 +444,11 @@ impl Metrics {
     /// Counts configs that were to be taken up while the gateway runs, and whether they were.
     pub fn config_reload(&self, taken_up: bool) {
         self.config_reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Counts fetches from another issuer, and whether they succeeded.
+    pub fn issuer_fetch(&self, issuer: &str, succeeded: bool) {
+        self.issuer_fetches.with_label_values(&[issuer, if succeeded { "ok" } else { "failed" }]).inc();
     }
 
     /// Takes over how many lines of the log were lost so far.

@@ -37,9 +37,18 @@ pub enum TokenError {
     /// `exp` has passed.
     #[error("expired")]
     Expired,
-    /// `nbf` lies ahead.
+    /// `nbf`, or the time of issue of another issuer's token, lies ahead.
     #[error("not valid yet")]
     NotYetValid,
+    /// The issuer says that it is not active.
+    #[error("not active")]
+    Inactive,
+    /// Whether it holds, its issuer has to be asked: for a new key, or about the token.
+    #[error("its issuer has to be asked")]
+    Unsettled,
+    /// Its issuer cannot be asked, and its keys are not known or too old.
+    #[error("its issuer is out of reach")]
+    NoKeys,
 }
 
 /// A key that verifies.
@@ -66,7 +75,7 @@ impl VerifyingKey {
         (!secret.is_empty()).then(|| Self::new(Algorithm::HS256, DecodingKey::from_secret(secret)))
     }
 
-    fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
+    pub(super) fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
         Self { algorithm, key, in_use: Arc::new(AtomicBool::new(true)) }
     }
 
@@ -123,13 +132,21 @@ pub struct Payload {
     pub bytes: Vec<u8>,
 }
 
-/// Checks header and signature of a compact JWS. `find` gives the key for a `kid`.
+/// Returns the payload of what has the form of a compact JWS. Nothing of it is verified.
+pub(super) fn unverified_payload(token: &str) -> Option<Vec<u8>> {
+    let mut parts = token.split('.');
+    let payload = parts.nth(1)?;
+    let is_jws = parts.next().is_some() && parts.next().is_none();
+    is_jws.then(|| URL_SAFE_NO_PAD.decode(payload).ok()).flatten()
+}
+
+/// Checks header and signature of a compact JWS. `find` returns the key for a `kid` and an algorithm.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn verify_signature(
     token: &str,
-    find: impl FnOnce(Option<&str>) -> Option<Arc<VerifyingKey>>,
+    find: impl FnOnce(Option<&str>, Algorithm) -> Option<Arc<VerifyingKey>>,
 ) -> Result<(Payload, Arc<VerifyingKey>), TokenError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(TokenError::Malformed);
@@ -154,7 +171,7 @@ pub fn verify_signature(
     if refused.iter().any(|member| member.0) {
         return Err(TokenError::Header);
     }
-    let key = find(header.kid.as_deref()).ok_or(TokenError::UnknownKey)?;
+    let key = find(header.kid.as_deref(), header.alg).ok_or(TokenError::UnknownKey)?;
     if header.alg != key.algorithm || !key.is_in_use() {
         return Err(TokenError::UnknownKey);
     }

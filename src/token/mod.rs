@@ -1,9 +1,10 @@
 //! Tokens: access tokens (JWT), refresh tokens, and the keys behind both.
 //!
-//! A token is what this program made, or it is nothing: one issuer, one audience, the algorithms
-//! that its own keys have, and every claim of the type that it was issued with.
+//! A token is what this program made: one issuer, one audience, the algorithms that its own keys have, and every claim of the type
+//! that it was issued with. Or it is of another issuer that the config names, and then of that issuer alone.
 
 mod device;
+mod external;
 mod issuer;
 mod jws;
 mod keyring;
@@ -15,6 +16,7 @@ mod root;
 mod verifier;
 
 pub use device::{Device, DeviceTokens};
+pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use issuer::{AccessClaims, AccessToken, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};

@@ -7,7 +7,8 @@ use std::{
 
 use http::HeaderValue;
 
-use crate::types::{KeyId, Roles, SessionId, Subject, UserId};
+use super::external::ExternalCaller;
+use crate::types::{ExternalId, KeyId, Roles, SessionId, Subject, UserId};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
 /// its requests.
@@ -36,6 +37,10 @@ pub struct Principal {
     /// The key that signed the token.
     pub key: KeyId,
     pub(super) key_in_use: Arc<AtomicBool>,
+    /// What else it can be revoked by: the session and the token of another issuer.
+    pub others: Box<[ExternalId]>,
+    /// Until when what its issuer said of it holds, in Unix seconds; for ever if nobody was asked.
+    pub(super) asked_until: i64,
 }
 
 /// A user with a session. The calls below `auth.path` require one.
@@ -81,6 +86,34 @@ impl Principal {
             roles: claims.roles,
             key,
             key_in_use,
+            others: Box::default(),
+            asked_until: i64::MAX,
+        })
+    }
+
+    /// Creates the principal of another issuer's token. Returns `None` if a header value would be illegal.
+    pub(super) fn external(
+        caller: ExternalCaller,
+        expires_at: i64,
+        asked_until: i64,
+        key: KeyId,
+        key_in_use: Arc<AtomicBool>,
+    ) -> Option<Self> {
+        Some(Self {
+            id_value: HeaderValue::try_from(encode(&caller.id)).ok()?,
+            name_value: HeaderValue::try_from(encode(&caller.name)).ok()?,
+            roles_value: HeaderValue::try_from(caller.roles.to_string()).ok()?,
+            external_id_value: None,
+            subject: Subject::External(caller.subject),
+            session: None,
+            generation: caller.issued_at,
+            expires_at,
+            name: caller.name,
+            roles: caller.roles,
+            key,
+            key_in_use,
+            others: caller.others.into(),
+            asked_until,
         })
     }
 
@@ -95,6 +128,7 @@ impl Principal {
         }
     }
 }
+
 /// Percent-encodes `%`, control characters and everything beyond ASCII, by UTF-8 bytes.
 fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());

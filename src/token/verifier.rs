@@ -11,12 +11,14 @@ use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{
-    CurrentKeyring, Principal,
+    CurrentKeyring, ExternalIssuer, Principal,
+    external::issuer_of,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
     principal::UserClaims,
 };
 use crate::{
     clock::Now,
+    config,
     types::{KeyId, Roles, SessionId, UserId, Username},
 };
 
@@ -31,6 +33,7 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     keyring: Arc<CurrentKeyring>,
+    external: Vec<Arc<ExternalIssuer>>,
     cache: Cache<Arc<[u8]>, Arc<Principal>, RandomState>,
 }
 
@@ -65,18 +68,27 @@ struct Claims {
 }
 
 impl Verifier {
-    /// A verifier of tokens for `audience` by `issuer`.
-    pub fn new(issuer: &str, audience: &str, keyring: Arc<CurrentKeyring>) -> Self {
+    /// A verifier of tokens for `audience` by `issuer`, and of those of `external` issuers.
+    pub fn new(
+        issuer: &str,
+        audience: &str,
+        keyring: Arc<CurrentKeyring>,
+        external: Vec<Arc<ExternalIssuer>>,
+    ) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|token: &Arc<[u8]>, _: &Arc<Principal>| (token.len() + ENTRY_BYTES) as u32)
             .build_with_hasher(RandomState::default());
-        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, cache }
+        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, external, cache }
     }
 
-    /// Whether it verifies tokens for `audience` by `issuer`.
-    pub fn is_for(&self, issuer: &str, audience: &str) -> bool {
-        self.issuer == issuer && self.audience == audience
+    /// Whether it verifies tokens for `audience` by `issuer`, and those of these others.
+    pub fn is_for(&self, issuer: &str, audience: &str, external: &[config::Issuer]) -> bool {
+        let same = |(one, other): (&Arc<ExternalIssuer>, &config::Issuer)| one.config().is_like(other);
+        self.issuer == issuer
+            && self.audience == audience
+            && self.external.len() == external.len()
+            && self.external.iter().zip(external).all(same)
     }
 
     /// Verifies a token.
@@ -88,8 +100,9 @@ impl Verifier {
             return Err(TokenError::Malformed);
         }
         let in_use = |principal: &Arc<Principal>| principal.key_in_use.load(Relaxed);
+        let usable = |principal: &Arc<Principal>| in_use(principal) && principal.asked_until > now.seconds();
         // A key that is gone may come back, as another one of the same name.
-        let (principal, hit) = match self.cache.get(token).filter(in_use) {
+        let (principal, hit) = match self.cache.get(token).filter(usable) {
             Some(principal) => (principal, true),
             None => (Arc::new(self.verify_new(token, now)?), false),
         };
@@ -105,10 +118,41 @@ impl Verifier {
         Ok(Checked { principal, hit })
     }
 
+    /// Returns the other issuer that a token is of, or none if it is to be one of the gateway's own. Whose key verifies it is chosen
+    /// by this alone.
+    ///
+    /// # Errors
+    /// When it is of nobody who is known.
+    pub fn issuer_to_ask(&self, token: &str) -> Result<Option<&Arc<ExternalIssuer>>, TokenError> {
+        if self.external.is_empty() {
+            return Ok(None);
+        }
+        let found = match issuer_of(token) {
+            Some(issuer) if issuer == self.issuer => return Ok(None),
+            Some(issuer) => self.external.iter().find(|external| external.config().issuer == issuer),
+            // It tells nothing: only who made it knows it.
+            None => self.external.iter().find(|external| external.is_asked_about_tokens()),
+        };
+        found.map(Some).ok_or(TokenError::Claims)
+    }
+
+    /// Returns the other issuers.
+    pub fn external(&self) -> &[Arc<ExternalIssuer>] {
+        &self.external
+    }
+
+    /// Notes whom a token stands for by what its issuer said.
+    pub fn learn(&self, token: &[u8], principal: Principal) {
+        self.cache.insert(token.into(), Arc::new(principal));
+    }
+
     fn verify_new(&self, token: &[u8], now: Now) -> Result<Principal, TokenError> {
         let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
+        if let Some(issuer) = self.issuer_to_ask(token)? {
+            return issuer.verify(token, now);
+        }
         let keyring = self.keyring.get();
-        let (payload, key) = verify_signature(token, |kid| keyring.verifying(kid?, now.time))?;
+        let (payload, key) = verify_signature(token, |kid, _| keyring.verifying(kid?, now.time))?;
         // RFC 9068, section 4: the type is compared without case, and `application/` may lead.
         let typ = payload.typ.unwrap_or_default().to_ascii_lowercase();
         if typ.strip_prefix("application/").unwrap_or(&typ) != "at+jwt" {

@@ -23,7 +23,8 @@ pub struct KeyId(Uuid);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Uuid);
 
-/// A subject of another issuer, UUIDv8: identifies its issuer and `sub` in the revocation log.
+/// A subject, a session or a token of another issuer, UUIDv8: identifies the issuer and its `sub`, `sid` or `jti` in the
+/// revocation log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExternalId(Uuid);
 
@@ -58,6 +59,16 @@ impl ExternalId {
     pub fn of(issuer: &str, subject: &str) -> Self {
         // The separator occurs in no issuer, so different pairs give different texts.
         Self(hashed(format!("{issuer}\0{subject}").as_bytes()))
+    }
+
+    /// Returns the id of a session of an issuer.
+    pub fn of_session(issuer: &str, session: &str) -> Self {
+        Self::of("session", &format!("{issuer}\0{session}"))
+    }
+
+    /// Returns the id of a token of an issuer.
+    pub fn of_token(issuer: &str, token: &str) -> Self {
+        Self::of("token", &format!("{issuer}\0{token}"))
     }
 }
 

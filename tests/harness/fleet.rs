@@ -20,10 +20,19 @@ pub fn settings(url: &str) -> Settings {
 
 /// One gateway at the database and one behind a road that can be cut.
 pub fn pair(cluster: &Cluster) -> (Gateway, Gateway, Proxy) {
+    pair_with(cluster, |_| {})
+}
+
+/// The same with other settings.
+pub fn pair_with(cluster: &Cluster, change: impl Fn(&mut Settings)) -> (Gateway, Gateway, Proxy) {
     let url = cluster.database();
     let proxy = Proxy::before(&url);
-    let here = Gateway::alone(settings(&url));
-    let there = Gateway::alone(settings(&proxy.url(&url)));
+    let start = |url: &str| {
+        let mut settings = settings(url);
+        change(&mut settings);
+        Gateway::alone(settings)
+    };
+    let (here, there) = (start(&url), start(&proxy.url(&url)));
     (here, there, proxy)
 }
 

@@ -35,6 +35,8 @@ pub struct Settings {
     pub upstream: String,
     /// Its servers, as flow maps with commas between, in place of the one that the test runs.
     pub servers: String,
+    /// Where clients connect.
+    pub listen: String,
     /// Settings of the listener after `address`, each with a leading comma.
     pub listener: String,
     /// Settings of the admin listener after `address`, each with a leading comma.
@@ -56,6 +58,7 @@ impl Default for Settings {
             extra: String::new(),
             upstream: String::new(),
             servers: String::new(),
+            listen: "127.0.0.1:0".to_owned(),
             listener: String::new(),
             admin: String::new(),
             workers: 2,
@@ -105,9 +108,10 @@ impl Settings {
             servers => servers.to_owned(),
         };
         format!(
-            "listeners:\n  - {{address: \"127.0.0.1:0\"{}}}\nadmin: {{address: \"127.0.0.1:0\"{}}}\nworkers: {}\nstore: {}\n\
+            "listeners:\n  - {{address: \"{}\"{}}}\nadmin: {{address: \"127.0.0.1:0\"{}}}\nworkers: {}\nstore: {}\n\
              auth:\n  issuer: https://login.example.com\n  audience: tests\n{}\
              upstreams:\n  backend: {{servers: [{servers}]{}}}\nroutes:\n{}log: {{format: json, level: debug}}\n{}",
+            self.listen,
             self.protocol.listener().to_owned() + &self.listener,
             self.admin,
             self.workers,

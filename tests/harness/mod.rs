@@ -5,6 +5,7 @@ mod database;
 pub mod fleet;
 mod gateway;
 mod http2;
+pub mod issuer;
 mod peers;
 pub mod protocol;
 mod proxy;

@@ -3,6 +3,7 @@
 mod auth;
 mod cors;
 mod email;
+mod issuer;
 mod keys;
 mod listeners;
 mod rate;
@@ -113,6 +114,7 @@ impl Check<'_> {
         let trusted_proxies = self.networks("trusted_proxies", &raw.trusted_proxies);
         let store = self.store(raw.store);
         let auth = self.auth(raw.auth, &store, cores);
+        let issuers = self.issuers(raw.issuers, &auth.issuer);
         let forward_auth = self.forward_auth(&raw.forward_auth);
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
@@ -142,6 +144,7 @@ impl Check<'_> {
             trusted_proxies,
             store,
             auth,
+            issuers,
             forward_auth,
             revocation,
             identity_headers,

@@ -1,6 +1,7 @@
 //! The config as it is written. The doc comments become the descriptions in the JSON Schema.
 
 mod auth;
+mod issuer;
 mod route;
 mod tls;
 mod upstream;
@@ -14,6 +15,8 @@ pub use auth::{
     Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
     Throttle, Username,
 };
+
+pub use issuer::{Claims, Issuer};
 
 pub use route::{
     Encoded, HeaderRules, RateHeader, RateKey, RateLimit, RateLimits, Redirect, Respond, Rewrite, RoleRule,
@@ -49,6 +52,9 @@ pub struct Gateway {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// Others whose tokens are accepted.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
     /// For other proxies that ask at `auth.path`/verify.
     #[serde(default)]
     pub forward_auth: ForwardAuth,

@@ -190,11 +190,11 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result
 pub(super) async fn holds(db: &Client, entry: &LogEntry) -> Result<bool> {
     let sql = format!(
         "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = $1 AND kind = $2 AND generation >= $3 \
-         AND expires_at > {NOW})"
+         AND expires_at >= {NOW} + 1 AND expires_at >= $4)"
     );
     let statement = db.prepare_cached(&sql).await?;
     let (id, kind) = (entry.revoked.uuid(), entry.revoked.kind());
-    only(&db.query_one(&statement, &[&id, &kind, &entry.generation]).await?)
+    only(&db.query_one(&statement, &[&id, &kind, &entry.generation, &entry.held_until(0)]).await?)
 }
 
 /// Writes entries into a log that has lost them, and does again what they stand for. Several gateways may

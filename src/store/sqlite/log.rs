@@ -56,8 +56,8 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
     let id = entry.revoked.uuid();
     let id = id.as_bytes();
     let held: bool = tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = ?1 AND kind = ?2 AND generation >= ?3 AND expires_at > ?4)",
-        params![id, entry.revoked.kind(), entry.generation, now],
+        "SELECT EXISTS (SELECT 1 FROM revocations WHERE id = ?1 AND kind = ?2 AND generation >= ?3 AND expires_at >= ?4)",
+        params![id, entry.revoked.kind(), entry.generation, entry.held_until(now)],
         |row| row.get(0),
     )?;
     if held {

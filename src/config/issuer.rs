@@ -1,0 +1,218 @@
+//! Issuers whose tokens are accepted beside the gateway's own.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{Source, UpstreamTls};
+use crate::types::{Role, Secret};
+
+/// An issuer whose tokens are accepted.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// What its callers' ids begin with.
+    pub name: String,
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// Where what verifies a token comes from.
+    pub keys: IssuerKeys,
+    /// A token must name one of these.
+    pub audiences: Vec<String>,
+    /// The algorithms of its signatures.
+    pub algorithms: Vec<SignatureAlgorithm>,
+    /// The types of its tokens in lower case; an empty one for tokens that tell none.
+    pub types: Vec<String>,
+    /// How far its clock may differ.
+    pub leeway: Duration,
+    /// The longest that a token may be valid from now on.
+    pub max_ttl: Duration,
+    /// How long keys are used that cannot be fetched anew.
+    pub keys_max_age: Duration,
+    /// TLS to its server.
+    pub tls: UpstreamTls,
+    /// Where a token tells what.
+    pub claims: ClaimNames,
+    /// What its roles are called here.
+    pub roles: BTreeMap<String, Role>,
+    /// What the names of its other roles begin with here; none of them is kept without one.
+    pub role_prefix: Option<String>,
+    /// Where it stands in the config.
+    pub source: Source,
+}
+
+/// Where what verifies a token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IssuerKeys {
+    /// The issuer's OpenID configuration (OpenID Connect Discovery 1.0, section 4).
+    Discovery(HttpUrl),
+    /// The address of a key set (RFC 7517).
+    Address(HttpUrl),
+    /// A file with a key set.
+    File(PathBuf),
+    /// The issuer is asked about each token (RFC 7662).
+    Introspection(Introspection),
+}
+
+/// Where an issuer is asked about tokens.
+#[derive(Debug, Clone)]
+pub struct Introspection {
+    /// The address.
+    pub url: HttpUrl,
+    /// The gateway's id there.
+    pub client_id: String,
+    /// The gateway's secret there.
+    pub client_secret: Secret,
+    /// How long what the issuer says holds.
+    pub cache: Duration,
+}
+
+impl PartialEq for Introspection {
+    fn eq(&self, other: &Self) -> bool {
+        let secret = |one: &Self| one.client_secret.expose().to_owned();
+        self.url == other.url
+            && self.client_id == other.client_id
+            && self.cache == other.cache
+            && secret(self) == secret(other)
+    }
+}
+
+impl Eq for Introspection {}
+
+/// Algorithms of signatures by key pairs (RFC 7518, section 3.1; RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SignatureAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl SignatureAlgorithm {
+    /// All of them, by their names.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("RS256", Self::RS256),
+        ("RS384", Self::RS384),
+        ("RS512", Self::RS512),
+        ("PS256", Self::PS256),
+        ("ES256", Self::ES256),
+        ("ES384", Self::ES384),
+        ("EdDSA", Self::EdDSA),
+    ];
+}
+
+/// Claims, each as the names that lead to it from the outermost object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimNames {
+    /// Whom a token stands for.
+    pub id: Vec<String>,
+    /// The name.
+    pub name: Vec<String>,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// The session.
+    pub session: Vec<String>,
+}
+
+/// An address that is fetched from: by https, or by http on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    /// Whether it is https.
+    pub is_https: bool,
+    /// The name or address of the host, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// `Host` of requests: the port only if it is not the scheme's.
+    pub authority: String,
+    /// The path and the query.
+    pub target: String,
+}
+
+impl HttpUrl {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// What is legal.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const LEGAL: &str = "expected an address that begins with https://, or http:// on this machine, without user or fragment";
+        let uri: http::Uri = text.parse().map_err(|_| LEGAL)?;
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(LEGAL),
+        };
+        let authority = uri.authority().ok_or(LEGAL)?;
+        if authority.as_str().contains('@') || text.contains('#') || authority.host().is_empty() {
+            return Err(LEGAL);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if !is_https && !is_loopback(&host) {
+            return Err(LEGAL);
+        }
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        Ok(Self { is_https, host, port, authority: authority.as_str().to_owned(), target })
+    }
+
+    /// Returns the address of a document at `path` below this one (OpenID Connect Discovery 1.0, section 4.1).
+    #[must_use]
+    pub fn below(&self, path: &str) -> Self {
+        let base = self.target.split('?').next().unwrap_or_default().trim_end_matches('/');
+        Self { target: format!("{base}{path}"), ..self.clone() }
+    }
+}
+
+/// Returns whether a host can only be this machine.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+impl Issuer {
+    /// Returns whether another config says the same, perhaps in another place.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let of = |issuer: &Self| {
+            let Self { name, issuer, keys, audiences, algorithms, types, .. } = issuer.clone();
+            (name, issuer, keys, audiences, algorithms, types)
+        };
+        let bounds = |issuer: &Self| (issuer.leeway, issuer.max_ttl, issuer.keys_max_age);
+        of(self) == of(other)
+            && bounds(self) == bounds(other)
+            && self.tls.is_like(&other.tls)
+            && self.claims == other.claims
+            && (&self.roles, &self.role_prefix) == (&other.roles, &other.role_prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_or_on_this_machine() {
+        let url = HttpUrl::parse("https://id.example.com/realms/corp?x=1").unwrap();
+        assert!(url.is_https && url.port == 443 && url.host == "id.example.com");
+        assert_eq!(url.below("/.well-known/a").target, "/realms/corp/.well-known/a");
+        let url = HttpUrl::parse("http://[::1]:8080").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.target.as_str()), ("::1", 8080, "/"));
+        assert_eq!(url.below("/a").target, "/a");
+        for wrong in [
+            "http://id.example.com/",
+            "ftp://localhost/",
+            "https://user@host/",
+            "https://host/#a",
+            "localhost",
+            "/path",
+            "http://127.0.0.1.example.com/",
+        ] {
+            assert!(HttpUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
