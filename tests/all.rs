@@ -56,5 +56,6 @@ mod store;
 mod streams;
 mod throttling;
 mod tls;
+mod upgrade;
 mod upstream_tls;
 mod upstreams;

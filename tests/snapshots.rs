@@ -134,7 +134,7 @@ fn run_worker(worker: Worker, inbox: Inbox) -> thread::JoinHandle<()> {
 
 fn listening(socket: TcpListener) -> Listening {
     let config = authgate::config::Listener {
-        address: socket.local_addr().unwrap(),
+        address: authgate::config::ListenAddress::Ip(socket.local_addr().unwrap()),
         max_connections: None,
         redirect: None,
         tls: None,

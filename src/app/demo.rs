@@ -17,7 +17,7 @@ use super::{
     load::{LoadedGateway, compile, further, log_settings},
     operator::open_operator,
     sample,
-    server::{OnReady, ServeError, serve},
+    server::{OnReady, ServeError, Start, serve},
 };
 use crate::{
     account::{AccountError, Actor, NewAccount},
@@ -105,7 +105,7 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
     };
     let on_ready: OnReady =
         Box::new(move || println!("{}", instructions(&curl, &base, &admin, password.expose())));
-    serve(loaded, None, log.logs(), Some(on_ready))?;
+    serve(loaded, None, log.logs(), Start { on_ready: Some(on_ready), ..Start::default() })?;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Listening sockets: bound at the start, listening once everything is loaded, shared by the workers.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::TcpListener, sync::Arc};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 
+use super::inheritance::Inherited;
 use crate::{
-    config,
+    config::{self, ListenAddress},
     gateway::{Listener, Listening},
     tls::ServerTls,
 };
@@ -17,10 +18,10 @@ const BACKLOG: i32 = 4_096;
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
 #[error("cannot listen on {0}: {1}")]
-pub struct ListenError(pub(super) SocketAddr, #[source] pub(super) io::Error);
+pub struct ListenError(pub(super) ListenAddress, #[source] pub(super) io::Error);
 
 /// Returns sockets that are bound to the addresses of listeners, with `tls` in their order. A listener that is as it was `before`
-/// goes on, and one that has changed keeps its socket, in which clients may be waiting.
+/// goes on, and one that has changed keeps its socket, in which clients may be waiting. One that was `inherited` is not bound anew.
 ///
 /// # Errors
 /// [`ListenError`].
@@ -28,6 +29,7 @@ pub(super) fn bind(
     listeners: &[config::Listener],
     tls: &[Option<Arc<ServerTls>>],
     before: &[Listening],
+    inherited: &Inherited,
 ) -> Result<Vec<Listening>, ListenError> {
     let mut bound: Vec<Listening> = Vec::with_capacity(listeners.len());
     for (config, tls) in listeners.iter().zip(tls) {
@@ -35,15 +37,23 @@ pub(super) fn bind(
             listening.listener.config.address == config.address
                 && !bound.iter().any(|taken| Arc::ptr_eq(&taken.socket, &listening.socket))
         };
+        let is_fresh =
+            |socket: &Arc<TcpListener>| !bound.iter().any(|taken| Arc::ptr_eq(&taken.socket, socket));
         let known = before.iter().find(is_free);
         bound.push(match known {
             Some(known) if known.listener.config.is_like(config) => known.clone(),
             known => {
                 let socket = match known {
                     Some(known) => known.socket.clone(),
-                    None => Arc::new(
-                        bind_to(config.address).map_err(|error| ListenError(config.address, error))?.into(),
-                    ),
+                    None => match inherited
+                        .sockets_for(&config.address.to_string())
+                        .find(|socket| is_fresh(socket))
+                    {
+                        Some(socket) => socket.clone(),
+                        None => bind_to(&config.address)
+                            .map(|socket| Arc::new(socket.into()))
+                            .map_err(|error| ListenError(config.address.clone(), error))?,
+                    },
                 };
                 Listening { socket, listener: Arc::new(Listener::new(config.clone(), tls.clone())) }
             }
@@ -61,16 +71,23 @@ pub(super) fn listen<'a>(
     message: &'static str,
 ) -> Result<(), ListenError> {
     for Listening { socket, listener } in bound {
-        let address = listener.config.address;
-        SockRef::from(&**socket).listen(BACKLOG).map_err(|error| ListenError(address, error))?;
+        let address = &listener.config.address;
+        let listened = SockRef::from(&**socket).listen(BACKLOG);
+        listened.map_err(|error| ListenError(address.clone(), error))?;
         // The port that the system chose, where the config leaves it to it.
-        let local = socket.local_addr().unwrap_or(address);
-        tracing::info!(address = %local, "{message}");
+        let local = socket.local_addr().map_or_else(|_| address.to_string(), |local| local.to_string());
+        tracing::info!(address = local, "{message}");
     }
     Ok(())
 }
 
-fn bind_to(address: SocketAddr) -> io::Result<Socket> {
+fn bind_to(address: &ListenAddress) -> io::Result<Socket> {
+    let address = match address {
+        ListenAddress::Ip(address) => *address,
+        ListenAddress::Systemd(_) => {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "systemd has passed no socket of this name"));
+        }
+    };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::AbortHandle};
 
-use super::load::level_of;
+use super::{inheritance::Inherited, load::level_of};
 use crate::{
     admin::{self, AdminApi},
     clock::{SystemClock, TimeKeeper},
@@ -33,6 +33,10 @@ pub(super) struct Process {
     pub(super) gate: Arc<CallGate>,
     pub(super) logs: Logs,
     pub(super) placement: Arc<Placement>,
+    /// The sockets that systemd has passed.
+    pub(super) systemd: Inherited,
+    /// What accepts operators' connections.
+    pub(super) admin: Mutex<Vec<AbortHandle>>,
     /// The sockets that are accepted on.
     pub(super) listening: watch::Sender<Vec<Listening>>,
     settings: Mutex<Settings>,
@@ -72,8 +76,16 @@ impl Settings {
 }
 
 impl Process {
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, logs: Logs, placement: Arc<Placement>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        logs: Logs,
+        placement: Arc<Placement>,
+        systemd: Inherited,
+    ) -> Self {
         Self {
+            systemd,
+            admin: Mutex::default(),
             metrics,
             drain: Drain::default(),
             time: Arc::new(TimeKeeper::new(Arc::new(SystemClock))),
@@ -96,6 +108,19 @@ impl Process {
         *has_ended = true;
         self.listening.send_replace(Vec::new());
         self.drain.begin();
+    }
+
+    /// Another process serves from now on, and has the sockets: nothing more is accepted here. What is open goes on as it does when its
+    /// listener is gone.
+    pub(super) fn hands_over(&self) {
+        let mut has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        *has_ended = true;
+        self.drain.announce();
+        self.drain.hand_over();
+        self.listening.send_replace(Vec::new());
+        for accepting in &*self.admin.lock().unwrap_or_else(PoisonError::into_inner) {
+            accepting.abort();
+        }
     }
 
     /// Lets all workers serve by another snapshot, and accept on other sockets, unless the end has begun. Returns whether it has not.

@@ -22,6 +22,7 @@ use super::{
     assemble::{Assembled, Means, assemble},
     decision::failed_tests,
     foundation::{Foundation, learn_schemes},
+    inheritance::Inherited,
     listeners::{self, ListenError},
     load::{LoadedGateway, load},
     process::Reloads,
@@ -159,7 +160,7 @@ impl Reloader {
         let running = process.running.get().ok_or_else(|| failed(&"the gateway has not started yet"))?;
         let before = running.snapshots.borrow().clone();
         let listening_before = process.listening.borrow().clone();
-        let listening = bind(&source, &loaded, &listening_before)?;
+        let listening = bind(&source, &loaded, &listening_before, &process.systemd)?;
         let hasher = self.hasher_for(&current.config, &loaded.config).await?;
         let keys = self.foundation.keys.load().for_config(&loaded.config.auth, &loaded.config.revocation);
         let keys = Arc::new(keys);
@@ -280,9 +281,14 @@ fn check(source: &Path, before: &Config, loaded: &LoadedGateway) -> Result<(), C
 }
 
 /// Binds the sockets that are new, and lets clients come to them.
-fn bind(source: &Path, loaded: &LoadedGateway, before: &[Listening]) -> Result<Vec<Listening>, ConfigErrors> {
+fn bind(
+    source: &Path,
+    loaded: &LoadedGateway,
+    before: &[Listening],
+    inherited: &Inherited,
+) -> Result<Vec<Listening>, ConfigErrors> {
     let error = |error: ListenError| ConfigErrors(vec![error_of(source, "listeners", error.to_string())]);
-    let bound = listeners::bind(&loaded.config.listeners, &loaded.tls, before).map_err(error)?;
+    let bound = listeners::bind(&loaded.config.listeners, &loaded.tls, before, inherited).map_err(error)?;
     let is_new = |wanted: &&Listening| !before.iter().any(|known| Arc::ptr_eq(&known.socket, &wanted.socket));
     listeners::listen(bound.iter().filter(is_new), "listening").map_err(error)?;
     Ok(bound)

@@ -31,9 +31,13 @@ use tokio::{
 
 use super::{
     certificates, control,
+    inheritance::{Inherited, Ready},
     listeners::{self, ListenError},
     load::LoadedGateway,
+    pid_file::PidFile,
     process::Process,
+    systemd,
+    upgrade::{Program, Upgrader},
 };
 use crate::{
     admin,
@@ -48,6 +52,9 @@ use crate::{
 
 /// File descriptors that are kept for the store, the log and the listeners.
 const RESERVED_FILES: u64 = 128;
+
+/// How long connections have that are still open when all that a hand-over waits for is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Threads for the calls below `auth.path`, and what they need of the store.
 const CONTROL_THREADS: usize = 2;
@@ -78,6 +85,9 @@ pub enum ServeError {
     /// A metric's name is not legal.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The binary's own path is not known.
+    #[error("the path of this program: {0}")]
+    Program(#[source] io::Error),
     /// Keys or revocations could not be loaded. The log has the reason.
     #[error("the gateway could not start")]
     Start,
@@ -101,6 +111,17 @@ impl Fatal {
 /// Runs once the gateway serves.
 pub type OnReady = Box<dyn FnOnce() + Send>;
 
+/// How a gateway starts.
+#[derive(Default)]
+pub struct Start {
+    /// What it has from the process that started it.
+    pub inherited: Inherited,
+    /// The file that holds its process id while it serves.
+    pub pid_file: Option<PidFile>,
+    /// Runs once it serves.
+    pub on_ready: Option<OnReady>,
+}
+
 /// Serves until the process is told to end. `source` is the file of the config, whose changes are taken up.
 ///
 /// # Errors
@@ -109,25 +130,47 @@ pub fn serve(
     loaded: LoadedGateway,
     source: Option<PathBuf>,
     logs: Logs,
-    on_ready: Option<OnReady>,
+    how: Start,
 ) -> Result<(), ServeError> {
     memory::use_small_pages();
+    let Start { mut inherited, pid_file, on_ready } = how;
     // A terminal that closes must not end the gateway, and there is nothing to take up before it has started.
     // SAFETY: nothing is called when the signal comes.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        libc::signal(libc::SIGUSR2, libc::SIG_IGN);
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = &loaded.config;
-    let _lock = store::lock_for_serving(&config.store)?;
-    let bound = listeners::bind(&config.listeners, &loaded.tls, &[])?;
-    let admin =
-        listeners::bind(std::slice::from_ref(&config.admin), std::slice::from_ref(&loaded.admin_tls), &[])?;
+    let program = Program::own().map_err(ServeError::Program)?;
+    let lock = store::lock_for_serving(&config.store, |path| inherited.lock_of(path))?;
+    let bound = listeners::bind(&config.listeners, &loaded.tls, &[], &inherited)?;
+    let admin = listeners::bind(
+        std::slice::from_ref(&config.admin),
+        std::slice::from_ref(&loaded.admin_tls),
+        &[],
+        &inherited.of_operators(),
+    )?;
     listeners::listen(&admin, "admin listening")?;
+    let predecessor = inherited.ready();
     let workers = config.workers;
     let (placement, inboxes) = Placement::new(workers, max_connections(workers));
-    let process = Arc::new(Process::new(config, Arc::new(Metrics::new()?), logs, placement.clone()));
-    let fatal = Arc::new(Fatal::default());
+    let systemd = inherited.of_systemd();
+    drop(inherited);
+    let metrics = Arc::new(Metrics::new()?);
+    let process = Arc::new(Process::new(config, metrics, logs, placement.clone(), systemd));
+    let (fatal, upgraded) = (Arc::new(Fatal::default()), Arc::new(Notify::new()));
+    let pid_file = pid_file.map(Arc::new);
+    let upgrader = Upgrader {
+        process: process.clone(),
+        program,
+        admin: admin.clone(),
+        lock,
+        pid_file: pid_file.clone(),
+        upgraded: upgraded.clone(),
+    };
 
     let conf = ServerConf {
         threads: 1,
@@ -145,6 +188,9 @@ pub fn serve(
         bound: Mutex::new(bound),
         process: process.clone(),
         fatal: fatal.clone(),
+        predecessor: Mutex::new(predecessor),
+        pid_file: pid_file.clone(),
+        upgrader: Mutex::new(Some(upgrader)),
         on_ready: Mutex::new(on_ready),
     });
     for (index, inbox) in inboxes.into_iter().enumerate() {
@@ -158,8 +204,11 @@ pub fn serve(
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let shutdown = Shutdown { process, fatal: fatal.clone() };
+    let shutdown = Shutdown { process, fatal: fatal.clone(), upgraded };
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
+    if let Some(file) = pid_file {
+        file.remove();
+    }
     if fatal.failed.load(Relaxed) { Err(ServeError::Start) } else { Ok(()) }
 }
 
@@ -190,6 +239,10 @@ struct Control {
     bound: Mutex<Vec<Listening>>,
     process: Arc<Process>,
     fatal: Arc<Fatal>,
+    /// The process whose place this one takes, until it knows.
+    predecessor: Mutex<Option<Ready>>,
+    pid_file: Option<Arc<PidFile>>,
+    upgrader: Mutex<Option<Upgrader>>,
     on_ready: Mutex<Option<OnReady>>,
 }
 
@@ -215,6 +268,44 @@ impl Control {
     }
 }
 
+impl Control {
+    /// Accepts operators' connections.
+    fn serve_operators(&self, hosts: &Arc<[String]>, runtime: &Runtime, vital: &Runtime) -> io::Result<()> {
+        for Listening { socket, listener } in take(&self.admin) {
+            let (socket, calls) = (socket.try_clone()?, runtime.handle().clone());
+            let serving =
+                admin::serve(socket, listener.tls.clone(), self.process.clone(), calls, hosts.clone());
+            let task = vital.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the admin listener failed");
+                }
+            });
+            let mut accepting = self.process.admin.lock().unwrap_or_else(PoisonError::into_inner);
+            accepting.push(task.abort_handle());
+        }
+        Ok(())
+    }
+
+    /// The process serves: whoever waits for that is told.
+    fn serves(&self, predecessor: Option<Ready>, vital: &Runtime) {
+        tracing::info!("serving");
+        if let Some(file) = &self.pid_file {
+            file.write();
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.tell();
+        }
+        systemd::ready();
+        vital.spawn(systemd::watch(self.process.clone()));
+        if let Some(upgrader) = take(&self.upgrader) {
+            vital.spawn(upgrader.follow(vital.handle().clone()));
+        }
+        if let Some(on_ready) = take(&self.on_ready) {
+            on_ready();
+        }
+    }
+}
+
 #[async_trait]
 impl ServiceWithDependents for Control {
     async fn start_service(
@@ -231,28 +322,26 @@ impl ServiceWithDependents for Control {
                 (Ok(runtime), Ok(vital)) => (runtime, vital),
                 (Err(error), _) | (_, Err(error)) => return self.fatal.fail(&error),
             };
-        for Listening { socket, listener } in take(&self.admin) {
-            let socket = match socket.try_clone() {
-                Ok(socket) => socket,
-                Err(error) => return self.fatal.fail(&error),
-            };
-            let (calls, hosts) = (runtime.handle().clone(), loaded.config.admin_hosts.clone().into());
-            let serving = admin::serve(socket, listener.tls.clone(), self.process.clone(), calls, hosts);
-            vital.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the admin listener failed");
-                }
-            });
+        let hosts: Arc<[String]> = loaded.config.admin_hosts.clone().into();
+        let predecessor = take(&self.predecessor);
+        // A predecessor answers its operators until this process serves.
+        if predecessor.is_none()
+            && let Err(error) = self.serve_operators(&hosts, &runtime, &vital)
+        {
+            return self.fatal.fail(&error);
         }
         tokio::select! {
             loaded = self.load(loaded, &runtime, &vital) => match loaded {
                 Ok(()) => {
-                    tracing::info!("serving");
-                    if let Some(on_ready) = take(&self.on_ready) {
-                        on_ready();
+                    if predecessor.is_some() && let Err(error) = self.serve_operators(&hosts, &runtime, &vital) {
+                        return self.fatal.fail(&error);
                     }
+                    self.serves(predecessor, &vital);
                 }
-                Err(error) => self.fatal.fail(&error),
+                Err(error) => {
+                    drop(predecessor);
+                    self.fatal.fail(&error);
+                }
             },
             _ = shutdown.wait_for(|stopping| *stopping) => {}
         }
@@ -311,12 +400,21 @@ impl Service for WorkerService {
 struct Shutdown {
     process: Arc<Process>,
     fatal: Arc<Fatal>,
+    /// Told when another process serves.
+    upgraded: Arc<Notify>,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
-        self.told_to_end().await;
+        tokio::select! {
+            () = self.told_to_end() => {}
+            () = self.upgraded.notified() => {
+                self.hand_over().await;
+                return ShutdownSignal::FastShutdown;
+            }
+        }
+        systemd::stopping();
         self.process.drain.announce();
         let drain = self.process.settings().drain;
         if !drain.delay.is_zero() {
@@ -329,19 +427,39 @@ impl ShutdownSignalWatch for Shutdown {
         }
         tracing::info!("draining");
         self.process.ends();
-        let drained = async {
-            while self.process.drain.live() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(drain.limit, drained).await.is_err() {
-            tracing::warn!(connections = self.process.drain.live(), "not drained in time");
-        }
+        self.drained(drain.limit).await;
         ShutdownSignal::FastShutdown
     }
 }
 
 impl Shutdown {
+    /// Lets what is open come to its end, tunnels included, while another process serves.
+    async fn hand_over(&self) {
+        let limit = self.process.settings().drain.limit;
+        self.process.hands_over();
+        tokio::select! {
+            () = self.drained(limit) => {}
+            // It may be told to end all the same.
+            () = self.told_to_end() => {}
+        }
+        self.process.ends();
+        if self.process.drain.live() > 0 {
+            self.drained(LAST_WORDS).await;
+        }
+    }
+
+    /// Waits until no connection is open, for so long at the most.
+    async fn drained(&self, limit: Duration) {
+        let drained = async {
+            while self.process.drain.live() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::warn!(connections = self.process.drain.live(), "not drained in time");
+        }
+    }
+
     async fn told_to_end(&self) {
         let signals =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));

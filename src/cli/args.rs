@@ -30,7 +30,15 @@ pub(super) enum Command {
     /// Run everything on an embedded store, with a sample backend; prints what to try
     Demo(Demo),
     /// Run the gateway
-    Serve(ConfigFile),
+    Serve(Serve),
+    /// Have a running gateway replaced by the binary that lies at its path now, without a lost request
+    ///
+    /// It is what SIGUSR2 does, and waits for what comes of it. The gateway must have been started with --pid.
+    Upgrade {
+        /// The file with the process id of the gateway
+        #[arg(long, value_name = "FILE")]
+        pid: PathBuf,
+    },
     /// Check a config, print its routes and run its tests
     Check(ConfigFile),
     /// Tell which route takes a request, what is decided and why
@@ -61,6 +69,15 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    /// The file that holds the process id while the gateway serves
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -67,11 +67,19 @@ fn dispatch(command: Command) -> Outcome {
             app::demo(&demo.into())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Serve(config) => {
-            let loaded = load(&config.config)?;
+        Command::Serve(serve) => {
+            // Before anything else could be given one of its descriptors.
+            let inherited = app::Inherited::take()?;
+            let loaded = load(&serve.config.config)?;
             let log = telemetry::init(app::log_settings(&loaded.config.log));
-            app::serve(loaded, Some(config.config), log.logs(), None)?;
+            let pid_file = serve.pid.map(app::PidFile::new);
+            let start = app::Start { inherited, pid_file, on_ready: None };
+            app::serve(loaded, Some(serve.config.config), log.logs(), start)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Upgrade { pid } => {
+            let serving = app::request_upgrade(&pid)?;
+            print(&format!("Process {serving} serves.\n"))
         }
         Command::Check(config) => inspect::check(load(&config.config)?),
         Command::Explain(explain) => inspect::explain(&load(&explain.config.config)?, &explain),

@@ -116,7 +116,7 @@ pub enum ForwardAuth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// The most connections; `None` for what the limit on open files allows.
     pub max_connections: Option<usize>,
     /// The port by whose https all requests are to come instead.
@@ -129,10 +129,41 @@ pub struct Listener {
     pub proxy_protocol: Option<Vec<IpNet>>,
 }
 
+/// Where a listener's socket comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// It is bound to this address.
+    Ip(SocketAddr),
+    /// systemd passes it by this name (`FileDescriptorName` of a socket unit).
+    Systemd(String),
+}
+
+impl ListenAddress {
+    /// What the address of a socket of systemd begins with.
+    pub const SYSTEMD: &str = "systemd:";
+
+    /// Returns the address, if it is known before the start.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Systemd(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Systemd(name) => write!(f, "{}{name}", Self::SYSTEMD),
+        }
+    }
+}
+
 impl Config {
-    /// Returns the addresses of all listeners, the admin listener included.
+    /// Returns the addresses of all listeners, the admin listener included, as far as they are known.
     pub fn own_addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().chain([&self.admin]).map(|listener| listener.address).collect()
+        self.listeners.iter().chain([&self.admin]).filter_map(|listener| listener.address.ip()).collect()
     }
 }
 

@@ -56,11 +56,13 @@ where
 
     /// Accepts on sockets that are new, and no more on those that are gone.
     pub(super) fn listen(&mut self, now: Vec<Listening>) {
+        let acceptor = &self.acceptor;
         self.accepting.retain(|accepting| {
             let stays = now.iter().any(|listening| Arc::ptr_eq(&listening.listener, &accepting.listener));
             if !stays {
                 // What waits in a socket that stays is for those who accept on it from now on.
                 let is_kept = now.iter().any(|listening| Arc::ptr_eq(&listening.socket, &accepting.of));
+                let is_kept = is_kept || acceptor.drain.is_handed_over();
                 accepting.gone.send_replace(Some(if is_kept { Gone::AtOnce } else { Gone::WithWhatHasCome }));
             }
             stays
@@ -93,7 +95,7 @@ where
             match acceptor.clone().accept_on(listening) {
                 Ok(new) => accepting.push(new),
                 Err(error) => {
-                    let address = listening.listener.config.address;
+                    let address = &listening.listener.config.address;
                     tracing::error!(%address, %error, "nothing can be accepted yet");
                     *is_complete = false;
                 }

@@ -17,6 +17,7 @@ use super::listener::Listener;
 #[derive(Clone)]
 pub struct Drain {
     announced: Arc<AtomicBool>,
+    handed_over: Arc<AtomicBool>,
     pub(super) tell: watch::Sender<bool>,
     pub(super) live: Arc<AtomicUsize>,
     pub(super) resting: Arc<AtomicUsize>,
@@ -26,6 +27,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             announced: Arc::default(),
+            handed_over: Arc::default(),
             tell: watch::Sender::new(false),
             live: Arc::default(),
             resting: Arc::default(),
@@ -146,6 +148,16 @@ impl Drains {
 }
 
 impl Drain {
+    /// Another process accepts on the sockets from now on, and what waits in them is its.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Relaxed);
+    }
+
+    /// Returns whether another process accepts.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
+    }
+
     /// Says that the end is near: the gateway is not ready any more, and serves on.
     pub fn announce(&self) {
         self.announced.store(true, Relaxed);

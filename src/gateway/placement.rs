@@ -14,11 +14,13 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
+    time::Duration,
 };
 
 use tokio::sync::{Notify, mpsc};
 
 use super::{drain::Counted, listener::Listener};
+use crate::clock::coarse_millis;
 
 /// The number of workers for which one of them accepts. Where connections are short, it could not serve more.
 const ACCEPTS_FOR: usize = 8;
@@ -52,6 +54,8 @@ struct Place {
     inbox: mpsc::UnboundedSender<Accepted>,
     /// The number of the snapshot that it serves new requests by.
     snapshot: AtomicU64,
+    /// When it was seen to live, in milliseconds of the coarse clock.
+    alive_at: AtomicU64,
 }
 
 /// The connections that other workers have accepted for one. Those in it count as open, which bounds them.
@@ -63,7 +67,15 @@ impl Placement {
     pub fn new(workers: usize, max_connections: usize) -> (Arc<Self>, Vec<Inbox>) {
         let place = |_| {
             let (inbox, receiver) = mpsc::unbounded_channel();
-            (Place { open: Arc::default(), inbox, snapshot: AtomicU64::new(0) }, Inbox(receiver))
+            (
+                Place {
+                    open: Arc::default(),
+                    inbox,
+                    snapshot: AtomicU64::new(0),
+                    alive_at: AtomicU64::new(coarse_millis()),
+                },
+                Inbox(receiver),
+            )
         };
         let (workers, inboxes): (Vec<_>, _) = (0..workers).map(place).unzip();
         (Arc::new(Self { workers: workers.into(), max_connections, taken_up: Notify::new() }), inboxes)
@@ -73,6 +85,18 @@ impl Placement {
     pub(super) fn has_taken_up(&self, worker: usize, number: u64) {
         self.workers[worker].snapshot.store(number, Release);
         self.taken_up.notify_waiters();
+    }
+
+    /// A worker comes to its turns.
+    pub(super) fn lives(&self, worker: usize) {
+        self.workers[worker].alive_at.store(coarse_millis(), Relaxed);
+    }
+
+    /// Returns whether all workers came to their turns within a time.
+    pub fn all_alive(&self, within: Duration) -> bool {
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let now = coarse_millis();
+        self.workers.iter().all(|place| now.saturating_sub(place.alive_at.load(Relaxed)) <= within)
     }
 
     /// Waits until all workers serve new requests by the snapshot of a number, or a later one.

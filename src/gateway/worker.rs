@@ -169,6 +169,7 @@ impl Worker {
     }
 
     fn sweep(&self) {
+        self.placement.lives(self.index);
         let view = self.views.get();
         view.clients.iter().for_each(|client| client.sweep());
         if let Some(log) = &view.snapshot.services.access_log {

@@ -32,6 +32,8 @@ mod user;
 mod vault;
 
 use std::{
+    fs::File,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -120,9 +122,12 @@ pub fn open(config: &config::Store, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
 ///
 /// # Errors
 /// When another gateway serves from the same file.
-pub fn lock_for_serving(config: &config::Store) -> Result<Option<std::fs::File>> {
+pub fn lock_for_serving(
+    config: &config::Store,
+    inherited: impl FnOnce(&Path) -> Option<File>,
+) -> Result<Option<File>> {
     match &config.location {
-        StoreLocation::Sqlite(path) => sqlite::lock_for_serving(path).map(Some),
+        StoreLocation::Sqlite(path) => sqlite::lock_for_serving(path, inherited).map(Some),
         StoreLocation::Postgres(_) => Ok(None),
     }
 }

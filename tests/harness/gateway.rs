@@ -43,6 +43,8 @@ pub struct Settings {
     pub admin: String,
     /// How many workers there are.
     pub workers: usize,
+    /// The binary, if it is not the one that is tested.
+    pub program: Option<PathBuf>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// What clients speak with it.
@@ -62,6 +64,7 @@ impl Default for Settings {
             listener: String::new(),
             admin: String::new(),
             workers: 2,
+            program: None,
             env: Vec::new(),
             protocol: Protocol::current(),
         }
@@ -168,10 +171,25 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // One that took its place.
+        if let Some(pid) = self.pid().filter(|pid| *pid != self.child.id()) {
+            // SAFETY: the call takes no memory.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        }
     }
 }
 
 impl Gateway {
+    /// The file that holds the id of the process that serves.
+    pub fn pid_file(&self) -> PathBuf {
+        self.folder.path().join(format!("{}.pid", self.child.id()))
+    }
+
+    /// The process that serves.
+    pub fn pid(&self) -> Option<u32> {
+        fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
+    }
+
     #[track_caller]
     pub fn start(upstream: &Upstream, settings: Settings) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), upstream.address, settings)
@@ -230,8 +248,12 @@ impl Gateway {
 
     #[track_caller]
     fn spawn(folder: Arc<TempDir>, upstream: SocketAddr, settings: Settings, config: &Path) -> Self {
-        let mut command = authgate();
-        command.arg("serve").arg("--config").arg(config).envs(settings.env.clone());
+        let program = settings.program.clone().unwrap_or_else(|| authgate().get_program().into());
+        // Each has a file of its own, by its own id.
+        let mut command = Command::new("/bin/sh");
+        let script = "exec \"$0\" serve --config \"$1\" --pid \"$2/$$.pid\"";
+        command.args(["-c", script]).arg(program).arg(config).arg(folder.path());
+        command.envs(settings.env.clone());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();

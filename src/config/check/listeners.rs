@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use super::Check;
-use crate::config::{CertificateFiles, ClientCertificates, Listener, ListenerTls, TlsVersion, raw};
+use crate::config::{
+    CertificateFiles, ClientCertificates, ListenAddress, Listener, ListenerTls, TlsVersion, raw,
+};
 
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener]) -> Vec<Listener> {
@@ -13,8 +15,10 @@ impl Check<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for (index, listener) in raw.iter().enumerate() {
             let key = format!("listeners[{index}].address");
-            let address = self.address(&key, &listener.address);
-            if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+            let address = self.listen_address(&key, &listener.address);
+            if address.ip().is_none_or(|address| address.port() != 0)
+                && listeners.iter().any(|other| other.address == address)
+            {
                 self.error(&key, "another listener has this address already");
             }
             let max_connections = listener.max_connections.map(|most| {
@@ -54,6 +58,18 @@ impl Check<'_> {
         listeners
     }
 
+    fn listen_address(&mut self, key: &str, text: &str) -> ListenAddress {
+        let Some(name) = text.strip_prefix(ListenAddress::SYSTEMD) else {
+            return ListenAddress::Ip(self.address(key, text));
+        };
+        // As systemd allows it in `FileDescriptorName`, without what could be read in two ways.
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'@');
+        if name.is_empty() || name.len() > 255 || !name.bytes().all(legal) {
+            self.error(key, "expected systemd: and the name of a socket, such as systemd:public");
+        }
+        ListenAddress::Systemd(name.to_owned())
+    }
+
     pub(super) fn admin(&mut self, raw: &raw::Admin, listeners: &[SocketAddr]) -> Listener {
         let tls = self.tls("admin.tls", raw.tls.as_ref());
         let admin = match &raw.address {
@@ -83,7 +99,7 @@ impl Check<'_> {
             }
         }
         Listener {
-            address: admin,
+            address: ListenAddress::Ip(admin),
             max_connections: None,
             redirect: None,
             tls,

@@ -108,7 +108,8 @@ impl Check<'_> {
     fn gateway(&mut self, raw: raw::Gateway) -> Config {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let listeners = self.listeners(&raw.listeners);
-        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let addresses: Vec<SocketAddr> =
+            listeners.iter().filter_map(|listener| listener.address.ip()).collect();
         let admin = self.admin(&raw.admin, &addresses);
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
         let trusted_proxies = self.networks("trusted_proxies", &raw.trusted_proxies);
@@ -119,7 +120,7 @@ impl Check<'_> {
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
-        let own: Vec<SocketAddr> = addresses.iter().copied().chain([admin.address]).collect();
+        let own: Vec<SocketAddr> = addresses.iter().copied().chain(admin.address.ip()).collect();
         let upstreams = self.upstreams(raw.upstreams, &own);
         let routes = self.routes(raw.routes, &upstreams, &limits, revocation.on_stale, &identity_headers);
         let tests = self.tests(raw.tests);

@@ -119,7 +119,7 @@ pub struct Drain {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// IP address and port.
+    /// IP address and port, or systemd:NAME for a socket that systemd passes.
     pub address: String,
     /// The most connections of this listener; beyond them, further ones wait. Default: what the limit on open
     /// files allows.

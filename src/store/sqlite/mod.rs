@@ -62,7 +62,7 @@ impl Sqlite {
 }
 
 /// Takes the lock file beside the database for as long as the returned file lives.
-pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
+pub(super) fn lock_for_serving(path: &Path, inherited: impl FnOnce(&Path) -> Option<File>) -> Result<File> {
     // One lock for one file, by whatever name it is found.
     let real = fs::canonicalize(path).or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -70,6 +70,9 @@ pub(super) fn lock_for_serving(path: &Path) -> Result<File> {
     });
     let real = real.map_err(|error| StoreError::Unusable(format!("{}: {error}", path.display())))?;
     let lock_path = connection::beside(&real, "lock");
+    if let Some(lock) = inherited(&lock_path) {
+        return Ok(lock);
+    }
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -1,0 +1,221 @@
+//! Another binary takes this process's place: it gets the listening sockets and the store's lock, serves, and then this one drains.
+//! One that does not come to serve changes nothing.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+
+use super::{
+    inheritance::{HandedOver, OF_OPERATORS, Ready, VARIABLE},
+    pid_file::PidFile,
+    process::Process,
+    systemd,
+};
+use crate::gateway::Listening;
+
+/// How long a successor may take until it serves.
+const UNTIL_READY: Duration = Duration::from_secs(60);
+
+/// The binary that this process was started as, as it was called: at its path another one may lie by now.
+#[derive(Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    arguments: Vec<std::ffi::OsString>,
+    folder: PathBuf,
+}
+
+/// Why no other binary took this process's place.
+#[derive(Debug, Error)]
+enum UpgradeError {
+    #[error("{0} cannot be started: {1}")]
+    Start(PathBuf, io::Error),
+    #[error("the other process ended, or said nothing, before it served; its log tells why")]
+    NotReady,
+    #[error("the other process did not serve within {} s", UNTIL_READY.as_secs())]
+    Timeout,
+}
+
+impl Program {
+    /// Returns the program of this process. To be called at the start, before its file is exchanged.
+    pub(super) fn own() -> io::Result<Self> {
+        let mut arguments = env::args_os();
+        let name = PathBuf::from(arguments.next().unwrap_or_default());
+        let folder = env::current_dir()?;
+        // By the name that it was called by, which may be a link that leads elsewhere later.
+        let called = if name.components().count() > 1 {
+            Some(folder.join(&name))
+        } else {
+            let paths = env::var_os("PATH").unwrap_or_default();
+            env::split_paths(&paths).map(|path| path.join(&name)).find(|path| path.is_file())
+        };
+        let path = match called {
+            Some(path) => path,
+            None => env::current_exe()?,
+        };
+        Ok(Self { path, arguments: arguments.collect(), folder })
+    }
+}
+
+/// Starts other binaries in this process's place.
+pub(super) struct Upgrader {
+    pub(super) process: Arc<Process>,
+    pub(super) program: Program,
+    /// The sockets of operators.
+    pub(super) admin: Vec<Listening>,
+    /// The lock of the embedded store.
+    pub(super) lock: Option<File>,
+    pub(super) pid_file: Option<Arc<PidFile>>,
+    /// Told when another process serves.
+    pub(super) upgraded: Arc<Notify>,
+}
+
+impl Upgrader {
+    /// Starts the binary at the same path at each SIGUSR2, until one serves.
+    pub(super) async fn follow(self, runtime: Handle) {
+        let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
+        let upgrader = Arc::new(self);
+        while signals.recv().await.is_some() {
+            tracing::info!(path = %upgrader.program.path.display(), "upgrading");
+            match upgrader.clone().upgrade(&runtime).await {
+                Ok(pid) => {
+                    tracing::info!(pid, "another process serves, this one drains");
+                    systemd::main_pid(pid);
+                    return upgrader.upgraded.notify_one();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "not upgraded, this process goes on");
+                    if let Some(file) = &upgrader.pid_file {
+                        // Whoever waits sees that it is written anew.
+                        file.write();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a successor. Returns its process id once it serves.
+    async fn upgrade(self: Arc<Self>, runtime: &Handle) -> Result<u32, UpgradeError> {
+        let start = self.clone();
+        let started = runtime.spawn_blocking(move || start.start()).await;
+        let failed = |error| UpgradeError::Start(self.program.path.clone(), error);
+        let (mut child, mut ready) = started.map_err(io::Error::other).flatten().map_err(failed)?;
+        let told = runtime.spawn_blocking(move || {
+            let mut word = Vec::new();
+            // It ends when nobody is left who could say anything.
+            let read = ready.by_ref().take(Ready::WORD.len() as u64).read_to_end(&mut word);
+            read.is_ok() && word == Ready::WORD
+        });
+        let result = match tokio::time::timeout(UNTIL_READY, told).await {
+            Ok(Ok(true)) => Ok(child.id()),
+            Ok(_) => Err(UpgradeError::NotReady),
+            Err(_) => Err(UpgradeError::Timeout),
+        };
+        if result.is_err() {
+            let ended = move || {
+                let _ = child.kill();
+                let _ = child.wait();
+            };
+            let _ = runtime.spawn_blocking(ended).await;
+        }
+        result
+    }
+
+    fn start(&self) -> io::Result<(Child, io::PipeReader)> {
+        let (reader, writer) = io::pipe()?;
+        let listening = self.process.listening.borrow().clone();
+        let address = |listening: &Listening| listening.listener.config.address.to_string();
+        let public = listening.iter().map(|public| (address(public), public.socket.as_raw_fd()));
+        let admin = self
+            .admin
+            .iter()
+            .map(|admin| (format!("{OF_OPERATORS}{}", address(admin)), admin.socket.as_raw_fd()));
+        let of_systemd = self
+            .process
+            .systemd
+            .sockets()
+            .iter()
+            .map(|(address, socket)| (address.clone(), socket.as_raw_fd()));
+        let mut sockets: Vec<(String, RawFd)> = public.chain(admin).chain(of_systemd).collect();
+        sockets.sort();
+        sockets.dedup_by(|one, other| one.1 == other.1);
+        let handed_over = HandedOver {
+            by: std::process::id(),
+            sockets,
+            lock: self.lock.as_ref().map(AsRawFd::as_raw_fd),
+            ready: writer.as_raw_fd(),
+        };
+        let kept: Vec<RawFd> = handed_over
+            .sockets
+            .iter()
+            .map(|(_, fd)| *fd)
+            .chain(handed_over.lock)
+            .chain([handed_over.ready])
+            .collect();
+        let mut command = Command::new(&self.program.path);
+        command
+            .args(&self.program.arguments)
+            .current_dir(&self.program.folder)
+            .env(VARIABLE, serde_json::to_string(&handed_over).map_err(io::Error::other)?)
+            .stdin(Stdio::null());
+        for variable in systemd::OF_ONE_PROCESS {
+            command.env_remove(variable);
+        }
+        // SAFETY: between fork and exec only calls are made that are safe in a signal's handler, on memory that exists already.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in &kept {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        // The sockets live until then, and this side of the pipe ends here.
+        let child = command.spawn();
+        drop((listening, writer));
+        Ok((child?, reader))
+    }
+}
+
+/// Tells the gateway whose process id a file holds to upgrade, and waits for what comes of it. Returns the id of the process that serves.
+///
+/// # Errors
+/// What went wrong, in words for whoever typed the command.
+pub fn request_upgrade(file: &Path) -> Result<u32, String> {
+    let before = super::pid_file::read(file)?;
+    let id = libc::pid_t::try_from(before.pid).map_err(|_| format!("{}: no process id", file.display()))?;
+    // SAFETY: the call takes no memory.
+    if unsafe { libc::kill(id, libc::SIGUSR2) } != 0 {
+        return Err(format!("process {id}: {}", io::Error::last_os_error()));
+    }
+    let end = std::time::Instant::now() + UNTIL_READY + Duration::from_secs(5);
+    while std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+        let Ok(now) = super::pid_file::read(file) else { continue };
+        if now.pid != before.pid {
+            return Ok(now.pid);
+        }
+        if now != before {
+            return Err(format!("process {id} goes on; its log tells why"));
+        }
+    }
+    Err(format!("process {id} has not said what came of it"))
+}

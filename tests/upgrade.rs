@@ -1,0 +1,391 @@
+//! Another binary takes the place of a gateway that serves.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::harness::{
+    Client, Cluster, Gateway, Protocol, Settings, Upstream, authgate, eventually, ok, write_config,
+};
+
+const ROUTES: &str =
+    "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n";
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// `…/ws` echoes, `…/events` sends an event now and then, `…/slow` takes its time.
+fn upstream() -> Upstream {
+    Upstream::with(|seen, socket| match seen.target.rsplit('/').next().unwrap_or_default() {
+        "ws" => {
+            let _ = socket.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+            );
+            let mut chunk = [0; 1_024];
+            while let Ok(length) = socket.read(&mut chunk)
+                && length > 0
+                && socket.write_all(&chunk[..length]).is_ok()
+            {}
+            false
+        }
+        "events" => {
+            let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while sent.is_ok() {
+                sent = socket.write_all(b"5\r\nevent\r\n");
+                thread::sleep(Duration::from_millis(30));
+            }
+            false
+        }
+        "slow" => {
+            thread::sleep(Duration::from_millis(800));
+            socket.write_all(&ok("late")).is_ok()
+        }
+        _ => socket.write_all(&ok(&seen.target)).is_ok(),
+    })
+}
+
+/// A copy of the binary, which can be exchanged.
+fn copied(folder: &Path) -> PathBuf {
+    let path = folder.join("authgate");
+    fs::copy(authgate().get_program(), &path).unwrap();
+    path
+}
+
+fn start(change: impl FnOnce(&mut Settings)) -> (Gateway, Upstream) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let mut settings = Settings { program: Some(copied(folder.path())), ..Settings::routes(ROUTES) };
+    change(&mut settings);
+    let upstream = upstream();
+    (Gateway::start_in(folder, upstream.address, settings), upstream)
+}
+
+fn upgrade(gateway: &Gateway) -> Output {
+    authgate().args(["upgrade", "--pid"]).arg(gateway.pid_file()).output().unwrap()
+}
+
+/// Upgrades, and waits until another process serves.
+#[track_caller]
+fn upgraded(gateway: &Gateway) -> u32 {
+    let before = gateway.pid().unwrap();
+    let output = upgrade(gateway);
+    assert!(output.status.success(), "{output:?}\n{}", gateway.log());
+    let after = gateway.pid().unwrap();
+    assert!(before != after && String::from_utf8_lossy(&output.stdout).contains(&after.to_string()));
+    after
+}
+
+fn is_there(pid: u32) -> bool {
+    // A child that has ended is there until it is waited for.
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !status.is_empty() && !status.contains(") Z ")
+}
+
+fn begin(gateway: &Gateway, path: &str, token: Option<&str>, more: &str) -> Client {
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let mut client = gateway.client();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}{more}\r\n"));
+    client
+}
+
+#[test]
+fn another_binary_serves_and_what_was_begun_is_finished() {
+    let (gateway, _upstream) = start(|_| {});
+    let (token, gone) = (gateway.token("alice"), gateway.token("bob"));
+    assert_eq!(gateway.logout(&gone).status, 200);
+    let old = gateway.pid().unwrap();
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    let mut stream = begin(&gateway, "/api/events", Some(&token), "");
+    assert_eq!(stream.head().0, 200);
+    let mut slow = begin(&gateway, "/api/slow", Some(&token), "");
+    let mut upload = gateway.client();
+    upload.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf.");
+    thread::sleep(Duration::from_millis(100));
+    let new = upgraded(&gateway);
+    // The new one serves new connections, by the same store.
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    assert_eq!(gateway.get("/api/x", Some(&gone)).status, 401);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    assert_eq!(gateway.login("alice")["access_token"].as_str().map(str::is_empty), Some(false));
+    // What was begun goes on with the old one.
+    assert_eq!(slow.response().text(), "late");
+    upload.send("half.");
+    assert_eq!(upload.response().status, 200);
+    tunnel.send("ping");
+    assert_eq!(tunnel.read_some(4), b"ping");
+    assert!(is_there(old) && is_there(new));
+    // A logout by way of the new one ends what the old one still carries.
+    assert_eq!(gateway.logout(&token).status, 200);
+    tunnel.until_closed_or_refused();
+    stream.until_closed();
+    eventually("the old one has ended", || (!is_there(old)).then_some(()));
+    assert!(is_there(new) && gateway.get("/public/x", None).status == 200);
+}
+
+#[test]
+fn upgrades_under_load_lose_no_request() {
+    for protocol in [Protocol::Http1, Protocol::Tls, Protocol::Http2] {
+        let (gateway, _upstream) = start(|settings| {
+            settings.protocol = protocol;
+            settings.extra = "drain: {limit: 2s}\nlimits: {request_timeout: 10s}\n".to_owned();
+        });
+        let token = gateway.token("alice");
+        let (ends, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for number in 0..6 {
+                let (gateway, token, ends, served) = (&gateway, &token, &ends, &served);
+                // The harness's client of HTTP/2 does not see a goodbye between two requests.
+                let more = if protocol == Protocol::Http2 { 0 } else { number % 3 };
+                scope.spawn(move || {
+                    while !ends.load(SeqCst) {
+                        let mut client = gateway.client();
+                        // Some come for a request, some stay for a few.
+                        for _ in 0..=more {
+                            client.send(format!(
+                                "POST /api/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 4\r\n\r\nbody"
+                            ));
+                            match client.try_response() {
+                                Some(response) => {
+                                    assert_eq!(response.status, 200, "{response:?}");
+                                    served.fetch_add(1, SeqCst);
+                                    if response.header("connection") == Some("close") {
+                                        break;
+                                    }
+                                }
+                                // Closed between two requests, as either side may.
+                                None if more > 0 => break,
+                                None => panic!("a request on a new connection was lost\n{}", gateway.log()),
+                            }
+                        }
+                    }
+                });
+            }
+            for _ in 0..3 {
+                let before = served.load(SeqCst);
+                eventually("requests are served", || (served.load(SeqCst) > before + 50).then_some(()));
+                upgraded(&gateway);
+            }
+            let before = served.load(SeqCst);
+            eventually("requests are served", || (served.load(SeqCst) > before + 50).then_some(()));
+            ends.store(true, SeqCst);
+        });
+    }
+}
+
+#[test]
+fn a_binary_that_does_not_come_to_serve_changes_nothing() {
+    let (gateway, _upstream) = start(|_| {});
+    let token = gateway.token("alice");
+    let program = gateway.folder.path().join("authgate");
+    let config = gateway.folder.path().join("gateway.yaml");
+    let (old, text) = (gateway.pid().unwrap(), fs::read_to_string(&config).unwrap());
+    let fails = |what: &str| {
+        let output = upgrade(&gateway);
+        assert_eq!(output.status.code(), Some(1), "{what}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("goes on"), "{what}: {output:?}");
+        assert_eq!(gateway.pid(), Some(old));
+        for _ in 0..10 {
+            assert_eq!(gateway.get("/api/x", Some(&token)).status, 200, "{what}");
+        }
+        assert_eq!(gateway.admin_get("/readyz").status, 200, "{what}");
+    };
+    // A process that runs is no file that can be written: another one takes its place.
+    let exchange = |contents: &[u8]| {
+        let fresh = program.with_extension("new");
+        fs::write(&fresh, contents).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&fresh, &program).unwrap();
+    };
+    exchange(b"#!/bin/sh\nexit 3\n");
+    fails("a binary that ends at once");
+    exchange(b"no binary at all");
+    fails("a file that is no binary");
+    fs::remove_file(&program).unwrap();
+    fails("no file");
+    exchange(&fs::read(authgate().get_program()).unwrap());
+    fs::write(&config, text.replace("routes:", "roots:")).unwrap();
+    fails("a config that is wrong");
+    fs::write(&config, &text).unwrap();
+    assert!(gateway.log().contains("not upgraded, this process goes on"));
+    upgraded(&gateway);
+    eventually("the old one has ended", || (!is_there(old)).then_some(()));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+}
+
+#[test]
+fn the_new_one_goes_by_the_config_as_it_is_then() {
+    let (gateway, _upstream) = start(|_| {});
+    let mut settings = Settings::routes("  - {path: /other/**, auth: none, upstream: backend}\n");
+    // What a reload refuses.
+    settings.workers = 1;
+    gateway.write(&settings);
+    upgraded(&gateway);
+    assert_eq!(gateway.get("/other/x", None).status, 200);
+    assert_eq!(gateway.get("/public/x", None).status, 404);
+}
+
+#[test]
+fn gateways_on_postgresql_are_upgraded_too() {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let (gateway, _upstream) = start(|settings| settings.store = format!("{{url: \"{url}\"}}"));
+    let token = gateway.token("alice");
+    for _ in 0..2 {
+        upgraded(&gateway);
+        assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    }
+    assert_eq!(gateway.logout(&token).status, 200);
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 401);
+}
+
+#[test]
+fn the_command_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |file: &Path| authgate().args(["upgrade", "--pid"]).arg(file).output().unwrap();
+    let file = folder.path().join("pid");
+    for (contents, said) in
+        [(None, "No such file"), (Some("x"), "no process id"), (Some("999999999"), "No such process")]
+    {
+        if let Some(contents) = contents {
+            fs::write(&file, contents).unwrap();
+        }
+        let output = run(&file);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && error.contains(said), "{error}");
+    }
+}
+
+/// A gateway as systemd starts it.
+struct Service {
+    child: Child,
+    notified: UnixDatagram,
+    public: TcpListener,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(pid) = self.pid().filter(|pid| *pid != self.child.id()) {
+            // SAFETY: the call takes no memory.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        }
+    }
+}
+
+impl Service {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write_config(
+            folder.path(),
+            "listeners: [{address: \"systemd:public\"}]\nadmin: {address: \"127.0.0.1:0\"}\nworkers: 2\n\
+             store: {url: \"sqlite:authgate.db\"}\nauth: {issuer: \"https://login.example.com\", audience: tests}\n\
+             routes: [{path: /hello, auth: none, respond: {json: {}}}]\n",
+        );
+        let public = TcpListener::bind("127.0.0.1:0").unwrap();
+        let notified = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let passed = public.as_raw_fd();
+        // The id of a process is known to itself only.
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", r#"LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" serve --config "$1" --pid "$2""#])
+            .arg(authgate().get_program())
+            .arg(config)
+            .arg(folder.path().join("pid"))
+            .envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "public"), ("WATCHDOG_USEC", "3000000")])
+            .env("NOTIFY_SOCKET", folder.path().join("notify"))
+            .stderr(Stdio::null());
+        // SAFETY: one call that is safe in a signal's handler.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::dup2(passed, 3) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+            });
+        }
+        let child = command.spawn().unwrap();
+        Self { child, notified, public, folder }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        fs::read_to_string(self.folder.path().join("pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Waits until systemd is told something.
+    #[track_caller]
+    fn is_told(&self, wanted: &str) {
+        let mut message = [0; 1_024];
+        loop {
+            let length = self.notified.recv(&mut message).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+            if String::from_utf8_lossy(&message[..length]).lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn serves(&self) {
+        let mut client = TcpStream::connect(self.public.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    }
+}
+
+#[test]
+fn systemd_passes_sockets_is_told_of_the_state_and_sees_that_it_lives() {
+    let service = Service::start();
+    service.is_told("READY=1");
+    service.serves();
+    service.is_told("WATCHDOG=1");
+    // A successor has the socket, too, and is what systemd watches from then on.
+    let output =
+        authgate().args(["upgrade", "--pid"]).arg(service.folder.path().join("pid")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let successor = service.pid().unwrap();
+    service.is_told(&format!("MAINPID={successor}"));
+    eventually("the first one has ended", || (!is_there(service.child.id())).then_some(()));
+    service.serves();
+    service.is_told("WATCHDOG=1");
+    // SAFETY: the call takes no memory.
+    unsafe { libc::kill(successor as libc::pid_t, libc::SIGTERM) };
+    service.is_told("STOPPING=1");
+    eventually("it has ended", || (!is_there(successor)).then_some(()));
+    assert_eq!(service.pid(), None, "the file goes with it");
+}
+
+#[test]
+fn a_socket_that_systemd_does_not_pass_is_an_error_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "listeners: [{address: \"systemd:public\"}]\nadmin: {address: \"127.0.0.1:0\"}\n\
+        store: {url: \"sqlite:authgate.db\"}\nauth: {issuer: \"https://login.example.com\", audience: tests}\n";
+    let config = write_config(folder.path(), text);
+    let output = authgate().args(["serve", "--config"]).arg(&config).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1)
+            && said.contains("systemd:public")
+            && said.contains("passed no socket"),
+        "{said}"
+    );
+    // It is no fault of the config by itself.
+    assert!(authgate().args(["check", "--config"]).arg(&config).output().unwrap().status.success());
+    let errors = crate::harness::errors_of(folder.path(), &text.replace("systemd:public", "systemd:a b"));
+    assert!(errors.contains("systemd: and the name"), "{errors}");
+}
