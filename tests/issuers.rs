@@ -110,6 +110,12 @@ fn what_is_not_exactly_as_the_config_says_is_refused() {
         ("text as exp", key.sign(&header, &with("exp", json!((now() + 60).to_string())))),
         ("no exp", key.sign(&header, &without("exp"))),
         ("good for years", key.sign(&header, &with("exp", json!(now() + 40 * 86_400)))),
+        ("issued long ago", key.sign(&header, &with("iat", json!(now() - 31 * 86_400)))),
+        ("not dated", key.sign(&header, &without("iat"))),
+        ("ID token", key.sign(&header, &with("at_hash", json!("x")))),
+        ("ID token by its own word", key.sign(&header, &with("typ", json!("ID")))),
+        ("refresh token", key.sign(&header, &with("typ", json!("Refresh")))),
+        ("bound to a key", key.sign(&header, &with("cnf", json!({"jkt": "x"})))),
         ("not yet", key.sign(&header, &with("nbf", json!(now() + 60)))),
         ("issued ahead", key.sign(&header, &with("iat", json!(now() + 60)))),
         ("issuer", key.sign(&header, &with("iss", json!("https://elsewhere.example.com")))),
@@ -306,6 +312,13 @@ fn a_subject_a_session_or_a_token_is_revoked_on_every_gateway() {
     assert_eq!(status(&here, &later("anna")), 401, "the issuer's clock may be ahead");
     assert_eq!(revoke(json!({"issuer": "corp", "sub": "dora", "until": "2099-01-01T00:00:00Z"})).status, 201);
     assert_eq!(status(&here, &later("dora")), 401);
+    // For a short time only, to the moment.
+    let token = issuer.token(&key, "emil");
+    let until = authgate::clock::rfc3339((now() + 3) * 1_000);
+    assert_eq!(revoke(json!({"issuer": "corp", "sub": "emil", "until": until})).status, 201);
+    assert_eq!(status(&here, &token), 401);
+    eventually("its time is over", || (status(&here, &token) == 200).then_some(()));
+    eventually("and there", || (status(&there, &token) == 200).then_some(()));
     assert!(here.admin("GET", "/api/audit", Some(&admin), None).text().contains("corp sub: dora"));
     for (body, expected) in [
         (json!({"issuer": "nobody", "sub": "a"}), 404),
@@ -397,6 +410,13 @@ fn an_issuer_tells_of_a_logout_itself() {
     let logout = key.sign(&header, &claims(json!({"sub": "bert", "sid": "session of bert"})));
     assert_eq!((tell(&logout), tell(&logout)), (200, 200));
     assert_eq!(status(&gateway, &bert), 401);
+    // A token that names no session ends with its subject's.
+    let mut nameless = issuer.claims("carl");
+    nameless.as_object_mut().unwrap().remove("sid");
+    let (nameless, named) = (key.sign(&key.header(), &nameless.to_string()), issuer.token(&key, "carl"));
+    assert_eq!((status(&gateway, &nameless), status(&gateway, &named)), (200, 200));
+    assert_eq!(tell(&key.sign(&header, &claims(json!({"sub": "carl", "sid": "another"})))), 200);
+    assert_eq!((status(&gateway, &nameless), status(&gateway, &named)), (401, 200));
     // Whoever signs in anew at the issuer is let in.
     let mut again = issuer.claims("anna");
     again["iat"] = json!(now() + 2);
@@ -446,6 +466,109 @@ fn an_opaque_token_is_asked_about_once_and_anew_after_a_while() {
     assert_eq!(status(&gateway, "opaque-3"), 503);
     assert_eq!(gateway.get("/optional/x", Some("opaque-3")).status, 503);
     assert!(!gateway.log().contains("opaque-") && !gateway.log().contains("s:1"));
+}
+
+#[test]
+fn an_issuer_is_not_asked_about_what_is_not_its_own_nor_by_everybody_without_end() {
+    let issuer = Issuer::start(&[]);
+    let gateway = Gateway::alone(corp(&issuer.url, &INTROSPECTION.replace("URL", &issuer.url), ""));
+    let own = gateway.register("alice");
+    assert_eq!(status(&gateway, own["refresh_token"].as_str().unwrap()), 401);
+    for path in ["/auth/me", "/auth/sessions"] {
+        assert_eq!(gateway.get(path, Some("garbage")).status, 401, "{path}");
+    }
+    assert_eq!(gateway.admin("GET", "/api/users", Some("garbage"), None).status, 401);
+    assert_eq!(issuer.server.seen().len(), 0);
+    let mut said = issuer.claims("anna");
+    said["active"] = json!(true);
+    issuer.say(said.clone());
+    assert_eq!(status(&gateway, "good"), 200);
+    issuer.say(json!({"active": false}));
+    let throttled = (0..1_000).position(|number| status(&gateway, &format!("bad-{number}")) == 429);
+    assert!(throttled.is_some_and(|after| after >= 100), "{throttled:?}");
+    let asked = issuer.server.seen().len();
+    assert_eq!(Some(asked), throttled.map(|after| 1 + after), "the last one was not asked about");
+    // A token that was good is asked about, whatever else came from there.
+    issuer.say(said);
+    eventually("it is asked about anew", || {
+        (issuer.server.seen().len() > asked || status(&gateway, "good") != 200).then_some(())
+    });
+    assert_eq!(status(&gateway, "good"), 200);
+}
+
+#[test]
+fn a_stream_of_an_opaque_token_goes_on_through_a_reload() {
+    let issuer = Issuer::start(&[]);
+    let upstream = Upstream::with(|_, socket| {
+        let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while sent.is_ok() {
+            sent = socket.write_all(b"2\r\nhi\r\n");
+            thread::sleep(Duration::from_millis(50));
+        }
+        false
+    });
+    let settings = corp(&issuer.url, &INTROSPECTION.replace("URL", &issuer.url), "");
+    let gateway = Gateway::start(&upstream, settings.clone());
+    let admin = gateway.admin_token("root");
+    let mut said = issuer.claims("anna");
+    said["active"] = json!(true);
+    issuer.say(said);
+    let begin = || {
+        let mut client = gateway.client();
+        client.send("GET /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer opaque\r\n\r\n");
+        assert_eq!(client.head().0, 200);
+        client
+    };
+    let mut client = begin();
+    // What the issuer said holds no longer, and it cannot be asked.
+    thread::sleep(Duration::from_millis(2_500));
+    issuer.set_away(true);
+    let mut more = settings.clone();
+    more.routes.push_str("  - {path: /more, auth: none, upstream: backend}\n");
+    assert_eq!(gateway.reload(&admin, &more).status, 200);
+    let before = client.read_some(7);
+    client.read_some(70);
+    assert_eq!(before.len(), 7);
+    // But not where its route is for others by now.
+    more.routes = more.routes.replace("{path: /events,", "{path: /events, roles: {any: [boss]},");
+    assert_eq!(gateway.reload(&admin, &more).status, 200);
+    client.until_closed();
+}
+
+#[test]
+fn a_key_that_is_withdrawn_ends_streams_and_one_that_stays_outlives_a_change_of_the_rest() {
+    let (old, new) = (IssuerKey::ed25519("old"), IssuerKey::ed25519("new"));
+    let issuer = Issuer::start(&[&old]);
+    let upstream = Upstream::with(|seen, socket| {
+        if seen.target != "/events" {
+            return socket.write_all(&crate::harness::ok("x")).is_ok();
+        }
+        let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while sent.is_ok() {
+            sent = socket.write_all(b"2\r\nhi\r\n");
+            thread::sleep(Duration::from_millis(50));
+        }
+        false
+    });
+    let gateway = Gateway::start(&upstream, corp(&issuer.url, "discovery: true", ", jwks_max_age: 1h"));
+    let admin = gateway.admin_token("root");
+    let token = issuer.token(&old, "anna");
+    let mut client: Client = gateway.client();
+    client.send(format!("GET /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"));
+    assert_eq!(client.head().0, 200);
+    // Other roles, while the issuer is away: its keys are still there.
+    issuer.set_away(true);
+    let mut settings = corp(&issuer.url, "discovery: true", ", jwks_max_age: 1h");
+    settings.extra = settings.extra.replace("staff: clerk", "staff: boss");
+    assert_eq!(gateway.reload(&admin, &settings).status, 200);
+    assert_eq!(status(&gateway, &token), 200);
+    client.read_some(70);
+    issuer.set_away(false);
+    issuer.serve(&[&new]);
+    eventually("the new key is fetched", || {
+        (status(&gateway, &issuer.token(&new, "anna")) == 200).then_some(())
+    });
+    client.until_closed();
 }
 
 #[test]

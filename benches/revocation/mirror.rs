@@ -179,8 +179,9 @@ fn streams(count: usize) {
             session: Some(SessionId::generate(&OsRandom)),
             subject: Subject::User(UserId::generate(1, &OsRandom)),
             generation: 1,
-            others: [None; 2],
+            others: [None; 3],
             key: KeyId::of("bench"),
+            key_in_use: Arc::new(AtomicBool::new(true)),
             expires_at: LIVE,
         };
         mirror.watch(token, true, Waker::noop().clone())

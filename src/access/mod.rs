@@ -7,7 +7,12 @@ mod credential;
 mod failure;
 mod requirement;
 
-use std::{net::IpAddr, sync::Arc, task::Waker, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -88,6 +93,15 @@ impl Denied {
     /// The reason for which a request may be decided once the issuer of its token was asked.
     pub const UNSETTLED: &'static str = "unsettled_token";
 
+    /// The same where no other issuer is asked: what would need that is no good.
+    #[must_use]
+    pub fn without_asking(self) -> Self {
+        match self {
+            Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => TokenError::UnknownKey.into(),
+            denied => denied,
+        }
+    }
+
     /// Whether it was denied for want of what the issuer of its token can say; see [`Access::settle`].
     pub fn is_unsettled(self) -> bool {
         self == Self::BadToken(TokenError::Unsettled)
@@ -97,6 +111,7 @@ impl Denied {
     pub fn kind(self) -> Kind {
         match self {
             Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => Kind::Unavailable,
+            Self::BadToken(TokenError::Throttled) => Kind::TooManyRequests,
             Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => {
                 Kind::Unauthenticated
             }
@@ -180,7 +195,7 @@ impl Access {
         let Some(issuer) = self.verifier.issuer_to_ask(token)? else { return Ok(()) };
         match &self.introspector {
             Some(introspector) if issuer.is_asked_about_tokens() => introspector.ask(token, client).await?,
-            _ => issuer.fetch_for_token(LONGEST_FETCH).await,
+            _ => issuer.fetch_for_token(self.now(), LONGEST_FETCH).await,
         }
         Ok(())
     }
@@ -196,7 +211,7 @@ impl Access {
         };
         let mut logout = issuer.logout(token, self.now());
         if logout.as_ref().err() == Some(&TokenError::Unsettled) {
-            issuer.fetch_for_token(LONGEST_FETCH).await;
+            issuer.fetch_for_token(self.now(), LONGEST_FETCH).await;
             logout = issuer.logout(token, self.now());
         }
         let Logout { subject, session, issued_at } = logout.map_err(|error| match error {
@@ -236,7 +251,7 @@ impl Access {
         // Read before the lookup. Read after it, it could belong to a mirror that was confirmed after the lookup had missed an
         // entry.
         let staleness = self.mirror.staleness(now);
-        if self.is_revoked(&principal) {
+        if self.is_revoked(&principal, now) {
             return Err(Denied::Revoked);
         }
         match staleness {
@@ -245,6 +260,19 @@ impl Access {
             Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),
         }
         Ok(principal)
+    }
+
+    /// Returns whether a caller whose issuer was asked about the token may go on to use a route: as long as the issuer is the same, what
+    /// it said holds.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn decide_again(&self, access: &config::Access, principal: &Principal) -> Result<(), Denied> {
+        let asked = principal.asked().ok_or(Denied::NoToken)?;
+        if !self.verifier.external().iter().any(|issuer| Arc::ptr_eq(issuer, asked)) {
+            return Err(TokenError::UnknownKey.into());
+        }
+        judge(access, Some(Caller { roles: &principal.roles }))
     }
 
     /// Counts a stream that was cut for a reason that is not its token's.
@@ -260,20 +288,21 @@ impl Access {
     pub fn watch(&self, lease: &Lease, task: &Waker) -> Result<Option<Registration>, Denied> {
         let Some(principal) = &lease.principal else { return Ok(None) };
         let mut others = principal.others.iter().copied();
-        let others = [others.next(), others.next()];
+        let others = [others.next(), others.next(), others.next()];
         let token = revocation::Token {
             session: principal.session,
             subject: principal.subject,
             generation: principal.generation,
             others,
             key: principal.key,
+            key_in_use: principal.key_in_use().clone(),
             expires_at: principal.expires_at,
         };
         let outlives_staleness = lease.on_stale == OnStale::Allow;
         // Taken in first and looked at then: whatever ends it meanwhile finds it, or is found.
         let registration = self.mirror.watch(token, outlives_staleness, task.clone());
         let now = self.now();
-        if self.is_revoked(principal) {
+        if self.is_revoked(principal, now) || !principal.key_in_use().load(Relaxed) {
             return Err(Denied::Revoked);
         }
         if principal.expires_at <= now.seconds() {
@@ -286,10 +315,11 @@ impl Access {
         }
     }
 
-    fn is_revoked(&self, principal: &Principal) -> bool {
+    fn is_revoked(&self, principal: &Principal, now: Now) -> bool {
         self.mirror.is_revoked(principal.session, principal.subject, principal.generation)
             || self.mirror.is_key_revoked(principal.key)
-            || principal.others.iter().any(|id| self.mirror.is_external_revoked(*id))
+            || (!principal.others.is_empty()
+                && self.mirror.is_external_revoked(&principal.others, principal.generation, now))
     }
 
     /// Whether a request with this credential may use a route.

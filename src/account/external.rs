@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Accounts, Actor, Operator, Result, Revoker};
 use crate::{
     clock::{UnixMillis, millis},
-    config::Issuer,
+    config::{Issuer, IssuerKeys},
     store::{Event, LogEntry, Revoked, StoreError},
     types::ExternalId,
 };
@@ -15,6 +15,8 @@ use crate::{
 pub enum ExternalTarget<'a> {
     /// The tokens of a subject (`sub`).
     Subject(&'a str),
+    /// The tokens of a subject that name no session.
+    Sessionless(&'a str),
     /// The tokens of a session (`sid`).
     Session(&'a str),
     /// A token (`jti`).
@@ -22,9 +24,12 @@ pub enum ExternalTarget<'a> {
 }
 
 impl ExternalTarget<'_> {
-    fn id(self, issuer: &str) -> ExternalId {
+    fn id(self, issuer: &str, ended: Ended) -> ExternalId {
         match self {
+            // Apart from what ends by the time of issue: joined, the longer time would hold for all.
+            Self::Subject(sub) if matches!(ended, Ended::Until(_)) => ExternalId::of_suspended(issuer, sub),
             Self::Subject(sub) => ExternalId::of(issuer, sub),
+            Self::Sessionless(sub) => ExternalId::of_sessionless(issuer, sub),
             Self::Session(sid) => ExternalId::of_session(issuer, sid),
             Self::Token(jti) => ExternalId::of_token(issuer, jti),
         }
@@ -32,7 +37,7 @@ impl ExternalTarget<'_> {
 
     fn kind(self) -> &'static str {
         match self {
-            Self::Subject(_) => "sub",
+            Self::Subject(_) | Self::Sessionless(_) => "sub",
             Self::Session(_) => "sid",
             Self::Token(_) => "jti",
         }
@@ -40,7 +45,7 @@ impl ExternalTarget<'_> {
 
     fn text(&self) -> &str {
         match self {
-            Self::Subject(text) | Self::Session(text) | Self::Token(text) => text,
+            Self::Subject(text) | Self::Sessionless(text) | Self::Session(text) | Self::Token(text) => text,
         }
     }
 }
@@ -69,23 +74,27 @@ impl Revoker {
     ) -> Result<UnixMillis> {
         let now = self.clock.wall();
         let leeway = issuer.leeway.as_secs() as i64;
+        // What an issuer says of an opaque token need not tell when that was issued.
+        let is_asked = matches!(issuer.keys, IssuerKeys::Introspection(_));
+        let max_ttl = if is_asked { Issuer::MOST_TTL } else { issuer.max_ttl };
+        let life = millis(max_ttl) + millis(issuer.leeway) * 2 + 1_000;
         let generation = match (target, ended) {
             // A session or a token never comes back.
             (ExternalTarget::Session(_) | ExternalTarget::Token(_), _) | (_, Ended::Until(_)) => {
                 LogEntry::ALL
             }
-            (ExternalTarget::Subject(_), Ended::IssuedUpTo(second)) => second.saturating_add(1),
+            (_, Ended::IssuedUpTo(second)) => second.saturating_add(1),
             // The issuer's clock may be ahead.
-            (ExternalTarget::Subject(_), Ended::UntilNow) => now / 1_000 + leeway + 1,
+            (_, Ended::UntilNow) => now / 1_000 + leeway + 1,
         };
         let expires_at = match ended {
             Ended::Until(until) => until,
-            Ended::IssuedUpTo(_) | Ended::UntilNow => {
-                now + millis(issuer.max_ttl) + millis(issuer.leeway) + 1_000
-            }
+            // The same each time that it is told.
+            Ended::IssuedUpTo(second) => second.saturating_mul(1_000).saturating_add(life),
+            Ended::UntilNow => now + life,
         };
         let entry =
-            LogEntry { revoked: Revoked::External(target.id(&issuer.issuer)), generation, expires_at };
+            LogEntry { revoked: Revoked::External(target.id(&issuer.issuer, ended)), generation, expires_at };
         if let Err(error) = self.store.settle(&entry).await {
             if let Some((mirror, _)) = &self.gateway
                 && matches!(error, StoreError::OutcomeUnknown(_))

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    access::{Credential, Failure},
+    access::{Credential, Denied, Failure},
     account::{Actor, Ended, ExternalTarget, KeysError, NewAccount, Update, list_sessions},
     clock::{parse_rfc3339, rfc3339},
     config::OnStale,
@@ -56,7 +56,8 @@ impl AdminApi {
     pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Actor, Failure> {
         let credential = Credential::of(headers.get_all(header::AUTHORIZATION));
         // Staleness is no matter where the store itself is asked.
-        let principal = self.access.identify(credential, OnStale::Allow, self.access.now())?;
+        let identified = self.access.identify(credential, OnStale::Allow, self.access.now());
+        let principal = identified.map_err(Denied::without_asking)?;
         let person = principal.signed_in().ok_or(Kind::InsufficientRole)?;
         let ended = || Failure::from(Problem { had_token: true, ..Kind::Unauthenticated.into() });
         let user = self.operator.store.user(person.user).await?.ok_or_else(ended)?;

@@ -103,7 +103,13 @@ fn access(
     let mut external = Vec::new();
     for (wanted, fetcher) in config.issuers.iter().zip(fetchers) {
         let as_before = known.iter().find(|issuer| issuer.config().is_like(wanted));
-        let issuer = as_before.cloned().unwrap_or_else(|| Arc::new(ExternalIssuer::new(wanted.clone())));
+        let issuer = as_before.cloned().unwrap_or_else(|| {
+            let with_its_keys = known.iter().find(|issuer| wanted.has_keys_of(issuer.config()));
+            Arc::new(match with_its_keys {
+                Some(before) => ExternalIssuer::with_keys_of(wanted.clone(), before),
+                None => ExternalIssuer::new(wanted.clone()),
+            })
+        });
         if issuer.is_asked_about_tokens() {
             asks = Some((issuer.clone(), fetcher));
         } else if as_before.is_none() {
@@ -115,7 +121,9 @@ fn access(
     let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, keyring, external));
     let introspector = asks.and_then(|(issuer, fetcher)| {
         let (verifier, time, metrics) = (verifier.clone(), time.clone(), metrics.clone());
-        Introspector::new(&issuer, fetcher, verifier, time, metrics, foundation.calls.clone())
+        let refresh_tokens = foundation.root.refresh_tokens();
+        let is_own = Box::new(move |token: &str| refresh_tokens.read(token).is_some());
+        Introspector::new(&issuer, fetcher, verifier, time, metrics, foundation.calls.clone(), is_own)
     });
     let access = Access::new(verifier, process.mirror.clone(), time.clone(), metrics.clone(), introspector);
     (Arc::new(access), followers)

@@ -84,12 +84,15 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
 /// # Errors
 /// Every error among them.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErrors> {
-    let config = loaded.config;
+    let mut config = loaded.config;
     let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path))?;
     let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
     let admin_tls = load_tls(&config.admin)?;
     let upstream_tls = config.upstreams.iter().map(load_upstream_tls).collect::<Result<_, _>>()?;
-    let fetchers = config.issuers.iter().map(load_issuer).collect::<Result<_, _>>()?;
+    let fetchers = config.issuers.iter().map(load_issuer).collect::<Result<Vec<_>, _>>()?;
+    for (issuer, fetcher) in config.issuers.iter_mut().zip(&fetchers) {
+        issuer.files = fetcher.digest();
+    }
     let (warnings, digest) = (loaded.warnings, loaded.digest);
     Ok(LoadedGateway { config, routes, tls, upstream_tls, fetchers, admin_tls, warnings, digest })
 }

@@ -187,14 +187,18 @@ impl AuthApi {
         let input: input::BackchannelLogout = input::read_form(request)?;
         let logout = self.access.read_logout(&input.logout_token).await?;
         let issuer = logout.issuer.config();
-        let (target, ended) = match (&logout.session, &logout.subject) {
-            (Some(sid), _) => (ExternalTarget::Session(sid), Ended::UntilNow),
-            (None, sub) => (
-                ExternalTarget::Subject(sub.as_deref().unwrap_or_default()),
-                Ended::IssuedUpTo(logout.issued_at),
-            ),
+        let address = caller.client.address;
+        let ended = Ended::IssuedUpTo(logout.issued_at);
+        // Of a session that is named all is ended, and of a subject that is named beside it what names no session.
+        let targets = match (&logout.session, &logout.subject) {
+            (Some(sid), sub) => {
+                [Some(ExternalTarget::Session(sid)), sub.as_deref().map(ExternalTarget::Sessionless)]
+            }
+            (None, sub) => [sub.as_deref().map(ExternalTarget::Subject), None],
         };
-        self.accounts.end_external(issuer, target, ended, caller.client.address).await?;
+        for target in targets.into_iter().flatten() {
+            self.accounts.end_external(issuer, target, ended, address).await?;
+        }
         Ok(done("Logged out successfully"))
     }
 

@@ -17,7 +17,7 @@ use http::{Method, Request, Response, header};
 pub use call::calls;
 
 use crate::{
-    access::{Access, Credential, Failure},
+    access::{Access, Credential, Denied, Failure},
     account::{Accounts, Client},
     config::{Compat, OnStale},
     error::Kind,
@@ -101,7 +101,9 @@ impl AuthApi {
 
     /// Returns the user who calls. Their actions go to the store, so a stale mirror always denies.
     fn identify(&self, caller: &Caller<'_>) -> Result<SignedIn, Failure> {
-        let principal = self.access.identify(caller.credential, OnStale::Deny, self.access.now())?;
+        let identified = self.access.identify(caller.credential, OnStale::Deny, self.access.now());
+        // Whatever another issuer would say, it makes no account of ours.
+        let principal = identified.map_err(Denied::without_asking)?;
         principal.signed_in().ok_or_else(|| Kind::InsufficientRole.into())
     }
 }

@@ -16,6 +16,10 @@ pub struct Issuer {
     pub keys: IssuerKeys,
     /// A token must name one of these.
     pub audiences: Vec<String>,
+    /// What its tokens about logouts must name, if that is another.
+    pub client_id: Option<String>,
+    /// What tells the contents of its files from others.
+    pub files: u64,
     /// The algorithms of its signatures.
     pub algorithms: Vec<SignatureAlgorithm>,
     /// The types of its tokens in lower case; an empty one for tokens that tell none.
@@ -176,13 +180,27 @@ fn is_loopback(host: &str) -> bool {
 }
 
 impl Issuer {
+    /// The longest that a config may let tokens be valid.
+    pub const MOST_TTL: Duration = Duration::from_secs(366 * 86_400);
+
+    /// Returns whether its keys are those of another config, fetched alike, though other things have changed.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        let of = |issuer: &Self| {
+            (issuer.issuer.clone(), issuer.algorithms.clone(), issuer.keys.clone(), issuer.files)
+        };
+        of(self) == of(other) && self.tls.is_like(&other.tls)
+    }
+
     /// Returns whether another config says the same, perhaps in another place.
     pub fn is_like(&self, other: &Self) -> bool {
         let of = |issuer: &Self| {
             let Self { name, issuer, keys, audiences, algorithms, types, .. } = issuer.clone();
             (name, issuer, keys, audiences, algorithms, types)
         };
-        let bounds = |issuer: &Self| (issuer.leeway, issuer.max_ttl, issuer.keys_max_age);
+        let bounds = |issuer: &Self| {
+            let Self { leeway, max_ttl, keys_max_age, client_id, files, .. } = issuer.clone();
+            (leeway, max_ttl, keys_max_age, client_id, files)
+        };
         of(self) == of(other)
             && bounds(self) == bounds(other)
             && self.tls.is_like(&other.tls)

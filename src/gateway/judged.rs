@@ -1,11 +1,14 @@
 //! What the decision on a request went by, for streams that outlive the snapshot that judged them.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
-use crate::{access::Credential, config::Access, route::Match, types::fields::Fields};
+use crate::{access::Credential, config::Access, route::Match, token::Principal, types::fields::Fields};
 
 /// A request as it was judged. Its parts lie in the buffer that the connection reads into, which is free for the next request once
 /// they are dropped.
@@ -24,12 +27,15 @@ pub(super) struct Judged {
     number: Cell<u64>,
     /// Allocated for each request, like all that a request needs: what a connection keeps is no longer in the processor's cache.
     request: RefCell<Option<Box<Request>>>,
+    /// The caller, if another issuer was asked about the token: it is not asked again.
+    asked: RefCell<Option<Arc<Principal>>>,
 }
 
 impl Judged {
     /// The request is over, or another begins.
     pub(super) fn forget(&self) {
         self.request.take();
+        self.asked.take();
     }
 
     /// Notes a request that a snapshot allowed by the rule `access`.
@@ -51,6 +57,13 @@ impl Judged {
         self.request.replace(Some(Box::new(request)));
     }
 
+    /// Notes the caller of the request, if that is one whose issuer was asked about the token.
+    pub(super) fn has_caller(&self, principal: &Arc<Principal>) {
+        if principal.asked().is_some() {
+            self.asked.replace(Some(principal.clone()));
+        }
+    }
+
     /// Returns whether the snapshot of a number has judged it.
     pub(super) fn is_by(&self, number: u64) -> bool {
         self.number.get() == number
@@ -70,6 +83,9 @@ impl Judged {
         let head = RequestHead { method, uri, version: request.version, fields };
         let Ok(target) = request_target::read(&head, scheme, snapshot.keeps_encoded) else { return false };
         let Ok(Match::Route(route)) = target.find(&snapshot.routes, &request.method) else { return false };
+        if let Some(principal) = &*self.asked.borrow() {
+            return snapshot.access.decide_again(&route.config.access, principal).is_ok();
+        }
         let credential = Credential::of(request.credential.iter());
         snapshot.access.decide(&route.config.access, route.config.on_stale, credential).is_ok()
     }

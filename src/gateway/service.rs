@@ -257,8 +257,15 @@ impl ConnectionState {
                             return Err(denied.into());
                         }
                     };
-                if route.config.method_override {
-                    decide_overrides(snapshot, &target, head)?;
+                if route.config.method_override
+                    && let Err(refusal) = decide_overrides(snapshot, &target, head)
+                {
+                    drop((target, permit));
+                    if !refusal.is_unsettled() || !self.exchange.settles() {
+                        return Err(refusal);
+                    }
+                    drop(refusal);
+                    return self.settle(view, request, origin, trace).await;
                 }
                 let rewritten = target.forwarded(&head.uri)?;
                 // Its readings may be large, and the response may take long.
@@ -268,6 +275,9 @@ impl ConnectionState {
                 }
                 {
                     // No part of the future, which is to stay small.
+                    if let Some(principal) = permit.principal() {
+                        self.judged.has_caller(principal);
+                    }
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
                     snapshot.take_from_limits(route.index, &asker, trace.begun, &mut trace.limited)?;

@@ -69,6 +69,11 @@ impl Fetcher {
         Ok(Self { tls: ClientTls::load(tls)? })
     }
 
+    /// Returns what tells its files from others.
+    pub fn digest(&self) -> u64 {
+        self.tls.digest()
+    }
+
     /// Fetches a document.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,10 +13,10 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::Fetcher;
 use crate::{
-    clock::TimeKeeper,
-    config::{Introspection, IssuerKeys},
-    limit::{CallGate, Prefix},
-    telemetry::Metrics,
+    clock::{TimeKeeper, coarse_millis},
+    config::{Introspection, IssuerKeys, Rate},
+    limit::{Bucket, CallGate, Counter, Prefix, Throttle},
+    telemetry::{Metrics, WarningLimit},
     token::{Claims, ExternalIssuer, TokenError, Verifier},
 };
 
@@ -24,6 +25,13 @@ const MOST_ASKED: usize = 256;
 
 /// The most tokens that are remembered to be no good.
 const MOST_REFUSED: u64 = 100_000;
+
+/// The most tokens that are remembered to be good, and for how long.
+const MOST_GOOD: u64 = 100_000;
+const GOOD_FOR: Duration = Duration::from_secs(3_600);
+
+/// Tokens that turn out to be bad, from one address.
+const BAD_TOKENS: Rate = Rate { count: 120, per: Duration::from_secs(60) };
 
 type TokenHash = [u8; 32];
 
@@ -42,7 +50,15 @@ pub struct Introspector {
     runtime: Handle,
     asking: Mutex<HashMap<TokenHash, watch::Receiver<Outcome>>>,
     refused: Cache<TokenHash, TokenError>,
+    /// Tokens that were good a while ago. They are asked about whoever else asks.
+    good: Cache<TokenHash, ()>,
+    throttle: Arc<Throttle>,
+    warnings: WarningLimit,
+    is_own: IsOwn,
 }
+
+/// Tells tokens of the gateway's own, which are nobody else's to see.
+pub type IsOwn = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Introspector {
     /// Creates what asks `issuer`, or none if it is not asked about tokens. Questions run on `runtime`.
@@ -53,6 +69,7 @@ impl Introspector {
         time: Arc<TimeKeeper>,
         metrics: Arc<Metrics>,
         runtime: Handle,
+        is_own: IsOwn,
     ) -> Option<Arc<Self>> {
         let IssuerKeys::Introspection(config) = &issuer.config().keys else { return None };
         let refused = Cache::builder().max_capacity(MOST_REFUSED).time_to_live(config.cache).build();
@@ -67,6 +84,10 @@ impl Introspector {
             runtime,
             asking: Mutex::default(),
             refused,
+            good: Cache::builder().max_capacity(MOST_GOOD).time_to_live(GOOD_FOR).build(),
+            throttle: Throttle::new(),
+            warnings: WarningLimit::default(),
+            is_own,
         }))
     }
 
@@ -81,7 +102,7 @@ impl Introspector {
     pub async fn ask(self: &Arc<Self>, token: &str, client: IpAddr) -> Result<(), TokenError> {
         // RFC 6750, section 2.1.
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-        if !token.bytes().all(legal) {
+        if !token.bytes().all(legal) || (self.is_own)(token) {
             return Err(TokenError::Malformed);
         }
         let mut hash = TokenHash::default();
@@ -105,7 +126,17 @@ impl Introspector {
         if let Some(outcome) = asking.get(&hash) {
             return Ok(outcome.clone());
         }
-        let admitted = self.gate.admit(Prefix::of(client)).ok_or(TokenError::NoKeys)?;
+        let prefix = Prefix::of(client);
+        let bucket = Bucket::new(Counter::AddressFailures, &prefix.to_string(), BAD_TOKENS);
+        let was_good = self.good.contains_key(&hash);
+        let admitted = if was_good {
+            None
+        } else {
+            // Taken before it is asked, and given back if the token is good.
+            let taken = self.throttle.take(std::slice::from_ref(&bucket), self.time.now().boot);
+            taken.map_err(|_| TokenError::Throttled)?;
+            Some(self.gate.admit(prefix).ok_or(TokenError::NoKeys)?)
+        };
         let (sender, outcome) = watch::channel(None);
         asking.insert(hash, outcome.clone());
         let (introspector, token) = (self.clone(), token.to_owned());
@@ -113,10 +144,16 @@ impl Introspector {
         self.runtime.spawn(async move {
             let _admitted = admitted;
             let asked = introspector.ask_issuer(&token).await;
-            if let Err(error) = asked
-                && error != TokenError::NoKeys
-            {
-                introspector.refused.insert(hash, error);
+            match asked {
+                Ok(()) => introspector.good.insert(hash, ()),
+                Err(TokenError::NoKeys) => {}
+                Err(error) => {
+                    introspector.good.invalidate(&hash);
+                    introspector.refused.insert(hash, error);
+                }
+            }
+            if !was_good && matches!(asked, Ok(()) | Err(TokenError::NoKeys)) {
+                introspector.throttle.give_back(&[bucket], introspector.time.now().boot);
             }
             introspector.asking().remove(&hash);
             sender.send_replace(Some(asked));
@@ -133,7 +170,9 @@ impl Introspector {
         let name = &self.issuer.config().name;
         self.metrics.issuer_fetch(name, fetched.is_ok());
         let said = fetched.map_err(|error| {
-            tracing::warn!(issuer = name, %error, "an issuer could not be asked about a token");
+            if let Some(suppressed) = self.warnings.admit(coarse_millis()) {
+                tracing::warn!(issuer = name, %error, suppressed, "an issuer could not be asked about a token");
+            }
             TokenError::NoKeys
         })?;
         let said = Claims::parse(&said).map_err(|_| TokenError::NoKeys)?;

@@ -97,7 +97,7 @@ impl KeyFollower {
             drop(issuer);
             let (least, most) = AFTER_FAILURE;
             let wait = match failures {
-                0 if is_file => FRESH_FILE,
+                0 if is_file => FRESH_FILE.min(max_age / 2),
                 0 => FRESH.min(max_age / 2).max(least),
                 failures => least.saturating_mul(1 << (failures - 1).min(5)).min(most),
             };
@@ -129,9 +129,9 @@ impl KeyFollower {
     }
 
     async fn fetch(&mut self, issuer: &ExternalIssuer) -> bool {
-        issuer.fetch_begins(self.time.now());
+        let begun = self.time.now();
+        issuer.fetch_begins(begun);
         let fetched = self.fetch_keys(issuer).await;
-        // The age of keys counts from before they were asked for.
         let (keys, failure) = match fetched {
             Ok(keys) => (Some(keys), None),
             Err(failure) => (None, Some(failure)),
@@ -149,7 +149,7 @@ impl KeyFollower {
         }
         self.failure = failure;
         let succeeded = keys.is_some();
-        issuer.fetch_ends(keys, self.time.now());
+        issuer.fetch_ends(keys, begun);
         succeeded
     }
 
@@ -170,6 +170,8 @@ impl KeyFollower {
 
     async fn get(&self, url: &HttpUrl) -> Result<bytes::Bytes, String> {
         let fetched = self.fetcher.get(url).await;
-        fetched.map_err(|error| format!("{}{}: {error}", url.authority, url.target))
+        // A query may hold what the log must not.
+        let path = url.target.split('?').next().unwrap_or_default();
+        fetched.map_err(|error| format!("{}{path}: {error}", url.authority))
     }
 }

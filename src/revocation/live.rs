@@ -8,7 +8,7 @@ use std::{
     ops::Bound::{self, Excluded, Included, Unbounded},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
     },
     task::Waker,
 };
@@ -26,7 +26,7 @@ const SHARDS: usize = 64;
 const PIECE: usize = 16;
 
 /// The token that a stream lives by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Token {
     /// Its session, if it belongs to one of ours.
     pub session: Option<SessionId>,
@@ -34,10 +34,12 @@ pub struct Token {
     pub subject: Subject,
     /// The subject's generation in it.
     pub generation: i64,
-    /// What else it can be revoked by: the session and the token of another issuer.
-    pub others: [Option<ExternalId>; 2],
+    /// What else it can be revoked by, if it is of another issuer: the session, the token, the subject while it is suspended.
+    pub others: [Option<ExternalId>; 3],
     /// The key that signed it.
     pub key: KeyId,
+    /// Falls when the key is taken out of use.
+    pub key_in_use: Arc<AtomicBool>,
     /// When it expires, in Unix seconds.
     pub expires_at: i64,
 }
@@ -163,7 +165,7 @@ impl LiveStreams {
         let number = self.next.fetch_add(1, Relaxed);
         let stream = Arc::new(Stream { token, outlives_staleness, number, cut: AtomicU8::new(0), task });
         self.count.fetch_add(1, SeqCst);
-        for key in token.keys() {
+        for key in stream.token.keys() {
             self.shard_of(key).insert((key, number), stream.clone());
         }
         fence(SeqCst);
@@ -195,6 +197,9 @@ impl LiveStreams {
             let expires_at = stream.token.expires_at;
             if expires_at <= now.seconds() {
                 return Some(Cut::Expired);
+            }
+            if !stream.token.key_in_use.load(Relaxed) {
+                return Some(Cut::Revoked);
             }
             next = Some(next.map_or(expires_at, |next| next.min(expires_at)));
             (stale && !stream.outlives_staleness).then_some(Cut::Stale)
@@ -271,7 +276,15 @@ mod tests {
     fn token(user: UserId, generation: i64) -> Token {
         let session = Some(SessionId::generate(&OsRandom));
         let subject = Subject::User(user);
-        Token { session, subject, generation, others: [None; 2], key: KeyId::of("a"), expires_at: 100 }
+        Token {
+            session,
+            subject,
+            generation,
+            others: [None; 3],
+            key: KeyId::of("a"),
+            key_in_use: Arc::new(AtomicBool::new(true)),
+            expires_at: 100,
+        }
     }
 
     fn entry(revoked: Revoked, generation: i64) -> LogEntry {

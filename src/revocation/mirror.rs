@@ -121,9 +121,12 @@ impl Mirror {
         self.dead.pin().contains_key(&Revoked::Session(session))
     }
 
-    /// Whether this session or token of another issuer is dead.
-    pub fn is_external_revoked(&self, id: ExternalId) -> bool {
-        self.dead.pin().contains_key(&Revoked::External(id))
+    /// Whether anything of these, by which a token of another issuer can be ended, is dead for its generation.
+    pub fn is_external_revoked(&self, ids: &[ExternalId], generation: i64, now: Now) -> bool {
+        let dead = self.dead.pin();
+        // To the moment: a subject may be shut out for a short time.
+        let is_dead = |dead: &Dead| generation < dead.below() && now.time < dead.until();
+        ids.iter().any(|id| dead.get(&Revoked::External(*id)).is_some_and(is_dead))
     }
 
     /// Whether every token that this key has signed is dead.

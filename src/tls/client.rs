@@ -87,6 +87,11 @@ impl ClientTls {
         Ok(Self { either, http2, http1, name, digest: digest.finish() })
     }
 
+    /// Returns what tells the contents of the files from others.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
     /// Returns whether the files of both say the same.
     pub fn is_like(&self, other: &Self) -> bool {
         self.digest == other.digest

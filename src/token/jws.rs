@@ -46,6 +46,9 @@ pub enum TokenError {
     /// Whether it holds, its issuer has to be asked: for a new key, or about the token.
     #[error("its issuer has to be asked")]
     Unsettled,
+    /// Its issuer is not asked, since too many bad tokens came from the client's address.
+    #[error("too many bad tokens")]
+    Throttled,
     /// Its issuer cannot be asked, and its keys are not known or too old.
     #[error("its issuer is out of reach")]
     NoKeys,

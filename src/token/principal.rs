@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::external::ExternalCaller;
+use super::external::{ExternalCaller, ExternalIssuer};
 use crate::types::{ExternalId, KeyId, Roles, SessionId, Subject, UserId};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
@@ -37,8 +37,10 @@ pub struct Principal {
     /// The key that signed the token.
     pub key: KeyId,
     pub(super) key_in_use: Arc<AtomicBool>,
-    /// What else it can be revoked by: the session and the token of another issuer.
+    /// What else it can be revoked by, if it is of another issuer: the session, the token, the subject while it is suspended.
     pub others: Box<[ExternalId]>,
+    /// The other issuer, if it was asked about the token.
+    asked: Option<Arc<ExternalIssuer>>,
     /// Until when what its issuer said of it holds, in Unix seconds; for ever if nobody was asked.
     pub(super) asked_until: i64,
 }
@@ -87,6 +89,7 @@ impl Principal {
             key,
             key_in_use,
             others: Box::default(),
+            asked: None,
             asked_until: i64::MAX,
         })
     }
@@ -95,7 +98,7 @@ impl Principal {
     pub(super) fn external(
         caller: ExternalCaller,
         expires_at: i64,
-        asked_until: i64,
+        asked: Option<(Arc<ExternalIssuer>, i64)>,
         key: KeyId,
         key_in_use: Arc<AtomicBool>,
     ) -> Option<Self> {
@@ -113,8 +116,27 @@ impl Principal {
             key,
             key_in_use,
             others: caller.others.into(),
-            asked_until,
+            asked_until: asked.as_ref().map_or(i64::MAX, |(_, until)| *until),
+            asked: asked.map(|(issuer, _)| issuer),
         })
+    }
+
+    /// Returns the other issuer, if it was asked about the token.
+    pub fn asked(&self) -> Option<&Arc<ExternalIssuer>> {
+        self.asked.as_ref()
+    }
+
+    /// Returns the flag that falls when the key is taken out of use.
+    pub fn key_in_use(&self) -> &Arc<AtomicBool> {
+        &self.key_in_use
+    }
+
+    /// Returns roughly how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let values = [&self.id_value, &self.name_value, &self.roles_value];
+        let values: usize = values.iter().map(|value| value.len()).sum();
+        // The roles lie there once more, each by itself.
+        values * 2 + self.name.len() + self.roles.len() * 32
     }
 
     /// Returns the user and session, if the principal has both.

@@ -25,8 +25,8 @@ use crate::{
 /// The most memory that verified tokens may take.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Roughly what an entry costs beside its token.
-const ENTRY_BYTES: usize = 700;
+/// Roughly what an entry costs beside its token and the texts of its principal.
+const ENTRY_BYTES: usize = 500;
 
 /// Verifies access tokens.
 pub struct Verifier {
@@ -77,7 +77,9 @@ impl Verifier {
     ) -> Self {
         let cache = Cache::builder()
             .max_capacity(CACHE_BYTES)
-            .weigher(|token: &Arc<[u8]>, _: &Arc<Principal>| (token.len() + ENTRY_BYTES) as u32)
+            .weigher(|token: &Arc<[u8]>, principal: &Arc<Principal>| {
+                (token.len() + principal.size() + ENTRY_BYTES) as u32
+            })
             .build_with_hasher(RandomState::default());
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, external, cache }
     }

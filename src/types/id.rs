@@ -66,6 +66,16 @@ impl ExternalId {
         Self::of("session", &format!("{issuer}\0{session}"))
     }
 
+    /// Returns the id of all that a subject of an issuer has without a session.
+    pub fn of_sessionless(issuer: &str, subject: &str) -> Self {
+        Self::of("sessionless", &format!("{issuer}\0{subject}"))
+    }
+
+    /// Returns the id of a subject of an issuer as one that is shut out for a time, whenever its tokens were issued.
+    pub fn of_suspended(issuer: &str, subject: &str) -> Self {
+        Self::of("suspended", &format!("{issuer}\0{subject}"))
+    }
+
     /// Returns the id of a token of an issuer.
     pub fn of_token(issuer: &str, token: &str) -> Self {
         Self::of("token", &format!("{issuer}\0{token}"))

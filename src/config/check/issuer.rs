@@ -14,9 +14,6 @@ use crate::{
 /// The longest that a clock may differ.
 const MOST_LEEWAY: Duration = Duration::from_secs(300);
 
-/// The longest that a token may be valid.
-const MOST_TTL: Duration = Duration::from_secs(366 * 86_400);
-
 /// The longest that what an issuer said of a token may hold.
 const MOST_CACHE: Duration = Duration::from_secs(3_600);
 
@@ -66,7 +63,7 @@ impl Check<'_> {
             self.error(&of("leeway"), "expected up to 5m");
         }
         let max_ttl = self.span(&of("max_ttl"), raw.max_ttl, Duration::from_secs(30 * 86_400));
-        if max_ttl > MOST_TTL {
+        if max_ttl > Issuer::MOST_TTL {
             self.error(&of("max_ttl"), "expected up to 366d");
         }
         let day = Duration::from_secs(86_400);
@@ -95,6 +92,8 @@ impl Check<'_> {
             name: raw.name,
             issuer: raw.issuer,
             audiences: raw.audiences,
+            client_id: raw.client_id,
+            files: 0,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Issuer {
     /// The audiences of which a token must name one.
     #[serde(default)]
     pub audiences: Vec<String>,
+    /// The gateway's id at the issuer, for which tokens about logouts are. Default: they name one of `audiences`.
+    pub client_id: Option<String>,
     /// RS256, RS384, RS512, PS256, ES256, ES384 or EdDSA. Default: all of them.
     pub algorithms: Option<Vec<String>>,
     /// The types that a token's header may tell, without case and without `application/`; `""` for a token that tells none. Default:
@@ -37,7 +39,7 @@ pub struct Issuer {
     pub typ: Option<Vec<String>>,
     /// How far its clock may differ. Default: 30s.
     pub leeway: Option<Span>,
-    /// The longest that a token may be valid from now on; others are refused. Revocations are remembered for so long. Default: 30d.
+    /// The longest that a token may be valid from its issue on; others are refused. Revocations are remembered for so long. Default: 30d.
     pub max_ttl: Option<Span>,
     /// How long its keys are used while they cannot be fetched. Default: 24h.
     pub jwks_max_age: Option<Span>,

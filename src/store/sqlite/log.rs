@@ -87,7 +87,11 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             }
         }
     }
-    let outlives = LogEntry::new(entry.revoked, entry.generation, issued.unwrap_or(0), now).expires_at;
+    let outlives = match entry.revoked {
+        // Whoever revokes it says for how long.
+        Revoked::External(_) => entry.expires_at,
+        _ => LogEntry::new(entry.revoked, entry.generation, issued.unwrap_or(0), now).expires_at,
+    };
     append(tx, &LogEntry { expires_at: entry.expires_at.max(outlives), ..*entry })
 }
 

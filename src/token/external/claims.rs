@@ -155,14 +155,14 @@ impl Claims {
     ///
     /// # Errors
     /// What does not hold.
-    pub fn check(&self, issuer: &Issuer, now: i64) -> Result<(), TokenError> {
+    pub fn check(&self, issuer: &Issuer, audiences: &[String], now: i64) -> Result<(), TokenError> {
         let leeway = issuer.leeway.as_secs() as i64;
         let is_ours = match self.0.get("aud") {
-            Some(Value::String(audience)) => issuer.audiences.contains(audience),
-            Some(Value::Array(audiences)) => {
+            Some(Value::String(audience)) => audiences.contains(audience),
+            Some(Value::Array(told)) => {
                 // Each has to be a text (RFC 7519, section 4.1.3).
-                audiences.iter().all(Value::is_string)
-                    && audiences.iter().any(|audience| issuer.audiences.iter().any(|own| audience == own))
+                told.iter().all(Value::is_string)
+                    && told.iter().any(|audience| audiences.iter().any(|own| audience == own))
             }
             _ => false,
         };
@@ -176,15 +176,37 @@ impl Claims {
         if self.date("iat")?.is_some_and(|iat| iat > now.saturating_add(leeway)) {
             return Err(TokenError::NotYetValid);
         }
-        if let Some(exp) = self.date("exp")? {
-            if exp.saturating_add(leeway) <= now {
-                return Err(TokenError::Expired);
-            }
-            if exp > now.saturating_add(issuer.max_ttl.as_secs() as i64) {
-                return Err(TokenError::Claims);
-            }
+        if self.date("exp")?.is_some_and(|exp| exp.saturating_add(leeway) <= now) {
+            return Err(TokenError::Expired);
+        }
+        // Revocations are remembered for so long: no token may outlive them.
+        let longest = self.longest(issuer)?;
+        if longest.is_some_and(|longest| longest <= now) {
+            return Err(TokenError::Expired);
+        }
+        if let (Some(exp), Some(longest)) = (self.date("exp")?, longest)
+            && exp > longest
+        {
+            return Err(TokenError::Claims);
         }
         Ok(())
+    }
+
+    /// Returns the Unix second after which it is not accepted, whatever it says; none if it does not tell when it was issued.
+    pub(in crate::token) fn longest(&self, issuer: &Issuer) -> Result<Option<i64>, TokenError> {
+        let issued_at = self.date("iat")?;
+        Ok(issued_at.map(|issued_at| issued_at.saturating_add(issuer.max_ttl.as_secs() as i64)))
+    }
+
+    /// Returns whether it is a token of another purpose: one that tells who signed in (an ID token), one that gets others, or one that
+    /// holds for the owner of a key alone, who is not asked for here.
+    pub(in crate::token) fn is_for_something_else(&self) -> bool {
+        let kind = self.0.get("typ").and_then(Value::as_str);
+        let is_other = kind.is_some_and(|kind| {
+            ["id", "refresh", "offline", "logout"].iter().any(|other| kind.eq_ignore_ascii_case(other))
+        });
+        let names = ["events", "at_hash", "c_hash", "s_hash", "cnf"];
+        is_other || names.iter().any(|name| self.0.contains_key(*name))
     }
 
     /// Returns whom it stands for.
@@ -195,10 +217,12 @@ impl Claims {
         let names = &issuer.claims;
         let id = self.text_at(&names.id)?.ok_or(TokenError::Claims)?;
         let sub = self.text("sub")?.unwrap_or(id);
-        let others = [
-            self.text_at(&names.session)?.map(|sid| ExternalId::of_session(&issuer.issuer, sid)),
-            self.text("jti")?.map(|jti| ExternalId::of_token(&issuer.issuer, jti)),
-        ];
+        let session = match self.text_at(&names.session)? {
+            Some(sid) => ExternalId::of_session(&issuer.issuer, sid),
+            None => ExternalId::of_sessionless(&issuer.issuer, sub),
+        };
+        let token = self.text("jti")?.map(|jti| ExternalId::of_token(&issuer.issuer, jti));
+        let suspended = ExternalId::of_suspended(&issuer.issuer, sub);
         let leeway = issuer.leeway.as_secs() as i64;
         Ok(ExternalCaller {
             id: format!("{}:{id}", issuer.name),
@@ -206,7 +230,7 @@ impl Claims {
             name: self.text_at(&names.name).ok().flatten().unwrap_or(id).to_owned(),
             roles: self.roles(issuer),
             subject: ExternalId::of(&issuer.issuer, sub),
-            others: others.into_iter().flatten().collect(),
+            others: [Some(session), token, Some(suspended)].into_iter().flatten().collect(),
             issued_at: self.date("iat")?.unwrap_or(0),
             expires_at: self.date("exp")?.map(|exp| exp.saturating_add(leeway)),
         })

@@ -95,6 +95,15 @@ impl ExternalIssuer {
         }
     }
 
+    /// Creates an issuer that goes on with the keys of another one, of which more than the keys has changed in the config.
+    pub fn with_keys_of(config: Issuer, before: &Self) -> Self {
+        let issuer = Self::new(config);
+        issuer.keys.store(before.keys.load_full());
+        issuer.old_at.store(before.old_at.load(Acquire), Relaxed);
+        issuer.asked_at.store(before.asked_at.load(Relaxed), Relaxed);
+        issuer
+    }
+
     /// Returns what the config says of it.
     pub fn config(&self) -> &Issuer {
         &self.config
@@ -112,10 +121,12 @@ impl ExternalIssuer {
     }
 
     /// Notes the keys that a fetch brought, if it brought any, and wakes whoever waits for them.
-    pub fn fetch_ends(&self, keys: Option<KeySet>, now: Now) {
+    ///
+    /// Their age counts from `begun`, before they were asked for.
+    pub fn fetch_ends(&self, keys: Option<KeySet>, begun: Now) {
         if let Some(keys) = keys {
             let age = i64::try_from(self.config.keys_max_age.as_millis()).unwrap_or(i64::MAX);
-            self.old_at.store(now.boot.saturating_add(age), Release);
+            self.old_at.store(begun.boot.saturating_add(age), Release);
             self.exchange(Some(keys));
         }
         self.is_fetching.store(false, Release);
@@ -158,8 +169,12 @@ impl ExternalIssuer {
     }
 
     /// Has the keys fetched, and waits for them, for a while.
-    pub async fn fetch_for_token(&self, longest: Duration) {
+    pub async fn fetch_for_token(&self, now: Now, longest: Duration) {
         let fetched = self.fetched();
+        if !self.may_fetch(now) {
+            // One has ended since the token was looked at.
+            return;
+        }
         self.wanted.notify_one();
         // Whether it came to something, the next look at the token tells.
         let _ = tokio::time::timeout(longest, fetched).await;
@@ -188,19 +203,28 @@ impl ExternalIssuer {
         if self.is_asked_about_tokens() {
             return Err(TokenError::Unsettled);
         }
-        let claims = self.verified_claims(token, &config.types, now)?;
-        if claims.date("exp")?.is_none() || claims.get("events").is_some() {
-            // What tells of an event, such as a logout, is no access token.
+        let claims = self.verified_claims(token, &config.types, &config.audiences, now)?;
+        let is_dated = claims.date("exp")?.is_some() && claims.date("iat")?.is_some();
+        if !is_dated || claims.is_for_something_else() {
             return Err(TokenError::Claims);
         }
-        self.principal(&claims, now)
+        let caller = claims.caller(config)?;
+        let expires_at = caller.expires_at.ok_or(TokenError::Claims)?;
+        Principal::external(caller, expires_at, None, claims.key, claims.in_use.clone())
+            .ok_or(TokenError::Claims)
     }
 
     /// Verifies signature, type, issuer, audience and times of a token.
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub fn verified_claims(&self, token: &str, types: &[String], now: Now) -> Result<Verified, TokenError> {
+    fn verified_claims(
+        &self,
+        token: &str,
+        types: &[String],
+        audiences: &[String],
+        now: Now,
+    ) -> Result<Verified, TokenError> {
         let keys = self.keys.load();
         let keys = match &*keys {
             Some(keys) if !self.is_old(now) => keys,
@@ -228,7 +252,7 @@ impl ExternalIssuer {
         if claims.text("iss")? != Some(self.config.issuer.as_str()) {
             return Err(TokenError::Claims);
         }
-        claims.check(&self.config, now.seconds())?;
+        claims.check(&self.config, audiences, now.seconds())?;
         // Names of keys of different issuers are different keys.
         let kid = format!("{}\0{}", self.config.issuer, payload.kid.unwrap_or_default());
         Ok(Verified { claims, key: KeyId::of(&kid), in_use: key.in_use.clone() })
@@ -240,7 +264,11 @@ impl ExternalIssuer {
     /// Why it is not accepted.
     pub fn logout(&self, token: &str, now: Now) -> Result<Logout, TokenError> {
         let types = ["logout+jwt", "jwt", ""].map(str::to_owned);
-        let claims = self.verified_claims(token, &types, now)?;
+        let audiences = match &self.config.client_id {
+            Some(client_id) => std::slice::from_ref(client_id),
+            None => &self.config.audiences,
+        };
+        let claims = self.verified_claims(token, &types, audiences, now)?;
         let is_logout =
             claims.get("events").and_then(|events| events.get(LOGOUT_EVENT)).is_some_and(Value::is_object);
         let issued_at = claims.date("iat")?.ok_or(TokenError::Claims)?;
@@ -254,19 +282,16 @@ impl ExternalIssuer {
         Ok(Logout { subject: subject.map(str::to_owned), session: session.map(str::to_owned), issued_at })
     }
 
-    fn principal(&self, verified: &Verified, now: Now) -> Result<Principal, TokenError> {
-        let caller = verified.claims.caller(&self.config)?;
-        let longest = now.seconds().saturating_add(self.config.max_ttl.as_secs() as i64);
-        let expires_at = caller.expires_at.unwrap_or(longest);
-        Principal::external(caller, expires_at, i64::MAX, verified.key, verified.in_use.clone())
-            .ok_or(TokenError::Claims)
-    }
-
     /// Returns whom a token stands for by what the issuer says of it, which holds until `until`, in Unix seconds.
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub fn introspected(&self, said: &Claims, until: i64, now: Now) -> Result<Principal, TokenError> {
+    pub fn introspected(
+        self: &Arc<Self>,
+        said: &Claims,
+        until: i64,
+        now: Now,
+    ) -> Result<Principal, TokenError> {
         if said.get("active") != Some(&Value::Bool(true)) {
             return Err(TokenError::Inactive);
         }
@@ -274,12 +299,23 @@ impl ExternalIssuer {
         if said.text("iss")?.is_some_and(|iss| iss != self.config.issuer) {
             return Err(TokenError::Claims);
         }
-        said.check(&self.config, now.seconds())?;
+        said.check(&self.config, &self.config.audiences, now.seconds())?;
+        if said.is_for_something_else() {
+            return Err(TokenError::Claims);
+        }
+        let longest = said.longest(&self.config)?.unwrap_or(until);
         let caller = said.caller(&self.config)?;
-        let expires_at = caller.expires_at.unwrap_or(until);
+        let expires_at = caller.expires_at.unwrap_or(longest);
         let key = KeyId::of(&self.config.issuer);
-        Principal::external(caller, expires_at, until, key, Arc::new(AtomicBool::new(true)))
+        let in_use = Arc::new(AtomicBool::new(true));
+        Principal::external(caller, expires_at, Some((self.clone(), until)), key, in_use)
             .ok_or(TokenError::Claims)
+    }
+}
+
+impl std::fmt::Debug for ExternalIssuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ExternalIssuer").field(&self.config.name).finish()
     }
 }
 
