@@ -3,10 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -26,6 +23,7 @@ use super::{
     request_head::RequestHead,
     response_body::ResponseBody,
     snapshot::Snapshot,
+    state::ConnectionState,
     thread_bound::ThreadBound,
     tunnel,
 };
@@ -55,12 +53,10 @@ pub(super) struct Forwarding<'a> {
     pub(super) route: &'a config::Route,
     /// The client of its upstream.
     pub(super) client: &'a upstream::Client<RequestBody>,
-    pub(super) exchange: &'a Arc<ThreadBound<Exchange>>,
+    pub(super) state: &'a ConnectionState,
     /// Where the request came from.
     pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
-    /// The subject of the client's certificate, if upstreams are told.
-    pub(super) client_subject: Option<&'a HeaderValue>,
     /// When the request began.
     pub(super) begun: Instant,
     pub(super) sent: &'a SentAfter,
@@ -116,7 +112,7 @@ impl Forwarding<'_> {
             apply(rewrite, head)?;
         }
         let bounds = self.body_bounds(head);
-        let body = match RequestBody::new(body, self.exchange, bounds, Some(&lease), headers) {
+        let body = match RequestBody::new(body, &self.state.exchange, bounds, Some(&lease), headers) {
             // Boxed, since few upstreams want it.
             RequestBody::Streaming(body) if self.client.cluster().config.buffer.request > 0 => {
                 Box::pin(self.read_ahead(body)).await?
@@ -126,7 +122,7 @@ impl Forwarding<'_> {
         let added = headers.added(&Injected {
             principal: lease.principal().map(AsRef::as_ref),
             forwarded: self.origin,
-            client_subject: self.client_subject,
+            client_subject: self.state.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
             request_id: self.request_id,
             host: host.as_ref(),
             upgrade,
@@ -135,25 +131,29 @@ impl Forwarding<'_> {
         });
         let key = self.key(&lease, &head.fields);
         let fields = std::mem::take(&mut head.fields);
-        let head = upstream::RequestHead { method: &head.method, uri: &head.uri, fields };
-        let request = upstream::Request { head, added: added.lines(), body, key };
-        let (mut response, body) = match self.send(&lease, request, takes_hints).await? {
+        let sent = upstream::RequestHead { method: &head.method, uri: &head.uri, fields };
+        let sending = upstream::Request { head: sent, added: added.lines(), body, key };
+        let (mut response, body) = match self.send(&lease, sending, takes_hints).await? {
             upstream::Sent::Switched(response, connection) => {
+                self.state.judged.goes_on(head, host);
                 return Ok(Outcome::Switched(response, connection, lease));
             }
             upstream::Sent::Response(response, body) => (response, body),
         };
+        if !body.is_there() {
+            self.state.judged.goes_on(head, host);
+        }
         clean_response(&mut response.fields);
-        let body = ResponseBody::upstream(body, self.exchange, lease);
+        let body = ResponseBody::upstream(body, &self.state.exchange, lease);
         Ok(Outcome::Response(ClientResponse { status: response.status, fields: response.fields, body }))
     }
 
     /// Reads a body before a server is asked, within the deadline of its exchange.
     async fn read_ahead(&self, mut body: Box<Streaming>) -> Result<RequestBody, Kind> {
         let most = self.client.cluster().config.buffer.request;
-        match in_time(self.exchange, body.read_ahead(most)).await {
+        match in_time(&self.state.exchange, body.read_ahead(most)).await {
             Some(Ok(())) => Ok(RequestBody::Streaming(body)),
-            Some(Err(_)) | None => Err(self.exchange.body_failure().unwrap_or(Kind::RequestTimeout)),
+            Some(Err(_)) | None => Err(self.state.exchange.body_failure().unwrap_or(Kind::RequestTimeout)),
         }
     }
 
@@ -173,7 +173,7 @@ impl Forwarding<'_> {
         let timeout = named.map_or(self.route.timeout, |named| named.min(self.route.timeout));
         BodyBounds {
             limit: self.route.body,
-            due: self.exchange.moment(timeout),
+            due: self.state.exchange.moment(timeout),
             min_rate: self.snapshot.limits.body_min_rate,
             response_timeout: self.client.cluster().config.response_timeout,
         }
@@ -187,7 +187,7 @@ impl Forwarding<'_> {
         takes_hints: bool,
     ) -> Result<upstream::Sent<RequestBody>, Kind> {
         let progress = Watched { forwarding: self, takes_hints };
-        let error = match in_time(self.exchange, self.client.send(lease, request, &progress)).await {
+        let error = match in_time(&self.state.exchange, self.client.send(lease, request, &progress)).await {
             Some(Ok(sent)) => return Ok(sent),
             Some(Err(error)) => error,
             None => {
@@ -208,7 +208,7 @@ impl Forwarding<'_> {
     /// The client's own error comes first: an upstream connection that was given up because the body
     /// was too large, late or broken is no failure of the upstream.
     fn failure(&self, kind: Kind, reason: &str) -> Kind {
-        if let Some(kind) = self.exchange.body_failure() {
+        if let Some(kind) = self.state.exchange.body_failure() {
             return kind;
         }
         let cluster = self.client.cluster();
@@ -252,7 +252,7 @@ struct Watched<'a> {
 impl upstream::Progress for Watched<'_> {
     fn connects(&self, server: u64) {
         self.forwarding.sent.server.store(server, Relaxed);
-        self.forwarding.exchange.budget().spends(CONNECT_COST);
+        self.forwarding.state.exchange.budget().spends(CONNECT_COST);
     }
 
     fn placed(&self, made: bool, server: u64) {
@@ -266,7 +266,7 @@ impl upstream::Progress for Watched<'_> {
     fn hinted(&self, hints: ResponseHead) {
         if self.takes_hints {
             let rules = &self.forwarding.route.response_headers;
-            self.forwarding.exchange.activity().hint(interim(hints, rules));
+            self.forwarding.state.exchange.activity().hint(interim(hints, rules));
         }
     }
 }

@@ -7,8 +7,16 @@ use std::{
 
 use http::{HeaderValue, Method, Uri, Version, header};
 
-use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
-use crate::{access::Credential, config::Access, route::Match, token::Principal, types::fields::Fields};
+use super::{
+    message::ClientRequest, request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme,
+};
+use crate::{
+    access::Credential,
+    config::{self, Access},
+    route::Match,
+    token::Principal,
+    types::fields::Fields,
+};
 
 /// A request as it was judged. Its parts lie in the buffer that the connection reads into, which is free for the next request once
 /// they are dropped.
@@ -27,6 +35,8 @@ pub(super) struct Judged {
     number: Cell<u64>,
     /// Allocated for each request, like all that a request needs: what a connection keeps is no longer in the processor's cache.
     request: RefCell<Option<Box<Request>>>,
+    /// The credential of a request that is noted only if its response turns out to be a long one.
+    credential: RefCell<Option<HeaderValue>>,
     /// The caller, if another issuer was asked about the token: it is not asked again.
     asked: RefCell<Option<Arc<Principal>>>,
 }
@@ -35,25 +45,39 @@ impl Judged {
     /// The request is over, or another begins.
     pub(super) fn forget(&self) {
         self.request.take();
+        self.credential.take();
         self.asked.take();
     }
 
-    /// Notes a request that a snapshot allowed by the rule `access`.
-    pub(super) fn allowed(&self, snapshot: &Snapshot, access: &Access, head: &RequestHead) {
-        let RequestHead { method, uri, version, fields } = head;
-        let request = Request {
-            method: method.clone(),
-            version: *version,
-            uri: uri.clone(),
-            host: fields.get(&header::HOST).cloned(),
-            credential: match access {
-                // With several there was no caller, and none will there be.
-                Access::Open => fields.get_only(&header::AUTHORIZATION).cloned(),
-                // There is one at the most.
-                Access::Optional | Access::SignedIn(_) => fields.get(&header::AUTHORIZATION).cloned(),
-            },
-        };
+    /// Notes a request that a snapshot allowed by a route. Of most it takes the credential only, which does not go on: they are
+    /// noted once it is known that their response is a long one.
+    pub(super) fn allowed(&self, snapshot: &Snapshot, route: &config::Route, request: &mut ClientRequest) {
         self.number.set(snapshot.number());
+        let ClientRequest { head, body, .. } = request;
+        let is_usual = body.is_none()
+            && route.rewrite.is_none()
+            && !route.forward_token
+            && !matches!(route.access, Access::Open);
+        if is_usual {
+            self.credential.replace(head.fields.remove(&header::AUTHORIZATION));
+            return;
+        }
+        // With several there was no caller, and none will there be.
+        let credential = head.fields.get_only(&header::AUTHORIZATION).cloned();
+        self.note(head, head.fields.get(&header::HOST).cloned(), credential);
+    }
+
+    /// Notes a request whose response is a long one, unless it was noted.
+    pub(super) fn goes_on(&self, head: &RequestHead, host: Option<HeaderValue>) {
+        if self.request.borrow().is_none() {
+            self.note(head, host, self.credential.take());
+        }
+    }
+
+    fn note(&self, head: &RequestHead, host: Option<HeaderValue>, credential: Option<HeaderValue>) {
+        let RequestHead { method, uri, version, .. } = head;
+        let request =
+            Request { method: method.clone(), version: *version, uri: uri.clone(), host, credential };
         self.request.replace(Some(Box::new(request)));
     }
 

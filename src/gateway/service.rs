@@ -323,7 +323,7 @@ impl ConnectionState {
             }
             Action::Forward(index) => *index,
         };
-        self.judged.allowed(&view.snapshot, &route.config.access, &request.head);
+        self.judged.allowed(&view.snapshot, &route.config, request);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
@@ -332,11 +332,10 @@ impl ConnectionState {
             record.upstream = Some(index);
         }
         let forwarding = Forwarding {
-            client_subject: self.secured.as_ref().and_then(|secured| secured.forwarded_subject()),
             snapshot: &view.snapshot,
             route: &route.config,
             client: &view.clients[index],
-            exchange: &self.exchange,
+            state: self,
             origin,
             request_id: &trace.request_id,
             begun: trace.begun,

@@ -63,6 +63,15 @@ where
         }
     }
 
+    /// Returns whether all of it was received already.
+    pub fn is_there(&self) -> bool {
+        match &self.source {
+            Source::Http1(connection) => connection.has_whole_response(),
+            Source::Http2(exchange, _) => exchange.is_end_stream(),
+            Source::Nothing => true,
+        }
+    }
+
     /// Notes that the server has broken the response off.
     pub fn was_cut_off(&self) {
         self.pool.cluster().cut_off(self.pool.endpoint());

@@ -327,6 +327,11 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         &self.response
     }
 
+    /// Returns whether all of a response was received whose length was told.
+    pub(super) fn has_whole_response(&self) -> bool {
+        self.response.remaining().is_some_and(|left| left <= self.received.len() as u64)
+    }
+
     /// Whether the exchange is over on both sides and the connection may rest.
     pub(super) fn is_complete(&self) -> bool {
         self.keep_alive && self.response.is_done() && self.received.is_empty() && self.outgoing.is_sent()
