@@ -549,3 +549,61 @@ fn a_listener_that_changes_over_and_over_loses_no_connection() {
     });
     assert!(served.load(SeqCst) > 20);
 }
+
+#[test]
+fn a_config_is_compared_with_what_runs() {
+    let (gateway, _upstream, _admin) =
+        start(routes("  - {path: /staff/**, roles: {any: [staff]}, upstream: backend}\n"));
+    let config = gateway.folder.path().join("gateway.yaml");
+    let compare = || {
+        let url = format!("http://{}", gateway.admin);
+        let output = crate::harness::authgate()
+            .args(["check", "--against", &url, "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(compare().contains("no difference to what runs"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let next = text
+        .replace(
+            "{path: /staff/**, roles: {any: [staff]}, upstream: backend}",
+            "{path: /staff/**, roles: {any: [boss]}, upstream: backend}",
+        )
+        .replace(
+            "{path: /public/**, auth: none, upstream: backend}",
+            "{path: /public/**, auth: none, methods: [GET], upstream: backend}",
+        )
+        .replace("routes:\n", "routes:\n  - {path: /new, auth: none, respond: {json: {}}}\n");
+    std::fs::write(config.with_file_name("next.yaml"), next).unwrap();
+    let config = config.with_file_name("next.yaml");
+    let url = format!("http://{}", gateway.admin);
+    let output = crate::harness::authgate()
+        .args(["check", "--against", &url, "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "- any /staff/**: any of staff → backend",
+        "+ any /staff/**: any of boss → backend",
+        "+ any /new: open → respond 200",
+        "GET /staff/x with staff: allowed: backend",
+        "GET /staff/x with boss: 403, then allowed: backend",
+        "GET /new anonymous: 404, then allowed: respond 200",
+        "POST /public/x anonymous: allowed: backend",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert!(!said.contains("GET /api/x"), "{said}");
+    // Nothing has changed by that, and what is no gateway is an error.
+    assert!(compare().contains("no difference"));
+    let output = crate::harness::authgate()
+        .args(["check", "--against", "http://127.0.0.1:1", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(output.status.code() == Some(1) && !output.stderr.is_empty(), "{output:?}");
+}

@@ -269,6 +269,18 @@ fn config_calls() -> Vec<Call<Handler>> {
             |api, asked| Box::pin(api.reload(asked)),
         ),
         Call {
+            bearer: Bearer::None,
+            ..call(
+                Method::GET,
+                "/api/config/routes",
+                "routes",
+                "The routes as they are, for `authgate check --against`: on this machine for everybody, elsewhere for administrators",
+                (200, JSON, schema::<serde_json::Map<String, Value>>),
+                &[Kind::Unauthenticated, Kind::InsufficientRole],
+                |api, asked| Box::pin(api.routes(asked)),
+            )
+        },
+        Call {
             body: Some((schema::<LogSettings>, true)),
             ..call(
                 Method::PUT,

@@ -86,6 +86,14 @@ impl AdminApi {
         private_json(StatusCode::OK, &Upstreams { upstreams })
     }
 
+    /// The routes as they are.
+    pub(super) async fn routes(&self, asked: Asked<'_>) -> CallResult {
+        if !asked.peer.to_canonical().is_loopback() {
+            self.authenticate(asked.headers, asked.peer).await?;
+        }
+        Ok(private_json(StatusCode::OK, &asked.status.routes()))
+    }
+
     /// Takes the config up anew.
     pub(super) async fn reload(&self, asked: Asked<'_>) -> CallResult {
         let by = asked.by()?;

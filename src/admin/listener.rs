@@ -44,6 +44,9 @@ pub trait Status: Send + Sync {
     /// The admin API, once everything is loaded.
     fn api(&self) -> Option<Arc<AdminApi>>;
 
+    /// The routes as they are, for a comparison with those of a config.
+    fn routes(&self) -> serde_json::Value;
+
     /// Reads the config again, and takes it up if all of it can be.
     fn reload(&self) -> Reload<'_>;
 

@@ -43,6 +43,7 @@ pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 pub(super) struct Asked<'a> {
     /// Who asks; none where that does not matter.
     by: Option<Actor>,
+    peer: IpAddr,
     headers: &'a HeaderMap,
     query: &'a str,
     parameters: Vec<&'a str>,
@@ -120,7 +121,7 @@ impl AdminApi {
             Bearer::Optional | Bearer::Required => Some(self.authenticate(&head.headers, peer).await?),
         };
         let (headers, query) = (&head.headers, head.uri.query().unwrap_or_default());
-        call.handler.call(self, Asked { by, headers, query, parameters, body, status }).await
+        call.handler.call(self, Asked { by, peer, headers, query, parameters, body, status }).await
     }
 }
 

@@ -228,6 +228,7 @@ fn administration() -> Vec<Step> {
         step("Let its name be given out again", "releaseName", 200).at(&["{{username}}-made"]),
         step("Keys", "listKeys", 200),
         step("Take the config up anew", "reloadConfig", 200),
+        step("Routes as they are", "routes", 200),
         step("Set the level of the log", "setLog", 200).body(json!({"level": "info"})),
         step("End tokens of an issuer that is not there", "revokeExternal", 404)
             .body(json!({"issuer": "nobody", "sub": "4711"})),

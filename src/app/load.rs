@@ -134,7 +134,7 @@ fn load_tls(listener: &config::Listener) -> Result<Option<Arc<ServerTls>>, Confi
     }
 }
 
-fn builtin_calls(mount: &str) -> Vec<Builtin> {
+pub(super) fn builtin_calls(mount: &str) -> Vec<Builtin> {
     auth_api::calls()
         .into_iter()
         .filter_map(|call| {

@@ -205,6 +205,14 @@ impl admin::Status for Process {
         snapshot.upstreams().iter().map(|cluster| (cluster.config.name.clone(), cluster.servers())).collect()
     }
 
+    fn routes(&self) -> serde_json::Value {
+        let Some(running) = self.running.get() else { return serde_json::Value::Null };
+        let snapshot = running.snapshots.borrow().clone();
+        super::describe::running(snapshot.routes(), |index| {
+            snapshot.upstreams().get(index).map(|cluster| &cluster.config)
+        })
+    }
+
     fn reload(&self) -> admin::Reload<'_> {
         match self.running.get() {
             Some(running) => running.reloader.reload(),

@@ -40,7 +40,7 @@ pub(super) enum Command {
         pid: PathBuf,
     },
     /// Check a config, print its routes and run its tests
-    Check(ConfigFile),
+    Check(Check),
     /// Tell which route takes a request, what is decided and why
     ///
     /// Without --role and --anonymous the caller is signed in and has no roles.
@@ -69,6 +69,15 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    /// The admin listener of a gateway, such as http://127.0.0.1:9901: tell how its routes and decisions would change
+    #[arg(long, value_name = "URL")]
+    pub(super) against: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,21 +2,22 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use http::Method;
-
 use super::{DENIED, NO_ROUTE, Outcome, Refused, args::Explain, operator::parse_roles, print};
 use crate::{
-    app::{LoadedGateway, Verdict, decide, failed_tests},
-    config::{self, Access, Action, Config, ConfigErrors, OnStale, RoleRule},
-    route::Table,
-    types::{
-        Role,
-        host::{is_host, name_of},
+    app::{
+        self, Difference, LoadedGateway, Verdict, decide, describe_access, describe_action, describe_methods,
+        failed_tests,
     },
+    config::{Config, ConfigErrors},
+    route::Table,
+    types::host::{is_host, name_of},
 };
 
-/// `authgate check`.
-pub(super) fn check(loaded: LoadedGateway) -> Outcome {
+/// The most lines of a difference that are shown of each kind.
+const MOST_LINES: usize = 200;
+
+/// `authgate check`, with `--against` if there is an address.
+pub(super) fn check(loaded: LoadedGateway, against: Option<&str>) -> Outcome {
     let config = &loaded.config;
     let failed = failed_tests(&loaded);
     let mut text = table(config, &loaded.routes);
@@ -31,7 +32,28 @@ pub(super) fn check(loaded: LoadedGateway) -> Outcome {
         failed.len()
     );
     print(&text)?;
+    if let Some(address) = against {
+        let difference = super::runtime()?.block_on(app::compare(&loaded, address))?;
+        print(&describe_difference(&difference))?;
+    }
     if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(ConfigErrors(failed).into()) }
+}
+
+fn describe_difference(difference: &Difference) -> String {
+    if *difference == Difference::default() {
+        return "no difference to what runs, in routes and decisions\n".to_owned();
+    }
+    let mut text = String::new();
+    for (title, lines) in [("routes", &difference.routes), ("decisions", &difference.decisions)] {
+        let _ = writeln!(text, "{title} that differ from what runs: {}", lines.len());
+        for line in lines.iter().take(MOST_LINES) {
+            let _ = writeln!(text, "  {line}");
+        }
+        if lines.len() > MOST_LINES {
+            let _ = writeln!(text, "  and {} more", lines.len() - MOST_LINES);
+        }
+    }
+    text
 }
 
 /// The compiled route table, as columns.
@@ -41,16 +63,12 @@ fn table(config: &Config, routes: &Table) -> String {
         .iter()
         .map(|route| {
             let route = &route.config;
-            let methods = match &route.methods {
-                Some(methods) => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","),
-                None => "any".to_owned(),
-            };
             [
-                methods,
+                describe_methods(route.methods.as_deref()),
                 route.host.clone().unwrap_or_else(|| "*".to_owned()),
                 route.pattern.to_string(),
                 describe_access(&route.access),
-                describe_action(config, route),
+                describe_action(|index| config.upstreams.get(index), route),
             ]
         })
         .collect();
@@ -71,41 +89,6 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    text
-}
-
-fn describe_access(access: &Access) -> String {
-    let list = |roles: &[Role]| roles.iter().map(Role::as_str).collect::<Vec<_>>().join(",");
-    match access {
-        Access::Open => "open".to_owned(),
-        Access::Optional => "optional".to_owned(),
-        Access::SignedIn(requirements) => match &requirements.roles {
-            None => "signed in".to_owned(),
-            Some(RoleRule::Any(roles)) => format!("any of {}", list(roles)),
-            Some(RoleRule::All(roles)) => format!("all of {}", list(roles)),
-        },
-    }
-}
-
-fn describe_action(config: &Config, route: &config::Route) -> String {
-    let mut text = match &route.action {
-        Action::Forward(index) => {
-            let upstream = &config.upstreams[*index];
-            let urls: Vec<_> = upstream.servers.iter().map(|server| server.server.url()).collect();
-            format!("{} ({})", upstream.name, urls.join(", "))
-        }
-        Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
-        Action::Redirect(redirect) => format!("redirect {} {}", redirect.status.as_u16(), redirect.to()),
-    };
-    if route.forward_token {
-        text.push_str(", forwards the token");
-    }
-    if route.on_stale == OnStale::Allow {
-        text.push_str(", serves on when stale");
-    }
-    for limit in &route.rate_limits {
-        let _ = write!(text, ", at most {limit}");
     }
     text
 }
@@ -139,7 +122,7 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
                 source.file,
                 source.line,
                 describe_access(&route.config.access),
-                describe_action(&loaded.config, &route.config),
+                describe_action(|index| loaded.config.upstreams.get(index), &route.config),
             );
             match decision {
                 Ok(()) => {

@@ -81,7 +81,7 @@ fn dispatch(command: Command) -> Outcome {
             let serving = app::request_upgrade(&pid)?;
             print(&format!("Process {serving} serves.\n"))
         }
-        Command::Check(config) => inspect::check(load(&config.config)?),
+        Command::Check(check) => inspect::check(load(&check.config.config)?, check.against.as_deref()),
         Command::Explain(explain) => inspect::explain(&load(&explain.config.config)?, &explain),
         Command::Migrate(config) => migrate(load(&config.config)?),
         Command::User { command } => user::run(command),

@@ -7,9 +7,7 @@ use std::{
 
 use http::{HeaderValue, Method, Uri, Version, header};
 
-use super::{
-    message::ClientRequest, request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme,
-};
+use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
 use crate::{
     access::Credential,
     config::{self, Access},
@@ -51,10 +49,15 @@ impl Judged {
 
     /// Notes a request that a snapshot allowed by a route. Of most it takes the credential only, which does not go on: they are
     /// noted once it is known that their response is a long one.
-    pub(super) fn allowed(&self, snapshot: &Snapshot, route: &config::Route, request: &mut ClientRequest) {
+    pub(super) fn allowed(
+        &self,
+        snapshot: &Snapshot,
+        route: &config::Route,
+        head: &mut RequestHead,
+        has_body: bool,
+    ) {
         self.number.set(snapshot.number());
-        let ClientRequest { head, body, .. } = request;
-        let is_usual = body.is_none()
+        let is_usual = !has_body
             && route.rewrite.is_none()
             && !route.forward_token
             && !matches!(route.access, Access::Open);

@@ -323,7 +323,8 @@ impl ConnectionState {
             }
             Action::Forward(index) => *index,
         };
-        self.judged.allowed(&view.snapshot, &route.config, request);
+        let has_body = request.body.is_some();
+        self.judged.allowed(&view.snapshot, &route.config, &mut request.head, has_body);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }

@@ -158,6 +158,11 @@ impl Snapshot {
         &self.upstreams
     }
 
+    /// The routes.
+    pub fn routes(&self) -> &Table {
+        &self.routes
+    }
+
     /// Its number among those of the process.
     pub fn number(&self) -> u64 {
         self.trusted_proxies.number

@@ -28,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest document, in bytes.
 const MAX_BODY: usize = 256 << 10;
 
+/// The largest one that another gateway tells.
+const MAX_LARGE_BODY: usize = 64 << 20;
+
 /// The largest head of a response, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -44,7 +47,7 @@ pub enum FetchError {
     #[error("it responded with {0}")]
     Status(StatusCode),
     /// The response is too large, or broke off.
-    #[error("its response is over 256 KiB or broke off")]
+    #[error("its response is too large or broke off")]
     Body,
     /// It took too long.
     #[error("it did not respond within 5 s")]
@@ -83,6 +86,15 @@ impl Fetcher {
         self.fetch(url, request).await
     }
 
+    /// Fetches a document that may be large.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn get_large(&self, url: &HttpUrl) -> Result<Bytes, FetchError> {
+        let request = base(url, Method::GET).body(Full::default())?;
+        self.fetch_up_to(MAX_LARGE_BODY, url, request).await
+    }
+
     /// Sends a form with the credentials of a client (RFC 6749, section 2.3.1). Returns the document that is the response.
     ///
     /// # Errors
@@ -108,13 +120,22 @@ impl Fetcher {
     }
 
     async fn fetch(&self, url: &HttpUrl, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError> {
+        self.fetch_up_to(MAX_BODY, url, request).await
+    }
+
+    async fn fetch_up_to(
+        &self,
+        most: usize,
+        url: &HttpUrl,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Bytes, FetchError> {
         let fetched = async {
             let socket = connect(url).await?;
             if url.is_https {
                 let (stream, _) = self.tls.connect(socket, &url.host, Offer::Http1).await?;
-                exchange(stream, request).await
+                exchange(stream, request, most).await
             } else {
-                exchange(socket, request).await
+                exchange(socket, request, most).await
             }
         };
         timeout(TIMEOUT, fetched).await.map_err(|_| FetchError::Timeout)?
@@ -141,7 +162,7 @@ async fn connect(url: &HttpUrl) -> io::Result<TcpStream> {
     Err(last)
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>, most: usize) -> Result<Bytes, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -152,7 +173,7 @@ where
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        let body = Limited::new(response.into_body(), most).collect().await;
         Ok(body.map_err(|_| FetchError::Body)?.to_bytes())
     };
     // The connection has to be driven beside the response, and ends with it.

@@ -100,6 +100,11 @@ impl Table {
         }
     }
 
+    /// What every builtin call's path begins with.
+    pub fn mount(&self) -> &str {
+        &self.mount
+    }
+
     /// Finds what takes a request. `host` is in lower case and without a port; `path` is decoded.
     pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
         let mut met: Vec<&Method> = Vec::new();
