@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Gateway, Settings, Upstream, ok};
+use crate::harness::{Gateway, Protocol, Settings, Upstream, eventually, ok};
 
 #[test]
 fn bodies_of_any_size_pass_both_ways() {
@@ -320,4 +320,27 @@ fn an_upstream_may_be_a_socket_of_the_machine() {
     assert_eq!(connections.try_iter().count(), 2, "a connection is used again until the other end closes it");
     let address = format!("\"upstream.address\":\"unix:{}\"", path.display());
     crate::harness::eventually("it is logged", || gateway.log().contains(&address).then_some(()));
+}
+
+#[test]
+fn bytes_from_clients_and_to_them_are_counted() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let upstream = Upstream::answering(|_| ok(&"x".repeat(50_000)));
+        let gateway = Gateway::start(&upstream, Settings { protocol, ..Settings::default() });
+        let count = |direction: &str| {
+            gateway.metric(&format!("authgate_bytes_total{{direction=\"{direction}\"}}")).unwrap_or_default()
+        };
+        let mut client = gateway.client();
+        let body = "y".repeat(20_000);
+        client.send(format!(
+            "POST /public/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.response().status, 200);
+        for (direction, least) in [("in", 20_000.0), ("out", 50_000.0)] {
+            let counted =
+                eventually("it is counted", || Some(count(direction)).filter(|count| *count >= least));
+            assert!(counted < least + 2_000.0, "{direction} {counted}");
+        }
+    }
 }

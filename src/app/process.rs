@@ -179,6 +179,7 @@ impl admin::Status for Process {
         self.metrics.connections.resting.set(self.drain.resting() as i64);
         self.metrics.connections.builtin_calls.set(self.gate.running() as i64);
         self.metrics.log_lines_lost(self.logs.lost());
+        self.metrics.moved(self.placement.moved());
         self.metrics.connections_refused("address", self.address_counts.refused());
         if let Some(running) = self.running.get() {
             self.metrics.forget_upstreams();

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     error::Kind,
-    stream::{Stream, Unsent},
+    stream::{Stream, Unsent, traffic},
 };
 
 /// The size of a read that discards what a client still sends, in bytes.
@@ -368,7 +368,10 @@ where
             let sent = if self.unsent.is_empty() {
                 Pin::new(&mut *socket).poll_flush(cx).map_ok(|()| self.unflushed = false)
             } else {
-                self.unsent.poll_write(socket, cx).map_ok(|_| self.unflushed = socket.holds_back())
+                self.unsent.poll_write(socket, cx).map_ok(|count| {
+                    traffic::sent(count);
+                    self.unflushed = socket.holds_back();
+                })
             };
             match sent {
                 Poll::Ready(Ok(())) => self.state.response_leaves(),

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::Kind,
-    stream::{LARGE_READ, SMALL_READ, Stream},
+    stream::{LARGE_READ, SMALL_READ, Stream, traffic},
     types::{
         chunked::Chunked,
         fields::Fields,
@@ -288,8 +288,9 @@ impl Inbound {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         let read = self.socket.poll_receive(cx, &mut self.received, wanted);
-        if !matches!(read, Poll::Ready(Ok(1..))) {
-            self.frees();
+        match read {
+            Poll::Ready(Ok(length @ 1..)) => traffic::received(length),
+            _ => self.frees(),
         }
         read
     }

@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 
 use super::{drain::Counted, listener::Listener};
-use crate::clock::coarse_millis;
+use crate::{clock::coarse_millis, stream::Traffic};
 
 /// The number of workers for which one of them accepts. Where connections are short, it could not serve more.
 const ACCEPTS_FOR: usize = 8;
@@ -54,6 +54,8 @@ struct Place {
     inbox: mpsc::UnboundedSender<Accepted>,
     /// The number of the snapshot that it serves new requests by.
     snapshot: AtomicU64,
+    /// What it moves to and from clients.
+    traffic: Arc<Traffic>,
     /// When it was seen to live, in milliseconds of the coarse clock.
     alive_at: AtomicU64,
 }
@@ -72,6 +74,7 @@ impl Placement {
                     open: Arc::default(),
                     inbox,
                     snapshot: AtomicU64::new(0),
+                    traffic: Arc::default(),
                     alive_at: AtomicU64::new(coarse_millis()),
                 },
                 Inbox(receiver),
@@ -85,6 +88,17 @@ impl Placement {
     pub(super) fn has_taken_up(&self, worker: usize, number: u64) {
         self.workers[worker].snapshot.store(number, Release);
         self.taken_up.notify_waiters();
+    }
+
+    /// Returns what a worker moves to and from clients.
+    pub(super) fn traffic(&self, worker: usize) -> &Arc<Traffic> {
+        &self.workers[worker].traffic
+    }
+
+    /// Returns how many bytes all workers have received from clients, and sent to them.
+    pub fn moved(&self) -> (u64, u64) {
+        let all = |of: fn(&Traffic) -> u64| self.workers.iter().map(|place| of(&place.traffic)).sum();
+        (all(Traffic::received), all(Traffic::sent))
     }
 
     /// A worker comes to its turns.

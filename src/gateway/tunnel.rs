@@ -18,7 +18,12 @@ use super::{
     activity::{Activity, Opening},
     request_head::RequestHead,
 };
-use crate::{revocation::Registration, stream::Stream, types::hop_by_hop::names_upgrade, upstream::Counted};
+use crate::{
+    revocation::Registration,
+    stream::{Stream, traffic},
+    types::hop_by_hop::names_upgrade,
+    upstream::Counted,
+};
 
 pub(super) static WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(super) static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -80,8 +85,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Tunnel<C> {
         if self.registration.as_ref().is_some_and(Registration::is_cut) {
             return Poll::Ready(());
         }
-        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, activity);
-        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, activity);
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let up = self.to_upstream.poll(cx, client, upstream, activity, traffic::received);
+        let down = self.to_client.poll(cx, upstream, client, activity, traffic::sent);
         match (up, down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
@@ -100,6 +106,7 @@ impl Flow {
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
         activity: &Activity,
+        count: fn(usize),
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.held.is_empty() {
@@ -134,6 +141,7 @@ impl Flow {
             self.unflushed |= written > 0;
             activity.moves();
             activity.budget.spends(filled.len());
+            count(filled.len());
             self.held.extend_from_slice(&filled[written..]);
             if activity.budget.is_spent() {
                 // The connection's task sees to it that it comes back.

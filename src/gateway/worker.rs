@@ -106,6 +106,7 @@ impl Worker {
         if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
             return Err(io::Error::other("a worker needs a runtime of one thread"));
         }
+        self.placement.traffic(self.index).count_here();
         let worker = Arc::new(self);
         let receiving = tokio::spawn(worker.clone().receive(inbox));
         let mut drain = worker.drain.tell.subscribe();

@@ -171,6 +171,11 @@ impl Connection {
         }
     }
 
+    /// Returns how many bytes were sent since the connection began.
+    pub fn sent(&self) -> u64 {
+        self.shared.lock().out.sent()
+    }
+
     /// Starts a turn.
     pub fn turn_begins(&mut self) {
         self.read = 0;

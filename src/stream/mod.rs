@@ -1,6 +1,7 @@
 //! A connected socket, to a client or to an upstream, and what lies between it and HTTP.
 
 mod tls;
+pub mod traffic;
 mod unsent;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio::{
 use tokio_rustls::TlsStream;
 use tokio_util::io::poll_read_buf;
 
+pub use traffic::Traffic;
 pub use unsent::Unsent;
 
 /// Up to so many bytes that lie in several places are copied into one before they are sent: `send` of one buffer costs the

@@ -76,6 +76,7 @@ pub struct Metrics {
     tls: TlsMetrics,
     config_reloads: IntCounterVec,
     rate_limited: IntCounterVec,
+    bytes: IntCounterVec,
     issuer_fetches: IntCounterVec,
     log_lines_lost: IntCounter,
     /// Hashes that wait.
@@ -350,6 +351,11 @@ impl Metrics {
                 "Requests refused by the rate limits of their route.",
                 &["route"],
             )?,
+            bytes: made.counters(
+                "bytes_total",
+                "Bytes from clients (in) and to them (out), without those of TLS.",
+                &["direction"],
+            )?,
             issuer_fetches: made.counters(
                 "issuer_fetches_total",
                 "Fetches of another issuer's keys, and questions to it about tokens.",
@@ -444,6 +450,14 @@ impl Metrics {
     /// Counts configs that were to be taken up while the gateway runs, and whether they were.
     pub fn config_reload(&self, taken_up: bool) {
         self.config_reloads.with_label_values(&[if taken_up { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Takes over how many bytes came from clients and went to them so far.
+    pub fn moved(&self, (received, sent): (u64, u64)) {
+        for (direction, total) in [("in", received), ("out", sent)] {
+            let counter = self.bytes.with_label_values(&[direction]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 
     /// Counts fetches from another issuer, and whether they succeeded.

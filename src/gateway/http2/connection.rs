@@ -27,6 +27,7 @@ use crate::{
         view::CurrentView,
     },
     http2,
+    stream::traffic,
     types::framing::HeadLimits,
 };
 
@@ -86,8 +87,10 @@ pub(in crate::gateway) async fn serve(
         drain: millis(limits.response_drain_timeout),
         busy_at: now,
         was_busy: false,
+        has_served: false,
         end: End::No,
         place: None,
+        sent: 0,
     };
     poll_fn(|cx| connection.poll(cx)).await;
     if let Some(kind) = connection.connection.flood().map(http2::Flood::label) {
@@ -159,8 +162,12 @@ struct Connection {
     /// Whether it had a stream when it was looked at last, and the last coarse time at which it had one.
     was_busy: bool,
     busy_at: u64,
+    /// Whether it had a stream.
+    has_served: bool,
     end: End,
     place: Option<usize>,
+    /// How many bytes were sent and counted.
+    sent: u64,
 }
 
 impl Drop for Connection {
@@ -175,6 +182,15 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.turn.poll(cx));
         self.connection.turn_begins();
+        let polled = self.poll_turn(cx);
+        traffic::received(self.connection.read() as usize);
+        let sent = self.connection.sent();
+        traffic::sent((sent - self.sent) as usize);
+        self.sent = sent;
+        polled
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.place.is_none() {
             self.place = Some(self.parts.draining.enter(cx.waker()));
         }
@@ -192,7 +208,9 @@ impl Connection {
             if self.connection.has_said_all() && !matches!(self.end, End::Closing(_)) {
                 self.end = End::Closing(farewell);
             }
-            if self.end == End::No && self.parts.draining.has_begun() {
+            // What has just come for a request is not sent away before it has made one, as long as the process serves.
+            let may_leave = self.has_served || self.parts.draining.is_of_the_process();
+            if self.end == End::No && may_leave && self.parts.draining.has_begun() {
                 // In two steps: what is on its way is still taken.
                 self.connection.graceful_shutdown();
                 self.end = End::Told(farewell);
@@ -239,6 +257,7 @@ impl Connection {
     /// Takes the streams that are there. Ready when the connection is over.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some((head, stream)) = ready!(self.connection.poll_next(cx)) {
+            self.has_served = true;
             if stream.has_failed() {
                 // The client has given it up already.
                 continue;
