@@ -37,6 +37,7 @@ mod mails;
 mod model;
 mod names;
 mod neighbours;
+mod operations;
 mod outages;
 mod passwords;
 mod paths;

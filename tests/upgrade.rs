@@ -270,6 +270,44 @@ fn the_command_says_what_is_wrong() {
     }
 }
 
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of =
+        |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("children")).ok();
+    let all: Vec<String> = tasks.filter_map(of).collect();
+    all.iter().flat_map(|children| children.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+}
+
+#[test]
+fn a_gateway_that_is_told_to_end_while_it_upgrades_leaves_nobody_behind() {
+    let (mut gateway, _upstream) = start(|_| {});
+    let pid = gateway.pid().unwrap();
+    let program = gateway.folder.path().join("authgate");
+    fs::write(program.with_extension("new"), "#!/bin/sh\nexec sleep 300\n").unwrap();
+    fs::set_permissions(program.with_extension("new"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(program.with_extension("new"), &program).unwrap();
+    gateway.signal(libc::SIGUSR2);
+    let child = eventually("another process is started", || children(pid).first().copied());
+    assert!(gateway.stop().success());
+    eventually("it has ended, too", || (!is_there(child)).then_some(()));
+}
+
+#[test]
+fn a_gateway_whose_successor_dies_ends_so_that_whoever_watches_it_sees_it() {
+    let (mut gateway, _upstream) = start(|settings| {
+        settings.extra = "drain: {limit: 60s}\n".to_owned();
+    });
+    let token = gateway.token("alice");
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    let successor = upgraded(&gateway);
+    // SAFETY: the call takes no memory.
+    unsafe { libc::kill(successor as libc::pid_t, libc::SIGKILL) };
+    let status = eventually("the first one ends", || gateway.ended());
+    assert!(!status.success(), "{status}");
+}
+
 /// A gateway as systemd starts it.
 struct Service {
     child: Child,

@@ -70,7 +70,8 @@ impl Inherited {
         let error = |error: &dyn std::fmt::Display| InheritError::Variable(error.to_string());
         let handed_over: HandedOver = serde_json::from_str(&text).map_err(|found| error(&found))?;
         if handed_over.by != std::os::unix::process::parent_id() {
-            return Ok(inherited);
+            // What these numbers are, only that process knew.
+            return Err(error(&"the gateway that has started this process is gone"));
         }
         let own = |fd: RawFd| take(fd).map_err(|found| error(&found));
         for (address, fd) in handed_over.sockets {
@@ -129,9 +130,12 @@ impl Ready {
     /// What is told.
     pub(super) const WORD: &[u8] = b"ready";
 
-    /// Tells it. A predecessor that is gone has no need of it.
-    pub(super) fn tell(mut self) {
-        let _ = self.0.write_all(Self::WORD);
+    /// Tells it.
+    ///
+    /// # Errors
+    /// When the predecessor is gone: it was told to end, and so was this process by that.
+    pub(super) fn tell(mut self) -> io::Result<()> {
+        self.0.write_all(Self::WORD)
     }
 }
 

@@ -37,6 +37,13 @@ pub(super) fn bind(
             listening.listener.config.address == config.address
                 && !bound.iter().any(|taken| Arc::ptr_eq(&taken.socket, &listening.socket))
         };
+        let passed = inherited.sockets_for(&config.address.to_string()).count();
+        if matches!(config.address, ListenAddress::Systemd(_)) && passed > 1 {
+            let problem = format!(
+                "systemd has passed {passed} sockets of this name; give each a FileDescriptorName of its own"
+            );
+            return Err(ListenError(config.address.clone(), io::Error::other(problem)));
+        }
         let is_fresh =
             |socket: &Arc<TcpListener>| !bound.iter().any(|taken| Arc::ptr_eq(&taken.socket, socket));
         let known = before.iter().find(is_free);

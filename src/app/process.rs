@@ -1,7 +1,9 @@
 //! The state of the process that exists before the gateway is ready, and what the admin listener shows of it.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -40,6 +42,8 @@ pub(super) struct Process {
     /// The sockets that are accepted on.
     pub(super) listening: watch::Sender<Vec<Listening>>,
     settings: Mutex<Settings>,
+    /// Whether it has come to serve.
+    pub(super) serves: AtomicBool,
     /// Whether the end has begun; held while a config is exchanged.
     has_ended: Mutex<bool>,
     /// Once all is loaded that nothing may be served without.
@@ -59,6 +63,9 @@ pub(super) trait Reloads: Send + Sync {
 
     /// Reads the config again, and takes it up if all of it can be.
     fn reload(&self) -> admin::Reload<'_>;
+
+    /// Takes nothing up until what is returned is dropped.
+    fn pause(&self) -> Pin<Box<dyn Future<Output = Box<dyn Send>> + Send + '_>>;
 }
 
 /// What the process itself goes by of the present config.
@@ -97,6 +104,7 @@ impl Process {
             placement,
             listening: watch::Sender::default(),
             settings: Mutex::new(Settings::of(config)),
+            serves: AtomicBool::new(false),
             has_ended: Mutex::new(false),
             running: OnceLock::new(),
         }

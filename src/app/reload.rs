@@ -1,7 +1,9 @@
 //! Taking up another config while the gateway runs: checked whole, then exchanged at once, or not at all.
 
 use std::{
+    future::Future,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -79,7 +81,7 @@ pub(super) struct Reloader {
     /// Where nothing of clients runs.
     vital: Handle,
     admin_api: ArcSwap<AdminApi>,
-    current: Mutex<Current>,
+    current: Arc<Mutex<Current>>,
     /// What tells the file that was taken up last, or could not be, from others.
     known: AtomicU64,
 }
@@ -109,7 +111,7 @@ impl Reloader {
             foundation,
             vital,
             admin_api: ArcSwap::new(admin_api),
-            current: Mutex::new(Current { config, mail_worker }),
+            current: Arc::new(Mutex::new(Current { config, mail_worker })),
             known: AtomicU64::new(digest),
         };
         (Arc::new(reloader), snapshot)
@@ -242,6 +244,11 @@ impl Reloader {
 }
 
 impl Reloads for Reloader {
+    fn pause(&self) -> Pin<Box<dyn Future<Output = Box<dyn Send>> + Send + '_>> {
+        let current = self.current.clone();
+        Box::pin(async { Box::new(current.lock_owned().await) as Box<dyn Send> })
+    }
+
     fn admin_api(&self) -> Arc<AdminApi> {
         self.admin_api.load_full()
     }

@@ -26,7 +26,8 @@ use thiserror::Error;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, watch},
+    time::Instant,
 };
 
 use super::{
@@ -161,7 +162,9 @@ pub fn serve(
     drop(inherited);
     let metrics = Arc::new(Metrics::new()?);
     let process = Arc::new(Process::new(config, metrics, logs, placement.clone(), systemd));
-    let (fatal, upgraded) = (Arc::new(Fatal::default()), Arc::new(Notify::new()));
+    let fatal = Arc::new(Fatal::default());
+    let (upgraded, successor_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (ending, ends) = watch::channel(false);
     let pid_file = pid_file.map(Arc::new);
     let upgrader = Upgrader {
         process: process.clone(),
@@ -170,6 +173,8 @@ pub fn serve(
         lock,
         pid_file: pid_file.clone(),
         upgraded: upgraded.clone(),
+        successor_ended: successor_ended.clone(),
+        ends,
     };
 
     let conf = ServerConf {
@@ -204,7 +209,7 @@ pub fn serve(
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let shutdown = Shutdown { process, fatal: fatal.clone(), upgraded };
+    let shutdown = Shutdown { process, fatal: fatal.clone(), upgraded, successor_ended, ending };
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     if let Some(file) = pid_file {
         file.remove();
@@ -288,18 +293,25 @@ impl Control {
 
     /// The process serves: whoever waits for that is told.
     fn serves(&self, predecessor: Option<Ready>, vital: &Runtime) {
+        if let Some(Err(error)) = predecessor.map(Ready::tell) {
+            tracing::error!(%error, "the process that has started this one is gone");
+            return self.fatal.fail(&error);
+        }
         tracing::info!("serving");
+        // Heard from before anybody can know whom to signal.
+        match (signal(SignalKind::user_defined2()), take(&self.upgrader)) {
+            (Ok(signals), Some(upgrader)) => {
+                vital.spawn(upgrader.follow(signals, vital.handle().clone()));
+            }
+            (Err(error), _) => tracing::error!(%error, "an upgrade cannot be asked for"),
+            (Ok(_), None) => {}
+        }
         if let Some(file) = &self.pid_file {
             file.write();
         }
-        if let Some(predecessor) = predecessor {
-            predecessor.tell();
-        }
+        self.process.serves.store(true, Relaxed);
         systemd::ready();
         vital.spawn(systemd::watch(self.process.clone()));
-        if let Some(upgrader) = take(&self.upgrader) {
-            vital.spawn(upgrader.follow(vital.handle().clone()));
-        }
         if let Some(on_ready) = take(&self.on_ready) {
             on_ready();
         }
@@ -400,8 +412,11 @@ impl Service for WorkerService {
 struct Shutdown {
     process: Arc<Process>,
     fatal: Arc<Fatal>,
-    /// Told when another process serves.
+    /// Told when another process serves, and when that one has ended.
     upgraded: Arc<Notify>,
+    successor_ended: Arc<Notify>,
+    /// Tells that the end begins.
+    ending: watch::Sender<bool>,
 }
 
 #[async_trait]
@@ -414,7 +429,11 @@ impl ShutdownSignalWatch for Shutdown {
                 return ShutdownSignal::FastShutdown;
             }
         }
-        systemd::stopping();
+        self.ending.send_replace(true);
+        // What never served does not speak for the service.
+        if self.process.serves.load(Relaxed) {
+            systemd::stopping();
+        }
         self.process.drain.announce();
         let drain = self.process.settings().drain;
         if !drain.delay.is_zero() {
@@ -436,15 +455,18 @@ impl Shutdown {
     /// Lets what is open come to its end, tunnels included, while another process serves.
     async fn hand_over(&self) {
         let limit = self.process.settings().drain.limit;
+        let begun = Instant::now();
         self.process.hands_over();
         tokio::select! {
             () = self.drained(limit) => {}
-            // It may be told to end all the same.
+            // It may be told to end all the same: then tunnels end, and requests have the rest of the time.
             () = self.told_to_end() => {}
+            // Nobody serves: whoever watches this process is to see it.
+            () = self.successor_ended.notified() => return self.fatal.failed.store(true, Relaxed),
         }
         self.process.ends();
         if self.process.drain.live() > 0 {
-            self.drained(LAST_WORDS).await;
+            self.drained(limit.saturating_sub(begun.elapsed()).max(LAST_WORDS)).await;
         }
     }
 

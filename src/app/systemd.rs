@@ -33,9 +33,10 @@ pub(super) fn main_pid(pid: u32) {
 /// Tells systemd that the process lives for as long as all of its workers do, if it wants to know.
 pub(super) async fn watch(process: Arc<Process>) {
     let Some(longest) = sd_notify::watchdog_enabled().filter(|longest| !longest.is_zero()) else { return };
-    loop {
-        // A worker that hangs shows it within the time that systemd gives.
-        if process.placement.all_alive(longest) {
+    // After a hand-over it is the other process that is watched.
+    while !process.drain.is_handed_over() {
+        // Half of the time for a worker that hangs to be seen, half for systemd to miss the word.
+        if process.placement.all_alive(longest / 2) {
             tell(NotifyState::Watchdog);
         }
         tokio::time::sleep((longest / 3).max(Duration::from_millis(1))).await;

@@ -18,8 +18,8 @@ use std::{
 use thiserror::Error;
 use tokio::{
     runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
+    signal::unix::Signal,
+    sync::{Notify, watch},
 };
 
 use super::{
@@ -50,6 +50,12 @@ enum UpgradeError {
     NotReady,
     #[error("the other process did not serve within {} s", UNTIL_READY.as_secs())]
     Timeout,
+    #[error(
+        "this is the first process of a container, which ends with it: start another container in its place"
+    )]
+    FirstProcess,
+    #[error("the gateway ends")]
+    Ends,
 }
 
 impl Program {
@@ -84,20 +90,39 @@ pub(super) struct Upgrader {
     pub(super) pid_file: Option<Arc<PidFile>>,
     /// Told when another process serves.
     pub(super) upgraded: Arc<Notify>,
+    /// Told when that process has ended, though this one is still there.
+    pub(super) successor_ended: Arc<Notify>,
+    /// Told when this process is to end before that.
+    pub(super) ends: watch::Receiver<bool>,
 }
 
 impl Upgrader {
-    /// Starts the binary at the same path at each SIGUSR2, until one serves.
-    pub(super) async fn follow(self, runtime: Handle) {
-        let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
+    /// Starts the binary at the same path at each SIGUSR2, of which `signals` tells, until one serves.
+    pub(super) async fn follow(self, mut signals: Signal, runtime: Handle) {
         let upgrader = Arc::new(self);
         while signals.recv().await.is_some() {
             tracing::info!(path = %upgrader.program.path.display(), "upgrading");
+            // A config that is taken up meanwhile would change the sockets that are handed over.
+            let paused = match upgrader.process.running.get() {
+                Some(running) => running.reloader.pause().await,
+                None => continue,
+            };
             match upgrader.clone().upgrade(&runtime).await {
-                Ok(pid) => {
+                Ok(mut child) => {
+                    let pid = child.id();
                     tracing::info!(pid, "another process serves, this one drains");
                     systemd::main_pid(pid);
-                    return upgrader.upgraded.notify_one();
+                    // Nothing is taken up here any more.
+                    std::mem::forget(paused);
+                    upgrader.upgraded.notify_one();
+                    let ended = upgrader.successor_ended.clone();
+                    // On a thread of its own: the end of the runtime would wait for it.
+                    std::thread::spawn(move || {
+                        let status = child.wait();
+                        tracing::error!(pid, ?status, "the process that took this one's place has ended");
+                        ended.notify_one();
+                    });
+                    return;
                 }
                 Err(error) => {
                     tracing::error!(%error, "not upgraded, this process goes on");
@@ -110,8 +135,11 @@ impl Upgrader {
         }
     }
 
-    /// Starts a successor. Returns its process id once it serves.
-    async fn upgrade(self: Arc<Self>, runtime: &Handle) -> Result<u32, UpgradeError> {
+    /// Starts a successor. Returns it once it serves.
+    async fn upgrade(self: Arc<Self>, runtime: &Handle) -> Result<Child, UpgradeError> {
+        if std::process::id() == 1 {
+            return Err(UpgradeError::FirstProcess);
+        }
         let start = self.clone();
         let started = runtime.spawn_blocking(move || start.start()).await;
         let failed = |error| UpgradeError::Start(self.program.path.clone(), error);
@@ -122,19 +150,19 @@ impl Upgrader {
             let read = ready.by_ref().take(Ready::WORD.len() as u64).read_to_end(&mut word);
             read.is_ok() && word == Ready::WORD
         });
-        let result = match tokio::time::timeout(UNTIL_READY, told).await {
-            Ok(Ok(true)) => Ok(child.id()),
-            Ok(_) => Err(UpgradeError::NotReady),
-            Err(_) => Err(UpgradeError::Timeout),
+        let mut ends = self.ends.clone();
+        let error = tokio::select! {
+            told = tokio::time::timeout(UNTIL_READY, told) => match told {
+                Ok(Ok(true)) => return Ok(child),
+                Ok(_) => UpgradeError::NotReady,
+                Err(_) => UpgradeError::Timeout,
+            },
+            _ = ends.wait_for(|ends| *ends) => UpgradeError::Ends,
         };
-        if result.is_err() {
-            let ended = move || {
-                let _ = child.kill();
-                let _ = child.wait();
-            };
-            let _ = runtime.spawn_blocking(ended).await;
-        }
-        result
+        // At once, even if nothing else runs here any more.
+        let _ = child.kill();
+        let _ = runtime.spawn_blocking(move || child.wait()).await;
+        Err(error)
     }
 
     fn start(&self) -> io::Result<(Child, io::PipeReader)> {
@@ -180,6 +208,8 @@ impl Upgrader {
         // SAFETY: between fork and exec only calls are made that are safe in a signal's handler, on memory that exists already.
         unsafe {
             command.pre_exec(move || {
+                // Until it has a handler of its own, such a signal would end it.
+                libc::signal(libc::SIGUSR2, libc::SIG_IGN);
                 for fd in &kept {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                         return Err(io::Error::last_os_error());
@@ -201,7 +231,18 @@ impl Upgrader {
 /// What went wrong, in words for whoever typed the command.
 pub fn request_upgrade(file: &Path) -> Result<u32, String> {
     let before = super::pid_file::read(file)?;
-    let id = libc::pid_t::try_from(before.pid).map_err(|_| format!("{}: no process id", file.display()))?;
+    let id = libc::pid_t::try_from(before.pid).ok().filter(|id| *id > 1);
+    let id = id.ok_or_else(|| format!("{}: no process id of a gateway", file.display()))?;
+    // The file may be left over from one that was killed, and the id be another's by now, whom the signal would end.
+    if let Ok(line) = std::fs::read(format!("/proc/{id}/cmdline")) {
+        let has = |wanted: &[u8]| line.split(|byte| *byte == 0).any(|argument| argument == wanted);
+        if !has(b"serve") || !line.windows(5).any(|part| part == b"--pid") {
+            return Err(format!(
+                "{}: process {id} is no gateway that was started with --pid",
+                file.display()
+            ));
+        }
+    }
     // SAFETY: the call takes no memory.
     if unsafe { libc::kill(id, libc::SIGUSR2) } != 0 {
         return Err(format!("process {id}: {}", io::Error::last_os_error()));

@@ -154,7 +154,7 @@ impl Drain {
     }
 
     /// Returns whether another process accepts.
-    pub(super) fn is_handed_over(&self) -> bool {
+    pub fn is_handed_over(&self) -> bool {
         self.handed_over.load(Relaxed)
     }
 
