@@ -46,11 +46,7 @@ impl Refusal {
     /// The rate of a route is exceeded for so long.
     pub(super) fn too_many(wait: Duration) -> Self {
         let kind = Kind::TooManyRequests;
-        Self {
-            problem: Problem { retry_after: Some(wait), ..kind.into() },
-            reason: "rate_limited",
-            ..kind.into()
-        }
+        Self { problem: Problem { retry_after: Some(wait), ..kind.into() }, reason: "rate_limited" }
     }
 
     /// The kind.
