@@ -1,7 +1,6 @@
 //! Another config is taken up while the gateway runs.
 
 use std::{
-    io::{Read, Write},
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,7 +13,9 @@ use std::{
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, Protocol, Settings, Upstream, eventually, ok, port_to_keep, protocol::USUAL,
+    Client, Gateway, Protocol, Settings, Upstream, eventually, ok, port_to_keep,
+    protocol::USUAL,
+    streaming::{UPGRADE, begin, streaming_upstream},
 };
 
 const ROUTES: &str =
@@ -25,57 +26,16 @@ fn routes(more: &str) -> Settings {
 }
 
 fn start(settings: Settings) -> (Gateway, Upstream, String) {
-    let upstream = upstream();
+    let upstream = streaming_upstream();
     let gateway = Gateway::start(&upstream, settings);
     let admin = gateway.admin_token("root");
     (gateway, upstream, admin)
-}
-
-/// `…/ws` echoes, `…/events` sends an event now and then; everything else is answered at once.
-fn upstream() -> Upstream {
-    Upstream::with(|seen, socket| match seen.target.rsplit('/').next().unwrap_or_default() {
-        "ws" => {
-            let _ = socket.write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
-                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-            );
-            let mut chunk = [0; 1_024];
-            while let Ok(length) = socket.read(&mut chunk)
-                && length > 0
-                && socket.write_all(&chunk[..length]).is_ok()
-            {}
-            false
-        }
-        "events" => {
-            let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            while sent.is_ok() {
-                sent = socket.write_all(b"5\r\nevent\r\n");
-                thread::sleep(Duration::from_millis(30));
-            }
-            false
-        }
-        "slow" => {
-            thread::sleep(Duration::from_millis(800));
-            socket.write_all(&ok("late")).is_ok()
-        }
-        _ => socket.write_all(&ok(&seen.target)).is_ok(),
-    })
 }
 
 fn get(client: &mut Client, path: &str, token: Option<&str>) -> u16 {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}\r\n")).response().status
 }
-
-fn begin(gateway: &Gateway, path: &str, token: Option<&str>, more: &str) -> Client {
-    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let mut client = gateway.client();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}{more}\r\n"));
-    client
-}
-
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[test]
 fn a_config_is_taken_up_by_call_by_signal_and_by_a_changed_file() {
@@ -113,7 +73,7 @@ fn a_config_is_taken_up_by_call_by_signal_and_by_a_changed_file() {
 fn a_link_that_is_swapped_is_a_change() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let path = folder.path().join("gateway.yaml");
-    let upstream = upstream();
+    let upstream = streaming_upstream();
     let gateway = Gateway::start_in(folder.clone(), upstream.address, routes(""));
     let text = std::fs::read_to_string(&path).unwrap();
     let more = text.replace("routes:\n", "routes:\n  - {path: /one, auth: none, upstream: backend}\n");

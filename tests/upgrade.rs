@@ -19,45 +19,13 @@ use std::{
 };
 
 use crate::harness::{
-    Client, Cluster, Gateway, Protocol, Settings, Upstream, authgate, eventually, ok, write_config,
+    Cluster, Gateway, Protocol, Settings, Upstream, authgate, eventually,
+    streaming::{UPGRADE, begin, streaming_upstream},
+    write_config,
 };
 
 const ROUTES: &str =
     "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /api/**, upstream: backend}\n";
-
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-/// `…/ws` echoes, `…/events` sends an event now and then, `…/slow` takes its time.
-fn upstream() -> Upstream {
-    Upstream::with(|seen, socket| match seen.target.rsplit('/').next().unwrap_or_default() {
-        "ws" => {
-            let _ = socket.write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
-                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-            );
-            let mut chunk = [0; 1_024];
-            while let Ok(length) = socket.read(&mut chunk)
-                && length > 0
-                && socket.write_all(&chunk[..length]).is_ok()
-            {}
-            false
-        }
-        "events" => {
-            let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            while sent.is_ok() {
-                sent = socket.write_all(b"5\r\nevent\r\n");
-                thread::sleep(Duration::from_millis(30));
-            }
-            false
-        }
-        "slow" => {
-            thread::sleep(Duration::from_millis(800));
-            socket.write_all(&ok("late")).is_ok()
-        }
-        _ => socket.write_all(&ok(&seen.target)).is_ok(),
-    })
-}
 
 /// A copy of the binary, which can be exchanged.
 fn copied(folder: &Path) -> PathBuf {
@@ -70,7 +38,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> (Gateway, Upstream) {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let mut settings = Settings { program: Some(copied(folder.path())), ..Settings::routes(ROUTES) };
     change(&mut settings);
-    let upstream = upstream();
+    let upstream = streaming_upstream();
     (Gateway::start_in(folder, upstream.address, settings), upstream)
 }
 
@@ -93,13 +61,6 @@ fn is_there(pid: u32) -> bool {
     // A child that has ended is there until it is waited for.
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !status.is_empty() && !status.contains(") Z ")
-}
-
-fn begin(gateway: &Gateway, path: &str, token: Option<&str>, more: &str) -> Client {
-    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let mut client = gateway.client();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}{more}\r\n"));
-    client
 }
 
 #[test]

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::{
     runtime::Handle,
     signal::unix::Signal,
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
 };
 
 use super::{
@@ -96,6 +96,18 @@ pub(super) struct Upgrader {
     pub(super) ends: watch::Receiver<bool>,
 }
 
+/// A process that does not serve yet. It ends with this, also when this process ends meanwhile.
+struct Unready(Option<Child>);
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Upgrader {
     /// Starts the binary at the same path at each SIGUSR2, of which `signals` tells, until one serves.
     pub(super) async fn follow(self, mut signals: Signal, runtime: Handle) {
@@ -143,26 +155,25 @@ impl Upgrader {
         let start = self.clone();
         let started = runtime.spawn_blocking(move || start.start()).await;
         let failed = |error| UpgradeError::Start(self.program.path.clone(), error);
-        let (mut child, mut ready) = started.map_err(io::Error::other).flatten().map_err(failed)?;
-        let told = runtime.spawn_blocking(move || {
+        let (child, mut ready) = started.map_err(io::Error::other).flatten().map_err(failed)?;
+        let mut child = Unready(Some(child));
+        let (tell, told) = oneshot::channel();
+        // On a thread of its own: the end of the runtime would wait for it.
+        std::thread::spawn(move || {
             let mut word = Vec::new();
             // It ends when nobody is left who could say anything.
             let read = ready.by_ref().take(Ready::WORD.len() as u64).read_to_end(&mut word);
-            read.is_ok() && word == Ready::WORD
+            let _ = tell.send(read.is_ok() && word == Ready::WORD);
         });
         let mut ends = self.ends.clone();
-        let error = tokio::select! {
+        tokio::select! {
             told = tokio::time::timeout(UNTIL_READY, told) => match told {
-                Ok(Ok(true)) => return Ok(child),
-                Ok(_) => UpgradeError::NotReady,
-                Err(_) => UpgradeError::Timeout,
+                Ok(Ok(true)) => child.0.take().ok_or(UpgradeError::NotReady),
+                Ok(_) => Err(UpgradeError::NotReady),
+                Err(_) => Err(UpgradeError::Timeout),
             },
-            _ = ends.wait_for(|ends| *ends) => UpgradeError::Ends,
-        };
-        // At once, even if nothing else runs here any more.
-        let _ = child.kill();
-        let _ = runtime.spawn_blocking(move || child.wait()).await;
-        Err(error)
+            _ = ends.wait_for(|ends| *ends) => Err(UpgradeError::Ends),
+        }
     }
 
     fn start(&self) -> io::Result<(Child, io::PipeReader)> {

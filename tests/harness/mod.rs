@@ -9,6 +9,7 @@ pub mod issuer;
 mod peers;
 pub mod protocol;
 mod proxy;
+pub mod streaming;
 mod tls;
 mod token;
 mod upstream;
