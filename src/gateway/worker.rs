@@ -129,6 +129,7 @@ impl Worker {
                 }
                 Ok(()) = listening.changed() => {
                     let now = listening.borrow_and_update().clone();
+                    sockets_are_seen().await;
                     worker.drains.listen(now.iter().map(|listening| listening.listener.clone()).collect());
                     acceptors.listen(now);
                 }
@@ -143,7 +144,7 @@ impl Worker {
         }
         // What lies in the sockets already is seen before, those included that were accepted last: a request that was there
         // is answered.
-        tokio::task::yield_now().await;
+        sockets_are_seen().await;
         worker.drains.begin();
         let mut swept = tokio::time::Instant::now();
         while worker.placement.open(worker.index).load(Relaxed) > 0 {
@@ -401,6 +402,12 @@ impl Worker {
         let Resting { socket, early, until } = resting;
         self.attend(socket, early, Some(until), Peer::new(kept.peer), kept);
     }
+}
+
+/// Lets the connections find what lies in their sockets already, before they are told that no more is taken. The runtime looks at the
+/// sockets for certain only where nothing else is to be done: a task that merely yields may come back before.
+async fn sockets_are_seen() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// What is kept of a connection from its begin to its end: where it is counted, and what its listener says.
