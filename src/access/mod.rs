@@ -4,6 +4,7 @@
 //! a route asks for is looked at on every request and never cached with a token.
 
 mod credential;
+mod denied;
 mod failure;
 mod requirement;
 
@@ -14,9 +15,8 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
-
 pub use credential::Credential;
+pub use denied::Denied;
 pub use failure::Failure;
 pub use requirement::{Caller, judge};
 
@@ -65,82 +65,6 @@ impl Lease {
 }
 
 impl Allowed for Lease {}
-
-/// Why a request is refused. The text is for the log.
-#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-pub enum Denied {
-    /// No credential.
-    #[error("no bearer token")]
-    NoToken,
-    /// Several credentials, another scheme, or not a token.
-    #[error("the Authorization header is not one bearer token")]
-    UnusableCredential,
-    /// The token does not hold.
-    #[error("token: {0}")]
-    BadToken(#[from] TokenError),
-    /// The token was revoked.
-    #[error("token: revoked")]
-    Revoked,
-    /// It is not known whether the token was revoked.
-    #[error("the revocation mirror is stale")]
-    Stale,
-    /// The roles are not enough.
-    #[error("roles not sufficient")]
-    Role,
-}
-
-impl Denied {
-    /// The reason for which a request may be decided once the issuer of its token was asked.
-    pub const UNSETTLED: &'static str = "unsettled_token";
-
-    /// The same where no other issuer is asked: what would need that is no good.
-    #[must_use]
-    pub fn without_asking(self) -> Self {
-        match self {
-            Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => TokenError::UnknownKey.into(),
-            denied => denied,
-        }
-    }
-
-    /// Whether it was denied for want of what the issuer of its token can say; see [`Access::settle`].
-    pub fn is_unsettled(self) -> bool {
-        self == Self::BadToken(TokenError::Unsettled)
-    }
-
-    /// What the client hears.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => Kind::Unavailable,
-            Self::BadToken(TokenError::Throttled) => Kind::TooManyRequests,
-            Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => {
-                Kind::Unauthenticated
-            }
-            Self::Stale => Kind::Unavailable,
-            Self::Role => Kind::InsufficientRole,
-        }
-    }
-
-    /// The label of `authgate_denied_total`.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::NoToken => "no_token",
-            Self::UnusableCredential => "unusable_credential",
-            Self::BadToken(TokenError::Expired) => "expired_token",
-            Self::BadToken(TokenError::Unsettled) => Self::UNSETTLED,
-            Self::BadToken(TokenError::NoKeys) => "issuer_away",
-            Self::BadToken(_) => "bad_token",
-            Self::Revoked => "revoked",
-            Self::Stale => "stale",
-            Self::Role => "insufficient_role",
-        }
-    }
-
-    /// Whether a token was there and was bad, which `WWW-Authenticate` tells (RFC 6750, section 3).
-    pub fn had_token(self) -> bool {
-        self.kind() == Kind::Unauthenticated
-            && matches!(self, Self::UnusableCredential | Self::BadToken(_) | Self::Revoked)
-    }
-}
 
 /// A logout that another issuer tells of: of a session, or of all sessions of a subject.
 pub struct ExternalLogout {

@@ -21,6 +21,7 @@ mod process;
 mod reload;
 mod sample;
 mod server;
+mod shutdown;
 mod systemd;
 mod upgrade;
 mod vault;

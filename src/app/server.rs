@@ -7,17 +7,13 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use async_trait::async_trait;
 use pingora_core::{
     server::{
-        ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+        ListenFds, RunArgs, Server, ShutdownWatch,
         configuration::{Opt, ServerConf},
     },
     services::{Service, ServiceReadyNotifier, ServiceWithDependents},
@@ -27,7 +23,6 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
-    time::Instant,
 };
 
 use super::{
@@ -37,6 +32,7 @@ use super::{
     load::LoadedGateway,
     pid_file::PidFile,
     process::Process,
+    shutdown::{Fatal, Shutdown},
     systemd,
     upgrade::{Program, Upgrader},
 };
@@ -53,9 +49,6 @@ use crate::{
 
 /// File descriptors that are kept for the store, the log and the listeners.
 const RESERVED_FILES: u64 = 128;
-
-/// How long connections have that are still open when all that a hand-over waits for is over.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Threads for the calls below `auth.path`, and what they need of the store.
 const CONTROL_THREADS: usize = 2;
@@ -92,21 +85,6 @@ pub enum ServeError {
     /// Keys or revocations could not be loaded. The log has the reason.
     #[error("the gateway could not start")]
     Start,
-}
-
-/// What ends the process from within.
-#[derive(Default)]
-struct Fatal {
-    failed: AtomicBool,
-    notify: Notify,
-}
-
-impl Fatal {
-    fn fail(&self, error: &dyn std::fmt::Display) {
-        tracing::error!(%error, "cannot go on");
-        self.failed.store(true, Relaxed);
-        self.notify.notify_one();
-    }
 }
 
 /// Runs once the gateway serves.
@@ -404,95 +382,5 @@ impl Service for WorkerService {
 
     fn threads(&self) -> Option<usize> {
         Some(1)
-    }
-}
-
-/// Waits for the end and drains. Pingora's own graceful stop sleeps for a fixed time, whatever is
-/// in flight; here it is told to stop when nothing is.
-struct Shutdown {
-    process: Arc<Process>,
-    fatal: Arc<Fatal>,
-    /// Told when another process serves, and when that one has ended.
-    upgraded: Arc<Notify>,
-    successor_ended: Arc<Notify>,
-    /// Tells that the end begins.
-    ending: watch::Sender<bool>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Shutdown {
-    async fn recv(&self) -> ShutdownSignal {
-        tokio::select! {
-            () = self.told_to_end() => {}
-            () = self.upgraded.notified() => {
-                self.hand_over().await;
-                return ShutdownSignal::FastShutdown;
-            }
-        }
-        self.ending.send_replace(true);
-        // What never served does not speak for the service.
-        if self.process.serves.load(Relaxed) {
-            systemd::stopping();
-        }
-        self.process.drain.announce();
-        let drain = self.process.settings().drain;
-        if !drain.delay.is_zero() {
-            tracing::info!(delay_ms = drain.delay.as_millis() as u64, "not ready any more");
-            tokio::select! {
-                () = tokio::time::sleep(drain.delay) => {}
-                // Told twice, it does not wait.
-                () = self.told_to_end() => {}
-            }
-        }
-        tracing::info!("draining");
-        self.process.ends();
-        self.drained(drain.limit).await;
-        ShutdownSignal::FastShutdown
-    }
-}
-
-impl Shutdown {
-    /// Lets what is open come to its end, tunnels included, while another process serves.
-    async fn hand_over(&self) {
-        let limit = self.process.settings().drain.limit;
-        let begun = Instant::now();
-        self.process.hands_over();
-        tokio::select! {
-            () = self.drained(limit) => {}
-            // It may be told to end all the same: then tunnels end, and requests have the rest of the time.
-            () = self.told_to_end() => {}
-            // Nobody serves: whoever watches this process is to see it.
-            () = self.successor_ended.notified() => return self.fatal.failed.store(true, Relaxed),
-        }
-        self.process.ends();
-        if self.process.drain.live() > 0 {
-            self.drained(limit.saturating_sub(begun.elapsed()).max(LAST_WORDS)).await;
-        }
-    }
-
-    /// Waits until no connection is open, for so long at the most.
-    async fn drained(&self, limit: Duration) {
-        let drained = async {
-            while self.process.drain.live() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(limit, drained).await.is_err() {
-            tracing::warn!(connections = self.process.drain.live(), "not drained in time");
-        }
-    }
-
-    async fn told_to_end(&self) {
-        let signals =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
-        let (Ok(mut term), Ok(mut int), Ok(mut quit)) = signals else {
-            return self.fatal.fail(&"signals cannot be received");
-        };
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = quit.recv() => {}
-            () = self.fatal.notify.notified() => {}
-        }
     }
 }

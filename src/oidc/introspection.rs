@@ -38,7 +38,7 @@ type TokenHash = [u8; 32];
 /// What a question came to; none while it is asked.
 type Outcome = Option<Result<(), TokenError>>;
 
-/// Asks an issuer about tokens. Each token is asked about once, however many requests wait for the answer.
+/// Asks an issuer about tokens. Each token is asked about once, however many requests wait for the response.
 pub struct Introspector {
     issuer: Arc<ExternalIssuer>,
     config: Introspection,

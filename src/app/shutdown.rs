@@ -1,0 +1,128 @@
+//! The end of the process: what brings it about, and what is waited for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{process::Process, systemd};
+
+/// How long connections have that are still open when all that a hand-over waits for is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What ends the process from within.
+#[derive(Default)]
+pub(super) struct Fatal {
+    pub(super) failed: AtomicBool,
+    notify: Notify,
+}
+
+impl Fatal {
+    /// Ends the process with an error.
+    pub(super) fn fail(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "cannot go on");
+        self.failed.store(true, Relaxed);
+        self.notify.notify_one();
+    }
+}
+
+/// Waits for the end and drains. Pingora's own graceful stop sleeps for a fixed time, whatever is
+/// in flight; here it is told to stop when nothing is.
+pub(super) struct Shutdown {
+    pub(super) process: Arc<Process>,
+    pub(super) fatal: Arc<Fatal>,
+    /// Told when another process serves, and when that one has ended.
+    pub(super) upgraded: Arc<Notify>,
+    pub(super) successor_ended: Arc<Notify>,
+    /// Tells that the end begins.
+    pub(super) ending: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Shutdown {
+    async fn recv(&self) -> ShutdownSignal {
+        tokio::select! {
+            () = self.told_to_end() => {}
+            () = self.upgraded.notified() => {
+                self.hand_over().await;
+                return ShutdownSignal::FastShutdown;
+            }
+        }
+        self.ending.send_replace(true);
+        // What never served does not speak for the service.
+        if self.process.serves.load(Relaxed) {
+            systemd::stopping();
+        }
+        self.process.drain.announce();
+        let drain = self.process.settings().drain;
+        if !drain.delay.is_zero() {
+            tracing::info!(delay_ms = drain.delay.as_millis() as u64, "not ready any more");
+            tokio::select! {
+                () = tokio::time::sleep(drain.delay) => {}
+                // Told twice, it does not wait.
+                () = self.told_to_end() => {}
+            }
+        }
+        tracing::info!("draining");
+        self.process.ends();
+        self.drained(drain.limit).await;
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Shutdown {
+    /// Lets what is open come to its end, tunnels included, while another process serves.
+    async fn hand_over(&self) {
+        let limit = self.process.settings().drain.limit;
+        let begun = Instant::now();
+        self.process.hands_over();
+        tokio::select! {
+            () = self.drained(limit) => {}
+            // It may be told to end all the same: then tunnels end, and requests have the rest of the time.
+            () = self.told_to_end() => {}
+            // Nobody serves: whoever watches this process is to see it.
+            () = self.successor_ended.notified() => return self.fatal.failed.store(true, Relaxed),
+        }
+        self.process.ends();
+        if self.process.drain.live() > 0 {
+            self.drained(limit.saturating_sub(begun.elapsed()).max(LAST_WORDS)).await;
+        }
+    }
+
+    /// Waits until no connection is open, for so long at the most.
+    async fn drained(&self, limit: Duration) {
+        let drained = async {
+            while self.process.drain.live() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::warn!(connections = self.process.drain.live(), "not drained in time");
+        }
+    }
+
+    async fn told_to_end(&self) {
+        let signals =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
+        let (Ok(mut term), Ok(mut int), Ok(mut quit)) = signals else {
+            return self.fatal.fail(&"signals cannot be received");
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = quit.recv() => {}
+            () = self.fatal.notify.notified() => {}
+        }
+    }
+}
