@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::AsRawFd,
-        unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt},
+        unix::{net::UnixDatagram, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -30,8 +30,24 @@ const ROUTES: &str =
 /// A copy of the binary, which can be exchanged.
 fn copied(folder: &Path) -> PathBuf {
     let path = folder.join("authgate");
-    fs::copy(authgate().get_program(), &path).unwrap();
+    install(Path::new(authgate().get_program()), &path);
     path
+}
+
+/// Puts a program in the place of another one, which may run. A process of its own writes it: a file that this one has
+/// open for writing goes along to whatever another test starts at that moment, and cannot be run for as long.
+fn install(from: &Path, to: &Path) {
+    let fresh = to.with_extension("new");
+    let done = Command::new("install").args(["-m", "755"]).args([from, &fresh]).status().unwrap();
+    assert!(done.success());
+    fs::rename(&fresh, to).unwrap();
+}
+
+/// Puts a script, or what is none, in the place of a program.
+fn install_text(text: &[u8], to: &Path) {
+    let source = to.with_extension("source");
+    fs::write(&source, text).unwrap();
+    install(&source, to);
 }
 
 fn start(change: impl FnOnce(&mut Settings)) -> (Gateway, Upstream) {
@@ -165,20 +181,13 @@ fn a_binary_that_does_not_come_to_serve_changes_nothing() {
         }
         assert_eq!(gateway.admin_get("/readyz").status, 200, "{what}");
     };
-    // A process that runs is no file that can be written: another one takes its place.
-    let exchange = |contents: &[u8]| {
-        let fresh = program.with_extension("new");
-        fs::write(&fresh, contents).unwrap();
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&fresh, &program).unwrap();
-    };
-    exchange(b"#!/bin/sh\nexit 3\n");
+    install_text(b"#!/bin/sh\nexit 3\n", &program);
     fails("a binary that ends at once");
-    exchange(b"no binary at all");
+    install_text(b"no binary at all", &program);
     fails("a file that is no binary");
     fs::remove_file(&program).unwrap();
     fails("no file");
-    exchange(&fs::read(authgate().get_program()).unwrap());
+    install(Path::new(authgate().get_program()), &program);
     fs::write(&config, text.replace("routes:", "roots:")).unwrap();
     fails("a config that is wrong");
     fs::write(&config, &text).unwrap();
@@ -245,9 +254,7 @@ fn a_gateway_that_is_told_to_end_while_it_upgrades_leaves_nobody_behind() {
     let (mut gateway, _upstream) = start(|_| {});
     let pid = gateway.pid().unwrap();
     let program = gateway.folder.path().join("authgate");
-    fs::write(program.with_extension("new"), "#!/bin/sh\nexec sleep 300\n").unwrap();
-    fs::set_permissions(program.with_extension("new"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(program.with_extension("new"), &program).unwrap();
+    install_text(b"#!/bin/sh\nexec sleep 300\n", &program);
     gateway.signal(libc::SIGUSR2);
     let child = eventually("another process is started", || children(pid).first().copied());
     assert!(gateway.stop().success());
