@@ -2,7 +2,7 @@
 //!
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
-//! `revocation`, what is asked of other issuers `oidc`, the means `store`, `password`, `token`, `route`, `limit`, `mail` and `upstream`,
+//! `revocation`, what is asked of other issuers `oidc`, the means `store`, `password`, `token`, `route`, `limit`, `mail`, `otlp` and `upstream`,
 //! then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
@@ -21,6 +21,7 @@ pub mod mail;
 pub mod memory;
 pub mod oidc;
 pub mod openapi;
+pub mod otlp;
 pub mod password;
 pub mod priority;
 pub mod revocation;

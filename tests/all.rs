@@ -57,6 +57,7 @@ mod store;
 mod streams;
 mod throttling;
 mod tls;
+mod traces;
 mod upgrade;
 mod upstream_tls;
 mod upstreams;

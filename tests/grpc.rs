@@ -2,61 +2,19 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Stdio},
-    sync::{Arc, Mutex},
-    thread,
     time::{Duration, Instant},
 };
 
-use crate::harness::{Gateway, Protocol, Settings, Upstream, eventually, peer, protocol::USUAL, python};
-
-/// The server, and what it has said.
-struct Server {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start() -> (Self, u16) {
-        let mut child = peer("venv/bin/python")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/grpc_server.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = lines.clone();
-        thread::spawn(move || {
-            output.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
-        });
-        let server = Self { child, lines };
-        let port = eventually("the server listens", || {
-            let lines = server.lines.lock().unwrap();
-            lines.iter().find_map(|line| line.strip_prefix("port ")?.parse().ok())
-        });
-        (server, port)
-    }
-
-    fn said(&self, line: &str) -> bool {
-        self.lines.lock().unwrap().iter().any(|own| own == line)
-    }
-}
+use crate::harness::{
+    Gateway, Protocol, PythonProcess, Settings, Upstream, eventually, protocol::USUAL, python,
+};
 
 const ROUTES: &str = "  - {path: /api.Calls/**, upstream: backend}\n  - {path: /api.Admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /api.Short/**, auth: none, timeout: 300ms, rewrite: {strip_prefix: /api.Short, add_prefix: /api.Calls}, upstream: backend}\n";
 
 /// A gateway before the server, by a protocol.
-fn start(protocol: Protocol) -> (Gateway, Server) {
-    let (server, port) = Server::start();
+fn start(protocol: Protocol) -> (Gateway, PythonProcess) {
+    let server = PythonProcess::start("grpc_server.py", &[]);
+    let port = server.port("port ");
     let servers = format!("{{url: \"h2c://127.0.0.1:{port}\"}}");
     let settings = Settings { protocol, servers, ..Settings::routes(ROUTES) };
     let gateway = Gateway::start(&Upstream::start(), settings);
@@ -108,7 +66,7 @@ fn calls_of_every_kind_go_through() {
             "FAILED_PRECONDITION not now 3",
         ];
         assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{protocol:?}");
-        assert!(server.said("unary alice mine False"), "{:?}", server.lines.lock().unwrap());
+        assert!(server.said("unary alice mine False"), "{:?}", server.lines());
         // All of them share a connection, or one of each worker.
         let active = r#"authgate_upstream_connections{state="active",upstream="backend"}"#;
         assert!(gateway.metric(active) <= Some(2.0));
@@ -154,7 +112,7 @@ fn deadlines_and_cancelled_calls_end_at_the_server() {
     assert_eq!(call(&gateway, Protocol::H2c, &token, script), "DEADLINE_EXCEEDED");
     assert!(begun.elapsed() < Duration::from_secs(10));
     eventually("the server is told", || server.said("sleep ended").then_some(()));
-    server.lines.lock().unwrap().clear();
+    server.forget();
     let script = "future = channel.unary_unary('/api.Calls/Sleeps').future(b'', metadata=bearer)\ntime.sleep(0.3)\nfuture.cancel()\nprint(future.cancelled())";
     assert_eq!(call(&gateway, Protocol::H2c, &token, script), "True");
     eventually("the server is told", || server.said("sleep ended").then_some(()));

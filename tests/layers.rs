@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["oidc"],
-    &["store", "password", "token", "route", "limit", "mail", "upstream"],
+    &["store", "password", "token", "route", "limit", "mail", "otlp", "upstream"],
     &["http2", "tls"],
     &["config", "telemetry", "openapi", "stream"],
     &["types", "clock", "error", "memory", "priority"],
@@ -27,7 +27,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pingora_core", &["app", "gateway", "upstream"]),
     ("pingora_timeout", &["app", "gateway", "upstream"]),
     ("pingora_load_balancing", &["upstream/monitor"]),
-    ("hyper", &["admin", "app/sample", "oidc/fetch"]),
+    ("hyper", &["admin", "app/sample", "oidc/fetch", "otlp/transport"]),
     ("tokio_postgres", &["store/postgres"]),
     ("deadpool_postgres", &["store/postgres"]),
     ("rusqlite", &["store/sqlite"]),
@@ -47,6 +47,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["password"]),
     ("scrypt", &["password"]),
     ("csv", &["cli/import"]),
+    ("opentelemetry_proto", &["otlp/message"]),
+    ("prost", &["otlp/message"]),
     ("indicatif", &["cli/import"]),
 ];
 

@@ -102,6 +102,7 @@ impl Parts {
         let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new()));
         let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None));
         let services = Services {
+            traces: None,
             metrics,
             access_log: None,
             address_counts: AddressCounts::new(),

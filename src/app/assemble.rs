@@ -12,6 +12,7 @@ use crate::{
     gateway::{Services, Snapshot},
     mail::MailSetupError,
     oidc::{Fetcher, Introspector, KeyFollower},
+    otlp::Exporter,
     password::{Hasher, Rules},
     token::{ExternalIssuer, Issuer, Verifier},
     types::OsRandom,
@@ -25,6 +26,8 @@ pub(super) struct Assembled {
     pub(super) mail_worker: Option<Arc<MailWorker>>,
     /// Follow the keys of other issuers that are new, once they are started.
     pub(super) key_followers: Vec<KeyFollower>,
+    /// Exports traces, once it is started.
+    pub(super) exporter: Option<Exporter>,
 }
 
 /// What of the foundation a config may come to change.
@@ -45,7 +48,7 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls, fetchers } = parts;
+    let Parts { routes, upstream_tls, fetchers, trace_transport } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let before_it = before.map(Snapshot::access);
     let same = before_it.filter(|access| access.is_for(&auth.issuer, &auth.audience, &config.issuers));
@@ -77,7 +80,13 @@ pub(super) fn assemble(
         foundation.keyring.clone(),
         auth.default_roles.clone(),
     );
+    let instance = || foundation.instance.to_string();
+    let exporter = config.telemetry.otlp.as_ref().zip(trace_transport);
+    let (traces, exporter) = exporter
+        .map(|(otlp, transport)| Exporter::new(otlp, transport, process.metrics.clone(), instance()))
+        .unzip();
     let services = Services {
+        traces,
         metrics: process.metrics.clone(),
         access_log: process.logs.access.clone(),
         address_counts: process.address_counts.clone(),
@@ -85,7 +94,13 @@ pub(super) fn assemble(
     };
     let snapshot =
         Snapshot::new(config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
-    Ok(Assembled { snapshot: Arc::new(snapshot), admin_api: Arc::new(admin_api), mail_worker, key_followers })
+    Ok(Assembled {
+        snapshot: Arc::new(snapshot),
+        admin_api: Arc::new(admin_api),
+        mail_worker,
+        key_followers,
+        exporter,
+    })
 }
 
 /// Creates what decides, and what follows the keys of other issuers. Those that are as they were `before` go on with their keys.

@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Mutex};
+use uuid::Uuid;
 
 use super::{
     error::StartError,
@@ -33,6 +34,8 @@ pub(super) struct Foundation {
     pub(super) keyring: Arc<CurrentKeyring>,
     pub(super) root: RootSecret,
     pub(super) random: Arc<dyn Random>,
+    /// What tells this process from other gateways.
+    pub(super) instance: Uuid,
     /// Where calls below `auth.path` run.
     pub(super) calls: Handle,
 }
@@ -58,8 +61,8 @@ pub(super) async fn load(
 ) -> Result<(Foundation, Followed), StartError> {
     let store = store::open(&config.store, process.time.clone())?;
     let random: Arc<dyn Random> = Arc::new(OsRandom);
-    let gateway = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
-    let follower = Follower::new(store.clone(), process.mirror.clone(), process.time.clone(), gateway);
+    let instance = uuid::Builder::from_random_bytes(random.bytes()).into_uuid();
+    let follower = Follower::new(store.clone(), process.mirror.clone(), process.time.clone(), instance);
     let follower = Arc::new(Mutex::new(follower));
     let mut waiting = false;
     let (keys, keyring, root, hints) = loop {
@@ -85,6 +88,7 @@ pub(super) async fn load(
         store,
         hasher: ArcSwap::new(hasher),
         random,
+        instance,
     };
     // The one task that shared it has ended.
     let follower =

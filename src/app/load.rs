@@ -9,6 +9,7 @@ use crate::{
     auth_api,
     config::{self, Config, ConfigError, ConfigErrors, IssuerKeys, LogFormat, LogLevel, Pattern},
     oidc::{Fetcher, read_key_file},
+    otlp::Transport,
     route::{Builtin, Table},
     telemetry::LogSettings,
     tls::{ClientTls, ServerTls, TlsError},
@@ -31,6 +32,8 @@ pub struct LoadedGateway {
     pub upstream_tls: Vec<Option<Arc<ClientTls>>>,
     /// What fetches from the other issuers, in their order.
     pub fetchers: Vec<Fetcher>,
+    /// The way to what takes traces.
+    pub trace_transport: Option<Transport>,
     /// TLS of the admin listener.
     pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
@@ -46,13 +49,15 @@ pub(super) struct Parts {
     pub(super) upstream_tls: Vec<Option<Arc<ClientTls>>>,
     /// What fetches from the other issuers, in their order.
     pub(super) fetchers: Vec<Fetcher>,
+    /// The way to what takes traces.
+    pub(super) trace_transport: Option<Transport>,
 }
 
 impl LoadedGateway {
     /// Returns the config, and what was compiled of it.
     pub(super) fn split(self) -> (Config, Parts) {
-        let Self { config, routes, upstream_tls, fetchers, .. } = self;
-        (config, Parts { routes, upstream_tls, fetchers })
+        let Self { config, routes, upstream_tls, fetchers, trace_transport, .. } = self;
+        (config, Parts { routes, upstream_tls, fetchers, trace_transport })
     }
 }
 
@@ -76,7 +81,9 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
     let upstreams = config.upstreams.iter().filter_map(|upstream| load_upstream_tls(upstream).err());
     let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
-    mail.into_iter().chain(routes).chain(tls.chain(upstreams).chain(issuers).flat_map(of)).collect()
+    let traces = load_trace_transport(config).err();
+    let files = tls.chain(upstreams).chain(issuers).chain(traces).flat_map(of);
+    mail.into_iter().chain(routes).chain(files).collect()
 }
 
 /// Compiles the routes of a config, and reads its certificates.
@@ -93,8 +100,25 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     for (issuer, fetcher) in config.issuers.iter_mut().zip(&fetchers) {
         issuer.files = fetcher.digest();
     }
+    let trace_transport = load_trace_transport(&config)?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
-    Ok(LoadedGateway { config, routes, tls, upstream_tls, fetchers, admin_tls, warnings, digest })
+    Ok(LoadedGateway {
+        config,
+        routes,
+        tls,
+        upstream_tls,
+        fetchers,
+        trace_transport,
+        admin_tls,
+        warnings,
+        digest,
+    })
+}
+
+/// Reads the certificates for what takes traces.
+fn load_trace_transport(config: &Config) -> Result<Option<Transport>, ConfigErrors> {
+    let transport = config.telemetry.otlp.as_ref().map(Transport::new).transpose();
+    transport.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
 }
 
 /// Reads the certificates for an upstream.

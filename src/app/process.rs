@@ -41,6 +41,8 @@ pub(super) struct Process {
     pub(super) admin: Mutex<Vec<AbortHandle>>,
     /// The sockets that are accepted on.
     pub(super) listening: watch::Sender<Vec<Listening>>,
+    /// Tells what exports traces that the process ends; followed until all is exported.
+    pub(super) exports: watch::Sender<bool>,
     settings: Mutex<Settings>,
     /// Whether it has come to serve.
     pub(super) serves: AtomicBool,
@@ -103,6 +105,7 @@ impl Process {
             logs,
             placement,
             listening: watch::Sender::default(),
+            exports: watch::Sender::new(false),
             settings: Mutex::new(Settings::of(config)),
             serves: AtomicBool::new(false),
             has_ended: Mutex::new(false),

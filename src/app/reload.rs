@@ -35,6 +35,7 @@ use crate::{
     config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
     oidc::KeyFollower,
+    otlp::Exporter,
     password::Hasher,
     types::OsRandom,
     upstream::Monitor,
@@ -102,10 +103,11 @@ impl Reloader {
         digest: u64,
         assembled: Assembled,
     ) -> (Arc<Self>, Arc<Snapshot>) {
-        let Assembled { snapshot, admin_api, mail_worker, key_followers } = assembled;
+        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter } = assembled;
         follow_servers(&vital, &snapshot, None).await;
         follow_keys(&foundation.calls, key_followers).await;
         send_mails(&foundation.calls, mail_worker.as_ref());
+        export_traces(&foundation, exporter);
         let reloader = Self {
             source,
             foundation,
@@ -175,7 +177,7 @@ impl Reloader {
         };
         let assembled = assemble(&self.foundation, &means, &config, parts, Some(&before));
         let assembled = assembled.map_err(|error| failed(&error))?;
-        let Assembled { snapshot, admin_api, mail_worker, key_followers } = assembled;
+        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter } = assembled;
         // Names are looked up, and keys fetched, before anything asks for them.
         follow_servers(&self.vital, &snapshot, Some(&before)).await;
         follow_keys(&self.foundation.calls, key_followers).await;
@@ -192,6 +194,7 @@ impl Reloader {
             return Err(failed(&"the gateway ends"));
         }
         // Nothing fails from here on.
+        export_traces(&self.foundation, exporter);
         if let Some(hasher) = hasher {
             self.foundation.hasher.store(hasher);
         }
@@ -334,6 +337,13 @@ async fn follow_keys(runtime: &Handle, followers: Vec<KeyFollower>) {
 fn send_mails(runtime: &Handle, worker: Option<&Arc<MailWorker>>) {
     for worker in worker.into_iter().flat_map(|worker| std::iter::repeat_n(worker, MAIL_TASKS)) {
         runtime.spawn(worker.clone().work());
+    }
+}
+
+/// Begins to export traces. What exports those of the config before ends with the last request that it serves.
+fn export_traces(foundation: &Foundation, exporter: Option<Exporter>) {
+    if let Some(exporter) = exporter {
+        foundation.calls.spawn(exporter.run(foundation.process.exports.subscribe()));
     }
 }
 

@@ -21,6 +21,9 @@ use super::{process::Process, systemd};
 /// How long connections have that are still open when all that a hand-over waits for is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long the last traces have to be exported.
+const LAST_EXPORTS: Duration = Duration::from_secs(2);
+
 /// What ends the process from within.
 #[derive(Default)]
 pub(super) struct Fatal {
@@ -53,12 +56,20 @@ pub(super) struct Shutdown {
 impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
         tokio::select! {
-            () = self.told_to_end() => {}
-            () = self.upgraded.notified() => {
-                self.hand_over().await;
-                return ShutdownSignal::FastShutdown;
-            }
+            () = self.told_to_end() => self.drain().await,
+            () = self.upgraded.notified() => self.hand_over().await,
         }
+        self.process.exports.send_replace(true);
+        if tokio::time::timeout(LAST_EXPORTS, self.process.exports.closed()).await.is_err() {
+            tracing::warn!("traces could not be exported in time");
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Shutdown {
+    /// Lets what is in flight come to its end.
+    async fn drain(&self) {
         self.ending.send_replace(true);
         // What never served does not speak for the service.
         if self.process.serves.load(Relaxed) {
@@ -77,11 +88,8 @@ impl ShutdownSignalWatch for Shutdown {
         tracing::info!("draining");
         self.process.ends();
         self.drained(drain.limit).await;
-        ShutdownSignal::FastShutdown
     }
-}
 
-impl Shutdown {
     /// Lets what is open come to its end, tunnels included, while another process serves.
     async fn hand_over(&self) {
         let limit = self.process.settings().drain.limit;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{Source, UpstreamTls};
+use super::{HttpUrl, Source, UpstreamTls};
 use crate::types::{Role, Secret};
 
 /// An issuer whose tokens are accepted.
@@ -125,60 +125,6 @@ pub struct ClaimNames {
     pub session: Vec<String>,
 }
 
-/// An address that is fetched from: by https, or by http on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpUrl {
-    /// Whether it is https.
-    pub is_https: bool,
-    /// The name or address of the host, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// `Host` of requests: the port only if it is not the scheme's.
-    pub authority: String,
-    /// The path and the query.
-    pub target: String,
-}
-
-impl HttpUrl {
-    /// Reads an address.
-    ///
-    /// # Errors
-    /// What is legal.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const LEGAL: &str = "expected an address that begins with https://, or http:// on this machine, without user or fragment";
-        let uri: http::Uri = text.parse().map_err(|_| LEGAL)?;
-        let is_https = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(LEGAL),
-        };
-        let authority = uri.authority().ok_or(LEGAL)?;
-        if authority.as_str().contains('@') || text.contains('#') || authority.host().is_empty() {
-            return Err(LEGAL);
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if !is_https && !is_loopback(&host) {
-            return Err(LEGAL);
-        }
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        Ok(Self { is_https, host, port, authority: authority.as_str().to_owned(), target })
-    }
-
-    /// Returns the address of a document at `path` below this one (OpenID Connect Discovery 1.0, section 4.1).
-    #[must_use]
-    pub fn below(&self, path: &str) -> Self {
-        let base = self.target.split('?').next().unwrap_or_default().trim_end_matches('/');
-        Self { target: format!("{base}{path}"), ..self.clone() }
-    }
-}
-
-/// Returns whether a host can only be this machine.
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-}
-
 impl Issuer {
     /// The longest that a config may let tokens be valid.
     pub const MOST_TTL: Duration = Duration::from_secs(366 * 86_400);
@@ -206,31 +152,5 @@ impl Issuer {
             && self.tls.is_like(&other.tls)
             && self.claims == other.claims
             && (&self.roles, &self.role_prefix) == (&other.roles, &other.role_prefix)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_https_or_on_this_machine() {
-        let url = HttpUrl::parse("https://id.example.com/realms/corp?x=1").unwrap();
-        assert!(url.is_https && url.port == 443 && url.host == "id.example.com");
-        assert_eq!(url.below("/.well-known/a").target, "/realms/corp/.well-known/a");
-        let url = HttpUrl::parse("http://[::1]:8080").unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.target.as_str()), ("::1", 8080, "/"));
-        assert_eq!(url.below("/a").target, "/a");
-        for wrong in [
-            "http://id.example.com/",
-            "ftp://localhost/",
-            "https://user@host/",
-            "https://host/#a",
-            "localhost",
-            "/path",
-            "http://127.0.0.1.example.com/",
-        ] {
-            assert!(HttpUrl::parse(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -10,6 +10,7 @@ mod auth;
 mod change;
 mod check;
 mod error;
+mod http_url;
 mod identity_headers;
 mod interpolate;
 mod issuer;
@@ -22,6 +23,7 @@ mod raw;
 mod redirect;
 mod rewrite;
 mod server;
+mod telemetry;
 mod tls;
 mod units;
 mod upstream;
@@ -42,9 +44,10 @@ pub use auth::{
     Throttle,
 };
 pub use error::{ConfigError, ConfigErrors};
+pub use http_url::HttpUrl;
 pub use identity_headers::{IdentityHeaders, StripRule};
 pub use interpolate::Lookup;
-pub use issuer::{ClaimNames, HttpUrl, Introspection, Issuer, IssuerKeys, SignatureAlgorithm};
+pub use issuer::{ClaimNames, Introspection, Issuer, IssuerKeys, SignatureAlgorithm};
 pub use load::{Further, Loaded, Source, digest_of, load, load_file, read_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
@@ -56,6 +59,7 @@ pub use raw::{
 pub use redirect::Redirect;
 pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
+pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstream::{Balance, Buffer, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
@@ -97,6 +101,8 @@ pub struct Config {
     pub tests: Vec<Test>,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
     /// The end.
     pub drain: Drain,
     /// How long lines of the audit trail are kept.

@@ -23,6 +23,10 @@ pub struct Number(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch(pub bool);
 
+/// A share of a whole, from 0 to 1, such as `0.01`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..digits].parse().ok()?, &text[digits..]))
@@ -74,6 +78,15 @@ impl FromStr for Number {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self).map_err(|_| "a whole number")
+    }
+}
+
+impl FromStr for Share {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.map(Self).ok_or("a share from 0 to 1, such as 0.01")
     }
 }
 
@@ -163,7 +176,7 @@ macro_rules! text_only {
     )*};
 }
 
-text_only!(Span, Size, Switch);
+text_only!(Span, Size, Share, Switch);
 scalar!(Span, {
     "description": "A duration: a whole number and ms, s, m, h or d.",
     "type": "string",
@@ -177,6 +190,10 @@ scalar!(Size, {
 scalar!(Number, {
     "description": "A whole number.",
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]+|.*\\$\\{.+\\}.*)$"}]
+});
+scalar!(Share, {
+    "description": "A share of a whole, from 0 to 1.",
+    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "^([01](\\.[0-9]+)?|.*\\$\\{.+\\}.*)$"}]
 });
 scalar!(Switch, {
     "description": "true or false.",
@@ -197,6 +214,10 @@ mod tests {
         }
         for text in ["", "5", "5KB", "1TiB", "99999999999GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
+        }
+        assert_eq!("0.25".parse(), Ok(Share(0.25)));
+        for text in ["", "NaN", "-0.1", "1.1", "1%", "inf"] {
+            assert!(text.parse::<Share>().is_err(), "{text:?}");
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -25,6 +28,7 @@ use super::{
     snapshot::Snapshot,
     state::ConnectionState,
     thread_bound::ThreadBound,
+    traces::Tries,
     tunnel,
 };
 use crate::{
@@ -57,19 +61,25 @@ pub(super) struct Forwarding<'a> {
     /// Where the request came from.
     pub(super) origin: &'a client::Forwarded,
     pub(super) request_id: &'a HeaderValue,
-    /// When the request began.
-    pub(super) begun: Instant,
     pub(super) sent: &'a SentAfter,
 }
 
 /// The time between the begin of a request and its placement on an upstream connection, and to which server.
-#[derive(Default)]
 pub(super) struct SentAfter {
+    /// When the request began.
+    pub(super) begun: Instant,
     after: AtomicU64,
     server: AtomicU64,
+    /// All tries of a request that is sampled.
+    tries: Option<Arc<Tries>>,
 }
 
 impl SentAfter {
+    /// Nothing is sent yet. With `tries`, each is noted.
+    pub(super) fn new(begun: Instant, tries: Option<Arc<Tries>>) -> Self {
+        Self { begun, after: AtomicU64::new(0), server: AtomicU64::new(0), tries }
+    }
+
     fn set(&self, after: Duration) {
         self.after.store(after.as_nanos() as u64 + 1, Relaxed);
     }
@@ -251,16 +261,23 @@ struct Watched<'a> {
 
 impl upstream::Progress for Watched<'_> {
     fn connects(&self, server: u64) {
-        self.forwarding.sent.server.store(server, Relaxed);
+        let sent = self.forwarding.sent;
+        sent.server.store(server, Relaxed);
+        if let Some(tries) = &sent.tries {
+            tries.connects(server, sent.begun.elapsed());
+        }
         self.forwarding.state.exchange.budget().spends(CONNECT_COST);
     }
 
     fn placed(&self, made: bool, server: u64) {
-        self.forwarding.sent.server.store(server, Relaxed);
-        let begun = self.forwarding.begun;
+        let sent = self.forwarding.sent;
+        sent.server.store(server, Relaxed);
+        if let Some(tries) = &sent.tries {
+            tries.placed(server, sent.begun.elapsed());
+        }
         // Without a connection that had to be made, what lies between is a microsecond: to read the clock again would
         // only add to it.
-        self.forwarding.sent.set(if made { begun.elapsed() } else { Duration::ZERO });
+        sent.set(if made { sent.begun.elapsed() } else { Duration::ZERO });
     }
 
     fn hinted(&self, hints: ResponseHead) {

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::AbortHandle, time::timeout};
 
-use super::{refusal, turns::Place};
+use super::{ids, refusal, turns::Place};
 use crate::{
     error::Kind,
     stream::Stream,
@@ -129,7 +129,7 @@ pub(super) async fn handshake(
 /// Tells a client in its own words that a port speaks TLS.
 async fn refuse(mut socket: TcpStream) -> io::Result<()> {
     let mut response = Vec::new();
-    refusal::raw(&mut response, Kind::BadRequest, &refusal::request_id(), false);
+    refusal::raw(&mut response, Kind::BadRequest, &ids::request_id(), false);
     socket.write_all(&response).await?;
     socket.shutdown().await
 }

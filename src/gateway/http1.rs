@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     activity::Activity,
     head::{Asked, Delimiter, Received, format, interim},
+    ids,
     inbound::{Inbound, SharedInbound},
     message::{ClientRequest, ClientResponse},
     record, refusal,
@@ -258,7 +259,7 @@ where
     fn refuse(&mut self, kind: Kind) -> io::Result<()> {
         let to_head = self.with_inbound(Inbound::refuse)?;
         self.activity().refuses();
-        let id = refusal::request_id();
+        let id = ids::request_id();
         record::refused(&self.state, kind, &id);
         refusal::raw(self.unsent.begin(), kind, &id, to_head);
         self.refused = true;

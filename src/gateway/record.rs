@@ -8,12 +8,13 @@ use std::{
 use http::{HeaderValue, Method, Version, header};
 
 use super::{
-    client::Peer, request_head::RequestHead, snapshot::NO_ROUTE, state::ConnectionState, view::View,
+    request_head::RequestHead, snapshot::NO_ROUTE, state::ConnectionState, target::Scheme, traces::Sampled,
+    view::View,
 };
 use crate::{
     clock::log_micros,
     error::Kind,
-    telemetry::{AccessEntry, MethodLabel, RequestLabels, UpstreamEntry},
+    telemetry::{AccessEntry, AccessLog, MethodLabel, RequestLabels, RequestTrace, TraceTry, UpstreamEntry},
     token::Principal,
 };
 
@@ -58,20 +59,25 @@ pub(super) struct Record {
     pub(super) aborted: bool,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    sampled: Option<Box<Sampled>>,
+    is_https: bool,
 }
 
 impl Record {
-    /// The record of a request that begins; none where there is no access log. `client` is its address as text.
+    /// The record of a request that begins; none if there is no access log and the request is not sampled. `client` is its address
+    /// as text.
     pub(super) fn of(
         view: &Arc<View>,
-        peer: &Peer,
+        connection: &ConnectionState,
         client: &HeaderValue,
         request: &RequestHead,
         request_id: &HeaderValue,
-        client_subject: Option<&HeaderValue>,
+        sampled: Option<Box<Sampled>>,
         begun: Instant,
     ) -> Option<Box<Self>> {
-        view.snapshot.services.access_log.as_ref()?;
+        if view.snapshot.services.access_log.is_none() && sampled.is_none() {
+            return None;
+        }
         let mut record = Box::new(Self {
             view: view.clone(),
             begun,
@@ -86,9 +92,11 @@ impl Record {
             aborted: false,
             request_bytes: 0,
             response_bytes: 0,
+            sampled,
+            is_https: connection.scheme() == Scheme::Https,
         });
         record.keep(Part::Client, client.as_bytes());
-        record.keep(Part::Peer, peer.value().as_bytes());
+        record.keep(Part::Peer, connection.peer.value().as_bytes());
         record.keep(Part::Path, request.uri.path().as_bytes());
         record.keep(Part::RequestId, request_id.as_bytes());
         for (part, name) in [(Part::Host, header::HOST), (Part::UserAgent, header::USER_AGENT)] {
@@ -96,7 +104,8 @@ impl Record {
                 record.keep(part, value.as_bytes());
             }
         }
-        if let Some(subject) = client_subject {
+        let secured = connection.secured.as_ref();
+        if let Some(subject) = secured.and_then(|secured| secured.subject.as_ref()) {
             record.keep(Part::ClientSubject, subject.as_bytes());
         }
         Some(record)
@@ -105,6 +114,20 @@ impl Record {
     /// Who the request came from.
     pub(super) fn set_caller(&mut self, principal: &Principal) {
         self.keep(Part::User, principal.id_value.as_bytes());
+    }
+
+    /// The request was allowed.
+    pub(super) fn is_decided(&mut self) {
+        if let Some(sampled) = &mut self.sampled {
+            sampled.decided_after = Some(self.begun.elapsed());
+        }
+    }
+
+    /// The request was denied, or could not be forwarded: the label of `authgate_denied_total`.
+    pub(super) fn is_denied(&mut self, reason: &'static str) {
+        if let Some(sampled) = &mut self.sampled {
+            sampled.denied = Some(reason);
+        }
     }
 
     /// The server that the request was sent to.
@@ -131,10 +154,17 @@ impl Record {
     }
 }
 
-impl Drop for Record {
-    fn drop(&mut self) {
+impl Record {
+    fn version(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        }
+    }
+
+    fn write(&self, log: &AccessLog) {
         let snapshot = &*self.view.snapshot;
-        let Some(log) = &snapshot.services.access_log else { return };
         let upstream = self.upstream.and_then(|index| {
             let name = snapshot.upstreams().get(index)?.config.name.as_str();
             let address = self.bytes(Part::Server).and_then(|server| std::str::from_utf8(server).ok());
@@ -163,6 +193,63 @@ impl Drop for Record {
             client_subject: self.bytes(Part::ClientSubject),
             request_id: self.bytes(Part::RequestId).unwrap_or_default(),
         });
+    }
+
+    /// Hands the request over to be exported.
+    #[cold]
+    fn export(&self, sampled: &Sampled) {
+        let snapshot = &*self.view.snapshot;
+        let text = |part| self.bytes(part).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let duration = self.begun.elapsed();
+        let cluster = self.upstream.and_then(|index| snapshot.upstreams().get(index));
+        let tries = sampled.tries.list();
+        let responded = self.waited.map_or(duration, |waited| {
+            tries.last().map_or(duration, |last| (last.begun + waited).min(duration))
+        });
+        let begins = tries.iter().skip(1).map(|next| next.begun).chain([responded]);
+        let tries = tries.iter().zip(begins).map(|(one, ended)| {
+            let mut server = None;
+            if let Some(cluster) = cluster {
+                cluster.with_server(one.server, |name| server = Some(name.to_owned()));
+            }
+            TraceTry { server, begun: one.begun, ended: ended.max(one.begun), placed: one.placed }
+        });
+        sampled.queue.add(RequestTrace {
+            context: sampled.context,
+            parent: sampled.parent,
+            state: sampled.state.as_ref().and_then(|state| Some(state.to_str().ok()?.to_owned())),
+            ended_at: log_micros(),
+            duration,
+            decided_after: sampled.decided_after.unwrap_or(duration),
+            denied: sampled.denied,
+            method: self.method.as_str().to_owned(),
+            scheme: if self.is_https { "https" } else { "http" },
+            host: text(Part::Host),
+            path: text(Part::Path).unwrap_or_default(),
+            route: snapshot.route_label(self.route).to_owned(),
+            status: self.status,
+            version: self.version(),
+            client: text(Part::Client).unwrap_or_default(),
+            user_agent: text(Part::UserAgent),
+            user: text(Part::User),
+            request_id: self.request_id().to_owned(),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            upstream: cluster.map(|cluster| cluster.config.name.clone()),
+            tries: tries.collect(),
+            aborted: self.aborted,
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(log) = &self.view.snapshot.services.access_log {
+            self.write(log);
+        }
+        if let Some(sampled) = &self.sampled {
+            self.export(sampled);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Refusals of the data plane as responses.
 
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -12,7 +12,6 @@ use super::{
 use crate::{
     access::Denied,
     error::{Kind, Problem, Statuses},
-    types::{OsRandom, Random},
 };
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -91,42 +90,4 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: Kind, request_id: &HeaderValue, to_he
     if !to_head {
         out.extend_from_slice(response.body());
     }
-}
-
-/// Ids are written by the block, so that an id costs no allocation of its own.
-const BLOCK: u64 = 64;
-const ID_LENGTH: usize = 32;
-
-struct Ids {
-    /// What the worker drew at its start.
-    prefix: u64,
-    count: u64,
-    block: Bytes,
-}
-
-/// A fresh request id: the worker's prefix and a count.
-pub(super) fn request_id() -> HeaderValue {
-    thread_local! {
-        static IDS: RefCell<Ids> = RefCell::new(Ids {
-            prefix: u64::from_ne_bytes((&OsRandom as &dyn Random).bytes()),
-            count: 0,
-            block: Bytes::new(),
-        });
-    }
-    let id = IDS.with_borrow_mut(|ids| {
-        if ids.block.is_empty() {
-            let mut block = Vec::with_capacity(BLOCK as usize * ID_LENGTH);
-            for count in ids.count..ids.count + BLOCK {
-                // Formatting would cost more than the rest of a request's id.
-                for word in [ids.prefix, count] {
-                    let digit = |shift: u32| b"0123456789abcdef"[(word >> shift) as usize & 15];
-                    block.extend((0..16).map(|index| digit(60 - 4 * index)));
-                }
-            }
-            ids.count += BLOCK;
-            ids.block = block.into();
-        }
-        ids.block.split_to(ID_LENGTH)
-    });
-    HeaderValue::from_maybe_shared(id).unwrap_or(HeaderValue::from_static("0"))
 }

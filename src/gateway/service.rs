@@ -26,7 +26,7 @@ use super::{
     method,
     rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, Told},
     record::Record,
-    refusal::{Refusal, request_id},
+    refusal::Refusal,
     request_body::{BodyBounds, Incoming, RequestBody},
     request_head::RequestHead,
     request_target,
@@ -49,13 +49,15 @@ use crate::{
     upstream::{Connection, ResponseHead},
 };
 
+/// Of a request that was sent to no upstream.
+const NO_UPSTREAM: u32 = u32::MAX;
+
 /// The data of a request for metrics and the access log.
 struct Trace<'a> {
-    begun: Instant,
     request_id: HeaderValue,
     route: u32,
-    /// The index of its upstream.
-    upstream: Option<u32>,
+    /// The index of its upstream, or [`NO_UPSTREAM`].
+    upstream: u32,
     sent: SentAfter,
     /// Its entry for the access log.
     record: Option<Box<Record>>,
@@ -100,20 +102,19 @@ impl ConnectionState {
         self.judged.forget();
         let method = request.head.method.clone();
         let old = request.head.version == Version::HTTP_10;
-        let request_id = request_id();
         let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
+        let (request_id, sampled) = snapshot.tracing.begin(&mut request.head.fields, is_trusted);
         let origin =
             client::Forwarded::of(&self.peer, &request.head.fields, self.scheme(), &snapshot.trusted_proxies);
         let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
         let client = client.as_ref().unwrap_or(self.peer.value());
-        let subject = self.secured.as_ref().and_then(|secured| secured.subject.as_ref());
+        let sent = SentAfter::new(begun, sampled.as_ref().map(|sampled| sampled.tries.clone()));
         let mut trace = Trace {
-            record: Record::of(view, &self.peer, client, &request.head, &request_id, subject, begun),
-            begun,
+            record: Record::of(view, self, client, &request.head, &request_id, sampled, begun),
             request_id,
             route: NO_ROUTE,
-            upstream: None,
-            sent: SentAfter::default(),
+            upstream: NO_UPSTREAM,
+            sent,
             sharing: None,
             limited: None,
         };
@@ -133,6 +134,9 @@ impl ConnectionState {
             Err(refusal) => {
                 snapshot.services.metrics.denied(refusal.reason());
                 tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
+                if let Some(record) = &mut trace.record {
+                    record.is_denied(refusal.reason());
+                }
                 let response = if is_grpc {
                     grpc::refusal(refusal.kind())
                 } else {
@@ -215,7 +219,7 @@ impl ConnectionState {
             Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
-                match verify(snapshot, head, is_trusted, origin, trace.begun, &mut trace.limited) {
+                match verify(snapshot, head, is_trusted, origin, trace.sent.begun, &mut trace.limited) {
                     Ok(fields) => {
                         let body = ResponseBody::whole(Bytes::new(), &self.exchange);
                         Ok(ClientResponse { status: StatusCode::OK, fields, body })
@@ -273,6 +277,9 @@ impl ConnectionState {
                 if let (Some(record), Some(principal)) = (&mut trace.record, permit.principal()) {
                     record.set_caller(principal);
                 }
+                if let Some(record) = &mut trace.record {
+                    record.is_decided();
+                }
                 {
                     // No part of the future, which is to stay small.
                     if let Some(principal) = permit.principal() {
@@ -280,7 +287,7 @@ impl ConnectionState {
                     }
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
-                    snapshot.take_from_limits(route.index, &asker, trace.begun, &mut trace.limited)?;
+                    snapshot.take_from_limits(route.index, &asker, trace.sent.begun, &mut trace.limited)?;
                 }
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
@@ -328,7 +335,7 @@ impl ConnectionState {
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
-        trace.upstream = u32::try_from(index).ok();
+        trace.upstream = u32::try_from(index).unwrap_or(NO_UPSTREAM);
         if let Some(record) = &mut trace.record {
             record.upstream = Some(index);
         }
@@ -339,7 +346,6 @@ impl ConnectionState {
             state: self,
             origin,
             request_id: &trace.request_id,
-            begun: trace.begun,
             sent: &trace.sent,
         };
         match forwarding.forward(permit, request).await? {
@@ -421,9 +427,9 @@ impl ConnectionState {
 
 /// Records the metrics of a request whose response's head is ready. The body writes the access log entry at its end.
 fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut ClientResponse) {
-    let took = trace.begun.elapsed();
+    let took = trace.sent.begun.elapsed();
     let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
-    let upstream = trace.upstream.map(|index| index as usize);
+    let upstream = Some(trace.upstream as usize).filter(|_| trace.upstream != NO_UPSTREAM);
     if let (Some(upstream), Some(waited)) = (upstream, waited) {
         view.meters.upstream(upstream, waited);
     }

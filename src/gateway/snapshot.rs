@@ -9,6 +9,7 @@ use super::{
     rate_limits::{Asker, RouteLimits, Told},
     refusal::Refusal,
     request_body::RequestBody,
+    traces::Tracing,
 };
 use crate::{
     access::Access,
@@ -16,7 +17,7 @@ use crate::{
     error::Statuses,
     limit::{AddressCounts, Rates},
     route::{Match, Table},
-    telemetry::{AccessLog, Metrics},
+    telemetry::{AccessLog, Metrics, TraceQueue},
     tls::ClientTls,
     types::path,
     upstream::Cluster,
@@ -30,7 +31,7 @@ pub(super) const NO_ROUTE: u32 = u32::MAX;
 /// The label of calls below `auth.path`.
 pub(super) const BUILTIN: u32 = u32::MAX - 1;
 
-/// What requests are served with under every config: it lives as long as the process.
+/// What requests are served with. All but the last lives as long as the process.
 #[derive(Clone)]
 pub struct Services {
     /// Counts requests.
@@ -41,6 +42,8 @@ pub struct Services {
     pub address_counts: Arc<AddressCounts>,
     /// Counts the requests that routes limit.
     pub rates: Arc<Rates>,
+    /// Where requests wait that are to be exported, if any are.
+    pub traces: Option<TraceQueue>,
 }
 
 /// Everything that requests need of one config. It is immutable: another config makes another one, and a request is served by one of
@@ -49,6 +52,7 @@ pub struct Snapshot {
     pub(super) services: Services,
     pub(super) limits: config::Limits,
     pub(super) trusted_proxies: TrustedProxies,
+    pub(super) tracing: Tracing,
     pub(super) routes: Table,
     /// The limits of each, by its number.
     rate_limits: Vec<Option<RouteLimits>>,
@@ -90,6 +94,7 @@ impl Snapshot {
         Self {
             limits: config.limits,
             trusted_proxies: TrustedProxies { number, networks: config.trusted_proxies.clone() },
+            tracing: Tracing::new(&config.telemetry, services.traces.clone()),
             keeps_encoded: routes.keeps_encoded(),
             rate_limits: routes
                 .routes()

@@ -79,6 +79,7 @@ pub struct Metrics {
     bytes: IntCounterVec,
     issuer_fetches: IntCounterVec,
     log_lines_lost: IntCounter,
+    traces: IntCounterVec,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -365,6 +366,7 @@ impl Metrics {
                 "log_lines_lost_total",
                 "Lines of the log that were dropped because it was not read fast enough.",
             )?,
+            traces: made.counters("traces_total", "Traced requests, by what became of them.", &["result"])?,
             password_queue_depth: made.gauge("password_queue_depth", "Password hashes waiting.")?,
             password_seconds: made.histogram("password_seconds", "Time to hash one password.")?,
             registry,
@@ -463,6 +465,11 @@ impl Metrics {
     /// Counts fetches from another issuer, and whether they succeeded.
     pub fn issuer_fetch(&self, issuer: &str, succeeded: bool) {
         self.issuer_fetches.with_label_values(&[issuer, if succeeded { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Counts traced requests that were exported, or lost.
+    pub fn traces(&self, exported: bool, count: u64) {
+        self.traces.with_label_values(&[if exported { "exported" } else { "lost" }]).inc_by(count);
     }
 
     /// Takes over how many lines of the log were lost so far.

@@ -8,10 +8,12 @@ mod access_line;
 mod access_log;
 mod log;
 mod metrics;
+mod span;
 mod warning;
 
 pub use access_line::{AccessEntry, UpstreamEntry};
 pub use access_log::AccessLog;
 pub use log::{LevelHandle, LogGuard, LogSettings, Logs, init};
 pub use metrics::{Meters, MethodLabel, Metrics, RequestLabels, UpstreamCounters};
+pub use span::{RequestTrace, TraceQueue, TraceTry};
 pub use warning::WarningLimit;

@@ -15,6 +15,7 @@ mod pseudonym;
 mod random;
 mod role;
 mod secret;
+pub mod trace_context;
 pub mod trailers;
 mod username;
 

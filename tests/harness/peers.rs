@@ -42,6 +42,62 @@ pub fn python_file(name: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
+/// A Python program of the peers' that goes on, and what it prints.
+pub struct PythonProcess {
+    child: Child,
+    pub stdin: ChildStdin,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Drop for PythonProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl PythonProcess {
+    #[track_caller]
+    pub fn start(name: &str, args: &[&str]) -> Self {
+        let mut child = peer("venv/bin/python")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = lines.clone();
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
+        });
+        Self { child, stdin, lines }
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub fn said(&self, line: &str) -> bool {
+        self.lines().iter().any(|own| own == line)
+    }
+
+    /// Forgets what it has said.
+    pub fn forget(&self) {
+        self.lines.lock().unwrap().clear();
+    }
+
+    /// The port that it says behind `name`, once it does.
+    #[track_caller]
+    pub fn port(&self, name: &str) -> u16 {
+        eventually("the port of a peer", || {
+            self.lines().iter().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        })
+    }
+}
+
 /// A real mail server.
 pub struct MailServer {
     pub port: u16,

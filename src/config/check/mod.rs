@@ -9,6 +9,7 @@ mod listeners;
 mod rate;
 mod rewrite;
 mod route;
+mod telemetry;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -129,6 +130,7 @@ impl Check<'_> {
             format: raw.log.format,
             access: raw.log.access.is_none_or(|access| access.0),
         };
+        let telemetry = self.telemetry(raw.telemetry);
         let year_and_more = Duration::from_secs(400 * 86_400);
         let keep_audit = self.span("audit.keep", raw.audit.keep, year_and_more);
         let drain = Drain {
@@ -154,6 +156,7 @@ impl Check<'_> {
             routes,
             tests,
             log,
+            telemetry,
         }
     }
 

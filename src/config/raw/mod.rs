@@ -3,6 +3,7 @@
 mod auth;
 mod issuer;
 mod route;
+mod telemetry;
 mod tls;
 mod upstream;
 
@@ -22,6 +23,8 @@ pub use route::{
     Encoded, HeaderRules, RateHeader, RateKey, RateLimit, RateLimits, Redirect, Respond, Rewrite, RoleRule,
     Route, RouteAuth, RouteHeaders,
 };
+
+pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 
 pub use tls::ListenerTls;
 
@@ -79,6 +82,9 @@ pub struct Gateway {
     /// What is logged and how.
     #[serde(default)]
     pub log: Log,
+    /// Traces of requests.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// How the gateway ends.
     #[serde(default)]
     pub drain: Drain,
