@@ -2,15 +2,20 @@
 
 use std::{
     fs,
+    io::Write,
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Client, Gateway, Protocol, Response, Settings, Upstream, eventually, port_to_keep};
+use crate::harness::{
+    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream, eventually, issuer::Issuer, peer,
+    port_to_keep, python,
+};
 
 const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
 
@@ -274,9 +279,13 @@ fn program(name: &str) -> Command {
 
 /// A gateway that decides, an application that it does not know, and a proxy between.
 fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
-    let application = Upstream::start();
     let extra = format!("trusted_proxies: [127.0.0.1/32]\nforward_auth: {{headers: {headers}}}\n");
-    let gateway = Gateway::start(&Upstream::start(), Settings::routes(ROUTES).extra(&extra));
+    decides_for(Settings::routes(ROUTES).extra(&extra), proxy);
+}
+
+fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
+    let application = Upstream::start();
+    let gateway = Gateway::start(&Upstream::start(), settings);
     let proxy = proxy(&gateway, &application);
     let ask = |method: &str, target: &str, token: Option<&str>, more: &str| {
         let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -397,6 +406,191 @@ fn haproxy_asks_as_its_config_says() {
             },
         )
     });
+}
+
+#[test]
+fn envoy_asks_as_its_config_says() {
+    let port = port_to_keep();
+    // Spoken to as whoever asks at the usual listener is not trusted: only that for Envoy is.
+    decides_for(for_envoy(port, Settings::routes(ROUTES)), |gateway, application| {
+        let finish = |text: String, address: SocketAddr, _: &Path| {
+            text.replace("port_value: 8000", &format!("port_value: {}", address.port()))
+                .replace("port_value: 8080", &format!("port_value: {}", gateway.address.port()))
+                .replace("port_value: 8081", &format!("port_value: {port}"))
+                .replace("port_value: 9000", &format!("port_value: {}", application.address.port()))
+        };
+        Proxy::start("envoy.yaml", gateway, application, finish, |file, _| {
+            let mut command = peer("venv/bin/envoy");
+            command.args(["--concurrency", "1", "--use-dynamic-base-id", "-c"]).arg(file);
+            command
+        })
+    });
+}
+
+/// A second listener, for Envoy.
+fn for_envoy(port: u16, settings: Settings) -> Settings {
+    let listener = format!("}}\n  - {{address: \"127.0.0.1:{port}\", ext_authz: true");
+    Settings { listener, ..settings }
+}
+
+/// Asks as Envoy does.
+struct Envoy(PythonProcess);
+
+impl Envoy {
+    fn start(port: u16) -> Self {
+        Self(PythonProcess::start("ext_authz.py", &[&format!("127.0.0.1:{port}")]))
+    }
+
+    fn ask(&mut self, question: &Value) -> Value {
+        self.0.forget();
+        writeln!(self.0.stdin, "{question}").unwrap();
+        let line = eventually("it is answered", || self.0.lines().first().cloned());
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+fn question(method: &str, path: &str, headers: &Value) -> Value {
+    json!({"method": method, "path": path, "host": "shop.example", "scheme": "https", "headers": headers})
+}
+
+#[test]
+fn envoys_questions_are_answered_by_the_routes() {
+    let port = port_to_keep();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, for_envoy(port, Settings::routes(ROUTES)));
+    let mut envoy = Envoy::start(port);
+    let alice = gateway.token("alice");
+    let bearer = format!("Bearer {alice}");
+    let me = gateway.get("/auth/me", Some(&alice)).json();
+
+    let spoofed = json!({
+        "authorization": bearer, "accept": "*/*", "x-user-roles": "admin", "x_user_id": "1", "remote-user": "root",
+        "x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https", "x-request-id": "1", "x-envoy-attempt-count": "1",
+        "x-forwarded-user": "root", "forwarded": "for=1", "te": "trailers",
+    });
+    let allowed = envoy.ask(&question("GET", "/api/x?q=1", &spoofed));
+    assert_eq!(allowed["code"], 0, "{allowed}");
+    assert_eq!(
+        allowed["set"],
+        json!({"x-user-id": me["user_id"], "x-user-name": "alice", "x-user-roles": "user"})
+    );
+    // Envoy removes after it has set.
+    assert_eq!(
+        allowed["removed"],
+        json!(["authorization", "forwarded", "remote-user", "x-forwarded-user", "x_user_id"])
+    );
+    let anonymous = envoy.ask(&question("GET", "/optional/x", &json!({"x-user-id": "1"})));
+    assert_eq!(anonymous["set"], json!({}));
+    assert_eq!(anonymous["removed"], json!(["x-user-id", "x-user-name", "x-user-roles"]));
+
+    for (method, path, headers, status) in [
+        ("GET", "/api/x", json!({}), 401),
+        ("GET", "/api/x", json!({"authorization": "Bearer no.such.token"}), 401),
+        ("GET", "/api/x", json!({"authorization": format!("{bearer},{bearer}")}), 401),
+        ("DELETE", "/api/x", json!({"authorization": bearer}), 403),
+        ("GET", "/admin/x", json!({"authorization": bearer}), 403),
+        ("GET", "/nowhere", json!({"authorization": bearer}), 403),
+        ("GET", "/auth/me", json!({"authorization": bearer}), 403),
+        ("GET", "/public/../admin/x", json!({"authorization": bearer}), 403),
+        ("GET", "/public/%2e%2e/admin/x", json!({"authorization": bearer}), 403),
+        ("GET", "/public/x#y", json!({}), 403),
+        ("GET", "public/x", json!({}), 403),
+        ("GET", "", json!({}), 403),
+        ("get", "/public/x", json!({}), 403),
+        ("CONNECT", "/public/x", json!({}), 403),
+        ("POST", "/api/x", json!({"authorization": bearer, "x-http-method-override": "DELETE"}), 403),
+        ("POST", "/api/x", json!({"authorization": bearer, "x_http_method_override": "POST"}), 403),
+    ] {
+        let denied = envoy.ask(&question(method, path, &headers));
+        assert_eq!(
+            (&denied["code"], &denied["status"]),
+            (&7.into(), &status.into()),
+            "{method} {path}: {denied}"
+        );
+        let body: Value = serde_json::from_str(denied["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["status"], status);
+        assert_eq!(denied["headers"]["www-authenticate"].is_string(), status == 401, "{denied}");
+    }
+    // Told line by line, a second credential is seen as one.
+    let mut raw = question("GET", "/api/x", &json!({}));
+    raw["raw"] = json!([[":path", "/api/x"], ["authorization", bearer]]);
+    assert_eq!(envoy.ask(&raw)["code"], 0);
+    raw["raw"] = json!([["authorization", bearer], ["authorization", bearer]]);
+    assert_eq!(envoy.ask(&raw)["status"], 401);
+    // The client's address is the one that Envoy knows.
+    let few = |client: &str| {
+        let mut few = question("GET", "/few", &json!({}));
+        few["client"] = client.into();
+        few
+    };
+    let first = envoy.ask(&few("192.0.2.1"));
+    assert_eq!((&first["code"], first["response"]["ratelimit"].is_string()), (&0.into(), true), "{first}");
+    let second = envoy.ask(&few("192.0.2.1"));
+    assert_eq!((&second["status"], second["headers"]["retry-after"].is_string()), (&429.into(), true));
+    assert_eq!(envoy.ask(&few("192.0.2.2"))["code"], 0);
+    // A logout is one here, too.
+    assert_eq!(gateway.logout(&alice).status, 200);
+    assert_eq!(envoy.ask(&question("GET", "/api/x", &json!({"authorization": bearer})))["status"], 401);
+    assert!(upstream.seen().is_empty(), "nothing is forwarded");
+    assert_eq!(gateway.metric("authgate_denied_total{reason=\"revoked\"}"), Some(1.0));
+}
+
+#[test]
+fn a_token_whose_issuer_has_to_be_asked_is_decided_for_envoy_too() {
+    let issuer = Issuer::start(&[]);
+    let port = port_to_keep();
+    let url = &issuer.url;
+    let issuers = format!(
+        "issuers:\n  - {{name: corp, issuer: \"{url}\", audiences: [orders], introspection: {{url: \"{url}/introspect\", client_id: g, client_secret: s}}}}\n"
+    );
+    let settings = for_envoy(port, Settings::routes(ROUTES)).extra(&issuers);
+    let _gateway = Gateway::start(&Upstream::start(), settings);
+    let mut envoy = Envoy::start(port);
+    let mut said = issuer.claims("anna");
+    said["active"] = json!(true);
+    issuer.say(said);
+    let allowed = envoy.ask(&question("GET", "/api/x", &json!({"authorization": "Bearer opaque-1"})));
+    assert_eq!(allowed["set"]["x-user-id"], "corp:anna", "{allowed}");
+    issuer.say(json!({"active": false}));
+    let denied = envoy.ask(&question("GET", "/api/x", &json!({"authorization": "Bearer opaque-2"})));
+    assert_eq!(denied["status"], 401, "{denied}");
+}
+
+#[test]
+fn a_listener_for_envoy_serves_nothing_else() {
+    let port = port_to_keep();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, for_envoy(port, Settings::routes(ROUTES)));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    for path in ["/public/x", "/auth/login", "/auth/verify", "/envoy.service.auth.v3.Authorization/Check"] {
+        let mut client = Client::connect(address);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.response().status, 404, "{path}");
+    }
+    let call = "import sys, grpc\n\
+        def code(path, message):\n    \
+            call = grpc.insecure_channel(sys.argv[1]).unary_unary(path)\n    \
+            try:\n        call(message, timeout=5)\n    \
+            except grpc.RpcError as error:\n        return error.code().name\n    \
+            return 'OK'\n\
+        check = '/envoy.service.auth.v3.Authorization/Check'\n\
+        print(code('/api.Calls/Unary', b''), code(check, b''), code(check, b'\\xff' * 9), code(check, b'\\x0a\\x00'), code(check, bytes(5 << 20)))";
+    assert_eq!(
+        python(call, &[&address.to_string()]),
+        "UNIMPLEMENTED INVALID_ARGUMENT INVALID_ARGUMENT INVALID_ARGUMENT RESOURCE_EXHAUSTED"
+    );
+    // And Envoy's questions are nothing elsewhere.
+    let usual = python(&call.replace("api.Calls/Unary", "public/x"), &[&gateway.address.to_string()]);
+    assert!(!usual.contains("OK"), "{usual}");
+    assert!(upstream.seen().is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    for more in ["redirect: https", "http2: false"] {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:0\", ext_authz: true, {more}}}]\nauth: {{issuer: a, audience: b}}\n"
+        );
+        let errors = crate::harness::errors_of(folder.path(), &text);
+        assert!(errors.contains("gateway.yaml:1: listeners[0].ext_authz"), "{errors}");
+    }
 }
 
 #[test]

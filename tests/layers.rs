@@ -47,8 +47,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["password"]),
     ("scrypt", &["password"]),
     ("csv", &["cli/import"]),
+    ("prost", &["otlp/message", "gateway/ext_authz"]),
     ("opentelemetry_proto", &["otlp/message"]),
-    ("prost", &["otlp/message"]),
     ("indicatif", &["cli/import"]),
 ];
 

@@ -141,6 +141,7 @@ fn listening(socket: TcpListener) -> Listening {
         tls: None,
         http2: false,
         proxy_protocol: None,
+        ext_authz: false,
     };
     Listening { socket: Arc::new(socket), listener: Arc::new(Listener::new(config, None)) }
 }

@@ -133,6 +133,8 @@ pub struct Listener {
     pub http2: bool,
     /// The peers that begin each connection with the PROXY protocol, if any.
     pub proxy_protocol: Option<Vec<IpNet>>,
+    /// Whether Envoy asks here what it may forward, and nothing else is served.
+    pub ext_authz: bool,
 }
 
 /// Where a listener's socket comes from.

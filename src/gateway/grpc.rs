@@ -11,7 +11,7 @@ use crate::{error::Kind, types::fields::Fields};
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+pub(super) const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// Returns whether a request is one of gRPC. gRPC-Web is ordinary HTTP.
 pub(super) fn is_call(head: &RequestHead) -> bool {

@@ -184,7 +184,7 @@ impl Headers {
 
     /// Whether no client may send this header on, in this or any spelling that a backend could
     /// take for it: CGI, WSGI and PHP fold `-`, `_` and `.` into one.
-    fn is_stripped(&self, name: &HeaderName, keep_overrides: bool) -> bool {
+    pub(super) fn is_stripped(&self, name: &HeaderName, keep_overrides: bool) -> bool {
         let name = name.as_str().as_bytes();
         if self.lengths[usize::from(name[0])] & length_bit(name.len()) == 0 {
             return false;

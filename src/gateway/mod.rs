@@ -18,6 +18,7 @@ mod cors;
 mod deadline;
 mod drain;
 mod exchange;
+mod ext_authz;
 mod forward;
 mod grpc;
 mod handshake;

@@ -95,6 +95,17 @@ impl ResponseBody {
         body
     }
 
+    /// A body that is there as a whole, with trailers after it.
+    pub(super) fn with_trailers(
+        bytes: Bytes,
+        trailers: HeaderMap,
+        exchange: &Arc<ThreadBound<Exchange>>,
+    ) -> Self {
+        let mut body = Self::new(Source::Whole(None), exchange);
+        body.ahead = Some(Box::new(Ahead { data: bytes.into(), trailers: Some(trailers), failure: None }));
+        body
+    }
+
     fn new(source: Source, exchange: &Arc<ThreadBound<Exchange>>) -> Self {
         let end = EndOfResponse(exchange.clone());
         Self { source, lease: None, begun: false, record: None, ahead: None, end }
@@ -261,6 +272,8 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            // Trailers follow where no length is told.
+            _ if self.ahead.as_ref().is_some_and(|ahead| ahead.trailers.is_some()) => SizeHint::default(),
             Source::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

@@ -189,6 +189,12 @@ impl ConnectionState {
         trace: &mut Trace<'a>,
     ) -> Result<ClientResponse, Refusal> {
         let snapshot = &*view.snapshot;
+        if self.listener.current().config.ext_authz {
+            trace.set_route(BUILTIN);
+            let (begun, request_id) = (trace.sent.begun, &trace.request_id);
+            // Boxed: it is another way, and this future is to stay small.
+            return Box::pin(self.check(snapshot, request, begun, request_id)).await;
+        }
         let ClientRequest { head, .. } = request;
         method::check(&head.method, &snapshot.routes)?;
         if ends_here(snapshot, head)? {

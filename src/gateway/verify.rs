@@ -1,7 +1,7 @@
 //! Deciding for another proxy: nginx's `auth_request`, Caddy's `forward_auth`, Traefik's ForwardAuth and the like ask
 //! before they forward a request, and say in headers which one it is.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 
@@ -18,8 +18,8 @@ use super::{
     target::{Scheme, Target},
 };
 use crate::{
-    access::Credential,
-    config::{ForwardAuth, IdentityHeaders},
+    access::{Credential, Permit},
+    config::{self, ForwardAuth, IdentityHeaders},
     error::Kind,
     route::{Match, Route},
     token::Principal,
@@ -38,6 +38,17 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What is said of a caller that there is not, so that whoever copies it overwrites what a client said.
 const NOBODY: HeaderValue = HeaderValue::from_static("");
 
+/// A request that another proxy asks about.
+pub(super) struct Asked<'a> {
+    /// Its request line and its host.
+    pub(super) head: &'a RequestHead,
+    pub(super) scheme: Scheme,
+    /// Its headers.
+    pub(super) fields: &'a Fields,
+    /// The address of its client.
+    pub(super) client: IpAddr,
+}
+
 /// Decides on the request that a trusted proxy tells of in `head`, which came from `origin`, and notes what is left of the route's
 /// rate limits. Returns the headers of the response for an allowed one.
 ///
@@ -53,16 +64,33 @@ pub(super) fn verify(
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
+    let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
+    let (permit, _) = decide(snapshot, &asked, begun, limited)?;
+    Ok(allowed(snapshot, permit.principal().map(AsRef::as_ref)))
+}
+
+/// Decides on a request that another proxy asks about, and notes what is left of its route's rate limits. Returns the permit, which
+/// nothing is forwarded by here, and the route.
+///
+/// # Errors
+/// When the other proxy is to refuse it.
+pub(super) fn decide<'a>(
+    snapshot: &'a Snapshot,
+    asked: &Asked<'_>,
+    begun: Instant,
+    limited: &mut Option<Told>,
+) -> Result<(Permit, &'a config::Route), Refusal> {
+    let Asked { head, scheme, fields, client } = *asked;
     // Whatever is wrong with it, the one who asks is to refuse it.
     let refused = |_| Kind::InsufficientRole;
-    method::check(&told.method, &snapshot.routes).map_err(refused)?;
-    let target = request_target::read(&told, scheme, snapshot.keeps_encoded).map_err(refused)?;
-    let route = found(snapshot, &target, &told.method)?;
-    let credential = || Credential::of(head.fields.get_all(&header::AUTHORIZATION));
+    method::check(&head.method, &snapshot.routes).map_err(refused)?;
+    let target = request_target::read(head, scheme, snapshot.keeps_encoded).map_err(refused)?;
+    let route = found(snapshot, &target, &head.method)?;
+    let credential = || Credential::of(fields.get_all(&header::AUTHORIZATION));
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
     let permit = snapshot.access.decide(access, on_stale, credential())?;
     // The proxy passes them on, and the backend may believe them.
-    for (name, value) in &head.fields {
+    for (name, value) in fields {
         let folded = IdentityHeaders::fold(name.as_str());
         if !METHOD_OVERRIDES.contains(&folded.as_str()) {
             continue;
@@ -77,9 +105,9 @@ pub(super) fn verify(
         snapshot.access.decide(&route.config.access, route.config.on_stale, credential())?;
     }
     let principal = permit.principal().map(AsRef::as_ref);
-    let asker = Asker { principal, client: origin.client, fields: &head.fields };
+    let asker = Asker { principal, client, fields };
     snapshot.take_from_limits(route.index, &asker, begun, limited)?;
-    Ok(allowed(snapshot, principal))
+    Ok((permit, &route.config))
 }
 
 /// Returns the route that takes a request.

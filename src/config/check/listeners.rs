@@ -41,7 +41,14 @@ impl Check<'_> {
                 port
             });
             let tls = self.tls(&format!("listeners[{index}].tls"), listener.tls.as_ref());
-            let http2 = listener.http2.map_or(tls.is_some(), |http2| http2.0);
+            let ext_authz = listener.ext_authz.is_some_and(|ext_authz| ext_authz.0);
+            let http2 = listener.http2.map_or(tls.is_some() || ext_authz, |http2| http2.0);
+            if ext_authz && (!http2 || redirect.is_some()) {
+                self.error(
+                    &format!("listeners[{index}].ext_authz"),
+                    "expected no `redirect` and no `http2: false` beside it: Envoy asks by HTTP/2",
+                );
+            }
             let proxy_protocol = listener.proxy_protocol.as_ref().map(|raw| {
                 let key = format!("listeners[{index}].proxy_protocol.from");
                 if raw.from.is_empty() {
@@ -49,11 +56,22 @@ impl Check<'_> {
                 }
                 self.networks(&key, &raw.from)
             });
-            listeners.push(Listener { address, max_connections, redirect, tls, http2, proxy_protocol });
+            listeners.push(Listener {
+                address,
+                max_connections,
+                redirect,
+                tls,
+                http2,
+                proxy_protocol,
+                ext_authz,
+            });
         }
-        if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.is_some()) {
-            self.warnings
-                .push("listeners: each of them has `redirect`, so no route is ever served".to_owned());
+        let serves_routes = |listener: &Listener| listener.redirect.is_none() && !listener.ext_authz;
+        if !listeners.is_empty() && !listeners.iter().any(serves_routes) {
+            self.warnings.push(
+                "listeners: each of them has `redirect` or `ext_authz`, so no route is ever served"
+                    .to_owned(),
+            );
         }
         listeners
     }
@@ -105,6 +123,7 @@ impl Check<'_> {
             tls,
             http2: false,
             proxy_protocol: None,
+            ext_authz: false,
         }
     }
 

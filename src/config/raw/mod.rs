@@ -139,6 +139,9 @@ pub struct Listener {
     pub http2: Option<Switch>,
     /// Load balancers that say whose connections they pass on.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether this listener is for Envoy, which asks by gRPC what it may forward (envoy.service.auth.v3). It serves nothing else.
+    /// Default: false.
+    pub ext_authz: Option<Switch>,
 }
 
 /// The PROXY protocol, version 1 or 2.

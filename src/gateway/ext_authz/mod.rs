@@ -1,0 +1,303 @@
+//! Deciding for Envoy by gRPC: `envoy.service.auth.v3.Authorization/Check`, on a listener of its own.
+//!
+//! Whoever may connect to that listener is Envoy, or passes for it: peers in `trusted_proxies`, and on this machine. Envoy tells of the
+//! request as it came; the routes decide, as at `/auth/verify`. An allowed request gets the identity headers, and loses what its client
+//! said in their place, and its token.
+
+mod message;
+
+use std::time::Instant;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http_body_util::BodyExt;
+use prost::Message;
+
+use self::message::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpRequest, HttpResponse,
+    HttpStatus, OkHttpResponse, RpcStatus,
+};
+use super::{
+    client, forward, grpc,
+    message::{ClientRequest, ClientResponse},
+    rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, Told},
+    refusal::Refusal,
+    request_body::{BodyBounds, RequestBody},
+    request_head::RequestHead,
+    response_body::ResponseBody,
+    snapshot::Snapshot,
+    state::ConnectionState,
+    target::Scheme,
+    verify::{self, Asked},
+};
+use crate::{
+    access::Credential,
+    config,
+    error::Kind,
+    types::{fields::Fields, hop_by_hop::is_hop_by_hop},
+};
+
+/// The method of the service.
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The largest question, in bytes. It has the head of a request twice at the most, and of its body what Envoy is told to send, which is
+/// not looked at.
+const MAX_QUESTION: u64 = 4 << 20;
+
+/// Headers that Envoy writes by itself, or has to have: they are not taken out.
+const OF_ENVOY: &[&str] = &[
+    "content-length",
+    "expect",
+    "via",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+const OF_ENVOY_PREFIX: &str = "x-envoy-";
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// `google.rpc.Code`: OK, and permission denied. A client is told by the status of HTTP beside it.
+const OK: i32 = 0;
+const PERMISSION_DENIED: i32 = 7;
+
+/// A decision for Envoy.
+struct Decision {
+    response: CheckResponse,
+    /// Why the request is denied, if it is.
+    reason: Option<&'static str>,
+}
+
+impl ConnectionState {
+    /// Answers a call on a listener for Envoy.
+    ///
+    /// # Errors
+    /// When it is no question, or comes from whoever may not ask.
+    pub(super) async fn check(
+        &self,
+        snapshot: &Snapshot,
+        request: &mut ClientRequest,
+        begun: Instant,
+        request_id: &HeaderValue,
+    ) -> Result<ClientResponse, Refusal> {
+        if !grpc::is_call(&request.head) || request.head.method != Method::POST {
+            return Err(Kind::NotFound.into());
+        }
+        if request.head.uri.path() != CHECK {
+            return Err(Kind::NotFound.into());
+        }
+        if !(self.peer.is_trusted(&snapshot.trusted_proxies) || self.peer.address().is_loopback()) {
+            return Err(Kind::InsufficientRole.into());
+        }
+        let question = self.question(snapshot, request).await?;
+        let mut decision = self.decide_for_envoy(snapshot, &question, begun, request_id);
+        if decision.as_ref().is_err_and(Refusal::is_unsettled) {
+            let credential = Credential::of(question.fields.get_all(&header::AUTHORIZATION));
+            let settled = snapshot.access.settle(credential, question.client);
+            decision = match forward::in_time(&self.exchange, settled).await {
+                Some(Ok(())) => self.decide_for_envoy(snapshot, &question, begun, request_id),
+                Some(Err(denied)) => Err(denied.into()),
+                None => Err(Kind::Unavailable.into()),
+            };
+        }
+        let Decision { response, reason } =
+            decision.unwrap_or_else(|refusal| denied(snapshot, &refusal, None, request_id));
+        if let Some(reason) = reason {
+            snapshot.services.metrics.denied(reason);
+            tracing::debug!(request.id = ?request_id, reason, "denied for Envoy");
+        }
+        Ok(self.answer(&response))
+    }
+
+    /// Reads what Envoy asks.
+    async fn question(&self, snapshot: &Snapshot, request: &mut ClientRequest) -> Result<Question, Kind> {
+        let timeout = snapshot.limits.request_timeout;
+        let bounds = BodyBounds {
+            limit: MAX_QUESTION,
+            due: self.exchange.moment(timeout),
+            min_rate: snapshot.limits.body_min_rate,
+            response_timeout: timeout,
+        };
+        let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None, &snapshot.headers);
+        let body = body.collect().await;
+        let body = body.map_err(|_| self.exchange.body_failure().unwrap_or(Kind::BadRequest))?.to_bytes();
+        let message = unframed(body).ok_or(Kind::BadRequest)?;
+        let question = CheckRequest::decode(message).map_err(|_| Kind::BadRequest)?;
+        Question::of(question, self.peer.address()).ok_or(Kind::BadRequest)
+    }
+
+    fn decide_for_envoy(
+        &self,
+        snapshot: &Snapshot,
+        question: &Question,
+        begun: Instant,
+        request_id: &HeaderValue,
+    ) -> Result<Decision, Refusal> {
+        let mut limited = None;
+        let told = question.told.as_ref().ok_or(Kind::InsufficientRole)?;
+        let asked =
+            Asked { head: told, scheme: question.scheme, fields: &question.fields, client: question.client };
+        match verify::decide(snapshot, &asked, begun, &mut limited) {
+            Ok((permit, route)) => {
+                let principal = permit.principal().map(AsRef::as_ref);
+                let mut response = OkHttpResponse {
+                    headers_to_remove: taken_out(snapshot, &question.fields, route),
+                    response_headers_to_add: limits(limited.as_ref()),
+                    ..OkHttpResponse::default()
+                };
+                for (name, value) in snapshot.headers.identity(principal) {
+                    match value {
+                        Some(value) => response.headers.push(HeaderValueOption::overwrite(name, value)),
+                        None => response.headers_to_remove.push(name.as_str().to_owned()),
+                    }
+                }
+                // Removed after others are set, so it must not name one of these.
+                let is_set = |name: &String| {
+                    response.headers.iter().any(|set| set.header.as_ref().is_some_and(|set| set.key == *name))
+                };
+                response.headers_to_remove =
+                    response.headers_to_remove.iter().filter(|name| !is_set(name)).cloned().collect();
+                response.headers_to_remove.sort_unstable();
+                response.headers_to_remove.dedup();
+                let http_response = Some(HttpResponse::Ok(response));
+                let response = CheckResponse { status: Some(RpcStatus { code: OK }), http_response };
+                Ok(Decision { response, reason: None })
+            }
+            Err(refusal) if refusal.is_unsettled() => Err(refusal),
+            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_ref(), request_id)),
+        }
+    }
+
+    /// Returns the response to a call that is answered.
+    fn answer(&self, response: &CheckResponse) -> ClientResponse {
+        let mut fields = Fields::default();
+        fields.append(header::CONTENT_TYPE, grpc::MEDIA_TYPE);
+        let mut trailers = HeaderMap::new();
+        trailers.insert(&GRPC_STATUS, HeaderValue::from_static("0"));
+        let body = ResponseBody::with_trailers(framed(response), trailers, &self.exchange);
+        ClientResponse { status: StatusCode::OK, fields, body }
+    }
+}
+
+/// What Envoy asks.
+struct Question {
+    /// The request; none if it is not clear which one is asked about.
+    told: Option<RequestHead>,
+    scheme: Scheme,
+    /// Its headers.
+    fields: Fields,
+    client: std::net::IpAddr,
+}
+
+impl Question {
+    /// Returns none if no request of HTTP is asked about.
+    fn of(question: CheckRequest, peer: std::net::IpAddr) -> Option<Self> {
+        let attributes = question.attributes?;
+        let http = attributes.request?.http?;
+        let source = attributes.source.and_then(|source| source.address?.socket);
+        let client = source.and_then(|socket| socket.address.parse().ok()).unwrap_or(peer);
+        let fields = fields(&http)?;
+        let proto = || fields.get_only(&client::FORWARDED_PROTO).and_then(|proto| proto.to_str().ok());
+        let scheme = match http.scheme.as_str() {
+            "" => proto().unwrap_or("http"),
+            scheme => scheme,
+        };
+        let scheme = if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http };
+        Some(Self { told: told(&http), scheme, fields, client: client.to_canonical() })
+    }
+}
+
+/// Returns the headers of a request; those of HTTP/2 whose names begin with a colon are told elsewhere.
+fn fields(http: &HttpRequest) -> Option<Fields> {
+    let mut fields = Fields::default();
+    let mut add = |name: &str, value: &[u8]| {
+        if !name.starts_with(':') {
+            fields
+                .append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?);
+        }
+        Some(())
+    };
+    for (name, value) in &http.headers {
+        add(name, value.as_bytes())?;
+    }
+    for header in http.header_map.iter().flat_map(|map| &map.headers) {
+        let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+        add(&header.key, value)?;
+    }
+    Some(fields)
+}
+
+/// Returns the request line and the host that Envoy tells of, if they are ones.
+fn told(http: &HttpRequest) -> Option<RequestHead> {
+    if !http.path.starts_with('/') || http.path.contains('#') || http.method == Method::CONNECT.as_str() {
+        return None;
+    }
+    let uri: Uri = PathAndQuery::try_from(http.path.as_str()).ok()?.into();
+    let mut told = Fields::default();
+    told.append(header::HOST, HeaderValue::try_from(http.host.as_str()).ok()?);
+    let method = Method::from_bytes(http.method.as_bytes()).ok()?;
+    Some(RequestHead { method, uri, version: Version::HTTP_11, fields: told })
+}
+
+/// Returns the names of the headers that an upstream could take for the gateway's word, and of the token if it does not go on.
+fn taken_out(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<String> {
+    let is_of_envoy =
+        |name: &str| is_hop_by_hop(name) || OF_ENVOY.contains(&name) || name.starts_with(OF_ENVOY_PREFIX);
+    let names = fields.iter().map(|(name, _)| name).filter(|name| {
+        let is_token = **name == header::AUTHORIZATION && !route.forward_token;
+        is_token || (!is_of_envoy(name.as_str()) && snapshot.headers.is_stripped(name, route.method_override))
+    });
+    names.map(|name| name.as_str().to_owned()).collect()
+}
+
+fn limits(limited: Option<&Told>) -> Vec<HeaderValueOption> {
+    let Some(told) = limited else { return Vec::new() };
+    let [policy, left] = &**told;
+    vec![
+        HeaderValueOption::overwrite(&RATE_LIMIT_POLICY, policy),
+        HeaderValueOption::overwrite(&RATE_LIMIT, left),
+    ]
+}
+
+fn denied(
+    snapshot: &Snapshot,
+    refusal: &Refusal,
+    limited: Option<&Told>,
+    request_id: &HeaderValue,
+) -> Decision {
+    let response = refusal.response(request_id, &snapshot.statuses);
+    let mut headers = limits(limited);
+    let own = response.headers().iter().filter(|(name, _)| **name != header::CONNECTION);
+    headers.extend(own.map(|(name, value)| HeaderValueOption::overwrite(name, value)));
+    let denied = DeniedHttpResponse {
+        status: Some(HttpStatus { code: response.status().as_u16().into() }),
+        headers,
+        body: String::from_utf8_lossy(response.body()).into_owned(),
+    };
+    let http_response = Some(HttpResponse::Denied(denied));
+    let response = CheckResponse { status: Some(RpcStatus { code: PERMISSION_DENIED }), http_response };
+    Decision { response, reason: Some(refusal.reason()) }
+}
+
+/// Returns the message of a call that has one (gRPC over HTTP/2, "Length-Prefixed-Message"); none if it is compressed, or there are
+/// more.
+fn unframed(mut body: Bytes) -> Option<Bytes> {
+    if body.len() < 5 || body.get_u8() != 0 {
+        return None;
+    }
+    let length = body.get_u32() as usize;
+    (body.len() == length).then_some(body)
+}
+
+fn framed(message: &CheckResponse) -> Bytes {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(length + 5);
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // A buffer that grows takes all of it.
+    let _ = message.encode(&mut framed);
+    framed.freeze()
+}
