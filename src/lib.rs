@@ -2,11 +2,12 @@
 //!
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
-//! `revocation`, what is asked of other issuers `oidc`, the means `store`, `password`, `token`, `route`, `limit`, `mail`, `otlp` and `upstream`,
-//! then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
+//! `revocation`, what is asked of other issuers and of certificate authorities `oidc` and `acme`, the means `store`, `password`, `token`, `route`, `limit`, `mail`, `otlp` and `upstream`,
+//! then `http_client`, then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
 pub mod account;
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod auth_api;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod http2;
+pub mod http_client;
 pub mod limit;
 pub mod mail;
 pub mod memory;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod accounts;
+mod acme;
 mod admin_api;
 mod applications;
 mod audit;

@@ -103,6 +103,7 @@ impl Parts {
         let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None));
         let services = Services {
             traces: None,
+            challenges: Arc::default(),
             metrics,
             access_log: None,
             address_counts: AddressCounts::new(),

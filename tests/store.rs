@@ -6,10 +6,10 @@ use authgate::{
     clock::{Clock, SystemClock},
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
-        AccountChange, AuditFilter, Beat, Change, Cursor, Ends, Event, ImportOutcome, ImportedUser,
-        KeyRevocation, LogEntry, MailLease, NewMail, NewSession, NewUser, Place, Proof, Purpose, Rekey,
-        Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionKind, SessionPage, SharedBucket,
-        Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
+        AccountChange, AuditFilter, Beat, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
+        ImportedUser, KeyRevocation, LogEntry, MailLease, NewMail, NewSession, NewUser, OrderEnd, Place,
+        Proof, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionKind,
+        SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -1261,6 +1261,11 @@ fn all_secrets_are_wrapped_anew_or_none() {
         store.begin_vault(&vault).await.unwrap();
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         store.rotate_key(&key("b"), Duration::ZERO, Duration::from_secs(900), None).await.unwrap();
+        store.add_acme_account("https://acme.example/dir", b"account").await.unwrap();
+        let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
+        store.end_order(&order, &issued("chain"), 0).await.unwrap();
+        let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
+        store.order_begun(&order, "https://acme.example/1", b"order").await.unwrap();
         let before = store.signing_keys().await.unwrap();
         let some: Rewrap = Arc::new(|_, id, wrapped| (id != "b").then(|| [b"new ", wrapped].concat()));
         let refused = store.rewrap(b"new", &some, &login()).await.unwrap();
@@ -1270,13 +1275,92 @@ fn all_secrets_are_wrapped_anew_or_none() {
         let all: Rewrap = Arc::new(|purpose, id, wrapped| {
             Some([purpose.as_bytes(), b"/", id.as_bytes(), b"/", wrapped].concat())
         });
-        assert_eq!(store.rewrap(b"new", &all, &login()).await.unwrap(), Rewrapped::Done(3));
+        assert_eq!(store.rewrap(b"new", &all, &login()).await.unwrap(), Rewrapped::Done(6));
         let vault = StoredVault { fingerprint: b"new".to_vec(), wrapped_root: b"root//old root".to_vec() };
         assert_eq!(store.vault().await.unwrap(), Some(vault));
         for (old, new) in before.iter().zip(store.signing_keys().await.unwrap()) {
             let expected = [b"signing key/", old.kid.as_bytes(), b"/", old.wrapped_key.as_slice()].concat();
             assert_eq!(new.wrapped_key, expected);
         }
+        let account = store.acme_account("https://acme.example/dir").await.unwrap().unwrap();
+        assert_eq!(account, b"acme account/https://acme.example/dir/account");
+        let certificate = store.certificate("a.example").await.unwrap().unwrap();
+        assert_eq!(certificate.wrapped_key, b"certificate key/a.example/key");
+        store.end_order(&order, &OrderEnd::Failed { keeps_order: true }, 0).await.unwrap();
+        let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
+        assert_eq!(order.begun.unwrap().1, b"order key/a.example/order");
+    });
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn issued(chain: &str) -> OrderEnd {
+    OrderEnd::Obtained { chain: chain.to_owned(), wrapped_key: b"key".to_vec() }
+}
+
+fn challenge(name: &str, token: &str) -> Challenge {
+    let key_authorization = format!("{token}.x");
+    Challenge { name: name.to_owned(), token: token.to_owned(), key_authorization }
+}
+
+#[test]
+fn an_order_is_one_gateways_until_its_lease_ends() {
+    on_both(async |store| {
+        let both = names(&["a.example", "b.example"]);
+        let first = store.lease_order(&both, 60_000).await.unwrap().unwrap();
+        let second = store.lease_order(&both, 60_000).await.unwrap().unwrap();
+        assert_ne!(first.name, second.name);
+        assert!(store.lease_order(&both, 60_000).await.unwrap().is_none(), "both are leased");
+        assert!(store.lease_order(&names(&["c.example"]), 0).await.unwrap().is_some(), "a name that is new");
+        // A lease that ends at once is another's next.
+        assert!(store.extend_lease(&first, 0).await.unwrap());
+        assert!(store.order_begun(&first, "https://acme.example/1", b"order").await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let next = store.lease_order(&both, 60_000).await.unwrap().unwrap();
+        assert_eq!((&next.name, next.fence), (&first.name, first.fence + 1));
+        assert_eq!(next.begun, Some(("https://acme.example/1".to_owned(), b"order".to_vec())));
+        // Whoever had it before changes nothing any more.
+        assert!(!store.extend_lease(&first, 60_000).await.unwrap());
+        assert!(!store.order_begun(&first, "https://acme.example/2", b"other").await.unwrap());
+        assert!(!store.add_challenge(&first, &challenge(&first.name, "t")).await.unwrap());
+        assert!(!store.end_order(&first, &issued("stale"), 0).await.unwrap());
+        assert_eq!(store.certificate(&first.name).await.unwrap(), None);
+        assert!(store.challenges().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_certificate_is_there_with_the_end_of_its_order_and_its_challenge_gone() {
+    on_both(async |store| {
+        let name = names(&["a.example"]);
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        assert_eq!((order.failures, &order.current), (0, &None));
+        assert!(store.add_challenge(&order, &challenge("a.example", "one")).await.unwrap());
+        assert!(store.add_challenge(&order, &challenge("a.example", "two")).await.unwrap());
+        assert_eq!(store.challenges().await.unwrap(), [challenge("a.example", "two")]);
+        assert!(store.end_order(&order, &OrderEnd::Failed { keeps_order: false }, 0).await.unwrap());
+        assert!(store.challenges().await.unwrap().is_empty());
+        assert!(store.certificate_versions().await.unwrap().is_empty());
+
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        assert_eq!((order.failures, &order.begun), (1, &None));
+        assert!(store.end_order(&order, &issued("first"), 0).await.unwrap());
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        assert_eq!(order.failures, 0);
+        let first = order.current.clone().unwrap();
+        assert_eq!((first.version, first.chain.as_str()), (1, "first"));
+        // Not due, and not in the past either.
+        assert!(store.end_order(&order, &OrderEnd::NotDue, SystemClock.wall() + 60_000).await.unwrap());
+        assert!(store.lease_order(&name, 60_000).await.unwrap().is_none());
+        assert_eq!(store.certificate_versions().await.unwrap(), [("a.example".to_owned(), 1)]);
+        assert_eq!(store.certificate("a.example").await.unwrap(), Some(first));
+        assert_eq!(store.certificate("b.example").await.unwrap(), None);
+        // Of two accounts the first is the one.
+        assert_eq!(store.add_acme_account("d", b"one").await.unwrap(), b"one");
+        assert_eq!(store.add_acme_account("d", b"two").await.unwrap(), b"one");
+        assert_eq!(store.acme_account("e").await.unwrap(), None);
     });
 }
 

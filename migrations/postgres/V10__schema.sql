@@ -201,3 +201,34 @@ CREATE UNLOGGED TABLE attempts (
     full_at BIGINT NOT NULL
 );
 CREATE INDEX attempts_by_full ON attempts (full_at);
+
+-- The gateways' account at a certificate authority, by its directory (RFC 8555); wrapped by the master key.
+CREATE TABLE acme_accounts (
+    directory TEXT PRIMARY KEY NOT NULL,
+    wrapped   BYTEA NOT NULL
+);
+
+-- The certificate of each name, and the order by which one is obtained.
+CREATE TABLE certificates (
+    name              TEXT PRIMARY KEY NOT NULL,
+    -- How many were obtained; 0 while there is none.
+    version           BIGINT NOT NULL DEFAULT 0,
+    chain             TEXT,
+    wrapped_key       BYTEA,
+    -- When it is looked at next, to be obtained or renewed.
+    due_at            BIGINT NOT NULL,
+    failures          INTEGER NOT NULL DEFAULT 0,
+    -- The order that is under way.
+    order_url         TEXT,
+    wrapped_order_key BYTEA,
+    -- Which gateway works on it: the number of its lease, and until when it has that.
+    fence             BIGINT NOT NULL DEFAULT 0,
+    leased_until      BIGINT NOT NULL DEFAULT 0
+);
+
+-- What an authority may ask any gateway; one for each name, since by TLS it asks by the name alone.
+CREATE TABLE acme_challenges (
+    name              TEXT PRIMARY KEY NOT NULL,
+    token             TEXT NOT NULL,
+    key_authorization TEXT NOT NULL
+);

@@ -174,3 +174,34 @@ CREATE TABLE departed_users (
     -- When they are looked through once more: what was under way at the deletion may have written one since.
     again_at INTEGER
 ) STRICT;
+
+-- The gateways' account at a certificate authority, by its directory (RFC 8555); wrapped by the master key.
+CREATE TABLE acme_accounts (
+    directory TEXT PRIMARY KEY NOT NULL,
+    wrapped   BLOB NOT NULL
+) STRICT;
+
+-- The certificate of each name, and the order by which one is obtained.
+CREATE TABLE certificates (
+    name              TEXT PRIMARY KEY NOT NULL,
+    -- How many were obtained; 0 while there is none.
+    version           INTEGER NOT NULL DEFAULT 0,
+    chain             TEXT,
+    wrapped_key       BLOB,
+    -- When it is looked at next, to be obtained or renewed.
+    due_at            INTEGER NOT NULL,
+    failures          INTEGER NOT NULL DEFAULT 0,
+    -- The order that is under way.
+    order_url         TEXT,
+    wrapped_order_key BLOB,
+    -- Which gateway works on it: the number of its lease, and until when it has that.
+    fence             INTEGER NOT NULL DEFAULT 0,
+    leased_until      INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What an authority may ask any gateway; one for each name, since by TLS it asks by the name alone.
+CREATE TABLE acme_challenges (
+    name              TEXT PRIMARY KEY NOT NULL,
+    token             TEXT NOT NULL,
+    key_authorization TEXT NOT NULL
+) STRICT;

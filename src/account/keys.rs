@@ -76,6 +76,11 @@ impl Keys {
         }
     }
 
+    /// Returns the master keys.
+    pub fn masters(&self) -> &Arc<MasterKeys> {
+        &self.masters
+    }
+
     /// Returns the same keys for another config, which has the same algorithm.
     #[must_use]
     pub fn for_config(&self, auth: &config::Auth, revocation: &config::Revocation) -> Self {

@@ -86,6 +86,7 @@ pub(super) fn assemble(
         .map(|(otlp, transport)| Exporter::new(otlp, transport, process.metrics.clone(), instance()))
         .unzip();
     let services = Services {
+        challenges: process.challenges.clone(),
         traces,
         metrics: process.metrics.clone(),
         access_log: process.logs.access.clone(),

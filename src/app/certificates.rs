@@ -4,8 +4,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::process::Process;
+use super::{foundation::Foundation, load::LoadedGateway, process::Process};
 use crate::{
+    acme,
     telemetry::Metrics,
     tls::{Refreshed, ServerTls},
 };
@@ -21,6 +22,39 @@ pub(super) fn follow(admin: Option<Arc<ServerTls>>, process: Arc<Process>) -> im
     let shown = all(admin.as_ref(), &process);
     show_expiries(&shown, &process.metrics);
     follow_files(admin, process, shown)
+}
+
+/// Lets the listeners of a config that is about to be served show what was issued so far. A store that is away leaves that for later.
+pub(super) async fn show_issued(acme: &acme::Worker, loaded: &LoadedGateway) {
+    let Some(config) = &loaded.config.acme else { return };
+    if let Err(error) = acme.certificates().read(&config.names).await {
+        tracing::warn!(%error, "certificates cannot be read from the store");
+    }
+    apply(acme, loaded.tls.iter().flatten().chain(&loaded.admin_tls));
+}
+
+/// Shows what is issued from now on, for as long as the process runs.
+pub(super) async fn follow_issued(admin: Option<Arc<ServerTls>>, foundation: Arc<Foundation>) {
+    let (acme, process) = (foundation.acme.clone(), foundation.process.clone());
+    let changed = |fresh: &[String]| {
+        let listeners = all(admin.as_ref(), &process);
+        apply(&acme, listeners.iter());
+        for name in fresh {
+            tracing::info!(certificate = name, "certificate taken up");
+        }
+        if !fresh.is_empty() {
+            show_expiries(&listeners, &process.metrics);
+        }
+    };
+    foundation.acme.clone().follow(changed).await;
+}
+
+fn apply<'a>(acme: &acme::Worker, listeners: impl Iterator<Item = &'a Arc<ServerTls>>) {
+    for tls in listeners {
+        if let Err(error) = acme.certificates().apply(tls) {
+            tracing::error!(%error, "an issued certificate cannot be shown");
+        }
+    }
 }
 
 async fn follow_files(admin: Option<Arc<ServerTls>>, process: Arc<Process>, mut shown: Vec<Arc<ServerTls>>) {

@@ -83,6 +83,7 @@ pub async fn compare(loaded: &LoadedGateway, address: &str) -> Result<Difference
     let url = HttpUrl::parse(address).map_err(CompareError::Address)?.below(PATH);
     let tls = config::UpstreamTls {
         ca: None,
+        beside_system: false,
         name: None,
         own: None,
         source: config::Source { file: String::new(), line: 0, key: String::new() },

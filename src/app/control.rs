@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     assemble::{Means, assemble},
     background::{follow, maintain, sweep},
+    certificates,
     error::StartError,
     foundation::{self, Followed},
     load::LoadedGateway,
@@ -36,6 +37,9 @@ pub(super) async fn start(
     let (foundation, followed) = foundation::load(&loaded.config, process, hasher, &vital).await?;
     let foundation = Arc::new(foundation);
     let digest = loaded.digest;
+    certificates::show_issued(&foundation.acme, &loaded).await;
+    foundation.acme.set_wanted(loaded.config.acme.clone().zip(loaded.acme_client.clone()));
+    let admin_tls = loaded.admin_tls.clone();
     let (config, parts) = loaded.split();
     let means = Means { hasher: foundation.hasher.load_full(), keys: foundation.keys.load_full() };
     let assembled = assemble(&foundation, &means, &config, parts, None)?;
@@ -44,6 +48,8 @@ pub(super) async fn start(
     let Followed { follower, hints } = followed;
     vital.spawn(follow(follower, hints, foundation.clone()));
     vital.spawn(sweep(foundation.process.clone()));
+    tokio::spawn(certificates::follow_issued(admin_tls, foundation.clone()));
+    tokio::spawn(foundation.acme.clone().work());
     tokio::spawn(maintain(foundation));
     tokio::spawn(follow_hangups(reloader.clone()));
     tokio::spawn(reloader.clone().follow_file());

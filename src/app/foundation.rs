@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     account::{AttemptCounts, Keys},
+    acme::{self, IssuedCertificates},
     config::Config,
     password::Hasher,
     revocation::Follower,
@@ -36,6 +37,8 @@ pub(super) struct Foundation {
     pub(super) random: Arc<dyn Random>,
     /// What tells this process from other gateways.
     pub(super) instance: Uuid,
+    /// Obtains certificates.
+    pub(super) acme: Arc<acme::Worker>,
     /// Where calls below `auth.path` run.
     pub(super) calls: Handle,
 }
@@ -78,7 +81,18 @@ pub(super) async fn load(
             Err(error) => return Err(error),
         }
     };
+    let masters = keys.masters().clone();
+    let certificates = IssuedCertificates::new(store.clone(), masters.clone(), process.challenges.clone());
+    let acme = acme::Worker::new(
+        store.clone(),
+        masters,
+        Arc::new(certificates),
+        process.time.clone(),
+        random.clone(),
+        process.metrics.clone(),
+    );
     let foundation = Foundation {
+        acme: Arc::new(acme),
         attempts: AttemptCounts::new(store.clone(), process.time.clone()),
         calls: Handle::current(),
         keys: ArcSwap::from_pointee(keys),

@@ -8,6 +8,7 @@ use crate::{
     account::MailWorker,
     auth_api,
     config::{self, Config, ConfigError, ConfigErrors, IssuerKeys, LogFormat, LogLevel, Pattern},
+    http_client::HttpClient,
     oidc::{Fetcher, read_key_file},
     otlp::Transport,
     route::{Builtin, Table},
@@ -34,6 +35,8 @@ pub struct LoadedGateway {
     pub fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub trace_transport: Option<Transport>,
+    /// What reaches the certificate authority.
+    pub acme_client: Option<Arc<HttpClient>>,
     /// TLS of the admin listener.
     pub admin_tls: Option<Arc<ServerTls>>,
     /// Warnings about legal but unwise settings.
@@ -82,7 +85,8 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let upstreams = config.upstreams.iter().filter_map(|upstream| load_upstream_tls(upstream).err());
     let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
     let traces = load_trace_transport(config).err();
-    let files = tls.chain(upstreams).chain(issuers).chain(traces).flat_map(of);
+    let acme = load_acme_client(config).err();
+    let files = tls.chain(upstreams).chain(issuers).chain(traces).chain(acme).flat_map(of);
     mail.into_iter().chain(routes).chain(files).collect()
 }
 
@@ -101,6 +105,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         issuer.files = fetcher.digest();
     }
     let trace_transport = load_trace_transport(&config)?;
+    let acme_client = load_acme_client(&config)?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
     Ok(LoadedGateway {
         config,
@@ -109,10 +114,18 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         upstream_tls,
         fetchers,
         trace_transport,
+        acme_client,
         admin_tls,
         warnings,
         digest,
     })
+}
+
+/// Reads the certificates for the certificate authority.
+fn load_acme_client(config: &Config) -> Result<Option<Arc<HttpClient>>, ConfigErrors> {
+    let client = config.acme.as_ref().map(|acme| HttpClient::new(&acme.tls)).transpose();
+    let client = client.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]));
+    Ok(client?.map(Arc::new))
 }
 
 /// Reads the certificates for what takes traces.

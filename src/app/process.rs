@@ -18,6 +18,7 @@ use crate::{
     limit::{AddressCounts, CallGate, Rates},
     revocation::{Cut, Mirror, Staleness},
     telemetry::{Logs, Metrics},
+    tls::Challenges,
     upstream::{ServerReport, ServerState},
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Process {
     pub(super) mirror: Arc<Mirror>,
     pub(super) address_counts: Arc<AddressCounts>,
     pub(super) rates: Arc<Rates>,
+    /// What proves names to certificate authorities.
+    pub(super) challenges: Arc<Challenges>,
     pub(super) gate: Arc<CallGate>,
     pub(super) logs: Logs,
     pub(super) placement: Arc<Placement>,
@@ -101,6 +104,7 @@ impl Process {
             mirror: Arc::new(Mirror::new(config.revocation.max_staleness)),
             address_counts: AddressCounts::new(),
             rates: Arc::default(),
+            challenges: Arc::default(),
             gate: CallGate::new(MAX_CALLS),
             logs,
             placement,

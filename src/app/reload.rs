@@ -163,6 +163,8 @@ impl Reloader {
         let process = &self.foundation.process;
         let running = process.running.get().ok_or_else(|| failed(&"the gateway has not started yet"))?;
         let before = running.snapshots.borrow().clone();
+        super::certificates::show_issued(&self.foundation.acme, &loaded).await;
+        let acme = loaded.config.acme.clone().zip(loaded.acme_client.clone());
         let listening_before = process.listening.borrow().clone();
         let listening = bind(&source, &loaded, &listening_before, &process.systemd)?;
         let hasher = self.hasher_for(&current.config, &loaded.config).await?;
@@ -194,6 +196,7 @@ impl Reloader {
             return Err(failed(&"the gateway ends"));
         }
         // Nothing fails from here on.
+        self.foundation.acme.set_wanted(acme);
         export_traces(&self.foundation, exporter);
         if let Some(hasher) = hasher {
             self.foundation.hasher.store(hasher);

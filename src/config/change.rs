@@ -86,6 +86,7 @@ impl ListenerTls {
             tls.client_certificates.as_ref().map(|own| (own.ca.clone(), own.required, own.forward))
         };
         self.min_version == other.min_version
+            && self.acme == other.acme
             && files(self) == files(other)
             && clients(self) == clients(other)
     }

@@ -6,6 +6,7 @@
 //! [`Source`]s kept here.
 
 mod access;
+mod acme;
 mod auth;
 mod change;
 mod check;
@@ -39,6 +40,7 @@ use http::{Method, StatusCode};
 use ipnet::IpNet;
 
 pub use access::{Access, Requirements, RoleRule};
+pub use acme::{Acme, ChallengeKind};
 pub use auth::{
     Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Password, Rate, Signing, Smtp,
     Throttle,
@@ -101,6 +103,8 @@ pub struct Config {
     pub tests: Vec<Test>,
     /// Logging.
     pub log: Log,
+    /// Certificates that an authority issues, if a listener wants them.
+    pub acme: Option<Acme>,
     /// Traces.
     pub telemetry: Telemetry,
     /// The end.

@@ -7,8 +7,10 @@ use super::Source;
 /// TLS of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// The certificates; at least one. The first is for clients that name no known host.
+    /// The certificates in files; at least one, unless `acme`. The first is for clients that name no known host.
     pub certificates: Vec<CertificateFiles>,
+    /// Whether there are certificates that an authority issues.
+    pub acme: bool,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Whether clients show certificates.
@@ -40,6 +42,8 @@ pub struct CertificateFiles {
 pub struct UpstreamTls {
     /// The authorities that are believed, as a PEM file; those of the system if none.
     pub ca: Option<PathBuf>,
+    /// Whether those of the system are believed beside it.
+    pub beside_system: bool,
     /// The name that a server must have a certificate for; that of its URL if none.
     pub name: Option<String>,
     /// What the gateway shows of itself.
@@ -52,7 +56,10 @@ impl UpstreamTls {
     /// Returns whether another config says the same, perhaps in another place.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let own = |tls: &Self| tls.own.as_ref().map(|own| (own.certificate.clone(), own.key.clone()));
-        self.ca == other.ca && self.name == other.name && own(self) == own(other)
+        self.ca == other.ca
+            && self.beside_system == other.beside_system
+            && self.name == other.name
+            && own(self) == own(other)
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) enum Shaken {
     Late,
     /// The client has gone, or does not agree.
     Failed,
+    /// An authority has made sure of a name.
+    Proof,
 }
 
 impl Shaken {
@@ -80,6 +82,7 @@ impl Shaken {
             Self::Hands(_, _, version, false) => (version, "ok"),
             Self::Late => ("none", "late"),
             Self::Failed => ("none", "failed"),
+            Self::Proof => ("none", "proof"),
         }
     }
 }
@@ -118,6 +121,7 @@ pub(super) async fn handshake(
             drop(refuse(socket).await);
             Shaken::Failed
         }
+        Ok(Err(AcceptError::Proof)) => Shaken::Proof,
         Ok(Err(AcceptError::Failed(error))) => {
             tracing::debug!(%error, "TLS handshake failed");
             Shaken::Failed

@@ -46,8 +46,12 @@ use crate::{
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
+    tls::Challenges,
     upstream::{Connection, ResponseHead},
 };
+
+/// Where certificate authorities ask whether a name is served here.
+const ACME_CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// Of a request that was sent to no upstream.
 const NO_UPSTREAM: u32 = u32::MAX;
@@ -196,6 +200,11 @@ impl ConnectionState {
             return Box::pin(self.check(snapshot, request, begun, request_id)).await;
         }
         let ClientRequest { head, .. } = request;
+        if snapshot.services.challenges.is_pending()
+            && let Some(told) = key_authorization(&snapshot.services.challenges, head)
+        {
+            return Ok(ClientResponse::whole(&told, &self.exchange));
+        }
         method::check(&head.method, &snapshot.routes)?;
         if ends_here(snapshot, head)? {
             return Ok(ClientResponse::whole(&options(), &self.exchange));
@@ -485,6 +494,18 @@ fn ends_here(snapshot: &Snapshot, head: &RequestHead) -> Result<bool, Kind> {
 /// Returns the method that a page of another origin asks about, before it sends a request.
 fn asked_before(snapshot: &Snapshot, head: &RequestHead) -> Option<Method> {
     cors::asked_method(head).filter(|_| !snapshot.may_be_verify(head.uri.path()))
+}
+
+/// Returns the response to a certificate authority that asks whether a name is served here (RFC 8555, section 8.3); none if it is not
+/// known what it asks for.
+fn key_authorization(challenges: &Challenges, head: &RequestHead) -> Option<Response<Bytes>> {
+    let token = head.uri.path().strip_prefix(ACME_CHALLENGES)?;
+    let is_read = head.method == Method::GET || head.method == Method::HEAD;
+    let told = challenges.key_authorization(token).filter(|_| is_read)?;
+    let mut response = Response::new(Bytes::from(told));
+    let text = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    Some(response)
 }
 
 /// Returns the length of the body that a request announces, or 0.

@@ -18,7 +18,7 @@ use crate::{
     limit::{AddressCounts, Rates},
     route::{Match, Table},
     telemetry::{AccessLog, Metrics, TraceQueue},
-    tls::ClientTls,
+    tls::{Challenges, ClientTls},
     types::path,
     upstream::Cluster,
 };
@@ -42,6 +42,8 @@ pub struct Services {
     pub address_counts: Arc<AddressCounts>,
     /// Counts the requests that routes limit.
     pub rates: Arc<Rates>,
+    /// What proves names to certificate authorities.
+    pub challenges: Arc<Challenges>,
     /// Where requests wait that are to be exported, if any are.
     pub traces: Option<TraceQueue>,
 }

@@ -14,6 +14,7 @@
 //! To add a database: implement [`Store`] and its parts in a folder of its own, add its migrations, and give it
 //! to the contract test.
 
+mod certificate;
 mod change;
 mod counter;
 mod debug;
@@ -40,6 +41,7 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use certificate::{Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate};
 pub use change::{AccountChange, Change, Ends, Rekey, Spend};
 pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
@@ -76,7 +78,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The contract: everything that is kept, by what it is kept of.
 #[async_trait]
 pub trait Store:
-    RevocationLog + Users + Sessions + SigningKeys + Mails + Events + Imports + Vault + Send + Sync
+    RevocationLog + Users + Sessions + SigningKeys + Mails + Events + Imports + Vault + Certificates + Send + Sync
 {
     /// Brings the schema up to date, one process at a time.
     async fn migrate(&self) -> Result<()>;

@@ -49,6 +49,17 @@ pub(super) fn rewrap_all(values: Vec<WrappedValue>, rewrap: &Rewrap) -> Result<V
 /// The purposes of wrapped values, as the vault calls them.
 pub(super) const ROOT: &str = "root";
 pub(super) const SIGNING_KEY: &str = "signing key";
+pub(super) const ACME_ACCOUNT: &str = "acme account";
+pub(super) const CERTIFICATE_KEY: &str = "certificate key";
+pub(super) const ORDER_KEY: &str = "order key";
+
+/// Where wrapped values lie beside the root: their purpose, their table, the column of their id and their own.
+pub(super) const WRAPPED: [(&str, &str, &str, &str); 4] = [
+    (SIGNING_KEY, "signing_keys", "kid", "wrapped_pair"),
+    (ACME_ACCOUNT, "acme_accounts", "directory", "wrapped"),
+    (CERTIFICATE_KEY, "certificates", "name", "wrapped_key"),
+    (ORDER_KEY, "certificates", "name", "wrapped_order_key"),
+];
 
 /// The store's secrets.
 #[async_trait]

@@ -80,6 +80,7 @@ pub struct Metrics {
     issuer_fetches: IntCounterVec,
     log_lines_lost: IntCounter,
     traces: IntCounterVec,
+    acme_orders: IntCounterVec,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -367,6 +368,11 @@ impl Metrics {
                 "Lines of the log that were dropped because it was not read fast enough.",
             )?,
             traces: made.counters("traces_total", "Traced requests, by what became of them.", &["result"])?,
+            acme_orders: made.counters(
+                "acme_orders_total",
+                "Orders of certificates by ACME, by their outcome.",
+                &["result"],
+            )?,
             password_queue_depth: made.gauge("password_queue_depth", "Password hashes waiting.")?,
             password_seconds: made.histogram("password_seconds", "Time to hash one password.")?,
             registry,
@@ -465,6 +471,11 @@ impl Metrics {
     /// Counts fetches from another issuer, and whether they succeeded.
     pub fn issuer_fetch(&self, issuer: &str, succeeded: bool) {
         self.issuer_fetches.with_label_values(&[issuer, if succeeded { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Counts an order of a certificate, and whether it was obtained.
+    pub fn acme_order(&self, obtained: bool) {
+        self.acme_orders.with_label_values(&[if obtained { "obtained" } else { "failed" }]).inc();
     }
 
     /// Counts traced requests that were exported, or lost.

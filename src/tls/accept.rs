@@ -3,7 +3,7 @@
 use std::{io, pin::pin, sync::Arc};
 
 use rustls::{HandshakeKind, InvalidMessage, ProtocolVersion, ServerConnection, server::Acceptor};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use super::{ServerTls, Shown, certificate::subject};
@@ -31,6 +31,8 @@ pub enum AcceptError {
     NotTls(TcpStream),
     /// The client has gone, or does not agree with the settings. It was told so.
     Failed(io::Error),
+    /// The client was an authority that has made sure of a name: nothing else is served on its connection.
+    Proof,
 }
 
 /// Shakes hands with a client, and shows the certificate for the host that it asks for.
@@ -47,7 +49,18 @@ pub async fn accept(socket: TcpStream, tls: &ServerTls) -> Result<Secured, Accep
         Err(error) => return Err(AcceptError::Failed(error)),
     };
     let hello = begun.client_hello();
-    let shown = tls.choose(hello.server_name().map(str::to_ascii_lowercase).as_deref());
+    let host = hello.server_name().map(str::to_ascii_lowercase);
+    let protocols: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
+    if let Some(settings) = host.as_deref().and_then(|host| tls.proof(host, &protocols)) {
+        let mut stream = begun.into_stream(settings).await.map_err(AcceptError::Failed)?;
+        // It has what it came for.
+        let _ = stream.shutdown().await;
+        return Err(AcceptError::Proof);
+    }
+    let Some(shown) = tls.choose(host.as_deref()) else {
+        let error = io::Error::other("no certificate was issued yet");
+        return Err(AcceptError::Failed(error));
+    };
     let settings = shown.settings(hello.cipher_suites()).clone();
     let stream = begun.into_stream(settings).await.map_err(AcceptError::Failed)?;
     let connection = stream.get_ref().1;

@@ -4,12 +4,13 @@ use std::{fs, path::Path, sync::Arc};
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
 use x509_cert::{
     Certificate,
     der::{Decode, Encode},
+    ext::pkix::AuthorityKeyIdentifier,
 };
 
 use super::{Names, TlsError, provider};
@@ -62,6 +63,60 @@ pub(super) struct Pair {
     pub(super) names: Names,
     /// When it expires, in seconds since the Unix epoch.
     pub(super) expires: u64,
+}
+
+/// A certificate that an authority has issued, and its key.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub(super) pair: Arc<Pair>,
+    begins: u64,
+    identifier: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Issued {
+    /// Parses a chain in PEM and its key (PKCS #8).
+    ///
+    /// # Errors
+    /// When they hold no certificate or no key, or one that is not of the other.
+    pub fn parse(chain: &str, key: &[u8]) -> Result<Self, TlsError> {
+        let chain = certificates(chain.as_bytes(), Path::new("the issued chain"))?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
+        let leaf = Certificate::from_der(&chain[0])
+            .map_err(|error| TlsError(format!("the issued chain: no certificate: {error}")))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider())
+            .map_err(|error| TlsError(format!("the issued certificate: {error}")))?;
+        let validity = &leaf.tbs_certificate.validity;
+        let authority = leaf.tbs_certificate.get::<AuthorityKeyIdentifier>().ok().flatten();
+        let authority = authority.and_then(|(_, authority)| authority.key_identifier);
+        let pair = Pair {
+            key: Arc::new(certified),
+            names: Names::of(&leaf),
+            expires: validity.not_after.to_unix_duration().as_secs(),
+        };
+        Ok(Self {
+            pair: Arc::new(pair),
+            begins: validity.not_before.to_unix_duration().as_secs(),
+            identifier: authority.map(|authority| {
+                (authority.as_bytes().to_vec(), leaf.tbs_certificate.serial_number.as_bytes().to_vec())
+            }),
+        })
+    }
+
+    /// Returns the hosts that it is for.
+    pub fn names(&self) -> &Names {
+        &self.pair.names
+    }
+
+    /// Returns when it begins and ends to be valid, in seconds since the Unix epoch.
+    pub fn validity(&self) -> (u64, u64) {
+        (self.begins, self.pair.expires)
+    }
+
+    /// Returns the key identifier of its authority and its serial number, the contents of their encodings, by which an authority
+    /// tells when to renew it (RFC 9773, section 4.1).
+    pub fn identifier(&self) -> Option<(&[u8], &[u8])> {
+        self.identifier.as_ref().map(|(authority, serial)| (&authority[..], &serial[..]))
+    }
 }
 
 impl Pair {

@@ -50,19 +50,18 @@ impl ClientTls {
     pub fn load(config: &config::UpstreamTls) -> Result<Self, (config::Source, TlsError)> {
         let source = || config.source.clone();
         let mut digest = DefaultHasher::new();
-        let roots = match &config.ca {
+        let mut roots = match &config.ca {
             Some(path) => {
                 let bytes = read(path).map_err(|error| (source(), error))?;
                 bytes.hash(&mut digest);
                 authorities(&bytes, path).map_err(|error| (source(), error))?
             }
-            None => {
-                let mut roots = RootCertStore::empty();
-                // What of them cannot be read is missed when a certificate is not accepted.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                roots
-            }
+            None => RootCertStore::empty(),
         };
+        if config.ca.is_none() || config.beside_system {
+            // What of them cannot be read is missed when a certificate is not accepted.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| (source(), TlsError(error.to_string())))?

@@ -2,6 +2,7 @@
 
 mod accept;
 mod certificate;
+mod challenge;
 mod client;
 mod names;
 mod server;
@@ -14,6 +15,8 @@ use rustls::{
 };
 
 pub use accept::{AcceptError, Secured, accept};
+pub use certificate::Issued;
+pub use challenge::{Challenges, Proof};
 pub use client::{ClientTls, Offer};
 pub use names::Names;
 pub use server::{Refreshed, ServerTls, Shown, TlsError};

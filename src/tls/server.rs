@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -16,8 +16,9 @@ use rustls::{
 use thiserror::Error;
 
 use super::{
-    Names,
+    Issued, Names,
     certificate::{Pair, PairBytes, authorities, read},
+    challenge::{ACME_TLS, Challenges},
     provider,
 };
 use crate::config::{self, TlsVersion};
@@ -96,6 +97,10 @@ pub struct ServerTls {
     config: config::ListenerTls,
     protocols: Vec<Vec<u8>>,
     current: ArcSwap<Current>,
+    /// Held while what is current is replaced.
+    replacing: Mutex<()>,
+    /// What proves names to an authority, once that is known.
+    challenges: OnceLock<Arc<Challenges>>,
     /// The contents that were refused last, for each pair and at the end for the authorities, so that each is told once.
     refused: Mutex<Vec<Option<String>>>,
 }
@@ -106,11 +111,13 @@ struct Current {
     authorities: Option<Vec<u8>>,
     clients: Arc<Clients>,
     pairs: Vec<Loaded>,
-    by_name: HashMap<Box<str>, usize>,
+    /// What an authority has issued.
+    issued: Vec<Arc<Shown>>,
+    by_name: HashMap<Box<str>, Arc<Shown>>,
 }
 
 /// A pair of files that was taken up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Loaded {
     bytes: Arc<PairBytes>,
     shown: Arc<Shown>,
@@ -179,19 +186,66 @@ impl ServerTls {
             .collect();
         let (Ok(clients), true) = (clients, errors.is_empty()) else { return Err(errors) };
         let refused = Mutex::new(vec![None; config.certificates.len() + 1]);
-        let current = ArcSwap::from_pointee(Current::new(authority, clients, pairs));
-        Ok(Self { config: config.clone(), protocols, current, refused })
+        let current = ArcSwap::from_pointee(Current::new(authority, clients, pairs, Vec::new()));
+        Ok(Self {
+            config: config.clone(),
+            protocols,
+            current,
+            replacing: Mutex::default(),
+            challenges: OnceLock::new(),
+            refused,
+        })
     }
 
-    /// Returns the certificate for a client that asks for `host`, in lower case.
-    pub fn choose(&self, host: Option<&str>) -> Arc<Shown> {
+    /// Returns the certificate for a client that asks for `host`, in lower case. None as long as no certificate was issued, and there
+    /// are none in files.
+    pub fn choose(&self, host: Option<&str>) -> Option<Arc<Shown>> {
         let current = self.current.load();
         let known = host.and_then(|host| {
             let wildcard = || host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
             let exact = current.by_name.get(host);
-            exact.or_else(|| current.by_name.get(wildcard()?.as_str())).copied()
+            exact.or_else(|| current.by_name.get(wildcard()?.as_str()))
         });
-        current.pairs[known.unwrap_or(0)].shown.clone()
+        known.or_else(|| current.all().next()).cloned()
+    }
+
+    /// Returns whether certificates are wanted that an authority issues.
+    pub fn wants_issued(&self) -> bool {
+        self.config.acme
+    }
+
+    /// Takes over what an authority has issued, and what proves names to it. Does nothing if these are not wanted.
+    ///
+    /// # Errors
+    /// When one of them cannot be shown; none is taken over then.
+    pub fn set_issued(&self, issued: &[Issued], challenges: &Arc<Challenges>) -> Result<(), TlsError> {
+        if !self.config.acme {
+            return Ok(());
+        }
+        // It is the same whoever says it.
+        let _ = self.challenges.set(challenges.clone());
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current.load_full();
+        let is_same = before.issued.len() == issued.len()
+            && before.issued.iter().zip(issued).all(|(shown, new)| Arc::ptr_eq(&shown.pair, &new.pair));
+        if is_same {
+            return Ok(());
+        }
+        let show = |new: &Issued| {
+            Shown::new(&self.config, &self.protocols, new.pair.clone(), &before.clients).map(Arc::new)
+        };
+        let issued = issued.iter().map(show).collect::<Result<_, _>>()?;
+        let (authority, clients) = (before.authorities.clone(), before.clients.clone());
+        let current = Current::new(authority, clients, before.pairs.clone(), issued);
+        self.current.store(Arc::new(current));
+        Ok(())
+    }
+
+    /// Returns the settings of a handshake by which an authority makes sure of `host`, in lower case: one that offers `protocols`,
+    /// while that is pending.
+    pub(super) fn proof(&self, host: &str, protocols: &[&[u8]]) -> Option<Arc<ServerConfig>> {
+        let challenges = self.challenges.get().filter(|_| protocols == [ACME_TLS])?;
+        challenges.settings(host)
     }
 
     /// Returns whether a connection on which `shown` was shown could be made today: the clients that are accepted are the same.
@@ -207,12 +261,12 @@ impl ServerTls {
     /// Returns a name of each certificate, and when it expires, in seconds since the Unix epoch.
     pub fn expiries(&self) -> Vec<(String, u64)> {
         let current = self.current.load();
-        let of = |loaded: &Loaded| (loaded.shown.names().first(), loaded.shown.pair.expires);
-        current.pairs.iter().map(of).collect()
+        current.all().map(|shown| (shown.names().first(), shown.pair.expires)).collect()
     }
 
     /// Reads the files again, and takes up those that have changed. A pair is taken up as a whole, or not at all.
     pub fn refresh(&self) -> Vec<Refreshed> {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let mut told = Vec::new();
         let (authority, clients) = match self.changed_authorities(&before) {
@@ -259,7 +313,21 @@ impl ServerTls {
             }
         }
         if changed {
-            self.current.store(Arc::new(Current::new(authority, clients, pairs)));
+            let reshow = |shown: &Arc<Shown>| {
+                let pair = shown.pair.clone();
+                Shown::new(&self.config, &self.protocols, pair, &clients).map(Arc::new)
+            };
+            let issued = if has_new_clients {
+                before.issued.iter().map(reshow).collect()
+            } else {
+                Ok(before.issued.clone())
+            };
+            match issued {
+                Ok(issued) => {
+                    self.current.store(Arc::new(Current::new(authority, clients, pairs, issued)));
+                }
+                Err(error) => told.push(Refreshed::Refused(error)),
+            }
         }
         told
     }
@@ -303,14 +371,26 @@ fn changed_pair(
 }
 
 impl Current {
-    fn new(authorities: Option<Vec<u8>>, clients: Arc<Clients>, pairs: Vec<Loaded>) -> Self {
+    fn new(
+        authorities: Option<Vec<u8>>,
+        clients: Arc<Clients>,
+        pairs: Vec<Loaded>,
+        issued: Vec<Arc<Shown>>,
+    ) -> Self {
+        let mut current = Self { authorities, clients, pairs, issued, by_name: HashMap::new() };
         let mut by_name = HashMap::new();
-        for (index, loaded) in pairs.iter().enumerate() {
-            for name in loaded.shown.names().all() {
-                // The first that has a name is the one for it.
-                by_name.entry(name).or_insert(index);
+        for shown in current.all() {
+            for name in shown.names().all() {
+                // The first that has a name is the one for it: what lies in files goes before what was issued.
+                by_name.entry(name).or_insert_with(|| shown.clone());
             }
         }
-        Self { authorities, clients, pairs, by_name }
+        current.by_name = by_name;
+        current
+    }
+
+    /// Returns all certificates, those in files first.
+    fn all(&self) -> impl Iterator<Item = &Arc<Shown>> {
+        self.pairs.iter().map(|loaded| &loaded.shown).chain(&self.issued)
     }
 }

@@ -40,6 +40,21 @@ impl<'a> Wrapped<'a> {
         Self { purpose: "signing key", id: kid }
     }
 
+    /// The gateways' account at a certificate authority, by its directory.
+    pub fn acme_account(directory: &'a str) -> Self {
+        Self { purpose: "acme account", id: directory }
+    }
+
+    /// The private key of the certificate for a name.
+    pub fn certificate_key(name: &'a str) -> Self {
+        Self { purpose: "certificate key", id: name }
+    }
+
+    /// The private key of the certificate that is being ordered for a name.
+    pub fn order_key(name: &'a str) -> Self {
+        Self { purpose: "order key", id: name }
+    }
+
     fn name(&self) -> String {
         format!("{} {}", self.purpose, self.id).trim_end().to_owned()
     }

@@ -6,6 +6,7 @@ pub mod fleet;
 mod gateway;
 mod http2;
 pub mod issuer;
+pub mod pebble;
 mod peers;
 pub mod protocol;
 mod proxy;

@@ -81,6 +81,7 @@ impl Check<'_> {
             keys_max_age: self.span(&of("jwks_max_age"), raw.jwks_max_age, day),
             tls: UpstreamTls {
                 ca: raw.ca.map(|ca| self.document.folder.join(ca)),
+                beside_system: false,
                 name: None,
                 own: None,
                 source: self.document.source(&of("ca")),

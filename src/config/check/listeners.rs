@@ -130,8 +130,13 @@ impl Check<'_> {
     fn tls(&mut self, key: &str, raw: Option<&raw::ListenerTls>) -> Option<ListenerTls> {
         let raw = raw?;
         let one = (&raw.certificate, &raw.key);
-        if raw.certificates.is_empty() == matches!(one, (None, None)) {
-            self.error(key, "expected `certificate` and `key`, or `certificates` in place of both");
+        let acme = raw.acme.is_some_and(|acme| acme.0);
+        let has_files = (!raw.certificates.is_empty(), !matches!(one, (None, None)));
+        if has_files == (true, true) || (has_files == (false, false) && !acme) {
+            self.error(
+                key,
+                "expected `certificate` and `key`, or `certificates` in place of both, or `acme: true`",
+            );
         }
         let mut certificates = Vec::new();
         match one {
@@ -158,7 +163,7 @@ impl Check<'_> {
             forward: raw.forward.is_some_and(|forward| forward.0),
             source: self.document.source(&format!("{key}.client_certificates.ca")),
         });
-        Some(ListenerTls { certificates, min_version, client_certificates })
+        Some(ListenerTls { certificates, acme, min_version, client_certificates })
     }
 
     pub(super) fn files(&self, key: &str, certificate: &str, file: &str) -> CertificateFiles {

@@ -1,5 +1,6 @@
 //! Checks the parsed config. All errors are collected before they are reported.
 
+mod acme;
 mod auth;
 mod cors;
 mod email;
@@ -130,6 +131,7 @@ impl Check<'_> {
             format: raw.log.format,
             access: raw.log.access.is_none_or(|access| access.0),
         };
+        let acme = self.acme(raw.acme, listeners.iter().chain([&admin]), &routes);
         let telemetry = self.telemetry(raw.telemetry);
         let year_and_more = Duration::from_secs(400 * 86_400);
         let keep_audit = self.span("audit.keep", raw.audit.keep, year_and_more);
@@ -157,6 +159,7 @@ impl Check<'_> {
             tests,
             log,
             telemetry,
+            acme,
         }
     }
 

@@ -45,6 +45,7 @@ impl Check<'_> {
             service_name,
             tls: UpstreamTls {
                 ca: raw.ca.map(|ca| self.document.folder.join(ca)),
+                beside_system: false,
                 name: None,
                 own: None,
                 source: self.document.source("telemetry.otlp.ca"),

@@ -125,7 +125,7 @@ impl Check<'_> {
             }
         };
         let ca = raw.ca.as_ref().map(|ca| self.document.folder.join(ca));
-        UpstreamTls { ca, name: raw.name.clone(), own, source }
+        UpstreamTls { ca, beside_system: false, name: raw.name.clone(), own, source }
     }
 
     fn balance(&mut self, key: &str, raw: Option<&raw::Balance>) -> Balance {

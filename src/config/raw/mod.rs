@@ -1,5 +1,6 @@
 //! The config as it is written. The doc comments become the descriptions in the JSON Schema.
 
+mod acme;
 mod auth;
 mod issuer;
 mod route;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use acme::Acme;
 
 pub use auth::{
     Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
@@ -82,6 +85,8 @@ pub struct Gateway {
     /// What is logged and how.
     #[serde(default)]
     pub log: Log,
+    /// Certificates that an authority issues.
+    pub acme: Option<Acme>,
     /// Traces of requests.
     #[serde(default)]
     pub telemetry: Telemetry,

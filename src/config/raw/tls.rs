@@ -17,6 +17,9 @@ pub struct ListenerTls {
     /// name none, or none that is known.
     #[serde(default)]
     pub certificates: Vec<CertificateFiles>,
+    /// Whether certificates are obtained and renewed by `acme`, for the hosts of the routes and for `acme.names`, beside those in files.
+    /// Default: false.
+    pub acme: Option<Switch>,
     /// The oldest version: "1.2" or "1.3". Default: 1.2.
     pub min_version: Option<String>,
     /// Certificates that clients show.

@@ -3,6 +3,7 @@
 //! Each part of the contract has a file of its own, as in the other database; what they read rows with is in [`lookup`].
 
 mod attempts;
+mod certificate;
 mod connection;
 mod departed;
 mod event;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::store::{
     self, Event, Rewrap, Rewrapped, StoredVault, Vault,
-    vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
+    vault::{ROOT, WRAPPED, WrappedValue, rewrap_all},
 };
 
 async fn meta(db: &impl GenericClient, key: &str) -> Result<Option<Vec<u8>>> {
@@ -46,8 +46,11 @@ pub(super) async fn rewrap_values(
 ) -> Result<Rewrapped> {
     lock_keys(tx).await?;
     let mut values: Vec<WrappedValue> = Vec::new();
-    for row in tx.query("SELECT kid, wrapped_pair FROM signing_keys FOR UPDATE", &[]).await? {
-        values.push((SIGNING_KEY, row.try_get(0)?, row.try_get(1)?));
+    for (purpose, table, id, wrapped) in WRAPPED {
+        let sql = format!("SELECT {id}, {wrapped} FROM {table} WHERE {wrapped} IS NOT NULL FOR UPDATE");
+        for row in tx.query(&sql, &[]).await? {
+            values.push((purpose, row.try_get(0)?, row.try_get(1)?));
+        }
     }
     values.extend(meta(tx, "root").await?.map(|root| (ROOT, String::new(), root)));
     let anew = match rewrap_all(values, rewrap) {
@@ -56,12 +59,12 @@ pub(super) async fn rewrap_values(
     };
     let count = anew.len();
     for (purpose, id, wrapped) in anew {
-        match purpose {
-            ROOT => run(tx, "UPDATE meta SET value = $1 WHERE key = 'root'", &[&wrapped]).await?,
-            _ => {
-                let sql = "UPDATE signing_keys SET wrapped_pair = $2 WHERE kid = $1";
-                run(tx, sql, &[&id, &wrapped]).await?
+        match WRAPPED.iter().find(|(known, ..)| *known == purpose) {
+            Some((_, table, column, value)) => {
+                run(tx, &format!("UPDATE {table} SET {value} = $2 WHERE {column} = $1"), &[&id, &wrapped])
+                    .await?
             }
+            None => run(tx, "UPDATE meta SET value = $1 WHERE key = 'root'", &[&wrapped]).await?,
         };
     }
     run(tx, "UPDATE meta SET value = $1 WHERE key = 'master'", &[&fingerprint]).await?;

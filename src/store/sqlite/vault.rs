@@ -8,7 +8,7 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, Event, Rewrap, Rewrapped, StoredVault, Vault,
-        vault::{ROOT, SIGNING_KEY, WrappedValue, rewrap_all},
+        vault::{ROOT, WRAPPED, WrappedValue, rewrap_all},
     },
 };
 
@@ -38,10 +38,13 @@ pub(super) fn rewrap_values(
     event: &Event,
     now: UnixMillis,
 ) -> Result<Rewrapped> {
-    let mut values: Vec<WrappedValue> = tx
-        .prepare("SELECT kid, wrapped_pair FROM signing_keys")?
-        .query_map([], |row| Ok((SIGNING_KEY, row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_>>()?;
+    let mut values: Vec<WrappedValue> = Vec::new();
+    for (purpose, table, id, wrapped) in WRAPPED {
+        let sql = format!("SELECT {id}, {wrapped} FROM {table} WHERE {wrapped} IS NOT NULL");
+        let mut found = tx.prepare(&sql)?;
+        let found = found.query_map([], |row| Ok((purpose, row.get(0)?, row.get(1)?)))?;
+        values.extend(found.collect::<Result<Vec<_>>>()?);
+    }
     values.extend(meta(tx, "root")?.map(|root| (ROOT, String::new(), root)));
     let anew = match rewrap_all(values, rewrap) {
         Ok(anew) => anew,
@@ -49,11 +52,12 @@ pub(super) fn rewrap_values(
     };
     let count = anew.len();
     for (purpose, id, wrapped) in anew {
-        match purpose {
-            ROOT => tx.execute("UPDATE meta SET value = ?1 WHERE key = 'root'", params![wrapped])?,
-            _ => {
-                tx.execute("UPDATE signing_keys SET wrapped_pair = ?2 WHERE kid = ?1", params![id, wrapped])?
-            }
+        match WRAPPED.iter().find(|(known, ..)| *known == purpose) {
+            Some((_, table, column, value)) => tx.execute(
+                &format!("UPDATE {table} SET {value} = ?2 WHERE {column} = ?1"),
+                params![id, wrapped],
+            )?,
+            None => tx.execute("UPDATE meta SET value = ?1 WHERE key = 'root'", params![wrapped])?,
         };
     }
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'master'", [fingerprint])?;

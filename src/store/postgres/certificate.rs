@@ -1,0 +1,169 @@
+//! Certificates and orders.
+
+use async_trait::async_trait;
+use deadpool_postgres::{GenericClient, Transaction};
+use tokio_postgres::Row;
+
+use super::{
+    Postgres,
+    connection::{QueryError, QueryResult as Result},
+    statement::{NOW, now, one, only, run},
+};
+use crate::{
+    clock::UnixMillis,
+    store::{self, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate},
+};
+
+fn read_certificate(row: &Row) -> Result<StoredCertificate> {
+    Ok(StoredCertificate {
+        name: row.try_get(0)?,
+        version: row.try_get(1)?,
+        chain: row.try_get(2)?,
+        wrapped_key: row.try_get(3)?,
+    })
+}
+
+async fn certificate(db: &impl GenericClient, name: &str) -> Result<Option<StoredCertificate>> {
+    let sql = "SELECT name, version, chain, wrapped_key FROM certificates WHERE version > 0 AND name = $1";
+    one(db, sql, &[&name], read_certificate).await
+}
+
+async fn lease(tx: &Transaction<'_>, names: &[String], hold: i64) -> Result<Option<OrderLease>> {
+    let now = now(tx).await?;
+    // In one order, whatever that of the config is: two gateways that insert the same names do not wait for each other in a circle.
+    let insert = "INSERT INTO certificates (name, due_at) SELECT name, $2 FROM unnest($1::text[]) AS n(name) \
+                  WHERE NOT EXISTS (SELECT 1 FROM certificates c WHERE c.name = n.name) ORDER BY name \
+                  ON CONFLICT DO NOTHING";
+    run(tx, insert, &[&names, &now]).await?;
+    let sql = "UPDATE certificates SET fence = fence + 1, leased_until = $2::bigint + $3 \
+               WHERE name = (SELECT name FROM certificates WHERE name = ANY($1) AND due_at <= $2 \
+               AND leased_until <= $2 ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) \
+               RETURNING name, fence, failures, order_url, wrapped_order_key";
+    let leased = one(tx, sql, &[&names, &now, &hold], |row| {
+        let failures = u32::try_from(row.try_get::<_, i32>(2)?);
+        let failures = failures.map_err(|_| QueryError::Broken("certificates.failures"))?;
+        let begun: (Option<String>, Option<Vec<u8>>) = (row.try_get(3)?, row.try_get(4)?);
+        Ok((row.try_get::<_, String>(0)?, row.try_get(1)?, failures, begun.0.zip(begun.1)))
+    })
+    .await?;
+    let Some((name, fence, failures, begun)) = leased else { return Ok(None) };
+    let current = certificate(tx, &name).await?;
+    Ok(Some(OrderLease { name, fence, failures, begun, current }))
+}
+
+async fn end(tx: &Transaction<'_>, lease: &OrderLease, end: &OrderEnd, due_at: UnixMillis) -> Result<bool> {
+    let begin = "UPDATE certificates SET due_at = $3, leased_until = 0";
+    let which = "WHERE name = $1 AND fence = $2";
+    let forget = "order_url = NULL, wrapped_order_key = NULL";
+    let (name, fence) = (&lease.name, &lease.fence);
+    let ended = match end {
+        OrderEnd::Obtained { chain, wrapped_key } => {
+            let sql = format!(
+                "{begin}, failures = 0, {forget}, version = version + 1, chain = $4, wrapped_key = $5 {which}"
+            );
+            run(tx, &sql, &[name, fence, &due_at, chain, wrapped_key]).await?
+        }
+        OrderEnd::Failed { keeps_order: true } => {
+            let sql = format!("{begin}, failures = failures + 1 {which}");
+            run(tx, &sql, &[name, fence, &due_at]).await?
+        }
+        OrderEnd::Failed { keeps_order: false } => {
+            let sql = format!("{begin}, failures = failures + 1, {forget} {which}");
+            run(tx, &sql, &[name, fence, &due_at]).await?
+        }
+        OrderEnd::NotDue => run(tx, &format!("{begin} {which}"), &[name, fence, &due_at]).await?,
+    };
+    if ended > 0 {
+        run(tx, "DELETE FROM acme_challenges WHERE name = $1", &[name]).await?;
+    }
+    Ok(ended > 0)
+}
+
+#[async_trait]
+impl Certificates for Postgres {
+    async fn acme_account(&self, directory: &str) -> store::Result<Option<Vec<u8>>> {
+        let sql = "SELECT wrapped FROM acme_accounts WHERE directory = $1";
+        self.pool.read(async |db| one(db, sql, &[&directory], |row| only(row)).await).await
+    }
+
+    async fn add_acme_account(&self, directory: &str, wrapped: &[u8]) -> store::Result<Vec<u8>> {
+        let insert = "INSERT INTO acme_accounts (directory, wrapped) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let select = "SELECT wrapped FROM acme_accounts WHERE directory = $1";
+        self.pool
+            .write(async |tx| {
+                run(tx, insert, &[&directory, &wrapped]).await?;
+                let stored: Option<Vec<u8>> = one(tx, select, &[&directory], |row| only(row)).await?;
+                Ok(stored.unwrap_or_default())
+            })
+            .await
+    }
+
+    async fn certificate_versions(&self) -> store::Result<Vec<(String, i64)>> {
+        self.pool
+            .read(async |db| {
+                let sql = "SELECT name, version FROM certificates WHERE version > 0";
+                let statement = db.prepare_cached(sql).await?;
+                let rows = db.query(&statement, &[]).await?;
+                rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+            })
+            .await
+    }
+
+    async fn certificate(&self, name: &str) -> store::Result<Option<StoredCertificate>> {
+        self.pool.read(async |db| certificate(db, name).await).await
+    }
+
+    async fn challenges(&self) -> store::Result<Vec<Challenge>> {
+        self.pool
+            .read(async |db| {
+                let sql = "SELECT name, token, key_authorization FROM acme_challenges";
+                let statement = db.prepare_cached(sql).await?;
+                let rows = db.query(&statement, &[]).await?;
+                let read = |row: &Row| {
+                    Ok(Challenge {
+                        name: row.try_get(0)?,
+                        token: row.try_get(1)?,
+                        key_authorization: row.try_get(2)?,
+                    })
+                };
+                rows.iter().map(read).collect()
+            })
+            .await
+    }
+
+    async fn lease_order(&self, names: &[String], hold: i64) -> store::Result<Option<OrderLease>> {
+        self.pool.write(async |tx| lease(tx, names, hold).await).await
+    }
+
+    async fn extend_lease(&self, lease: &OrderLease, hold: i64) -> store::Result<bool> {
+        let sql = format!(
+            "UPDATE certificates SET leased_until = {NOW} + $3::bigint WHERE name = $1 AND fence = $2"
+        );
+        let extended = self.pool.write(async |tx| run(tx, &sql, &[&lease.name, &lease.fence, &hold]).await);
+        Ok(extended.await? > 0)
+    }
+
+    async fn order_begun(&self, lease: &OrderLease, url: &str, wrapped_key: &[u8]) -> store::Result<bool> {
+        let sql =
+            "UPDATE certificates SET order_url = $3, wrapped_order_key = $4 WHERE name = $1 AND fence = $2";
+        let begun =
+            self.pool.write(async |tx| run(tx, sql, &[&lease.name, &lease.fence, &url, &wrapped_key]).await);
+        Ok(begun.await? > 0)
+    }
+
+    async fn add_challenge(&self, lease: &OrderLease, challenge: &Challenge) -> store::Result<bool> {
+        let sql = "INSERT INTO acme_challenges (name, token, key_authorization) \
+                   SELECT $3::text, $4::text, $5::text FROM certificates WHERE name = $1 AND fence = $2 \
+                   ON CONFLICT (name) DO UPDATE SET token = excluded.token, \
+                   key_authorization = excluded.key_authorization";
+        let Challenge { name, token, key_authorization } = challenge;
+        let added = self.pool.write(async |tx| {
+            run(tx, sql, &[&lease.name, &lease.fence, name, token, key_authorization]).await
+        });
+        Ok(added.await? > 0)
+    }
+
+    async fn end_order(&self, lease: &OrderLease, how: &OrderEnd, due_at: UnixMillis) -> store::Result<bool> {
+        self.pool.write(async |tx| end(tx, lease, how, due_at).await).await
+    }
+}
