@@ -35,3 +35,7 @@ pub mod tls;
 pub mod token;
 pub mod types;
 pub mod upstream;
+
+#[cfg(test)]
+#[path = "../fuzz/words.rs"]
+mod fuzz_words;

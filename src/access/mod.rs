@@ -266,6 +266,10 @@ impl Access {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/tokens.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
@@ -286,6 +290,13 @@ mod tests {
         token: String,
         session: SessionId,
         kid: String,
+    }
+
+    /// What decides, and a token that it accepts.
+    pub(super) fn decider() -> (Access, String) {
+        let Parts { access, mirror, token, .. } = parts();
+        mirror.confirm(access.now());
+        (access, token)
     }
 
     fn parts() -> Parts {

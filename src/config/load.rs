@@ -251,3 +251,7 @@ impl Document<'_> {
         Some(value)
     }
 }
+
+#[cfg(test)]
+#[path = "../../fuzz/config.rs"]
+mod fuzz;

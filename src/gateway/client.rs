@@ -168,6 +168,10 @@ fn to_value(text: &str) -> HeaderValue {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/forwarded.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -16,6 +16,9 @@ use tokio::{
 const LONGEST: Duration = Duration::from_secs(2);
 const MOST: usize = 4 << 10;
 
+/// The longest line of version 1, in bytes (section 2.1).
+const LONGEST_LINE: usize = 107;
+
 /// Between two looks at a preamble that comes in pieces.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -34,24 +37,51 @@ async fn read_whole(socket: &mut TcpStream, peer: SocketAddr) -> io::Result<Sock
     let mut bytes = vec![0; MOST];
     loop {
         let length = socket.peek(&mut bytes).await?;
-        let parsed = HeaderResult::parse(&bytes[..length]);
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if parsed.is_incomplete() && length < MOST {
+        match parse(&bytes[..length], peer) {
             // What is there stays there, so the socket does not tell when there is more.
-            sleep(PAUSE).await;
-            continue;
-        }
-        let (address, length) = match parsed {
-            HeaderResult::V1(Ok(header)) => (told_by_1(&header, peer), header.header.len()),
-            HeaderResult::V2(Ok(header)) => (told_by_2(&header, peer), header.len()),
-            HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => {
-                return Err(io::ErrorKind::InvalidData.into());
+            Parsed::Incomplete if length < MOST => sleep(PAUSE).await,
+            Parsed::Told(address, length) => {
+                socket.read_exact(&mut bytes[..length]).await?;
+                return Ok(address);
             }
-        };
-        socket.read_exact(&mut bytes[..length]).await?;
-        return Ok(address);
+            Parsed::Incomplete | Parsed::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// What the first bytes of a connection say.
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed {
+    /// More have to come.
+    Incomplete,
+    /// The client's address, and the length of the preamble.
+    Told(SocketAddr, usize),
+    Malformed,
+}
+
+fn parse(bytes: &[u8], peer: SocketAddr) -> Parsed {
+    let [version_1, _] = BEGINS;
+    // The parser finds fault with parts of a line, and takes other line ends: it is given the whole line.
+    let bytes = if bytes.starts_with(version_1) {
+        match bytes.iter().position(|byte| *byte == b'\n') {
+            Some(end) if bytes[..end].ends_with(b"\r") => &bytes[..=end],
+            None if bytes.len() < LONGEST_LINE => return Parsed::Incomplete,
+            Some(_) | None => return Parsed::Malformed,
+        }
+    } else {
+        bytes
+    };
+    let parsed = HeaderResult::parse(bytes);
+    if parsed.is_incomplete() {
+        return Parsed::Incomplete;
+    }
+    match parsed {
+        HeaderResult::V1(Ok(header)) => Parsed::Told(told_by_1(&header, peer), header.header.len()),
+        HeaderResult::V2(Ok(header)) => Parsed::Told(told_by_2(&header, peer), header.len()),
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Parsed::Malformed,
     }
 }
 
@@ -99,3 +129,7 @@ pub(super) async fn is_there(socket: &TcpStream, within: Duration) -> io::Result
     };
     timeout(LONGEST, looking).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
+
+#[cfg(test)]
+#[path = "../../fuzz/proxy_protocol.rs"]
+mod fuzz;

@@ -158,3 +158,7 @@ fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
     }
     fields
 }
+
+#[cfg(test)]
+#[path = "../../fuzz/verify.rs"]
+mod fuzz;

@@ -342,6 +342,10 @@ pub(super) fn write_block(
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/frames.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -114,6 +114,10 @@ impl RefreshTokens {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/refresh.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{token::RootSecret, types::OsRandom};

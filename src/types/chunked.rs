@@ -146,6 +146,10 @@ fn is_text(byte: u8) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/chunked.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -237,6 +237,10 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/head.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

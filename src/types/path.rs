@@ -193,6 +193,10 @@ fn upper_hex(path: &str) -> String {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/path.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -68,6 +68,10 @@ fn write_hex(digits: &mut [u8], bytes: &[u8]) {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/trace_context.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

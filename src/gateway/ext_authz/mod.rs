@@ -301,3 +301,7 @@ fn framed(message: &CheckResponse) -> Bytes {
     let _ = message.encode(&mut framed);
     framed.freeze()
 }
+
+#[cfg(test)]
+#[path = "../../../fuzz/ext_authz.rs"]
+mod fuzz;

@@ -143,6 +143,10 @@ fn parse_value(value: &[u8]) -> Option<HeaderValue> {
 }
 
 #[cfg(test)]
+#[path = "../../../fuzz/hpack.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
