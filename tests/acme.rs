@@ -182,6 +182,27 @@ fn a_certificate_is_renewed_before_it_ends() {
 }
 
 #[test]
+fn another_authority_and_one_that_has_forgotten_the_account_are_no_obstacle() {
+    let ports = ports();
+    let mut first = Pebble::start(ports.http, ports.https, DAYS, &[]);
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings(ports, &first.config("")));
+    let by_first = shown(https(ports), "www.shop.example", &first.client());
+    let second = Pebble::start(ports.http, ports.https, DAYS, &[]);
+    let take_up = |pebble: &Pebble| {
+        gateway.write(&settings(ports, &pebble.config("")));
+        gateway.signal(libc::SIGHUP);
+    };
+    take_up(&second);
+    assert_ne!(shown(https(ports), "www.shop.example", &second.client()), by_first);
+    // The first one knows nothing of what it was, as after a loss of its own.
+    first.restart();
+    take_up(&first);
+    shown(https(ports), "www.shop.example", &first.client());
+    assert!(gateway.log().contains("does not know the account"), "{}", gateway.log());
+}
+
+#[test]
 fn only_proofs_that_are_pending_are_given() {
     let ports = ports();
     let pebble = Pebble::prepare(ports.http, ports.https, DAYS, &[]);

@@ -575,10 +575,12 @@ fn a_listener_for_envoy_serves_nothing_else() {
             return 'OK'\n\
         check = '/envoy.service.auth.v3.Authorization/Check'\n\
         print(code('/api.Calls/Unary', b''), code(check, b''), code(check, b'\\xff' * 9), code(check, b'\\x0a\\x00'), code(check, bytes(5 << 20)))";
+    // What is a message and asks about nothing is denied in so many words.
     assert_eq!(
         python(call, &[&address.to_string()]),
-        "UNIMPLEMENTED INVALID_ARGUMENT INVALID_ARGUMENT INVALID_ARGUMENT RESOURCE_EXHAUSTED"
+        "UNIMPLEMENTED OK INVALID_ARGUMENT OK RESOURCE_EXHAUSTED"
     );
+    assert_eq!(gateway.metric("authgate_denied_total{reason=\"insufficient_role\"}").unwrap_or(0.0), 2.0);
     // And Envoy's questions are nothing elsewhere.
     let usual = python(&call.replace("api.Calls/Unary", "public/x"), &[&gateway.address.to_string()]);
     assert!(!usual.contains("OK"), "{usual}");

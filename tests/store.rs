@@ -6,7 +6,7 @@ use authgate::{
     clock::{Clock, SystemClock},
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
-        AccountChange, AuditFilter, Beat, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
+        AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
         ImportedUser, KeyRevocation, LogEntry, MailLease, NewMail, NewSession, NewUser, OrderEnd, Place,
         Proof, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionKind,
         SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
@@ -1261,11 +1261,11 @@ fn all_secrets_are_wrapped_anew_or_none() {
         store.begin_vault(&vault).await.unwrap();
         store.create_key_if_none(&key("a"), Duration::ZERO).await.unwrap();
         store.rotate_key(&key("b"), Duration::ZERO, Duration::from_secs(900), None).await.unwrap();
-        store.add_acme_account("https://acme.example/dir", b"account").await.unwrap();
+        store.add_acme_account("https://acme.example/dir", b"account", None).await.unwrap();
         let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
         store.end_order(&order, &issued("chain"), 0).await.unwrap();
         let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
-        store.order_begun(&order, "https://acme.example/1", b"order").await.unwrap();
+        store.order_begun(&order, &begun("https://acme.example/1")).await.unwrap();
         let before = store.signing_keys().await.unwrap();
         let some: Rewrap = Arc::new(|_, id, wrapped| (id != "b").then(|| [b"new ", wrapped].concat()));
         let refused = store.rewrap(b"new", &some, &login()).await.unwrap();
@@ -1288,7 +1288,7 @@ fn all_secrets_are_wrapped_anew_or_none() {
         assert_eq!(certificate.wrapped_key, b"certificate key/a.example/key");
         store.end_order(&order, &OrderEnd::Failed { keeps_order: true }, 0).await.unwrap();
         let order = store.lease_order(&names(&["a.example"]), 60_000).await.unwrap().unwrap();
-        assert_eq!(order.begun.unwrap().1, b"order key/a.example/order");
+        assert_eq!(order.begun.unwrap().wrapped_key, b"order key/a.example/order");
     });
 }
 
@@ -1297,7 +1297,13 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 fn issued(chain: &str) -> OrderEnd {
-    OrderEnd::Obtained { chain: chain.to_owned(), wrapped_key: b"key".to_vec() }
+    let (chain, directory) = (chain.to_owned(), "https://acme.example/dir".to_owned());
+    OrderEnd::Obtained { chain, wrapped_key: b"key".to_vec(), directory, is_short: false }
+}
+
+fn begun(url: &str) -> BegunOrder {
+    let directory = "https://acme.example/dir".to_owned();
+    BegunOrder { url: url.to_owned(), wrapped_key: b"order".to_vec(), directory }
 }
 
 fn challenge(name: &str, token: &str) -> Challenge {
@@ -1316,14 +1322,14 @@ fn an_order_is_one_gateways_until_its_lease_ends() {
         assert!(store.lease_order(&names(&["c.example"]), 0).await.unwrap().is_some(), "a name that is new");
         // A lease that ends at once is another's next.
         assert!(store.extend_lease(&first, 0).await.unwrap());
-        assert!(store.order_begun(&first, "https://acme.example/1", b"order").await.unwrap());
+        assert!(store.order_begun(&first, &begun("https://acme.example/1")).await.unwrap());
         tokio::time::sleep(Duration::from_millis(5)).await;
         let next = store.lease_order(&both, 60_000).await.unwrap().unwrap();
         assert_eq!((&next.name, next.fence), (&first.name, first.fence + 1));
-        assert_eq!(next.begun, Some(("https://acme.example/1".to_owned(), b"order".to_vec())));
+        assert_eq!(next.begun, Some(begun("https://acme.example/1")));
         // Whoever had it before changes nothing any more.
         assert!(!store.extend_lease(&first, 60_000).await.unwrap());
-        assert!(!store.order_begun(&first, "https://acme.example/2", b"other").await.unwrap());
+        assert!(!store.order_begun(&first, &begun("https://acme.example/2")).await.unwrap());
         assert!(!store.add_challenge(&first, &challenge(&first.name, "t")).await.unwrap());
         assert!(!store.end_order(&first, &issued("stale"), 0).await.unwrap());
         assert_eq!(store.certificate(&first.name).await.unwrap(), None);
@@ -1357,9 +1363,31 @@ fn a_certificate_is_there_with_the_end_of_its_order_and_its_challenge_gone() {
         assert_eq!(store.certificate_versions().await.unwrap(), [("a.example".to_owned(), 1)]);
         assert_eq!(store.certificate("a.example").await.unwrap(), Some(first));
         assert_eq!(store.certificate("b.example").await.unwrap(), None);
-        // Of two accounts the first is the one.
-        assert_eq!(store.add_acme_account("d", b"one").await.unwrap(), b"one");
-        assert_eq!(store.add_acme_account("d", b"two").await.unwrap(), b"one");
+        // That of another authority is due at once.
+        store.expect_directory("https://acme.example/dir").await.unwrap();
+        assert!(store.lease_order(&name, 60_000).await.unwrap().is_none());
+        store.expect_directory("https://other.example/dir").await.unwrap();
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        // One that is to be renewed at once counts as a failure.
+        let OrderEnd::Obtained { chain, wrapped_key, directory, .. } = issued("second") else {
+            unreachable!()
+        };
+        let short = OrderEnd::Obtained { chain, wrapped_key, directory, is_short: true };
+        assert!(store.end_order(&order, &short, 0).await.unwrap());
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        assert_eq!((order.failures, order.current.as_ref().unwrap().version), (1, 2));
+        assert!(store.end_order(&order, &OrderEnd::NotDue, 0).await.unwrap());
+        let order = store.lease_order(&name, 60_000).await.unwrap().unwrap();
+        assert_eq!(order.failures, 0);
+        // What was written while a clock was years ahead stops nothing.
+        let ahead = SystemClock.wall() + 366 * 86_400_000;
+        assert!(store.end_order(&order, &OrderEnd::NotDue, ahead).await.unwrap());
+        assert!(store.lease_order(&name, 60_000).await.unwrap().is_some());
+        // Of two accounts the first is the one, unless it is replaced.
+        assert_eq!(store.add_acme_account("d", b"one", None).await.unwrap(), b"one");
+        assert_eq!(store.add_acme_account("d", b"two", None).await.unwrap(), b"one");
+        assert_eq!(store.add_acme_account("d", b"two", Some(b"zero")).await.unwrap(), b"one");
+        assert_eq!(store.add_acme_account("d", b"two", Some(b"one")).await.unwrap(), b"two");
         assert_eq!(store.acme_account("e").await.unwrap(), None);
     });
 }

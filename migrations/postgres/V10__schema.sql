@@ -214,12 +214,15 @@ CREATE TABLE certificates (
     -- How many were obtained; 0 while there is none.
     version           BIGINT NOT NULL DEFAULT 0,
     chain             TEXT,
+    -- Of the authority that has issued it.
+    directory         TEXT,
     wrapped_key       BYTEA,
     -- When it is looked at next, to be obtained or renewed.
     due_at            BIGINT NOT NULL,
     failures          INTEGER NOT NULL DEFAULT 0,
     -- The order that is under way.
     order_url         TEXT,
+    order_directory   TEXT,
     wrapped_order_key BYTEA,
     -- Which gateway works on it: the number of its lease, and until when it has that.
     fence             BIGINT NOT NULL DEFAULT 0,

@@ -187,12 +187,15 @@ CREATE TABLE certificates (
     -- How many were obtained; 0 while there is none.
     version           INTEGER NOT NULL DEFAULT 0,
     chain             TEXT,
+    -- Of the authority that has issued it.
+    directory         TEXT,
     wrapped_key       BLOB,
     -- When it is looked at next, to be obtained or renewed.
     due_at            INTEGER NOT NULL,
     failures          INTEGER NOT NULL DEFAULT 0,
     -- The order that is under way.
     order_url         TEXT,
+    order_directory   TEXT,
     wrapped_order_key BLOB,
     -- Which gateway works on it: the number of its lease, and until when it has that.
     fence             INTEGER NOT NULL DEFAULT 0,

@@ -18,12 +18,14 @@ pub struct IssuedCertificates {
     challenges: Arc<Challenges>,
     /// By name, with the version of each.
     known: Mutex<BTreeMap<String, (i64, Issued)>>,
+    /// Held from the reading of challenges until they are taken over.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl IssuedCertificates {
     /// Creates an empty set, which is read by [`Self::read`].
     pub fn new(store: Arc<dyn Store>, masters: Arc<MasterKeys>, challenges: Arc<Challenges>) -> Self {
-        Self { store, masters, challenges, known: Mutex::default() }
+        Self { store, masters, challenges, known: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (i64, Issued)>> {
@@ -36,7 +38,6 @@ impl IssuedCertificates {
     /// When the store fails; what was known before goes on.
     pub async fn read(&self, names: &[String]) -> store::Result<Vec<String>> {
         self.read_challenges().await?;
-        self.lock().retain(|name, _| names.contains(name));
         let mut fresh = Vec::new();
         for (name, version) in self.store.certificate_versions().await? {
             let is_known = self.lock().get(&name).is_some_and(|(known, _)| *known == version);
@@ -61,6 +62,7 @@ impl IssuedCertificates {
     /// # Errors
     /// When the store fails.
     pub(super) async fn read_challenges(&self) -> store::Result<()> {
+        let _reading = self.reading.lock().await;
         let pending = self.store.challenges().await?;
         let proof = |challenge: store::Challenge| {
             let store::Challenge { name, token, key_authorization } = challenge;
@@ -72,12 +74,22 @@ impl IssuedCertificates {
         Ok(())
     }
 
-    /// Lets a listener show what was issued, if it wants that.
+    /// Gives no proof any more.
+    pub(super) async fn forget_challenges(&self) {
+        let _reading = self.reading.lock().await;
+        // There is none that could not be shown.
+        let _ = self.challenges.set(Vec::new());
+    }
+
+    /// Lets a listener show what was issued for `names`, if it wants that.
     ///
     /// # Errors
     /// When something of it cannot be shown.
-    pub fn apply(&self, tls: &ServerTls) -> Result<(), TlsError> {
-        let issued: Vec<Issued> = self.lock().values().map(|(_, issued)| issued.clone()).collect();
+    pub fn apply(&self, tls: &ServerTls, names: &[String]) -> Result<(), TlsError> {
+        let known = self.lock();
+        let wanted = known.iter().filter(|(name, _)| names.contains(name));
+        let issued: Vec<Issued> = wanted.map(|(_, (_, issued))| issued.clone()).collect();
+        drop(known);
         tls.set_issued(&issued, &self.challenges)
     }
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{certificates::IssuedCertificates, client::Client, schedule::Window};
 use crate::{
     config::{self, ChallengeKind},
-    store::{self, OrderLease, Store, StoreError},
+    store::{self, BegunOrder, OrderLease, Store, StoreError},
     tls::{Issued, TlsError},
     token::{MasterError, MasterKeys, Wrapped},
 };
@@ -27,6 +27,12 @@ const POLLS: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(500))
     .backoff(1.5)
     .timeout(Duration::from_secs(60));
+
+/// The account is not known (RFC 8555, section 6.7).
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+
+/// The most attempts at one order.
+const MOST_ATTEMPTS: u32 = 3;
 
 /// Problems of an authority that are no finding (RFC 8555, section 6.7).
 const PASSING: [&str; 2] =
@@ -62,6 +68,9 @@ pub(super) enum OrderError {
     /// What was issued cannot be used.
     #[error(transparent)]
     Certificate(#[from] TlsError),
+    /// What an authority responded with was not foreseen.
+    #[error("the order has panicked")]
+    Panicked,
     /// What was issued is for another name, or over.
     #[error("the authority has issued a certificate that is not for the name, or has expired")]
     WrongCertificate,
@@ -80,9 +89,14 @@ impl OrderError {
         }
     }
 
-    /// Returns whether the order may go on at the next attempt.
-    pub(super) fn keeps_order(&self) -> bool {
-        self.is_on_the_way()
+    /// Returns whether the order may go on at the next attempt, after so many failures in a row.
+    pub(super) fn keeps_order(&self, failures: u32) -> bool {
+        self.is_on_the_way() && failures < MOST_ATTEMPTS
+    }
+
+    /// Returns whether the authority does not know the account any more.
+    fn is_of_the_account(&self) -> bool {
+        matches!(self, Self::Authority(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT))
     }
 }
 
@@ -108,27 +122,57 @@ impl Orders {
     /// # Errors
     /// [`OrderError`].
     pub(super) async fn account(&self) -> Result<Account, OrderError> {
-        let directory = &self.config.directory_text;
-        let what = Wrapped::acme_account(directory);
-        let builder = || Account::builder_with_http(Box::new(self.client.clone()));
-        let restore = async |wrapped: &[u8]| {
-            let credentials = self.masters.unwrap(what, wrapped)?;
-            let credentials: AccountCredentials = serde_json::from_slice(&credentials)?;
-            Ok::<_, OrderError>(builder().from_credentials(credentials).await?)
-        };
-        if let Some(wrapped) = self.store.acme_account(directory).await? {
-            return restore(&wrapped).await;
+        match self.store.acme_account(&self.config.directory_text).await? {
+            Some(wrapped) => self.restore(&wrapped).await,
+            None => self.make_account(None).await,
         }
+    }
+
+    /// Obtains a certificate as [`Self::obtain`] does; by a new account if the authority does not know the one that there is.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub(super) async fn obtain_by_any_account(
+        &self,
+        account: &Account,
+        lease: &OrderLease,
+        current: Option<&Issued>,
+        now: u64,
+    ) -> Result<Obtained, OrderError> {
+        match self.obtain(account, lease, current, now).await {
+            Err(error) if error.is_of_the_account() => {
+                tracing::warn!(%error, "the certificate authority does not know the account; another one is made");
+                let before = self.store.acme_account(&self.config.directory_text).await?;
+                let account = self.make_account(before.as_deref()).await?;
+                let lease = OrderLease { begun: None, ..lease.clone() };
+                self.obtain(&account, &lease, None, now).await
+            }
+            result => result,
+        }
+    }
+
+    async fn restore(&self, wrapped: &[u8]) -> Result<Account, OrderError> {
+        let what = Wrapped::acme_account(&self.config.directory_text);
+        let credentials = self.masters.unwrap(what, wrapped)?;
+        let credentials: AccountCredentials = serde_json::from_slice(&credentials)?;
+        let builder = Account::builder_with_http(Box::new(self.client.clone()));
+        Ok(builder.from_credentials(credentials).await?)
+    }
+
+    /// Makes an account, in place of the one that it `replaces`.
+    async fn make_account(&self, replaces: Option<&[u8]>) -> Result<Account, OrderError> {
+        let directory = &self.config.directory_text;
         let contact = self.config.email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.as_deref().into_iter().collect();
         let wanted =
             NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let (account, credentials) = builder().create(&wanted, directory.clone(), None).await?;
+        let builder = Account::builder_with_http(Box::new(self.client.clone()));
+        let (account, credentials) = builder.create(&wanted, directory.clone(), None).await?;
         let credentials = Zeroizing::new(serde_json::to_vec(&credentials)?);
-        let wrapped = self.masters.wanted().wrap(what, &credentials)?;
-        let stored = self.store.add_acme_account(directory, &wrapped).await?;
+        let wrapped = self.masters.wanted().wrap(Wrapped::acme_account(directory), &credentials)?;
+        let stored = self.store.add_acme_account(directory, &wrapped, replaces).await?;
         // Another gateway may have been faster.
-        if stored == wrapped { Ok(account) } else { restore(&stored).await }
+        if stored == wrapped { Ok(account) } else { self.restore(&stored).await }
     }
 
     /// Returns when the authority wants a certificate to be renewed; none if it does not say.
@@ -145,7 +189,7 @@ impl Orders {
     ///
     /// # Errors
     /// [`OrderError`].
-    pub(super) async fn obtain(
+    async fn obtain(
         &self,
         account: &Account,
         lease: &OrderLease,
@@ -182,17 +226,22 @@ impl Orders {
         current: Option<&Issued>,
     ) -> Result<(Order, KeyPair), OrderError> {
         let what = Wrapped::order_key(&lease.name);
-        if let Some((url, wrapped)) = &lease.begun {
-            let key = self.masters.unwrap(what, wrapped)?;
-            match account.order(url.clone()).await {
+        let directory = &self.config.directory_text;
+        if let Some(begun) = lease.begun.as_ref().filter(|begun| begun.directory == *directory) {
+            let key = self.masters.unwrap(what, &begun.wrapped_key)?;
+            match account.order(begun.url.clone()).await {
                 Ok(mut order) => {
                     if order.state().status != OrderStatus::Invalid {
                         return Ok((order, KeyPair::try_from(&key[..])?));
                     }
                 }
-                // The authority does not know it any more.
-                Err(Error::Api(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let error = OrderError::from(error);
+                    if error.is_on_the_way() || error.is_of_the_account() {
+                        return Err(error);
+                    }
+                    // The authority does not know it any more.
+                }
             }
         }
         let names = [Identifier::Dns(lease.name.clone())];
@@ -210,7 +259,9 @@ impl Orders {
         };
         let key = KeyPair::generate()?;
         let wrapped = self.masters.wanted().wrap(what, &Zeroizing::new(key.serialize_der()))?;
-        let is_mine = self.store.order_begun(lease, order.url(), &wrapped).await?;
+        let begun =
+            BegunOrder { url: order.url().to_owned(), wrapped_key: wrapped, directory: directory.clone() };
+        let is_mine = self.store.order_begun(lease, &begun).await?;
         is_mine.then_some((order, key)).ok_or(OrderError::Lost)
     }
 
@@ -236,9 +287,8 @@ impl Orders {
                 return Err(OrderError::Lost);
             }
             self.certificates.read_challenges().await?;
-            if self.store.shared_counters().is_some() {
-                sleep(SPREAD).await;
-            }
+            // Also where one gateway is all there is: during an upgrade there are two.
+            sleep(SPREAD).await;
             challenge.set_ready().await?;
         }
         Ok(())

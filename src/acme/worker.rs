@@ -20,7 +20,7 @@ use crate::{
     clock::{TimeKeeper, UnixMillis, millis},
     config,
     http_client::HttpClient,
-    store::{OrderEnd, OrderLease, Store},
+    store::{OrderEnd, OrderLease, Store, StoredCertificate},
     telemetry::Metrics,
     tls::Issued,
     token::MasterKeys,
@@ -74,23 +74,30 @@ impl Worker {
 
     /// Works for another config from now on; `client` reaches its authority.
     pub fn set_wanted(&self, wanted: Option<(config::Acme, Arc<HttpClient>)>) {
-        let wanted = wanted.map(|(config, client)| Arc::new(Wanted { config, client: Client(client) }));
+        let wanted = wanted.map(|(config, client)| {
+            let client = Client::new(client, &config.directory);
+            Arc::new(Wanted { config, client })
+        });
         self.wanted.send_replace(wanted);
     }
 
-    /// Reads what was issued for as long as the process runs, and calls `changed` after each look.
-    pub async fn follow(self: Arc<Self>, changed: impl Fn(&[String]) + Send) {
+    /// Reads what was issued for as long as the process runs. After each look it calls `changed` with the names that are wanted, and
+    /// those for which something was issued since the last one.
+    pub async fn follow(self: Arc<Self>, changed: impl Fn(&[String], &[String]) + Send) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
         loop {
             ticks.tick().await;
             let wanted = self.wanted.borrow().clone();
-            let Some(wanted) = wanted else { continue };
+            let Some(wanted) = wanted else {
+                self.certificates.forget_challenges().await;
+                continue;
+            };
             match self.certificates.read(&wanted.config.names).await {
                 Ok(fresh) => {
                     failing = false;
-                    changed(&fresh);
+                    changed(&wanted.config.names, &fresh);
                 }
                 Err(error) if !std::mem::replace(&mut failing, true) => {
                     tracing::warn!(%error, "certificates cannot be read from the store");
@@ -103,10 +110,17 @@ impl Worker {
     /// Orders what is due, for as long as the process runs.
     pub async fn work(self: Arc<Self>) {
         let mut changes = self.wanted.subscribe();
+        let mut expected: Option<String> = None;
         loop {
             let wanted = changes.borrow_and_update().clone();
             if let Some(wanted) = wanted {
                 let hold = millis(HOLD);
+                let directory = &wanted.config.directory_text;
+                if expected.as_ref() != Some(directory)
+                    && self.store.expect_directory(directory).await.is_ok()
+                {
+                    expected = Some(directory.clone());
+                }
                 match self.store.lease_order(&wanted.config.names, hold).await {
                     Ok(Some(lease)) => {
                         self.serve(&wanted, lease).await;
@@ -127,7 +141,7 @@ impl Worker {
     }
 
     /// Does what is due under a lease, and ends it.
-    async fn serve(&self, wanted: &Wanted, lease: OrderLease) {
+    async fn serve(self: &Arc<Self>, wanted: &Wanted, lease: OrderLease) {
         let orders = Orders {
             store: self.store.clone(),
             masters: self.masters.clone(),
@@ -136,9 +150,18 @@ impl Worker {
             client: wanted.client.clone(),
         };
         let name = &lease.name;
+        // In a task of its own: what an authority responds with may not end the orders of all names.
+        let ordering = tokio::spawn({
+            let (this, lease) = (self.clone(), lease.clone());
+            async move { this.order(&orders, &lease).await }
+        });
+        let abort = ordering.abort_handle();
         let done = tokio::select! {
-            done = self.order(&orders, &lease) => done,
-            () = self.holds(&lease) => Err(OrderError::Lost),
+            done = ordering => done.unwrap_or(Err(OrderError::Panicked)),
+            () = self.holds(&lease) => {
+                abort.abort();
+                Err(OrderError::Lost)
+            }
         };
         let (end, due_at) = match done {
             Ok(Done::NotDue(due_at)) => (OrderEnd::NotDue, due_at),
@@ -147,8 +170,20 @@ impl Worker {
                 let (begins, expires) = issued.validity();
                 tracing::info!(name, expires, "certificate obtained");
                 self.metrics.acme_order(true);
-                let due_at = next_look(self.now(), renewal(begins, expires, None, 0));
-                (OrderEnd::Obtained { chain, wrapped_key }, due_at)
+                let (now, renewal) = (self.now(), renewal(begins, expires, None, 0));
+                let is_short = renewal <= now;
+                let due_at = if is_short {
+                    tracing::warn!(
+                        name,
+                        expires,
+                        "a certificate was issued that is past two thirds of its life"
+                    );
+                    now + millis(wait(lease.failures.saturating_add(1), false, self.draw()))
+                } else {
+                    next_look(now, renewal)
+                };
+                let directory = wanted.config.directory_text.clone();
+                (OrderEnd::Obtained { chain, wrapped_key, directory, is_short }, due_at)
             }
             Err(OrderError::Lost) => return tracing::warn!(name, "another gateway orders the certificate"),
             Err(error) => {
@@ -159,7 +194,7 @@ impl Worker {
                 let wait = wait(failures, error.is_on_the_way() || has_others, self.draw());
                 let wait_s = wait.as_secs();
                 tracing::error!(name, %error, failures, wait_s, "a certificate could not be obtained");
-                (OrderEnd::Failed { keeps_order: error.keeps_order() }, self.now() + millis(wait))
+                (OrderEnd::Failed { keeps_order: error.keeps_order(failures) }, self.now() + millis(wait))
             }
         };
         self.end(&lease, &end, due_at).await;
@@ -183,19 +218,30 @@ impl Worker {
     }
 
     async fn order(&self, orders: &Orders, lease: &OrderLease) -> Result<Done, OrderError> {
-        let current = lease.current.as_ref();
+        let of_the_authority = |stored: &&StoredCertificate| stored.directory == orders.config.directory_text;
+        let current = lease.current.as_ref().filter(of_the_authority);
         let current: Option<Issued> = current.and_then(|stored| self.certificates.open(stored).ok());
-        let account = orders.account().await?;
+        let account = orders.account().await;
         if let Some(current) = current.as_ref().filter(|_| lease.begun.is_none()) {
-            let window = orders.window(&account, current).await;
             let (begins, expires) = current.validity();
+            let usual = renewal(begins, expires, None, 0);
+            let account = match &account {
+                Ok(account) => account,
+                // Nothing is lost before it is due: the next look asks again.
+                Err(error) if usual > self.now() => {
+                    tracing::debug!(name = lease.name, %error, "the certificate authority cannot be asked");
+                    return Ok(Done::NotDue(next_look(self.now(), usual)));
+                }
+                Err(_) => return account.map(|_| Done::NotDue(usual)),
+            };
+            let window = orders.window(account, current).await;
             let renewal = renewal(begins, expires, window, draw_of(&lease.name, expires));
             if renewal > self.now() {
                 return Ok(Done::NotDue(next_look(self.now(), renewal)));
             }
         }
         let now = u64::try_from(self.now() / 1_000).unwrap_or_default();
-        let obtained = orders.obtain(&account, lease, current.as_ref(), now).await?;
+        let obtained = orders.obtain_by_any_account(&account?, lease, current.as_ref(), now).await?;
         Ok(Done::Obtained(Box::new(obtained)))
     }
 

@@ -30,15 +30,15 @@ pub(super) async fn show_issued(acme: &acme::Worker, loaded: &LoadedGateway) {
     if let Err(error) = acme.certificates().read(&config.names).await {
         tracing::warn!(%error, "certificates cannot be read from the store");
     }
-    apply(acme, loaded.tls.iter().flatten().chain(&loaded.admin_tls));
+    apply(acme, loaded.tls.iter().flatten().chain(&loaded.admin_tls), &config.names);
 }
 
 /// Shows what is issued from now on, for as long as the process runs.
 pub(super) async fn follow_issued(admin: Option<Arc<ServerTls>>, foundation: Arc<Foundation>) {
     let (acme, process) = (foundation.acme.clone(), foundation.process.clone());
-    let changed = |fresh: &[String]| {
+    let changed = |names: &[String], fresh: &[String]| {
         let listeners = all(admin.as_ref(), &process);
-        apply(&acme, listeners.iter());
+        apply(&acme, listeners.iter(), names);
         for name in fresh {
             tracing::info!(certificate = name, "certificate taken up");
         }
@@ -49,9 +49,9 @@ pub(super) async fn follow_issued(admin: Option<Arc<ServerTls>>, foundation: Arc
     foundation.acme.clone().follow(changed).await;
 }
 
-fn apply<'a>(acme: &acme::Worker, listeners: impl Iterator<Item = &'a Arc<ServerTls>>) {
+fn apply<'a>(acme: &acme::Worker, listeners: impl Iterator<Item = &'a Arc<ServerTls>>, names: &[String]) {
     for tls in listeners {
-        if let Err(error) = acme.certificates().apply(tls) {
+        if let Err(error) = acme.certificates().apply(tls, names) {
             tracing::error!(%error, "an issued certificate cannot be shown");
         }
     }

@@ -1,11 +1,16 @@
 //! The start: the foundation is loaded, a first snapshot assembled on it, and what runs beside the workers begins.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::sleep,
 };
 
 use super::{
@@ -13,12 +18,15 @@ use super::{
     background::{follow, maintain, sweep},
     certificates,
     error::StartError,
-    foundation::{self, Followed},
+    foundation::{self, Followed, Foundation},
     load::LoadedGateway,
     process::{Process, Running},
     reload::Reloader,
 };
 use crate::password::Hasher;
+
+/// How often it is looked whether the process has come to serve.
+const UNTIL_SERVING: Duration = Duration::from_millis(100);
 
 /// Loads everything that nothing may be served without, waiting for a store that is away. `source` is the file of the config.
 ///
@@ -49,11 +57,23 @@ pub(super) async fn start(
     vital.spawn(follow(follower, hints, foundation.clone()));
     vital.spawn(sweep(foundation.process.clone()));
     tokio::spawn(certificates::follow_issued(admin_tls, foundation.clone()));
-    tokio::spawn(foundation.acme.clone().work());
+    tokio::spawn(order_certificates(foundation.clone()));
     tokio::spawn(maintain(foundation));
     tokio::spawn(follow_hangups(reloader.clone()));
     tokio::spawn(reloader.clone().follow_file());
     Ok(Running { snapshots: watch::Sender::new(snapshot), reloader })
+}
+
+/// Orders certificates once clients, and with them the authorities, can come; until another process serves in place of this one.
+async fn order_certificates(foundation: Arc<Foundation>) {
+    let process = &foundation.process;
+    while !process.serves.load(Relaxed) {
+        sleep(UNTIL_SERVING).await;
+    }
+    tokio::select! {
+        () = foundation.acme.clone().work() => {}
+        () = process.has_handed_over() => {}
+    }
 }
 
 /// Takes the config up anew at each SIGHUP, for as long as the process runs.

@@ -125,6 +125,13 @@ impl Process {
         self.drain.begin();
     }
 
+    /// Waits until clients come to another process, or to none any more.
+    pub(super) async fn has_handed_over(&self) {
+        let mut listening = self.listening.subscribe();
+        // Its sender lives as long as the process.
+        let _ = listening.wait_for(Vec::is_empty).await;
+    }
+
     /// Another process serves from now on, and has the sockets: nothing more is accepted here. What is open goes on as it does when its
     /// listener is gone.
     pub(super) fn hands_over(&self) {

@@ -192,11 +192,11 @@ impl Reloader {
             tracing::warn!(%error, "the keys are read again with the next poll");
         }
         self.foundation.keys.store(keys);
+        self.foundation.acme.set_wanted(acme);
         if !process.exchange(snapshot, listening) {
             return Err(failed(&"the gateway ends"));
         }
         // Nothing fails from here on.
-        self.foundation.acme.set_wanted(acme);
         export_traces(&self.foundation, exporter);
         if let Some(hasher) = hasher {
             self.foundation.hasher.store(hasher);

@@ -1,7 +1,8 @@
 //! The ids of requests, and the traces that they begin.
 //!
 //! Both are written by the block, so that neither costs an allocation of its own. The id of a request is that of the trace that it begins:
-//! half of it is drawn once for each worker, and the other half is a count, mixed so that samplers find it random.
+//! half of it is drawn once for each worker, and the other half is a count, mixed so that samplers find it random and nobody can tell the
+//! next one.
 
 use std::cell::RefCell;
 
@@ -44,8 +45,9 @@ pub(super) struct Ids {
 }
 
 struct Blocks {
-    /// What the worker drew at its start.
+    /// What the worker drew at its start: one half of each id, and what the count and the draws are mixed with.
     prefix: u64,
+    secrets: [u64; 3],
     count: u64,
     /// For which the block was written.
     sampling: Sampling,
@@ -54,17 +56,21 @@ struct Blocks {
 
 impl Blocks {
     fn new() -> Self {
-        let prefix = u64::from_ne_bytes((&OsRandom as &dyn Random).bytes());
-        Self { prefix, count: 0, sampling: Sampling::Undecided, block: Bytes::new() }
+        let random = || u64::from_ne_bytes((&OsRandom as &dyn Random).bytes());
+        let secrets = [random(), random(), random()];
+        Self { prefix: random(), secrets, count: 0, sampling: Sampling::Undecided, block: Bytes::new() }
     }
 
     fn write(&mut self) {
         let mut block = Vec::with_capacity(BLOCK as usize * LENGTH);
         for count in self.count..self.count + BLOCK {
-            let draw = mix(count);
+            // Different counts stay different, and do not tell the next one.
+            let [first, second, third] = self.secrets;
+            let number = mix(mix(count ^ first) ^ second);
+            let draw = mix(number ^ third);
             let mut trace_id = [0; 16];
             trace_id[..8].copy_from_slice(&self.prefix.to_be_bytes());
-            trace_id[8..].copy_from_slice(&draw.to_be_bytes());
+            trace_id[8..].copy_from_slice(&number.to_be_bytes());
             // No span of another id, and never zero.
             let span = draw.rotate_left(32) ^ self.prefix | 1;
             let is_sampled = match self.sampling {

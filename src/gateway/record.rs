@@ -41,6 +41,9 @@ const PARTS: usize = 9;
 /// Room for the parts of a usual request, in bytes.
 const USUAL_PARTS: usize = 256;
 
+/// The longest text of a client's that is exported in a trace, in bytes.
+const MAX_EXPORTED: usize = 1 << 10;
+
 /// A request's line. It is written when the record is dropped.
 pub(super) struct Record {
     view: Arc<View>,
@@ -199,7 +202,10 @@ impl Record {
     #[cold]
     fn export(&self, sampled: &Sampled) {
         let snapshot = &*self.view.snapshot;
-        let text = |part| self.bytes(part).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let text = |part| {
+            let bytes = self.bytes(part)?;
+            Some(String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_EXPORTED)]).into_owned())
+        };
         let duration = self.begun.elapsed();
         let cluster = self.upstream.and_then(|index| snapshot.upstreams().get(index));
         let tries = sampled.tries.list();
@@ -220,9 +226,9 @@ impl Record {
             state: sampled.state.as_ref().and_then(|state| Some(state.to_str().ok()?.to_owned())),
             ended_at: log_micros(),
             duration,
-            decided_after: sampled.decided_after.unwrap_or(duration),
+            decided_after: sampled.decided_after,
             denied: sampled.denied,
-            method: self.method.as_str().to_owned(),
+            method: MethodLabel::of(&self.method).known().unwrap_or("_OTHER"),
             scheme: if self.is_https { "https" } else { "http" },
             host: text(Part::Host),
             path: text(Part::Path).unwrap_or_default(),

@@ -195,9 +195,16 @@ impl ConnectionState {
         let snapshot = &*view.snapshot;
         if self.listener.current().config.ext_authz {
             trace.set_route(BUILTIN);
-            let (begun, request_id) = (trace.sent.begun, &trace.request_id);
+            // Whoever asks is another proxy, which may call this one as it likes; but it must be one that may connect today.
+            if self.listener.is_outdated()
+                || self.secured.as_ref().is_some_and(|secured| !secured.is_accepted())
+            {
+                return Err(Kind::MisdirectedRequest.into());
+            }
+            let Trace { sent, request_id, record, .. } = trace;
             // Boxed: it is another way, and this future is to stay small.
-            return Box::pin(self.check(snapshot, request, begun, request_id)).await;
+            return Box::pin(self.check(snapshot, request, sent.begun, request_id, record.as_deref_mut()))
+                .await;
         }
         let ClientRequest { head, .. } = request;
         if snapshot.services.challenges.is_pending()

@@ -1,7 +1,8 @@
 //! The traces of requests (W3C Trace Context): one is made or carried on, and what is sampled is handed over to be exported.
 //!
-//! A trace that a client has begun is carried on: its `traceparent` passes unchanged, unless the request is recorded here; then what
-//! follows is a child of the span here. Whether a client wants its request recorded is believed of trusted proxies only.
+//! A trace that a client has begun is carried on: its `traceparent` passes, unless the request is recorded here; then what follows is a
+//! child of the span here. Whether a client wants its request recorded is believed of trusted proxies only; where requests are exported,
+//! the flag is that of the decision here.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -86,6 +87,13 @@ impl Tracing {
             return sampled;
         };
         if !(if is_trusted { told.is_sampled } else { is_drawn }) {
+            // Who comes after goes by the same decision: a client cannot have itself recorded there, either.
+            if !is_trusted && told.is_sampled && self.queue.is_some() {
+                let unsampled = TraceContext { is_sampled: false, ..told };
+                if let Ok(text) = HeaderValue::from_bytes(&unsampled.text()) {
+                    fields.insert(TRACEPARENT.clone(), text);
+                }
+            }
             return None;
         }
         let state = fields.get_only(&TRACESTATE).filter(|state| state.len() <= MAX_STATE).cloned();

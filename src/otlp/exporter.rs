@@ -16,8 +16,8 @@ use crate::{
     telemetry::{Metrics, RequestTrace, TraceQueue},
 };
 
-/// Requests of a batch, at the most.
-const BATCH: usize = 512;
+/// Requests of a batch, at the most. Each is a few KiB, and a receiver takes 4 MiB.
+const BATCH: usize = 256;
 
 /// How long a request waits for others.
 const GATHER: Duration = Duration::from_secs(1);

@@ -50,7 +50,7 @@ pub(super) fn rejected(response: &[u8]) -> Option<(u64, String)> {
 fn spans(trace: &RequestTrace) -> Vec<Span> {
     let begun = at(trace, Duration::ZERO);
     let mut attributes = vec![
-        text("http.request.method", &trace.method),
+        text("http.request.method", trace.method),
         text("url.scheme", trace.scheme),
         text("url.path", &trace.path),
         text("http.route", &trace.route),
@@ -87,12 +87,18 @@ fn spans(trace: &RequestTrace) -> Vec<Span> {
         status: status(has_failed),
         ..Span::default()
     };
+    let decision = match (trace.denied, trace.decided_after) {
+        (Some(reason), _) => reason,
+        (None, Some(_)) => "allowed",
+        // The client has left before, or nothing was to be decided.
+        (None, None) => "none",
+    };
     let decision = Span {
         name: "decide".to_owned(),
         kind: SpanKind::Internal.into(),
         start_time_unix_nano: begun,
-        end_time_unix_nano: at(trace, trace.decided_after),
-        attributes: vec![text("authgate.decision", trace.denied.unwrap_or("allowed"))],
+        end_time_unix_nano: at(trace, trace.decided_after.unwrap_or(trace.duration)),
+        attributes: vec![text("authgate.decision", decision)],
         ..child(trace, 1)
     };
     let last = trace.tries.len().saturating_sub(1);
@@ -101,7 +107,7 @@ fn spans(trace: &RequestTrace) -> Vec<Span> {
 }
 
 fn try_span(trace: &RequestTrace, one: &TraceTry, index: usize, is_last: bool) -> Span {
-    let mut attributes = vec![text("http.request.method", &trace.method)];
+    let mut attributes = vec![text("http.request.method", trace.method)];
     attributes.extend(trace.upstream.as_ref().map(|upstream| text("authgate.upstream", upstream)));
     attributes.extend(one.server.as_ref().map(|server| text("server.address", server)));
     if index > 0 {
@@ -120,7 +126,7 @@ fn try_span(trace: &RequestTrace, one: &TraceTry, index: usize, is_last: bool) -
         });
     }
     Span {
-        name: trace.method.clone(),
+        name: trace.method.to_owned(),
         kind: SpanKind::Client.into(),
         start_time_unix_nano: at(trace, one.begun),
         end_time_unix_nano: at(trace, one.ended),

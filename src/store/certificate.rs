@@ -16,6 +16,19 @@ pub struct StoredCertificate {
     pub chain: String,
     /// The private key (PKCS #8), wrapped.
     pub wrapped_key: Vec<u8>,
+    /// The directory of the authority that has issued it.
+    pub directory: String,
+}
+
+/// An order that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BegunOrder {
+    /// Its URL.
+    pub url: String,
+    /// Its private key (PKCS #8), wrapped.
+    pub wrapped_key: Vec<u8>,
+    /// The directory of the authority.
+    pub directory: String,
 }
 
 /// The lease of a name's order: while it lasts, no other gateway works on it.
@@ -27,8 +40,8 @@ pub struct OrderLease {
     pub fence: i64,
     /// How many orders failed in a row.
     pub failures: u32,
-    /// The order that another gateway, or this one, has begun: its URL and its private key, wrapped.
-    pub begun: Option<(String, Vec<u8>)>,
+    /// The order that another gateway, or this one, has begun.
+    pub begun: Option<BegunOrder>,
     /// The certificate that there is.
     pub current: Option<StoredCertificate>,
 }
@@ -42,6 +55,10 @@ pub enum OrderEnd {
         chain: String,
         /// The private key (PKCS #8), wrapped.
         wrapped_key: Vec<u8>,
+        /// The directory of the authority.
+        directory: String,
+        /// Whether it counts as a failure all the same, since it is to be renewed at once.
+        is_short: bool,
     },
     /// It failed. `keeps_order` if it may go on later.
     Failed {
@@ -63,14 +80,26 @@ pub struct Challenge {
     pub key_authorization: String,
 }
 
+/// A time further ahead than this, in milliseconds, was written while a clock was wrong: the name is due.
+pub(super) const FURTHEST_DUE_MILLIS: i64 = 25 * 3_600_000;
+
+/// How long after its lease a challenge is still answered, in milliseconds.
+pub(super) const CHALLENGE_MARGIN_MILLIS: i64 = 60_000;
+
 /// Certificates and orders.
 #[async_trait]
 pub trait Certificates: Send + Sync {
     /// Returns the account at a directory, wrapped.
     async fn acme_account(&self, directory: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Stores the account at a directory, unless another gateway has stored one. Returns the one that is stored in the end.
-    async fn add_acme_account(&self, directory: &str, wrapped: &[u8]) -> Result<Vec<u8>>;
+    /// Stores the account at a directory, in place of the one that it `replaces`, unless another gateway has stored one since.
+    /// Returns the one that is stored in the end.
+    async fn add_acme_account(
+        &self,
+        directory: &str,
+        wrapped: &[u8],
+        replaces: Option<&[u8]>,
+    ) -> Result<Vec<u8>>;
 
     /// Returns the names that certificates were obtained for, and their versions.
     async fn certificate_versions(&self) -> Result<Vec<(String, i64)>>;
@@ -78,7 +107,10 @@ pub trait Certificates: Send + Sync {
     /// Returns the certificate of a name.
     async fn certificate(&self, name: &str) -> Result<Option<StoredCertificate>>;
 
-    /// Returns all challenges that are pending.
+    /// Makes the names due now whose certificates are another authority's than that of `directory`.
+    async fn expect_directory(&self, directory: &str) -> Result<()>;
+
+    /// Returns all challenges whose orders are leased, or were until a minute ago.
     async fn challenges(&self) -> Result<Vec<Challenge>>;
 
     /// Leases the order of a name among `names` that is due and not leased, for `hold` milliseconds. A name that is not known is due
@@ -89,7 +121,7 @@ pub trait Certificates: Send + Sync {
     async fn extend_lease(&self, lease: &OrderLease, hold: i64) -> Result<bool>;
 
     /// Stores the order that was begun under a lease. False if the lease is another gateway's by now.
-    async fn order_begun(&self, lease: &OrderLease, url: &str, wrapped_key: &[u8]) -> Result<bool>;
+    async fn order_begun(&self, lease: &OrderLease, begun: &BegunOrder) -> Result<bool>;
 
     /// Stores the challenge of a lease's name, in place of an earlier one. False if the lease is another gateway's by now.
     async fn add_challenge(&self, lease: &OrderLease, challenge: &Challenge) -> Result<bool>;

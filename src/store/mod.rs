@@ -41,7 +41,7 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use certificate::{Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate};
+pub use certificate::{BegunOrder, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate};
 pub use change::{AccountChange, Change, Ends, Rekey, Spend};
 pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;

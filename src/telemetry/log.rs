@@ -56,7 +56,7 @@ impl LevelHandle {
 fn filter(level: Level) -> EnvFilter {
     // What the engine says of its own life cycle is of no use to an operator.
     EnvFilter::new(format!(
-        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,rustls=error"
+        "{level},pingora_core=warn,refinery_core=warn,tokio_postgres=warn,hyper=warn,h2=warn,rustls=error"
     ))
 }
 

@@ -43,6 +43,11 @@ impl MethodLabel {
         };
         Self(known)
     }
+
+    /// The method; none for one that is not known.
+    pub fn known(self) -> Option<&'static str> {
+        METHODS.get(usize::from(self.0)).copied().filter(|_| self != Self::OTHER)
+    }
 }
 
 /// The labels of a request.

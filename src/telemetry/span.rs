@@ -23,12 +23,12 @@ pub struct RequestTrace {
     pub ended_at: i64,
     /// From the request's head to the end of its response.
     pub duration: Duration,
-    /// From the request's head to the decision.
-    pub decided_after: Duration,
+    /// From the request's head to the decision, if there was one.
+    pub decided_after: Option<Duration>,
     /// Why it was denied, if it was: the label of `authgate_denied_total`.
     pub denied: Option<&'static str>,
-    /// The method.
-    pub method: String,
+    /// The method, or `_OTHER` for one that is not known (OpenTelemetry's semantic conventions for HTTP).
+    pub method: &'static str,
     /// http or https.
     pub scheme: &'static str,
     /// `Host`.

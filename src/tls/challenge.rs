@@ -54,7 +54,7 @@ impl std::fmt::Debug for Challenges {
 }
 
 impl Challenges {
-    /// Takes over which proofs are pending.
+    /// Takes over which proofs are pending; called by one after the other.
     ///
     /// # Errors
     /// When one cannot be shown by TLS; the others are.
@@ -72,9 +72,8 @@ impl Challenges {
                 Err(error) => result = Err(error),
             }
         }
-        let is_pending = !proofs.is_empty();
+        self.is_pending.store(!proofs.is_empty(), Relaxed);
         self.known.store(Arc::new(Known { proofs, by_name }));
-        self.is_pending.store(is_pending, Relaxed);
         result
     }
 

@@ -102,6 +102,15 @@ impl Pebble {
         eventually("Pebble listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
+    /// Ends it and lets another one run, which knows nothing of what was before.
+    pub fn restart(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+        self.run();
+    }
+
     /// The key `acme` for it, with further keys, each with a leading comma.
     pub fn config(&self, more: &str) -> String {
         let (port, ca) = (self.port, self.folder.path().join("ca.pem"));

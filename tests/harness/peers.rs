@@ -62,6 +62,7 @@ impl PythonProcess {
         let mut child = peer("venv/bin/python")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name))
             .args(args)
+            .env("XDS", folder().join("xds"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

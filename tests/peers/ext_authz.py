@@ -1,9 +1,13 @@
 """Asks by envoy.service.auth.v3.Authorization/Check. Each line of its input is a question as JSON; so is each line that it prints."""
 
 import json
+import os
 import sys
 
 import grpc
+
+# Before the package of the same name that brings the binary.
+sys.path.insert(0, os.environ["XDS"])
 from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 
 channel = grpc.insecure_channel(sys.argv[1])

@@ -21,6 +21,7 @@ use super::{
     client, forward, grpc,
     message::{ClientRequest, ClientResponse},
     rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, Told},
+    record::Record,
     refusal::Refusal,
     request_body::{BodyBounds, RequestBody},
     request_head::RequestHead,
@@ -51,8 +52,6 @@ const OF_ENVOY: &[&str] = &[
     "via",
     "x-forwarded-client-cert",
     "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
     "x-forwarded-proto",
     "x-request-id",
 ];
@@ -82,6 +81,7 @@ impl ConnectionState {
         request: &mut ClientRequest,
         begun: Instant,
         request_id: &HeaderValue,
+        record: Option<&mut Record>,
     ) -> Result<ClientResponse, Refusal> {
         if !grpc::is_call(&request.head) || request.head.method != Method::POST {
             return Err(Kind::NotFound.into());
@@ -109,6 +109,11 @@ impl ConnectionState {
             snapshot.services.metrics.denied(reason);
             tracing::debug!(request.id = ?request_id, reason, "denied for Envoy");
         }
+        match (record, reason) {
+            (Some(record), Some(reason)) => record.is_denied(reason),
+            (Some(record), None) => record.is_decided(),
+            (None, _) => {}
+        }
         Ok(self.answer(&response))
     }
 
@@ -126,7 +131,9 @@ impl ConnectionState {
         let body = body.map_err(|_| self.exchange.body_failure().unwrap_or(Kind::BadRequest))?.to_bytes();
         let message = unframed(body).ok_or(Kind::BadRequest)?;
         let question = CheckRequest::decode(message).map_err(|_| Kind::BadRequest)?;
-        Question::of(question, self.peer.address()).ok_or(Kind::BadRequest)
+        // What makes no sense is denied in so many words: Envoy may be told to let pass what ends in an error.
+        Ok(Question::of(question, self.peer.address())
+            .unwrap_or_else(|| Question::of_nothing(self.peer.address())))
     }
 
     fn decide_for_envoy(
@@ -193,6 +200,11 @@ struct Question {
 }
 
 impl Question {
+    /// A question that is about no request.
+    fn of_nothing(peer: std::net::IpAddr) -> Self {
+        Self { told: None, scheme: Scheme::Http, fields: Fields::default(), client: peer }
+    }
+
     /// Returns none if no request of HTTP is asked about.
     fn of(question: CheckRequest, peer: std::net::IpAddr) -> Option<Self> {
         let attributes = question.attributes?;

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
-    store::{self, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate},
+    store::{
+        self, BegunOrder, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate,
+        certificate::{CHALLENGE_MARGIN_MILLIS, FURTHEST_DUE_MILLIS},
+    },
 };
 
 fn read_certificate(row: &Row) -> Result<StoredCertificate> {
@@ -20,11 +23,13 @@ fn read_certificate(row: &Row) -> Result<StoredCertificate> {
         version: row.try_get(1)?,
         chain: row.try_get(2)?,
         wrapped_key: row.try_get(3)?,
+        directory: row.try_get(4)?,
     })
 }
 
 async fn certificate(db: &impl GenericClient, name: &str) -> Result<Option<StoredCertificate>> {
-    let sql = "SELECT name, version, chain, wrapped_key FROM certificates WHERE version > 0 AND name = $1";
+    let sql = "SELECT name, version, chain, wrapped_key, coalesce(directory, '') FROM certificates \
+               WHERE version > 0 AND name = $1";
     one(db, sql, &[&name], read_certificate).await
 }
 
@@ -36,14 +41,21 @@ async fn lease(tx: &Transaction<'_>, names: &[String], hold: i64) -> Result<Opti
                   ON CONFLICT DO NOTHING";
     run(tx, insert, &[&names, &now]).await?;
     let sql = "UPDATE certificates SET fence = fence + 1, leased_until = $2::bigint + $3 \
-               WHERE name = (SELECT name FROM certificates WHERE name = ANY($1) AND due_at <= $2 \
-               AND leased_until <= $2 ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) \
-               RETURNING name, fence, failures, order_url, wrapped_order_key";
-    let leased = one(tx, sql, &[&names, &now, &hold], |row| {
+               WHERE name = (SELECT name FROM certificates WHERE name = ANY($1) \
+               AND (due_at <= $2 OR due_at > $2 + $4) AND (leased_until <= $2 OR leased_until > $2 + $4) \
+               ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) \
+               RETURNING name, fence, failures, order_url, wrapped_order_key, order_directory";
+    let leased = one(tx, sql, &[&names, &now, &hold, &FURTHEST_DUE_MILLIS], |row| {
         let failures = u32::try_from(row.try_get::<_, i32>(2)?);
         let failures = failures.map_err(|_| QueryError::Broken("certificates.failures"))?;
         let begun: (Option<String>, Option<Vec<u8>>) = (row.try_get(3)?, row.try_get(4)?);
-        Ok((row.try_get::<_, String>(0)?, row.try_get(1)?, failures, begun.0.zip(begun.1)))
+        let directory: Option<String> = row.try_get(5)?;
+        let begun = begun.0.zip(begun.1).map(|(url, wrapped_key)| BegunOrder {
+            url,
+            wrapped_key,
+            directory: directory.unwrap_or_default(),
+        });
+        Ok((row.try_get::<_, String>(0)?, row.try_get(1)?, failures, begun))
     })
     .await?;
     let Some((name, fence, failures, begun)) = leased else { return Ok(None) };
@@ -54,14 +66,15 @@ async fn lease(tx: &Transaction<'_>, names: &[String], hold: i64) -> Result<Opti
 async fn end(tx: &Transaction<'_>, lease: &OrderLease, end: &OrderEnd, due_at: UnixMillis) -> Result<bool> {
     let begin = "UPDATE certificates SET due_at = $3, leased_until = 0";
     let which = "WHERE name = $1 AND fence = $2";
-    let forget = "order_url = NULL, wrapped_order_key = NULL";
+    let forget = "order_url = NULL, wrapped_order_key = NULL, order_directory = NULL";
     let (name, fence) = (&lease.name, &lease.fence);
     let ended = match end {
-        OrderEnd::Obtained { chain, wrapped_key } => {
+        OrderEnd::Obtained { chain, wrapped_key, directory, is_short } => {
             let sql = format!(
-                "{begin}, failures = 0, {forget}, version = version + 1, chain = $4, wrapped_key = $5 {which}"
+                "{begin}, failures = CASE WHEN $7 THEN failures + 1 ELSE 0 END, {forget}, version = version + 1, \
+                 chain = $4, wrapped_key = $5, directory = $6 {which}"
             );
-            run(tx, &sql, &[name, fence, &due_at, chain, wrapped_key]).await?
+            run(tx, &sql, &[name, fence, &due_at, chain, wrapped_key, directory, is_short]).await?
         }
         OrderEnd::Failed { keeps_order: true } => {
             let sql = format!("{begin}, failures = failures + 1 {which}");
@@ -71,7 +84,9 @@ async fn end(tx: &Transaction<'_>, lease: &OrderLease, end: &OrderEnd, due_at: U
             let sql = format!("{begin}, failures = failures + 1, {forget} {which}");
             run(tx, &sql, &[name, fence, &due_at]).await?
         }
-        OrderEnd::NotDue => run(tx, &format!("{begin} {which}"), &[name, fence, &due_at]).await?,
+        OrderEnd::NotDue => {
+            run(tx, &format!("{begin}, failures = 0 {which}"), &[name, fence, &due_at]).await?
+        }
     };
     if ended > 0 {
         run(tx, "DELETE FROM acme_challenges WHERE name = $1", &[name]).await?;
@@ -86,11 +101,18 @@ impl Certificates for Postgres {
         self.pool.read(async |db| one(db, sql, &[&directory], |row| only(row)).await).await
     }
 
-    async fn add_acme_account(&self, directory: &str, wrapped: &[u8]) -> store::Result<Vec<u8>> {
+    async fn add_acme_account(
+        &self,
+        directory: &str,
+        wrapped: &[u8],
+        replaces: Option<&[u8]>,
+    ) -> store::Result<Vec<u8>> {
+        let delete = "DELETE FROM acme_accounts WHERE directory = $1 AND wrapped = $2";
         let insert = "INSERT INTO acme_accounts (directory, wrapped) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         let select = "SELECT wrapped FROM acme_accounts WHERE directory = $1";
         self.pool
             .write(async |tx| {
+                run(tx, delete, &[&directory, &replaces]).await?;
                 run(tx, insert, &[&directory, &wrapped]).await?;
                 let stored: Option<Vec<u8>> = one(tx, select, &[&directory], |row| only(row)).await?;
                 Ok(stored.unwrap_or_default())
@@ -113,12 +135,23 @@ impl Certificates for Postgres {
         self.pool.read(async |db| certificate(db, name).await).await
     }
 
+    async fn expect_directory(&self, directory: &str) -> store::Result<()> {
+        let sql = format!(
+            "UPDATE certificates SET due_at = {NOW} \
+             WHERE version > 0 AND directory IS DISTINCT FROM $1 AND due_at > {NOW}"
+        );
+        self.pool.write(async |tx| run(tx, &sql, &[&directory]).await).await.map(drop)
+    }
+
     async fn challenges(&self) -> store::Result<Vec<Challenge>> {
         self.pool
             .read(async |db| {
-                let sql = "SELECT name, token, key_authorization FROM acme_challenges";
-                let statement = db.prepare_cached(sql).await?;
-                let rows = db.query(&statement, &[]).await?;
+                let sql = format!(
+                    "SELECT name, token, key_authorization FROM acme_challenges \
+                     WHERE name IN (SELECT name FROM certificates WHERE leased_until > {NOW} - $1::bigint)"
+                );
+                let statement = db.prepare_cached(&sql).await?;
+                let rows = db.query(&statement, &[&CHALLENGE_MARGIN_MILLIS]).await?;
                 let read = |row: &Row| {
                     Ok(Challenge {
                         name: row.try_get(0)?,
@@ -143,12 +176,14 @@ impl Certificates for Postgres {
         Ok(extended.await? > 0)
     }
 
-    async fn order_begun(&self, lease: &OrderLease, url: &str, wrapped_key: &[u8]) -> store::Result<bool> {
-        let sql =
-            "UPDATE certificates SET order_url = $3, wrapped_order_key = $4 WHERE name = $1 AND fence = $2";
-        let begun =
-            self.pool.write(async |tx| run(tx, sql, &[&lease.name, &lease.fence, &url, &wrapped_key]).await);
-        Ok(begun.await? > 0)
+    async fn order_begun(&self, lease: &OrderLease, begun: &BegunOrder) -> store::Result<bool> {
+        let sql = "UPDATE certificates SET order_url = $3, wrapped_order_key = $4, order_directory = $5 \
+                   WHERE name = $1 AND fence = $2";
+        let BegunOrder { url, wrapped_key, directory } = begun;
+        let stored = self
+            .pool
+            .write(async |tx| run(tx, sql, &[&lease.name, &lease.fence, url, wrapped_key, directory]).await);
+        Ok(stored.await? > 0)
     }
 
     async fn add_challenge(&self, lease: &OrderLease, challenge: &Challenge) -> store::Result<bool> {
