@@ -19,6 +19,7 @@ mod credentials;
 mod data_plane;
 mod database_tls;
 mod described;
+mod differential;
 mod doubt;
 mod durability;
 mod forward_auth;

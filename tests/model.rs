@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use authgate::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Gateway, Proxy, Settings, claims_of, header_of};
+use crate::harness::{Cluster, Dice, Gateway, Proxy, Settings, claims_of, header_of};
 
 const BOUND: Duration = Duration::from_secs(3);
 const ACCESS_TTL: Duration = Duration::from_secs(6);
@@ -19,18 +19,6 @@ const ACCESS_TTL: Duration = Duration::from_secs(6);
 const GRAIN: Duration = Duration::from_millis(1_100);
 /// After this time a gateway that has the database again has polled.
 const SETTLES: Duration = Duration::from_secs(4);
-
-/// A generator of its own, so that a seed means the same for ever (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, count: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % count
-    }
-}
 
 struct User {
     id: String,
@@ -507,7 +495,7 @@ fn run(seed: u64, steps: usize) {
         })
         .collect();
     let mut world = World {
-        dice: Dice(seed.max(1)),
+        dice: Dice::new(seed),
         cluster,
         frozen: false,
         revoked: Vec::new(),

@@ -113,6 +113,11 @@ impl Client {
         Self { socket: Socket::Http2(Box::new(Http2::connect(address, tls))), read: Vec::new() }
     }
 
+    /// Whether it speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.socket, Socket::Http2(_))
+    }
+
     /// Of a connection by TLS.
     pub fn tls(&self) -> &rustls::ClientConnection {
         match &self.socket {

@@ -2,6 +2,7 @@
 
 mod client;
 mod database;
+mod dice;
 pub mod fleet;
 mod gateway;
 mod http2;
@@ -17,6 +18,7 @@ mod upstream;
 
 pub use client::{Client, Response};
 pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
+pub use dice::Dice;
 pub use gateway::{Gateway, Settings, authgate, errors_of, upstreams_are_errors, write_config};
 pub use peers::{MailServer, PythonProcess, peer, python, python_file, token_of};
 pub use protocol::Protocol;
