@@ -104,16 +104,7 @@ pub struct MailServer {
     pub port: u16,
     pub folder: Arc<TempDir>,
     encryption: &'static str,
-    child: Child,
-    stdin: ChildStdin,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Drop for MailServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    process: PythonProcess,
 }
 
 impl MailServer {
@@ -125,38 +116,19 @@ impl MailServer {
 
     #[track_caller]
     fn start_on(folder: Arc<TempDir>, port: u16, encryption: &'static str) -> Self {
-        let mut child = peer("venv/bin/python")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/smtp.py"))
-            .arg(folder.path())
-            .arg(port.to_string())
-            .arg(encryption)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = lines.clone();
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
-            }
-        });
-        let mut server = Self { port, folder, encryption, child, stdin, lines };
-        server.port = eventually("the mail server listens", || {
-            server.find(|line| line.strip_prefix("port ").and_then(|port| port.parse().ok()))
-        });
-        server
+        let path = folder.path().display().to_string();
+        let process = PythonProcess::start("smtp.py", &[&path, &port.to_string(), encryption]);
+        let port = process.port("port ");
+        Self { port, folder, encryption, process }
     }
 
     fn find<T>(&self, found: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.lines.lock().unwrap().iter().rev().find_map(|line| found(line))
+        self.process.lines().iter().rev().find_map(|line| found(line))
     }
 
     /// Takes mails, refuses them, or never answers: `accept`, `refuse`, `stall`.
     pub fn behave(&mut self, behaviour: &str) {
-        writeln!(self.stdin, "{behaviour}").unwrap();
+        writeln!(self.process.stdin, "{behaviour}").unwrap();
         let said = format!("now {behaviour}");
         eventually(&said, || self.find(|line| (line == said).then_some(())));
     }
@@ -168,8 +140,8 @@ impl MailServer {
 
     /// Ends it; nothing listens on its port.
     pub fn stop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
     }
 
     /// Another one on the same port.
@@ -179,7 +151,7 @@ impl MailServer {
 
     /// Every mail that it has taken.
     pub fn mails(&self) -> Vec<Value> {
-        let lines = self.lines.lock().unwrap();
+        let lines = self.process.lines();
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
     }
 
