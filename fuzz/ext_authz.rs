@@ -1,4 +1,4 @@
-//! Envoy's questions: whatever is in a message, a request is told of or not.
+//! Envoy's calls: whatever is in a message, it is about a request that can be checked, or about none.
 
 use bolero::check;
 use prost::Message;
@@ -32,13 +32,13 @@ const WORDS: &[&[u8]] = &[
 ];
 
 #[test]
-fn a_question_is_one_or_not() {
-    let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+fn a_call_is_about_a_request_or_none() {
+    let peer = IpAddr::from([127, 0, 0, 1]);
     check!(name = "ext_authz").for_each(|input: &[u8]| {
-        if let Some(message) = unframed(Bytes::copy_from_slice(input))
-            && let Ok(question) = CheckRequest::decode(message)
+        if let Some(message) = grpc_message::only_message(bytes::Bytes::copy_from_slice(input))
+            && let Ok(call) = CheckRequest::decode(message)
         {
-            let _ = Question::of(question, peer);
+            let _ = Checked::of(call, peer);
         }
         let Some((_, rest)) = steered::<1>(input) else { return };
         let texts: Vec<String> = rest
@@ -55,11 +55,11 @@ fn a_question_is_one_or_not() {
             ..HttpRequest::default()
         };
         let request = Some(Request { http: Some(http) });
-        let question = CheckRequest { attributes: Some(AttributeContext { request, source: None }) };
-        let Some(question) = Question::of(question, peer) else { return };
-        if let Some(told) = &question.told {
-            assert!(told.uri.path().starts_with('/') && told.method != Method::CONNECT);
+        let call = CheckRequest { attributes: Some(AttributeContext { request, source: None }) };
+        let Some(checked) = Checked::of(call, peer) else { return };
+        if let Some(head) = &checked.head {
+            assert!(head.uri.path().starts_with('/') && head.method != Method::CONNECT);
         }
-        assert!(question.fields.iter().all(|(name, _)| !name.as_str().starts_with(':')));
+        assert!(checked.fields.iter().all(|(name, _)| !name.as_str().starts_with(':')));
     });
 }

@@ -10,6 +10,7 @@
 //! Nothing here waits for another worker; one of them accepts, and places connections on all.
 
 mod accept;
+mod acme_challenge;
 mod activity;
 mod builtin;
 mod client;

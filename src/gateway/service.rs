@@ -15,6 +15,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
+    acme_challenge,
     activity::Opening,
     builtin::BuiltinCall,
     client, cors,
@@ -46,12 +47,8 @@ use crate::{
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
-    tls::Challenges,
     upstream::{Connection, ResponseHead},
 };
-
-/// Where certificate authorities ask whether a name is served here.
-const ACME_CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// Of a request that was sent to no upstream.
 const NO_UPSTREAM: u32 = u32::MAX;
@@ -193,7 +190,12 @@ impl ConnectionState {
         trace: &mut Trace<'a>,
     ) -> Result<ClientResponse, Refusal> {
         let snapshot = &*view.snapshot;
-        if self.listener.current().config.ext_authz {
+        let (ext_authz, redirect) = {
+            // Read once, and no part of the future, which is to stay small.
+            let config = &self.listener.current().config;
+            (config.ext_authz, config.redirect)
+        };
+        if ext_authz {
             trace.set_route(BUILTIN);
             // Whoever asks is another proxy, which may call this one as it likes; but it must be one that may connect today.
             if self.listener.is_outdated()
@@ -208,9 +210,9 @@ impl ConnectionState {
         }
         let ClientRequest { head, .. } = request;
         if snapshot.services.challenges.is_pending()
-            && let Some(told) = key_authorization(&snapshot.services.challenges, head)
+            && let Some(proof) = acme_challenge::response(&snapshot.services.challenges, head)
         {
-            return Ok(ClientResponse::whole(&told, &self.exchange));
+            return Ok(ClientResponse::whole(&proof, &self.exchange));
         }
         method::check(&head.method, &snapshot.routes)?;
         if ends_here(snapshot, head)? {
@@ -225,7 +227,7 @@ impl ConnectionState {
         {
             return Err(Kind::MisdirectedRequest.into());
         }
-        if let Some(port) = self.listener.current().config.redirect {
+        if let Some(port) = redirect {
             let location = target.by_https(port)?;
             return Ok(self.redirect(StatusCode::PERMANENT_REDIRECT, location));
         }
@@ -501,18 +503,6 @@ fn ends_here(snapshot: &Snapshot, head: &RequestHead) -> Result<bool, Kind> {
 /// Returns the method that a page of another origin asks about, before it sends a request.
 fn asked_before(snapshot: &Snapshot, head: &RequestHead) -> Option<Method> {
     cors::asked_method(head).filter(|_| !snapshot.may_be_verify(head.uri.path()))
-}
-
-/// Returns the response to a certificate authority that asks whether a name is served here (RFC 8555, section 8.3); none if it is not
-/// known what it asks for.
-fn key_authorization(challenges: &Challenges, head: &RequestHead) -> Option<Response<Bytes>> {
-    let token = head.uri.path().strip_prefix(ACME_CHALLENGES)?;
-    let is_read = head.method == Method::GET || head.method == Method::HEAD;
-    let told = challenges.key_authorization(token).filter(|_| is_read)?;
-    let mut response = Response::new(Bytes::from(told));
-    let text = HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
-    Some(response)
 }
 
 /// Returns the length of the body that a request announces, or 0.

@@ -31,7 +31,7 @@ pub(super) const NO_ROUTE: u32 = u32::MAX;
 /// The label of calls below `auth.path`.
 pub(super) const BUILTIN: u32 = u32::MAX - 1;
 
-/// What requests are served with. All but the last lives as long as the process.
+/// What requests are served with. A reload keeps all of it but `traces`, which goes by the config.
 #[derive(Clone)]
 pub struct Services {
     /// Counts requests.

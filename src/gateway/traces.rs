@@ -29,7 +29,7 @@ const MAX_TRIES: usize = 16;
 
 /// How the requests of a snapshot are traced.
 pub(super) struct Tracing {
-    makes: bool,
+    writes_traceparent: bool,
     sampling: Sampling,
     queue: Option<TraceQueue>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Tracing {
 pub(super) struct Sampled {
     /// The trace, and the span of the request in it.
     pub(super) context: TraceContext,
-    /// The span that the client has told.
+    /// The span that the client has named as its parent.
     pub(super) parent: Option<[u8; 8]>,
     /// `tracestate`.
     pub(super) state: Option<HeaderValue>,
@@ -54,13 +54,13 @@ impl Tracing {
     /// The queue is that of what is exported, if anything is.
     pub(super) fn new(config: &config::Telemetry, queue: Option<TraceQueue>) -> Self {
         let sampling = config.otlp.as_ref().map_or(Sampling::Undecided, |otlp| Sampling::share(otlp.sample));
-        Self { makes: config.traceparent, sampling, queue }
+        Self { writes_traceparent: config.traceparent, sampling, queue }
     }
 
     /// Returns the id of a request, and the request itself if it is sampled. Its fields tell of its trace from then on.
     pub(super) fn begin(&self, fields: &mut Fields, is_trusted: bool) -> (HeaderValue, Option<Box<Sampled>>) {
         let Ids { request_id, traceparent, is_sampled } = ids::next(self.sampling);
-        if !self.makes {
+        if !self.writes_traceparent {
             return (request_id, None);
         }
         if fields.contains(&TRACEPARENT) {
@@ -78,18 +78,18 @@ impl Tracing {
         is_drawn: bool,
         is_trusted: bool,
     ) -> Option<Box<Sampled>> {
-        let told = fields.get_only(&TRACEPARENT).and_then(|told| TraceContext::parse(told.as_bytes()));
-        let Some(told) = told else {
+        let parent = fields.get_only(&TRACEPARENT).and_then(|value| TraceContext::parse(value.as_bytes()));
+        let Some(parent) = parent else {
             // Without its parent, its state means nothing (section 4.3).
             fields.remove(&TRACESTATE);
             let sampled = if is_drawn { self.sample(&own, None, None) } else { None };
             fields.insert(TRACEPARENT.clone(), own);
             return sampled;
         };
-        if !(if is_trusted { told.is_sampled } else { is_drawn }) {
+        if !(if is_trusted { parent.is_sampled } else { is_drawn }) {
             // Who comes after goes by the same decision: a client cannot have itself recorded there, either.
-            if !is_trusted && told.is_sampled && self.queue.is_some() {
-                let unsampled = TraceContext { is_sampled: false, ..told };
+            if !is_trusted && parent.is_sampled && self.queue.is_some() {
+                let unsampled = TraceContext { is_sampled: false, ..parent };
                 if let Ok(text) = HeaderValue::from_bytes(&unsampled.text()) {
                     fields.insert(TRACEPARENT.clone(), text);
                 }
@@ -97,7 +97,7 @@ impl Tracing {
             return None;
         }
         let state = fields.get_only(&TRACESTATE).filter(|state| state.len() <= MAX_STATE).cloned();
-        let sampled = self.sample(&own, Some(told), state)?;
+        let sampled = self.sample(&own, Some(parent), state)?;
         if let Ok(text) = HeaderValue::from_bytes(&sampled.context.text()) {
             fields.insert(TRACEPARENT.clone(), text);
         }
@@ -107,15 +107,15 @@ impl Tracing {
     fn sample(
         &self,
         own: &HeaderValue,
-        told: Option<TraceContext>,
+        parent: Option<TraceContext>,
         state: Option<HeaderValue>,
     ) -> Option<Box<Sampled>> {
         let queue = self.queue.clone()?;
         let own = TraceContext::parse(own.as_bytes())?;
-        let trace_id = told.map_or(own.trace_id, |told| told.trace_id);
+        let trace_id = parent.map_or(own.trace_id, |parent| parent.trace_id);
         Some(Box::new(Sampled {
             context: TraceContext { trace_id, is_sampled: true, ..own },
-            parent: told.map(|told| told.parent_id),
+            parent: parent.map(|parent| parent.parent_id),
             state,
             decided_after: None,
             denied: None,

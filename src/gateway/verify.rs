@@ -138,15 +138,20 @@ fn told(fields: &Fields, by: ForwardAuth) -> Option<(RequestHead, Scheme)> {
         "https" => Scheme::Https,
         _ => return None,
     };
-    // Not an absolute one, and no fragment: what is cut off here another may read.
+    Some((head_of(method, host, target)?, scheme))
+}
+
+/// Returns the request line and the host that another proxy asks about; none if they are not ones that a request to an origin has.
+pub(super) fn head_of(method: &str, host: &str, target: &str) -> Option<RequestHead> {
+    // Not an absolute target, and no fragment: what is cut off here another may read.
     if !target.starts_with('/') || target.contains('#') || method == Method::CONNECT {
         return None;
     }
     let uri: Uri = PathAndQuery::try_from(target).ok()?.into();
-    let mut told = Fields::default();
-    told.append(header::HOST, HeaderValue::try_from(host).ok()?);
+    let mut fields = Fields::default();
+    fields.append(header::HOST, HeaderValue::try_from(host).ok()?);
     let method = Method::from_bytes(method.as_bytes()).ok()?;
-    Some((RequestHead { method, uri, version: Version::HTTP_11, fields: told }, scheme))
+    Some(RequestHead { method, uri, version: Version::HTTP_11, fields })
 }
 
 /// Returns the headers of the response for an allowed request: who it is, for the one who asks to pass on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Collected, Full};
 use thiserror::Error;
@@ -11,6 +11,7 @@ use crate::{
     config::{self, HttpUrl, OtlpProtocol},
     http_client::{HttpClient, HttpError, HttpVersion, ResponseBounds},
     tls::TlsError,
+    types::grpc_message,
 };
 
 const BOUNDS: ResponseBounds = ResponseBounds { body: 64 << 10, timeout: Duration::from_secs(10) };
@@ -88,7 +89,7 @@ impl Transport {
     pub(super) async fn export(&self, batch: Bytes) -> Result<Bytes, ExportError> {
         match self.protocol {
             OtlpProtocol::Grpc => {
-                let mut request = self.request(framed(batch), "application/grpc")?;
+                let mut request = self.request(grpc_message::body_of(&batch), "application/grpc")?;
                 request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
                 let response = self.client.send(&self.url, HttpVersion::Http2, request, BOUNDS).await?;
                 message_of(response)
@@ -113,15 +114,7 @@ impl Transport {
     }
 }
 
-/// A call of one message (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn framed(message: Bytes) -> Bytes {
-    let mut framed = BytesMut::with_capacity(message.len() + 5);
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.put(message);
-    framed.freeze()
-}
-
+/// Returns the message that a call is responded to with; empty if there is none that can be read.
 fn message_of(response: Response<Collected<Bytes>>) -> Result<Bytes, ExportError> {
     if response.status() != StatusCode::OK {
         return Err(ExportError::Status(response.status()));
@@ -135,6 +128,5 @@ fn message_of(response: Response<Collected<Bytes>>) -> Result<Bytes, ExportError
     if code != "0" {
         return Err(ExportError::Code(code));
     }
-    let message = body.to_bytes();
-    Ok(if message.len() > 5 { message.slice(5..) } else { Bytes::new() })
+    Ok(grpc_message::only_message(body.to_bytes()).unwrap_or_default())
 }

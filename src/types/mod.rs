@@ -5,6 +5,7 @@ mod controls;
 pub mod decimal;
 pub mod fields;
 pub mod framing;
+pub mod grpc_message;
 pub mod hash;
 pub mod hop_by_hop;
 pub mod host;

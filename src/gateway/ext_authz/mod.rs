@@ -6,10 +6,9 @@
 
 mod message;
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use prost::Message;
 
@@ -35,17 +34,17 @@ use crate::{
     access::Credential,
     config,
     error::Kind,
-    types::{fields::Fields, hop_by_hop::is_hop_by_hop},
+    types::{fields::Fields, grpc_message, hop_by_hop::is_hop_by_hop},
 };
 
 /// The method of the service.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The largest question, in bytes. It has the head of a request twice at the most, and of its body what Envoy is told to send, which is
+/// The largest call, in bytes. It has the head of a request twice at the most, and of its body what Envoy is told to send, which is
 /// not looked at.
-const MAX_QUESTION: u64 = 4 << 20;
+const MAX_CALL: u64 = 4 << 20;
 
-/// Headers that Envoy writes by itself, or has to have: they are not taken out.
+/// Headers that Envoy writes by itself, or needs: they are not removed.
 const OF_ENVOY: &[&str] = &[
     "content-length",
     "expect",
@@ -71,10 +70,10 @@ struct Decision {
 }
 
 impl ConnectionState {
-    /// Answers a call on a listener for Envoy.
+    /// Handles a call on a listener for Envoy.
     ///
     /// # Errors
-    /// When it is no question, or comes from whoever may not ask.
+    /// When it is no call of `Check`, or its peer may not make one.
     pub(super) async fn check(
         &self,
         snapshot: &Snapshot,
@@ -92,13 +91,13 @@ impl ConnectionState {
         if !(self.peer.is_trusted(&snapshot.trusted_proxies) || self.peer.address().is_loopback()) {
             return Err(Kind::InsufficientRole.into());
         }
-        let question = self.question(snapshot, request).await?;
-        let mut decision = self.decide_for_envoy(snapshot, &question, begun, request_id);
+        let checked = self.read_call(snapshot, request).await?;
+        let mut decision = self.decide_for_envoy(snapshot, &checked, begun, request_id);
         if decision.as_ref().is_err_and(Refusal::is_unsettled) {
-            let credential = Credential::of(question.fields.get_all(&header::AUTHORIZATION));
-            let settled = snapshot.access.settle(credential, question.client);
+            let credential = Credential::of(checked.fields.get_all(&header::AUTHORIZATION));
+            let settled = snapshot.access.settle(credential, checked.client);
             decision = match forward::in_time(&self.exchange, settled).await {
-                Some(Ok(())) => self.decide_for_envoy(snapshot, &question, begun, request_id),
+                Some(Ok(())) => self.decide_for_envoy(snapshot, &checked, begun, request_id),
                 Some(Err(denied)) => Err(denied.into()),
                 None => Err(Kind::Unavailable.into()),
             };
@@ -114,14 +113,14 @@ impl ConnectionState {
             (Some(record), None) => record.is_decided(),
             (None, _) => {}
         }
-        Ok(self.answer(&response))
+        Ok(self.grpc_response(&response))
     }
 
-    /// Reads what Envoy asks.
-    async fn question(&self, snapshot: &Snapshot, request: &mut ClientRequest) -> Result<Question, Kind> {
+    /// Reads which request is to be checked.
+    async fn read_call(&self, snapshot: &Snapshot, request: &mut ClientRequest) -> Result<Checked, Kind> {
         let timeout = snapshot.limits.request_timeout;
         let bounds = BodyBounds {
-            limit: MAX_QUESTION,
+            limit: MAX_CALL,
             due: self.exchange.moment(timeout),
             min_rate: snapshot.limits.body_min_rate,
             response_timeout: timeout,
@@ -129,29 +128,27 @@ impl ConnectionState {
         let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None, &snapshot.headers);
         let body = body.collect().await;
         let body = body.map_err(|_| self.exchange.body_failure().unwrap_or(Kind::BadRequest))?.to_bytes();
-        let message = unframed(body).ok_or(Kind::BadRequest)?;
-        let question = CheckRequest::decode(message).map_err(|_| Kind::BadRequest)?;
-        // What makes no sense is denied in so many words: Envoy may be told to let pass what ends in an error.
-        Ok(Question::of(question, self.peer.address())
-            .unwrap_or_else(|| Question::of_nothing(self.peer.address())))
+        let message = grpc_message::only_message(body).ok_or(Kind::BadRequest)?;
+        let call = CheckRequest::decode(message).map_err(|_| Kind::BadRequest)?;
+        // What cannot be understood is denied, not an error: Envoy may be told to let pass what ends in one.
+        Ok(Checked::of(call, self.peer.address()).unwrap_or_else(|| Checked::unclear(self.peer.address())))
     }
 
     fn decide_for_envoy(
         &self,
         snapshot: &Snapshot,
-        question: &Question,
+        checked: &Checked,
         begun: Instant,
         request_id: &HeaderValue,
     ) -> Result<Decision, Refusal> {
         let mut limited = None;
-        let told = question.told.as_ref().ok_or(Kind::InsufficientRole)?;
-        let asked =
-            Asked { head: told, scheme: question.scheme, fields: &question.fields, client: question.client };
+        let head = checked.head.as_ref().ok_or(Kind::InsufficientRole)?;
+        let asked = Asked { head, scheme: checked.scheme, fields: &checked.fields, client: checked.client };
         match verify::decide(snapshot, &asked, begun, &mut limited) {
             Ok((permit, route)) => {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
-                    headers_to_remove: taken_out(snapshot, &question.fields, route),
+                    headers_to_remove: removed(snapshot, &checked.fields, route),
                     response_headers_to_add: limits(limited.as_ref()),
                     ..OkHttpResponse::default()
                 };
@@ -178,36 +175,37 @@ impl ConnectionState {
         }
     }
 
-    /// Returns the response to a call that is answered.
-    fn answer(&self, response: &CheckResponse) -> ClientResponse {
+    /// Returns the response to a call whose result is `response`.
+    fn grpc_response(&self, response: &CheckResponse) -> ClientResponse {
         let mut fields = Fields::default();
         fields.append(header::CONTENT_TYPE, grpc::MEDIA_TYPE);
         let mut trailers = HeaderMap::new();
         trailers.insert(&GRPC_STATUS, HeaderValue::from_static("0"));
-        let body = ResponseBody::with_trailers(framed(response), trailers, &self.exchange);
+        let body = grpc_message::body_of(&response.encode_to_vec());
+        let body = ResponseBody::with_trailers(body, trailers, &self.exchange);
         ClientResponse { status: StatusCode::OK, fields, body }
     }
 }
 
-/// What Envoy asks.
-struct Question {
-    /// The request; none if it is not clear which one is asked about.
-    told: Option<RequestHead>,
+/// The request that Envoy has checked.
+struct Checked {
+    /// Its request line and its host; none if they are not clear.
+    head: Option<RequestHead>,
     scheme: Scheme,
     /// Its headers.
     fields: Fields,
-    client: std::net::IpAddr,
+    client: IpAddr,
 }
 
-impl Question {
-    /// A question that is about no request.
-    fn of_nothing(peer: std::net::IpAddr) -> Self {
-        Self { told: None, scheme: Scheme::Http, fields: Fields::default(), client: peer }
+impl Checked {
+    /// A request of which nothing is clear.
+    fn unclear(peer: IpAddr) -> Self {
+        Self { head: None, scheme: Scheme::Http, fields: Fields::default(), client: peer }
     }
 
-    /// Returns none if no request of HTTP is asked about.
-    fn of(question: CheckRequest, peer: std::net::IpAddr) -> Option<Self> {
-        let attributes = question.attributes?;
+    /// Returns none if the call is about no request of HTTP.
+    fn of(call: CheckRequest, peer: IpAddr) -> Option<Self> {
+        let attributes = call.attributes?;
         let http = attributes.request?.http?;
         let source = attributes.source.and_then(|source| source.address?.socket);
         let client = source.and_then(|socket| socket.address.parse().ok()).unwrap_or(peer);
@@ -218,11 +216,12 @@ impl Question {
             scheme => scheme,
         };
         let scheme = if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http };
-        Some(Self { told: told(&http), scheme, fields, client: client.to_canonical() })
+        let head = verify::head_of(&http.method, &http.host, &http.path);
+        Some(Self { head, scheme, fields, client: client.to_canonical() })
     }
 }
 
-/// Returns the headers of a request; those of HTTP/2 whose names begin with a colon are told elsewhere.
+/// Returns the headers of a request; the pseudo-headers of HTTP/2 are in fields of their own.
 fn fields(http: &HttpRequest) -> Option<Fields> {
     let mut fields = Fields::default();
     let mut add = |name: &str, value: &[u8]| {
@@ -242,20 +241,8 @@ fn fields(http: &HttpRequest) -> Option<Fields> {
     Some(fields)
 }
 
-/// Returns the request line and the host that Envoy tells of, if they are ones.
-fn told(http: &HttpRequest) -> Option<RequestHead> {
-    if !http.path.starts_with('/') || http.path.contains('#') || http.method == Method::CONNECT.as_str() {
-        return None;
-    }
-    let uri: Uri = PathAndQuery::try_from(http.path.as_str()).ok()?.into();
-    let mut told = Fields::default();
-    told.append(header::HOST, HeaderValue::try_from(http.host.as_str()).ok()?);
-    let method = Method::from_bytes(http.method.as_bytes()).ok()?;
-    Some(RequestHead { method, uri, version: Version::HTTP_11, fields: told })
-}
-
 /// Returns the names of the headers that an upstream could take for the gateway's word, and of the token if it does not go on.
-fn taken_out(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<String> {
+fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<String> {
     let is_of_envoy =
         |name: &str| is_hop_by_hop(name) || OF_ENVOY.contains(&name) || name.starts_with(OF_ENVOY_PREFIX);
     let names = fields.iter().map(|(name, _)| name).filter(|name| {
@@ -292,26 +279,6 @@ fn denied(
     let http_response = Some(HttpResponse::Denied(denied));
     let response = CheckResponse { status: Some(RpcStatus { code: PERMISSION_DENIED }), http_response };
     Decision { response, reason: Some(refusal.reason()) }
-}
-
-/// Returns the message of a call that has one (gRPC over HTTP/2, "Length-Prefixed-Message"); none if it is compressed, or there are
-/// more.
-fn unframed(mut body: Bytes) -> Option<Bytes> {
-    if body.len() < 5 || body.get_u8() != 0 {
-        return None;
-    }
-    let length = body.get_u32() as usize;
-    (body.len() == length).then_some(body)
-}
-
-fn framed(message: &CheckResponse) -> Bytes {
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(length + 5);
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // A buffer that grows takes all of it.
-    let _ = message.encode(&mut framed);
-    framed.freeze()
 }
 
 #[cfg(test)]
