@@ -2,14 +2,17 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
-count. With --log the access log is on. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
+count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
+default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
+route has a rate limit by user. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
 release build.
 """
 
+import argparse
 import http.client
 import json
 import pathlib
@@ -20,9 +23,6 @@ import sys
 import tempfile
 import time
 
-LOG = "--log" in sys.argv
-BINARIES = [argument for argument in sys.argv[1:] if argument != "--log"]
-AUTHGATE = pathlib.Path(*BINARIES[:1] or [pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"])
 SHORT, LONG = 200, 2_200
 # The kernel's code, which shares the real caches, is not in the simulation.
 CACHES = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,16,64"]
@@ -45,9 +45,18 @@ workers: 1
 store: {{url: "sqlite:authgate.db"}}
 auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1d}}
 upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
-routes: [{{path: /api/**, upstream: backend}}]
+routes: [{{path: /api/**, upstream: backend{limit}}}]
 log: {{level: error, access: {log}}}
+{traces}
 """
+TRACES = {
+    "off": "telemetry: {traceparent: false}",
+    # What builds before there were traces take, too.
+    "on": "",
+    # Nothing listens there, and nothing is sent.
+    "sampled-out": "telemetry: {otlp: {endpoint: 'http://127.0.0.1:9', protocol: grpc, sample: 0}}",
+}
+LIMIT = ", rate_limit: {requests: 10000000, per: 1s, by: user}"
 
 
 def free_port():
@@ -65,10 +74,10 @@ def wait_for(port):
     sys.exit(f"nothing listens on {port}")
 
 
-def count(folder, ports, requests):
+def count(binary, folder, ports, requests):
     output = folder / f"callgrind.{requests}"
     tool = ["--tool=callgrind", f"--callgrind-out-file={output}", "--separate-threads=yes", *CACHES]
-    command = ["valgrind", *tool, AUTHGATE]
+    command = ["valgrind", *tool, binary]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     gateway = subprocess.Popen([*command, "serve", "--config", folder / "gateway.yaml"], **quiet)
     try:
@@ -95,15 +104,27 @@ def count(folder, ports, requests):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log", action="store_true")
+    parser.add_argument("--traces", choices=TRACES, default="on")
+    parser.add_argument("--limited", action="store_true")
+    built = pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"
+    parser.add_argument("binary", type=pathlib.Path, nargs="?", default=built)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
-        (folder / "gateway.yaml").write_text(CONFIG.format(log=str(LOG).lower(), **ports))
+        (folder / "gateway.yaml").write_text(CONFIG.format(
+            log=str(options.log).lower(),
+            traces=TRACES[options.traces],
+            limit=LIMIT if options.limited else "",
+            **ports,
+        ))
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:
             wait_for(ports["upstream"])
-            short, long = count(folder, ports, SHORT), count(folder, ports, LONG)
+            short, long = (count(options.binary, folder, ports, requests) for requests in (SHORT, LONG))
         finally:
             nginx.terminate()
             nginx.wait()

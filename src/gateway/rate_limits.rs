@@ -7,13 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::{self, RateKey},
     limit::{Left, Prefix, Rate, Rates},
     token::Principal,
-    types::{decimal::Decimal, fields::Fields},
+    types::fields::Fields,
 };
 
 pub(super) static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -39,20 +40,25 @@ pub(super) struct RouteLimits {
 struct Limit {
     /// The same under every config in which route and limit are as they are.
     id: u64,
-    /// Its name for clients, in quotes, as the header begins with it.
-    name: String,
+    /// How its item in the header begins: its name for clients, in quotes, and the key of what is left.
+    item: String,
     rate: Rate,
     by: RateKey,
 }
 
-/// What clients are told of limits: the policy, and what is left.
-pub(super) type Told = Box<[HeaderValue; 2]>;
+/// The fields by which a client learns of the limits of a route.
+pub(super) struct RateLimitFields<'a> {
+    /// `RateLimit-Policy`.
+    pub(super) policy: &'a HeaderValue,
+    /// `RateLimit`.
+    pub(super) left: HeaderValue,
+}
 
 /// What a request found.
-pub(super) struct Taken {
+pub(super) struct Taken<'a> {
     /// How long to wait, if it was not taken.
     pub(super) wait: Option<Duration>,
-    pub(super) told: Told,
+    pub(super) fields: RateLimitFields<'a>,
 }
 
 impl RouteLimits {
@@ -74,7 +80,7 @@ impl RouteLimits {
             policies.push(format!("{name};q={}{window}", limit.requests));
             limits.push(Limit {
                 id: rates.key((&route.host, route.pattern.to_string(), &methods, limit)),
-                name,
+                item: format!("{name};r="),
                 rate: Rate::new(limit.requests, limit.per, limit.burst),
                 by: limit.by.clone(),
             });
@@ -85,19 +91,28 @@ impl RouteLimits {
     }
 
     /// Takes a request, if all limits have one left.
-    pub(super) fn take(&self, rates: &Rates, asker: &Asker<'_>, at: Instant) -> Taken {
-        let (mut keys, mut left) = ([(0, Rate::default()); MOST], [Left::default(); MOST]);
+    pub(super) fn take(&self, rates: &Rates, asker: &Asker<'_>, at: Instant) -> Taken<'_> {
+        // Most routes have one: room for all that may be there would cost more than the rest.
+        match self.limits.len() {
+            1 => self.take_from::<1>(rates, asker, at),
+            _ => self.take_from::<MOST>(rates, asker, at),
+        }
+    }
+
+    /// Takes a request from up to `N` limits.
+    fn take_from<const N: usize>(&self, rates: &Rates, asker: &Asker<'_>, at: Instant) -> Taken<'_> {
+        let (mut keys, mut left) = ([(0, Rate::default()); N], [Left::default(); N]);
         for (key, limit) in keys.iter_mut().zip(&self.limits) {
             *key = (limit.key(rates, asker), limit.rate);
         }
-        let count = rates.take(&keys[..self.limits.len()], at, &mut left);
+        let count = rates.take(&keys[..self.limits.len().min(N)], at, &mut left);
         let left = &left[..count];
         let wait = left.last().and_then(|last| last.wait);
-        Taken { wait, told: Box::new([self.policy.clone(), self.told(left)]) }
+        Taken { wait, fields: RateLimitFields { policy: &self.policy, left: self.left_value(left) } }
     }
 
-    /// Returns what is left, for the client.
-    fn told(&self, left: &[Left]) -> HeaderValue {
+    /// Returns what is left, as clients read it.
+    fn left_value(&self, left: &[Left]) -> HeaderValue {
         thread_local! {
             // Used again, so that a value costs no memory but its own.
             static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -108,13 +123,13 @@ impl RouteLimits {
                 if !text.is_empty() {
                     text.extend_from_slice(b", ");
                 }
-                text.extend_from_slice(limit.name.as_bytes());
-                text.extend_from_slice(b";r=");
-                text.extend_from_slice(Decimal::new(left.requests).as_bytes());
+                text.extend_from_slice(limit.item.as_bytes());
+                text.extend_from_slice(itoa::Buffer::new().format(left.requests).as_bytes());
                 text.extend_from_slice(b";t=");
-                text.extend_from_slice(Decimal::new(rounded_up(left.full_in)).as_bytes());
+                text.extend_from_slice(itoa::Buffer::new().format(rounded_up(left.full_in)).as_bytes());
             }
-            HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("\"\""))
+            // SAFETY: the names of limits are part of the policy, which is a header value; the rest is visible ASCII.
+            unsafe { HeaderValue::from_maybe_shared_unchecked(Bytes::copy_from_slice(text)) }
         })
     }
 }
@@ -129,7 +144,7 @@ impl Limit {
         let address = || rates.key((self.id, Prefix::of(asker.client)));
         match &self.by {
             RateKey::User => match asker.principal {
-                Some(principal) => rates.key((self.id, principal.id_value.as_bytes())),
+                Some(principal) => rates.key((self.id, principal.subject)),
                 None => address(),
             },
             RateKey::Address => address(),

@@ -25,7 +25,7 @@ use super::{
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
-    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, Told},
+    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
     request_body::{BodyBounds, Incoming, RequestBody},
@@ -64,8 +64,8 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
-    /// What is said of its route's rate limits.
-    limited: Option<Told>,
+    /// The fields about its route's rate limits.
+    limited: Option<RateLimitFields<'a>>,
 }
 
 impl Trace<'_> {
@@ -149,12 +149,17 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
-        if let Some(told) = trace.limited.take() {
-            let [policy, left] = *told;
-            response.fields.insert(RATE_LIMIT_POLICY.clone(), policy);
-            response.fields.insert(RATE_LIMIT.clone(), left);
+        if let Some(RateLimitFields { policy, left }) = trace.limited.take() {
+            // All names in one pass over the lines.
+            response
+                .fields
+                .retain(|name| *name != RATE_LIMIT_POLICY && *name != RATE_LIMIT && *name != REQUEST_ID);
+            response.fields.append(RATE_LIMIT_POLICY.clone(), policy.clone());
+            response.fields.append(RATE_LIMIT.clone(), left);
+        } else {
+            response.fields.remove(&REQUEST_ID);
         }
-        response.fields.insert(REQUEST_ID.clone(), trace.request_id.clone());
+        response.fields.append(REQUEST_ID.clone(), trace.request_id.clone());
         if self.exchange.body_is_open() || (old && response.body.size_hint().exact().is_none()) {
             // HTTP/1.0 knows the end of a body without a length by the end of the connection; and what is left
             // of a request may never be read.

@@ -6,7 +6,7 @@ use super::{
     builtin::BuiltinCalls,
     client::TrustedProxies,
     headers::Headers,
-    rate_limits::{Asker, RouteLimits, Told},
+    rate_limits::{Asker, RateLimitFields, RouteLimits},
     refusal::Refusal,
     request_body::RequestBody,
     traces::Tracing,
@@ -145,16 +145,16 @@ impl Snapshot {
     ///
     /// # Errors
     /// 429, when one of them has none left.
-    pub(super) fn take_from_limits(
-        &self,
+    pub(super) fn take_from_limits<'a>(
+        &'a self,
         index: u32,
         asker: &Asker<'_>,
         at: Instant,
-        told: &mut Option<Told>,
+        fields: &mut Option<RateLimitFields<'a>>,
     ) -> Result<(), Refusal> {
         let Some(Some(limits)) = self.rate_limits.get(index as usize) else { return Ok(()) };
         let taken = limits.take(&self.services.rates, asker, at);
-        *told = Some(taken.told);
+        *fields = Some(taken.fields);
         let Some(wait) = taken.wait else { return Ok(()) };
         self.services.metrics.rate_limited(self.route_label(index));
         Err(Refusal::too_many(wait))

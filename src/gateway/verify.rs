@@ -10,7 +10,7 @@ use super::{
     client::FORWARDED_HOST,
     headers::METHOD_OVERRIDES,
     method,
-    rate_limits::{Asker, Told},
+    rate_limits::{Asker, RateLimitFields},
     refusal::Refusal,
     request_head::RequestHead,
     request_target,
@@ -54,13 +54,13 @@ pub(super) struct Asked<'a> {
 ///
 /// # Errors
 /// When the other proxy is to refuse it.
-pub(super) fn verify(
-    snapshot: &Snapshot,
+pub(super) fn verify<'a>(
+    snapshot: &'a Snapshot,
     head: &RequestHead,
     is_trusted: bool,
     origin: &client::Forwarded,
     begun: Instant,
-    limited: &mut Option<Told>,
+    limited: &mut Option<RateLimitFields<'a>>,
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
@@ -78,7 +78,7 @@ pub(super) fn decide<'a>(
     snapshot: &'a Snapshot,
     asked: &Asked<'_>,
     begun: Instant,
-    limited: &mut Option<Told>,
+    limited: &mut Option<RateLimitFields<'a>>,
 ) -> Result<(Permit, &'a config::Route), Refusal> {
     let Asked { head, scheme, fields, client } = *asked;
     // Whatever is wrong with it, the one who asks is to refuse it.

@@ -2,7 +2,6 @@
 
 pub mod chunked;
 mod controls;
-pub mod decimal;
 pub mod fields;
 pub mod framing;
 pub mod grpc_message;

@@ -19,7 +19,7 @@ use self::message::{
 use super::{
     client, forward, grpc,
     message::{ClientRequest, ClientResponse},
-    rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, Told},
+    rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
     request_body::{BodyBounds, RequestBody},
@@ -252,9 +252,8 @@ fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<S
     names.map(|name| name.as_str().to_owned()).collect()
 }
 
-fn limits(limited: Option<&Told>) -> Vec<HeaderValueOption> {
-    let Some(told) = limited else { return Vec::new() };
-    let [policy, left] = &**told;
+fn limits(limited: Option<&RateLimitFields<'_>>) -> Vec<HeaderValueOption> {
+    let Some(RateLimitFields { policy, left }) = limited else { return Vec::new() };
     vec![
         HeaderValueOption::overwrite(&RATE_LIMIT_POLICY, policy),
         HeaderValueOption::overwrite(&RATE_LIMIT, left),
@@ -264,7 +263,7 @@ fn limits(limited: Option<&Told>) -> Vec<HeaderValueOption> {
 fn denied(
     snapshot: &Snapshot,
     refusal: &Refusal,
-    limited: Option<&Told>,
+    limited: Option<&RateLimitFields<'_>>,
     request_id: &HeaderValue,
 ) -> Decision {
     let response = refusal.response(request_id, &snapshot.statuses);

@@ -25,7 +25,7 @@ use crate::{
         turns::Place,
     },
     http2::{self, Failure, Reason},
-    types::{decimal::Decimal, hop_by_hop::is_hop_by_hop},
+    types::hop_by_hop::is_hop_by_hop,
 };
 
 /// The future of a request's response.
@@ -147,7 +147,9 @@ impl Stream {
         let tells_length = self.to_head && !is_no_tunnel && opening.is_none();
         let has_content = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let length = exact.filter(|_| has_content && !tells_length && opening.is_none());
-        let length = if is_no_tunnel { Some(0) } else { length }.map(Decimal::new);
+        let length = if is_no_tunnel { Some(0) } else { length };
+        let mut digits = itoa::Buffer::new();
+        let length = length.map(|length| digits.format(length));
         let date = (!fields.contains(&header::DATE)).then(date);
         let lines = fields.iter().filter(|(name, _)| match *name {
             header::CONTENT_LENGTH => tells_length,
@@ -156,7 +158,7 @@ impl Stream {
         });
         let lines = lines
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .chain(length.as_ref().map(|length| ("content-length", length.as_bytes())))
+            .chain(length.map(|length| ("content-length", length.as_bytes())))
             .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
         let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
         self.stream.send_head(status, lines, is_whole)?;
