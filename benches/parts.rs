@@ -16,7 +16,7 @@ use authgate::{
     store::{LogEntry, Revoked},
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Roles, Secret, SessionId, Subject, UserId, Username},
+    types::{OsRandom, Roles, Secret, SessionId, Subject, UserId},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
@@ -33,7 +33,7 @@ struct Parts {
 fn parts() -> Parts {
     let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None, None);
     let keyring = CurrentKeyring::new(keyring.expect("a secret"));
-    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone(), Vec::new()));
+    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone(), Vec::new(), None));
     let ttl = Duration::from_secs(900);
     let issuer = Issuer::new("bench", "bench", ttl, keyring, Arc::new(OsRandom));
     let time = TimeKeeper::new(ManualClock::at(NOW));
@@ -44,7 +44,7 @@ fn parts() -> Parts {
 
 impl Parts {
     fn tokens(&self, count: usize) -> Vec<String> {
-        let name = Username::new("somebody").expect("a name");
+        let name = "somebody";
         let roles = Roles::parse_joined("staff,user").expect("roles");
         (0..count)
             .map(|_| {
@@ -52,7 +52,7 @@ impl Parts {
                     user: UserId::generate(NOW, &OsRandom),
                     session: SessionId::generate(&OsRandom),
                     generation: 1,
-                    name: &name,
+                    name,
                     roles: &roles,
                     external_id: None,
                     issued_at: NOW,

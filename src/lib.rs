@@ -1,7 +1,7 @@
 //! authgate: an authentication reverse-proxy gateway.
 //!
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
-//! `auth_api` and `admin`, the decision `access`, the use cases `account`, the mirror
+//! `auth_api`, `pages` and `admin`, what these share `web`, the decision `access`, the use cases `account`, the mirror
 //! `revocation`, what is asked of other issuers and of certificate authorities `oidc` and `acme`, the means `store`, `password`, `token`, `route`, `limit`, `mail`, `otlp` and `upstream`,
 //! then `http_client`, then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
@@ -24,6 +24,7 @@ pub mod memory;
 pub mod oidc;
 pub mod openapi;
 pub mod otlp;
+pub mod pages;
 pub mod password;
 pub mod priority;
 pub mod revocation;
@@ -35,6 +36,7 @@ pub mod tls;
 pub mod token;
 pub mod types;
 pub mod upstream;
+pub mod web;
 
 #[cfg(test)]
 #[path = "../fuzz/words.rs"]

@@ -41,6 +41,7 @@ mod names;
 mod neighbours;
 mod operations;
 mod outages;
+mod pages;
 mod passwords;
 mod paths;
 mod proxy_protocol;

@@ -11,7 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app"],
-    &["gateway", "auth_api", "admin"],
+    &["gateway", "auth_api", "admin", "pages"],
+    &["web"],
     &["access"],
     &["account"],
     &["revocation"],
@@ -52,6 +53,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["otlp/message", "gateway/ext_authz"]),
     ("opentelemetry_proto", &["otlp/message"]),
     ("indicatif", &["cli/import"]),
+    ("minijinja", &["pages"]),
+    ("fluent_bundle", &["pages"]),
+    ("fluent_langneg", &["pages"]),
+    ("unic_langid", &["pages"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

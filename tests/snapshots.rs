@@ -25,7 +25,7 @@ use authgate::{
     revocation::Mirror,
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Roles, Secret, SessionId, UserId, Username},
+    types::{OsRandom, Roles, Secret, SessionId, UserId},
 };
 use bytes::Bytes;
 use http::Response;
@@ -88,7 +88,7 @@ impl Parts {
             user: UserId::generate(now, &OsRandom),
             session: SessionId::generate(&OsRandom),
             generation: 1,
-            name: &Username::new("alice").unwrap(),
+            name: "alice",
             roles: &Roles::parse_joined("user").unwrap(),
             external_id: None,
             issued_at: now,
@@ -99,10 +99,11 @@ impl Parts {
         let mirror = Arc::new(Mirror::new(Duration::from_secs(600)));
         mirror.confirm(time.now());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new()));
+        let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new(), None));
         let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None));
         let services = Services {
             traces: None,
+            refusal_pages: None,
             challenges: Arc::default(),
             metrics,
             access_log: None,

@@ -1,6 +1,14 @@
 //! The credential of a request.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, Method, header};
+
+use crate::token::SessionCookies;
+
+static AUTHORIZATION: HeaderName = header::AUTHORIZATION;
+static COOKIE: HeaderName = header::COOKIE;
+static ORIGIN: HeaderName = header::ORIGIN;
+static UPGRADE: HeaderName = header::UPGRADE;
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The credential of a request. A token in a query or in a body is never one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,11 +17,65 @@ pub enum Credential<'a> {
     Absent,
     /// One bearer token (RFC 6750, section 2.1).
     Bearer(&'a [u8]),
-    /// Something that is not exactly one bearer token.
+    /// One session cookie.
+    Cookie(&'a [u8]),
+    /// A session cookie that a page of another site may have had the browser send.
+    CrossSite,
+    /// Something that is not exactly one credential.
     Unusable,
 }
 
 impl<'a> Credential<'a> {
+    /// Reads the credential of a request whose values of a header `values` returns: the bearer token, or else the cookie, if there are
+    /// `cookies`.
+    pub fn of_request<I>(
+        method: &Method,
+        values: impl Fn(&'static HeaderName) -> I,
+        cookies: Option<&SessionCookies>,
+    ) -> Self
+    where
+        I: Iterator<Item = &'a HeaderValue>,
+    {
+        let bearer = Self::of(values(&AUTHORIZATION));
+        let Some(cookies) = cookies.filter(|_| bearer == Self::Absent) else { return bearer };
+        let cookie = Self::of_cookies(values(&COOKIE), cookies.name());
+        let Self::Cookie(token) = cookie else { return cookie };
+        let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        // A WebSocket acts for its user, and is begun by GET.
+        if is_safe && values(&UPGRADE).next().is_none() {
+            return cookie;
+        }
+        let is_ours = match values(&SEC_FETCH_SITE).next() {
+            Some(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
+            None => values(&ORIGIN).next().is_some_and(|origin| origin == cookies.origin()),
+        };
+        let is_one = |name: &'static HeaderName| values(name).nth(1).is_none();
+        if is_ours && is_one(&SEC_FETCH_SITE) && is_one(&ORIGIN) {
+            Self::Cookie(token)
+        } else {
+            Self::CrossSite
+        }
+    }
+
+    /// Reads the cookie of a name from the values of `Cookie` (RFC 6265bis, section 5.8.3).
+    pub fn of_cookies(values: impl IntoIterator<Item = &'a HeaderValue>, name: &str) -> Self {
+        let pairs = values.into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+        let mut tokens = pairs.filter_map(|pair| {
+            pair.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+        });
+        match (tokens.next(), tokens.next()) {
+            (None, _) => Self::Absent,
+            (Some(token), None) => Self::Cookie(token),
+            // A sibling's may be among them.
+            (Some(_), Some(_)) => Self::Unusable,
+        }
+    }
+
+    /// Whether it is a cookie that a browser has sent by itself.
+    pub fn is_cookie(&self) -> bool {
+        matches!(self, Self::Cookie(_) | Self::CrossSite)
+    }
+
     /// Reads the values of `Authorization`.
     pub fn of(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let mut values = values.into_iter();
@@ -42,6 +104,22 @@ mod tests {
     fn of(values: &[&'static str]) -> String {
         let values: Vec<_> = values.iter().copied().map(HeaderValue::from_static).collect();
         format!("{:?}", Credential::of(&values))
+    }
+
+    #[test]
+    fn one_cookie_of_the_name_is_a_credential() {
+        let of = |values: &[&'static str]| {
+            let values: Vec<_> = values.iter().copied().map(HeaderValue::from_static).collect();
+            format!("{:?}", Credential::of_cookies(&values, "__Host-authgate"))
+        };
+        assert_eq!(
+            of(&["a=b", "__Host-authgate-visitor=x; x__Host-authgate=y; __host-authgate=z"]),
+            "Absent"
+        );
+        assert_eq!(of(&["a=b;__Host-authgate=a ; c=d"]), "Cookie([97])");
+        assert_eq!(of(&["a=b", "__Host-authgate="]), "Cookie([])");
+        assert_eq!(of(&["__Host-authgate=a; __Host-authgate=a"]), "Unusable");
+        assert_eq!(of(&["__Host-authgate=a", "__Host-authgate=b"]), "Unusable");
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub enum Denied {
     /// It is not known whether the token was revoked.
     #[error("the revocation mirror is stale")]
     Stale,
+    /// A page of another site may have made the browser send its cookie.
+    #[error("the cookie came with a request that may be another site's")]
+    CrossSite,
     /// The roles are not enough.
     #[error("roles not sufficient")]
     Role,
@@ -55,6 +58,7 @@ impl Denied {
             }
             Self::Stale => Kind::Unavailable,
             Self::Role => Kind::InsufficientRole,
+            Self::CrossSite => Kind::CrossSiteRequest,
         }
     }
 
@@ -70,7 +74,13 @@ impl Denied {
             Self::Revoked => "revoked",
             Self::Stale => "stale",
             Self::Role => "insufficient_role",
+            Self::CrossSite => "cross_site",
         }
+    }
+
+    /// Whether the credential is known to be worth nothing any more.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Revoked | Self::BadToken(_)) && self.kind() == Kind::Unauthenticated
     }
 
     /// Whether a token was there and was bad, which `WWW-Authenticate` tells (RFC 6750, section 3).

@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
+
 pub use credential::Credential;
 pub use denied::Denied;
 pub use failure::Failure;
@@ -27,7 +29,7 @@ use crate::{
     oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{ExternalIssuer, Logout, Principal, TokenError, Verifier},
+    token::{ExternalIssuer, Logout, Principal, SessionCookies, TokenError, Verifier},
     upstream::Allowed,
 };
 
@@ -99,9 +101,29 @@ impl Access {
         Self { verifier, mirror, time, metrics, introspector }
     }
 
-    /// Whether it goes by tokens for `audience` by `issuer`, and by those of these others.
-    pub fn is_for(&self, issuer: &str, audience: &str, external: &[config::Issuer]) -> bool {
-        self.verifier.is_for(issuer, audience, external)
+    /// Whether it goes by the tokens of `auth`, by those of these others, and by the cookies of `browser`.
+    pub fn is_for(
+        &self,
+        auth: &config::Auth,
+        external: &[config::Issuer],
+        browser: Option<&config::Browser>,
+    ) -> bool {
+        self.verifier.is_for(auth, external, browser)
+    }
+
+    /// Returns what makes the cookies of people with browsers, if there are any.
+    pub fn cookies(&self) -> Option<&Arc<SessionCookies>> {
+        self.verifier.cookies()
+    }
+
+    /// Returns the value of `Authorization` for an upstream that is to get the access token of a caller with a cookie.
+    pub fn authorization(&self, principal: &Principal) -> Option<HeaderValue> {
+        self.cookies()?.authorization(principal, self.now())
+    }
+
+    /// Returns the successor of the caller's cookie, if it is time for one.
+    pub fn renewed_cookie(&self, principal: &Principal) -> Option<HeaderValue> {
+        self.cookies().filter(|_| principal.is_by_cookie())?.successor(principal, self.now())
     }
 
     /// Returns the other issuers whose tokens it goes by.
@@ -160,12 +182,13 @@ impl Access {
         on_stale: OnStale,
         now: Now,
     ) -> Result<Arc<Principal>, Denied> {
-        let token = match credential {
-            Credential::Bearer(token) => token,
+        let checked = match credential {
+            Credential::Bearer(token) => self.verifier.verify(token, now)?,
+            Credential::Cookie(token) => self.verifier.verify_cookie(token, now)?,
+            Credential::CrossSite => return Err(Denied::CrossSite),
             Credential::Absent => return Err(Denied::NoToken),
             Credential::Unusable => return Err(Denied::UnusableCredential),
         };
-        let checked = self.verifier.verify(token, now)?;
         if checked.hit {
             self.metrics.token_cache_hits.inc();
         } else {
@@ -258,7 +281,17 @@ impl Access {
     ) -> Result<Permit, Denied> {
         let principal = match (access, credential) {
             (config::Access::Open, _) | (config::Access::Optional, Credential::Absent) => None,
-            _ => Some(self.identify(credential, on_stale, self.now())?),
+            _ => match self.identify(credential, on_stale, self.now()) {
+                // Nobody chose to send it: whoever was signed in before is a stranger now.
+                Err(denied)
+                    if denied.is_dead()
+                        && matches!(access, config::Access::Optional)
+                        && credential.is_cookie() =>
+                {
+                    None
+                }
+                identified => Some(identified?),
+            },
         };
         judge(access, principal.as_ref().map(|principal| Caller { roles: &principal.roles }))?;
         Ok(Permit(Lease { principal, on_stale }))
@@ -278,7 +311,7 @@ mod tests {
         clock::ManualClock,
         store::{LogEntry, Revoked},
         token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
-        types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId, Username},
+        types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId},
     };
 
     const NOW: i64 = 1_800_000_000_000;
@@ -304,7 +337,7 @@ mod tests {
             Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None, None).unwrap();
         let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
         let keyring = CurrentKeyring::new(keyring);
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone(), Vec::new()));
+        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone(), Vec::new(), None));
         let ttl = Duration::from_secs(900);
         let issuer = Issuer::new("tests", "tests", ttl, keyring, Arc::new(OsRandom));
         let session = SessionId::generate(&OsRandom);
@@ -312,7 +345,7 @@ mod tests {
             user: UserId::generate(NOW, &OsRandom),
             session,
             generation: 1,
-            name: &Username::new("alice").unwrap(),
+            name: "alice",
             roles: &Roles::parse_joined("user").unwrap(),
             external_id: None,
             issued_at: NOW,

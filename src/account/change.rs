@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AccountError, Accounts, Actor, Result, Tokens, login::Judged, register::check_email};
+use super::{AccountError, Accounts, Actor, Changed, Holder, Result, login::Judged, register::check_email};
 use crate::{
     error::Kind,
     password::Rules,
@@ -30,7 +30,7 @@ pub struct ChangeRequest {
 
 impl Accounts {
     /// Changes a name or password. The account's other sessions end; the caller's own moves along
-    /// with the tokens that are returned. `None` for another's account.
+    /// with the tokens, or the cookie, that are returned. `None` for another's account.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -39,7 +39,7 @@ impl Accounts {
         caller: &SignedIn,
         wanted: ChangeRequest,
         address: IpAddr,
-    ) -> Result<Option<Tokens>> {
+    ) -> Result<Option<Changed>> {
         if wanted.new_username.is_none() && wanted.new_password.is_none() && wanted.new_email.is_none() {
             return Err(AccountError::Refused(Kind::MissingParameters));
         }
@@ -68,7 +68,7 @@ impl Accounts {
         me: &User,
         wanted: ChangeRequest,
         address: IpAddr,
-    ) -> Result<Option<Tokens>> {
+    ) -> Result<Option<Changed>> {
         let target = self.target(me, wanted.user_id.as_deref()).await?;
         let name = wanted.new_username.as_deref().map(Username::new).transpose()?;
         if let Some(name) = name.as_ref().filter(|name| **name != target.name) {
@@ -85,7 +85,8 @@ impl Accounts {
             None => None,
         };
         let own = target.id == me.id;
-        let (session, refresh) = self.new_session(caller.session, Place::default());
+        let holder = if caller.by_cookie { Holder::Browser { keep: caller.is_kept } } else { Holder::Tokens };
+        let (session, refresh) = self.new_session(caller.session, Place::default(), holder);
         let what =
             [("name", name.is_some()), ("password", password_hash.is_some()), ("email", email.is_some())];
         let what: Vec<&str> =
@@ -111,7 +112,10 @@ impl Accounts {
             self.mails_are_queued();
         }
         match changed {
-            Change::Done(_, Some(grant)) => self.issue(*grant, refresh).await.map(Some),
+            Change::Done(_, Some(grant)) => Ok(Some(match holder {
+                Holder::Tokens => Changed::Tokens(Box::new(self.issue(*grant, refresh).await?)),
+                Holder::Browser { keep } => Changed::Cookie(Box::new(self.issue_cookie(*grant, keep).await?)),
+            })),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
             Change::Conflict | Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
@@ -239,11 +243,7 @@ impl Accounts {
                 Judged::Wrong => Err(AccountError::Refused(Kind::InvalidCredentials)),
             };
         }
-        let session = self.store.session(caller.session).await?;
-        let session = session.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
-        // A login that is yet to come is no recent one: the clock was set back.
-        let since = self.time.now().time - session.authenticated_at;
-        if (0..=self.config.reauth_window.as_millis() as i64).contains(&since) {
+        if self.is_recent(caller).await? {
             Ok(false)
         } else {
             Err(AccountError::Explained(

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Instant};
 
 use super::{
-    AccountError, Accounts, Client, Result, Tokens,
+    AccountError, Accounts, Client, Holder, Result, Tokens,
     attempts::{Counted, Reserved},
     register::check_email,
 };
@@ -11,9 +11,25 @@ use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
     store::{Event, Grant, NewSession, User},
-    token::Device,
+    token::{Device, RefreshToken},
     types::{Secret, SessionId, Username},
 };
+
+/// A session that was opened for a password.
+pub(super) struct Authenticated {
+    pub(super) grant: Grant,
+    pub(super) refresh: RefreshToken,
+    pub(super) device: Device,
+    /// A hash that was made with older parameters.
+    pub(super) rehash: Option<Rehash>,
+}
+
+/// A password whose hash is to be made anew.
+pub(super) struct Rehash {
+    user: User,
+    password: Secret,
+    origin: Origin,
+}
 
 /// The verdict on a password.
 pub(super) enum Judged {
@@ -36,8 +52,24 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn login(&self, username: &str, typed: &Secret, client: Client<'_>) -> Result<Tokens> {
+        let authenticated = self.authenticate(username, typed, Holder::Tokens, client).await?;
+        let tokens = self.issue(authenticated.grant, authenticated.refresh).await?;
+        let device = self.device_token(authenticated.device, tokens.user.generation);
+        if let Some(rehash) = authenticated.rehash {
+            self.rehash(rehash).await;
+        }
+        Ok(Tokens { device: Some(device), ..tokens })
+    }
+
+    pub(super) async fn authenticate(
+        &self,
+        username: &str,
+        typed: &Secret,
+        holder: Holder,
+        client: Client<'_>,
+    ) -> Result<Authenticated> {
         let mut failure_moment = Instant::now();
-        let result = self.try_login(username, typed, client, &mut failure_moment).await;
+        let result = self.try_login(username, typed, holder, client, &mut failure_moment).await;
         if matches!(result, Err(AccountError::Refused(Kind::InvalidCredentials))) {
             // By the timer, so that it does not tell what the account's hash costs, or that there is none.
             tokio::time::sleep_until(failure_moment.into()).await;
@@ -49,9 +81,10 @@ impl Accounts {
         &self,
         username: &str,
         typed: &Secret,
+        holder: Holder,
         client: Client<'_>,
         failure_moment: &mut Instant,
-    ) -> Result<Tokens> {
+    ) -> Result<Authenticated> {
         let address = client.address;
         let invalid = || AccountError::Refused(Kind::InvalidCredentials);
         // Too long is refused for every name alike, before it costs anything.
@@ -87,17 +120,12 @@ impl Accounts {
             self.attempts.forgotten(attempt).await;
             return Err(error);
         }
-        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
+        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
         let (attempt, grant) = self.open(&user, &session, address, attempt).await?;
         self.attempts.succeeded(attempt).await;
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
-        let tokens = self.issue(grant, refresh).await?;
-        let device = self.device_token(device, tokens.user.generation);
-        let tokens = Tokens { device: Some(device), ..tokens };
-        if verdict.outdated {
-            self.rehash(&user, password, origin).await;
-        }
-        Ok(tokens)
+        let rehash = verdict.outdated.then_some(Rehash { user, password, origin });
+        Ok(Authenticated { grant, refresh, device, rehash })
     }
 
     /// Opens the session, if the account has not changed since the password was verified.
@@ -179,7 +207,7 @@ impl Accounts {
     }
 
     /// Replaces a hash made with older parameters. The login does not depend on it.
-    async fn rehash(&self, user: &User, password: Secret, origin: Origin) {
+    pub(super) async fn rehash(&self, Rehash { user, password, origin }: Rehash) {
         let done = match self.hasher.hash(password, false, origin).await {
             Ok(hash) => {
                 let old = user.password_hash.as_deref().unwrap_or_default();

@@ -5,6 +5,7 @@
 //! of this gateway before the caller hears of it.
 
 mod attempts;
+mod browser;
 mod change;
 mod error;
 mod external;
@@ -20,6 +21,7 @@ mod session;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use attempts::{AttemptCounts, Attempts};
+pub use browser::{BrowserSession, Changed};
 pub use change::ChangeRequest;
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};
@@ -38,7 +40,10 @@ use crate::{
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
     store::{Event, Grant, NewSession, Place, Proof, SessionKind, Store, Ttls, User},
-    token::{self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SigningKey},
+    token::{
+        self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SessionCookies,
+        SigningKey,
+    },
     types::{KeyId, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
@@ -66,6 +71,18 @@ pub struct Tokens {
     pub refresh: Secret,
     /// The token by which the device is known again, after a login.
     pub device: Option<String>,
+}
+
+/// What holds a session.
+#[derive(Debug, Clone, Copy)]
+enum Holder {
+    /// Access and refresh tokens.
+    Tokens,
+    /// A browser's cookie.
+    Browser {
+        /// Whether the person asked to be remembered.
+        keep: bool,
+    },
 }
 
 /// Where a call of a person without a token comes from.
@@ -110,6 +127,8 @@ pub struct Accounts {
     pub device_tokens: DeviceTokens,
     /// Makes refresh tokens.
     pub refresh_tokens: RefreshTokens,
+    /// Makes the cookies of people with browsers, if there are pages for them.
+    pub cookies: Option<Arc<SessionCookies>>,
     /// The mirror of this gateway.
     pub mirror: Arc<Mirror>,
     /// Revokes.
@@ -142,11 +161,15 @@ impl Accounts {
         }
     }
 
-    /// Creates a session to be opened after a password was verified, and its first refresh token.
-    fn new_session(&self, id: SessionId, place: Place) -> (NewSession, RefreshToken) {
+    /// Creates a session to be opened after a password was verified, and its first refresh token, which a browser does not get.
+    fn new_session(&self, id: SessionId, place: Place, holder: Holder) -> (NewSession, RefreshToken) {
         let token = self.refresh_tokens.first(id);
         let nonce = self.refresh_tokens.nonce();
-        let (kind, ttls, most) = (SessionKind::Token, self.ttls(), self.config.max_sessions);
+        let most = self.config.max_sessions;
+        let (kind, ttls) = match holder {
+            Holder::Tokens => (SessionKind::Token, self.ttls()),
+            Holder::Browser { keep } => (SessionKind::Browser, self.browser_ttls(keep)),
+        };
         let session = NewSession {
             id,
             kind,
@@ -186,6 +209,23 @@ impl Accounts {
     }
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
+        let key = self.key_for(&grant).await?;
+        let claims = token::AccessClaims {
+            user: grant.user.id,
+            session: grant.session,
+            generation: grant.user.generation,
+            name: grant.user.name.as_str(),
+            roles: &grant.user.roles,
+            external_id: grant.user.external_id.as_deref(),
+            issued_at: grant.issued_at,
+            session_ends_at: grant.session_ends_at,
+        };
+        let access = self.issuer.issue(&claims, &key)?;
+        Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
+    }
+
+    /// Returns the key to sign with for a session that still lives. What ended for it is in force before.
+    async fn key_for(&self, grant: &Grant) -> Result<Arc<SigningKey>> {
         if !grant.ended.is_empty() {
             self.revoker.in_force(&grant.ended).await;
         }
@@ -197,19 +237,7 @@ impl Accounts {
             // It was ended meanwhile; or the store has lost what had ended it, and is about to be told.
             return Err(AccountError::Refused(Kind::Unavailable));
         }
-        let key = self.key(grant.issued_at).await?;
-        let claims = token::AccessClaims {
-            user: grant.user.id,
-            session: grant.session,
-            generation: grant.user.generation,
-            name: &grant.user.name,
-            roles: &grant.user.roles,
-            external_id: grant.user.external_id.as_deref(),
-            issued_at: grant.issued_at,
-            session_ends_at: grant.session_ends_at,
-        };
-        let access = self.issuer.issue(&claims, &key)?;
-        Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
+        self.key(grant.issued_at).await
     }
 
     /// Notes what failed. It failed whether or not that can be noted.

@@ -1,11 +1,12 @@
 //! Registering.
 
-use super::{AccountError, Accounts, Client, Result, Tokens};
+use super::{AccountError, Accounts, Client, Holder, Result, Tokens};
 use crate::{
     config,
     error::Kind,
     password::Rules,
-    store::{Event, NewUser, Purpose},
+    store::{Event, Grant, NewUser, Purpose},
+    token::RefreshToken,
     types::{Roles, Secret, SessionId, UserId, Username},
 };
 
@@ -33,6 +34,20 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn register(&self, wanted: Registration, client: Client<'_>) -> Result<Tokens> {
+        let (grant, refresh) = self.admit(wanted, Holder::Tokens, client).await?;
+        let tokens = self.issue(grant, refresh).await?;
+        let device = self.device_tokens.new_device(tokens.user.id);
+        let device = self.device_token(device, tokens.user.generation);
+        Ok(Tokens { device: Some(device), ..tokens })
+    }
+
+    /// Makes an account, and opens its first session.
+    pub(super) async fn admit(
+        &self,
+        wanted: Registration,
+        holder: Holder,
+        client: Client<'_>,
+    ) -> Result<(Grant, RefreshToken)> {
         if self.config.registration == config::Registration::Closed {
             return Err(AccountError::Refused(Kind::RegistrationClosed));
         }
@@ -41,14 +56,19 @@ impl Accounts {
             return Err(AccountError::Refused(Kind::PasswordsDoNotMatch));
         }
         let used = self.attempts.registration(client.address).await?;
-        let result = self.try_register(wanted, client).await;
+        let result = self.try_register(wanted, holder, client).await;
         if matches!(&result, Err(error) if error.is_ours()) {
             self.attempts.unused(used).await;
         }
         result
     }
 
-    async fn try_register(&self, wanted: Registration, client: Client<'_>) -> Result<Tokens> {
+    async fn try_register(
+        &self,
+        wanted: Registration,
+        holder: Holder,
+        client: Client<'_>,
+    ) -> Result<(Grant, RefreshToken)> {
         let address = client.address;
         let name = Username::new(&wanted.username)?;
         self.config.username.check(&name)?;
@@ -73,14 +93,12 @@ impl Accounts {
         let (release, similar) = (false, false);
         let event = Some(Event::own(id, address, "user.register", String::new()));
         let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, event };
-        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place());
+        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
             Some(grant) => {
                 self.mails_are_queued();
-                let tokens = self.issue(grant, refresh).await?;
-                let device = self.device_token(self.device_tokens.new_device(id), tokens.user.generation);
-                Ok(Tokens { device: Some(device), ..tokens })
+                Ok((grant, refresh))
             }
             None => Err(AccountError::Refused(Kind::UsernameExists)),
         }

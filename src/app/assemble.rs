@@ -9,12 +9,13 @@ use crate::{
     admin::AdminApi,
     auth_api::AuthApi,
     config::{self, Config},
-    gateway::{Services, Snapshot},
+    gateway::{RefusalPages, Services, Snapshot},
     mail::MailSetupError,
     oidc::{Fetcher, Introspector, KeyFollower},
     otlp::Exporter,
+    pages::Pages,
     password::{Hasher, Rules},
-    token::{ExternalIssuer, Issuer, Verifier},
+    token::{ExternalIssuer, Issuer, SessionCookies, Verifier},
     types::OsRandom,
 };
 
@@ -48,14 +49,15 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls, fetchers, trace_transport } = parts;
+    let Parts { routes, upstream_tls, fetchers, trace_transport, pages } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let before_it = before.map(Snapshot::access);
-    let same = before_it.filter(|access| access.is_for(&auth.issuer, &auth.audience, &config.issuers));
+    let same = before_it.filter(|access| access.is_for(auth, &config.issuers, config.browser.as_ref()));
     let (access, key_followers) = match same {
         Some(access) => (access.clone(), Vec::new()),
         None => access(foundation, config, fetchers, before_it),
     };
+    let cookies = access.cookies().cloned();
     let (mail_worker, queue) = match &auth.email {
         Some(email) => {
             let (mail_worker, queue) =
@@ -64,15 +66,26 @@ pub(super) fn assemble(
         }
         None => (None, None),
     };
+    let accounts = Arc::new(accounts(foundation, means, auth, queue, cookies));
+    let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
+    let pages = pages.map(|loaded| {
+        let key = foundation.root.form_key();
+        let random = foundation.random.clone();
+        Arc::new(Pages::new(loaded, &auth.path, accounts.clone(), access.clone(), key, random))
+    });
     let api = AuthApi::new(
         &auth.path,
-        Arc::new(accounts(foundation, means, auth, queue)),
+        accounts,
         access.clone(),
         foundation.keyring.clone(),
         config.revocation.max_staleness.as_secs(),
     );
-    let builtin_calls =
-        BuiltinRunner { api: Arc::new(api), runtime: foundation.calls.clone(), gate: process.gate.clone() };
+    let builtin_calls = BuiltinRunner {
+        api: Arc::new(api),
+        pages,
+        runtime: foundation.calls.clone(),
+        gate: process.gate.clone(),
+    };
     let admin_api = AdminApi::new(
         operator(foundation, means, auth),
         access.clone(),
@@ -92,6 +105,7 @@ pub(super) fn assemble(
         access_log: process.logs.access.clone(),
         address_counts: process.address_counts.clone(),
         rates: process.rates.clone(),
+        refusal_pages,
     };
     let snapshot =
         Snapshot::new(config, routes, access, Arc::new(builtin_calls), services, &upstream_tls, before);
@@ -134,7 +148,13 @@ fn access(
         external.push(issuer);
     }
     let keyring = foundation.keyring.clone();
-    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, keyring, external));
+    let cookies = config.browser.as_ref().map(|browser| {
+        let random = foundation.random.clone();
+        let issuer =
+            Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring.clone(), random);
+        Arc::new(SessionCookies::new(issuer, browser, keyring.clone()))
+    });
+    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, keyring, external, cookies));
     let introspector = asks.and_then(|(issuer, fetcher)| {
         let (verifier, time, metrics) = (verifier.clone(), time.clone(), metrics.clone());
         let refresh_tokens = foundation.root.refresh_tokens();
@@ -150,6 +170,7 @@ fn accounts(
     means: &Means,
     auth: &config::Auth,
     mail: Option<MailQueue>,
+    cookies: Option<Arc<SessionCookies>>,
 ) -> Accounts {
     let keyring = foundation.keyring.clone();
     let random = foundation.random.clone();
@@ -161,6 +182,7 @@ fn accounts(
         mail,
         issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring, random.clone()),
         refresh_tokens: foundation.root.refresh_tokens(),
+        cookies,
         device_tokens: foundation.root.device_tokens(),
         mirror: foundation.process.mirror.clone(),
         revoker: revoker(foundation, auth),

@@ -98,7 +98,7 @@ pub async fn compare(loaded: &LoadedGateway, address: &str) -> Result<Difference
     let actions = loaded.routes.routes().iter().map(action).collect();
     let mount = &config.auth.path;
     let table =
-        Table::compile(&config.routes, mount, builtin_calls(mount)).map_err(|_| CompareError::Routes)?;
+        Table::compile(&config.routes, mount, builtin_calls(config)).map_err(|_| CompareError::Routes)?;
     Ok(difference(&read(running)?, &Side { table, actions }))
 }
 
@@ -115,7 +115,7 @@ fn read(running: Running) -> Result<Side, CompareError> {
     });
     let loaded = config::load("running", &text.to_string(), Path::new("."), &|_| None, &|_| Vec::new());
     let config = loaded.map_err(|_| CompareError::Routes)?.config;
-    let table = Table::compile(&config.routes, &mount, builtin_calls(&mount));
+    let table = Table::compile(&config.routes, &mount, builtin_calls(&config));
     Ok(Side { table: table.map_err(|_| CompareError::Routes)?, actions })
 }
 

@@ -86,10 +86,19 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
         text = text
             .replace("admin: {", &format!("    tls: {{certificate: {CERTIFICATE}, key: {KEY}}}\nadmin: {{"));
     }
+    // Browsers take the cookies of http from this machine only.
+    let host = if options.listen.ip().is_loopback() {
+        options.listen.ip().to_string()
+    } else {
+        "localhost".to_owned()
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let public = format!("{scheme}://{host}:{}", options.listen.port());
     let variables = |name: &str| match name {
         "LISTEN" => Some(options.listen.to_string()),
         "ADMIN" => Some(options.admin.to_string()),
         "DATA" => Some(data.display().to_string()),
+        "PUBLIC" => Some(public.clone()),
         "SCHEME" => Some(scheme.to_owned()),
         "UPSTREAM" => Some(upstream.to_string()),
         _ => None,

@@ -11,6 +11,7 @@ use crate::{
     http_client::HttpClient,
     oidc::{Fetcher, read_key_file},
     otlp::Transport,
+    pages,
     route::{Builtin, Table},
     telemetry::LogSettings,
     tls::{ClientTls, ServerTls, TlsError},
@@ -35,6 +36,8 @@ pub struct LoadedGateway {
     pub fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub trace_transport: Option<Transport>,
+    /// Pages for people with browsers, if there are any.
+    pub pages: Option<pages::Loaded>,
     /// What reaches the certificate authority.
     pub acme_client: Option<Arc<HttpClient>>,
     /// TLS of the admin listener.
@@ -54,13 +57,14 @@ pub(super) struct Parts {
     pub(super) fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub(super) trace_transport: Option<Transport>,
+    pub(super) pages: Option<pages::Loaded>,
 }
 
 impl LoadedGateway {
     /// Returns the config, and what was compiled of it.
     pub(super) fn split(self) -> (Config, Parts) {
-        let Self { config, routes, upstream_tls, fetchers, trace_transport, .. } = self;
-        (config, Parts { routes, upstream_tls, fetchers, trace_transport })
+        let Self { config, routes, upstream_tls, fetchers, trace_transport, pages, .. } = self;
+        (config, Parts { routes, upstream_tls, fetchers, trace_transport, pages })
     }
 }
 
@@ -78,7 +82,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
         config.auth.email.as_ref().and_then(|email| {
             MailWorker::check(email).err().map(|error| email.source.error(error.to_string()))
         });
-    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path));
+    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(config));
     let of = |errors: ConfigErrors| errors.0;
     let routes = routes.err().map(of).unwrap_or_default();
     let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
@@ -86,7 +90,8 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
     let traces = load_trace_transport(config).err();
     let acme = load_acme_client(config).err();
-    let files = tls.chain(upstreams).chain(issuers).chain(traces).chain(acme).flat_map(of);
+    let pages = load_pages(config).err();
+    let files = tls.chain(upstreams).chain(issuers).chain(traces).chain(acme).chain(pages).flat_map(of);
     mail.into_iter().chain(routes).chain(files).collect()
 }
 
@@ -96,7 +101,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
 /// Every error among them.
 pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErrors> {
     let mut config = loaded.config;
-    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config.auth.path))?;
+    let routes = Table::compile(&config.routes, &config.auth.path, builtin_calls(&config))?;
     let tls = config.listeners.iter().map(load_tls).collect::<Result<_, _>>()?;
     let admin_tls = load_tls(&config.admin)?;
     let upstream_tls = config.upstreams.iter().map(load_upstream_tls).collect::<Result<_, _>>()?;
@@ -106,6 +111,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     }
     let trace_transport = load_trace_transport(&config)?;
     let acme_client = load_acme_client(&config)?;
+    let pages = load_pages(&config)?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
     Ok(LoadedGateway {
         config,
@@ -115,10 +121,18 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         fetchers,
         trace_transport,
         acme_client,
+        pages,
         admin_tls,
         warnings,
         digest,
     })
+}
+
+/// Reads templates, texts and the logo.
+fn load_pages(config: &Config) -> Result<Option<pages::Loaded>, ConfigErrors> {
+    let Some(browser) = &config.browser else { return Ok(None) };
+    let loaded = pages::Loaded::load(browser, &config.auth.path);
+    loaded.map(Some).map_err(|problem| ConfigErrors(vec![browser.pages.source.error(problem)]))
 }
 
 /// Reads the certificates for the certificate authority.
@@ -171,15 +185,15 @@ fn load_tls(listener: &config::Listener) -> Result<Option<Arc<ServerTls>>, Confi
     }
 }
 
-pub(super) fn builtin_calls(mount: &str) -> Vec<Builtin> {
-    auth_api::calls()
-        .into_iter()
-        .filter_map(|call| {
-            // The paths are constants below a mount that was checked.
-            let pattern = Pattern::parse(&format!("{mount}{}", call.path)).ok()?;
-            Some(Builtin { method: call.method, pattern })
-        })
-        .collect()
+pub(super) fn builtin_calls(config: &Config) -> Vec<Builtin> {
+    let mount = &config.auth.path;
+    let calls = auth_api::calls().into_iter().map(|call| (call.method, call.path.to_owned()));
+    let pages = config.browser.iter().flat_map(|_| pages::endpoints());
+    // The paths are constants below a mount that was checked.
+    let builtin = |(method, path)| {
+        Pattern::parse(&format!("{mount}{path}")).ok().map(|pattern| Builtin { method, pattern })
+    };
+    calls.chain(pages).filter_map(builtin).collect()
 }
 
 /// Converts the level of the log for telemetry.

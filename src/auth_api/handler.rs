@@ -4,15 +4,16 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
-    AuthApi, Caller, device,
+    AuthApi, Caller,
     input::{self, read, required, required_secret},
     output::{Account, Message, Session, SessionEntry, Sessions},
 };
 use crate::{
     access::{Credential, Failure},
-    account::{ChangeRequest, Ended, ExternalTarget, Registration, Tokens},
+    account::{ChangeRequest, Changed, Ended, ExternalTarget, Registration, Tokens},
     clock::rfc3339,
     error::private_json,
+    web::device,
 };
 
 /// A response, or why there is none.
@@ -119,7 +120,14 @@ impl AuthApi {
         };
         const MESSAGE: &str = "User credentials updated successfully";
         Ok(match self.accounts.change(&person, wanted, caller.client.address).await? {
-            Some(tokens) => private_json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE))),
+            Some(Changed::Tokens(tokens)) => {
+                private_json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE)))
+            }
+            Some(Changed::Cookie(session)) => {
+                let mut response = done(MESSAGE);
+                response.headers_mut().append(header::SET_COOKIE, session.cookie);
+                response
+            }
             None => done(MESSAGE),
         })
     }

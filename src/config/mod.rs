@@ -8,6 +8,7 @@
 mod access;
 mod acme;
 mod auth;
+mod browser;
 mod change;
 mod check;
 mod error;
@@ -45,6 +46,7 @@ pub use auth::{
     Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Password, Rate, Signing, Smtp,
     Throttle,
 };
+pub use browser::{Browser, Cookies, Pages, PublicUrl};
 pub use error::{ConfigError, ConfigErrors};
 pub use http_url::HttpUrl;
 pub use identity_headers::{IdentityHeaders, StripRule};
@@ -85,6 +87,8 @@ pub struct Config {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// People with browsers, if there are pages for them.
+    pub browser: Option<Browser>,
     /// Others whose tokens are accepted.
     pub issuers: Vec<Issuer>,
     /// How other proxies tell of the requests that they ask about.

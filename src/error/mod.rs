@@ -36,6 +36,8 @@ pub enum Kind {
     Unauthenticated,
     /// Signed in, but not allowed.
     InsufficientRole,
+    /// A cookie came with a request that may be another site's.
+    CrossSiteRequest,
     /// Registration is switched off.
     RegistrationClosed,
     /// The signing keys are the config's.
@@ -101,6 +103,7 @@ impl Kind {
                 (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
             }
             Self::InsufficientRole => (S::FORBIDDEN, "Insufficient role", "insufficient_role"),
+            Self::CrossSiteRequest => (S::FORBIDDEN, "Cross-site request", "cross_site_request"),
             Self::RegistrationClosed => (S::FORBIDDEN, "Registration is closed", "registration_is_closed"),
             Self::KeysFromConfig => (S::CONFLICT, "Keys come from the config", "keys_come_from_the_config"),
             Self::NotFound => (S::NOT_FOUND, "Not found", "not_found"),

@@ -1,12 +1,11 @@
 //! The interface to the builtin calls.
 
-use std::{future::Future, net::IpAddr, pin::Pin};
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 
 /// A whole request below `auth.path`.
-#[derive(Debug)]
 pub struct BuiltinCall {
     /// The request; its URI's path is the decoded one.
     pub request: Request<Bytes>,
@@ -14,6 +13,14 @@ pub struct BuiltinCall {
     pub client: IpAddr,
     /// The request's id.
     pub request_id: HeaderValue,
+    /// Where a browser may be sent afterwards.
+    pub destinations: Arc<dyn Destinations>,
+}
+
+/// The routes that a browser may be sent to.
+pub trait Destinations: Send + Sync {
+    /// Returns whether a route takes a path of this host, with its query, as it is.
+    fn takes(&self, host: &str, target: &str) -> bool;
 }
 
 /// Handles builtin calls. Once a call was handed over it runs to its end, whatever the client does:

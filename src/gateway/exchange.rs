@@ -362,7 +362,7 @@ mod tests {
         let secret = Secret::new("a-secret-for-unit-tests-only-0123456789");
         let keyring = CurrentKeyring::new(Keyring::of_secrets(&secret, None, None).unwrap());
         let access = Access::new(
-            Arc::new(Verifier::new("tests", "tests", keyring, Vec::new())),
+            Arc::new(Verifier::new("tests", "tests", keyring, Vec::new(), None)),
             Arc::new(Mirror::new(Duration::from_secs(5))),
             Arc::new(TimeKeeper::new(ManualClock::at(0))),
             Arc::new(Metrics::new().unwrap()),

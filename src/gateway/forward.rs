@@ -110,6 +110,7 @@ impl Forwarding<'_> {
         let max_forwards = method::count_down(&mut head.fields);
         let headers = &self.snapshot.headers;
         headers.strip(&mut head.fields, self.route.forward_token, self.route.method_override);
+        self.authorize(&lease, &mut head.fields)?;
         self.route.request_headers.apply(&mut head.fields);
         let host = head.fields.get(&header::HOST).cloned();
         if host.is_none()
@@ -156,6 +157,17 @@ impl Forwarding<'_> {
         clean_response(&mut response.fields);
         let body = ResponseBody::upstream(body, &self.state.exchange, lease);
         Ok(Outcome::Response(ClientResponse { status: response.status, fields: response.fields, body }))
+    }
+
+    /// Adds the access token of a caller with a cookie, where an upstream is to get one: none gets the cookie.
+    fn authorize(&self, lease: &Lease, fields: &mut Fields) -> Result<(), Kind> {
+        if let Some(principal) = lease.principal().filter(|principal| principal.is_by_cookie())
+            && self.route.forward_token
+        {
+            let token = self.snapshot.access.authorization(principal).ok_or(Kind::Unavailable)?;
+            fields.insert(header::AUTHORIZATION, token);
+        }
+        Ok(())
     }
 
     /// Reads a body before a server is asked, within the deadline of its exchange.

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
 use crate::{
-    access::Credential,
+    access::{Credential, Permit},
     config::{self, Access},
     route::Match,
     token::Principal,
@@ -23,7 +23,14 @@ struct Request {
     version: Version,
     uri: Uri,
     host: Option<HeaderValue>,
-    credential: Option<HeaderValue>,
+    credential: Option<Presented>,
+}
+
+/// The header that had the credential.
+#[derive(Clone)]
+enum Presented {
+    Authorization(HeaderValue),
+    Cookie(HeaderValue),
 }
 
 /// What the decision on the present request of a connection went by.
@@ -34,7 +41,7 @@ pub(super) struct Judged {
     /// Allocated for each request, like all that a request needs: what a connection keeps is no longer in the processor's cache.
     request: RefCell<Option<Box<Request>>>,
     /// The credential of a request that is noted only if its response turns out to be a long one.
-    credential: RefCell<Option<HeaderValue>>,
+    credential: RefCell<Option<Presented>>,
     /// The caller, if another issuer was asked about the token: it is not asked again.
     asked: RefCell<Option<Arc<Principal>>>,
 }
@@ -53,6 +60,7 @@ impl Judged {
         &self,
         snapshot: &Snapshot,
         route: &config::Route,
+        permit: &Permit,
         head: &mut RequestHead,
         has_body: bool,
     ) {
@@ -61,12 +69,21 @@ impl Judged {
             && route.rewrite.is_none()
             && !route.forward_token
             && !matches!(route.access, Access::Open);
+        if permit.principal().is_some_and(|principal| principal.is_by_cookie()) {
+            let credential = cookie(snapshot, &head.fields);
+            if is_usual {
+                self.credential.replace(credential);
+            } else {
+                self.note(head, head.fields.get(&header::HOST).cloned(), credential);
+            }
+            return;
+        }
         if is_usual {
-            self.credential.replace(head.fields.remove(&header::AUTHORIZATION));
+            self.credential.replace(head.fields.remove(&header::AUTHORIZATION).map(Presented::Authorization));
             return;
         }
         // With several there was no caller, and none will there be.
-        let credential = head.fields.get_only(&header::AUTHORIZATION).cloned();
+        let credential = head.fields.get_only(&header::AUTHORIZATION).cloned().map(Presented::Authorization);
         self.note(head, head.fields.get(&header::HOST).cloned(), credential);
     }
 
@@ -77,7 +94,7 @@ impl Judged {
         }
     }
 
-    fn note(&self, head: &RequestHead, host: Option<HeaderValue>, credential: Option<HeaderValue>) {
+    fn note(&self, head: &RequestHead, host: Option<HeaderValue>, credential: Option<Presented>) {
         let RequestHead { method, uri, version, .. } = head;
         let request =
             Request { method: method.clone(), version: *version, uri: uri.clone(), host, credential };
@@ -113,7 +130,21 @@ impl Judged {
         if let Some(principal) = &*self.asked.borrow() {
             return snapshot.access.decide_again(&route.config.access, principal).is_ok();
         }
-        let credential = Credential::of(request.credential.iter());
+        let credential = match (&request.credential, snapshot.access.cookies()) {
+            (Some(Presented::Authorization(value)), _) => Credential::of([value]),
+            // Where it came from was judged when it came.
+            (Some(Presented::Cookie(value)), Some(cookies)) => {
+                Credential::of_cookies([value], cookies.name())
+            }
+            (Some(Presented::Cookie(_)), None) | (None, _) => Credential::Absent,
+        };
         snapshot.access.decide(&route.config.access, route.config.on_stale, credential).is_ok()
     }
+}
+
+/// Returns the line of the cookie that the caller was known by.
+fn cookie(snapshot: &Snapshot, fields: &Fields) -> Option<Presented> {
+    let name = snapshot.access.cookies()?.name();
+    let has_it = |line: &&HeaderValue| matches!(Credential::of_cookies([*line], name), Credential::Cookie(_));
+    fields.get_all(&header::COOKIE).find(has_it).cloned().map(Presented::Cookie)
 }

@@ -63,6 +63,19 @@ impl Refusal {
         self.reason
     }
 
+    /// Adds the fields of the refusal that say when or by which method to try again.
+    pub(super) fn add_fields(&self, headers: &mut http::HeaderMap) {
+        let own = self.problem.response("", &Statuses::default());
+        for name in [header::RETRY_AFTER, header::ALLOW] {
+            if let Some(value) = own.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        if matches!(self.problem.kind, Kind::BadRequest) {
+            headers.insert(header::CONNECTION, CLOSE);
+        }
+    }
+
     /// The response.
     pub(super) fn response(&self, request_id: &HeaderValue, statuses: &Statuses) -> Response<Bytes> {
         let mut response = self.problem.response(request_id.to_str().unwrap_or_default(), statuses);

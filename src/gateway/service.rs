@@ -25,6 +25,7 @@ use super::{
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
+    navigation::Navigation,
     rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
@@ -42,8 +43,8 @@ use super::{
     view::View,
 };
 use crate::{
-    access::{Access, Credential, Lease, Permit},
-    config::Action,
+    access::{Access, Credential, Denied, Lease, Permit},
+    config::{self, Action},
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
@@ -64,8 +65,10 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
+    /// `Set-Cookie`, if the caller's cookie is to be another.
+    cookie: Option<Box<HeaderValue>>,
     /// The fields about its route's rate limits.
-    limited: Option<RateLimitFields<'a>>,
+    limited: Option<Box<RateLimitFields<'a>>>,
 }
 
 impl Trace<'_> {
@@ -118,7 +121,9 @@ impl ConnectionState {
             sent,
             sharing: None,
             limited: None,
+            cookie: None,
         };
+        let navigation = Navigation::of(snapshot.services.refusal_pages.as_ref(), &request.head);
         // What another proxy is told is told by the status, whatever it asks for.
         let is_grpc = grpc::is_call(&request.head) && !snapshot.may_be_verify(request.head.uri.path());
         let decided = match (request.refused, &origin) {
@@ -138,10 +143,12 @@ impl ConnectionState {
                 if let Some(record) = &mut trace.record {
                     record.is_denied(refusal.reason());
                 }
-                let response = if is_grpc {
-                    grpc::refusal(refusal.kind())
-                } else {
-                    refusal.response(&trace.request_id, &snapshot.statuses)
+                let target = request.head.uri.path_and_query().map(|target| target.as_str());
+                let page = navigation.and_then(|page| page.refused(&refusal, target, &trace.request_id));
+                let response = match page {
+                    Some(page) => page,
+                    None if is_grpc => grpc::refusal(refusal.kind()),
+                    None => refusal.response(&trace.request_id, &snapshot.statuses),
                 };
                 ClientResponse::whole(&response, &self.exchange)
             }
@@ -149,7 +156,11 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
-        if let Some(RateLimitFields { policy, left }) = trace.limited.take() {
+        if let Some(cookie) = trace.cookie.take() {
+            response.fields.append(header::SET_COOKIE, *cookie);
+        }
+        if let Some(limited) = trace.limited.take() {
+            let RateLimitFields { policy, left } = *limited;
             // All names in one pass over the lines.
             response
                 .fields
@@ -269,7 +280,7 @@ impl ConnectionState {
                 let as_read = target.decoded()?;
                 head.uri = as_read;
                 // Boxed: these calls are rare, and this future is large.
-                Box::pin(self.call_builtin(snapshot, request, origin.client, &trace.request_id)).await
+                Box::pin(self.call_builtin(view, request, origin.client, &trace.request_id)).await
             }
             Match::None => Err(Kind::NotFound.into()),
             Match::WrongMethod(allow) => Err(Refusal::wrong_method(allow)),
@@ -278,18 +289,16 @@ impl ConnectionState {
                 if let Some(cors) = &route.config.cors {
                     trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
-                let credential = Credential::of(head.fields.get_all(&header::AUTHORIZATION));
-                let permit =
-                    match snapshot.access.decide(&route.config.access, route.config.on_stale, credential) {
-                        Ok(permit) => permit,
-                        Err(denied) => {
-                            drop(target);
-                            if denied.is_unsettled() && self.exchange.settles() {
-                                return self.settle(view, request, origin, trace).await;
-                            }
-                            return Err(denied.into());
+                let permit = match permit(snapshot, route, head, &mut trace.cookie) {
+                    Ok(permit) => permit,
+                    Err(denied) => {
+                        drop(target);
+                        if denied.is_unsettled() && self.exchange.settles() {
+                            return self.settle(view, request, origin, trace).await;
                         }
-                    };
+                        return Err(denied.into());
+                    }
+                };
                 if route.config.method_override
                     && let Err(refusal) = decide_overrides(snapshot, &target, head)
                 {
@@ -360,7 +369,7 @@ impl ConnectionState {
             Action::Forward(index) => *index,
         };
         let has_body = request.body.is_some();
-        self.judged.allowed(&view.snapshot, &route.config, &mut request.head, has_body);
+        self.judged.allowed(&view.snapshot, &route.config, &permit, &mut request.head, has_body);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
@@ -425,11 +434,12 @@ impl ConnectionState {
     /// Reads the whole body of a builtin call and calls it. The request's path is the decoded one.
     async fn call_builtin(
         &self,
-        snapshot: &Snapshot,
+        view: &View,
         request: &mut ClientRequest,
         client: IpAddr,
         request_id: &HeaderValue,
     ) -> Result<ClientResponse, Refusal> {
+        let snapshot = &*view.snapshot;
         let builtin_calls = &snapshot.builtin_calls;
         if announced(request) > builtin_calls.max_body() {
             return Err(Kind::BodyTooLarge.into());
@@ -448,7 +458,12 @@ impl ConnectionState {
         *call.uri_mut() = head.uri.clone();
         *call.version_mut() = head.version;
         *call.headers_mut() = std::mem::take(&mut head.fields).into();
-        let call = BuiltinCall { request: call, client, request_id: request_id.clone() };
+        let call = BuiltinCall {
+            request: call,
+            client,
+            request_id: request_id.clone(),
+            destinations: view.snapshot.clone(),
+        };
         let handled = forward::in_time(&self.exchange, builtin_calls.call(call)).await;
         Ok(ClientResponse::whole(&handled.ok_or(Kind::Unavailable)?, &self.exchange))
     }
@@ -480,6 +495,38 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
     response.body.leaves(trace.record);
 }
 
+/// Decides on a request for a route, and on the `cookie` that its browser gets.
+fn permit(
+    snapshot: &Snapshot,
+    route: &Route,
+    head: &RequestHead,
+    cookie: &mut Option<Box<HeaderValue>>,
+) -> Result<Permit, Denied> {
+    let credential = snapshot.credential(&head.method, &head.fields);
+    let (access, on_stale) = (&route.config.access, route.config.on_stale);
+    let decided = snapshot.access.decide(access, on_stale, credential);
+    if credential.is_cookie() {
+        *cookie = cookie_after(&snapshot.access, access, &decided);
+    }
+    decided
+}
+
+/// Returns the cookie that takes the place of the caller's: its successor when it is time, or nothing once it is dead.
+fn cookie_after(
+    access: &Access,
+    required: &config::Access,
+    decided: &Result<Permit, Denied>,
+) -> Option<Box<HeaderValue>> {
+    let is_read = !matches!(required, config::Access::Open);
+    match decided {
+        Ok(permit) => match permit.principal() {
+            Some(principal) => access.renewed_cookie(principal).map(Box::new),
+            None => access.cookies().filter(|_| is_read)?.removal().map(Box::new),
+        },
+        Err(denied) => access.cookies().filter(|_| denied.is_dead())?.removal().map(Box::new),
+    }
+}
+
 /// Checks that a request is also allowed with the method that its override headers name.
 fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestHead) -> Result<(), Refusal> {
     let overrides = request.fields.iter().filter(|(name, _)| METHOD_OVERRIDES.contains(&name.as_str()));
@@ -488,7 +535,8 @@ fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestH
         let method = Method::from_bytes(&upper).map_err(|_| Kind::BadRequest)?;
         match target.find(&snapshot.routes, &method)? {
             Match::Route(route) => {
-                let credential = Credential::of(request.fields.get_all(&header::AUTHORIZATION));
+                // By this method a cookie may need more to be taken.
+                let credential = snapshot.credential(&method, &request.fields);
                 snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
             }
             Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
@@ -542,6 +590,6 @@ mod tests {
         // It lies in the connection, and each request writes and reads it. An argument that an async function takes by value
         // is stored twice.
         let size = size_of_future(ConnectionState::serve);
-        assert!(size <= 2_300, "{size} bytes");
+        assert!(size <= 2_350, "{size} bytes");
     }
 }

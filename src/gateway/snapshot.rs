@@ -2,24 +2,27 @@
 
 use std::{sync::Arc, time::Instant};
 
+use http::Method;
+
 use super::{
-    builtin::BuiltinCalls,
+    builtin::{BuiltinCalls, Destinations},
     client::TrustedProxies,
     headers::Headers,
+    navigation::RefusalPages,
     rate_limits::{Asker, RateLimitFields, RouteLimits},
     refusal::Refusal,
     request_body::RequestBody,
     traces::Tracing,
 };
 use crate::{
-    access::Access,
+    access::{Access, Credential},
     config::{self, Config, Cors, ForwardAuth},
     error::Statuses,
     limit::{AddressCounts, Rates},
     route::{Match, Table},
     telemetry::{AccessLog, Metrics, TraceQueue},
     tls::{Challenges, ClientTls},
-    types::path,
+    types::{fields::Fields, path},
     upstream::Cluster,
 };
 
@@ -31,7 +34,7 @@ pub(super) const NO_ROUTE: u32 = u32::MAX;
 /// The label of calls below `auth.path`.
 pub(super) const BUILTIN: u32 = u32::MAX - 1;
 
-/// What requests are served with. A reload keeps all of it but `traces`, which goes by the config.
+/// What requests are served with. A reload keeps all of it but the last two, which go by the config.
 #[derive(Clone)]
 pub struct Services {
     /// Counts requests.
@@ -46,6 +49,8 @@ pub struct Services {
     pub challenges: Arc<Challenges>,
     /// Where requests wait that are to be exported, if any are.
     pub traces: Option<TraceQueue>,
+    /// What people get in place of refusals, if there are pages for them.
+    pub refusal_pages: Option<Arc<dyn RefusalPages>>,
 }
 
 /// Everything that requests need of one config. It is immutable: another config makes another one, and a request is served by one of
@@ -116,6 +121,11 @@ impl Snapshot {
         }
     }
 
+    /// Returns the credential of a request.
+    pub(super) fn credential<'a>(&self, method: &Method, fields: &'a Fields) -> Credential<'a> {
+        Credential::of_request(method, |name| fields.get_all(name), self.access.cookies().map(AsRef::as_ref))
+    }
+
     /// Returns the CORS rules for a match, and its label.
     pub(super) fn cors_of<'a>(&'a self, found: Match<'a>) -> Option<(u32, &'a Cors)> {
         match found {
@@ -150,11 +160,11 @@ impl Snapshot {
         index: u32,
         asker: &Asker<'_>,
         at: Instant,
-        fields: &mut Option<RateLimitFields<'a>>,
+        fields: &mut Option<Box<RateLimitFields<'a>>>,
     ) -> Result<(), Refusal> {
         let Some(Some(limits)) = self.rate_limits.get(index as usize) else { return Ok(()) };
         let taken = limits.take(&self.services.rates, asker, at);
-        *fields = Some(taken.fields);
+        *fields = Some(Box::new(taken.fields));
         let Some(wait) = taken.wait else { return Ok(()) };
         self.services.metrics.rate_limited(self.route_label(index));
         Err(Refusal::too_many(wait))
@@ -187,5 +197,16 @@ impl Snapshot {
             NO_ROUTE => "none",
             index => self.routes.label(index).unwrap_or("none"),
         }
+    }
+}
+
+impl Destinations for Snapshot {
+    fn takes(&self, host: &str, target: &str) -> bool {
+        let path = target.split('?').next().unwrap_or_default();
+        // No other spelling of a path: what one reads as a path another may read as a host.
+        let Ok(canonical) = path::canonical(path) else { return false };
+        target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\')
+            && canonical.wire == path
+            && matches!(self.routes.find(Some(host), &Method::GET, &canonical.decoded), Match::Route(_))
     }
 }

@@ -18,7 +18,7 @@ use super::{
     target::{Scheme, Target},
 };
 use crate::{
-    access::{Credential, Permit},
+    access::Permit,
     config::{self, ForwardAuth, IdentityHeaders},
     error::Kind,
     route::{Match, Route},
@@ -60,7 +60,7 @@ pub(super) fn verify<'a>(
     is_trusted: bool,
     origin: &client::Forwarded,
     begun: Instant,
-    limited: &mut Option<RateLimitFields<'a>>,
+    limited: &mut Option<Box<RateLimitFields<'a>>>,
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
@@ -78,7 +78,7 @@ pub(super) fn decide<'a>(
     snapshot: &'a Snapshot,
     asked: &Asked<'_>,
     begun: Instant,
-    limited: &mut Option<RateLimitFields<'a>>,
+    limited: &mut Option<Box<RateLimitFields<'a>>>,
 ) -> Result<(Permit, &'a config::Route), Refusal> {
     let Asked { head, scheme, fields, client } = *asked;
     // Whatever is wrong with it, the one who asks is to refuse it.
@@ -86,9 +86,8 @@ pub(super) fn decide<'a>(
     method::check(&head.method, &snapshot.routes).map_err(refused)?;
     let target = request_target::read(head, scheme, snapshot.keeps_encoded).map_err(refused)?;
     let route = found(snapshot, &target, &head.method)?;
-    let credential = || Credential::of(fields.get_all(&header::AUTHORIZATION));
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
-    let permit = snapshot.access.decide(access, on_stale, credential())?;
+    let permit = snapshot.access.decide(access, on_stale, snapshot.credential(&head.method, fields))?;
     // The proxy passes them on, and the backend may believe them.
     for (name, value) in fields {
         let folded = IdentityHeaders::fold(name.as_str());
@@ -102,7 +101,8 @@ pub(super) fn decide<'a>(
         let upper = value.as_bytes().to_ascii_uppercase();
         let method = Method::from_bytes(&upper).map_err(|_| Kind::InsufficientRole)?;
         let route = found(snapshot, &target, &method)?;
-        snapshot.access.decide(&route.config.access, route.config.on_stale, credential())?;
+        let credential = snapshot.credential(&method, fields);
+        snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
     }
     let principal = permit.principal().map(AsRef::as_ref);
     let asker = Asker { principal, client, fields };
@@ -160,6 +160,10 @@ fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
     fields.append(header::CACHE_CONTROL, NO_STORE);
     for (name, value) in snapshot.headers.identity(principal) {
         fields.append(name.clone(), value.cloned().unwrap_or(NOBODY));
+    }
+    // For the one who asks to pass on to the browser.
+    if let Some(cookie) = principal.and_then(|principal| snapshot.access.renewed_cookie(principal)) {
+        fields.append(header::SET_COOKIE, cookie);
     }
     fields
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{CurrentKeyring, KeyError, SigningKey};
 use crate::{
     clock::UnixMillis,
-    types::{Random, Roles, SessionId, UserId, Username},
+    config,
+    types::{Random, Roles, SessionId, UserId},
 };
 
 /// What an access token says, from the locked read of the transaction that allowed it.
@@ -21,7 +22,7 @@ pub struct AccessClaims<'a> {
     /// The user's generation.
     pub generation: i64,
     /// The user's name.
-    pub name: &'a Username,
+    pub name: &'a str,
     /// The user's roles.
     pub roles: &'a Roles,
     /// The id that an imported user had before.
@@ -78,6 +79,16 @@ impl Issuer {
         Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, keyring, random }
     }
 
+    /// Returns `iss` of its tokens.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether it issues what a config asks for.
+    pub(super) fn is_for(&self, auth: &config::Auth) -> bool {
+        self.issuer == auth.issuer && self.audience == auth.audience && self.ttl == auth.access_token_ttl
+    }
+
     /// The key that signs while the store's clock stands at `now`.
     ///
     /// # Errors
@@ -106,7 +117,7 @@ impl Issuer {
             jti: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string(),
             iat,
             exp,
-            name: said.name.as_str(),
+            name: said.name,
             roles: said.roles,
             r#gen: said.generation,
             external_id: said.external_id,

@@ -3,6 +3,7 @@
 //! A token is what this program made: one issuer, one audience, the algorithms that its own keys have, and every claim of the type
 //! that it was issued with. Or it is of another issuer that the config names, and then of that issuer alone.
 
+mod cookie;
 mod device;
 mod external;
 mod issuer;
@@ -15,6 +16,7 @@ mod refresh;
 mod root;
 mod verifier;
 
+pub use cookie::{CookieClaims, SessionCookies};
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use issuer::{AccessClaims, AccessToken, Issuer};

@@ -7,7 +7,10 @@ use std::{
 
 use http::HeaderValue;
 
-use super::external::{ExternalCaller, ExternalIssuer};
+use super::{
+    cookie::CookieLife,
+    external::{ExternalCaller, ExternalIssuer},
+};
 use crate::types::{ExternalId, KeyId, Roles, SessionId, Subject, UserId};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
@@ -40,9 +43,11 @@ pub struct Principal {
     /// What else it can be revoked by, if it is of another issuer: the session, the token, the subject while it is suspended.
     pub others: Box<[ExternalId]>,
     /// The other issuer, if it was asked about the token.
-    asked: Option<Arc<ExternalIssuer>>,
+    pub(super) asked: Option<Arc<ExternalIssuer>>,
     /// Until when what its issuer said of it holds, in Unix seconds; for ever if nobody was asked.
     pub(super) asked_until: i64,
+    /// The life of the cookie, if it came by one.
+    pub(super) cookie: Option<Box<CookieLife>>,
 }
 
 /// A user with a session. The calls below `auth.path` require one.
@@ -56,6 +61,10 @@ pub struct SignedIn {
     pub generation: i64,
     /// When the credential expires, in Unix seconds.
     pub expires_at: i64,
+    /// Whether it is a browser's cookie.
+    pub by_cookie: bool,
+    /// Whether the browser keeps it when it is closed.
+    pub is_kept: bool,
 }
 
 /// The claims of an access token of a user.
@@ -91,6 +100,7 @@ impl Principal {
             others: Box::default(),
             asked: None,
             asked_until: i64::MAX,
+            cookie: None,
         })
     }
 
@@ -118,6 +128,7 @@ impl Principal {
             others: caller.others.into(),
             asked_until: asked.as_ref().map_or(i64::MAX, |(_, until)| *until),
             asked: asked.map(|(issuer, _)| issuer),
+            cookie: None,
         })
     }
 
@@ -144,7 +155,15 @@ impl Principal {
         match (self.subject, self.session) {
             (Subject::User(user), Some(session)) => {
                 let Self { generation, expires_at, .. } = *self;
-                Some(SignedIn { user, session, generation, expires_at })
+                let is_kept = self.cookie.as_ref().is_some_and(|cookie| cookie.is_kept);
+                Some(SignedIn {
+                    user,
+                    session,
+                    generation,
+                    expires_at,
+                    by_cookie: self.is_by_cookie(),
+                    is_kept,
+                })
             }
             _ => None,
         }

@@ -51,6 +51,11 @@ impl RootSecret {
         DeviceTokens::new(self.key(b"device tokens"), self.random.clone())
     }
 
+    /// The key of the tokens in forms.
+    pub fn form_key(&self) -> hmac::Key {
+        self.key(b"form tokens")
+    }
+
     /// The maker of pseudonyms of accounts that are gone.
     pub fn pseudonyms(&self) -> Pseudonyms {
         Pseudonyms::new(self.key(b"pseudonyms"))

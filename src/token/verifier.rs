@@ -11,7 +11,8 @@ use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{
-    CurrentKeyring, ExternalIssuer, Principal,
+    CurrentKeyring, ExternalIssuer, Principal, SessionCookies,
+    cookie::{self, CookieLife},
     external::issuer_of,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
     principal::UserClaims,
@@ -34,7 +35,20 @@ pub struct Verifier {
     audience: String,
     keyring: Arc<CurrentKeyring>,
     external: Vec<Arc<ExternalIssuer>>,
-    cache: Cache<Arc<[u8]>, Arc<Principal>, RandomState>,
+    cache: Tokens,
+    /// Those of cookies, which are no bearer tokens.
+    cookies: Option<(Arc<SessionCookies>, Tokens)>,
+}
+
+type Tokens = Cache<Arc<[u8]>, Arc<Principal>, RandomState>;
+
+fn tokens() -> Tokens {
+    Cache::builder()
+        .max_capacity(CACHE_BYTES)
+        .weigher(|token: &Arc<[u8]>, principal: &Arc<Principal>| {
+            (token.len() + principal.size() + ENTRY_BYTES) as u32
+        })
+        .build_with_hasher(RandomState::default())
 }
 
 /// A verified token, and whether its signature had been checked before.
@@ -51,8 +65,6 @@ pub struct Checked {
 struct Claims {
     iss: String,
     aud: String,
-    sub: String,
-    sid: String,
     #[serde(rename = "jti")]
     _jti: String,
     #[serde(rename = "iat")]
@@ -60,6 +72,28 @@ struct Claims {
     exp: i64,
     #[serde(default)]
     nbf: Option<i64>,
+    #[serde(flatten)]
+    user: User,
+}
+
+/// The claims of a cookie.
+#[derive(Deserialize)]
+struct CookieClaims {
+    iss: String,
+    aud: String,
+    iat: i64,
+    exp: i64,
+    end: i64,
+    keep: bool,
+    #[serde(flatten)]
+    user: User,
+}
+
+/// What both say of the user.
+#[derive(Deserialize)]
+struct User {
+    sub: String,
+    sid: String,
     name: String,
     roles: Vec<String>,
     r#gen: i64,
@@ -67,28 +101,61 @@ struct Claims {
     external_id: Option<String>,
 }
 
+impl User {
+    /// Only what this program could have issued: a name that is canonical, a few roles.
+    fn checked(self, expires_at: i64) -> Result<UserClaims, TokenError> {
+        let roles = Roles::parse_all(&self.roles).map_err(|_| TokenError::Claims)?;
+        let name = Username::new(&self.name).map_err(|_| TokenError::Claims)?;
+        if name.as_str() != self.name || self.r#gen < 0 {
+            return Err(TokenError::Claims);
+        }
+        Ok(UserClaims {
+            user: UserId::parse(&self.sub).ok_or(TokenError::Claims)?,
+            session: SessionId::parse(&self.sid).ok_or(TokenError::Claims)?,
+            generation: self.r#gen,
+            expires_at,
+            name: self.name,
+            external_id: self.external_id,
+            roles,
+        })
+    }
+}
+
 impl Verifier {
-    /// A verifier of tokens for `audience` by `issuer`, and of those of `external` issuers.
+    /// A verifier of tokens for `audience` by `issuer`, of those of `external` issuers, and of cookies if there are any.
     pub fn new(
         issuer: &str,
         audience: &str,
         keyring: Arc<CurrentKeyring>,
         external: Vec<Arc<ExternalIssuer>>,
+        cookies: Option<Arc<SessionCookies>>,
     ) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(CACHE_BYTES)
-            .weigher(|token: &Arc<[u8]>, principal: &Arc<Principal>| {
-                (token.len() + principal.size() + ENTRY_BYTES) as u32
-            })
-            .build_with_hasher(RandomState::default());
-        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), keyring, external, cache }
+        let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
+        let cookies = cookies.map(|cookies| (cookies, tokens()));
+        Self { issuer, audience, keyring, external, cache: tokens(), cookies }
     }
 
-    /// Whether it verifies tokens for `audience` by `issuer`, and those of these others.
-    pub fn is_for(&self, issuer: &str, audience: &str, external: &[config::Issuer]) -> bool {
+    /// Returns what makes the cookies, if there are any.
+    pub fn cookies(&self) -> Option<&Arc<SessionCookies>> {
+        self.cookies.as_ref().map(|(cookies, _)| cookies)
+    }
+
+    /// Whether it verifies the tokens of `auth`, those of these others, and the cookies of `browser`.
+    pub fn is_for(
+        &self,
+        auth: &config::Auth,
+        external: &[config::Issuer],
+        browser: Option<&config::Browser>,
+    ) -> bool {
+        let same_cookies = match (self.cookies(), browser) {
+            (Some(cookies), Some(browser)) => cookies.is_for(auth, browser),
+            (None, None) => true,
+            _ => false,
+        };
         let same = |(one, other): (&Arc<ExternalIssuer>, &config::Issuer)| one.config().is_like(other);
-        self.issuer == issuer
-            && self.audience == audience
+        same_cookies
+            && self.issuer == auth.issuer
+            && self.audience == auth.audience
             && self.external.len() == external.len()
             && self.external.iter().zip(external).all(same)
     }
@@ -98,15 +165,34 @@ impl Verifier {
     /// # Errors
     /// Why it is not accepted.
     pub fn verify(&self, token: &[u8], now: Now) -> Result<Checked, TokenError> {
+        self.verify_by(&self.cache, token, now, |token| self.verify_new(token, now))
+    }
+
+    /// Verifies the token of a cookie.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn verify_cookie(&self, token: &[u8], now: Now) -> Result<Checked, TokenError> {
+        let (cookies, cache) = self.cookies.as_ref().ok_or(TokenError::Header)?;
+        self.verify_by(cache, token, now, |token| self.verify_new_cookie(cookies, token, now))
+    }
+
+    fn verify_by(
+        &self,
+        cache: &Tokens,
+        token: &[u8],
+        now: Now,
+        verify_new: impl FnOnce(&[u8]) -> Result<Principal, TokenError>,
+    ) -> Result<Checked, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
         let in_use = |principal: &Arc<Principal>| principal.key_in_use.load(Relaxed);
         let usable = |principal: &Arc<Principal>| in_use(principal) && principal.asked_until > now.seconds();
         // A key that is gone may come back, as another one of the same name.
-        let (principal, hit) = match self.cache.get(token).filter(usable) {
+        let (principal, hit) = match cache.get(token).filter(usable) {
             Some(principal) => (principal, true),
-            None => (Arc::new(self.verify_new(token, now)?), false),
+            None => (Arc::new(verify_new(token)?), false),
         };
         if principal.expires_at <= now.seconds() {
             return Err(TokenError::Expired);
@@ -115,7 +201,7 @@ impl Verifier {
             return Err(TokenError::UnknownKey);
         }
         if !hit {
-            self.cache.insert(token.into(), principal.clone());
+            cache.insert(token.into(), principal.clone());
         }
         Ok(Checked { principal, hit })
     }
@@ -167,24 +253,31 @@ impl Verifier {
         if claims.nbf.is_some_and(|nbf| nbf > now.seconds()) {
             return Err(TokenError::NotYetValid);
         }
-        let roles = Roles::parse_all(&claims.roles).map_err(|_| TokenError::Claims)?;
-        // Only what this program could have issued: a name that is canonical, a few roles.
-        let name = Username::new(&claims.name).map_err(|_| TokenError::Claims)?;
-        if name.as_str() != claims.name || claims.r#gen < 0 {
+        let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
+        Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone()).ok_or(TokenError::Claims)
+    }
+
+    /// Only the gateway's own keys verify a cookie, whatever other issuers there are.
+    fn verify_new_cookie(
+        &self,
+        cookies: &SessionCookies,
+        token: &[u8],
+        now: Now,
+    ) -> Result<Principal, TokenError> {
+        let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
+        let keyring = self.keyring.get();
+        let (payload, key) = verify_signature(token, |kid, _| keyring.verifying(kid?, now.time))?;
+        if payload.typ.as_deref() != Some(cookie::TYPE) {
+            return Err(TokenError::Header);
+        }
+        let claims: CookieClaims = serde_json::from_slice(&payload.bytes).map_err(|_| TokenError::Claims)?;
+        if claims.iss != self.issuer || claims.aud != cookies.audience() {
             return Err(TokenError::Claims);
         }
-        let user = UserId::parse(&claims.sub).ok_or(TokenError::Claims)?;
-        let session = SessionId::parse(&claims.sid).ok_or(TokenError::Claims)?;
-        let claims = UserClaims {
-            user,
-            session,
-            generation: claims.r#gen,
-            expires_at: claims.exp,
-            name: claims.name,
-            external_id: claims.external_id,
-            roles,
-        };
+        let external_id = claims.user.external_id.clone();
+        let life = CookieLife::new(claims.iat, claims.exp, claims.end, claims.keep, external_id);
         let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
-        Principal::new(claims, kid, key.in_use.clone()).ok_or(TokenError::Claims)
+        let principal = Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone());
+        Ok(Principal { cookie: Some(Box::new(life)), ..principal.ok_or(TokenError::Claims)? })
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests hold the gateway with.
 
+pub mod browser;
 mod client;
 mod database;
 mod dice;

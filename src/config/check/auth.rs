@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use http::StatusCode;
 
-use super::Check;
+use super::{Check, Links};
 use crate::{
     config::{
         Auth, Compat, LoginBy, Password, Rate, Store, Throttle, UsernameRules,
@@ -107,13 +107,14 @@ impl Check<'_> {
         (default_roles, self_assignable_roles)
     }
 
-    pub(super) fn auth(&mut self, raw: raw::Auth, store: &Store, cores: usize) -> Auth {
+    pub(super) fn auth(&mut self, raw: raw::Auth, store: &Store, cores: usize, links: Links<'_>) -> Auth {
         let path = self.mount(raw.path);
         for (key, text) in [("auth.issuer", &raw.issuer), ("auth.audience", &raw.audience)] {
             if text.is_empty() || text.len() > 512 || text.chars().any(char::is_control) {
                 self.error(key, "expected 1 to 512 characters");
             }
         }
+        let email = raw.email.map(|email| self.email(email, &path, links));
         let login_by = self.login_by(raw.login.by);
         let (default_roles, self_assignable_roles) =
             self.registration_roles(raw.default_roles.as_deref(), &raw.self_assignable_roles);
@@ -159,7 +160,7 @@ impl Check<'_> {
             throttle: self.throttle(raw.throttle),
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
             compat: self.compat(raw.compat),
-            email: raw.email.map(|email| self.email(email)),
+            email,
         }
     }
 

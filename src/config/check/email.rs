@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use super::Check;
+use super::{Check, Links};
 use crate::config::{Email, Encryption, MailsPerHour, Smtp, raw};
 
 impl Check<'_> {
-    pub(super) fn email(&mut self, raw: raw::Email) -> Email {
+    /// `mount` is `auth.path`.
+    pub(super) fn email(&mut self, raw: raw::Email, mount: &str, links: Links<'_>) -> Email {
         let key = |name: &str| format!("auth.email.{name}");
         let hours = |hours: u64| Duration::from_secs(hours * 3_600);
-        let base = raw.base_url.trim_end_matches('/').to_owned();
+        let base = match (&raw.base_url, links.public_url) {
+            (Some(base), _) => base.trim_end_matches('/').to_owned(),
+            (None, Some(url)) => url.origin.clone(),
+            (None, None) => String::new(),
+        };
         let uri = base.parse::<http::Uri>().ok();
         let legal = uri.is_some_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https"))
@@ -17,18 +22,28 @@ impl Check<'_> {
                 && uri.query().is_none()
         });
         if !legal || base.contains(['#', '{', '@']) {
-            self.error(&key("base_url"), "expected an address such as https://app.example.com");
+            self.error(
+                &key("base_url"),
+                "expected an address such as https://app.example.com; without it, `public_url` is taken",
+            );
         }
-        let mut link = |name: &str, path: Option<String>, default: &str| {
-            let path = path.unwrap_or_else(|| default.to_owned());
+        let page = |page: &str, other: &str| {
+            if links.has_pages {
+                format!("{mount}/ui/{page}?token={{token}}")
+            } else {
+                format!("{other}?token={{token}}")
+            }
+        };
+        let mut link = |name: &str, path: Option<String>, default: String| {
+            let path = path.unwrap_or_else(|| default.clone());
             let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
             if !path.starts_with('/') || path.matches("{token}").count() != 1 || !plain {
                 self.error(&key(name), format!("expected a path with {{token}} once, such as {default}"));
             }
             format!("{base}{path}")
         };
-        let verify_link = link("verify_path", raw.verify_path, "/verify-email?token={token}");
-        let reset_link = link("reset_path", raw.reset_path, "/reset-password?token={token}");
+        let verify_link = link("verify_path", raw.verify_path, page("verify", "/verify-email"));
+        let reset_link = link("reset_path", raw.reset_path, page("reset", "/reset-password"));
         Email {
             smtp: self.smtp(raw.smtp),
             from: raw.from,

@@ -2,6 +2,7 @@
 
 mod acme;
 mod auth;
+mod browser;
 mod cors;
 mod email;
 mod issuer;
@@ -20,7 +21,7 @@ use ipnet::IpNet;
 
 use super::{
     Config, ConfigError, ConfigErrors, Drain, ForwardAuth, Http2Limits, IdentityHeaders, Limits, Loaded, Log,
-    PostgresUrl, Rate, Revocation, Store, StoreLocation, StripRule,
+    PostgresUrl, PublicUrl, Rate, Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -42,6 +43,13 @@ pub(in crate::config) fn check(
         check.errors.sort_by_key(|error| error.line);
         Err(ConfigErrors(check.errors))
     }
+}
+
+/// What links in mails lead to, unless the config says otherwise.
+#[derive(Clone, Copy)]
+struct Links<'a> {
+    public_url: Option<&'a PublicUrl>,
+    has_pages: bool,
 }
 
 struct Check<'a> {
@@ -116,7 +124,11 @@ impl Check<'_> {
         let workers = self.number("workers", raw.workers, cores as u64, (1, 1_024));
         let trusted_proxies = self.networks("trusted_proxies", &raw.trusted_proxies);
         let store = self.store(raw.store);
-        let auth = self.auth(raw.auth, &store, cores);
+        let public_url = self.public_url(raw.public_url.as_deref());
+        let links = Links { public_url: public_url.as_ref(), has_pages: raw.pages.is_some() };
+        let auth = self.auth(raw.auth, &store, cores, links);
+        let has_public_url = raw.public_url.is_some();
+        let browser = self.browser(public_url, has_public_url, raw.pages, raw.cookies);
         let issuers = self.issuers(raw.issuers, &auth.issuer);
         let forward_auth = self.forward_auth(&raw.forward_auth);
         let revocation = self.revocation(&raw.revocation);
@@ -149,6 +161,7 @@ impl Check<'_> {
             trusted_proxies,
             store,
             auth,
+            browser,
             issuers,
             forward_auth,
             revocation,

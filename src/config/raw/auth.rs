@@ -134,11 +134,11 @@ pub struct Email {
     pub smtp: Smtp,
     /// The sender, such as `Example <no-reply@example.com>`.
     pub from: String,
-    /// What links begin with, such as https://app.example.com.
-    pub base_url: String,
-    /// The page for a token that verifies an address. Default: /verify-email?token={token}.
+    /// What links begin with, such as https://app.example.com. Default: public_url.
+    pub base_url: Option<String>,
+    /// The page for a token that verifies an address. Default: /verify-email?token={token}, or with `pages` theirs.
     pub verify_path: Option<String>,
-    /// The page for a token that resets a password. Default: /reset-password?token={token}.
+    /// The page for a token that resets a password. Default: /reset-password?token={token}, or with `pages` theirs.
     pub reset_path: Option<String>,
     /// How long a link to verify an address lives. Default: 1d.
     pub verify_ttl: Option<Span>,

@@ -2,6 +2,7 @@
 
 mod acme;
 mod auth;
+mod browser;
 mod issuer;
 mod route;
 mod telemetry;
@@ -19,6 +20,8 @@ pub use auth::{
     Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
     Throttle, Username,
 };
+
+pub use browser::{Cookies, Pages};
 
 pub use issuer::{Claims, Issuer};
 
@@ -61,6 +64,12 @@ pub struct Gateway {
     /// Others whose tokens are accepted.
     #[serde(default)]
     pub issuers: Vec<Issuer>,
+    /// The address by which people reach the gateway: scheme, host and port. `pages` need it; links in mails begin with it.
+    pub public_url: Option<String>,
+    /// Pages for people with browsers. Default: none.
+    pub pages: Option<Pages>,
+    /// The cookies that people are signed in by.
+    pub cookies: Option<Cookies>,
     /// For other proxies that ask at `auth.path`/verify.
     #[serde(default)]
     pub forward_auth: ForwardAuth,

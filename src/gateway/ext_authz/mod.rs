@@ -149,7 +149,7 @@ impl ConnectionState {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
                     headers_to_remove: removed(snapshot, &checked.fields, route),
-                    response_headers_to_add: limits(limited.as_ref()),
+                    response_headers_to_add: limits(limited.as_deref()),
                     ..OkHttpResponse::default()
                 };
                 for (name, value) in snapshot.headers.identity(principal) {
@@ -171,7 +171,7 @@ impl ConnectionState {
                 Ok(Decision { response, reason: None })
             }
             Err(refusal) if refusal.is_unsettled() => Err(refusal),
-            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_ref(), request_id)),
+            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_deref(), request_id)),
         }
     }
 

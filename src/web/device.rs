@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use crate::token::DeviceTokens;
 
 /// The header that carries the token, both ways.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-authgate-device");
+pub const HEADER: HeaderName = HeaderName::from_static("x-authgate-device");
 
 /// The cookie that carries it. Browsers send it by TLS only (RFC 6265bis, section 4.1.3.1), and only below the mount. As
 /// the header, it is taken out of what goes to upstreams.
 const COOKIE: &str = "__Secure-authgate-device";
 
 /// The token that a request brings.
-pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
+pub fn token(headers: &HeaderMap) -> Option<&str> {
     if let Some(value) = headers.get(HEADER) {
         return value.to_str().ok();
     }
@@ -22,17 +22,23 @@ pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
     pairs.find_map(|(name, value)| (name == COOKIE).then_some(value))
 }
 
-/// Gives a device its token.
-pub(super) fn give(response: &mut Response<Bytes>, token: &str, mount: &str) {
+/// Gives a device its token, by header and by cookie.
+pub fn give(response: &mut Response<Bytes>, token: &str, mount: &str) {
+    // Neither can be illegal: a token is base64url, a mount was checked. Without them a device is a stranger.
+    if let Ok(value) = HeaderValue::from_str(token) {
+        response.headers_mut().insert(HEADER, value);
+    }
+    if let Some(value) = cookie(token, mount) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+/// Returns the `Set-Cookie` that gives a browser its token.
+pub fn cookie(token: &str, mount: &str) -> Option<HeaderValue> {
     let path = if mount.is_empty() { "/" } else { mount };
     let age = DeviceTokens::TTL.as_secs();
     let cookie = format!("{COOKIE}={token}; Path={path}; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");
-    // Neither can be illegal: a token is base64url, a mount was checked. Without them a device is a stranger.
-    for (name, value) in [(HEADER, token), (header::SET_COOKIE, &cookie)] {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
+    HeaderValue::try_from(cookie).ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! People with browsers: their sessions are held by a cookie.
+
+use http::HeaderValue;
+
+use super::{Accounts, Client, Holder, Registration, Result, Tokens, error::AccountError};
+use crate::{
+    clock::millis,
+    error::Kind,
+    store::{Grant, Ttls, User},
+    token::{CookieClaims, SignedIn},
+    types::Secret,
+};
+
+/// A browser's session, and whose it is.
+#[derive(Debug)]
+pub struct BrowserSession {
+    /// The account, from the locked read.
+    pub user: User,
+    /// The value of `Set-Cookie`.
+    pub cookie: HeaderValue,
+    /// The token by which the device is known again, after a login.
+    pub device: Option<String>,
+}
+
+/// What a caller gets who has changed their own account.
+#[derive(Debug)]
+pub enum Changed {
+    /// New tokens.
+    Tokens(Box<Tokens>),
+    /// A new cookie.
+    Cookie(Box<BrowserSession>),
+}
+
+impl Accounts {
+    pub(super) fn browser_ttls(&self, keep: bool) -> Ttls {
+        let session = match self.cookies.as_ref().map(|cookies| cookies.lifetimes()) {
+            Some(cookies) if keep => cookies.remember,
+            Some(cookies) => cookies.ttl,
+            None => self.config.session_max_ttl,
+        };
+        // Its cookies are signed anew without a write, so each of them may live as long as the session.
+        Ttls { access: session, refresh: session, session }
+    }
+
+    pub(super) async fn issue_cookie(&self, grant: Grant, keep: bool) -> Result<BrowserSession> {
+        let cookies = self.cookies.as_ref().ok_or(AccountError::Refused(Kind::NotFound))?;
+        let key = self.key_for(&grant).await?;
+        let claims = CookieClaims {
+            user: grant.user.id.to_string(),
+            session: grant.session.to_string(),
+            generation: grant.user.generation,
+            name: grant.user.name.as_str(),
+            roles: &grant.user.roles,
+            external_id: grant.user.external_id.as_deref(),
+            issued_at: grant.issued_at,
+            session_ends_at: grant.session_ends_at,
+            is_kept: keep,
+        };
+        let cookie = cookies.issue(&claims, &key)?;
+        Ok(BrowserSession { user: grant.user, cookie, device: None })
+    }
+
+    /// Whether a person has shown who they are so recently that they need no password for a change.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn is_recent(&self, caller: &SignedIn) -> Result<bool> {
+        let session = self.store.session(caller.session).await?;
+        let session = session.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
+        // A login that is yet to come is no recent one: the clock was set back.
+        let since = self.time.now().time - session.authenticated_at;
+        Ok((0..=millis(self.config.reauth_window)).contains(&since))
+    }
+
+    /// Opens a browser's session after the password was verified. With `keep` the person is remembered.
+    ///
+    /// # Errors
+    /// [`AccountError`], as those of a login.
+    pub async fn sign_in(
+        &self,
+        username: &str,
+        password: &Secret,
+        keep: bool,
+        client: Client<'_>,
+    ) -> Result<BrowserSession> {
+        let authenticated = self.authenticate(username, password, Holder::Browser { keep }, client).await?;
+        let session = self.issue_cookie(authenticated.grant, keep).await?;
+        let device = self.device_token(authenticated.device, session.user.generation);
+        if let Some(rehash) = authenticated.rehash {
+            self.rehash(rehash).await;
+        }
+        Ok(BrowserSession { device: Some(device), ..session })
+    }
+
+    /// Makes an account and its first session, which is a browser's.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn register_browser(&self, wanted: Registration, client: Client<'_>) -> Result<BrowserSession> {
+        let (grant, _) = self.admit(wanted, Holder::Browser { keep: false }, client).await?;
+        let session = self.issue_cookie(grant, false).await?;
+        let device = self.device_tokens.new_device(session.user.id);
+        let device = self.device_token(device, session.user.generation);
+        Ok(BrowserSession { device: Some(device), ..session })
+    }
+}

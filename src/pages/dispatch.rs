@@ -1,0 +1,40 @@
+//! From a request for a page to its handler.
+
+use super::{
+    endpoint::{Answer, Endpoint},
+    view::What,
+    visit::Visit,
+};
+
+impl Visit<'_> {
+    /// Does what is done at a page.
+    pub(super) async fn dispatch(&mut self, endpoint: Endpoint) -> Answer {
+        match endpoint {
+            Endpoint::ShowLogin => self.show_login(),
+            Endpoint::SendLogin => self.login().await,
+            Endpoint::ShowRegister => self.show_register(),
+            Endpoint::SendRegister => self.register().await,
+            Endpoint::ShowForgot => self.show_forgot(),
+            Endpoint::SendForgot => self.forgot().await,
+            Endpoint::ShowReset => self.show_reset(),
+            Endpoint::SendReset => self.reset().await,
+            Endpoint::ShowVerify => self.show_verify(),
+            Endpoint::SendVerify => self.verify().await,
+            Endpoint::ShowLogout => self.show_logout(),
+            Endpoint::SendLogout => self.logout().await,
+            Endpoint::ShowAccount => self.show_account().await,
+            Endpoint::ShowAccountName => self.show_change(What::Name).await,
+            Endpoint::SendAccountName => self.change(What::Name).await,
+            Endpoint::ShowAccountPassword => self.show_change(What::Password).await,
+            Endpoint::SendAccountPassword => self.change(What::Password).await,
+            Endpoint::ShowAccountEmail => self.show_change(What::Email).await,
+            Endpoint::SendAccountEmail => self.change(What::Email).await,
+            Endpoint::ShowAccountDelete => self.show_change(What::Delete).await,
+            Endpoint::SendAccountDelete => self.change(What::Delete).await,
+            Endpoint::ShowAccountSessions => self.show_sessions().await,
+            Endpoint::SendAccountSessions => self.end_sessions().await,
+            Endpoint::Style => Ok(self.style()),
+            Endpoint::Logo => self.logo(),
+        }
+    }
+}

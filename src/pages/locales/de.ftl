@@ -1,0 +1,132 @@
+# Die Texte der Seiten. Eine Variable wie { $name } ist, was jemand getippt hat, oder eine Zahl.
+
+page-login = Anmelden
+page-register = Konto anlegen
+page-forgot = Passwort vergessen
+page-reset = Neues Passwort wählen
+page-verify = E-Mail-Adresse bestätigen
+page-logout = Abmelden
+page-account = Ihr Konto
+page-name = Namen ändern
+page-password = Passwort ändern
+page-email = E-Mail-Adresse ändern
+page-sessions = Wo Sie angemeldet sind
+page-delete = Konto löschen
+
+skip = Zum Inhalt springen
+errors-title = Es gibt ein Problem
+signed-in-as = Sie sind als { $name } angemeldet.
+continue = Weiter
+back-to-account = Zurück zum Konto
+back-to-login = Zurück zur Anmeldung
+
+username = Benutzername
+username-or-email = Benutzername oder E-Mail-Adresse
+email = E-Mail-Adresse
+email-optional = E-Mail-Adresse (freiwillig)
+password = Passwort
+new-password = Neues Passwort
+new-password-hint = Mindestens { $min } Zeichen. Gut sind einige Wörter, die Sie sich selbst ausdenken.
+current-password = Jetziges Passwort
+current-password-hint = Ihre Anmeldung ist eine Weile her. Bitte zeigen Sie, dass Sie es sind.
+remember = Auf diesem Gerät angemeldet bleiben
+login-button = Anmelden
+login-other = Eine weitere Anmeldung beendet nichts: Ihre jetzige Sitzung läuft weiter.
+no-account = Noch kein Konto?
+register-link = Konto anlegen
+forgot-link = Passwort vergessen?
+register-button = Konto anlegen
+have-account = Sie haben schon ein Konto?
+login-link = Anmelden
+
+forgot-text = Geben Sie die Adresse Ihres Kontos an. Ist sie bestätigt, bekommen Sie eine Mail mit einem Link.
+forgot-button = Mail senden
+forgot-sent = Gehört die Adresse zu einem Konto, ist eine Mail unterwegs. Ihr Link gilt nur kurze Zeit.
+reset-text = Danach müssen sich alle, die in Ihrem Konto angemeldet sind, neu anmelden, auch Sie.
+reset-button = Passwort setzen
+reset-done = Ihr Passwort ist geändert. Sie können sich jetzt damit anmelden.
+verify-text = Bitte bestätigen Sie, dass die Adresse Ihnen gehört.
+verify-button = Bestätigen
+verify-done = Danke. Ihre Adresse ist bestätigt.
+link-incomplete = Dieser Link ist nicht vollständig. Bitte öffnen Sie den aus der Mail noch einmal.
+
+logout-text = Möchten Sie sich auf diesem Gerät abmelden?
+logout-button = Abmelden
+logout-done = Sie sind abgemeldet.
+
+account-roles = Rollen
+account-none = keine
+account-created = Seit
+email-none = keine angegeben
+email-verified = bestätigt
+email-unverified = noch nicht bestätigt
+email-pending = { $email } tritt an ihre Stelle, sobald sie bestätigt ist
+email-again = Mail noch einmal senden
+change = Ändern
+session-current = diese
+session-since = angemeldet { $time }
+session-used = zuletzt gesehen { $time }
+session-unknown = ein unbekanntes Programm
+session-from = von { $address }
+session-end = Dort abmelden
+sessions-all = Überall abmelden
+sessions-next = Ältere
+name-text = Mit ihm melden Sie sich an. Ihre anderen Sitzungen enden.
+name-button = Namen ändern
+password-text = Ihre anderen Sitzungen enden.
+password-button = Passwort ändern
+email-text = An die neue Adresse geht eine Mail mit einem Link. Bis Sie sie bestätigen, bleibt die alte. Ihre anderen Sitzungen enden.
+email-button = Adresse ändern
+delete-text = Ihr Konto und alle seine Sitzungen enden sofort. Niemand kann es zurückholen, und sein Name wird nicht wieder vergeben.
+delete-button = Mein Konto löschen
+delete-done = Ihr Konto ist gelöscht.
+
+saved-name = Ihr Name ist geändert.
+saved-password = Ihr Passwort ist geändert.
+saved-email = Ihre Adresse ist geändert. Bitte bestätigen Sie sie mit der Mail, die Sie bekommen.
+saved-sent = Die Mail ist unterwegs.
+saved-session = Die Sitzung ist beendet.
+
+error-missing = Bitte füllen Sie dies aus.
+error-invalid-credentials = Benutzername oder Passwort ist falsch.
+error-current-password = Das ist nicht Ihr jetziges Passwort.
+error-current-password-needed = Bitte geben Sie Ihr jetziges Passwort an.
+error-too-many-requests = Zu viele Versuche. Bitte versuchen Sie es in { $seconds ->
+    [one] einer Sekunde
+   *[other] { $seconds } Sekunden
+} wieder.
+error-username-already-exists = Dieser Benutzername ist vergeben oder sieht einem vergebenen gleich.
+error-username-characters = Ein Benutzername hat keine Leerzeichen und keine ungewöhnlichen Zeichen.
+error-username-form = Ein Benutzername hat nur Buchstaben, Ziffern, „.“, „_“ und „-“.
+error-username-too-short = Ein Benutzername hat mindestens { $min } Zeichen.
+error-username-too-long = Ein Benutzername hat höchstens { $max } Zeichen.
+error-username-reserved = Dieser Benutzername ist reserviert.
+error-password-too-short = Ein Passwort hat mindestens { $min } Zeichen.
+error-password-too-long = Dieses Passwort ist zu lang.
+error-password-common = Dieses Passwort gehört zu denen, die zuerst probiert werden.
+error-password-is-username = Das Passwort darf nicht der Benutzername sein.
+error-password-characters = Ein Passwort darf keine Steuerzeichen enthalten.
+error-passwords-do-not-match = Die Passwörter sind verschieden.
+error-email-not-accepted = Das sieht nicht wie eine E-Mail-Adresse aus.
+error-email-is-not-configured = Von hier kann keine Mail gesendet werden. Bitte fragen Sie den Betreiber.
+error-invalid-or-expired-token = Dieser Link wurde schon benutzt oder ist zu alt.
+error-registration-is-closed = Neue Konten legt nur der Betreiber an.
+error-last-admin = Der letzte Administrator kann nicht gelöscht werden.
+error-service-unavailable = Das geht gerade nicht. Bitte versuchen Sie es gleich noch einmal.
+error-internal-error = Hier ist etwas schiefgegangen. Bitte versuchen Sie es noch einmal.
+error-other = Das wurde nicht angenommen.
+
+failed-400 = Das geht nicht
+failed-400-text = Die Adresse ist nicht zu verstehen.
+failed-403 = Kein Zugang
+failed-403-text = Diese Seite dürfen Sie nicht öffnen.
+failed-403-cross-site = Bitte gehen Sie zurück und senden Sie das Formular noch einmal.
+failed-404 = Nicht gefunden
+failed-404-text = Unter dieser Adresse gibt es nichts.
+failed-429 = Zu viele Anfragen
+failed-429-text = Bitte warten Sie einen Moment, und versuchen Sie es noch einmal.
+failed-502 = Etwas ist kaputt
+failed-502-text = Der Dienst hinter dieser Seite antwortet nicht, wie er soll.
+failed-503 = Nicht verfügbar
+failed-503-text = Das geht gerade nicht. Bitte versuchen Sie es gleich noch einmal.
+failed-id = Wenn Sie um Hilfe bitten, nennen Sie bitte diese Nummer:

@@ -1,0 +1,132 @@
+# The texts of the pages. A variable such as { $name } is what people typed, or a number.
+
+page-login = Sign in
+page-register = Create an account
+page-forgot = Forgotten password
+page-reset = Choose a new password
+page-verify = Confirm your e-mail address
+page-logout = Sign out
+page-account = Your account
+page-name = Change your name
+page-password = Change your password
+page-email = Change your e-mail address
+page-sessions = Where you are signed in
+page-delete = Delete your account
+
+skip = Skip to the content
+errors-title = There is a problem
+signed-in-as = You are signed in as { $name }.
+continue = Continue
+back-to-account = Back to your account
+back-to-login = Back to sign-in
+
+username = Username
+username-or-email = Username or e-mail address
+email = E-mail address
+email-optional = E-mail address (optional)
+password = Password
+new-password = New password
+new-password-hint = At least { $min } characters. A few words that you make up yourself are a good choice.
+current-password = Current password
+current-password-hint = You signed in a while ago, so please show that it is you.
+remember = Keep me signed in on this device
+login-button = Sign in
+login-other = Another sign-in ends nothing: the session that you have goes on.
+no-account = You have no account yet?
+register-link = Create one
+forgot-link = Forgotten your password?
+register-button = Create account
+have-account = You have an account already?
+login-link = Sign in
+
+forgot-text = Give the address of your account. If it was confirmed, you get a mail with a link.
+forgot-button = Send the mail
+forgot-sent = If the address belongs to an account, a mail is on its way. Its link works for a short time only.
+reset-text = Everybody who is signed in to your account, you among them, has to sign in again afterwards.
+reset-button = Set the new password
+reset-done = Your password was changed. You can sign in with it now.
+verify-text = Please confirm that the address is yours.
+verify-button = Confirm
+verify-done = Thank you. Your address is confirmed.
+link-incomplete = This link is not complete. Please open the one in the mail once more.
+
+logout-text = Do you want to sign out on this device?
+logout-button = Sign out
+logout-done = You are signed out.
+
+account-roles = Roles
+account-none = none
+account-created = Since
+email-none = none given
+email-verified = confirmed
+email-unverified = not confirmed yet
+email-pending = { $email } takes its place once it is confirmed
+email-again = Send the mail again
+change = Change
+session-current = this one
+session-since = signed in { $time }
+session-used = last seen { $time }
+session-unknown = an unknown program
+session-from = from { $address }
+session-end = Sign out there
+sessions-all = Sign out everywhere
+sessions-next = Older ones
+name-text = You sign in with it. Your other sessions end.
+name-button = Change the name
+password-text = Your other sessions end.
+password-button = Change the password
+email-text = A mail with a link goes to the new address. Until you confirm it, the old one stays. Your other sessions end.
+email-button = Change the address
+delete-text = Your account and all of its sessions end at once. Nobody can bring it back, and its name is not given out again.
+delete-button = Delete my account
+delete-done = Your account is deleted.
+
+saved-name = Your name was changed.
+saved-password = Your password was changed.
+saved-email = Your address was changed. Please confirm it by the mail that was sent.
+saved-sent = The mail is on its way.
+saved-session = The session has ended.
+
+error-missing = Please fill this in.
+error-invalid-credentials = Username or password is wrong.
+error-current-password = This is not your current password.
+error-current-password-needed = Please give your current password.
+error-too-many-requests = Too many attempts. Please try again in { $seconds ->
+    [one] one second
+   *[other] { $seconds } seconds
+}.
+error-username-already-exists = This username is taken, or looks like one that is.
+error-username-characters = A username has no spaces and no unusual symbols.
+error-username-form = A username has letters, digits, “.”, “_” and “-” only.
+error-username-too-short = A username has at least { $min } characters.
+error-username-too-long = A username has at most { $max } characters.
+error-username-reserved = This username is reserved.
+error-password-too-short = A password has at least { $min } characters.
+error-password-too-long = This password is too long.
+error-password-common = This password is among those that are tried first.
+error-password-is-username = The password must not be the username.
+error-password-characters = A password must not hold control characters.
+error-passwords-do-not-match = The passwords differ.
+error-email-not-accepted = This does not look like an e-mail address.
+error-email-is-not-configured = No mail can be sent from here. Please ask the operator.
+error-invalid-or-expired-token = This link was used already, or it is too old.
+error-registration-is-closed = New accounts are made by the operator only.
+error-last-admin = The last administrator cannot be deleted.
+error-service-unavailable = This does not work just now. Please try again in a moment.
+error-internal-error = Something went wrong here. Please try again.
+error-other = This was not accepted.
+
+failed-400 = That does not work
+failed-400-text = The address cannot be understood.
+failed-403 = No access
+failed-403-text = You may not open this page.
+failed-403-cross-site = Please go back, and send the form once more.
+failed-404 = Not found
+failed-404-text = There is nothing at this address.
+failed-429 = Too many requests
+failed-429-text = Please wait a moment, and try again.
+failed-502 = Something is broken
+failed-502-text = The service behind this page does not respond as it should.
+failed-503 = Not available
+failed-503-text = This does not work just now. Please try again in a moment.
+failed-id = If you ask for help, please give this number:

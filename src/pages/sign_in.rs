@@ -1,0 +1,242 @@
+//! The pages on the way in and out: login, registration, forgotten passwords, confirmed addresses, sign-out.
+
+use http::StatusCode;
+
+use super::{
+    endpoint::Answer,
+    message::Message,
+    see_other,
+    view::{Forgot, Form, Login, Logout, Register, Reset, Verify, Wrong},
+    visit::{Sent, Visit},
+};
+use crate::{
+    access::Failure,
+    account::{AccountError, Registration},
+    config,
+    error::Kind,
+};
+
+const OK: StatusCode = StatusCode::OK;
+
+impl Visit<'_> {
+    /// Returns the form of a page that leads on to where the query says.
+    fn form_by_query(&mut self) -> Form {
+        let return_to = self.destination(&self.query("return_to"));
+        self.visitor_form(return_to)
+    }
+
+    fn form_again(&mut self, sent: &Sent) -> Form {
+        let return_to = self.destination(&sent.text("return_to"));
+        self.visitor_form(return_to)
+    }
+
+    fn has_mail(&self) -> bool {
+        self.pages.accounts.config.email.is_some()
+    }
+
+    fn login_page(&self, form: Form) -> Login {
+        let config = &self.pages.accounts.config;
+        Login {
+            by_email: config.login_by.email,
+            has_mail: self.has_mail(),
+            is_open: config.registration == config::Registration::Open,
+            signed_in_as: self.signed_in().ok().map(|(_, name)| name),
+            continue_to: form.return_to.clone().unwrap_or_else(|| self.after_login().to_owned()),
+            form,
+            ..Login::default()
+        }
+    }
+
+    pub(super) fn show_login(&mut self) -> Answer {
+        let form = self.form_by_query();
+        self.show(OK, &self.login_page(form))
+    }
+
+    pub(super) async fn login(&mut self) -> Answer {
+        let sent = self.sent_by_visitor()?;
+        let (username, remember) = (sent.text("username"), sent.is_set("remember"));
+        let missing = ["username", "password"].into_iter().find(|name| match *name {
+            "username" => username.is_empty(),
+            _ => sent.secret("password").is_none(),
+        });
+        let (status, message) = match (missing, sent.secret("password")) {
+            (None, Some(password)) => {
+                let signed_in =
+                    self.pages.accounts.sign_in(&username, &password, remember, self.client).await;
+                match signed_in {
+                    Ok(session) => {
+                        self.is_signed_in_by(session.cookie);
+                        self.is_known_by(session.device.as_deref());
+                        let to = self.destination(&sent.text("return_to"));
+                        return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
+                    }
+                    Err(error) => (self.status_of(&error), Message::of(&error, "username")),
+                }
+            }
+            (name, _) => {
+                (StatusCode::BAD_REQUEST, Message::about(name.unwrap_or("password"), "error-missing"))
+            }
+        };
+        let form = self.form_again(&sent);
+        let page = Login { wrong: Wrong::of(message), username, remember, ..self.login_page(form) };
+        self.show(status, &page)
+    }
+
+    /// Returns the status of a failure, and logs what an operator should know.
+    pub(super) fn status_of(&self, error: &AccountError) -> StatusCode {
+        if error.is_ours() {
+            tracing::warn!(request.id = self.request.request_id, reason = %error, "{}", error.kind().message());
+        }
+        // Of the session nothing is said here: that is for whoever has one.
+        error.kind().status()
+    }
+
+    fn register_page(&self, form: Form) -> Register {
+        Register { form, min_length: self.pages.accounts.config.password.min_length, ..Register::default() }
+    }
+
+    pub(super) fn show_register(&mut self) -> Answer {
+        let form = self.form_by_query();
+        let page = self.register_page(form);
+        if self.pages.accounts.config.registration == config::Registration::Closed {
+            let error = AccountError::Refused(Kind::RegistrationClosed);
+            let wrong = Wrong::of(Message::of(&error, "username"));
+            return self.show(StatusCode::FORBIDDEN, &Register { wrong, ..page });
+        }
+        self.show(OK, &page)
+    }
+
+    pub(super) async fn register(&mut self) -> Answer {
+        let sent = self.sent_by_visitor()?;
+        let (username, email) = (sent.text("username"), sent.text("email"));
+        let (status, message) = match (username.is_empty(), sent.secret("password")) {
+            (false, Some(password)) => {
+                let registration = Registration {
+                    username: username.clone(),
+                    password,
+                    password_confirm: None,
+                    email: Some(email.clone()).filter(|email| !email.is_empty()),
+                    roles: None,
+                };
+                match self.pages.accounts.register_browser(registration, self.client).await {
+                    Ok(session) => {
+                        self.is_signed_in_by(session.cookie);
+                        self.is_known_by(session.device.as_deref());
+                        let to = self.destination(&sent.text("return_to"));
+                        return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
+                    }
+                    Err(error) => (self.status_of(&error), Message::of(&error, "username")),
+                }
+            }
+            (is_missing, _) => {
+                let field = if is_missing { "username" } else { "password" };
+                (StatusCode::BAD_REQUEST, Message::about(field, "error-missing"))
+            }
+        };
+        let form = self.form_again(&sent);
+        let page = Register { wrong: Wrong::of(message), username, email, ..self.register_page(form) };
+        self.show(status, &page)
+    }
+
+    pub(super) fn show_forgot(&mut self) -> Answer {
+        if !self.has_mail() {
+            return Err(Kind::NotFound.into());
+        }
+        let form = self.form_by_query();
+        self.show(OK, &Forgot { form, ..Forgot::default() })
+    }
+
+    pub(super) async fn forgot(&mut self) -> Answer {
+        let sent = self.sent_by_visitor()?;
+        let email = sent.text("email");
+        let asked = self.pages.accounts.clone().forgot_password(&email, self.client.address).await;
+        let form = self.form_again(&sent);
+        match asked {
+            Ok(()) => self.show(OK, &Forgot { form, is_done: true, ..Forgot::default() }),
+            Err(error) => {
+                let status = self.status_of(&error);
+                let wrong = Wrong::of(Message::of(&error, "email"));
+                self.show(status, &Forgot { form, wrong, email, is_done: false })
+            }
+        }
+    }
+
+    fn reset_page(&self, form: Form, token: String) -> Reset {
+        let min_length = self.pages.accounts.config.password.min_length;
+        Reset { form, token, min_length, ..Reset::default() }
+    }
+
+    pub(super) fn show_reset(&mut self) -> Answer {
+        let (form, token) = (self.visitor_form(None), self.query("token"));
+        self.show(OK, &self.reset_page(form, token))
+    }
+
+    pub(super) async fn reset(&mut self) -> Answer {
+        let sent = self.sent_by_visitor()?;
+        let token = sent.text("token");
+        let (status, message) = match sent.secret("password") {
+            Some(password) => {
+                match self.pages.accounts.reset_password(&token, &password, self.client.address).await {
+                    Ok(()) => {
+                        // Its sessions have ended, this browser's among them if there was one.
+                        if self.signed_in().is_err() {
+                            self.forget();
+                        }
+                        return self.show(OK, &Reset { is_done: true, ..Reset::default() });
+                    }
+                    Err(error) => (self.status_of(&error), Message::of(&error, "password")),
+                }
+            }
+            None => (StatusCode::BAD_REQUEST, Message::about("password", "error-missing")),
+        };
+        let form = self.visitor_form(None);
+        let page = Reset { wrong: Wrong::of(message), ..self.reset_page(form, token) };
+        self.show(status, &page)
+    }
+
+    pub(super) fn show_verify(&mut self) -> Answer {
+        let (form, token) = (self.visitor_form(None), self.query("token"));
+        self.show(OK, &Verify { form, token, ..Verify::default() })
+    }
+
+    pub(super) async fn verify(&mut self) -> Answer {
+        let sent = self.sent_by_visitor()?;
+        let token = sent.text("token");
+        match self.pages.accounts.verify_email(&token, self.client.address).await {
+            Ok(()) => {
+                let continue_to = self.after_login().to_owned();
+                self.show(OK, &Verify { is_done: true, continue_to, ..Verify::default() })
+            }
+            Err(error) => {
+                let status = self.status_of(&error);
+                let form = self.visitor_form(None);
+                let wrong = Wrong::of(Message::of(&error, "token"));
+                self.show(status, &Verify { form, wrong, token, ..Verify::default() })
+            }
+        }
+    }
+
+    pub(super) fn show_logout(&mut self) -> Answer {
+        match self.signed_in() {
+            Ok((person, _)) => self.show(OK, &Logout { form: self.form(&person), is_done: false }),
+            Err(denied) if denied.kind() == Kind::Unauthenticated => {
+                self.show(OK, &Logout { is_done: true, ..Logout::default() })
+            }
+            Err(denied) => Err(denied.into()),
+        }
+    }
+
+    pub(super) async fn logout(&mut self) -> Answer {
+        match self.signed_in() {
+            Ok((person, _)) => {
+                self.sent_by(&person)?;
+                self.pages.accounts.logout(&person, self.client.address).await.map_err(Failure::from)?;
+            }
+            // It has ended already; a form of another session may not sign anybody out.
+            Err(denied) if denied.kind() == Kind::Unauthenticated => {}
+            Err(denied) => return Err(denied.into()),
+        }
+        self.forget();
+        self.show(OK, &Logout { is_done: true, ..Logout::default() })
+    }
+}

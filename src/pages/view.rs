@@ -1,0 +1,312 @@
+//! What each page shows. Each type has samples, which a test renders in every language.
+
+use serde::Serialize;
+
+use super::{message::Message, template::Page};
+
+/// What every form has.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Form {
+    /// The token that shows that the form is ours.
+    pub(super) token: String,
+    /// Where the person goes afterwards, if they came for something.
+    pub(super) return_to: Option<String>,
+    /// The same as the query of a link to another form; empty or with its `?`.
+    pub(super) query: String,
+}
+
+/// What was wrong with what was sent before.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Wrong {
+    /// What to say, and about which field.
+    pub(super) errors: Vec<Message>,
+    /// The fields.
+    pub(super) wrong: Vec<&'static str>,
+}
+
+impl Wrong {
+    /// One error.
+    pub(super) fn of(message: Message) -> Self {
+        Self { wrong: message.field.into_iter().collect(), errors: vec![message] }
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Login {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) username: String,
+    pub(super) remember: bool,
+    /// Whether an address may be given for a name.
+    pub(super) by_email: bool,
+    pub(super) has_mail: bool,
+    /// Whether strangers may register.
+    pub(super) is_open: bool,
+    pub(super) signed_in_as: Option<String>,
+    pub(super) continue_to: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Register {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) username: String,
+    pub(super) email: String,
+    pub(super) min_length: usize,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Forgot {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) email: String,
+    pub(super) is_done: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Reset {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) token: String,
+    pub(super) min_length: usize,
+    pub(super) is_done: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Verify {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) token: String,
+    pub(super) is_done: bool,
+    pub(super) continue_to: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Logout {
+    pub(super) form: Form,
+    pub(super) is_done: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Account {
+    pub(super) form: Form,
+    /// The key of what was done a moment ago.
+    pub(super) notice: Option<&'static str>,
+    pub(super) username: String,
+    pub(super) email: Option<String>,
+    pub(super) email_verified: bool,
+    pub(super) pending_email: Option<String>,
+    /// Whether a mail to an unverified address may be sent again.
+    pub(super) can_send_again: bool,
+    pub(super) roles: String,
+    pub(super) created_at: String,
+    pub(super) created_on: String,
+}
+
+/// A change of the account: of what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum What {
+    #[default]
+    Name,
+    Password,
+    Email,
+    Delete,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Change {
+    pub(super) what: What,
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    /// The account's name, for whatever keeps passwords.
+    pub(super) account: String,
+    /// The name or the address.
+    pub(super) value: String,
+    pub(super) needs_password: bool,
+    pub(super) min_length: usize,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Sessions {
+    pub(super) form: Form,
+    pub(super) notice: Option<&'static str>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) next: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) current: bool,
+    pub(super) device: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) created_on: String,
+    pub(super) used_on: String,
+}
+
+/// A page that only says something.
+#[derive(Debug, Serialize)]
+pub(super) struct Text {
+    #[serde(skip)]
+    pub(super) title: &'static str,
+    /// The key of what it says.
+    pub(super) text: &'static str,
+    pub(super) request_id: Option<String>,
+}
+
+macro_rules! page {
+    ($type:ident, $template:literal, $title:literal) => {
+        impl Page for $type {
+            const TEMPLATE: &'static str = $template;
+
+            fn title(&self) -> String {
+                $title.to_owned()
+            }
+        }
+    };
+}
+
+page!(Login, "login.html", "page-login");
+page!(Register, "register.html", "page-register");
+page!(Forgot, "forgot.html", "page-forgot");
+page!(Reset, "reset.html", "page-reset");
+page!(Verify, "verify.html", "page-verify");
+page!(Logout, "logout.html", "page-logout");
+page!(Account, "account.html", "page-account");
+page!(Sessions, "sessions.html", "page-sessions");
+
+impl Page for Change {
+    const TEMPLATE: &'static str = "change.html";
+
+    fn title(&self) -> String {
+        let title = match self.what {
+            What::Name => "page-name",
+            What::Password => "page-password",
+            What::Email => "page-email",
+            What::Delete => "page-delete",
+        };
+        title.to_owned()
+    }
+}
+
+impl Page for Text {
+    const TEMPLATE: &'static str = "message.html";
+
+    fn title(&self) -> String {
+        self.title.to_owned()
+    }
+}
+
+/// A page of each kind, empty and full, with texts of strangers in it.
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+    use crate::{account::AccountError, error::Kind};
+
+    pub(in super::super) const HOSTILE: &str =
+        "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}";
+
+    fn form() -> Form {
+        let return_to = Some(format!("/a?b={HOSTILE}"));
+        Form { token: "token".to_owned(), return_to, query: "?return_to=%2Fa".to_owned() }
+    }
+
+    fn wrong() -> Wrong {
+        Wrong::of(Message::of(&AccountError::Refused(Kind::InvalidCredentials), "username"))
+    }
+
+    fn hostile() -> String {
+        HOSTILE.to_owned()
+    }
+
+    /// Calls `render` with each of them.
+    pub(in super::super) fn each(
+        mut render: impl FnMut(&dyn Fn(&super::super::template::Templates, usize) -> String),
+    ) {
+        macro_rules! each {
+            ($($page:expr),* $(,)?) => {
+                $({
+                    let page = $page;
+                    render(&|templates, language| templates.render(&page, language).unwrap());
+                })*
+            };
+        }
+        each!(
+            Login::default(),
+            Login {
+                form: form(),
+                wrong: wrong(),
+                username: hostile(),
+                remember: true,
+                by_email: true,
+                has_mail: true,
+                is_open: true,
+                signed_in_as: Some(hostile()),
+                continue_to: "/".to_owned(),
+            },
+            Register::default(),
+            Register { form: form(), wrong: wrong(), username: hostile(), email: hostile(), min_length: 15 },
+            Forgot::default(),
+            Forgot { form: form(), wrong: wrong(), email: hostile(), is_done: false },
+            Forgot { is_done: true, ..Forgot::default() },
+            Reset::default(),
+            Reset { form: form(), wrong: wrong(), token: hostile(), min_length: 15, is_done: false },
+            Reset { is_done: true, ..Reset::default() },
+            Verify::default(),
+            Verify { form: form(), wrong: wrong(), token: hostile(), ..Verify::default() },
+            Verify { is_done: true, continue_to: "/".to_owned(), ..Verify::default() },
+            Logout { form: form(), is_done: false },
+            Logout { is_done: true, ..Logout::default() },
+            Account::default(),
+            Account {
+                form: form(),
+                notice: Some("saved-name"),
+                username: hostile(),
+                email: Some(hostile()),
+                email_verified: true,
+                pending_email: Some(hostile()),
+                can_send_again: true,
+                roles: "admin, user".to_owned(),
+                created_at: "2026-01-01T00:00:00Z".to_owned(),
+                created_on: "2026-01-01".to_owned(),
+            },
+            Sessions::default(),
+            Sessions {
+                form: form(),
+                notice: Some("saved-session"),
+                sessions: vec![
+                    Session::default(),
+                    Session {
+                        id: hostile(),
+                        current: true,
+                        device: Some(hostile()),
+                        address: Some("::1".to_owned()),
+                        created_on: "2026-01-01".to_owned(),
+                        used_on: "2026-01-01".to_owned(),
+                    },
+                ],
+                next: Some("1.2".to_owned()),
+            },
+            Text { title: "failed-404", text: "failed-404-text", request_id: Some(hostile()) },
+        );
+        for what in [What::Name, What::Password, What::Email, What::Delete] {
+            let full = Change {
+                what,
+                form: form(),
+                wrong: wrong(),
+                account: hostile(),
+                value: hostile(),
+                needs_password: true,
+                min_length: 15,
+            };
+            each!(Change { what, ..Change::default() }, full);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The cookies that people with browsers are signed in by.
+//!
+//! A cookie holds a token of its own type and audience: it is never accepted as a bearer token, nor a bearer token as a cookie. Past half
+//! of its life it is signed anew on the way, without a write to the store, so that any number of tabs at any number of gateways never
+//! race. It ends with its session, by the same mirror as every token.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use http::HeaderValue;
+use jsonwebtoken::Header;
+use serde::Serialize;
+
+use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey};
+use crate::{
+    clock::{Now, UnixMillis, millis},
+    config::{self, Browser},
+    types::{Roles, Subject},
+};
+
+/// The type of the token, in its header.
+pub(super) const TYPE: &str = "authgate-cookie+jwt";
+
+/// What a cookie says, besides what every token says.
+#[derive(Debug)]
+pub(super) struct CookieLife {
+    /// When its session ends, in Unix seconds.
+    pub(super) session_ends_at: i64,
+    /// From when on it is signed anew, in Unix seconds.
+    pub(super) renew_at: i64,
+    /// Whether the browser keeps it when it is closed.
+    pub(super) is_kept: bool,
+    /// The id that an imported user had before.
+    pub(super) external_id: Option<String>,
+    /// Its successor. One is enough for all requests that still bring this one.
+    successor: OnceLock<HeaderValue>,
+    /// An access token for upstreams that are to get one, and when it is made anew, in Unix seconds.
+    access: Mutex<Option<(HeaderValue, i64)>>,
+}
+
+impl CookieLife {
+    /// The life of a cookie that was issued and expires at these times.
+    pub(super) fn new(
+        issued_at: i64,
+        expires_at: i64,
+        session_ends_at: i64,
+        is_kept: bool,
+        external_id: Option<String>,
+    ) -> Self {
+        // Nothing is gained by another one at the end of the session.
+        let renew_at =
+            if expires_at >= session_ends_at { i64::MAX } else { issued_at + (expires_at - issued_at) / 2 };
+        Self {
+            session_ends_at,
+            renew_at,
+            is_kept,
+            external_id,
+            successor: OnceLock::new(),
+            access: Mutex::default(),
+        }
+    }
+}
+
+/// What a cookie is issued for.
+#[derive(Debug)]
+pub struct CookieClaims<'a> {
+    /// The user's id.
+    pub user: String,
+    /// The session's id.
+    pub session: String,
+    /// The user's generation.
+    pub generation: i64,
+    /// The user's name.
+    pub name: &'a str,
+    /// The user's roles.
+    pub roles: &'a Roles,
+    /// The id that an imported user had before.
+    pub external_id: Option<&'a str>,
+    /// When it is issued.
+    pub issued_at: UnixMillis,
+    /// When the session ends.
+    pub session_ends_at: UnixMillis,
+    /// Whether the browser keeps it when it is closed.
+    pub is_kept: bool,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    sid: &'a str,
+    iat: i64,
+    exp: i64,
+    end: i64,
+    keep: bool,
+    name: &'a str,
+    roles: &'a Roles,
+    r#gen: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+}
+
+/// Makes the cookies of a config.
+pub struct SessionCookies {
+    /// Issues access tokens to upstreams that are to get one.
+    access: Issuer,
+    browser: Browser,
+    name: &'static str,
+    keyring: Arc<CurrentKeyring>,
+}
+
+impl SessionCookies {
+    /// Cookies for the sessions of `access`, signed with the keys in use.
+    pub fn new(access: Issuer, browser: &Browser, keyring: Arc<CurrentKeyring>) -> Self {
+        // A browser takes `__Host-` for its own host only (RFC 6265bis, section 4.1.3.2).
+        let name = if browser.cookies.domain.is_some() { "__Secure-authgate" } else { "__Host-authgate" };
+        Self { access, browser: browser.clone(), name, keyring }
+    }
+
+    /// Whether these are the cookies of another config, too.
+    pub fn is_for(&self, auth: &config::Auth, browser: &Browser) -> bool {
+        let Browser { public_url, cookies, .. } = &self.browser;
+        self.access.is_for(auth) && *public_url == browser.public_url && *cookies == browser.cookies
+    }
+
+    /// The cookie's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The origin that is ours.
+    pub fn origin(&self) -> &str {
+        &self.browser.public_url.origin
+    }
+
+    /// How long cookies and sessions live.
+    pub fn lifetimes(&self) -> &config::Cookies {
+        &self.browser.cookies
+    }
+
+    /// The audience of the token: not that of access tokens, whatever the config calls that.
+    pub(super) fn audience(&self) -> &str {
+        self.origin()
+    }
+
+    /// Issues a cookie: the value of `Set-Cookie`.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn issue(&self, said: &CookieClaims<'_>, key: &SigningKey) -> Result<HeaderValue, KeyError> {
+        let unreadable = || KeyError::Unreadable(key.kid.clone());
+        let mut header = Header::new(key.algorithm);
+        header.typ = Some(TYPE.to_owned());
+        header.kid = Some(key.kid.clone());
+        let iat = said.issued_at.div_euclid(1_000);
+        let end = said.session_ends_at.div_euclid(1_000);
+        let claims = Claims {
+            iss: self.access.issuer(),
+            aud: self.audience(),
+            sub: &said.user,
+            sid: &said.session,
+            iat,
+            // Rounded down, so that no cookie outlives its session.
+            exp: (said.issued_at + millis(self.browser.cookies.idle)).div_euclid(1_000).min(end),
+            end,
+            keep: said.is_kept,
+            name: said.name,
+            roles: said.roles,
+            r#gen: said.generation,
+            external_id: said.external_id,
+        };
+        let token = jsonwebtoken::encode(&header, &claims, &key.key).map_err(|_| unreadable())?;
+        let age = said.is_kept.then(|| (end - iat).max(0));
+        self.set(&token, age).ok_or_else(unreadable)
+    }
+
+    /// Takes the cookie away: the value of `Set-Cookie`.
+    pub fn removal(&self) -> Option<HeaderValue> {
+        self.set("", Some(0))
+    }
+
+    fn set(&self, value: &str, max_age: Option<i64>) -> Option<HeaderValue> {
+        let mut text = format!("{}={value}; Path=/; Secure; HttpOnly; SameSite=Lax", self.name);
+        if let Some(domain) = &self.browser.cookies.domain {
+            text.push_str("; Domain=");
+            text.push_str(domain);
+        }
+        if let Some(age) = max_age {
+            text.push_str("; Max-Age=");
+            text.push_str(&age.to_string());
+        }
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// Returns the successor of a caller's cookie, if it is time for one and a key signs.
+    pub fn successor(&self, principal: &Principal, now: Now) -> Option<HeaderValue> {
+        let life = principal.cookie.as_deref()?;
+        if now.seconds() < life.renew_at {
+            return None;
+        }
+        if let Some(successor) = life.successor.get() {
+            return Some(successor.clone());
+        }
+        let key = self.key(now)?;
+        let (Subject::User(user), Some(session)) = (principal.subject, principal.session) else {
+            return None;
+        };
+        let claims = CookieClaims {
+            user: user.to_string(),
+            session: session.to_string(),
+            generation: principal.generation,
+            name: &principal.name,
+            roles: &principal.roles,
+            external_id: life.external_id.as_deref(),
+            issued_at: now.time,
+            session_ends_at: life.session_ends_at * 1_000,
+            is_kept: life.is_kept,
+        };
+        let made = self.issue(&claims, &key).ok()?;
+        Some(life.successor.get_or_init(|| made).clone())
+    }
+
+    /// Returns the key that signs, unless it is not known any more to be good.
+    fn key(&self, now: Now) -> Option<Arc<SigningKey>> {
+        let key = self.keyring.get().signing(now.time).ok()?;
+        self.keyring.get().verifying(&key.kid, now.time).filter(|key| key.is_in_use())?;
+        Some(key)
+    }
+
+    /// Returns the value of `Authorization` for an upstream that is to get the access token of a caller with a cookie.
+    pub fn authorization(&self, principal: &Principal, now: Now) -> Option<HeaderValue> {
+        let life = principal.cookie.as_deref()?;
+        let mut access = life.access.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((value, _)) = access.as_ref().filter(|(_, until)| now.seconds() < *until) {
+            return Some(value.clone());
+        }
+        let key = self.key(now)?;
+        let (Subject::User(user), Some(session)) = (principal.subject, principal.session) else {
+            return None;
+        };
+        let claims = AccessClaims {
+            user,
+            session,
+            generation: principal.generation,
+            name: &principal.name,
+            roles: &principal.roles,
+            external_id: life.external_id.as_deref(),
+            issued_at: now.time,
+            session_ends_at: life.session_ends_at * 1_000,
+        };
+        let token = self.access.issue(&claims, &key).ok()?;
+        let value = HeaderValue::try_from(format!("Bearer {}", token.text)).ok()?;
+        *access = Some((value.clone(), now.seconds() + token.expires_in / 2));
+        Some(value)
+    }
+}
+
+impl Principal {
+    /// Whether a cookie was the credential.
+    pub fn is_by_cookie(&self) -> bool {
+        self.cookie.is_some()
+    }
+}

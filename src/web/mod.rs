@@ -1,0 +1,3 @@
+//! What the edges share that are called by people and programs: the API below `auth.path`, and the pages.
+
+pub mod device;

@@ -1,0 +1,528 @@
+//! People with browsers: the way to sign-in and back, cookies, forms, the account's pages.
+
+use crate::harness::{
+    Gateway, MailServer, PASSWORD, Response, Settings, Upstream,
+    browser::{Browser, Form, ORIGIN, forms, only_form, with_pages},
+    claims_of, eventually, forge, header_of, shared_database, token_of,
+};
+
+const NEW_PASSWORD: &str = "another password for the tests";
+
+fn settings() -> Settings {
+    Settings::default().extra(&with_pages("")).auth(
+        "  throttle: {registrations: {requests: 1000, per: 1m}}\n  password: {argon2: {memory: 64KiB, iterations: 1}}\n",
+    )
+}
+
+fn start() -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(&upstream, settings()), upstream)
+}
+
+#[track_caller]
+fn location(response: &Response) -> &str {
+    assert_eq!(response.status, 303, "{response:?}");
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    response.header("location").unwrap()
+}
+
+#[track_caller]
+fn is_page(response: &Response, status: u16) {
+    assert_eq!(response.status, status, "{response:?}");
+    assert_eq!(response.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("referrer-policy"), Some("same-origin"));
+    let policy = response.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+}
+
+#[test]
+fn a_navigation_leads_to_sign_in_and_back_and_a_call_is_refused() {
+    let (gateway, upstream) = start();
+    Browser::register(&gateway, "alice");
+    let mut browser = Browser::default();
+    let refused = browser.go(&gateway, "/api/orders?page=2&x=%2Fa");
+    let login = location(&refused).to_owned();
+    assert!(login.starts_with("/auth/ui/login?return_to="), "{login}");
+    assert_eq!(browser.fetch(&gateway, "GET", "/api/orders").status, 401);
+    // Older browsers say what they want to see.
+    let older = browser.send(&gateway, "GET", "/api/x", &["Accept: text/html,*/*;q=0.8"], "");
+    assert_eq!(older.status, 303);
+    assert_eq!(browser.send(&gateway, "GET", "/api/x", &["Accept: application/json"], "").status, 401);
+    assert_eq!(browser.send(&gateway, "POST", "/api/x", &["Sec-Fetch-Mode: navigate"], "").status, 401);
+
+    let page = browser.go(&gateway, &login);
+    is_page(&page, 200);
+    // A wrong password shows the form again, and still knows where to go.
+    let form = only_form(&page);
+    let wrong = browser.submit(&gateway, &form, &[("username", "alice"), ("password", "wrong")]);
+    is_page(&wrong, 401);
+    assert!(wrong.text().contains("Username or password is wrong") && browser.session().is_none());
+    let form = only_form(&wrong);
+    let response = browser.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
+    assert_eq!(location(&response), "/api/orders?page=2&x=%2Fa");
+
+    assert_eq!(browser.go(&gateway, "/api/orders?page=2&x=%2Fa").status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.header("x-user-name"), Some("alice"));
+    assert_eq!((seen.header("cookie"), seen.header("authorization")), (None, None));
+    // Signed in, and still not everybody's.
+    let denied = browser.go(&gateway, "/admin/x");
+    is_page(&denied, 403);
+    assert_eq!(
+        browser.fetch(&gateway, "GET", "/admin/x").header("content-type"),
+        Some("application/problem+json")
+    );
+}
+
+#[test]
+fn registration_by_page_signs_in_and_goes_where_the_person_was_going() {
+    let (gateway, _upstream) = start();
+    let mut browser = Browser::default();
+    let login = location(&browser.go(&gateway, "/api/a")).to_owned();
+    let page = browser.go(&gateway, &login);
+    assert!(page.text().contains("/auth/ui/register?return_to=%2Fapi%2Fa"), "{}", page.text());
+    let form = only_form(&browser.go(&gateway, "/auth/ui/register?return_to=%2Fapi%2Fa"));
+    let short = browser.submit(&gateway, &form, &[("username", "bob"), ("password", "short")]);
+    is_page(&short, 400);
+    assert!(short.text().contains("at least 15 characters"), "{}", short.text());
+    let form = only_form(&short);
+    let response = browser.submit(&gateway, &form, &[("username", "bob"), ("password", PASSWORD)]);
+    assert_eq!(location(&response), "/api/a");
+    assert_eq!(browser.go(&gateway, "/api/a").status, 200);
+    let form = only_form(&browser.go(&gateway, "/auth/ui/register"));
+    let taken = browser.submit(&gateway, &form, &[("username", "BOB"), ("password", PASSWORD)]);
+    is_page(&taken, 409);
+}
+
+#[test]
+fn nobody_is_led_elsewhere_after_sign_in() {
+    let (gateway, _upstream) = start();
+    Browser::register(&gateway, "alice");
+    for (return_to, expected) in [
+        ("/api/x", "/api/x"),
+        ("/auth/ui/account/sessions", "/auth/ui/account/sessions"),
+        ("/nowhere", "/"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/api/\\..\\x", "/"),
+        ("https://evil.example/api/x", "/"),
+        ("https://app.example.com/api/x", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/api/%2e%2e/x", "/"),
+        ("/api//x", "/"),
+        ("/api/x#y", "/"),
+        ("/api/x\r\nSet-Cookie: a=b", "/"),
+        ("/auth/ui/login", "/"),
+        ("/auth/logout", "/"),
+        ("/auth/ui/account/nothing", "/"),
+        ("", "/"),
+    ] {
+        let mut browser = Browser::default();
+        let mut form = only_form(&browser.go(&gateway, "/auth/ui/login"));
+        form.hidden.push(("return_to".to_owned(), return_to.to_owned()));
+        let response = browser.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
+        assert_eq!(location(&response), expected, "{return_to:?}");
+    }
+}
+
+#[test]
+fn sign_out_ends_the_session_everywhere_and_in_the_other_tab() {
+    let database = shared_database();
+    let upstream = Upstream::start();
+    let shared = || {
+        let Settings { auth, extra, .. } = settings();
+        let key = "  master_key: a master key of the tests, kX9vQ2mZ7rT4wB8nL1pC6dF3hJ5\n";
+        Settings { extra, ..Settings::postgres(&database) }.auth(&auth).auth(key)
+    };
+    let (one, other) = (Gateway::start(&upstream, shared()), Gateway::start(&upstream, shared()));
+    let mut browser = Browser::register(&one, "alice");
+    let mut tab = browser.clone();
+    eventually("the other gateway knows the key", || {
+        (tab.fetch(&other, "GET", "/api/x").status == 200).then_some(())
+    });
+    browser.sign_out(&one);
+    assert_eq!(tab.clone().fetch(&one, "GET", "/api/x").status, 401);
+    eventually("the other gateway hears of it", || {
+        (tab.clone().fetch(&other, "GET", "/api/x").status == 401).then_some(())
+    });
+    // The cookie is taken away, and the way leads to sign-in.
+    assert!(location(&tab.go(&one, "/api/x")).starts_with("/auth/ui/login"));
+    assert!(tab.session().is_none());
+}
+
+#[test]
+fn a_cookie_is_no_bearer_token_and_a_bearer_token_is_no_cookie() {
+    let upstream = Upstream::start();
+    let auth = Settings::shared_secret().auth;
+    let gateway = Gateway::start(&upstream, settings().auth(&auth));
+    let browser = Browser::register(&gateway, "alice");
+    let cookie = browser.session().unwrap().to_owned();
+    assert_eq!(gateway.get("/api/x", Some(&cookie)).status, 401);
+    assert_eq!(gateway.get("/auth/me", Some(&cookie)).status, 401);
+    let token = gateway.login("alice")["access_token"].as_str().unwrap().to_owned();
+    let with = |value: &str| {
+        let mut browser = Browser::default();
+        browser.cookies.insert("__Host-authgate".to_owned(), value.to_owned());
+        browser.fetch(&gateway, "GET", "/api/x").status
+    };
+    assert_eq!((with(&cookie), with(&token), with(""), with("a.b.c")), (200, 401, 401, 401));
+    // Not by another type, another audience, nor without an end.
+    let (header, claims) = (header_of(&cookie), claims_of(&cookie));
+    assert_eq!(with(&forge(&header, &claims)), 200);
+    for (key, value) in [("aud", "tests"), ("iss", "https://other.example.com")] {
+        let mut other = claims.clone();
+        other[key] = value.into();
+        assert_eq!(with(&forge(&header, &other)), 401, "{key}");
+    }
+    for missing in ["exp", "end", "keep", "sid", "gen"] {
+        let mut other = claims.clone();
+        other.as_object_mut().unwrap().remove(missing);
+        assert_eq!(with(&forge(&header, &other)), 401, "{missing}");
+    }
+    let mut typed = header.clone();
+    typed["typ"] = "at+jwt".into();
+    assert_eq!(with(&forge(&typed, &claims)), 401);
+    // With both, the bearer token decides.
+    let mut both = browser.clone();
+    assert_eq!(both.send(&gateway, "GET", "/api/x", &["Authorization: Bearer nonsense"], "").status, 401);
+    let bearer = format!("Authorization: Bearer {token}");
+    assert_eq!(both.send(&gateway, "POST", "/api/x", &[&bearer], "").status, 200);
+    // A sibling's cookie beside ours.
+    let response = both.send(&gateway, "GET", "/api/x", &["Cookie: __Host-authgate=x"], "");
+    assert_eq!(response.status, 401);
+}
+
+#[test]
+fn a_request_of_another_site_that_changes_something_is_refused() {
+    let (gateway, upstream) = start();
+    let mut browser = Browser::register(&gateway, "alice");
+    let origin = format!("Origin: {ORIGIN}");
+    for (headers, allowed) in [
+        (&["Sec-Fetch-Site: same-origin"][..], true),
+        (&["Sec-Fetch-Site: none"], true),
+        (&["Sec-Fetch-Site: same-site"], false),
+        (&["Sec-Fetch-Site: cross-site"], false),
+        (&["Sec-Fetch-Site: cross-site", &origin], false),
+        (&["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"], false),
+        (&[&origin], true),
+        (&["Origin: https://app.example.com.evil.example"], false),
+        (&["Origin: http://app.example.com"], false),
+        (&["Origin: null"], false),
+        (&[], false),
+    ] {
+        for path in ["/api/x", "/optional/x"] {
+            let before = upstream.bytes();
+            let response = browser.send(&gateway, "POST", path, headers, "a=b");
+            assert_eq!(response.status, if allowed { 200 } else { 403 }, "{headers:?}");
+            if !allowed {
+                assert_eq!(response.json()["code"], "cross_site_request");
+                assert_eq!(upstream.bytes(), before);
+            }
+        }
+    }
+    assert_eq!(browser.send(&gateway, "GET", "/api/x", &["Sec-Fetch-Site: cross-site"], "").status, 200);
+    // Whoever has none is nobody's browser; and where nobody is asked for, nobody is.
+    assert_eq!(Browser::default().send(&gateway, "POST", "/optional/x", &[], "a=b").status, 200);
+    assert_eq!(browser.send(&gateway, "POST", "/public/x", &[], "a=b").status, 200);
+    // A WebSocket acts for its user.
+    let upgrade = [
+        "Connection: upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let before = upstream.bytes();
+    let cross = [&upgrade[..], &["Sec-Fetch-Site: cross-site"]].concat();
+    assert_eq!(browser.send(&gateway, "GET", "/api/x", &cross, "").status, 403);
+    assert_eq!(upstream.bytes(), before);
+    // The calls of the API are asked by the same rule.
+    assert_eq!(
+        browser.send(&gateway, "POST", "/auth/logout", &["Origin: https://evil.example"], "").status,
+        403
+    );
+    assert_eq!(browser.fetch(&gateway, "GET", "/auth/me").status, 200);
+}
+
+#[test]
+fn a_form_needs_the_token_that_this_browser_got() {
+    let (gateway, _upstream) = start();
+    let mut alice = Browser::register(&gateway, "alice");
+    let mut mallory = Browser::register(&gateway, "mallory");
+    // Before sign-in: with no token, with another visitor's, without the cookie, from another site.
+    let mut visitor = Browser::default();
+    let form = only_form(&visitor.go(&gateway, "/auth/ui/login"));
+    let fields = [("username", "alice"), ("password", PASSWORD)];
+    let bare = Form { hidden: Vec::new(), ..form.clone() };
+    is_page(&visitor.submit(&gateway, &bare, &fields), 403);
+    let others = only_form(&Browser::default().go(&gateway, "/auth/ui/login"));
+    is_page(&visitor.submit(&gateway, &others, &fields), 403);
+    is_page(&Browser::default().submit(&gateway, &form, &fields), 403);
+    is_page(&visitor.submit_from(&gateway, &form, &fields, "cross-site"), 403);
+    assert!(visitor.session().is_none());
+    assert_eq!(visitor.submit(&gateway, &form, &fields).status, 303);
+    // Signed in: with another's, and without.
+    let page = "/auth/ui/account/name";
+    let form = only_form(&alice.go(&gateway, page));
+    let theirs = only_form(&mallory.go(&gateway, page));
+    is_page(&alice.submit(&gateway, &theirs, &[("username", "carol")]), 403);
+    is_page(
+        &alice.submit(&gateway, &Form { hidden: Vec::new(), ..form.clone() }, &[("username", "carol")]),
+        403,
+    );
+    is_page(&alice.submit_from(&gateway, &form, &[("username", "carol")], "same-site"), 403);
+    assert_eq!(alice.fetch(&gateway, "GET", "/auth/me").json()["username"], "alice");
+    assert_eq!(
+        location(&alice.submit(&gateway, &form, &[("username", "carol")])),
+        "/auth/ui/account?done=name"
+    );
+    assert_eq!(alice.fetch(&gateway, "GET", "/auth/me").json()["username"], "carol");
+}
+
+#[test]
+fn sign_in_begins_a_new_session_whatever_cookie_came_along() {
+    let (gateway, _upstream) = start();
+    let mut mallory = Browser::register(&gateway, "mallory");
+    Browser::register(&gateway, "alice");
+    let before = mallory.session().unwrap().to_owned();
+    let form = only_form(&mallory.go(&gateway, "/auth/ui/login"));
+    let response = mallory.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
+    assert_eq!(response.status, 303, "{response:?}");
+    let after = mallory.session().unwrap();
+    assert_ne!(claims_of(&before)["sid"], claims_of(after)["sid"]);
+    let name = mallory.fetch(&gateway, "GET", "/auth/me").json()["username"].clone();
+    assert_eq!(name, "alice");
+}
+
+#[test]
+fn a_cookie_is_signed_anew_past_half_of_its_life_and_ends_with_its_session() {
+    let upstream = Upstream::start();
+    let extra = with_pages("cookies: {idle: 4s, ttl: 9s}\n");
+    let gateway = Gateway::start(&upstream, Settings { extra, ..settings() });
+    let mut browser = Browser::register(&gateway, "alice");
+    let first = browser.session().unwrap().to_owned();
+    let claims = claims_of(&first);
+    let at = |key: &str| claims[key].as_i64().unwrap();
+    assert_eq!((at("exp") - at("iat"), at("end") - at("iat")), (4, 9));
+    assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+    assert_eq!(browser.session(), Some(first.as_str()));
+    let mut old = browser.clone();
+    eventually("the cookie is signed anew", || {
+        assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+        (browser.session() != Some(first.as_str())).then_some(())
+    });
+    let second = claims_of(browser.session().unwrap());
+    assert_eq!((&second["sid"], &second["end"]), (&claims["sid"], &claims["end"]));
+    // The old copy is good until its own end, and no longer.
+    assert_eq!(old.clone().fetch(&gateway, "GET", "/api/x").status, 200);
+    old.cookies.insert("__Host-authgate".to_owned(), first);
+    eventually("the old one ends", || {
+        (old.clone().fetch(&gateway, "GET", "/api/x").status == 401).then_some(())
+    });
+    assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+    eventually("the session ends", || {
+        let status = browser.fetch(&gateway, "GET", "/api/x").status;
+        (status == 401).then_some(())
+    });
+    assert!(browser.session().is_none());
+}
+
+#[test]
+fn who_is_remembered_keeps_the_cookie() {
+    let (gateway, _upstream) = start();
+    Browser::register(&gateway, "alice");
+    let mut browser = Browser::default();
+    let form = only_form(&browser.go(&gateway, "/auth/ui/login"));
+    let fields = [("username", "alice"), ("password", PASSWORD), ("remember", "yes")];
+    let response = browser.submit(&gateway, &form, &fields);
+    let kept = |response: &Response| {
+        let cookies = response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+        cookies.map(|(_, value)| value.clone()).find(|value| value.starts_with("__Host-authgate=")).unwrap()
+    };
+    assert!(kept(&response).contains("Max-Age=2592000"), "{}", kept(&response));
+    let form = only_form(&browser.go(&gateway, "/auth/ui/login"));
+    let response = browser.submit(&gateway, &form, &fields[..2]);
+    assert!(!kept(&response).contains("Max-Age"), "{}", kept(&response));
+}
+
+#[test]
+fn a_dead_cookie_is_anonymous_where_that_may_be_and_is_taken_away() {
+    let (gateway, upstream) = start();
+    let mut browser = Browser::register(&gateway, "alice");
+    let mut tab = browser.clone();
+    assert_eq!(tab.fetch(&gateway, "GET", "/optional/x").status, 200);
+    assert_eq!(upstream.last().header("x-user-name"), Some("alice"));
+    browser.sign_out(&gateway);
+    assert_eq!(tab.fetch(&gateway, "GET", "/optional/x").status, 200);
+    assert_eq!(upstream.last().header("x-user-name"), None);
+    assert!(tab.session().is_none());
+    // A bearer token that is dead is not.
+    assert_eq!(gateway.get("/optional/x", Some("a.b.c")).status, 401);
+}
+
+#[test]
+fn an_upstream_that_wants_the_token_gets_an_access_token_and_no_cookie_of_ours() {
+    let upstream = Upstream::start();
+    let routes = "  - {path: /api/**, upstream: backend}\n  - {path: /token/**, upstream: backend, forward_token: true}\n";
+    let gateway = Gateway::start(&upstream, Settings { routes: routes.to_owned(), ..settings() });
+    let mut browser = Browser::register(&gateway, "alice");
+    browser.cookies.insert("theirs".to_owned(), "1".to_owned());
+    browser.cookies.insert("__Secure-authgate-x".to_owned(), "2".to_owned());
+    browser.cookies.insert("__Host-authgate-y".to_owned(), "3".to_owned());
+    assert_eq!(browser.fetch(&gateway, "GET", "/token/x").status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.header("cookie"), Some("theirs=1"));
+    let token = seen.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+    let (claims, session) = (claims_of(&token), claims_of(browser.session().unwrap()));
+    assert_eq!((&claims["aud"], &claims["sid"]), (&"tests".into(), &session["sid"]));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    browser.sign_out(&gateway);
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 401);
+}
+
+#[test]
+fn people_change_their_account_on_its_pages() {
+    let (gateway, _upstream) = start();
+    let mut alice = Browser::register(&gateway, "alice");
+    let mut elsewhere = Browser::sign_in(&gateway, "alice");
+    is_page(&alice.go(&gateway, "/auth/ui/account"), 200);
+    // The password: other sessions end, this one goes on.
+    let form = only_form(&alice.go(&gateway, "/auth/ui/account/password"));
+    is_page(&alice.submit(&gateway, &form, &[("password", "short")]), 400);
+    let changed = alice.submit(&gateway, &form, &[("password", NEW_PASSWORD)]);
+    assert_eq!(location(&changed), "/auth/ui/account?done=password");
+    let page = alice.go(&gateway, "/auth/ui/account?done=password");
+    assert!(page.text().contains("Your password was changed."));
+    assert_eq!(elsewhere.fetch(&gateway, "GET", "/api/x").status, 401);
+    assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
+    assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 200);
+    // Sessions: another is ended by its button, then all of them.
+    let page = alice.go(&gateway, "/auth/ui/account/sessions");
+    let own = claims_of(alice.session().unwrap())["sid"].as_str().unwrap().to_owned();
+    let is_of = |form: &Form, id: &str| form.hidden.iter().any(|(name, value)| name == "id" && value == id);
+    let all = forms(&page);
+    let other =
+        all.iter().find(|form| form.hidden.iter().any(|(name, _)| name == "id") && !is_of(form, &own));
+    assert_eq!(
+        location(&alice.submit(&gateway, other.unwrap(), &[])),
+        "/auth/ui/account/sessions?done=session"
+    );
+    let page = alice.go(&gateway, "/auth/ui/account/sessions");
+    assert_eq!(forms(&page).len(), 2);
+    // The end.
+    let form = only_form(&alice.go(&gateway, "/auth/ui/account/delete"));
+    let deleted = alice.submit(&gateway, &form, &[]);
+    is_page(&deleted, 200);
+    assert!(alice.session().is_none());
+    assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 401);
+}
+
+#[test]
+fn a_login_that_is_not_recent_needs_the_password_for_a_change() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings().auth("  reauth_window: 1s\n"));
+    let mut alice = Browser::register(&gateway, "alice");
+    let form = eventually("the login is not recent", || {
+        let page = alice.go(&gateway, "/auth/ui/account/name");
+        page.text().contains("autocomplete=\"current-password\"").then(|| only_form(&page))
+    });
+    is_page(&alice.submit(&gateway, &form, &[("username", "carol")]), 401);
+    let wrong = alice.submit(&gateway, &form, &[("username", "carol"), ("current_password", "wrong")]);
+    is_page(&wrong, 401);
+    assert!(wrong.text().contains("This is not your current password."), "{}", wrong.text());
+    let right = alice.submit(&gateway, &form, &[("username", "carol"), ("current_password", PASSWORD)]);
+    assert_eq!(location(&right), "/auth/ui/account?done=name");
+}
+
+#[test]
+fn links_in_mails_lead_to_pages_that_act_by_a_button() {
+    let mail = MailServer::start("plain");
+    let upstream = Upstream::start();
+    let email = format!(
+        "  email:\n    smtp: {{host: 127.0.0.1, port: {}, encryption: none}}\n    from: a@example.com\n",
+        mail.port
+    );
+    let gateway = Gateway::start(&upstream, settings().auth(&email));
+    let mut browser = Browser::default();
+    let form = only_form(&browser.go(&gateway, "/auth/ui/register"));
+    let fields = [("username", "alice"), ("password", PASSWORD), ("email", "alice@example.com")];
+    assert_eq!(browser.submit(&gateway, &form, &fields).status, 303);
+    let sent = mail.mail(0);
+    let link = format!("{ORIGIN}/auth/ui/verify?token=");
+    assert!(sent["text"].as_str().unwrap().contains(&link), "{sent}");
+    let page = browser.go(&gateway, &format!("/auth/ui/verify?token={}", token_of(&sent)));
+    is_page(&page, 200);
+    // To look at it changes nothing: mail programs do that, too.
+    assert_eq!(browser.fetch(&gateway, "GET", "/auth/me").json()["email_verified"], false);
+    let form = only_form(&page);
+    is_page(&browser.submit(&gateway, &form, &[]), 200);
+    assert_eq!(browser.fetch(&gateway, "GET", "/auth/me").json()["email_verified"], true);
+    is_page(&browser.submit(&gateway, &form, &[]), 400);
+    // A forgotten password.
+    let mut other = Browser::default();
+    let login = other.go(&gateway, "/auth/ui/login?return_to=/api/x");
+    assert!(login.text().contains("/auth/ui/forgot?return_to=%2Fapi%2Fx"));
+    for address in ["alice@example.com", "nobody@example.com"] {
+        let form = only_form(&other.go(&gateway, "/auth/ui/forgot"));
+        let page = other.submit(&gateway, &form, &[("email", address)]);
+        is_page(&page, 200);
+        assert!(page.text().contains("a mail is on its way"));
+    }
+    let sent = mail.mail(1);
+    assert!(sent["text"].as_str().unwrap().contains(&format!("{ORIGIN}/auth/ui/reset?token=")), "{sent}");
+    let form = only_form(&other.go(&gateway, &format!("/auth/ui/reset?token={}", token_of(&sent))));
+    is_page(&other.submit(&gateway, &form, &[("password", "short")]), 400);
+    is_page(&other.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 200);
+    assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 401);
+    assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 200);
+}
+
+#[test]
+fn navigations_get_pages_in_their_language_and_programs_do_not() {
+    let (gateway, _upstream) = start();
+    let mut browser = Browser::default();
+    let german = ["Sec-Fetch-Mode: navigate", "Accept-Language: de-AT,de;q=0.9,en;q=0.8"];
+    let missing = browser.send(&gateway, "GET", "/nowhere", &german, "");
+    is_page(&missing, 404);
+    let text = missing.text();
+    assert!(text.contains("lang=\"de\"") && text.contains("Nicht gefunden"), "{text}");
+    assert!(text.contains(missing.header("x-request-id").unwrap()));
+    is_page(&browser.go(&gateway, "/api/%2e%2e/x"), 400);
+    let program = browser.send(&gateway, "GET", "/nowhere", &[], "");
+    assert_eq!(program.header("content-type"), Some("application/problem+json"));
+    let login = browser.send(&gateway, "GET", "/auth/ui/login", &german, "");
+    assert!(login.text().contains("Anmelden"));
+    // The style is one request, and may be kept.
+    let style =
+        login.text().split("stylesheet\" href=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let response = browser.fetch(&gateway, "GET", &style);
+    assert_eq!((response.status, response.header("content-type")), (200, Some("text/css; charset=utf-8")));
+    assert!(response.header("cache-control").unwrap().contains("immutable"));
+    assert!(login.body.len() + response.body.len() < 30 << 10);
+    assert_eq!(browser.go(&gateway, "/auth/ui/nothing").status, 404);
+    assert_eq!(browser.send(&gateway, "DELETE", "/auth/ui/login", &[], "").status, 405);
+}
+
+#[test]
+fn an_operators_own_templates_and_texts_take_the_place_of_ours() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "login.html",
+        "{% extends \"base.html\" %}{% block content %}<p>Ours, {{ site.name }}: {{ t(\"login-button\") }}</p>{% endblock %}",
+    );
+    write("fr.ftl", "login-button = Se connecter\n");
+    let extra = format!(
+        "public_url: {ORIGIN}\npages: {{name: \"<Example>\", folder: \"{}\", languages: [fr, en], theme: {{accent: \"#0a5\"}}, after_login: /api/home}}\n",
+        folder.path().display()
+    );
+    let gateway = Gateway::start(&upstream, Settings { extra, ..settings() });
+    let page = Browser::default().go(&gateway, "/auth/ui/login").text();
+    assert!(page.contains("<p>Ours, &lt;Example&gt;: Se connecter</p>"), "{page}");
+    let mut browser = Browser::default();
+    let form = only_form(&browser.go(&gateway, "/auth/ui/register"));
+    let response = browser.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
+    assert_eq!(location(&response), "/api/home");
+}
