@@ -57,6 +57,7 @@ impl Parts {
                     external_id: None,
                     issued_at: NOW,
                     session_ends_at: i64::MAX,
+                    authenticated_at: 0,
                 };
                 let key = self.issuer.key(NOW).expect("a key signs");
                 self.issuer.issue(&claims, &key).expect("a key signs").text

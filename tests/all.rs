@@ -8,6 +8,7 @@ mod acme;
 mod admin_api;
 mod applications;
 mod audit;
+mod browsers;
 mod buffers;
 mod callers;
 mod clocks;

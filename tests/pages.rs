@@ -526,3 +526,111 @@ fn an_operators_own_templates_and_texts_take_the_place_of_ours() {
     let response = browser.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
     assert_eq!(location(&response), "/api/home");
 }
+
+#[test]
+fn a_route_that_wants_a_recent_proof_asks_a_person_for_the_password_and_tells_a_program() {
+    let upstream = Upstream::start();
+    let routes = "  - {path: /api/**, upstream: backend}\n  - {path: /money/**, fresh: 2s, upstream: backend}\n  - {path: /staff/**, fresh: 2s, roles: {any: [staff]}, upstream: backend}\n";
+    let gateway = Gateway::start(&upstream, Settings { routes: routes.to_owned(), ..settings() });
+    let mut browser = Browser::register(&gateway, "alice");
+    let token = gateway.login("alice")["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(browser.go(&gateway, "/money/send?to=bob").status, 200);
+    assert_eq!(gateway.get("/money/x", Some(&token)).status, 200);
+    let refused = eventually("the proof is old", || {
+        let response = gateway.get("/money/x", Some(&token));
+        (response.status == 401).then_some(response)
+    });
+    assert_eq!(refused.json()["code"], "insufficient_user_authentication");
+    let challenge = "Bearer error=\"insufficient_user_authentication\", max_age=2";
+    assert_eq!(refused.header("www-authenticate"), Some(challenge));
+    // For want of a role no password helps; and elsewhere nobody asks.
+    assert_eq!(gateway.get("/staff/x", Some(&token)).status, 403);
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    // A new login is a proof, a refreshed token is none.
+    let login = gateway.login("alice");
+    let proof = claims_of(login["access_token"].as_str().unwrap())["auth_time"].clone();
+    let refreshed = gateway.refresh(login["refresh_token"].as_str().unwrap()).json();
+    let refreshed = claims_of(refreshed["access_token"].as_str().unwrap());
+    assert_eq!((&refreshed["auth_time"], &refreshed["amr"]), (&proof, &serde_json::json!(["pwd"])));
+
+    let before = upstream.bytes();
+    let refused = browser.go(&gateway, "/money/send?to=bob");
+    let prove = location(&refused).to_owned();
+    assert!(prove.starts_with("/auth/ui/prove?return_to=%2Fmoney"), "{prove}");
+    assert_eq!(browser.fetch(&gateway, "POST", "/money/send").status, 401);
+    assert_eq!(upstream.bytes(), before);
+    let form = only_form(&browser.go(&gateway, &prove));
+    is_page(&browser.submit(&gateway, &form, &[("password", "wrong")]), 401);
+    let sid = claims_of(browser.session().unwrap())["sid"].clone();
+    let proved = browser.submit(&gateway, &form, &[("password", PASSWORD)]);
+    assert_eq!(location(&proved), "/money/send?to=bob");
+    assert_eq!(claims_of(browser.session().unwrap())["sid"], sid);
+    assert_eq!(browser.go(&gateway, "/money/send?to=bob").status, 200);
+    // Whoever is not signed in signs in, which is a proof.
+    assert!(location(&Browser::default().go(&gateway, "/money/x")).starts_with("/auth/ui/login"));
+}
+
+/// The path and query of a link.
+fn path_of(link: &str) -> &str {
+    link.trim().strip_prefix(ORIGIN).unwrap_or_else(|| panic!("{link}"))
+}
+
+#[test]
+fn an_invitation_opens_a_closed_registration_as_often_as_it_says() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings().auth("  registration: closed\n"));
+    let mut stranger = Browser::default();
+    let closed = stranger.go(&gateway, "/auth/ui/register");
+    is_page(&closed, 403);
+    assert!(forms(&closed).is_empty());
+    assert!(!stranger.go(&gateway, "/auth/ui/login").text().contains("/auth/ui/register"));
+    is_page(&stranger.go(&gateway, "/auth/ui/register?invitation=nonsense"), 403);
+    // By the command line, for one account.
+    let link = gateway.run(&["user", "invite", "--role", "staff"], "");
+    let path = path_of(&link).to_owned();
+    assert!(path.starts_with("/auth/ui/register?invitation="), "{path}");
+    for _ in 0..2 {
+        is_page(&stranger.go(&gateway, &path), 200);
+    }
+    let form = only_form(&stranger.go(&gateway, &path));
+    is_page(&stranger.submit(&gateway, &form, &[("username", "bob"), ("password", "short")]), 400);
+    let form = only_form(&stranger.go(&gateway, &path));
+    assert_eq!(stranger.submit(&gateway, &form, &[("username", "bob"), ("password", PASSWORD)]).status, 303);
+    let me = stranger.fetch(&gateway, "GET", "/auth/me").json();
+    assert_eq!((&me["username"], &me["roles"]), (&"bob".into(), &serde_json::json!(["staff", "user"])));
+    is_page(&Browser::default().go(&gateway, &path), 403);
+    is_page(&stranger.submit(&gateway, &form, &[("username", "carol"), ("password", PASSWORD)]), 400);
+    // By the API, for two, of which a taken name uses none.
+    let admin = gateway.admin_token("root-of-tests");
+    let wanted = serde_json::json!({"role": "user", "uses": 2, "expires": "1d"});
+    let made = gateway.admin("POST", "/api/invitations", Some(&admin), Some(&wanted));
+    assert_eq!(made.status, 201, "{made:?}");
+    let link = made.json()["link"].as_str().unwrap().to_owned();
+    let invitation = link.split_once("invitation=").unwrap().1.to_owned();
+    let register = |name: &str, invitation: &str| {
+        let body = serde_json::json!({"username": name, "password": PASSWORD, "invitation": invitation});
+        gateway.post("/auth/register", &body)
+    };
+    assert_eq!(register("bob", &invitation).status, 409);
+    assert_eq!(register("dave", &invitation).status, 201);
+    assert_eq!(register("erin", &invitation).status, 201);
+    let spent = register("frank", &invitation);
+    assert_eq!((spent.status, spent.json()["code"].clone()), (400, "invalid_or_expired_token".into()));
+    assert_eq!(register("frank", "").status, 403);
+    // One that has expired is as good as none, and what makes no sense is refused.
+    let soon = gateway.run(&["user", "invite", "--expires", "1s", "--uses", "3"], "");
+    eventually("the invitation expires", || {
+        (Browser::default().go(&gateway, path_of(&soon)).status == 403).then_some(())
+    });
+    for wrong in [r#"{"uses": 0}"#, r#"{"expires": "soon"}"#, r#"{"expires": 0}"#, r#"{"role": "No Role"}"#] {
+        let wrong = serde_json::from_str(wrong).unwrap();
+        assert_eq!(
+            gateway.admin("POST", "/api/invitations", Some(&admin), Some(&wrong)).status,
+            400,
+            "{wrong}"
+        );
+    }
+    // The token is in no log and not in the store.
+    assert!(!gateway.log().contains(&invitation));
+    assert!(gateway.run(&["audit"], "").contains("invitation.create"));
+}

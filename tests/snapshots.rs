@@ -93,6 +93,7 @@ impl Parts {
             external_id: None,
             issued_at: now,
             session_ends_at: i64::MAX,
+            authenticated_at: 0,
         };
         let token = issuer.issue(&claims, &issuer.key(now).unwrap()).unwrap().text;
         let time = Arc::new(TimeKeeper::new(Arc::new(SystemClock)));

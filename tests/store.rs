@@ -7,9 +7,9 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
-        ImportedUser, KeyRevocation, LogEntry, MailLease, NewMail, NewSession, NewUser, OrderEnd, Place,
-        Proof, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent, SessionKind,
-        SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
+        ImportedUser, KeyRevocation, LogEntry, MailLease, NewInvitation, NewMail, NewSession, NewUser,
+        OrderEnd, Place, Proof, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
+        SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -84,6 +84,7 @@ fn user(name: &str, roles: &str) -> NewUser {
         roles: Roles::parse_joined(roles).unwrap(),
         release: false,
         similar: false,
+        invitation: None,
         mail: None,
         event: None,
     }
@@ -225,6 +226,94 @@ fn a_session_opens_only_in_the_generation_in_which_the_proof_was_checked() {
         let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
         store.change_user(new.id, &disable).await.unwrap();
         assert!(!open(FIRST + 2).await);
+    });
+}
+
+#[test]
+fn a_session_whose_holder_shows_anew_who_they_are_goes_on_with_that_time() {
+    on_both(async |store| {
+        let alice = user("alice", "user");
+        let opened = session(1);
+        store.create_user(&alice, Some(&opened)).await.unwrap().unwrap();
+        let before = store.session(opened.id).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let long = Ttls { access: Duration::from_secs(90_000), ..TTLS };
+        let again = store.reauthenticate_session(alice.id, opened.id, FIRST, long, &login()).await.unwrap();
+        let grant = again.unwrap();
+        let after = store.session(opened.id).await.unwrap().unwrap();
+        assert!(after.authenticated_at > before.authenticated_at);
+        assert_eq!((grant.authenticated_at, grant.session_ends_at), (after.authenticated_at, before.ends_at));
+        // Its refresh token is as it was, and tells the same time.
+        assert_eq!(after.current_hash, before.current_hash);
+        match store.rotate_session(&rotation(&opened, 1, 2)).await.unwrap() {
+            Rotation::Rotated(grant) => assert_eq!(grant.authenticated_at, after.authenticated_at),
+            other => panic!("{other:?}"),
+        }
+        // Of another account, another generation, or once it has ended, nobody shows anything.
+        let bob = user("bob", "user");
+        store.create_user(&bob, None).await.unwrap().unwrap();
+        let prove = async |who: UserId, generation| {
+            store.reauthenticate_session(who, opened.id, generation, TTLS, &login()).await.unwrap().is_some()
+        };
+        assert!(
+            !prove(bob.id, FIRST).await && !prove(alice.id, FIRST + 1).await && prove(alice.id, FIRST).await
+        );
+        // What revokes the session outlives the token that was issued for the proof.
+        let entry = store.end_session(alice.id, opened.id, None).await.unwrap().unwrap();
+        assert!(entry.expires_at >= grant.issued_at + 90_000_000);
+        assert!(!prove(alice.id, FIRST).await);
+    });
+}
+
+#[test]
+fn an_invitation_is_used_as_often_as_it_says_whoever_comes_at_once() {
+    on_both(async |store| {
+        let new = |hash: u8, uses, holds_for| NewInvitation {
+            id: uuid::Builder::from_random_bytes([hash; 16]).into_uuid(),
+            token_hash: [hash; 32],
+            roles: Roles::parse_joined("staff").unwrap(),
+            uses,
+            holds_for,
+        };
+        let expires_at = store.add_invitation(&new(1, 3, 60_000), &login()).await.unwrap();
+        assert!(expires_at > SystemClock.wall());
+        let found = store.invitation(&[1; 32]).await.unwrap().unwrap();
+        assert_eq!(found.roles.to_string(), "staff");
+        let come = (0..8).map(|number| {
+            let (store, name) = (store.clone(), format!("guest{number}"));
+            tokio::spawn(async move {
+                let guest = NewUser { invitation: Some([1; 32]), ..user(&name, "user") };
+                store.create_user(&guest, None).await.unwrap().is_some()
+            })
+        });
+        let mut made = 0;
+        for guest in come.collect::<Vec<_>>() {
+            made += usize::from(guest.await.unwrap());
+        }
+        assert_eq!(made, 3);
+        assert_eq!(store.invitation(&[1; 32]).await.unwrap(), None);
+        // Who is turned away leaves nothing behind: the name is free.
+        let mut taken = 0;
+        for number in 0..8 {
+            let name = Username::new(&format!("guest{number}")).unwrap();
+            taken += usize::from(store.user_by_name(&name).await.unwrap().is_some());
+        }
+        assert_eq!(taken, 3);
+        // A name that is taken uses nothing up.
+        store.add_invitation(&new(2, 1, 60_000), &login()).await.unwrap();
+        store.create_user(&user("alice", "user"), None).await.unwrap().unwrap();
+        let again = NewUser { invitation: Some([2; 32]), ..user("alice", "user") };
+        assert!(store.create_user(&again, None).await.unwrap().is_none());
+        assert!(store.invitation(&[2; 32]).await.unwrap().is_some());
+        // One that has expired, and one that never was.
+        store.add_invitation(&new(3, 1, -1), &login()).await.unwrap();
+        for hash in [3, 4] {
+            assert_eq!(store.invitation(&[hash; 32]).await.unwrap(), None);
+            let late = NewUser { invitation: Some([hash; 32]), ..user("late", "user") };
+            assert!(store.create_user(&late, None).await.unwrap().is_none());
+        }
+        store.prune(SystemClock.wall(), Duration::from_secs(86_400)).await.unwrap();
+        assert!(store.invitation(&[2; 32]).await.unwrap().is_some());
     });
 }
 

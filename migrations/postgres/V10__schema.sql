@@ -235,3 +235,17 @@ CREATE TABLE acme_challenges (
     token             TEXT NOT NULL,
     key_authorization TEXT NOT NULL
 );
+
+-- Links by which strangers may make accounts, also where registration is closed.
+CREATE TABLE invitations (
+    id         uuid PRIMARY KEY,
+    -- SHA-256 of the token in the link.
+    token_hash bytea NOT NULL UNIQUE,
+    -- Beside the default ones.
+    roles      text NOT NULL,
+    -- How many accounts may still be made.
+    uses       bigint NOT NULL,
+    created_at bigint NOT NULL,
+    expires_at bigint NOT NULL
+);
+CREATE INDEX invitations_by_expiry ON invitations (expires_at);

@@ -208,3 +208,17 @@ CREATE TABLE acme_challenges (
     token             TEXT NOT NULL,
     key_authorization TEXT NOT NULL
 ) STRICT;
+
+-- Links by which strangers may make accounts, also where registration is closed.
+CREATE TABLE invitations (
+    id         BLOB PRIMARY KEY NOT NULL,
+    -- SHA-256 of the token in the link.
+    token_hash BLOB NOT NULL UNIQUE,
+    -- Beside the default ones.
+    roles      TEXT NOT NULL,
+    -- How many accounts may still be made.
+    uses       INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX invitations_by_expiry ON invitations (expires_at);

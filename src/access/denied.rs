@@ -25,6 +25,12 @@ pub enum Denied {
     /// A page of another site may have made the browser send its cookie.
     #[error("the cookie came with a request that may be another site's")]
     CrossSite,
+    /// It is too long ago that the caller showed who they are.
+    #[error("the proof is older than {max_age} s")]
+    NotFresh {
+        /// How old it may be, in seconds.
+        max_age: u64,
+    },
     /// The roles are not enough.
     #[error("roles not sufficient")]
     Role,
@@ -59,6 +65,7 @@ impl Denied {
             Self::Stale => Kind::Unavailable,
             Self::Role => Kind::InsufficientRole,
             Self::CrossSite => Kind::CrossSiteRequest,
+            Self::NotFresh { .. } => Kind::InsufficientUserAuthentication,
         }
     }
 
@@ -75,6 +82,7 @@ impl Denied {
             Self::Stale => "stale",
             Self::Role => "insufficient_role",
             Self::CrossSite => "cross_site",
+            Self::NotFresh { .. } => "not_fresh",
         }
     }
 

@@ -35,7 +35,11 @@ impl From<Denied> for Failure {
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        Self { had_token: denied.had_token(), ..denied.kind().into() }
+        let max_age = match denied {
+            Denied::NotFresh { max_age } => Some(max_age),
+            _ => None,
+        };
+        Self { had_token: denied.had_token(), max_age, ..denied.kind().into() }
     }
 }
 

@@ -219,7 +219,7 @@ impl Access {
         if !self.verifier.external().iter().any(|issuer| Arc::ptr_eq(issuer, asked)) {
             return Err(TokenError::UnknownKey.into());
         }
-        judge(access, Some(Caller { roles: &principal.roles }))
+        judge(access, Some(caller(principal, self.now())))
     }
 
     /// Counts a stream that was cut for a reason that is not its token's.
@@ -279,9 +279,10 @@ impl Access {
         on_stale: OnStale,
         credential: Credential<'_>,
     ) -> Result<Permit, Denied> {
+        let now = self.now();
         let principal = match (access, credential) {
             (config::Access::Open, _) | (config::Access::Optional, Credential::Absent) => None,
-            _ => match self.identify(credential, on_stale, self.now()) {
+            _ => match self.identify(credential, on_stale, now) {
                 // Nobody chose to send it: whoever was signed in before is a stranger now.
                 Err(denied)
                     if denied.is_dead()
@@ -293,9 +294,16 @@ impl Access {
                 identified => Some(identified?),
             },
         };
-        judge(access, principal.as_ref().map(|principal| Caller { roles: &principal.roles }))?;
+        judge(access, principal.as_ref().map(|principal| caller(principal, now)))?;
         Ok(Permit(Lease { principal, on_stale }))
     }
+}
+
+/// Returns what the rules of routes ask about a principal.
+fn caller(principal: &Principal, now: Now) -> Caller<'_> {
+    // A proof that is yet to come is none: a clock was set back.
+    let proved = now.seconds() - principal.authenticated_at;
+    Caller { roles: &principal.roles, proved: if proved < 0 { i64::MAX } else { proved } }
 }
 
 #[cfg(test)]
@@ -350,6 +358,7 @@ mod tests {
             external_id: None,
             issued_at: NOW,
             session_ends_at: i64::MAX,
+            authenticated_at: NOW,
         };
         let token = issuer.issue(&claims, &issuer.key(NOW).unwrap()).unwrap().text;
         let clock = ManualClock::at(NOW);

@@ -1,12 +1,14 @@
 //! People with browsers: their sessions are held by a cookie.
 
+use std::net::IpAddr;
+
 use http::HeaderValue;
 
-use super::{Accounts, Client, Holder, Registration, Result, Tokens, error::AccountError};
+use super::{Accounts, Client, Holder, Registration, Result, Tokens, error::AccountError, login::Judged};
 use crate::{
     clock::millis,
     error::Kind,
-    store::{Grant, Ttls, User},
+    store::{Event, Grant, Ttls, User},
     token::{CookieClaims, SignedIn},
     types::Secret,
 };
@@ -54,6 +56,7 @@ impl Accounts {
             external_id: grant.user.external_id.as_deref(),
             issued_at: grant.issued_at,
             session_ends_at: grant.session_ends_at,
+            authenticated_at: grant.authenticated_at,
             is_kept: keep,
         };
         let cookie = cookies.issue(&claims, &key)?;
@@ -70,6 +73,31 @@ impl Accounts {
         // A login that is yet to come is no recent one: the clock was set back.
         let since = self.time.now().time - session.authenticated_at;
         Ok((0..=millis(self.config.reauth_window)).contains(&since))
+    }
+
+    /// Notes that a person whose session is a browser's has shown anew who they are, by the password.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn prove_again(
+        &self,
+        caller: &SignedIn,
+        password: &Secret,
+        address: IpAddr,
+    ) -> Result<BrowserSession> {
+        let me = self.me(caller).await?;
+        match self.judge_password(&me, password, address).await? {
+            Judged::Right => {}
+            Judged::Wrong => return Err(AccountError::Refused(Kind::InvalidCredentials)),
+        }
+        self.await_key().await?;
+        let event = Event::own(me.id, address, "user.proof", format!("session: {}", caller.session));
+        let ttls = self.browser_ttls(caller.is_kept);
+        let (session, generation) = (caller.session, caller.generation);
+        let grant = self.store.reauthenticate_session(me.id, session, generation, ttls, &event).await?;
+        // It ended meanwhile, or the account was changed.
+        let grant = grant.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
+        self.issue_cookie(grant, caller.is_kept).await
     }
 
     /// Opens a browser's session after the password was verified. With `keep` the person is remembered.

@@ -10,6 +10,7 @@ mod change;
 mod error;
 mod external;
 mod import;
+mod invite;
 mod keys;
 mod login;
 mod mail;
@@ -26,6 +27,7 @@ pub use change::ChangeRequest;
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};
 pub use import::{Candidate, Importer, Outcome, Rejection, Taken};
+pub use invite::{InvitationRequest, Invited};
 pub use keys::{Keys, KeysError};
 pub use mail::{MailQueue, MailWorker};
 pub use operator::{Actor, NewAccount, Operator, Update};
@@ -219,6 +221,7 @@ impl Accounts {
             external_id: grant.user.external_id.as_deref(),
             issued_at: grant.issued_at,
             session_ends_at: grant.session_ends_at,
+            authenticated_at: grant.authenticated_at,
         };
         let access = self.issuer.issue(&claims, &key)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })

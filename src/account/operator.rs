@@ -100,7 +100,18 @@ impl Operator {
         let password_hash = self.hash(account.password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
         let event = Some(by.event("user.add", format!("roles: {roles}")));
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail: None, event };
+        let user = NewUser {
+            id,
+            name,
+            email,
+            password_hash,
+            roles,
+            release,
+            similar,
+            invitation: None,
+            mail: None,
+            event,
+        };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))
     }

@@ -26,6 +26,8 @@ pub struct Registration {
     pub email: Option<String>,
     /// Roles, in place of the default ones.
     pub roles: Option<Vec<String>>,
+    /// The token of an invitation.
+    pub invitation: Option<Secret>,
 }
 
 impl Accounts {
@@ -48,7 +50,7 @@ impl Accounts {
         holder: Holder,
         client: Client<'_>,
     ) -> Result<(Grant, RefreshToken)> {
-        if self.config.registration == config::Registration::Closed {
+        if self.config.registration == config::Registration::Closed && wanted.invitation.is_none() {
             return Err(AccountError::Refused(Kind::RegistrationClosed));
         }
         let confirmed = wanted.password_confirm.as_ref().map(Secret::expose);
@@ -74,10 +76,18 @@ impl Accounts {
         self.config.username.check(&name)?;
         let password = Rules::prepare(&wanted.password)?;
         self.rules().check(&password, name.as_str())?;
-        let roles = match wanted.roles {
+        let mut roles = match wanted.roles {
             Some(wanted) => self.assignable(&wanted)?,
             None => self.config.default_roles.clone(),
         };
+        let invitation = match &wanted.invitation {
+            Some(token) => Some(self.invitation(token.expose()).await?),
+            None => None,
+        };
+        if let Some((_, invitation)) = &invitation {
+            roles = roles.iter().chain(invitation.roles.iter()).cloned().collect();
+        }
+        let invitation = invitation.map(|(hash, _)| hash);
         let email = wanted.email.map(|email| check_email(&email)).transpose()?;
         // A taken name costs no hash. The response tells that it is taken anyway.
         if self.store.user_by_name(&name).await?.is_some() {
@@ -92,7 +102,8 @@ impl Accounts {
         };
         let (release, similar) = (false, false);
         let event = Some(Event::own(id, address, "user.register", String::new()));
-        let user = NewUser { id, name, email, password_hash, roles, release, similar, mail, event };
+        let user =
+            NewUser { id, name, email, password_hash, roles, release, similar, invitation, mail, event };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
         let opened = self.store.create_user(&user, Some(&session)).await?;
         match opened.and_then(|opened| opened.grant) {
@@ -100,7 +111,13 @@ impl Accounts {
                 self.mails_are_queued();
                 Ok((grant, refresh))
             }
-            None => Err(AccountError::Refused(Kind::UsernameExists)),
+            None => {
+                if let Some(token) = &wanted.invitation {
+                    // Somebody may have used it up meanwhile.
+                    self.invitation(token.expose()).await?;
+                }
+                Err(AccountError::Refused(Kind::UsernameExists))
+            }
         }
     }
 

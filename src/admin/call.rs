@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditTrail, Key, Keys, Limit, LogSettings, Message, NewUser, Reloaded, Revocation, Revoked, Sessions,
-        Upstreams, User, UserUpdate, Users,
+        AuditTrail, Invitation, Key, Keys, Limit, LogSettings, Message, NewInvitation, NewUser, Reloaded,
+        Revocation, Revoked, Sessions, Upstreams, User, UserUpdate, Users,
     },
 };
 use crate::{
@@ -94,6 +94,7 @@ pub fn calls() -> Vec<Call<Handler>> {
     let all = [
         user_calls(),
         name_calls(),
+        invitation_calls(),
         session_calls(),
         key_calls(),
         external_calls(),
@@ -101,6 +102,21 @@ pub fn calls() -> Vec<Call<Handler>> {
         trail_calls(),
     ];
     all.into_iter().flatten().collect()
+}
+
+fn invitation_calls() -> Vec<Call<Handler>> {
+    vec![Call {
+        body: Some((schema::<NewInvitation>, false)),
+        ..call(
+            Method::POST,
+            "/api/invitations",
+            "invite",
+            "Make a link by which strangers may make accounts, also where registration is closed",
+            (201, JSON, schema::<Invitation>),
+            &[Kind::InsufficientRole, Kind::NotFound, Kind::MissingParameters, Kind::RoleNotAccepted],
+            |api, asked| Box::pin(api.invite(asked)),
+        )
+    }]
 }
 
 fn user_calls() -> Vec<Call<Handler>> {

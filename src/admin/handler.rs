@@ -15,13 +15,16 @@ use serde::de::DeserializeOwned;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditQuery, AuditTrail, Key, Keys as KeyList, LogSettings, Message, NewUser, Page, Reloaded,
-        Revocation, Revoked, Sessions, Upstream, Upstreams, User, UserQuery, UserUpdate, Users,
+        AuditQuery, AuditTrail, Invitation, Key, Keys as KeyList, LogSettings, Message, NewInvitation,
+        NewUser, Page, Reloaded, Revocation, Revoked, Sessions, Upstream, Upstreams, User, UserQuery,
+        UserUpdate, Users,
     },
 };
 use crate::{
     access::{Credential, Denied, Failure},
-    account::{Actor, Ended, ExternalTarget, KeysError, NewAccount, Update, list_sessions},
+    account::{
+        Actor, Ended, ExternalTarget, InvitationRequest, KeysError, NewAccount, Update, list_sessions,
+    },
     clock::{parse_rfc3339, rfc3339},
     config::OnStale,
     error::{Kind, Problem, private_json, private_response},
@@ -219,6 +222,32 @@ impl AdminApi {
         Ok(private_json(StatusCode::OK, &Users { users: users.into_iter().map(User::from).collect(), next }))
     }
 
+    pub(super) async fn invite(&self, asked: Asked<'_>) -> CallResult {
+        let by = asked.by()?.clone();
+        let page = self.registration_page.as_ref().ok_or_else(|| Problem {
+            detail: Some("An invitation is a link to a page: set `pages`.".to_owned()),
+            ..Kind::NotFound.into()
+        })?;
+        let has_body = asked.headers.contains_key(header::CONTENT_TYPE);
+        let wanted: NewInvitation =
+            if has_body { read(asked.headers, asked.body).await? } else { NewInvitation::default() };
+        let roles: Vec<String> = wanted.roles.into_iter().flatten().chain(wanted.role).collect();
+        let roles = parse_roles(&roles)?;
+        let holds_for = match &wanted.expires {
+            Some(lifetime) => lifetime.span().ok_or(Kind::MissingParameters)?,
+            None => InvitationRequest::USUAL,
+        };
+        let request = InvitationRequest { roles, uses: wanted.uses.unwrap_or(1), holds_for };
+        let invited = self.operator.invite(&by, request).await?;
+        let invitation = Invitation {
+            id: invited.id.to_string(),
+            link: invited.link(page),
+            expires_at: rfc3339(invited.expires_at),
+        };
+        Ok(private_json(StatusCode::CREATED, &invitation))
+    }
+
+    /// Makes an account.
     pub(super) async fn add_user(&self, asked: Asked<'_>) -> CallResult {
         let by = asked.by()?.clone();
         let new: NewUser = read(asked.headers, asked.body).await?;

@@ -32,6 +32,8 @@ pub struct AdminApi {
     keys: Arc<Keys>,
     keyring: Arc<CurrentKeyring>,
     default_roles: Roles,
+    /// The page on which people register, if there is one.
+    registration_page: Option<String>,
     description: Bytes,
     calls: Vec<Call<call::Handler>>,
 }
@@ -70,9 +72,11 @@ impl AdminApi {
         keys: Arc<Keys>,
         keyring: Arc<CurrentKeyring>,
         default_roles: Roles,
+        registration_page: Option<String>,
     ) -> Self {
         let description = call::description().to_string().into();
-        Self { operator, access, keys, keyring, default_roles, description, calls: call::calls() }
+        let calls = call::calls();
+        Self { operator, access, keys, keyring, default_roles, registration_page, description, calls }
     }
 
     /// Handles a call from `peer`.

@@ -1,10 +1,17 @@
 //! What the admin API reads and writes.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    account::ListedSessions, clock::rfc3339, config::LogLevel, store, types::Secret, upstream::ServerReport,
+    account::ListedSessions,
+    clock::rfc3339,
+    config::{LogLevel, Span},
+    store,
+    types::Secret,
+    upstream::ServerReport,
 };
 
 /// An account to be made.
@@ -25,6 +32,46 @@ pub(super) struct NewUser {
     pub(super) allow_similar: bool,
     /// The roles; the default ones without.
     pub(super) roles: Option<Vec<String>>,
+}
+
+/// An invitation to be made.
+#[derive(Default, Deserialize, JsonSchema)]
+pub(super) struct NewInvitation {
+    /// A role beside the default ones.
+    pub(super) role: Option<String>,
+    /// Roles beside the default ones.
+    pub(super) roles: Option<Vec<String>>,
+    /// How many accounts may be made by it. Default: 1.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) uses: Option<u32>,
+    /// How long it holds: seconds, or a text such as 7d, which is the default.
+    pub(super) expires: Option<Lifetime>,
+}
+
+/// A span of time: seconds, or a text such as 7d.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Lifetime {
+    Seconds(#[schemars(range(min = 1))] u32),
+    Text(String),
+}
+
+impl Lifetime {
+    /// Returns the span, if it is one.
+    pub(super) fn span(&self) -> Option<Duration> {
+        match self {
+            Self::Seconds(seconds) => Some(Duration::from_secs((*seconds).into())),
+            Self::Text(text) => text.parse::<Span>().ok().map(|Span(span)| span),
+        }
+    }
+}
+
+/// An invitation that was made. The link is told once.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Invitation {
+    pub(super) id: String,
+    pub(super) link: String,
+    pub(super) expires_at: String,
 }
 
 /// A change of an account. Its sessions end.

@@ -92,6 +92,7 @@ pub(super) fn assemble(
         means.keys.clone(),
         foundation.keyring.clone(),
         auth.default_roles.clone(),
+        config.registration_page(),
     );
     let instance = || foundation.instance.to_string();
     let exporter = config.telemetry.otlp.as_ref().zip(trace_transport);

@@ -74,4 +74,8 @@ impl RefusalPages for Refusals {
     fn login(&self, target: &str) -> Response<Bytes> {
         Refusals::login(self, target)
     }
+
+    fn prove(&self, target: &str) -> Response<Bytes> {
+        Refusals::prove(self, target)
+    }
 }

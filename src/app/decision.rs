@@ -25,7 +25,8 @@ pub enum Verdict<'a> {
 }
 
 /// Returns what would happen to a request for a path, with a query or without, by a caller with these roles; none stands for an anonymous
-/// one.
+/// one. They have just shown who they
+/// are.
 pub fn decide<'a>(
     routes: &'a Table,
     method: &Method,
@@ -48,7 +49,7 @@ pub fn decide<'a>(
         Match::None => Verdict::NoRoute,
         Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
         Match::Route(route) => {
-            Verdict::Route(route, judge(&route.config.access, roles.map(|roles| Caller { roles })))
+            Verdict::Route(route, judge(&route.config.access, roles.map(|roles| Caller { roles, proved: 0 })))
         }
     }
 }

@@ -20,11 +20,17 @@ pub fn describe_access(access: &Access) -> String {
     match access {
         Access::Open => "open".to_owned(),
         Access::Optional => "optional".to_owned(),
-        Access::SignedIn(requirements) => match &requirements.roles {
-            None => "signed in".to_owned(),
-            Some(RoleRule::Any(roles)) => format!("any of {}", names(roles).join(",")),
-            Some(RoleRule::All(roles)) => format!("all of {}", names(roles).join(",")),
-        },
+        Access::SignedIn(requirements) => {
+            let mut text = match &requirements.roles {
+                None => "signed in".to_owned(),
+                Some(RoleRule::Any(roles)) => format!("any of {}", names(roles).join(",")),
+                Some(RoleRule::All(roles)) => format!("all of {}", names(roles).join(",")),
+            };
+            if let Some(fresh) = requirements.fresh {
+                let _ = write!(text, ", fresh {}s", fresh.as_secs());
+            }
+            text
+        }
     }
 }
 
@@ -73,11 +79,16 @@ pub(super) fn running<'a>(table: &Table, upstream: impl Fn(usize) -> Option<&'a 
         match &config.access {
             Access::Open => value["auth"] = json!("none"),
             Access::Optional => value["auth"] = json!("optional"),
-            Access::SignedIn(requirements) => match &requirements.roles {
-                None => {}
-                Some(RoleRule::Any(roles)) => value["roles"] = json!({"any": names(roles)}),
-                Some(RoleRule::All(roles)) => value["roles"] = json!({"all": names(roles)}),
-            },
+            Access::SignedIn(requirements) => {
+                match &requirements.roles {
+                    None => {}
+                    Some(RoleRule::Any(roles)) => value["roles"] = json!({"any": names(roles)}),
+                    Some(RoleRule::All(roles)) => value["roles"] = json!({"all": names(roles)}),
+                }
+                if let Some(fresh) = requirements.fresh {
+                    value["fresh"] = json!(format!("{}s", fresh.as_secs()));
+                }
+            }
         }
         if let Some(host) = &config.host {
             value["host"] = json!(host);

@@ -42,6 +42,7 @@ impl AuthApi {
             password_confirm: input.password_confirm,
             email: input.email,
             roles: input.roles.or(input.role.map(|role| vec![role])),
+            invitation: input.invitation.filter(|token| !token.expose().is_empty()),
         };
         let tokens = self.accounts.register(registration, caller.client).await;
         let tokens = tokens.map_err(|error| Failure::from(error).while_registering())?;

@@ -154,6 +154,8 @@ pub(super) struct Register {
     pub(super) role: Option<String>,
     /// Roles, in place of the default ones.
     pub(super) roles: Option<Vec<String>>,
+    /// The token of an invitation, which holds where registration is closed, too; its roles come beside.
+    pub(super) invitation: Option<Secret>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::app::DemoOptions;
+use crate::{app::DemoOptions, config::Span};
 
 /// The version, and how the binary was built where that was not by a plain `cargo build`: `./run release` says so.
 const VERSION: &str = if option_env!("AUTHGATE_PROFILED").is_some() {
@@ -157,6 +157,20 @@ pub(super) enum UserCommand {
         allow_similar: bool,
         #[command(flatten)]
         password: PasswordSource,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Make a link by which strangers may make accounts, also where registration is closed
+    Invite {
+        /// A role beside auth.default_roles; may be repeated
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        /// How many accounts may be made by it
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        uses: u32,
+        /// How long it holds, such as 7d
+        #[arg(long, value_name = "SPAN", default_value = "7d")]
+        expires: Span,
         #[command(flatten)]
         config: ConfigFile,
     },

@@ -17,9 +17,10 @@ use super::{
     print, quiet_log, runtime,
 };
 use crate::{
-    account::{NewAccount, Operator, Update},
+    account::{InvitationRequest, NewAccount, Operator, Update},
     app::{self, LoadedGateway},
     clock::{SystemClock, rfc3339},
+    config::Span,
     store::{SessionPage, User, UserFilter},
     types::Secret,
 };
@@ -37,6 +38,17 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             };
             let (password, email) = (&read_password(&password)?, email.as_deref());
             add(&loaded, NewAccount { name: &name, email, password, roles, release, allow_similar })
+        }
+        UserCommand::Invite { roles, uses, expires: Span(holds_for), config } => {
+            let loaded = load(&config.config)?;
+            let register = loaded.config.registration_page().ok_or_else(|| {
+                Refused("an invitation is a link to a page: set `pages` and `public_url`".to_owned())
+            })?;
+            let request = InvitationRequest { roles: parse_roles(&roles)?, uses, holds_for };
+            with(&loaded, async |operator| {
+                let invited = operator.invite(&operator_name(), request).await?;
+                print(&format!("{}\n", invited.link(&register)))
+            })
         }
         UserCommand::ReleaseName { name, config } => with_config(&config.config, async |operator| {
             operator.release_name(&operator_name(), &name).await?;

@@ -1,5 +1,7 @@
 //! The access rules of routes.
 
+use std::time::Duration;
+
 use crate::types::Role;
 
 /// The callers that may use a route.
@@ -18,6 +20,8 @@ pub enum Access {
 pub struct Requirements {
     /// The rule about roles, if there is one.
     pub roles: Option<RoleRule>,
+    /// How long ago at most the caller must have shown who they are.
+    pub fresh: Option<Duration>,
 }
 
 /// A rule about roles.

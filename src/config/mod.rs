@@ -65,6 +65,7 @@ pub use rewrite::{HeaderRules, PathRewrite, Rewrite};
 pub use server::Server;
 pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, UpstreamTls};
+pub use units::Span;
 pub use upstream::{Balance, Buffer, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
 
@@ -177,6 +178,12 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl Config {
+    /// Returns the address of the page on which people register, if there are pages.
+    pub fn registration_page(&self) -> Option<String> {
+        let origin = &self.browser.as_ref()?.public_url.origin;
+        Some(format!("{origin}{}/ui/register", self.auth.path))
+    }
+
     /// Returns the addresses of all listeners, the admin listener included, as far as they are known.
     pub fn own_addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().chain([&self.admin]).filter_map(|listener| listener.address.ip()).collect()

@@ -34,6 +34,8 @@ pub enum Kind {
     InvalidCredentials,
     /// No bearer token, or one that does not hold.
     Unauthenticated,
+    /// Signed in, but too long ago.
+    InsufficientUserAuthentication,
     /// Signed in, but not allowed.
     InsufficientRole,
     /// A cookie came with a request that may be another site's.
@@ -101,6 +103,9 @@ impl Kind {
             Self::InvalidCredentials => (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials"),
             Self::Unauthenticated => {
                 (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
+            }
+            Self::InsufficientUserAuthentication => {
+                (S::UNAUTHORIZED, "Insufficient user authentication", "insufficient_user_authentication")
             }
             Self::InsufficientRole => (S::FORBIDDEN, "Insufficient role", "insufficient_role"),
             Self::CrossSiteRequest => (S::FORBIDDEN, "Cross-site request", "cross_site_request"),

@@ -23,13 +23,15 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// Whether a token was there and was bad.
     pub had_token: bool,
+    /// How old the caller's proof of who they are may be at most, in seconds (RFC 9470, section 3).
+    pub max_age: Option<u64>,
     /// The methods that would be taken, as `Allow` lists them.
     pub allow: Option<String>,
 }
 
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
-        Self { kind, detail: None, retry_after: None, had_token: false, allow: None }
+        Self { kind, detail: None, retry_after: None, had_token: false, max_age: None, allow: None }
     }
 }
 
@@ -76,8 +78,16 @@ impl Problem {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 6750, section 3.
-            let challenge = if self.had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            let challenge = match self.max_age {
+                // RFC 9470, section 3.
+                Some(age) => {
+                    let text = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
+                    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
+                }
+                None if self.had_token => HeaderValue::from_static(r#"Bearer error="invalid_token""#),
+                None => HeaderValue::from_static("Bearer"),
+            };
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(after) = self.retry_after.or(self.is_passing().then_some(UNAVAILABLE_FOR)) {
             // Whole seconds, rounded up (RFC 9110, section 10.2.3).

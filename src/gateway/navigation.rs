@@ -22,6 +22,9 @@ pub trait RefusalPages: Send + Sync {
 
     /// Returns the response that leads to the login page, and from there to `target`, a path with its query.
     fn login(&self, target: &str) -> Response<Bytes>;
+
+    /// Returns the response that leads to where people show anew who they are, and from there to `target`.
+    fn prove(&self, target: &str) -> Response<Bytes>;
 }
 
 /// A request by which a browser goes to another page.
@@ -48,6 +51,7 @@ impl Navigation {
         let kind = refusal.kind();
         let mut response = match (kind, target) {
             (Kind::Unauthenticated, Some(target)) => self.pages.login(target),
+            (Kind::InsufficientUserAuthentication, Some(target)) => self.pages.prove(target),
             (kind, _) => self.pages.page(kind, self.languages.as_ref(), request_id)?,
         };
         refusal.add_fields(response.headers_mut());

@@ -12,7 +12,7 @@ impl Visit<'_> {
         match endpoint {
             Endpoint::ShowLogin => self.show_login(),
             Endpoint::SendLogin => self.login().await,
-            Endpoint::ShowRegister => self.show_register(),
+            Endpoint::ShowRegister => self.show_register().await,
             Endpoint::SendRegister => self.register().await,
             Endpoint::ShowForgot => self.show_forgot(),
             Endpoint::SendForgot => self.forgot().await,
@@ -20,6 +20,8 @@ impl Visit<'_> {
             Endpoint::SendReset => self.reset().await,
             Endpoint::ShowVerify => self.show_verify(),
             Endpoint::SendVerify => self.verify().await,
+            Endpoint::ShowProve => self.show_prove().await,
+            Endpoint::SendProve => self.prove().await,
             Endpoint::ShowLogout => self.show_logout(),
             Endpoint::SendLogout => self.logout().await,
             Endpoint::ShowAccount => self.show_account().await,

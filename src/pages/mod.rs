@@ -15,6 +15,7 @@ mod endpoint;
 mod file;
 mod locale;
 mod message;
+mod prove;
 mod refusal;
 mod sign_in;
 mod style;

@@ -65,4 +65,9 @@ impl Refusals {
     pub fn login(&self, target: &str) -> Response<Bytes> {
         see_other(&format!("{}/login{}", self.templates.site.ui, query_of(target)))
     }
+
+    /// Returns the response that leads to where people show anew who they are, and from there to `target`.
+    pub fn prove(&self, target: &str) -> Response<Bytes> {
+        see_other(&format!("{}/prove{}", self.templates.site.ui, query_of(target)))
+    }
 }

@@ -91,16 +91,22 @@ impl Visit<'_> {
         error.kind().status()
     }
 
-    fn register_page(&self, form: Form) -> Register {
-        Register { form, min_length: self.pages.accounts.config.password.min_length, ..Register::default() }
+    /// Returns the form to register by; without it if nobody may, with this invitation or none.
+    async fn register_page(&self, form: Form, invitation: String) -> Result<Register, Failure> {
+        let accounts = &self.pages.accounts;
+        let is_open = accounts.config.registration == config::Registration::Open;
+        let is_closed = !is_open && (invitation.is_empty() || !accounts.is_invited(&invitation).await?);
+        let min_length = accounts.config.password.min_length;
+        Ok(Register { form, invitation, is_closed, min_length, ..Register::default() })
     }
 
-    pub(super) fn show_register(&mut self) -> Answer {
+    pub(super) async fn show_register(&mut self) -> Answer {
         let form = self.form_by_query();
-        let page = self.register_page(form);
-        if self.pages.accounts.config.registration == config::Registration::Closed {
-            let error = AccountError::Refused(Kind::RegistrationClosed);
-            let wrong = Wrong::of(Message::of(&error, "username"));
+        let page = self.register_page(form, self.query("invitation")).await?;
+        if page.is_closed {
+            let kind =
+                if page.invitation.is_empty() { Kind::RegistrationClosed } else { Kind::InvalidMailToken };
+            let wrong = Wrong::of(Message::of(&AccountError::Refused(kind), "username"));
             return self.show(StatusCode::FORBIDDEN, &Register { wrong, ..page });
         }
         self.show(OK, &page)
@@ -117,6 +123,7 @@ impl Visit<'_> {
                     password_confirm: None,
                     email: Some(email.clone()).filter(|email| !email.is_empty()),
                     roles: None,
+                    invitation: sent.secret("invitation"),
                 };
                 match self.pages.accounts.register_browser(registration, self.client).await {
                     Ok(session) => {
@@ -134,7 +141,8 @@ impl Visit<'_> {
             }
         };
         let form = self.form_again(&sent);
-        let page = Register { wrong: Wrong::of(message), username, email, ..self.register_page(form) };
+        let page = self.register_page(form, sent.text("invitation")).await?;
+        let page = Register { wrong: Wrong::of(message), username, email, ..page };
         self.show(status, &page)
     }
 

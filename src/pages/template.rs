@@ -23,6 +23,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("forgot.html", include_str!("templates/forgot.html")),
     ("reset.html", include_str!("templates/reset.html")),
     ("verify.html", include_str!("templates/verify.html")),
+    ("prove.html", include_str!("templates/prove.html")),
     ("logout.html", include_str!("templates/logout.html")),
     ("account.html", include_str!("templates/account.html")),
     ("change.html", include_str!("templates/change.html")),

@@ -50,6 +50,10 @@ pub(super) struct Login {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Register {
     pub(super) form: Form,
+    /// The token of an invitation, or empty.
+    pub(super) invitation: String,
+    /// Whether nobody may register without an invitation, and there is none that holds.
+    pub(super) is_closed: bool,
     #[serde(flatten)]
     pub(super) wrong: Wrong,
     pub(super) username: String,
@@ -84,6 +88,15 @@ pub(super) struct Verify {
     pub(super) token: String,
     pub(super) is_done: bool,
     pub(super) continue_to: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Prove {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    /// The account's name.
+    pub(super) account: String,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -178,6 +191,7 @@ page!(Register, "register.html", "page-register");
 page!(Forgot, "forgot.html", "page-forgot");
 page!(Reset, "reset.html", "page-reset");
 page!(Verify, "verify.html", "page-verify");
+page!(Prove, "prove.html", "page-prove");
 page!(Logout, "logout.html", "page-logout");
 page!(Account, "account.html", "page-account");
 page!(Sessions, "sessions.html", "page-sessions");
@@ -252,7 +266,16 @@ pub(super) mod samples {
                 continue_to: "/".to_owned(),
             },
             Register::default(),
-            Register { form: form(), wrong: wrong(), username: hostile(), email: hostile(), min_length: 15 },
+            Register { is_closed: true, ..Register::default() },
+            Register {
+                form: form(),
+                invitation: hostile(),
+                is_closed: false,
+                wrong: wrong(),
+                username: hostile(),
+                email: hostile(),
+                min_length: 15,
+            },
             Forgot::default(),
             Forgot { form: form(), wrong: wrong(), email: hostile(), is_done: false },
             Forgot { is_done: true, ..Forgot::default() },
@@ -262,6 +285,8 @@ pub(super) mod samples {
             Verify::default(),
             Verify { form: form(), wrong: wrong(), token: hostile(), ..Verify::default() },
             Verify { is_done: true, continue_to: "/".to_owned(), ..Verify::default() },
+            Prove::default(),
+            Prove { form: form(), wrong: wrong(), account: hostile() },
             Logout { form: form(), is_done: false },
             Logout { is_done: true, ..Logout::default() },
             Account::default(),

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    AccountChange, ImportedUser, NewMail, NewSession, NewUser, RotationRequest, Session, Spend, User,
+    AccountChange, ImportedUser, NewInvitation, NewMail, NewSession, NewUser, RotationRequest, Session,
+    Spend, User,
 };
 
 /// Prints the fields that are named, `***` for what is secret, and of the rest that there is more.
@@ -27,6 +28,7 @@ hides! {
     NewSession { id, most; refresh_hash, nonce }
     Session { id, user, generation, refresh_number; current_hash, previous_hash, nonce }
     RotationRequest { session; presented, successor, nonce }
+    NewInvitation { id, roles, uses; token_hash }
     NewMail { id, user, purpose; token_hash }
     AccountChange { name, roles, disabled, delete, ends; password_hash }
     Spend { purpose; token_hash }

@@ -21,6 +21,7 @@ mod debug;
 mod error;
 mod event;
 mod import;
+mod invitation;
 mod key;
 mod mail;
 mod postgres;
@@ -47,6 +48,7 @@ pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
+pub use invitation::{Invitation, Invitations, NewInvitation};
 pub use key::{KeyRevocation, KeysRevoked, SigningKeys, StoredKey};
 pub use mail::{ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent};
 pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked, Sink};
@@ -78,7 +80,18 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The contract: everything that is kept, by what it is kept of.
 #[async_trait]
 pub trait Store:
-    RevocationLog + Users + Sessions + SigningKeys + Mails + Events + Imports + Vault + Certificates + Send + Sync
+    RevocationLog
+    + Users
+    + Sessions
+    + SigningKeys
+    + Mails
+    + Events
+    + Imports
+    + Vault
+    + Certificates
+    + Invitations
+    + Send
+    + Sync
 {
     /// Brings the schema up to date, one process at a time.
     async fn migrate(&self) -> Result<()>;

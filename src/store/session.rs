@@ -187,6 +187,8 @@ pub struct Grant {
     pub session: SessionId,
     /// When that ends, whatever is refreshed.
     pub session_ends_at: UnixMillis,
+    /// When its holder last showed who they are.
+    pub authenticated_at: UnixMillis,
     /// When the access token is issued, by the database's clock.
     pub issued_at: UnixMillis,
     /// The log rows of sessions that ended to make room.
@@ -195,8 +197,14 @@ pub struct Grant {
 
 impl Grant {
     /// Creates the right to issue tokens for a session of `user` at `now`.
-    pub(super) fn new(user: User, session: SessionId, session_ends_at: UnixMillis, now: UnixMillis) -> Self {
-        Self { user, session, session_ends_at, issued_at: now, ended: Vec::new() }
+    pub(super) fn new(
+        user: User,
+        session: SessionId,
+        session_ends_at: UnixMillis,
+        authenticated_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Self {
+        Self { user, session, session_ends_at, authenticated_at, issued_at: now, ended: Vec::new() }
     }
 }
 
@@ -249,6 +257,17 @@ pub trait Sessions: Send + Sync {
 
     /// Exchanges a refresh token whose tag is genuine.
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
+
+    /// Notes that the holder of a live session has shown anew who they are. Returns `None` if the account has another generation or is
+    /// disabled, or the session has ended.
+    async fn reauthenticate_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+        ttls: Ttls,
+        event: &Event,
+    ) -> Result<Option<Grant>>;
 
     /// Ends a session. Returns `None` if the user has no such session.
     async fn end_session(

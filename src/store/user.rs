@@ -64,6 +64,8 @@ pub struct NewUser {
     pub release: bool,
     /// Whether the name may have the skeleton of another account's name.
     pub similar: bool,
+    /// The hash of the token of an invitation that is used.
+    pub invitation: Option<[u8; 32]>,
     /// The mail to be sent to its address.
     pub mail: Option<NewMail>,
     /// The event to be recorded.
@@ -83,7 +85,7 @@ pub struct Opened {
 #[async_trait]
 pub trait Users: Send + Sync {
     /// Creates an account, and its first session if one is given. Returns `None` if the name or its skeleton is taken or
-    /// retired.
+    /// retired, or if its invitation does not hold any more; nothing of that is used up then.
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>>;
 
     /// Releases a retired name. Returns false if the name is not retired.

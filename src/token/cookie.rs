@@ -10,7 +10,7 @@ use http::HeaderValue;
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey};
+use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey, issuer::PASSWORD};
 use crate::{
     clock::{Now, UnixMillis, millis},
     config::{self, Browser},
@@ -81,6 +81,8 @@ pub struct CookieClaims<'a> {
     pub session_ends_at: UnixMillis,
     /// Whether the browser keeps it when it is closed.
     pub is_kept: bool,
+    /// When the user last showed who they are.
+    pub authenticated_at: UnixMillis,
 }
 
 #[derive(Serialize)]
@@ -95,6 +97,8 @@ struct Claims<'a> {
     keep: bool,
     name: &'a str,
     roles: &'a Roles,
+    auth_time: i64,
+    amr: [&'static str; 1],
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
@@ -166,6 +170,8 @@ impl SessionCookies {
             keep: said.is_kept,
             name: said.name,
             roles: said.roles,
+            auth_time: said.authenticated_at.div_euclid(1_000),
+            amr: [PASSWORD],
             r#gen: said.generation,
             external_id: said.external_id,
         };
@@ -215,6 +221,7 @@ impl SessionCookies {
             issued_at: now.time,
             session_ends_at: life.session_ends_at * 1_000,
             is_kept: life.is_kept,
+            authenticated_at: principal.authenticated_at * 1_000,
         };
         let made = self.issue(&claims, &key).ok()?;
         Some(life.successor.get_or_init(|| made).clone())
@@ -247,6 +254,7 @@ impl SessionCookies {
             external_id: life.external_id.as_deref(),
             issued_at: now.time,
             session_ends_at: life.session_ends_at * 1_000,
+            authenticated_at: principal.authenticated_at * 1_000,
         };
         let token = self.access.issue(&claims, &key).ok()?;
         let value = HeaderValue::try_from(format!("Bearer {}", token.text)).ok()?;

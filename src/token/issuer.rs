@@ -12,6 +12,9 @@ use crate::{
     types::{Random, Roles, SessionId, UserId},
 };
 
+/// How users show who they are: by a password (RFC 8176, section 2).
+pub(super) const PASSWORD: &str = "pwd";
+
 /// What an access token says, from the locked read of the transaction that allowed it.
 #[derive(Debug)]
 pub struct AccessClaims<'a> {
@@ -31,6 +34,8 @@ pub struct AccessClaims<'a> {
     pub issued_at: UnixMillis,
     /// When its session ends, whatever is refreshed.
     pub session_ends_at: UnixMillis,
+    /// When the user last showed who they are.
+    pub authenticated_at: UnixMillis,
 }
 
 /// A signed token.
@@ -53,6 +58,9 @@ struct Claims<'a> {
     exp: i64,
     name: &'a str,
     roles: &'a Roles,
+    /// When and how the user last showed who they are (OpenID Connect Core 1.0, section 2; RFC 8176).
+    auth_time: i64,
+    amr: [&'static str; 1],
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
@@ -119,6 +127,8 @@ impl Issuer {
             exp,
             name: said.name,
             roles: said.roles,
+            auth_time: said.authenticated_at.div_euclid(1_000),
+            amr: [PASSWORD],
             r#gen: said.generation,
             external_id: said.external_id,
         };

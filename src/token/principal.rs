@@ -25,6 +25,8 @@ pub struct Principal {
     pub generation: i64,
     /// When the credential expires, in Unix seconds.
     pub expires_at: i64,
+    /// When the user last showed who they are, in Unix seconds; 0 if that is not known here.
+    pub authenticated_at: i64,
     /// The subject's name. For a user the canonical one.
     pub name: String,
     /// The subject's roles.
@@ -73,6 +75,7 @@ pub(super) struct UserClaims {
     pub(super) session: SessionId,
     pub(super) generation: i64,
     pub(super) expires_at: i64,
+    pub(super) authenticated_at: i64,
     pub(super) name: String,
     pub(super) external_id: Option<String>,
     pub(super) roles: Roles,
@@ -93,6 +96,7 @@ impl Principal {
             session: Some(claims.session),
             generation: claims.generation,
             expires_at: claims.expires_at,
+            authenticated_at: claims.authenticated_at,
             name: claims.name,
             roles: claims.roles,
             key,
@@ -121,6 +125,7 @@ impl Principal {
             session: None,
             generation: caller.issued_at,
             expires_at,
+            authenticated_at: 0,
             name: caller.name,
             roles: caller.roles,
             key,

@@ -97,6 +97,9 @@ struct User {
     name: String,
     roles: Vec<String>,
     r#gen: i64,
+    /// Tokens of the release before have none.
+    #[serde(default)]
+    auth_time: i64,
     #[serde(default)]
     external_id: Option<String>,
 }
@@ -114,6 +117,7 @@ impl User {
             session: SessionId::parse(&self.sid).ok_or(TokenError::Claims)?,
             generation: self.r#gen,
             expires_at,
+            authenticated_at: self.auth_time,
             name: self.name,
             external_id: self.external_id,
             roles,

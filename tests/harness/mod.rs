@@ -21,7 +21,9 @@ pub use client::{Client, Response};
 pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use dice::Dice;
 pub use gateway::{Gateway, Settings, authgate, errors_of, upstreams_are_errors, write_config};
-pub use peers::{MailServer, PythonProcess, peer, python, python_file, token_of};
+pub use peers::{
+    MailServer, PythonProcess, browser_program, peer, peer_folder, python, python_file, token_of,
+};
 pub use protocol::Protocol;
 pub use proxy::Proxy;
 pub use tls::{Authority, EXPIRY, Issued};

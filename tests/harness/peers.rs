@@ -13,14 +13,24 @@ use tempfile::TempDir;
 
 use super::{eventually, port_to_keep};
 
-fn folder() -> PathBuf {
+/// Chromium, by whatever name the system has it.
+#[track_caller]
+pub fn browser_program() -> PathBuf {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).flat_map(|folder| names.map(|name| folder.join(name)));
+    found.into_iter().find(|path| path.exists()).expect("Chromium; `./run setup` installs it")
+}
+
+/// Where the peers are installed.
+pub fn peer_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
 }
 
 /// A program of the peers' folder.
 #[track_caller]
 pub fn peer(path: &str) -> Command {
-    let program = folder().join(path);
+    let program = peer_folder().join(path);
     assert!(program.exists(), "{} is missing; `./run setup` installs it", program.display());
     Command::new(program)
 }
@@ -62,7 +72,7 @@ impl PythonProcess {
         let mut child = peer("venv/bin/python")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name))
             .args(args)
-            .env("XDS", folder().join("xds"))
+            .env("XDS", peer_folder().join("xds"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,12 +1,14 @@
 //! Where requests go: `routes`, `tests`.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 
 use super::Check;
 use crate::{
     config::{
         Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
-        Test, Upstream, raw,
+        Test, Upstream, raw, units::Span,
     },
     types::host::{is_host, name_of},
 };
@@ -88,7 +90,7 @@ impl Check<'_> {
             methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
         });
         let host = raw.host.as_deref().and_then(|host| self.route_host(&format!("{key}.host"), host));
-        let access = self.access(key, raw.auth, raw.roles);
+        let access = self.access(key, raw.auth, raw.roles, raw.fresh);
         let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
         let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let for_upstreams = [
@@ -156,12 +158,24 @@ impl Check<'_> {
         key: &str,
         auth: Option<RouteAuth>,
         roles: Option<raw::RoleRule>,
+        fresh: Option<Span>,
     ) -> Access {
+        let fresh_key = format!("{key}.fresh");
+        let fresh = fresh.map(|fresh| {
+            if !matches!(auth, None | Some(RouteAuth::Required)) {
+                self.error(&format!("{key}.auth"), "`fresh` needs a signed-in caller: expected required");
+            }
+            let span = self.span(&fresh_key, Some(fresh), Duration::from_secs(300));
+            if span < Duration::from_secs(1) {
+                self.error(&fresh_key, "expected 1s or more");
+            }
+            span
+        });
         let Some(rule) = roles else {
             return match auth {
                 Some(RouteAuth::None) => Access::Open,
                 Some(RouteAuth::Optional) => Access::Optional,
-                Some(RouteAuth::Required) | None => Access::SignedIn(Requirements::default()),
+                Some(RouteAuth::Required) | None => Access::SignedIn(Requirements { roles: None, fresh }),
             };
         };
         if !matches!(auth, None | Some(RouteAuth::Required)) {
@@ -172,7 +186,7 @@ impl Check<'_> {
             (None, Some(all)) => ("all", all),
             _ => {
                 self.error(&format!("{key}.roles"), "expected either `any` or `all`");
-                return Access::SignedIn(Requirements::default());
+                return Access::SignedIn(Requirements { roles: None, fresh });
             }
         };
         let roles_key = format!("{key}.roles.{name}");
@@ -181,7 +195,7 @@ impl Check<'_> {
         }
         let roles = self.roles(&roles_key, texts).iter().cloned().collect();
         let rule = if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) };
-        Access::SignedIn(Requirements { roles: Some(rule) })
+        Access::SignedIn(Requirements { roles: Some(rule), fresh })
     }
 
     pub(super) fn respond(&mut self, key: &str, raw: raw::Respond, access: &Access) -> Option<Action> {

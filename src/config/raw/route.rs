@@ -34,6 +34,9 @@ pub struct Route {
     pub auth: Option<RouteAuth>,
     /// The roles that may use it; implies required.
     pub roles: Option<RoleRule>,
+    /// How long ago at most the caller must have shown who they are, such as 5m; implies required. A program gets 401 (RFC 9470), a person
+    /// with a browser is asked for the password.
+    pub fresh: Option<Span>,
     /// The name of the upstream.
     pub upstream: Option<String>,
     /// Whether the Authorization header goes on to the upstream. Default: false.

@@ -5,6 +5,7 @@ page-register = Konto anlegen
 page-forgot = Passwort vergessen
 page-reset = Neues Passwort wählen
 page-verify = E-Mail-Adresse bestätigen
+page-prove = Sind Sie es?
 page-logout = Abmelden
 page-account = Ihr Konto
 page-name = Namen ändern
@@ -49,6 +50,8 @@ verify-text = Bitte bestätigen Sie, dass die Adresse Ihnen gehört.
 verify-button = Bestätigen
 verify-done = Danke. Ihre Adresse ist bestätigt.
 link-incomplete = Dieser Link ist nicht vollständig. Bitte öffnen Sie den aus der Mail noch einmal.
+
+prove-text = Diese Seite fragt noch einmal nach Ihrem Passwort, denn Ihre Anmeldung ist eine Weile her.
 
 logout-text = Möchten Sie sich auf diesem Gerät abmelden?
 logout-button = Abmelden

@@ -5,6 +5,7 @@ page-register = Create an account
 page-forgot = Forgotten password
 page-reset = Choose a new password
 page-verify = Confirm your e-mail address
+page-prove = Is it you?
 page-logout = Sign out
 page-account = Your account
 page-name = Change your name
@@ -49,6 +50,8 @@ verify-text = Please confirm that the address is yours.
 verify-button = Confirm
 verify-done = Thank you. Your address is confirmed.
 link-incomplete = This link is not complete. Please open the one in the mail once more.
+
+prove-text = This page asks for your password once more, since you signed in a while ago.
 
 logout-text = Do you want to sign out on this device?
 logout-button = Sign out

@@ -9,6 +9,7 @@ mod departed;
 mod event;
 mod hint;
 mod import;
+mod invitation;
 mod key;
 mod log;
 mod lookup;

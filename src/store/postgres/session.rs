@@ -15,10 +15,11 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
-        Sessions, StoreError, User,
+        Sessions, StoreError, Ttls, User,
         rule::{
             change::Rekeyed,
             rotation::{Plan, plan},
+            session::may_be_reauthenticated,
         },
         session::MOST_ENDED_FOR_ONE,
     },
@@ -84,7 +85,7 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
     )
     .await?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
-    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now) })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now, now) })
 }
 
 async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -144,7 +145,7 @@ async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Resu
             let id = session.id.uuid();
             let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
             run(tx, used, &[&id, &now, &access_end]).await?;
-            let grant = Grant::new(user, session.id, session.ends_at, now);
+            let grant = Grant::new(user, session.id, session.ends_at, session.authenticated_at, now);
             if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -164,6 +165,29 @@ async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Resu
             Ok(Rotation::Rotated(grant))
         }
     }
+}
+
+async fn reauthenticate_session(
+    tx: &Transaction<'_>,
+    user: UserId,
+    session: SessionId,
+    generation: i64,
+    ttls: Ttls,
+    event: &Event,
+) -> Result<Option<Grant>> {
+    let Some(user) = lock_user(tx, user).await? else { return Ok(None) };
+    let Some(session) = lock_session(tx, session).await? else { return Ok(None) };
+    let now = now(tx).await?;
+    if !may_be_reauthenticated(&user, &session, generation, now) {
+        return Ok(None);
+    }
+    event::append(tx, event, Some(user.id), user.name.as_str()).await?;
+    let access_end = ttls.access_end(now);
+    raise_user_expiry(tx, user.id, access_end).await?;
+    let sql = "UPDATE sessions SET authenticated_at = $2, last_used_at = $2, \
+         access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
+    run(tx, sql, &[&session.id.uuid(), &now, &access_end]).await?;
+    Ok(Some(Grant::new(user, session.id, session.ends_at, now, now)))
 }
 
 async fn end_session(
@@ -221,6 +245,19 @@ impl Sessions for Postgres {
             (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(entry)),
             (rotated, _) => rotated,
         }
+    }
+
+    async fn reauthenticate_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+        ttls: Ttls,
+        event: &Event,
+    ) -> store::Result<Option<Grant>> {
+        self.pool
+            .write(async |tx| reauthenticate_session(tx, user, session, generation, ttls, event).await)
+            .await
     }
 
     async fn end_session(

@@ -7,7 +7,7 @@ use super::{
     Postgres,
     connection::QueryResult as Result,
     departed::depart,
-    event, log,
+    event, invitation, log,
     lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -56,6 +56,13 @@ async fn create_user(
         release(tx, &skeletons).await?;
     }
     if is_refused(new, is_retired(tx, &skeletons).await?) {
+        run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
+        return Ok(None);
+    }
+    // Last of what may refuse it.
+    if let Some(invitation) = &new.invitation
+        && !invitation::spend(tx, invitation).await?
+    {
         run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
         return Ok(None);
     }
@@ -236,7 +243,7 @@ async fn change_user(
     let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
     move_session(tx, id, rekeyed, plan.generation, facts.now).await?;
     let Some(changed) = user_by_id(tx, id).await? else { return Ok(Change::Gone) };
-    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, facts.now);
+    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, rekeyed.authenticated_at, facts.now);
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 

@@ -77,6 +77,8 @@ pub(in crate::store) struct Rekeyed<'a> {
     pub(in crate::store) refresh_end: UnixMillis,
     /// The end of the session.
     pub(in crate::store) ends_at: UnixMillis,
+    /// When its holder last showed who they are.
+    pub(in crate::store) authenticated_at: UnixMillis,
 }
 
 impl AccountChange {
@@ -167,6 +169,7 @@ pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) ->
             access_end: rekey.session.ttls.access_end(facts.now),
             refresh_end: rekey.session.ttls.refresh_end(facts.now, session.ends_at),
             ends_at: session.ends_at,
+            authenticated_at: if rekey.authenticated { facts.now } else { session.authenticated_at },
         }),
     })
 }

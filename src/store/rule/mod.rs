@@ -5,3 +5,4 @@ pub(super) mod change;
 pub(super) mod key;
 pub(super) mod registration;
 pub(super) mod rotation;
+pub(super) mod session;

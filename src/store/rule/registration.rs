@@ -28,6 +28,7 @@ mod tests {
             roles: user.roles,
             release,
             similar,
+            invitation: None,
             mail: None,
             event: None,
         }

@@ -9,6 +9,7 @@ mod connection;
 mod departed;
 mod event;
 mod import;
+mod invitation;
 mod key;
 mod log;
 mod lookup;

@@ -15,10 +15,11 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
-        Sessions, StoreError, User,
+        Sessions, StoreError, Ttls, User,
         rule::{
             change::Rekeyed,
             rotation::{Plan, plan},
+            session::may_be_reauthenticated,
         },
         session::MOST_ENDED_FOR_ONE,
     },
@@ -87,7 +88,7 @@ pub(super) fn insert_session(
         new.kind.number()
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
-    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now) })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now, now) })
 }
 
 fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -141,7 +142,7 @@ fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMill
                 "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), now, access_end])?;
-            let grant = Grant::new(user, session.id, session.ends_at, now);
+            let grant = Grant::new(user, session.id, session.ends_at, session.authenticated_at, now);
             if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -159,6 +160,30 @@ fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMill
             Ok(Rotation::Rotated(grant))
         }
     }
+}
+
+fn reauthenticate_session(
+    tx: &Transaction<'_>,
+    (user_id, session_id): (UserId, SessionId),
+    generation: i64,
+    ttls: Ttls,
+    event: &Event,
+    now: UnixMillis,
+) -> Result<Option<Grant>> {
+    let Some(user) = user(tx, user_id)? else { return Ok(None) };
+    let Some(session) = session(tx, session_id)? else { return Ok(None) };
+    if !may_be_reauthenticated(&user, &session, generation, now) {
+        return Ok(None);
+    }
+    event::append(tx, event, Some(user.id), user.name.as_str(), now)?;
+    let access_end = ttls.access_end(now);
+    raise_user_expiry(tx, user.id, access_end)?;
+    tx.prepare_cached(
+        "UPDATE sessions SET authenticated_at = ?2, last_used_at = ?2, \
+         access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
+    )?
+    .execute(params![session.id.uuid().as_bytes(), now, access_end])?;
+    Ok(Some(Grant::new(user, session.id, session.ends_at, now, now)))
 }
 
 fn end_session(
@@ -209,6 +234,20 @@ impl Sessions for Sqlite {
             (Err(StoreError::OutcomeUnknown(_)), Some(entry)) => Ok(Rotation::InDoubt(*entry)),
             (rotated, _) => rotated,
         }
+    }
+
+    async fn reauthenticate_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+        ttls: Ttls,
+        event: &Event,
+    ) -> store::Result<Option<Grant>> {
+        let (event, now) = (event.clone(), self.clock.wall());
+        self.connections
+            .write(move |tx| reauthenticate_session(tx, (user, session), generation, ttls, &event, now))
+            .await
     }
 
     async fn end_session(

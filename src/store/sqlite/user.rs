@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 use super::{
     Sqlite,
     departed::depart,
-    event, log,
+    event, invitation, log,
     lookup::{self, session, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -49,6 +49,13 @@ fn create_user(
         params![new.id.uuid().as_bytes(), new.name.as_str(), skeleton, new.roles.to_string(), now],
     )?;
     if made == 0 {
+        return Ok(None);
+    }
+    // Last of what may refuse it.
+    if let Some(invitation) = &new.invitation
+        && !invitation::spend(tx, invitation, now)?
+    {
+        tx.execute("DELETE FROM users WHERE id = ?1", params![new.id.uuid().as_bytes()])?;
         return Ok(None);
     }
     set_password(tx, new.id, &new.password_hash, now)?;
@@ -239,7 +246,7 @@ fn change_user(
     let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
     move_session(tx, id, rekeyed, plan.generation, now)?;
     let changed = user_by_id(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, now);
+    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, rekeyed.authenticated_at, now);
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 
