@@ -4,13 +4,13 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, MailServer, PASSWORD, Settings, authgate, peer};
+use crate::harness::{Gateway, MailServer, PASSWORD, Settings, authgate, browser::with_pages, peer};
 
 /// Limits that a tester does not run into; what is tested here is the shape of answers.
 fn settings(mail: &MailServer) -> Settings {
     let port = mail.port;
     let rate = |name: &str| format!("{{{name}: 1000000, per: 1s}}");
-    Settings::default().auth(&format!(
+    Settings::default().extra(&with_pages("")).auth(&format!(
         "  throttle: {{account: {}, address: {}, registrations: {}, mails: {}}}\n  password: {{argon2: {{memory: 64KiB, iterations: 1}}, queue: 1000}}\n  email:\n    smtp: {{host: 127.0.0.1, port: {port}, encryption: none}}\n    from: a@example.com\n    base_url: https://app.example.com\n",
         rate("failures"),
         rate("failures"),
@@ -65,7 +65,7 @@ fn schemathesis_finds_no_response_outside_the_description_of_the_admin_api() {
 
 #[test]
 fn newman_passes_the_postman_collection() {
-    let gateway = Gateway::alone(Settings::default());
+    let gateway = Gateway::alone(Settings::default().extra(&with_pages("")));
     gateway.run(&["user", "add", "root", "--role", "admin", "--password-stdin"], PASSWORD);
     let collection = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/authgate.postman_collection.json");
     let mut command = peer("node_modules/.bin/newman");

@@ -226,6 +226,7 @@ fn administration() -> Vec<Step> {
         step("End its sessions", "endSessions", 200).at(MADE),
         step("Delete it", "deleteUser", 200).at(MADE),
         step("Let its name be given out again", "releaseName", 200).at(&["{{username}}-made"]),
+        step("Invite somebody, if there are pages", "invite", 201).body(json!({"role": "user", "uses": 1, "expires": "7d"})),
         step("Keys", "listKeys", 200),
         step("Take the config up anew", "reloadConfig", 200),
         step("Routes as they are", "routes", 200),
