@@ -44,7 +44,7 @@ fn a_request_that_is_told_of_is_one() {
     ];
     check!(name = "verify").for_each(|input: &[u8]| {
         let Some(([by, twice], rest)) = steered(input) else { return };
-        let by = if by & 1 == 0 { ForwardAuth::XForwarded } else { ForwardAuth::XOriginal };
+        let by = if by & 1 == 0 { ForwardedBy::XForwarded } else { ForwardedBy::XOriginal };
         let mut fields = Fields::default();
         for (index, value) in rest.split(|byte| *byte == 0xfe).take(names.len()).enumerate() {
             let Ok(value) = HeaderValue::from_bytes(&spell(value, WORDS)) else { continue };
@@ -62,7 +62,7 @@ fn a_request_that_is_told_of_is_one() {
             }
         }
         // Each of them once.
-        for name in if by == ForwardAuth::XForwarded { &names[..4] } else { &names[4..] } {
+        for name in if by == ForwardedBy::XForwarded { &names[..4] } else { &names[4..] } {
             assert_eq!(fields.get_all(name).count(), 1);
         }
     });

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream, eventually, issuer::Issuer, peer,
-    port_to_keep, python,
+    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream, browser::Browser, eventually,
+    issuer::Issuer, peer, port_to_keep, python,
 };
 
 const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
@@ -39,6 +39,50 @@ fn ask(client: &mut Client, method: &str, lines: &[String], token: Option<&str>)
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     client.send(format!("{method} /auth/verify HTTP/1.1\r\nHost: gateway\r\n{lines}{bearer}\r\n")).response()
+}
+
+#[test]
+fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_cookie() {
+    let pages = "public_url: https://shop.example\npages: {name: Shop}\n";
+    let (gateway, _upstream) = start(&format!("{pages}forward_auth: {{login_redirect: true}}\n"));
+    let mut client = gateway.client();
+    let navigation =
+        |target: &str| [told("GET", target), vec!["Sec-Fetch-Mode: navigate".to_owned()]].concat();
+    let led = ask(&mut client, "GET", &navigation("/api/x?y=1"), None);
+    assert_eq!(led.status, 303, "{led:?}");
+    let login = "https://shop.example/auth/ui/login?return_to=%2Fapi%2Fx%3Fy%3D1";
+    assert_eq!(led.header("location"), Some(login));
+    assert_eq!(led.header("cache-control"), Some("no-store"));
+    // A program is told; so is whoever may not, and of another host nobody is led back.
+    assert_eq!(ask(&mut client, "GET", &told("GET", "/api/x"), None).status, 401);
+    assert_eq!(ask(&mut client, "GET", &navigation("/nowhere"), None).status, 403);
+    let posts = [told("POST", "/api/x"), vec!["Sec-Fetch-Mode: navigate".to_owned()]].concat();
+    assert_eq!(ask(&mut client, "GET", &posts, None).status, 401);
+    let elsewhere: Vec<String> = navigation("/api/x")
+        .iter()
+        .map(|line| line.replace("Host: shop.example", "Host: other.example"))
+        .collect();
+    let led = ask(&mut client, "GET", &elsewhere, None);
+    assert_eq!(led.header("location"), Some("https://shop.example/auth/ui/login"));
+    // The cookie of the pages says who it is, and by another method where the request comes from.
+    let browser = Browser::register(&gateway, "alice");
+    let cookie = format!("Cookie: __Host-authgate={}", browser.session().unwrap());
+    let with = |lines: Vec<String>| [lines, vec![cookie.clone()]].concat();
+    let allowed = ask(&mut client, "GET", &with(told("GET", "/api/x")), None);
+    assert_eq!((allowed.status, allowed.header("x-user-name")), (200, Some("alice")));
+    assert_eq!(ask(&mut client, "GET", &with(told("POST", "/api/x")), None).status, 403);
+    let ours = [told("POST", "/api/x"), vec!["Sec-Fetch-Site: same-origin".to_owned()]].concat();
+    assert_eq!(ask(&mut client, "GET", &with(ours), None).status, 200);
+    // A WebSocket's handshake, of which the other proxy has taken out Upgrade.
+    let sibling =
+        ["Sec-Fetch-Site: same-site", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="].map(str::to_owned);
+    let handshake = [told("GET", "/api/x"), sibling.to_vec()].concat();
+    assert_eq!(ask(&mut client, "GET", &with(handshake), None).status, 403);
+    assert_eq!(ask(&mut client, "GET", &with(navigation("/admin/x")), None).status, 403);
+    // Unless the config says so, the proxy is told 401 and nothing else.
+    let (gateway, _upstream) = start(pages);
+    let refused = ask(&mut gateway.client(), "GET", &navigation("/api/x"), None);
+    assert_eq!((refused.status, refused.header("content-type")), (401, Some("application/problem+json")));
 }
 
 #[test]
@@ -451,6 +495,27 @@ impl Envoy {
 
 fn question(method: &str, path: &str, headers: &Value) -> Value {
     json!({"method": method, "path": path, "host": "shop.example", "scheme": "https", "headers": headers})
+}
+
+#[test]
+fn envoy_is_told_whose_a_cookie_is_and_passes_none_of_ours_on() {
+    let port = port_to_keep();
+    let upstream = Upstream::start();
+    let settings = Settings::routes(ROUTES).extra("public_url: https://shop.example\npages: {name: Shop}\n");
+    let gateway = Gateway::start(&upstream, for_envoy(port, settings));
+    let mut envoy = Envoy::start(port);
+    let browser = Browser::register(&gateway, "alice");
+    let own = format!("__Host-authgate={}", browser.session().unwrap());
+    let beside = json!({"cookie": format!("theirs=1; {own}; __Secure-authgate-device=x; more=2")});
+    let allowed = envoy.ask(&question("GET", "/api/x", &beside));
+    assert_eq!((&allowed["code"], &allowed["set"]["x-user-name"]), (&json!(0), &json!("alice")), "{allowed}");
+    assert_eq!(allowed["set"]["cookie"], "theirs=1; more=2");
+    let alone = envoy.ask(&question("GET", "/api/x", &json!({"cookie": own})));
+    assert_eq!((&alone["code"], &alone["removed"]), (&json!(0), &json!(["cookie"])), "{alone}");
+    let cross = json!({"cookie": own, "sec-fetch-site": "cross-site"});
+    assert_eq!(envoy.ask(&question("POST", "/api/x", &cross))["status"], 403);
+    let ours = json!({"cookie": own, "sec-fetch-site": "same-origin"});
+    assert_eq!(envoy.ask(&question("POST", "/api/x", &ours))["code"], 0);
 }
 
 #[test]

@@ -260,6 +260,10 @@ fn a_form_needs_the_token_that_this_browser_got() {
     is_page(&visitor.submit(&gateway, &others, &fields), 403);
     is_page(&Browser::default().submit(&gateway, &form, &fields), 403);
     is_page(&visitor.submit_from(&gateway, &form, &fields, "cross-site"), 403);
+    // Another site, which the browser gives no cookie, cannot take it away either.
+    let stranger =
+        Browser::default().send(&gateway, "POST", "/auth/ui/logout", &["Sec-Fetch-Site: cross-site"], "");
+    assert!(stranger.header("set-cookie").is_none(), "{stranger:?}");
     assert!(visitor.session().is_none());
     assert_eq!(visitor.submit(&gateway, &form, &fields).status, 303);
     // Signed in: with another's, and without.
@@ -326,6 +330,43 @@ fn a_cookie_is_signed_anew_past_half_of_its_life_and_ends_with_its_session() {
         (status == 401).then_some(())
     });
     assert!(browser.session().is_none());
+}
+
+#[test]
+fn a_response_that_caches_share_carries_nobodys_cookie() {
+    let upstream = Upstream::answering(|seen| {
+        let cached = if seen.target.starts_with("/api/shared") { "public, max-age=60" } else { "max-age=60" };
+        // Nor one of ours that it makes up.
+        let theirs = "Set-Cookie: theirs=1\r\nSet-Cookie: __Host-authgate=x; Path=/; Secure; HttpOnly; SameSite=Lax\r\n";
+        format!("HTTP/1.1 200 OK\r\nCache-Control: {cached}\r\n{theirs}Content-Length: 2\r\n\r\nok")
+            .into_bytes()
+    });
+    let extra = with_pages("cookies: {idle: 2s}\n");
+    let gateway = Gateway::start(&upstream, Settings { extra, ..settings() });
+    let browser = Browser::register(&gateway, "alice");
+    let first = browser.session().unwrap().to_owned();
+    let get = |path: &str, cookie: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: app.example.com\r\n{cookie}\r\n\r\n")
+    };
+    eventually("the cookie is to be signed anew", || {
+        let mut tab = browser.clone();
+        let set = |response: &Response| -> Vec<String> {
+            let cookies = response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+            cookies.map(|(_, value)| value.clone()).collect()
+        };
+        let cookie = format!("Cookie: __Host-authgate={first}");
+        let shared = gateway.client().send(get("/api/shared", &cookie)).response();
+        assert_eq!((shared.status, set(&shared)), (200, vec!["theirs=1".to_owned()]));
+        let own = gateway.client().send(get("/api/x", &cookie)).response();
+        let renewed = set(&own).into_iter().find(|value| value.starts_with("__Host-authgate="))?;
+        assert!(!renewed.starts_with("__Host-authgate=x"), "{renewed}");
+        let directives: Vec<_> =
+            own.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cache-control")).collect();
+        assert_eq!(directives.last().unwrap().1, "private", "{own:?}");
+        tab.cookies
+            .insert("__Host-authgate".to_owned(), renewed.split(['=', ';']).nth(1).unwrap().to_owned());
+        (tab.session() != Some(first.as_str())).then_some(())
+    });
 }
 
 #[test]

@@ -2,13 +2,13 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--cookie] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
 count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
 default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
-route has a rate limit by user. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
+route has a rate limit by user; with --cookie the caller is known by a browser's cookie. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
 release build.
 """
 
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 SHORT, LONG = 200, 2_200
 # The kernel's code, which shares the real caches, is not in the simulation.
@@ -48,6 +49,7 @@ upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
 routes: [{{path: /api/**, upstream: backend{limit}}}]
 log: {{level: error, access: {log}}}
 {traces}
+{pages}
 """
 TRACES = {
     "off": "telemetry: {traceparent: false}",
@@ -56,6 +58,7 @@ TRACES = {
     # Nothing listens there, and nothing is sent.
     "sampled-out": "telemetry: {otlp: {endpoint: 'http://127.0.0.1:9', protocol: grpc, sample: 0}}",
 }
+PAGES = "public_url: 'http://127.0.0.1:{port}'\npages: {{name: Bench}}"
 LIMIT = ", rate_limit: {requests: 10000000, per: 1s, by: user}"
 
 
@@ -74,7 +77,29 @@ def wait_for(port):
     sys.exit(f"nothing listens on {port}")
 
 
-def count(binary, folder, ports, requests):
+def account(connection, name):
+    """Makes an account. Returns the header of its access token."""
+    body = json.dumps({"username": name, "password": "a long enough password"})
+    connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
+    return {"Authorization": f"Bearer {json.loads(connection.getresponse().read())['access_token']}"}
+
+
+def person(connection, name):
+    """Makes an account by the page. Returns the header of its session's cookie."""
+    connection.request("GET", "/auth/ui/register")
+    page = connection.getresponse()
+    visitor, text = page.headers["Set-Cookie"].split(";")[0], page.read().decode()
+    token = re.search(r'name="form_token" value="([^"]+)"', text)[1]
+    body = urllib.parse.urlencode({"form_token": token, "username": name, "password": "a long enough password"})
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": visitor}
+    connection.request("POST", "/auth/ui/register", body, headers)
+    response = connection.getresponse()
+    response.read()
+    cookies = (value.split(";")[0] for value in response.headers.get_all("Set-Cookie"))
+    return {"Cookie": next(cookie for cookie in cookies if cookie.startswith("__Host-authgate="))}
+
+
+def count(binary, folder, ports, requests, is_person):
     output = folder / f"callgrind.{requests}"
     tool = ["--tool=callgrind", f"--callgrind-out-file={output}", "--separate-threads=yes", *CACHES]
     command = ["valgrind", *tool, binary]
@@ -83,11 +108,9 @@ def count(binary, folder, ports, requests):
     try:
         wait_for(ports["port"])
         connection = http.client.HTTPConnection("127.0.0.1", ports["port"], timeout=120)
-        body = json.dumps({"username": f"user{requests}", "password": "a long enough password"})
-        connection.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
-        token = json.loads(connection.getresponse().read())["access_token"]
+        credential = (person if is_person else account)(connection, f"user{requests}")
         for _ in range(requests):
-            connection.request("GET", "/api/x", headers={"Authorization": f"Bearer {token}"})
+            connection.request("GET", "/api/x", headers=credential)
             response = connection.getresponse()
             response.read()
             assert response.status == 200, response.status
@@ -108,6 +131,7 @@ def main():
     parser.add_argument("--log", action="store_true")
     parser.add_argument("--traces", choices=TRACES, default="on")
     parser.add_argument("--limited", action="store_true")
+    parser.add_argument("--cookie", action="store_true")
     built = pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"
     parser.add_argument("binary", type=pathlib.Path, nargs="?", default=built)
     options = parser.parse_args()
@@ -118,13 +142,14 @@ def main():
             log=str(options.log).lower(),
             traces=TRACES[options.traces],
             limit=LIMIT if options.limited else "",
+            pages=PAGES.format(**ports) if options.cookie else "",
             **ports,
         ))
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:
             wait_for(ports["upstream"])
-            short, long = (count(options.binary, folder, ports, requests) for requests in (SHORT, LONG))
+            short, long = (count(options.binary, folder, ports, requests, options.cookie) for requests in (SHORT, LONG))
         finally:
             nginx.terminate()
             nginx.wait()

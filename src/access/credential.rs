@@ -2,12 +2,15 @@
 
 use http::{HeaderName, HeaderValue, Method, header};
 
-use crate::token::SessionCookies;
+use crate::{token::SessionCookies, types::cookies::pairs};
 
 static AUTHORIZATION: HeaderName = header::AUTHORIZATION;
 static COOKIE: HeaderName = header::COOKIE;
 static ORIGIN: HeaderName = header::ORIGIN;
 static UPGRADE: HeaderName = header::UPGRADE;
+static SEC_WEBSOCKET_KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
+static SEC_WEBSOCKET_VERSION: HeaderName = header::SEC_WEBSOCKET_VERSION;
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The credential of a request. A token in a query or in a body is never one.
@@ -42,7 +45,12 @@ impl<'a> Credential<'a> {
         let Self::Cookie(token) = cookie else { return cookie };
         let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         // A WebSocket acts for its user, and is begun by GET.
-        if is_safe && values(&UPGRADE).next().is_none() {
+        // Another proxy that asks about one leaves out what is of its own connection only.
+        let is_handshake = values(&UPGRADE).next().is_some()
+            || values(&SEC_WEBSOCKET_KEY).next().is_some()
+            || values(&SEC_WEBSOCKET_VERSION).next().is_some()
+            || values(&SEC_FETCH_MODE).any(|mode| mode == "websocket");
+        if is_safe && !is_handshake {
             return cookie;
         }
         let is_ours = match values(&SEC_FETCH_SITE).next() {
@@ -59,10 +67,9 @@ impl<'a> Credential<'a> {
 
     /// Reads the cookie of a name from the values of `Cookie` (RFC 6265bis, section 5.8.3).
     pub fn of_cookies(values: impl IntoIterator<Item = &'a HeaderValue>, name: &str) -> Self {
-        let pairs = values.into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-        let mut tokens = pairs.filter_map(|pair| {
-            pair.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-        });
+        let pairs = values.into_iter().flat_map(|value| pairs(value.as_bytes()));
+        let mut tokens = pairs
+            .filter_map(|pair| pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")));
         match (tokens.next(), tokens.next()) {
             (None, _) => Self::Absent,
             (Some(token), None) => Self::Cookie(token),

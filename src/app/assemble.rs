@@ -1,6 +1,6 @@
 //! From a config to what serves by it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     account::{Accounts, Attempts, Keys, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
-    config::{self, Config},
+    config::Config,
     gateway::{RefusalPages, Services, Snapshot},
     mail::MailSetupError,
     oidc::{Fetcher, Introspector, KeyFollower},
@@ -66,7 +66,7 @@ pub(super) fn assemble(
         }
         None => (None, None),
     };
-    let accounts = Arc::new(accounts(foundation, means, auth, queue, cookies));
+    let accounts = Arc::new(accounts(foundation, means, config, queue, cookies));
     let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
     let pages = pages.map(|loaded| {
         let key = foundation.root.form_key();
@@ -87,7 +87,7 @@ pub(super) fn assemble(
         gate: process.gate.clone(),
     };
     let admin_api = AdminApi::new(
-        operator(foundation, means, auth),
+        operator(foundation, means, config),
         access.clone(),
         means.keys.clone(),
         foundation.keyring.clone(),
@@ -169,10 +169,11 @@ fn access(
 fn accounts(
     foundation: &Foundation,
     means: &Means,
-    auth: &config::Auth,
+    config: &Config,
     mail: Option<MailQueue>,
     cookies: Option<Arc<SessionCookies>>,
 ) -> Accounts {
+    let auth = &config.auth;
     let keyring = foundation.keyring.clone();
     let random = foundation.random.clone();
     Accounts {
@@ -186,21 +187,28 @@ fn accounts(
         cookies,
         device_tokens: foundation.root.device_tokens(),
         mirror: foundation.process.mirror.clone(),
-        revoker: revoker(foundation, auth),
+        revoker: revoker(foundation, config),
         time: foundation.process.time.clone(),
         random,
     }
 }
 
-fn revoker(foundation: &Foundation, auth: &config::Auth) -> Revoker {
+/// Returns the longest life of what a session may hold: a cookie is signed anew until its session ends.
+fn longest_life(config: &Config) -> Duration {
+    let cookies = config.browser.as_ref().map(|browser| browser.cookies.ttl.max(browser.cookies.remember));
+    config.auth.access_token_ttl.max(cookies.unwrap_or_default())
+}
+
+fn revoker(foundation: &Foundation, config: &Config) -> Revoker {
     Revoker {
         store: foundation.store.clone(),
         clock: foundation.process.time.clone(),
-        gateway: Some((foundation.process.mirror.clone(), auth.access_token_ttl)),
+        gateway: Some((foundation.process.mirror.clone(), longest_life(config))),
     }
 }
 
-fn operator(foundation: &Foundation, means: &Means, auth: &config::Auth) -> Operator {
+fn operator(foundation: &Foundation, means: &Means, config: &Config) -> Operator {
+    let auth = &config.auth;
     Operator {
         store: foundation.store.clone(),
         hasher: means.hasher.clone(),
@@ -208,6 +216,6 @@ fn operator(foundation: &Foundation, means: &Means, auth: &config::Auth) -> Oper
         usernames: auth.username.clone(),
         clock: foundation.process.time.clone(),
         random: Arc::new(OsRandom),
-        revoker: revoker(foundation, auth),
+        revoker: revoker(foundation, config),
     }
 }

@@ -106,6 +106,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The expectations.
     pub tests: Vec<Test>,
+    /// Whether our own responses have headers that tell browsers to be careful.
+    pub security_headers: bool,
     /// Logging.
     pub log: Log,
     /// Certificates that an authority issues, if a listener wants them.
@@ -118,9 +120,18 @@ pub struct Config {
     pub keep_audit: Duration,
 }
 
+/// For other proxies that ask about requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// How they tell of them.
+    pub headers: ForwardedBy,
+    /// Whether people who are not signed in are led to the sign-in page.
+    pub login_redirect: bool,
+}
+
 /// How other proxies tell of the requests that they ask about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardAuth {
+pub enum ForwardedBy {
     /// By `X-Forwarded-Method`, `-Proto`, `-Host` and `-Uri`.
     XForwarded,
     /// By `X-Original-Method` and `X-Original-URL`.

@@ -144,6 +144,9 @@ impl Judged {
 
 /// Returns the line of the cookie that the caller was known by.
 fn cookie(snapshot: &Snapshot, fields: &Fields) -> Option<Presented> {
+    if let Some(only) = fields.get_only(&header::COOKIE) {
+        return Some(Presented::Cookie(only.clone()));
+    }
     let name = snapshot.access.cookies()?.name();
     let has_it = |line: &&HeaderValue| matches!(Credential::of_cookies([*line], name), Credential::Cookie(_));
     fields.get_all(&header::COOKIE).find(has_it).cloned().map(Presented::Cookie)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header};
 
 use super::{refusal::Refusal, request_head::RequestHead};
-use crate::error::Kind;
+use crate::{error::Kind, types::fields::Fields};
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -20,7 +20,7 @@ pub trait RefusalPages: Send + Sync {
         request_id: &HeaderValue,
     ) -> Option<Response<Bytes>>;
 
-    /// Returns the response that leads to the login page, and from there to `target`, a path with its query.
+    /// Returns the response that leads to the login page, and from there to `target`, a path with its query, or nowhere if it is empty.
     fn login(&self, target: &str) -> Response<Bytes>;
 
     /// Returns the response that leads to where people show anew who they are, and from there to `target`.
@@ -36,7 +36,7 @@ pub(super) struct Navigation {
 impl Navigation {
     /// Returns the navigation that a request is, if there are pages for people.
     pub(super) fn of(pages: Option<&Arc<dyn RefusalPages>>, head: &RequestHead) -> Option<Box<Self>> {
-        let pages = pages.filter(|_| is_navigation(head))?;
+        let pages = pages.filter(|_| is_navigation(&head.method, &head.fields))?;
         let languages = head.fields.get(&header::ACCEPT_LANGUAGE).cloned();
         Some(Box::new(Self { pages: pages.clone(), languages }))
     }
@@ -61,13 +61,13 @@ impl Navigation {
 
 /// Returns whether a browser follows a link (Fetch Metadata Request Headers, section 2.2), or whether it looks like it where that is not
 /// told.
-fn is_navigation(head: &RequestHead) -> bool {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
+pub(super) fn is_navigation(method: &Method, fields: &Fields) -> bool {
+    if !matches!(*method, Method::GET | Method::HEAD) {
         return false;
     }
-    match head.fields.get(&SEC_FETCH_MODE) {
+    match fields.get(&SEC_FETCH_MODE) {
         Some(mode) => mode == "navigate",
-        None => head.fields.get(&header::ACCEPT).is_some_and(|accept| {
+        None => fields.get(&header::ACCEPT).is_some_and(|accept| {
             accept.as_bytes().get(..9).is_some_and(|begin| begin.eq_ignore_ascii_case(b"text/html"))
         }),
     }

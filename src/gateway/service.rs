@@ -18,7 +18,7 @@ use super::{
     acme_challenge,
     activity::Opening,
     builtin::BuiltinCall,
-    client, cors,
+    client, cookies, cors,
     exchange::Exchange,
     forward::{self, Forwarding, Outcome, SentAfter},
     grpc,
@@ -34,17 +34,18 @@ use super::{
     request_target,
     respond::respond,
     response_body::ResponseBody,
+    security_headers,
     snapshot::{BUILTIN, NO_ROUTE, Snapshot},
     state::ConnectionState,
     target::Target,
     thread_bound::ThreadBound,
     tunnel::{UPGRADE, WEBSOCKET},
-    verify::verify,
+    verify,
     view::View,
 };
 use crate::{
-    access::{Access, Credential, Denied, Lease, Permit},
-    config::{self, Action},
+    access::{Access, Credential, Lease, Permit},
+    config::Action,
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
@@ -123,7 +124,10 @@ impl ConnectionState {
             limited: None,
             cookie: None,
         };
-        let navigation = Navigation::of(snapshot.services.refusal_pages.as_ref(), &request.head);
+        // Another proxy goes by the status.
+        let pages = snapshot.services.refusal_pages.as_ref();
+        let pages = pages.filter(|_| !snapshot.is_spelled_verify(request.head.uri.path()));
+        let navigation = Navigation::of(pages, &request.head);
         // What another proxy is told is told by the status, whatever it asks for.
         let is_grpc = grpc::is_call(&request.head) && !snapshot.may_be_verify(request.head.uri.path());
         let decided = match (request.refused, &origin) {
@@ -135,6 +139,7 @@ impl ConnectionState {
             }
             (None, Err(kind)) => Err((*kind).into()),
         };
+        let is_own = decided.is_err() || trace.upstream == NO_UPSTREAM;
         let mut response = match decided {
             Ok(response) => response,
             Err(refusal) => {
@@ -153,11 +158,16 @@ impl ConnectionState {
                 ClientResponse::whole(&response, &self.exchange)
             }
         };
+        if is_own && snapshot.security_headers && !is_grpc {
+            // A certificate for this machine is a developer's, whose other servers would be bound, too (RFC 6797, section 8.3).
+            let is_strict = self.secured.as_ref().is_some_and(|secured| !secured.covers("localhost"));
+            security_headers::add(&mut response.fields, is_strict);
+        }
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
         if let Some(cookie) = trace.cookie.take() {
-            response.fields.append(header::SET_COOKIE, *cookie);
+            cookies::set(*cookie, trace.sent.begun, &mut response.fields);
         }
         if let Some(limited) = trace.limited.take() {
             let RateLimitFields { policy, left } = *limited;
@@ -259,13 +269,17 @@ impl ConnectionState {
             Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
-                match verify(snapshot, head, is_trusted, origin, trace.sent.begun, &mut trace.limited) {
+                match verify::verify(snapshot, head, is_trusted, origin, trace.sent.begun, &mut trace.limited)
+                {
                     Ok(fields) => {
                         let body = ResponseBody::whole(Bytes::new(), &self.exchange);
                         Ok(ClientResponse { status: StatusCode::OK, fields, body })
                     }
                     Err(refusal) => {
                         drop(target);
+                        if let Some(login) = verify::login(snapshot, head, is_trusted, &refusal) {
+                            return Ok(ClientResponse::whole(&login, &self.exchange));
+                        }
                         if !refusal.is_unsettled() || !self.exchange.settles() {
                             return Err(refusal);
                         }
@@ -289,7 +303,7 @@ impl ConnectionState {
                 if let Some(cors) = &route.config.cors {
                     trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
-                let permit = match permit(snapshot, route, head, &mut trace.cookie) {
+                let permit = match cookies::permit(snapshot, route, head, &mut trace.cookie) {
                     Ok(permit) => permit,
                     Err(denied) => {
                         drop(target);
@@ -493,38 +507,6 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
         }
     }
     response.body.leaves(trace.record);
-}
-
-/// Decides on a request for a route, and on the `cookie` that its browser gets.
-fn permit(
-    snapshot: &Snapshot,
-    route: &Route,
-    head: &RequestHead,
-    cookie: &mut Option<Box<HeaderValue>>,
-) -> Result<Permit, Denied> {
-    let credential = snapshot.credential(&head.method, &head.fields);
-    let (access, on_stale) = (&route.config.access, route.config.on_stale);
-    let decided = snapshot.access.decide(access, on_stale, credential);
-    if credential.is_cookie() {
-        *cookie = cookie_after(&snapshot.access, access, &decided);
-    }
-    decided
-}
-
-/// Returns the cookie that takes the place of the caller's: its successor when it is time, or nothing once it is dead.
-fn cookie_after(
-    access: &Access,
-    required: &config::Access,
-    decided: &Result<Permit, Denied>,
-) -> Option<Box<HeaderValue>> {
-    let is_read = !matches!(required, config::Access::Open);
-    match decided {
-        Ok(permit) => match permit.principal() {
-            Some(principal) => access.renewed_cookie(principal).map(Box::new),
-            None => access.cookies().filter(|_| is_read)?.removal().map(Box::new),
-        },
-        Err(denied) => access.cookies().filter(|_| denied.is_dead())?.removal().map(Box::new),
-    }
 }
 
 /// Checks that a request is also allowed with the method that its override headers name.

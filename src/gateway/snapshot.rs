@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub(super) access: Arc<Access>,
     pub(super) builtin_calls: Arc<dyn BuiltinCalls>,
     pub(super) statuses: Statuses,
+    /// Whether own responses have headers that tell browsers to be careful.
+    pub(super) security_headers: bool,
     /// Of the calls below `auth.path`.
     pub(super) cors: Option<Cors>,
     /// How proxies tell of the requests that they ask about, and where they ask.
@@ -113,6 +115,7 @@ impl Snapshot {
             access,
             builtin_calls,
             statuses: config.auth.compat.statuses,
+            security_headers: config.security_headers,
             cors: config.auth.cors.clone(),
             forward_auth: config.forward_auth,
             verify: format!("{}{VERIFY}", config.auth.path),
@@ -138,6 +141,11 @@ impl Snapshot {
     /// Returns whether a path is the one at which other proxies ask.
     pub(super) fn is_verify(&self, path: &str) -> bool {
         path == self.verify
+    }
+
+    /// Returns whether the path of a request is the one at which other proxies ask, in whichever spelling.
+    pub(super) fn is_spelled_verify(&self, path: &str) -> bool {
+        path::canonical(path).is_ok_and(|path| self.is_verify(&path.decoded))
     }
 
     /// Returns whether the path of a request, as it came, may lead there: one that has several readings may.

@@ -3,13 +3,15 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use http::{HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, uri::PathAndQuery};
 
 use super::{
     client,
     client::FORWARDED_HOST,
     headers::METHOD_OVERRIDES,
     method,
+    navigation::is_navigation,
     rate_limits::{Asker, RateLimitFields},
     refusal::Refusal,
     request_head::RequestHead,
@@ -19,11 +21,11 @@ use super::{
 };
 use crate::{
     access::Permit,
-    config::{self, ForwardAuth, IdentityHeaders},
+    config::{self, ForwardedBy, IdentityHeaders},
     error::Kind,
     route::{Match, Route},
     token::Principal,
-    types::fields::Fields,
+    types::{fields::Fields, host::name_of},
 };
 
 static FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -62,11 +64,37 @@ pub(super) fn verify<'a>(
     begun: Instant,
     limited: &mut Option<Box<RateLimitFields<'a>>>,
 ) -> Result<Fields, Refusal> {
-    let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth)).flatten();
+    let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth.headers)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
     let (permit, _) = decide(snapshot, &asked, begun, limited)?;
     Ok(allowed(snapshot, permit.principal().map(AsRef::as_ref)))
+}
+
+/// Returns the response that leads a person to the sign-in page, if the request that a trusted proxy tells of in `head` is a navigation that
+/// was refused since nobody is signed in, and the config says so. It names the public address: the browser is at the other proxy's.
+pub(super) fn login(
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    is_trusted: bool,
+    refusal: &Refusal,
+) -> Option<Response<Bytes>> {
+    let (pages, cookies) = (snapshot.services.refusal_pages.as_ref()?, snapshot.access.cookies()?);
+    if !snapshot.forward_auth.login_redirect || !is_trusted || refusal.kind() != Kind::Unauthenticated {
+        return None;
+    }
+    let (told, _) = told(&head.fields, snapshot.forward_auth.headers)?;
+    if !is_navigation(&told.method, &head.fields) {
+        return None;
+    }
+    // Another host's pages are nowhere to go back to.
+    let host = told.fields.get(&header::HOST)?.to_str().ok()?;
+    let target = told.uri.path_and_query().filter(|_| name_of(host) == cookies.host());
+    let mut response = pages.login(target.map_or("", |target| target.as_str()));
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let location = HeaderValue::try_from(format!("{}{location}", cookies.origin())).ok()?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Some(response)
 }
 
 /// Decides on a request that another proxy asks about, and notes what is left of its route's rate limits. Returns the permit, which
@@ -119,14 +147,14 @@ fn found<'a>(snapshot: &'a Snapshot, target: &Target<'_>, method: &Method) -> Re
 }
 
 /// Returns the request that headers tell of, and its scheme; none unless they do so once and well.
-fn told(fields: &Fields, by: ForwardAuth) -> Option<(RequestHead, Scheme)> {
+fn told(fields: &Fields, by: ForwardedBy) -> Option<(RequestHead, Scheme)> {
     let only = |name: &HeaderName| fields.get_only(name)?.to_str().ok();
     let (method, scheme, host, target) = match by {
-        ForwardAuth::XForwarded => {
+        ForwardedBy::XForwarded => {
             let target = only(&FORWARDED_URI)?;
             (only(&FORWARDED_METHOD)?, only(&FORWARDED_PROTO)?, only(&FORWARDED_HOST)?, target)
         }
-        ForwardAuth::XOriginal => {
+        ForwardedBy::XOriginal => {
             let (scheme, rest) = only(&ORIGINAL_URL)?.split_once("://")?;
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, target) = rest.split_at(end);

@@ -61,9 +61,10 @@ impl Refusals {
         Some(html_response(kind.status(), [before.as_str(), request_id, after].concat().into()))
     }
 
-    /// Returns the response that leads to the login page, and from there to `target`, a path with its query.
+    /// Returns the response that leads to the login page, and from there to `target`, a path with its query, or nowhere if it is empty.
     pub fn login(&self, target: &str) -> Response<Bytes> {
-        see_other(&format!("{}/login{}", self.templates.site.ui, query_of(target)))
+        let query = if target.is_empty() { String::new() } else { query_of(target) };
+        see_other(&format!("{}/login{query}", self.templates.site.ui))
     }
 
     /// Returns the response that leads to where people show anew who they are, and from there to `target`.

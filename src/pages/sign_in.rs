@@ -240,8 +240,12 @@ impl Visit<'_> {
                 self.sent_by(&person)?;
                 self.pages.accounts.logout(&person, self.client.address).await.map_err(Failure::from)?;
             }
-            // It has ended already; a form of another session may not sign anybody out.
-            Err(denied) if denied.kind() == Kind::Unauthenticated => {}
+            // It has ended; and whoever sends this without the cookie may be another site.
+            Err(denied) if denied.kind() == Kind::Unauthenticated => {
+                if !self.has_cookie() {
+                    return self.show(OK, &Logout { is_done: true, ..Logout::default() });
+                }
+            }
             Err(denied) => return Err(denied.into()),
         }
         self.forget();

@@ -127,6 +127,11 @@ impl Visit<'_> {
         }
     }
 
+    /// Returns whether the browser has sent a session's cookie.
+    pub(super) fn has_cookie(&self) -> bool {
+        self.credential.is_cookie()
+    }
+
     /// Takes the session's cookie away.
     pub(super) fn forget(&mut self) {
         self.cookies.clear();

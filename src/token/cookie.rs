@@ -137,6 +137,11 @@ impl SessionCookies {
         &self.browser.public_url.origin
     }
 
+    /// The host of that origin.
+    pub fn host(&self) -> &str {
+        &self.browser.public_url.host
+    }
+
     /// How long cookies and sessions live.
     pub fn lifetimes(&self) -> &config::Cookies {
         &self.browser.cookies

@@ -116,6 +116,26 @@ impl Fields {
         Some(first)
     }
 
+    /// Replaces the value of each line of a name by what `rewrite` makes of it; a line of which it makes nothing is taken out.
+    pub fn rewrite(
+        &mut self,
+        name: &HeaderName,
+        mut rewrite: impl FnMut(&HeaderValue) -> Option<HeaderValue>,
+    ) {
+        self.lines.retain_mut(|(known, value)| {
+            if known != name {
+                return true;
+            }
+            match rewrite(value) {
+                Some(rewritten) => {
+                    *value = rewritten;
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+
     /// Keeps the lines for which `keeps` is true.
     pub fn retain(&mut self, mut keeps: impl FnMut(&HeaderName) -> bool) {
         self.lines.retain(|(name, _)| keeps(name));

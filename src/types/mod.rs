@@ -2,6 +2,7 @@
 
 pub mod chunked;
 mod controls;
+pub mod cookies;
 pub mod fields;
 pub mod framing;
 pub mod grpc_message;

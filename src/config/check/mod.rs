@@ -20,8 +20,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Drain, ForwardAuth, Http2Limits, IdentityHeaders, Limits, Loaded, Log,
-    PostgresUrl, PublicUrl, Rate, Revocation, Store, StoreLocation, StripRule,
+    Config, ConfigError, ConfigErrors, Drain, ForwardAuth, ForwardedBy, Http2Limits, IdentityHeaders, Limits,
+    Loaded, Log, PostgresUrl, PublicUrl, Rate, Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -130,7 +130,7 @@ impl Check<'_> {
         let has_public_url = raw.public_url.is_some();
         let browser = self.browser(public_url, has_public_url, raw.pages, raw.cookies);
         let issuers = self.issuers(raw.issuers, &auth.issuer);
-        let forward_auth = self.forward_auth(&raw.forward_auth);
+        let forward_auth = self.forward_auth(&raw.forward_auth, browser.is_some());
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
@@ -171,20 +171,26 @@ impl Check<'_> {
             routes,
             tests,
             log,
+            security_headers: raw.security_headers.is_none_or(|headers| headers.0),
             telemetry,
             acme,
         }
     }
 
-    fn forward_auth(&mut self, raw: &raw::ForwardAuth) -> ForwardAuth {
-        match raw.headers.as_deref() {
-            None | Some("x-forwarded") => ForwardAuth::XForwarded,
-            Some("x-original") => ForwardAuth::XOriginal,
+    fn forward_auth(&mut self, raw: &raw::ForwardAuth, has_pages: bool) -> ForwardAuth {
+        let headers = match raw.headers.as_deref() {
+            None | Some("x-forwarded") => ForwardedBy::XForwarded,
+            Some("x-original") => ForwardedBy::XOriginal,
             Some(_) => {
                 self.error("forward_auth.headers", "expected x-forwarded or x-original");
-                ForwardAuth::XForwarded
+                ForwardedBy::XForwarded
             }
+        };
+        let login_redirect = raw.login_redirect.is_some_and(|leads| leads.0);
+        if login_redirect && !has_pages {
+            self.error("forward_auth.login_redirect", "needs `pages`, to which people are led");
         }
+        ForwardAuth { headers, login_redirect }
     }
 
     fn revocation(&mut self, raw: &raw::Revocation) -> Revocation {

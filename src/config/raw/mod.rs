@@ -91,6 +91,9 @@ pub struct Gateway {
     /// Expectations that `authgate check` verifies.
     #[serde(default)]
     pub tests: Vec<Test>,
+    /// Whether the gateway's own responses tell browsers to be careful: nosniff, Referrer-Policy, frame-ancestors, and on https
+    /// Strict-Transport-Security. Default: true.
+    pub security_headers: Option<Switch>,
     /// What is logged and how.
     #[serde(default)]
     pub log: Log,
@@ -114,6 +117,9 @@ pub struct ForwardAuth {
     /// x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Caddy, Traefik, HAProxy). x-original: X-Original-Method
     /// and X-Original-URL (nginx). Default: x-forwarded.
     pub headers: Option<String>,
+    /// Whether navigations of people who are not signed in are led to the sign-in page, for proxies that pass such a response on (Caddy,
+    /// Traefik). Needs `pages`. Default: false.
+    pub login_redirect: Option<Switch>,
 }
 
 /// The audit trail: who did what to which account, when, from where.

@@ -148,8 +148,14 @@ pub(super) struct HeaderValueOption {
 
 /// `HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`.
 const OVERWRITE: i32 = 2;
+const APPEND: i32 = 0;
 
 impl HeaderValueOption {
+    /// A header beside those of its name.
+    pub(super) fn append(name: &http::HeaderName, value: &http::HeaderValue) -> Self {
+        Self { append_action: APPEND, ..Self::overwrite(name, value) }
+    }
+
     /// A header in place of all of its name.
     pub(super) fn overwrite(name: &http::HeaderName, value: &http::HeaderValue) -> Self {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

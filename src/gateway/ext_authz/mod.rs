@@ -17,7 +17,7 @@ use self::message::{
     HttpStatus, OkHttpResponse, RpcStatus,
 };
 use super::{
-    client, forward, grpc,
+    client, forward, grpc, headers,
     message::{ClientRequest, ClientResponse},
     rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
@@ -157,6 +157,20 @@ impl ConnectionState {
                         Some(value) => response.headers.push(HeaderValueOption::overwrite(name, value)),
                         None => response.headers_to_remove.push(name.as_str().to_owned()),
                     }
+                }
+                match headers::without_own_cookies(&checked.fields) {
+                    Some(cookies) if cookies.is_empty() => {
+                        response.headers_to_remove.push(header::COOKIE.as_str().to_owned());
+                    }
+                    Some(cookies) => {
+                        response.headers.push(HeaderValueOption::overwrite(&header::COOKIE, &cookies));
+                    }
+                    None => {}
+                }
+                if let Some(cookie) = principal.and_then(|who| snapshot.access.renewed_cookie(who)) {
+                    response
+                        .response_headers_to_add
+                        .push(HeaderValueOption::append(&header::SET_COOKIE, &cookie));
                 }
                 // Removed after others are set, so it must not name one of these.
                 let is_set = |name: &String| {
