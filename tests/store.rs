@@ -8,11 +8,11 @@ use authgate::{
     store::{
         AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
         ImportedUser, KeyRevocation, LogEntry, MailLease, NewInvitation, NewMail, NewSession, NewUser,
-        OrderEnd, Place, Proof, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
+        OrderEnd, Place, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
         SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
-    types::{KeyId, OsRandom, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
+    types::{KeyId, OsRandom, Proof, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
 };
 use tokio::runtime::Runtime;
 

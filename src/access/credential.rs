@@ -42,7 +42,9 @@ impl<'a> Credential<'a> {
         let bearer = Self::of(values(&AUTHORIZATION));
         let Some(cookies) = cookies.filter(|_| bearer == Self::Absent) else { return bearer };
         let cookie = Self::of_cookies(values(&COOKIE), cookies.name());
-        let Self::Cookie(token) = cookie else { return cookie };
+        if !matches!(cookie, Self::Cookie(_)) {
+            return cookie;
+        }
         let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         // A WebSocket acts for its user, and is begun by GET.
         // Another proxy that asks about one leaves out what is of its own connection only.
@@ -53,16 +55,7 @@ impl<'a> Credential<'a> {
         if is_safe && !is_handshake {
             return cookie;
         }
-        let is_ours = match values(&SEC_FETCH_SITE).next() {
-            Some(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
-            None => values(&ORIGIN).next().is_some_and(|origin| origin == cookies.origin()),
-        };
-        let is_one = |name: &'static HeaderName| values(name).nth(1).is_none();
-        if is_ours && is_one(&SEC_FETCH_SITE) && is_one(&ORIGIN) {
-            Self::Cookie(token)
-        } else {
-            Self::CrossSite
-        }
+        if is_own(values, cookies.origin()) == Some(true) { cookie } else { Self::CrossSite }
     }
 
     /// Reads the cookie of a name from the values of `Cookie` (RFC 6265bis, section 5.8.3).
@@ -101,6 +94,28 @@ impl<'a> Credential<'a> {
             }
             _ => Self::Unusable,
         }
+    }
+}
+
+/// Returns whether a request comes from a page of `origin`, or from nobody's page (Fetch Metadata Request Headers, section 2.3); none if
+/// the browser does not tell.
+pub fn is_own<'a, I>(values: impl Fn(&'static HeaderName) -> I, origin: &str) -> Option<bool>
+where
+    I: Iterator<Item = &'a HeaderValue>,
+{
+    let only = |name: &'static HeaderName| {
+        let mut values = values(name);
+        // Of several none is believed.
+        values.next().map(|value| (value, values.next().is_none()))
+    };
+    let from = only(&ORIGIN);
+    match (only(&SEC_FETCH_SITE), from) {
+        (Some((site, is_only)), from) => {
+            let is_one = is_only && from.is_none_or(|(_, is_only)| is_only);
+            Some(is_one && matches!(site.as_bytes(), b"same-origin" | b"none"))
+        }
+        (None, Some((from, is_only))) => Some(is_only && from == origin),
+        (None, None) => None,
     }
 }
 

@@ -5,36 +5,32 @@
 
 mod credential;
 mod denied;
+mod external;
 mod failure;
 mod requirement;
 
 use std::{
-    net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
-    time::Duration,
 };
 
 use http::HeaderValue;
 
-pub use credential::Credential;
+pub use credential::{Credential, is_own};
 pub use denied::Denied;
+pub use external::ExternalLogout;
 pub use failure::Failure;
 pub use requirement::{Caller, judge};
 
 use crate::{
     clock::{Now, TimeKeeper},
     config::{self, OnStale},
-    error::Kind,
     oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{ExternalIssuer, Logout, Principal, SessionCookies, TokenError, Verifier},
+    token::{ExternalIssuer, Principal, SessionCookies, TokenError, Verifier},
     upstream::Allowed,
 };
-
-/// How long a request waits for the keys of another issuer.
-const LONGEST_FETCH: Duration = Duration::from_secs(5);
 
 /// The right to be forwarded once, and in whose name.
 #[derive(Debug)]
@@ -67,18 +63,6 @@ impl Lease {
 }
 
 impl Allowed for Lease {}
-
-/// A logout that another issuer tells of: of a session, or of all sessions of a subject.
-pub struct ExternalLogout {
-    /// The issuer.
-    pub issuer: Arc<ExternalIssuer>,
-    /// The subject, if it is named.
-    pub subject: Option<String>,
-    /// The session, if it is named.
-    pub session: Option<String>,
-    /// When the issuer told of it, in Unix seconds.
-    pub issued_at: i64,
-}
 
 /// Decides.
 pub struct Access {
@@ -129,42 +113,6 @@ impl Access {
     /// Returns the other issuers whose tokens it goes by.
     pub fn external_issuers(&self) -> &[Arc<ExternalIssuer>] {
         self.verifier.external()
-    }
-
-    /// Asks the issuer of a credential, which `client` sent, for what is missing for a decision about it.
-    ///
-    /// # Errors
-    /// When it is clear by now that the credential identifies no caller, or the issuer could not be asked.
-    pub async fn settle(&self, credential: Credential<'_>, client: IpAddr) -> Result<(), Denied> {
-        let Credential::Bearer(token) = credential else { return Ok(()) };
-        let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
-        let Some(issuer) = self.verifier.issuer_to_ask(token)? else { return Ok(()) };
-        match &self.introspector {
-            Some(introspector) if issuer.is_asked_about_tokens() => introspector.ask(token, client).await?,
-            _ => issuer.fetch_for_token(self.now(), LONGEST_FETCH).await,
-        }
-        Ok(())
-    }
-
-    /// Reads a token by which another issuer tells of a logout (OpenID Connect Back-Channel Logout 1.0, section 2.6).
-    ///
-    /// # Errors
-    /// 400 for one that is not accepted, 503 if the issuer's keys are not known.
-    pub async fn read_logout(&self, token: &str) -> Result<ExternalLogout, Kind> {
-        let issuer = match self.verifier.issuer_to_ask(token) {
-            Ok(Some(issuer)) if !issuer.is_asked_about_tokens() => issuer,
-            _ => return Err(Kind::BadRequest),
-        };
-        let mut logout = issuer.logout(token, self.now());
-        if logout.as_ref().err() == Some(&TokenError::Unsettled) {
-            issuer.fetch_for_token(self.now(), LONGEST_FETCH).await;
-            logout = issuer.logout(token, self.now());
-        }
-        let Logout { subject, session, issued_at } = logout.map_err(|error| match error {
-            TokenError::Unsettled | TokenError::NoKeys => Kind::Unavailable,
-            _ => Kind::BadRequest,
-        })?;
-        Ok(ExternalLogout { issuer: issuer.clone(), subject, session, issued_at })
     }
 
     /// The time that decisions go by.
@@ -279,20 +227,24 @@ impl Access {
         on_stale: OnStale,
         credential: Credential<'_>,
     ) -> Result<Permit, Denied> {
+        if matches!(
+            (access, credential),
+            (config::Access::Open, _) | (config::Access::Optional, Credential::Absent)
+        ) {
+            return Ok(Permit(Lease { principal: None, on_stale }));
+        }
         let now = self.now();
-        let principal = match (access, credential) {
-            (config::Access::Open, _) | (config::Access::Optional, Credential::Absent) => None,
-            _ => match self.identify(credential, on_stale, now) {
-                // Nobody chose to send it: whoever was signed in before is a stranger now.
-                Err(denied)
-                    if denied.is_dead()
-                        && matches!(access, config::Access::Optional)
-                        && credential.is_cookie() =>
-                {
-                    None
-                }
-                identified => Some(identified?),
-            },
+        let principal = match self.identify(credential, on_stale, now) {
+            Ok(principal) => Some(principal),
+            // A browser sends a cookie by itself, so a dead one makes its user anonymous.
+            Err(denied)
+                if denied.is_dead()
+                    && matches!(access, config::Access::Optional)
+                    && credential.is_cookie() =>
+            {
+                None
+            }
+            Err(denied) => return Err(denied),
         };
         judge(access, principal.as_ref().map(|principal| caller(principal, now)))?;
         Ok(Permit(Lease { principal, on_stale }))

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use http::HeaderValue;
 
-use super::{Accounts, Client, Holder, Registration, Result, Tokens, error::AccountError, login::Judged};
+use super::{
+    Accounts, Client, Holder, Registration, Result, Tokens, claims, error::AccountError, login::Judged,
+};
 use crate::{
     clock::millis,
     error::Kind,
     store::{Event, Grant, Ttls, User},
-    token::{CookieClaims, SignedIn},
+    token::SignedIn,
     types::Secret,
 };
 
@@ -47,19 +49,7 @@ impl Accounts {
     pub(super) async fn issue_cookie(&self, grant: Grant, keep: bool) -> Result<BrowserSession> {
         let cookies = self.cookies.as_ref().ok_or(AccountError::Refused(Kind::NotFound))?;
         let key = self.key_for(&grant).await?;
-        let claims = CookieClaims {
-            user: grant.user.id.to_string(),
-            session: grant.session.to_string(),
-            generation: grant.user.generation,
-            name: grant.user.name.as_str(),
-            roles: &grant.user.roles,
-            external_id: grant.user.external_id.as_deref(),
-            issued_at: grant.issued_at,
-            session_ends_at: grant.session_ends_at,
-            authenticated_at: grant.authenticated_at,
-            is_kept: keep,
-        };
-        let cookie = cookies.issue(&claims, &key)?;
+        let cookie = cookies.issue(&claims(&grant), keep, &key)?;
         Ok(BrowserSession { user: grant.user, cookie, device: None })
     }
 

@@ -41,12 +41,12 @@ use crate::{
     error::Kind,
     password::{Hasher, Origin, Rules},
     revocation::Mirror,
-    store::{Event, Grant, NewSession, Place, Proof, SessionKind, Store, Ttls, User},
+    store::{Event, Grant, NewSession, Place, SessionKind, Store, Ttls, User},
     token::{
         self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SessionCookies,
         SigningKey,
     },
-    types::{KeyId, Random, Secret, SessionId, Subject, UserId, Username},
+    types::{KeyId, Proof, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
 /// The result of a use case.
@@ -212,18 +212,7 @@ impl Accounts {
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
         let key = self.key_for(&grant).await?;
-        let claims = token::AccessClaims {
-            user: grant.user.id,
-            session: grant.session,
-            generation: grant.user.generation,
-            name: grant.user.name.as_str(),
-            roles: &grant.user.roles,
-            external_id: grant.user.external_id.as_deref(),
-            issued_at: grant.issued_at,
-            session_ends_at: grant.session_ends_at,
-            authenticated_at: grant.authenticated_at,
-        };
-        let access = self.issuer.issue(&claims, &key)?;
+        let access = self.issuer.issue(&claims(&grant), &key)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
     }
 
@@ -248,5 +237,20 @@ impl Accounts {
         if let Err(error) = self.store.record(subject, &event).await {
             tracing::warn!(%error, action = event.action, "the audit trail lacks a line");
         }
+    }
+}
+
+/// Returns what a token says that a grant allows.
+fn claims(grant: &Grant) -> token::AccessClaims<'_> {
+    token::AccessClaims {
+        user: grant.user.id,
+        session: grant.session,
+        generation: grant.user.generation,
+        name: grant.user.name.as_str(),
+        roles: &grant.user.roles,
+        external_id: grant.user.external_id.as_deref(),
+        issued_at: grant.issued_at,
+        session_ends_at: grant.session_ends_at,
+        authenticated_at: grant.authenticated_at,
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     store::{self, AuditFilter, UserFilter},
     types::{Role, Roles, SessionId, UserId},
     upstream::ServerReport,
+    web::media_type::essence,
 };
 
 /// The largest body, in bytes.
@@ -351,9 +352,7 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
 }
 
 async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
+    if !essence(headers).eq_ignore_ascii_case("application/json") {
         return Err(Kind::UnsupportedMediaType.into());
     }
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;

@@ -66,7 +66,7 @@ impl Lifetime {
     }
 }
 
-/// An invitation that was made. The link is told once.
+/// An invitation that was made. The link is not stored.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Invitation {
     pub(super) id: String,

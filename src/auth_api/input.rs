@@ -1,11 +1,16 @@
 //! Bodies of calls, read into types.
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{access::Failure, error::Kind, types::Secret};
+use crate::{
+    access::Failure,
+    error::Kind,
+    types::Secret,
+    web::media_type::{FORM, essence},
+};
 
 /// Reads a JSON object. No body at all reads as an empty one.
 ///
@@ -36,7 +41,7 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, F
 /// # Errors
 /// 415 for a body that does not say it is one, `Missing parameters` for one that lacks a field or has one twice.
 pub(super) fn read_form<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Failure> {
-    if !essence(request).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+    if !essence(request.headers()).eq_ignore_ascii_case(FORM) {
         return Err(Kind::UnsupportedMediaType.into());
     }
     serde_urlencoded::from_bytes(request.body()).map_err(|_| Kind::MissingParameters.into())
@@ -48,14 +53,8 @@ pub(super) struct BackchannelLogout {
     pub(super) logout_token: String,
 }
 
-/// Returns the media type of a body without its parameters.
-fn essence(request: &Request<Bytes>) -> &str {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
-}
-
 fn is_json(request: &Request<Bytes>) -> bool {
-    let essence = essence(request);
+    let essence = essence(request.headers());
     essence.eq_ignore_ascii_case("application/json")
         || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }

@@ -39,18 +39,20 @@ pub(super) fn set(cookie: HeaderValue, begun: Instant, fields: &mut Fields) {
     fields.append(header::SET_COOKIE, cookie);
 }
 
-/// Decides on a request for a route, and on the `cookie` that its browser gets.
+/// Decides on a request for a route, and by `set` on another cookie for its browser.
 pub(super) fn permit(
     snapshot: &Snapshot,
     route: &Route,
     head: &RequestHead,
-    cookie: &mut Option<Box<HeaderValue>>,
+    set: impl FnOnce(HeaderValue),
 ) -> Result<Permit, Denied> {
     let credential = snapshot.credential(&head.method, &head.fields);
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
     let decided = snapshot.access.decide(access, on_stale, credential);
-    if credential.is_cookie() {
-        *cookie = cookie_after(&snapshot.access, access, &decided);
+    if credential.is_cookie()
+        && let Some(cookie) = cookie_after(&snapshot.access, access, &decided)
+    {
+        set(cookie);
     }
     decided
 }
@@ -60,13 +62,13 @@ fn cookie_after(
     access: &Access,
     required: &config::Access,
     decided: &Result<Permit, Denied>,
-) -> Option<Box<HeaderValue>> {
+) -> Option<HeaderValue> {
     let is_read = !matches!(required, config::Access::Open);
     match decided {
         Ok(permit) => match permit.principal() {
-            Some(principal) => access.renewed_cookie(principal).map(Box::new),
-            None => access.cookies().filter(|_| is_read)?.removal().map(Box::new),
+            Some(principal) => access.renewed_cookie(principal),
+            None => access.cookies().filter(|_| is_read)?.removal(),
         },
-        Err(denied) => access.cookies().filter(|_| denied.is_dead())?.removal().map(Box::new),
+        Err(denied) => access.cookies().filter(|_| denied.is_dead())?.removal(),
     }
 }

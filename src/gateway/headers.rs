@@ -12,13 +12,13 @@ use http::{HeaderName, HeaderValue, Version, header};
 
 use super::{
     client::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Forwarded},
+    own_cookies,
     tunnel::{UPGRADE, WEBSOCKET},
 };
 use crate::{
     config::{IdentityHeaders, StripRule},
     token::Principal,
     types::{
-        cookies::pairs,
         fields::Fields,
         hop_by_hop::{HOP_BY_HOP, is_hop_by_hop, nominated},
     },
@@ -219,7 +219,7 @@ impl Headers {
         });
         fields.remove_all(&nominated);
         if has_cookies {
-            strip_own_cookies(fields);
+            own_cookies::strip(fields);
         }
     }
 
@@ -272,51 +272,6 @@ impl Headers {
     }
 }
 
-/// What the names of cookies begin with that are for this gateway alone.
-const OWN_COOKIES: [&[u8]; 2] = [b"__Secure-authgate", b"__Host-authgate"];
-
-fn is_own_cookie(pair: &[u8]) -> bool {
-    OWN_COOKIES.iter().any(|own| pair.starts_with(own))
-}
-
-/// Returns what is left of a line of `Cookie` without this gateway's own ones, perhaps nothing; none if there is none of these.
-fn stripped_cookies(line: &HeaderValue) -> Option<Vec<u8>> {
-    let pairs = pairs(line.as_bytes());
-    pairs.clone().find(|pair| is_own_cookie(pair))?;
-    let mut kept = Vec::new();
-    for pair in pairs.filter(|pair| !is_own_cookie(pair)) {
-        if !kept.is_empty() {
-            kept.extend_from_slice(b"; ");
-        }
-        kept.extend_from_slice(pair);
-    }
-    Some(kept)
-}
-
-/// Returns what is left of `Cookie` without this gateway's own ones, perhaps nothing; none if there is none of these.
-pub(super) fn without_own_cookies(fields: &Fields) -> Option<HeaderValue> {
-    let mut stripped = Fields::default();
-    for line in fields.get_all(&header::COOKIE) {
-        stripped.append(header::COOKIE, line.clone());
-    }
-    strip_own_cookies(&mut stripped).then_some(())?;
-    let lines: Vec<&[u8]> = stripped.get_all(&header::COOKIE).map(HeaderValue::as_bytes).collect();
-    HeaderValue::from_bytes(&lines.join(&b"; "[..])).ok()
-}
-
-/// Takes this gateway's own cookies out of a client's. Returns whether there were some.
-fn strip_own_cookies(fields: &mut Fields) -> bool {
-    let mut has_own = false;
-    fields.rewrite(&header::COOKIE, |line| match stripped_cookies(line) {
-        None => Some(line.clone()),
-        Some(kept) => {
-            has_own = true;
-            HeaderValue::from_maybe_shared(Bytes::from(kept)).ok().filter(|kept| !kept.is_empty())
-        }
-    });
-    has_own
-}
-
 /// A few headers, without an allocation.
 pub(super) struct Added<'a> {
     lines: [(&'a HeaderName, &'a HeaderValue); MAX_ADDED],
@@ -344,10 +299,7 @@ pub(super) fn clean_response(fields: &mut Fields) {
     });
     fields.remove_all(&nominated);
     if sets_cookies {
-        // Those of the gateway are nobody else's to set.
-        fields.rewrite(&header::SET_COOKIE, |value| {
-            (!is_own_cookie(value.as_bytes().trim_ascii_start())).then(|| value.clone())
-        });
+        own_cookies::unset(fields);
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
 use crate::{
-    access::{Credential, Permit},
+    access::Credential,
     config::{self, Access},
     route::Match,
     token::Principal,
@@ -44,6 +44,8 @@ pub(super) struct Judged {
     credential: RefCell<Option<Presented>>,
     /// The caller, if another issuer was asked about the token: it is not asked again.
     asked: RefCell<Option<Arc<Principal>>>,
+    /// Whether the caller is known by a cookie.
+    is_by_cookie: Cell<bool>,
 }
 
 impl Judged {
@@ -52,6 +54,7 @@ impl Judged {
         self.request.take();
         self.credential.take();
         self.asked.take();
+        self.is_by_cookie.set(false);
     }
 
     /// Notes a request that a snapshot allowed by a route. Of most it takes the credential only, which does not go on: they are
@@ -60,7 +63,6 @@ impl Judged {
         &self,
         snapshot: &Snapshot,
         route: &config::Route,
-        permit: &Permit,
         head: &mut RequestHead,
         has_body: bool,
     ) {
@@ -69,7 +71,7 @@ impl Judged {
             && route.rewrite.is_none()
             && !route.forward_token
             && !matches!(route.access, Access::Open);
-        if permit.principal().is_some_and(|principal| principal.is_by_cookie()) {
+        if self.is_by_cookie.get() {
             let credential = cookie(snapshot, &head.fields);
             if is_usual {
                 self.credential.replace(credential);
@@ -101,8 +103,9 @@ impl Judged {
         self.request.replace(Some(Box::new(request)));
     }
 
-    /// Notes the caller of the request, if that is one whose issuer was asked about the token.
+    /// Notes of the caller of the request whether that is one by a cookie, or one whose issuer was asked about the token.
     pub(super) fn has_caller(&self, principal: &Arc<Principal>) {
+        self.is_by_cookie.set(principal.is_by_cookie());
         if principal.asked().is_some() {
             self.asked.replace(Some(principal.clone()));
         }

@@ -5,27 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header};
 
-use super::{refusal::Refusal, request_head::RequestHead};
+use super::{refusal::Refusal, refusal_pages::RefusalPages, request_head::RequestHead, snapshot::Snapshot};
 use crate::{error::Kind, types::fields::Fields};
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-
-/// What people get in place of a refusal that programs read.
-pub trait RefusalPages: Send + Sync {
-    /// Returns the page about a failure, in the language that `languages` (`Accept-Language`) prefers; none if there is no page about it.
-    fn page(
-        &self,
-        kind: Kind,
-        languages: Option<&HeaderValue>,
-        request_id: &HeaderValue,
-    ) -> Option<Response<Bytes>>;
-
-    /// Returns the response that leads to the login page, and from there to `target`, a path with its query, or nowhere if it is empty.
-    fn login(&self, target: &str) -> Response<Bytes>;
-
-    /// Returns the response that leads to where people show anew who they are, and from there to `target`.
-    fn prove(&self, target: &str) -> Response<Bytes>;
-}
 
 /// A request by which a browser goes to another page.
 pub(super) struct Navigation {
@@ -34,11 +17,13 @@ pub(super) struct Navigation {
 }
 
 impl Navigation {
-    /// Returns the navigation that a request is, if there are pages for people.
-    pub(super) fn of(pages: Option<&Arc<dyn RefusalPages>>, head: &RequestHead) -> Option<Box<Self>> {
-        let pages = pages.filter(|_| is_navigation(&head.method, &head.fields))?;
-        let languages = head.fields.get(&header::ACCEPT_LANGUAGE).cloned();
-        Some(Box::new(Self { pages: pages.clone(), languages }))
+    /// Returns the navigation that a request is, if there are pages for people. Another proxy that asks goes by the status.
+    pub(super) fn of(snapshot: &Snapshot, head: &RequestHead) -> Option<Self> {
+        let pages = snapshot.services.refusal_pages.as_ref()?;
+        if !is_navigation(&head.method, &head.fields) || snapshot.is_spelled_verify(head.uri.path()) {
+            return None;
+        }
+        Some(Self { pages: pages.clone(), languages: head.fields.get(&header::ACCEPT_LANGUAGE).cloned() })
     }
 
     /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request.
@@ -59,8 +44,8 @@ impl Navigation {
     }
 }
 
-/// Returns whether a browser follows a link (Fetch Metadata Request Headers, section 2.2), or whether it looks like it where that is not
-/// told.
+/// Returns whether a browser follows a link (Fetch Metadata Request Headers, section 2.2), or looks like it if the browser does
+/// not tell.
 pub(super) fn is_navigation(method: &Method, fields: &Fields) -> bool {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return false;

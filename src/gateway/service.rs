@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -10,16 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body;
-use http_body_util::BodyExt;
 
 use super::{
     acme_challenge,
     activity::Opening,
-    builtin::BuiltinCall,
+    call::announced,
     client, cookies, cors,
-    exchange::Exchange,
     forward::{self, Forwarding, Outcome, SentAfter},
     grpc,
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
@@ -29,7 +26,7 @@ use super::{
     rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
-    request_body::{BodyBounds, Incoming, RequestBody},
+    request_body::RequestBody,
     request_head::RequestHead,
     request_target,
     respond::respond,
@@ -38,7 +35,6 @@ use super::{
     snapshot::{BUILTIN, NO_ROUTE, Snapshot},
     state::ConnectionState,
     target::Target,
-    thread_bound::ThreadBound,
     tunnel::{UPGRADE, WEBSOCKET},
     verify,
     view::View,
@@ -66,13 +62,26 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
-    /// `Set-Cookie`, if the caller's cookie is to be another.
-    cookie: Option<Box<HeaderValue>>,
-    /// The fields about its route's rate limits.
-    limited: Option<Box<RateLimitFields<'a>>>,
+    /// What most requests have nothing of.
+    rare: Option<Box<Rare<'a>>>,
 }
 
-impl Trace<'_> {
+/// What few requests have. It lies beside their future, which is to stay small for all of them.
+#[derive(Default)]
+struct Rare<'a> {
+    /// The navigation that the request is.
+    navigation: Option<Navigation>,
+    /// `Set-Cookie`, if the caller's cookie is to be another.
+    cookie: Option<HeaderValue>,
+    /// The fields about the route's rate limits.
+    limited: Option<RateLimitFields<'a>>,
+}
+
+impl<'a> Trace<'a> {
+    fn rare(&mut self) -> &mut Rare<'a> {
+        self.rare.get_or_insert_default()
+    }
+
     fn set_route(&mut self, index: u32) {
         self.route = index;
         if let Some(record) = &mut self.record {
@@ -121,13 +130,11 @@ impl ConnectionState {
             upstream: NO_UPSTREAM,
             sent,
             sharing: None,
-            limited: None,
-            cookie: None,
+            rare: None,
         };
-        // Another proxy goes by the status.
-        let pages = snapshot.services.refusal_pages.as_ref();
-        let pages = pages.filter(|_| !snapshot.is_spelled_verify(request.head.uri.path()));
-        let navigation = Navigation::of(pages, &request.head);
+        if let Some(navigation) = Navigation::of(snapshot, &request.head) {
+            trace.rare().navigation = Some(navigation);
+        }
         // What another proxy is told is told by the status, whatever it asks for.
         let is_grpc = grpc::is_call(&request.head) && !snapshot.may_be_verify(request.head.uri.path());
         let decided = match (request.refused, &origin) {
@@ -148,6 +155,7 @@ impl ConnectionState {
                 if let Some(record) = &mut trace.record {
                     record.is_denied(refusal.reason());
                 }
+                let navigation = trace.rare.as_ref().and_then(|rare| rare.navigation.as_ref());
                 let target = request.head.uri.path_and_query().map(|target| target.as_str());
                 let page = navigation.and_then(|page| page.refused(&refusal, target, &trace.request_id));
                 let response = match page {
@@ -166,11 +174,11 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
-        if let Some(cookie) = trace.cookie.take() {
-            cookies::set(*cookie, trace.sent.begun, &mut response.fields);
+        let Rare { cookie, limited, .. } = trace.rare.take().map_or_else(Rare::default, |rare| *rare);
+        if let Some(cookie) = cookie {
+            cookies::set(cookie, trace.sent.begun, &mut response.fields);
         }
-        if let Some(limited) = trace.limited.take() {
-            let RateLimitFields { policy, left } = *limited;
+        if let Some(RateLimitFields { policy, left }) = limited {
             // All names in one pass over the lines.
             response
                 .fields
@@ -269,8 +277,9 @@ impl ConnectionState {
             Match::Builtin | Match::WrongMethod(_) if self.asks(snapshot, &target, head) => {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
-                match verify::verify(snapshot, head, is_trusted, origin, trace.sent.begun, &mut trace.limited)
-                {
+                let begun = trace.sent.begun;
+                let limits = &mut |fields| trace.rare().limited = Some(fields);
+                match verify::verify(snapshot, head, is_trusted, origin, begun, limits) {
                     Ok(fields) => {
                         let body = ResponseBody::whole(Bytes::new(), &self.exchange);
                         Ok(ClientResponse { status: StatusCode::OK, fields, body })
@@ -303,16 +312,18 @@ impl ConnectionState {
                 if let Some(cors) = &route.config.cors {
                     trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
-                let permit = match cookies::permit(snapshot, route, head, &mut trace.cookie) {
-                    Ok(permit) => permit,
-                    Err(denied) => {
-                        drop(target);
-                        if denied.is_unsettled() && self.exchange.settles() {
-                            return self.settle(view, request, origin, trace).await;
+                let permit =
+                    match cookies::permit(snapshot, route, head, |cookie| trace.rare().cookie = Some(cookie))
+                    {
+                        Ok(permit) => permit,
+                        Err(denied) => {
+                            drop(target);
+                            if denied.is_unsettled() && self.exchange.settles() {
+                                return self.settle(view, request, origin, trace).await;
+                            }
+                            return Err(denied.into());
                         }
-                        return Err(denied.into());
-                    }
-                };
+                    };
                 if route.config.method_override
                     && let Err(refusal) = decide_overrides(snapshot, &target, head)
                 {
@@ -339,7 +350,9 @@ impl ConnectionState {
                     }
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
-                    snapshot.take_from_limits(route.index, &asker, trace.sent.begun, &mut trace.limited)?;
+                    let begun = trace.sent.begun;
+                    let limits = &mut |fields| trace.rare().limited = Some(fields);
+                    snapshot.take_from_limits(route.index, &asker, begun, limits)?;
                 }
                 if let Some(rewritten) = rewritten {
                     head.uri = rewritten;
@@ -383,7 +396,7 @@ impl ConnectionState {
             Action::Forward(index) => *index,
         };
         let has_body = request.body.is_some();
-        self.judged.allowed(&view.snapshot, &route.config, &permit, &mut request.head, has_body);
+        self.judged.allowed(&view.snapshot, &route.config, &mut request.head, has_body);
         if let Some(idle) = route.config.idle_timeout {
             self.exchange.may_pause_for(idle);
         }
@@ -444,43 +457,6 @@ impl ConnectionState {
         fields.append(header::UPGRADE, WEBSOCKET.clone());
         Ok(ClientResponse { status, fields, body: ResponseBody::whole(Bytes::new(), &self.exchange) })
     }
-
-    /// Reads the whole body of a builtin call and calls it. The request's path is the decoded one.
-    async fn call_builtin(
-        &self,
-        view: &View,
-        request: &mut ClientRequest,
-        client: IpAddr,
-        request_id: &HeaderValue,
-    ) -> Result<ClientResponse, Refusal> {
-        let snapshot = &*view.snapshot;
-        let builtin_calls = &snapshot.builtin_calls;
-        if announced(request) > builtin_calls.max_body() {
-            return Err(Kind::BodyTooLarge.into());
-        }
-        let timeout = snapshot.limits.request_timeout;
-        let bounds = BodyBounds {
-            limit: builtin_calls.max_body(),
-            due: self.exchange.moment(timeout),
-            min_rate: snapshot.limits.body_min_rate,
-            response_timeout: timeout,
-        };
-        let body = RequestBody::new(request.body.take(), &self.exchange, bounds, None, &snapshot.headers);
-        let mut call = Request::new(collect(body, &self.exchange).await?);
-        let head = &mut request.head;
-        *call.method_mut() = head.method.clone();
-        *call.uri_mut() = head.uri.clone();
-        *call.version_mut() = head.version;
-        *call.headers_mut() = std::mem::take(&mut head.fields).into();
-        let call = BuiltinCall {
-            request: call,
-            client,
-            request_id: request_id.clone(),
-            destinations: view.snapshot.clone(),
-        };
-        let handled = forward::in_time(&self.exchange, builtin_calls.call(call)).await;
-        Ok(ClientResponse::whole(&handled.ok_or(Kind::Unavailable)?, &self.exchange))
-    }
 }
 
 /// Records the metrics of a request whose response's head is ready. The body writes the access log entry at its end.
@@ -540,18 +516,6 @@ fn asked_before(snapshot: &Snapshot, head: &RequestHead) -> Option<Method> {
     cors::asked_method(head).filter(|_| !snapshot.may_be_verify(head.uri.path()))
 }
 
-/// Returns the length of the body that a request announces, or 0.
-fn announced(request: &ClientRequest) -> u64 {
-    request.body.as_ref().and_then(Incoming::left).unwrap_or(0)
-}
-
-async fn collect(body: RequestBody, exchange: &ThreadBound<Exchange>) -> Result<Bytes, Kind> {
-    match body.collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(_) => Err(exchange.body_failure().unwrap_or(Kind::BadRequest)),
-    }
-}
-
 /// Returns the response to `OPTIONS *` and to a request whose `Max-Forwards` is 0 (RFC 9110, sections 9.3.7 and 7.6.2).
 fn options() -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
@@ -572,6 +536,6 @@ mod tests {
         // It lies in the connection, and each request writes and reads it. An argument that an async function takes by value
         // is stored twice.
         let size = size_of_future(ConnectionState::serve);
-        assert!(size <= 2_350, "{size} bytes");
+        assert!(size <= 2_300, "{size} bytes");
     }
 }

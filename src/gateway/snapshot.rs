@@ -8,9 +8,9 @@ use super::{
     builtin::{BuiltinCalls, Destinations},
     client::TrustedProxies,
     headers::Headers,
-    navigation::RefusalPages,
     rate_limits::{Asker, RateLimitFields, RouteLimits},
     refusal::Refusal,
+    refusal_pages::RefusalPages,
     request_body::RequestBody,
     traces::Tracing,
 };
@@ -168,11 +168,11 @@ impl Snapshot {
         index: u32,
         asker: &Asker<'_>,
         at: Instant,
-        fields: &mut Option<Box<RateLimitFields<'a>>>,
+        note: &mut dyn FnMut(RateLimitFields<'a>),
     ) -> Result<(), Refusal> {
         let Some(Some(limits)) = self.rate_limits.get(index as usize) else { return Ok(()) };
         let taken = limits.take(&self.services.rates, asker, at);
-        *fields = Some(Box::new(taken.fields));
+        note(taken.fields);
         let Some(wait) = taken.wait else { return Ok(()) };
         self.services.metrics.rate_limited(self.route_label(index));
         Err(Refusal::too_many(wait))

@@ -62,12 +62,12 @@ pub(super) fn verify<'a>(
     is_trusted: bool,
     origin: &client::Forwarded,
     begun: Instant,
-    limited: &mut Option<Box<RateLimitFields<'a>>>,
+    limits: &mut dyn FnMut(RateLimitFields<'a>),
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth.headers)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
-    let (permit, _) = decide(snapshot, &asked, begun, limited)?;
+    let (permit, _) = decide(snapshot, &asked, begun, limits)?;
     Ok(allowed(snapshot, permit.principal().map(AsRef::as_ref)))
 }
 
@@ -106,7 +106,7 @@ pub(super) fn decide<'a>(
     snapshot: &'a Snapshot,
     asked: &Asked<'_>,
     begun: Instant,
-    limited: &mut Option<Box<RateLimitFields<'a>>>,
+    limits: &mut dyn FnMut(RateLimitFields<'a>),
 ) -> Result<(Permit, &'a config::Route), Refusal> {
     let Asked { head, scheme, fields, client } = *asked;
     // Whatever is wrong with it, the one who asks is to refuse it.
@@ -134,7 +134,7 @@ pub(super) fn decide<'a>(
     }
     let principal = permit.principal().map(AsRef::as_ref);
     let asker = Asker { principal, client, fields };
-    snapshot.take_from_limits(route.index, &asker, begun, limited)?;
+    snapshot.take_from_limits(route.index, &asker, begun, limits)?;
     Ok((permit, &route.config))
 }
 

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 
 use super::{
     device,
-    endpoint::Answer,
+    endpoint::PageResult,
     message::Message,
     see_other,
     view::{self, Account, Change, Sessions, What, Wrong},
@@ -41,16 +41,6 @@ fn minute(at: UnixMillis) -> String {
     format!("{} UTC", rfc3339(at).chars().take(16).collect::<String>().replace('T', " "))
 }
 
-/// Returns early with the response in place of a page.
-macro_rules! person {
-    ($visit:expr) => {
-        match $visit.person() {
-            Ok(person) => person,
-            Err(answer) => return *answer,
-        }
-    };
-}
-
 impl Visit<'_> {
     fn notice(&self) -> Option<&'static str> {
         let done = self.query("done");
@@ -61,8 +51,8 @@ impl Visit<'_> {
         format!("{}/account?done={done}", self.pages.loaded.ui)
     }
 
-    pub(super) async fn show_account(&mut self) -> Answer {
-        let person = person!(self);
+    pub(super) async fn show_account(&mut self) -> PageResult {
+        let person = self.person()?;
         let user = self.pages.accounts.me(&person).await.map_err(Failure::from)?;
         let page = Account {
             form: self.form(&person),
@@ -97,14 +87,14 @@ impl Visit<'_> {
         })
     }
 
-    pub(super) async fn show_change(&mut self, what: What) -> Answer {
-        let person = person!(self);
+    pub(super) async fn show_change(&mut self, what: What) -> PageResult {
+        let person = self.person()?;
         let page = self.change_page(what, &person).await?;
         self.show(StatusCode::OK, &page)
     }
 
-    pub(super) async fn change(&mut self, what: What) -> Answer {
-        let person = person!(self);
+    pub(super) async fn change(&mut self, what: What) -> PageResult {
+        let person = self.person()?;
         let sent = self.sent_by(&person)?;
         if what == What::Email && sent.is_set("again") {
             let sent = self.pages.accounts.resend_verification(&person, self.client.address).await;
@@ -121,10 +111,7 @@ impl Visit<'_> {
             Some(field) => (StatusCode::BAD_REQUEST, Message::about(field, "error-missing")),
             None => match self.apply(what, &person, &sent).await {
                 Ok(response) => return Ok(response),
-                Err(AccountError::Refused(Kind::Unauthenticated)) => {
-                    self.forget();
-                    return Ok(see_other(&format!("{}/login", self.pages.loaded.ui)));
-                }
+                Err(error) if error.kind() == Kind::Unauthenticated => return Err(error.into()),
                 Err(error) => {
                     let message = match error {
                         AccountError::Explained(Kind::InvalidCredentials, _) => {
@@ -167,7 +154,7 @@ impl Visit<'_> {
             What::Delete => {
                 let id = person.user.to_string();
                 accounts.delete(person, Some(&id), current_password.as_ref(), self.client.address).await?;
-                self.forget();
+                self.remove_session_cookie();
                 let page = view::Text { title: "page-delete", text: "delete-done", request_id: None };
                 let shown = self.show(StatusCode::OK, &page);
                 return shown.map_err(|failure| AccountError::Refused(failure.problem.kind));
@@ -182,13 +169,13 @@ impl Visit<'_> {
             .change(person, ChangeRequest { current_password, ..wanted }, self.client.address)
             .await?;
         if let Some(Changed::Cookie(session)) = changed {
-            self.is_signed_in_by(session.cookie);
+            self.set_session_cookie(session.cookie);
         }
         Ok(see_other(&self.account_address(done)))
     }
 
-    pub(super) async fn show_sessions(&mut self) -> Answer {
-        let person = person!(self);
+    pub(super) async fn show_sessions(&mut self) -> PageResult {
+        let person = self.person()?;
         let after = Some(self.query("after")).filter(|after| !after.is_empty());
         let listed = self.pages.accounts.sessions(&person, SESSIONS, after.as_deref()).await;
         let listed = listed.map_err(Failure::from)?;
@@ -209,8 +196,8 @@ impl Visit<'_> {
         self.show(StatusCode::OK, &page)
     }
 
-    pub(super) async fn end_sessions(&mut self) -> Answer {
-        let person = person!(self);
+    pub(super) async fn end_sessions(&mut self) -> PageResult {
+        let person = self.person()?;
         let sent = self.sent_by(&person)?;
         let (accounts, address) = (&self.pages.accounts, self.client.address);
         let id = sent.text("id");
@@ -223,7 +210,7 @@ impl Visit<'_> {
         };
         let ui = self.pages.loaded.ui.clone();
         if is_own {
-            self.forget();
+            self.remove_session_cookie();
             return Ok(see_other(&format!("{ui}/logout")));
         }
         Ok(see_other(&format!("{ui}/account/sessions?done=session")))

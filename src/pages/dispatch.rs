@@ -1,14 +1,14 @@
 //! From a request for a page to its handler.
 
 use super::{
-    endpoint::{Answer, Endpoint},
+    endpoint::{Endpoint, PageResult},
     view::What,
     visit::Visit,
 };
 
 impl Visit<'_> {
     /// Does what is done at a page.
-    pub(super) async fn dispatch(&mut self, endpoint: Endpoint) -> Answer {
+    pub(super) async fn dispatch(&mut self, endpoint: Endpoint) -> PageResult {
         match endpoint {
             Endpoint::ShowLogin => self.show_login(),
             Endpoint::SendLogin => self.login().await,

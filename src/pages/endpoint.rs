@@ -7,7 +7,7 @@ use super::UI;
 use crate::access::Failure;
 
 /// A page, or why there is none.
-pub(super) type Answer = Result<Response<Bytes>, Failure>;
+pub(super) type PageResult = Result<Response<Bytes>, Failure>;
 
 /// What is done at a page: it is shown, or what was typed there is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,7 +34,7 @@ pub use refusal::Refusals;
 use self::{
     assets::Assets,
     csrf::FormTokens,
-    endpoint::Answer,
+    endpoint::PageResult,
     locale::Locales,
     template::{Site, Templates},
 };
@@ -142,7 +142,11 @@ impl Pages {
             Some(endpoint) => visit.dispatch(endpoint).await,
             None => Err(Kind::NotFound.into()),
         };
-        let mut response = answer.unwrap_or_else(|failure| self.failed(&visit, &failure, request.request_id));
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(failure) if failure.problem.kind == Kind::Unauthenticated => visit.redirect_to_login(),
+            Err(failure) => self.failed(&visit, &failure, request.request_id),
+        };
         visit.set_cookies(&mut response);
         response
     }
@@ -163,7 +167,7 @@ impl Pages {
     }
 
     /// Renders a page.
-    fn page<P: template::Page>(&self, visit: &visit::Visit<'_>, status: StatusCode, page: &P) -> Answer {
+    fn page<P: template::Page>(&self, visit: &visit::Visit<'_>, status: StatusCode, page: &P) -> PageResult {
         let html = self.loaded.templates.render(page, visit.language).map_err(|error| {
             let mut failure = Failure::from(Kind::Internal);
             failure.log = Some(format!("page {}: {error:#}", P::TEMPLATE));

@@ -3,34 +3,28 @@
 use http::StatusCode;
 
 use super::{
-    endpoint::Answer,
+    endpoint::PageResult,
     message::Message,
     see_other,
     view::{Form, Prove, Wrong},
     visit::Visit,
 };
-use crate::{access::Failure, account::AccountError, error::Kind, token::SignedIn};
+use crate::{account::AccountError, error::Kind, token::SignedIn};
 
 impl Visit<'_> {
     fn prove_page(&self, person: &SignedIn, return_to: Option<String>) -> Prove {
-        let account = self.signed_in().map(|(_, name)| name).unwrap_or_default();
+        let account = self.signed_in().map(|principal| principal.name.clone()).unwrap_or_default();
         Prove { form: Form { return_to, ..self.form(person) }, account, ..Prove::default() }
     }
 
-    pub(super) async fn show_prove(&mut self) -> Answer {
-        let person = match self.person() {
-            Ok(person) => person,
-            Err(answer) => return *answer,
-        };
+    pub(super) async fn show_prove(&mut self) -> PageResult {
+        let person = self.person()?;
         let page = self.prove_page(&person, self.destination(&self.query("return_to")));
         self.show(StatusCode::OK, &page)
     }
 
-    pub(super) async fn prove(&mut self) -> Answer {
-        let person = match self.person() {
-            Ok(person) => person,
-            Err(answer) => return *answer,
-        };
+    pub(super) async fn prove(&mut self) -> PageResult {
+        let person = self.person()?;
         let sent = self.sent_by(&person)?;
         let return_to = self.destination(&sent.text("return_to"));
         let (status, message) = match sent.secret("password") {
@@ -38,12 +32,10 @@ impl Visit<'_> {
                 let proved = self.pages.accounts.prove_again(&person, &password, self.client.address).await;
                 match proved {
                     Ok(session) => {
-                        self.is_signed_in_by(session.cookie);
+                        self.set_session_cookie(session.cookie);
                         return Ok(see_other(return_to.as_deref().unwrap_or(self.after_login())));
                     }
-                    Err(AccountError::Refused(Kind::Unauthenticated)) => {
-                        return Err(Failure::from(Kind::Unauthenticated));
-                    }
+                    Err(error) if error.kind() == Kind::Unauthenticated => return Err(error.into()),
                     Err(AccountError::Refused(Kind::InvalidCredentials)) => {
                         (StatusCode::UNAUTHORIZED, Message::about("password", "error-current-password"))
                     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::{
-    endpoint::Answer,
+    endpoint::PageResult,
     message::Message,
     see_other,
     view::{Forgot, Form, Login, Logout, Register, Reset, Verify, Wrong},
@@ -40,19 +40,19 @@ impl Visit<'_> {
             by_email: config.login_by.email,
             has_mail: self.has_mail(),
             is_open: config.registration == config::Registration::Open,
-            signed_in_as: self.signed_in().ok().map(|(_, name)| name),
+            signed_in_as: self.signed_in().ok().map(|principal| principal.name.clone()),
             continue_to: form.return_to.clone().unwrap_or_else(|| self.after_login().to_owned()),
             form,
             ..Login::default()
         }
     }
 
-    pub(super) fn show_login(&mut self) -> Answer {
+    pub(super) fn show_login(&mut self) -> PageResult {
         let form = self.form_by_query();
         self.show(OK, &self.login_page(form))
     }
 
-    pub(super) async fn login(&mut self) -> Answer {
+    pub(super) async fn login(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let (username, remember) = (sent.text("username"), sent.is_set("remember"));
         let missing = ["username", "password"].into_iter().find(|name| match *name {
@@ -65,8 +65,8 @@ impl Visit<'_> {
                     self.pages.accounts.sign_in(&username, &password, remember, self.client).await;
                 match signed_in {
                     Ok(session) => {
-                        self.is_signed_in_by(session.cookie);
-                        self.is_known_by(session.device.as_deref());
+                        self.set_session_cookie(session.cookie);
+                        self.set_device_cookie(session.device.as_deref());
                         let to = self.destination(&sent.text("return_to"));
                         return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
                     }
@@ -87,7 +87,6 @@ impl Visit<'_> {
         if error.is_ours() {
             tracing::warn!(request.id = self.request.request_id, reason = %error, "{}", error.kind().message());
         }
-        // Of the session nothing is said here: that is for whoever has one.
         error.kind().status()
     }
 
@@ -100,7 +99,7 @@ impl Visit<'_> {
         Ok(Register { form, invitation, is_closed, min_length, ..Register::default() })
     }
 
-    pub(super) async fn show_register(&mut self) -> Answer {
+    pub(super) async fn show_register(&mut self) -> PageResult {
         let form = self.form_by_query();
         let page = self.register_page(form, self.query("invitation")).await?;
         if page.is_closed {
@@ -112,7 +111,7 @@ impl Visit<'_> {
         self.show(OK, &page)
     }
 
-    pub(super) async fn register(&mut self) -> Answer {
+    pub(super) async fn register(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let (username, email) = (sent.text("username"), sent.text("email"));
         let (status, message) = match (username.is_empty(), sent.secret("password")) {
@@ -127,8 +126,8 @@ impl Visit<'_> {
                 };
                 match self.pages.accounts.register_browser(registration, self.client).await {
                     Ok(session) => {
-                        self.is_signed_in_by(session.cookie);
-                        self.is_known_by(session.device.as_deref());
+                        self.set_session_cookie(session.cookie);
+                        self.set_device_cookie(session.device.as_deref());
                         let to = self.destination(&sent.text("return_to"));
                         return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
                     }
@@ -146,7 +145,7 @@ impl Visit<'_> {
         self.show(status, &page)
     }
 
-    pub(super) fn show_forgot(&mut self) -> Answer {
+    pub(super) fn show_forgot(&mut self) -> PageResult {
         if !self.has_mail() {
             return Err(Kind::NotFound.into());
         }
@@ -154,7 +153,7 @@ impl Visit<'_> {
         self.show(OK, &Forgot { form, ..Forgot::default() })
     }
 
-    pub(super) async fn forgot(&mut self) -> Answer {
+    pub(super) async fn forgot(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let email = sent.text("email");
         let asked = self.pages.accounts.clone().forgot_password(&email, self.client.address).await;
@@ -174,12 +173,12 @@ impl Visit<'_> {
         Reset { form, token, min_length, ..Reset::default() }
     }
 
-    pub(super) fn show_reset(&mut self) -> Answer {
+    pub(super) fn show_reset(&mut self) -> PageResult {
         let (form, token) = (self.visitor_form(None), self.query("token"));
         self.show(OK, &self.reset_page(form, token))
     }
 
-    pub(super) async fn reset(&mut self) -> Answer {
+    pub(super) async fn reset(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let token = sent.text("token");
         let (status, message) = match sent.secret("password") {
@@ -188,7 +187,7 @@ impl Visit<'_> {
                     Ok(()) => {
                         // Its sessions have ended, this browser's among them if there was one.
                         if self.signed_in().is_err() {
-                            self.forget();
+                            self.remove_session_cookie();
                         }
                         return self.show(OK, &Reset { is_done: true, ..Reset::default() });
                     }
@@ -202,12 +201,12 @@ impl Visit<'_> {
         self.show(status, &page)
     }
 
-    pub(super) fn show_verify(&mut self) -> Answer {
+    pub(super) fn show_verify(&mut self) -> PageResult {
         let (form, token) = (self.visitor_form(None), self.query("token"));
         self.show(OK, &Verify { form, token, ..Verify::default() })
     }
 
-    pub(super) async fn verify(&mut self) -> Answer {
+    pub(super) async fn verify(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let token = sent.text("token");
         match self.pages.accounts.verify_email(&token, self.client.address).await {
@@ -224,31 +223,31 @@ impl Visit<'_> {
         }
     }
 
-    pub(super) fn show_logout(&mut self) -> Answer {
-        match self.signed_in() {
-            Ok((person, _)) => self.show(OK, &Logout { form: self.form(&person), is_done: false }),
-            Err(denied) if denied.kind() == Kind::Unauthenticated => {
+    pub(super) fn show_logout(&mut self) -> PageResult {
+        match self.person() {
+            Ok(person) => self.show(OK, &Logout { form: self.form(&person), is_done: false }),
+            Err(failure) if failure.problem.kind == Kind::Unauthenticated => {
                 self.show(OK, &Logout { is_done: true, ..Logout::default() })
             }
-            Err(denied) => Err(denied.into()),
+            Err(failure) => Err(failure),
         }
     }
 
-    pub(super) async fn logout(&mut self) -> Answer {
-        match self.signed_in() {
-            Ok((person, _)) => {
+    pub(super) async fn logout(&mut self) -> PageResult {
+        match self.person() {
+            Ok(person) => {
                 self.sent_by(&person)?;
                 self.pages.accounts.logout(&person, self.client.address).await.map_err(Failure::from)?;
             }
-            // It has ended; and whoever sends this without the cookie may be another site.
-            Err(denied) if denied.kind() == Kind::Unauthenticated => {
+            // The session has ended. Without the cookie, the request may be another site's.
+            Err(failure) if failure.problem.kind == Kind::Unauthenticated => {
                 if !self.has_cookie() {
                     return self.show(OK, &Logout { is_done: true, ..Logout::default() });
                 }
             }
-            Err(denied) => return Err(denied.into()),
+            Err(failure) => return Err(failure),
         }
-        self.forget();
+        self.remove_session_cookie();
         self.show(OK, &Logout { is_done: true, ..Logout::default() })
     }
 }

@@ -1,6 +1,6 @@
-//! A request for a page: whose it is, what it brings, and what it is answered with.
+//! A request for a page: its user, its form, and the cookies of its response.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -8,19 +8,22 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use super::{
     PageRequest, Pages,
     csrf::{self, Binding},
-    endpoint::{self, Answer, Endpoint},
+    endpoint::{self, Endpoint, PageResult},
     query_of, see_other,
     template::Page,
     view::Form,
 };
 use crate::{
-    access::{Credential, Denied, Failure},
+    access::{Credential, Denied, Failure, is_own},
     account::Client,
     config::OnStale,
     error::Kind,
-    token::SignedIn,
+    token::{Principal, SignedIn},
     types::Secret,
-    web::device,
+    web::{
+        device,
+        media_type::{FORM, essence},
+    },
 };
 
 /// The most fields of a form.
@@ -34,12 +37,12 @@ pub(super) struct Visit<'a> {
     /// The number of the language.
     pub(super) language: usize,
     credential: Credential<'a>,
-    /// The visitor's cookie: what came, or what is given.
+    /// The visitor's cookie: the one that was sent, or a new one.
     visitor: Option<String>,
     cookies: Vec<HeaderValue>,
 }
 
-/// What was sent.
+/// The fields of a form.
 pub(super) struct Sent(HashMap<String, Secret>);
 
 impl Sent {
@@ -71,7 +74,7 @@ impl Pages {
             request,
             client: Client { address: request.address, user_agent, device: device::token(headers) },
             language: self.loaded.templates.locales.preferred_index(headers.get(header::ACCEPT_LANGUAGE)),
-            // A page is for browsers: whoever has a bearer token calls the API.
+            // Pages are for browsers; a program with a bearer token calls the API.
             credential: if credential.is_cookie() { credential } else { Credential::Absent },
             visitor: csrf::visitor(headers),
             cookies: Vec::new(),
@@ -91,40 +94,33 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// Why nobody is known to be.
-    pub(super) fn signed_in(&self) -> Result<(SignedIn, String), Denied> {
+    pub(super) fn signed_in(&self) -> Result<Arc<Principal>, Denied> {
         let access = &self.pages.access;
-        let principal = access.identify(self.credential, OnStale::Deny, access.now())?;
-        let person = principal.signed_in().ok_or(Denied::Role)?;
-        Ok((person, principal.name.clone()))
+        access.identify(self.credential, OnStale::Deny, access.now())
     }
 
-    /// Returns who is signed in, or the way to the login page.
+    /// Returns who is signed in, and signs their cookie anew if it is time.
     ///
     /// # Errors
-    /// The response in place of the page.
-    pub(super) fn person(&mut self) -> Result<SignedIn, Box<Answer>> {
-        match self.signed_in() {
-            Ok((person, _)) => {
-                let access = &self.pages.access;
-                if let Ok(principal) = access.identify(self.credential, OnStale::Deny, access.now()) {
-                    self.cookies.extend(access.renewed_cookie(&principal));
-                }
-                Ok(person)
-            }
-            Err(denied) if denied.kind() == Kind::Unauthenticated => {
-                if self.credential.is_cookie() {
-                    self.forget();
-                }
-                let uri = self.request.request.uri();
-                // What was sent is lost; the page that it was sent from is where to go on.
-                let target = match *self.request.request.method() {
-                    Method::POST => uri.path(),
-                    _ => uri.path_and_query().map_or("/", |target| target.as_str()),
-                };
-                Err(Box::new(Ok(see_other(&format!("{}/login{}", self.pages.loaded.ui, query_of(target))))))
-            }
-            Err(denied) => Err(Box::new(Err(denied.into()))),
+    /// Why nobody is known to be.
+    pub(super) fn person(&mut self) -> Result<SignedIn, Failure> {
+        let principal = self.signed_in()?;
+        self.cookies.extend(self.pages.access.renewed_cookie(&principal));
+        principal.signed_in().ok_or_else(|| Kind::InsufficientRole.into())
+    }
+
+    /// Returns the redirect to the login page, which leads back to this page.
+    pub(super) fn redirect_to_login(&mut self) -> Response<Bytes> {
+        if self.has_cookie() {
+            self.remove_session_cookie();
         }
+        let request = self.request.request;
+        // A form that was sent is lost; its page is where to go on.
+        let target = match *request.method() {
+            Method::POST => request.uri().path(),
+            _ => request.uri().path_and_query().map_or("/", |target| target.as_str()),
+        };
+        see_other(&format!("{}/login{}", self.pages.loaded.ui, query_of(target)))
     }
 
     /// Returns whether the browser has sent a session's cookie.
@@ -132,20 +128,20 @@ impl Visit<'_> {
         self.credential.is_cookie()
     }
 
-    /// Takes the session's cookie away.
-    pub(super) fn forget(&mut self) {
+    /// Removes the session's cookie from the browser.
+    pub(super) fn remove_session_cookie(&mut self) {
         self.cookies.clear();
         self.cookies.extend(self.pages.access.cookies().and_then(|cookies| cookies.removal()));
     }
 
     /// Sets the cookie of a session.
-    pub(super) fn is_signed_in_by(&mut self, cookie: HeaderValue) {
+    pub(super) fn set_session_cookie(&mut self, cookie: HeaderValue) {
         self.cookies.clear();
         self.cookies.push(cookie);
     }
 
-    /// Sets the cookie by which this browser is known again by whoever counts failed logins.
-    pub(super) fn is_known_by(&mut self, device: Option<&str>) {
+    /// Sets the cookie by which the throttle of logins recognizes this browser.
+    pub(super) fn set_device_cookie(&mut self, device: Option<&str>) {
         self.cookies.extend(device.and_then(|token| device::cookie(token, &self.pages.mount)));
     }
 
@@ -195,21 +191,13 @@ impl Visit<'_> {
     fn sent(&self, binding: Option<&Binding>) -> Result<Sent, Failure> {
         let request = self.request.request;
         let headers = request.headers();
-        let is_form = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-        if !is_form {
+        if !essence(headers).eq_ignore_ascii_case(FORM) {
             return Err(Kind::UnsupportedMediaType.into());
         }
+        let lines = |name: &'static http::HeaderName| headers.get_all(name).iter();
         let origin = self.pages.loaded.config.public_url.origin.as_str();
-        let is_ours = match (headers.get("sec-fetch-site"), headers.get(header::ORIGIN)) {
-            (Some(site), _) => matches!(site.as_bytes(), b"same-origin" | b"none"),
-            (None, Some(from)) => from == origin,
-            // The form's token tells.
-            (None, None) => true,
-        };
+        // Where a browser does not tell, the form's token does.
+        let is_ours = is_own(lines, origin).unwrap_or(true);
         let pairs: Vec<(String, Secret)> =
             serde_urlencoded::from_bytes(request.body()).map_err(|_| Kind::BadRequest)?;
         let count = pairs.len();
@@ -244,7 +232,7 @@ impl Visit<'_> {
         &self.pages.loaded.config.pages.after_login
     }
 
-    pub(super) fn show<P: Page>(&self, status: StatusCode, page: &P) -> Answer {
+    pub(super) fn show<P: Page>(&self, status: StatusCode, page: &P) -> PageResult {
         self.pages.page(self, status, page)
     }
 
@@ -252,7 +240,7 @@ impl Visit<'_> {
         self.pages.loaded.assets.style_response()
     }
 
-    pub(super) fn logo(&self) -> Answer {
+    pub(super) fn logo(&self) -> PageResult {
         self.pages.loaded.assets.logo_response().ok_or_else(|| Kind::NotFound.into())
     }
 }

@@ -53,8 +53,7 @@ pub use key::{KeyRevocation, KeysRevoked, SigningKeys, StoredKey};
 pub use mail::{ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent};
 pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked, Sink};
 pub use session::{
-    Grant, NewSession, Place, Proof, Rotation, RotationRequest, Session, SessionKind, SessionPage, Sessions,
-    Ttls,
+    Grant, NewSession, Place, Rotation, RotationRequest, Session, SessionKind, SessionPage, Sessions, Ttls,
 };
 pub use table::{Row, Rows, TableSource, read_table};
 pub use user::{NewUser, Opened, User, Users};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Event, LogEntry, Result, User, millis};
 use crate::{
     clock::UnixMillis,
-    types::{SessionId, UserId},
+    types::{Proof, SessionId, UserId},
 };
 
 /// The columns of [`Session`].
@@ -44,22 +44,6 @@ impl SessionKind {
             2 => Some(Self::Browser),
             3 => Some(Self::Key),
             _ => None,
-        }
-    }
-}
-
-/// The method by which the user was authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// The account's password.
-    Password,
-}
-
-impl Proof {
-    /// Returns the name of the method (RFC 8176, section 2).
-    pub(super) fn method(self) -> &'static str {
-        match self {
-            Self::Password => "pwd",
         }
     }
 }

@@ -10,11 +10,11 @@ use http::HeaderValue;
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey, issuer::PASSWORD};
+use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey};
 use crate::{
-    clock::{Now, UnixMillis, millis},
+    clock::{Now, millis},
     config::{self, Browser},
-    types::{Roles, Subject},
+    types::{Proof, Roles, Subject},
 };
 
 /// The type of the token, in its header.
@@ -60,37 +60,12 @@ impl CookieLife {
     }
 }
 
-/// What a cookie is issued for.
-#[derive(Debug)]
-pub struct CookieClaims<'a> {
-    /// The user's id.
-    pub user: String,
-    /// The session's id.
-    pub session: String,
-    /// The user's generation.
-    pub generation: i64,
-    /// The user's name.
-    pub name: &'a str,
-    /// The user's roles.
-    pub roles: &'a Roles,
-    /// The id that an imported user had before.
-    pub external_id: Option<&'a str>,
-    /// When it is issued.
-    pub issued_at: UnixMillis,
-    /// When the session ends.
-    pub session_ends_at: UnixMillis,
-    /// Whether the browser keeps it when it is closed.
-    pub is_kept: bool,
-    /// When the user last showed who they are.
-    pub authenticated_at: UnixMillis,
-}
-
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
     aud: &'a str,
-    sub: &'a str,
-    sid: &'a str,
+    sub: String,
+    sid: String,
     iat: i64,
     exp: i64,
     end: i64,
@@ -152,11 +127,16 @@ impl SessionCookies {
         self.origin()
     }
 
-    /// Issues a cookie: the value of `Set-Cookie`.
+    /// Issues a cookie: the value of `Set-Cookie`. A browser keeps it when it is closed if it `is_kept`.
     ///
     /// # Errors
     /// When the key cannot sign.
-    pub fn issue(&self, said: &CookieClaims<'_>, key: &SigningKey) -> Result<HeaderValue, KeyError> {
+    pub fn issue(
+        &self,
+        said: &AccessClaims<'_>,
+        is_kept: bool,
+        key: &SigningKey,
+    ) -> Result<HeaderValue, KeyError> {
         let unreadable = || KeyError::Unreadable(key.kid.clone());
         let mut header = Header::new(key.algorithm);
         header.typ = Some(TYPE.to_owned());
@@ -166,22 +146,22 @@ impl SessionCookies {
         let claims = Claims {
             iss: self.access.issuer(),
             aud: self.audience(),
-            sub: &said.user,
-            sid: &said.session,
+            sub: said.user.to_string(),
+            sid: said.session.to_string(),
             iat,
             // Rounded down, so that no cookie outlives its session.
             exp: (said.issued_at + millis(self.browser.cookies.idle)).div_euclid(1_000).min(end),
             end,
-            keep: said.is_kept,
+            keep: is_kept,
             name: said.name,
             roles: said.roles,
             auth_time: said.authenticated_at.div_euclid(1_000),
-            amr: [PASSWORD],
+            amr: [Proof::Password.method()],
             r#gen: said.generation,
             external_id: said.external_id,
         };
         let token = jsonwebtoken::encode(&header, &claims, &key.key).map_err(|_| unreadable())?;
-        let age = said.is_kept.then(|| (end - iat).max(0));
+        let age = is_kept.then(|| (end - iat).max(0));
         self.set(&token, age).ok_or_else(unreadable)
     }
 
@@ -213,22 +193,7 @@ impl SessionCookies {
             return Some(successor.clone());
         }
         let key = self.key(now)?;
-        let (Subject::User(user), Some(session)) = (principal.subject, principal.session) else {
-            return None;
-        };
-        let claims = CookieClaims {
-            user: user.to_string(),
-            session: session.to_string(),
-            generation: principal.generation,
-            name: &principal.name,
-            roles: &principal.roles,
-            external_id: life.external_id.as_deref(),
-            issued_at: now.time,
-            session_ends_at: life.session_ends_at * 1_000,
-            is_kept: life.is_kept,
-            authenticated_at: principal.authenticated_at * 1_000,
-        };
-        let made = self.issue(&claims, &key).ok()?;
+        let made = self.issue(&claims(principal, now)?, life.is_kept, &key).ok()?;
         Some(life.successor.get_or_init(|| made).clone())
     }
 
@@ -247,25 +212,28 @@ impl SessionCookies {
             return Some(value.clone());
         }
         let key = self.key(now)?;
-        let (Subject::User(user), Some(session)) = (principal.subject, principal.session) else {
-            return None;
-        };
-        let claims = AccessClaims {
-            user,
-            session,
-            generation: principal.generation,
-            name: &principal.name,
-            roles: &principal.roles,
-            external_id: life.external_id.as_deref(),
-            issued_at: now.time,
-            session_ends_at: life.session_ends_at * 1_000,
-            authenticated_at: principal.authenticated_at * 1_000,
-        };
-        let token = self.access.issue(&claims, &key).ok()?;
+        let token = self.access.issue(&claims(principal, now)?, &key).ok()?;
         let value = HeaderValue::try_from(format!("Bearer {}", token.text)).ok()?;
         *access = Some((value.clone(), now.seconds() + token.expires_in / 2));
         Some(value)
     }
+}
+
+/// Returns what a token for the session of a caller with a cookie says.
+fn claims(principal: &Principal, now: Now) -> Option<AccessClaims<'_>> {
+    let life = principal.cookie.as_deref()?;
+    let (Subject::User(user), Some(session)) = (principal.subject, principal.session) else { return None };
+    Some(AccessClaims {
+        user,
+        session,
+        generation: principal.generation,
+        name: &principal.name,
+        roles: &principal.roles,
+        external_id: life.external_id.as_deref(),
+        issued_at: now.time,
+        session_ends_at: life.session_ends_at * 1_000,
+        authenticated_at: principal.authenticated_at * 1_000,
+    })
 }
 
 impl Principal {

@@ -9,11 +9,8 @@ use super::{CurrentKeyring, KeyError, SigningKey};
 use crate::{
     clock::UnixMillis,
     config,
-    types::{Random, Roles, SessionId, UserId},
+    types::{Proof, Random, Roles, SessionId, UserId},
 };
-
-/// How users show who they are: by a password (RFC 8176, section 2).
-pub(super) const PASSWORD: &str = "pwd";
 
 /// What an access token says, from the locked read of the transaction that allowed it.
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl Issuer {
             name: said.name,
             roles: said.roles,
             auth_time: said.authenticated_at.div_euclid(1_000),
-            amr: [PASSWORD],
+            amr: [Proof::Password.method()],
             r#gen: said.generation,
             external_id: said.external_id,
         };

@@ -16,7 +16,7 @@ mod refresh;
 mod root;
 mod verifier;
 
-pub use cookie::{CookieClaims, SessionCookies};
+pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use issuer::{AccessClaims, AccessToken, Issuer};

@@ -12,6 +12,7 @@ pub mod host;
 mod id;
 pub mod path;
 pub mod precis;
+mod proof;
 mod pseudonym;
 mod random;
 mod role;
@@ -21,6 +22,7 @@ pub mod trailers;
 mod username;
 
 pub use id::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId};
+pub use proof::Proof;
 pub use pseudonym::Pseudonyms;
 pub use random::{OsRandom, Random};
 pub use role::{Role, RoleError, Roles, RolesError};

@@ -1,3 +1,4 @@
 //! What the edges share that are called by people and programs: the API below `auth.path`, and the pages.
 
 pub mod device;
+pub mod media_type;

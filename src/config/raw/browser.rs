@@ -18,7 +18,7 @@ pub struct Pages {
     pub theme: Theme,
     /// A folder with templates and texts in place of ours. Default: none.
     pub folder: Option<String>,
-    /// The languages that are offered, the first one to whoever asks for none of them. Default: [en, de].
+    /// The languages of the pages; the first one is the default. Default: [en, de].
     pub languages: Option<Vec<String>>,
     /// Where people go who came for nothing else. Default: /.
     pub after_login: Option<String>,

@@ -17,8 +17,9 @@ use self::message::{
     HttpStatus, OkHttpResponse, RpcStatus,
 };
 use super::{
-    client, forward, grpc, headers,
+    client, forward, grpc,
     message::{ClientRequest, ClientResponse},
+    own_cookies,
     rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
@@ -144,12 +145,12 @@ impl ConnectionState {
         let mut limited = None;
         let head = checked.head.as_ref().ok_or(Kind::InsufficientRole)?;
         let asked = Asked { head, scheme: checked.scheme, fields: &checked.fields, client: checked.client };
-        match verify::decide(snapshot, &asked, begun, &mut limited) {
+        match verify::decide(snapshot, &asked, begun, &mut |fields| limited = Some(fields)) {
             Ok((permit, route)) => {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
                     headers_to_remove: removed(snapshot, &checked.fields, route),
-                    response_headers_to_add: limits(limited.as_deref()),
+                    response_headers_to_add: limits(limited.as_ref()),
                     ..OkHttpResponse::default()
                 };
                 for (name, value) in snapshot.headers.identity(principal) {
@@ -158,7 +159,7 @@ impl ConnectionState {
                         None => response.headers_to_remove.push(name.as_str().to_owned()),
                     }
                 }
-                match headers::without_own_cookies(&checked.fields) {
+                match own_cookies::without(&checked.fields) {
                     Some(cookies) if cookies.is_empty() => {
                         response.headers_to_remove.push(header::COOKIE.as_str().to_owned());
                     }
@@ -185,7 +186,7 @@ impl ConnectionState {
                 Ok(Decision { response, reason: None })
             }
             Err(refusal) if refusal.is_unsettled() => Err(refusal),
-            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_deref(), request_id)),
+            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_ref(), request_id)),
         }
     }
 

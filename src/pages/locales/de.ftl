@@ -32,7 +32,6 @@ current-password = Jetziges Passwort
 current-password-hint = Ihre Anmeldung ist eine Weile her. Bitte zeigen Sie, dass Sie es sind.
 remember = Auf diesem Gerät angemeldet bleiben
 login-button = Anmelden
-login-other = Eine weitere Anmeldung beendet nichts: Ihre jetzige Sitzung läuft weiter.
 no-account = Noch kein Konto?
 register-link = Konto anlegen
 forgot-link = Passwort vergessen?

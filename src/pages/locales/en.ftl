@@ -32,7 +32,6 @@ current-password = Current password
 current-password-hint = You signed in a while ago, so please show that it is you.
 remember = Keep me signed in on this device
 login-button = Sign in
-login-other = Another sign-in ends nothing: the session that you have goes on.
 no-account = You have no account yet?
 register-link = Create one
 forgot-link = Forgotten your password?

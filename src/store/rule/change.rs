@@ -214,10 +214,10 @@ mod tests {
     use super::*;
     use crate::{
         store::{
-            NewSession, Place, Proof, SessionKind, Spend, Ttls,
+            NewSession, Place, SessionKind, Spend, Ttls,
             tests::{a_session, a_user},
         },
-        types::Roles,
+        types::{Proof, Roles},
     };
 
     fn facts(roles: &str) -> Facts {
