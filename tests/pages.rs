@@ -246,6 +246,27 @@ fn a_request_of_another_site_that_changes_something_is_refused() {
 }
 
 #[test]
+fn a_cookie_of_a_whole_domain_opens_the_account_at_the_public_host_only() {
+    let upstream = Upstream::start();
+    let extra = with_pages("cookies: {domain: example.com}\n");
+    let gateway = Gateway::start(&upstream, Settings { extra, ..settings() });
+    let browser = Browser::register(&gateway, "alice");
+    assert!(browser.cookies.contains_key("__Secure-authgate"));
+    let cookie = format!("Cookie: __Secure-authgate={}", browser.session().unwrap());
+    let at = |host: &str, path: &str| {
+        let lines =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-origin\r\n{cookie}\r\n\r\n");
+        gateway.client().send(lines).response().status
+    };
+    for (host, status) in [("app.example.com", 200), ("app.example.com:8443", 200), ("b.example.com", 401)] {
+        assert_eq!(at(host, "/auth/me"), status, "{host}");
+        assert_eq!(at(host, "/api/x"), 200, "{host}");
+    }
+    assert_eq!(at("b.example.com", "/auth/ui/account"), 303);
+    assert_eq!(at("app.example.com", "/auth/ui/account"), 200);
+}
+
+#[test]
 fn a_form_needs_the_token_that_this_browser_got() {
     let (gateway, _upstream) = start();
     let mut alice = Browser::register(&gateway, "alice");

@@ -132,7 +132,13 @@ impl Access {
     ) -> Result<Arc<Principal>, Denied> {
         let checked = match credential {
             Credential::Bearer(token) => self.verifier.verify(token, now)?,
-            Credential::Cookie(token) => self.verifier.verify_cookie(token, now)?,
+            Credential::Cookie(token) => match self.verifier.verify_cookie(token, now) {
+                // Its key may be one that this gateway could not read yet: the cookie is not known to be dead.
+                Err(TokenError::UnknownKey) if self.mirror.staleness(now) != Staleness::Fresh => {
+                    return Err(Denied::Stale);
+                }
+                checked => checked?,
+            },
             Credential::CrossSite => return Err(Denied::CrossSite),
             Credential::Absent => return Err(Denied::NoToken),
             Credential::Unusable => return Err(Denied::UnusableCredential),
@@ -342,6 +348,50 @@ mod tests {
         parts.clock.advance(5_001);
         assert_eq!(parts.identify(OnStale::Deny).unwrap_err(), Denied::Stale);
         assert!(parts.identify(OnStale::Allow).is_ok());
+    }
+
+    #[test]
+    fn a_cookie_of_a_key_that_may_be_new_is_not_dead_while_the_mirror_is_stale() {
+        let keyring = |secret: &str| {
+            CurrentKeyring::new(Keyring::of_secrets(&Secret::new(secret), None, None).unwrap())
+        };
+        let (known, unknown) = (
+            keyring("a-secret-for-unit-tests-only-0123456789"),
+            keyring("another-secret-0123456789-abcdefgh"),
+        );
+        let browser = crate::config::tests::browser();
+        let cookies = |keyring: &Arc<CurrentKeyring>| {
+            let issuer =
+                Issuer::new("tests", "tests", Duration::from_secs(900), keyring.clone(), Arc::new(OsRandom));
+            Arc::new(SessionCookies::new(issuer, &browser, keyring.clone()))
+        };
+        let claims = AccessClaims {
+            user: UserId::generate(NOW, &OsRandom),
+            session: SessionId::generate(&OsRandom),
+            generation: 1,
+            name: "alice",
+            roles: &Roles::parse_joined("user").unwrap(),
+            external_id: None,
+            issued_at: NOW,
+            session_ends_at: NOW + 1_000_000,
+            authenticated_at: NOW,
+        };
+        let set = cookies(&unknown).issue(&claims, false, &unknown.get().signing(NOW).ok().unwrap()).unwrap();
+        let token = set.to_str().unwrap().split(['=', ';']).nth(1).unwrap().to_owned();
+        let verifier =
+            Arc::new(Verifier::new("tests", "tests", known.clone(), Vec::new(), Some(cookies(&known))));
+        let clock = ManualClock::at(NOW);
+        let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let access =
+            Access::new(verifier, mirror.clone(), Arc::new(TimeKeeper::new(clock.clone())), metrics, None);
+        let identify = || {
+            access.identify(Credential::Cookie(token.as_bytes()), OnStale::Allow, access.now()).unwrap_err()
+        };
+        mirror.confirm(access.now());
+        assert_eq!(identify(), Denied::BadToken(TokenError::UnknownKey));
+        clock.advance(5_001);
+        assert_eq!(identify(), Denied::Stale);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     error::Kind,
     openapi::Call,
     token::{CurrentKeyring, SignedIn},
-    web::device,
+    web::{credential, device},
 };
 
 /// The largest body of a call, in bytes.
@@ -80,9 +80,7 @@ impl AuthApi {
         let headers = request.headers();
         let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
         let client = Client { address, user_agent, device: device::token(headers) };
-        let lines = |name: &'static http::HeaderName| headers.get_all(name).iter();
-        let credential =
-            Credential::of_request(request.method(), lines, self.access.cookies().map(AsRef::as_ref));
+        let credential = credential::of(&request, self.access.cookies().map(AsRef::as_ref));
         let caller = Caller { credential, client };
         match self.route(&request, &caller).await {
             Ok(response) => response,

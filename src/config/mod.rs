@@ -386,3 +386,34 @@ pub struct Log {
     /// Whether each request leaves a line.
     pub access: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// People with browsers, as nothing else is said.
+    pub(crate) fn browser() -> Browser {
+        Browser {
+            public_url: PublicUrl {
+                origin: "https://app.example.com".to_owned(),
+                host: "app.example.com".to_owned(),
+                is_https: true,
+            },
+            pages: Pages {
+                name: "Example".to_owned(),
+                logo: None,
+                accent: "#2457c5".to_owned(),
+                folder: None,
+                languages: vec!["en".to_owned(), "de".to_owned()],
+                after_login: "/".to_owned(),
+                source: Source { file: "test".into(), line: 1, key: "pages".to_owned() },
+            },
+            cookies: Cookies {
+                domain: None,
+                idle: Duration::from_secs(7_200),
+                ttl: Duration::from_secs(43_200),
+                remember: Duration::from_secs(2_592_000),
+            },
+        }
+    }
+}

@@ -210,34 +210,10 @@ fn query_of(target: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn loaded() -> Loaded {
-        let browser = config::Browser {
-            public_url: config::PublicUrl {
-                origin: "https://app.example.com".to_owned(),
-                host: "app.example.com".to_owned(),
-                is_https: true,
-            },
-            pages: config::Pages {
-                name: "Example".to_owned(),
-                logo: None,
-                accent: "#2457c5".to_owned(),
-                folder: None,
-                languages: vec!["en".to_owned(), "de".to_owned()],
-                after_login: "/".to_owned(),
-                source: config::Source { file: "test".into(), line: 1, key: "pages".to_owned() },
-            },
-            cookies: config::Cookies {
-                domain: None,
-                idle: Duration::from_secs(7_200),
-                ttl: Duration::from_secs(43_200),
-                remember: Duration::from_secs(2_592_000),
-            },
-        };
-        Loaded::load(&browser, "/auth").unwrap()
+        Loaded::load(&config::tests::browser(), "/auth").unwrap()
     }
 
     #[test]

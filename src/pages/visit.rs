@@ -21,7 +21,7 @@ use crate::{
     token::{Principal, SignedIn},
     types::Secret,
     web::{
-        device,
+        credential, device,
         media_type::{FORM, essence},
     },
 };
@@ -65,9 +65,7 @@ impl Sent {
 impl Pages {
     pub(super) fn visit<'a>(&'a self, request: &'a PageRequest<'a>) -> Visit<'a> {
         let headers = request.request.headers();
-        let lines = |name: &'static http::HeaderName| headers.get_all(name).iter();
-        let cookies = self.access.cookies().map(AsRef::as_ref);
-        let credential = Credential::of_request(request.request.method(), lines, cookies);
+        let credential = credential::of(request.request, self.access.cookies().map(AsRef::as_ref));
         let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
         Visit {
             pages: self,

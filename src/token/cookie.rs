@@ -117,6 +117,11 @@ impl SessionCookies {
         &self.browser.public_url.host
     }
 
+    /// Whether they are sent to a domain with its subdomains.
+    pub fn have_domain(&self) -> bool {
+        self.browser.cookies.domain.is_some()
+    }
+
     /// How long cookies and sessions live.
     pub fn lifetimes(&self) -> &config::Cookies {
         &self.browser.cookies

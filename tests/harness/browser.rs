@@ -29,7 +29,8 @@ pub struct Form {
 impl Browser {
     /// The session's cookie.
     pub fn session(&self) -> Option<&str> {
-        self.cookies.get("__Host-authgate").map(String::as_str)
+        let names = ["__Host-authgate", "__Secure-authgate"];
+        names.iter().find_map(|name| self.cookies.get(*name)).map(String::as_str)
     }
 
     fn keep(&mut self, response: &Response) {
