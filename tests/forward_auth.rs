@@ -70,6 +70,10 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
     let with = |lines: Vec<String>| [lines, vec![cookie.clone()]].concat();
     let allowed = ask(&mut client, "GET", &with(told("GET", "/api/x")), None);
     assert_eq!((allowed.status, allowed.header("x-user-name")), (200, Some("alice")));
+    // What browsers are to be careful about is said where one reads it.
+    let refused = ask(&mut client, "GET", &told("GET", "/api/x"), None);
+    let policy = |response: &Response| response.header("content-security-policy").map(str::to_owned);
+    assert_eq!((policy(&allowed), policy(&refused)), (None, Some("frame-ancestors 'none'".to_owned())));
     assert_eq!(ask(&mut client, "GET", &with(told("POST", "/api/x")), None).status, 403);
     let ours = [told("POST", "/api/x"), vec!["Sec-Fetch-Site: same-origin".to_owned()]].concat();
     assert_eq!(ask(&mut client, "GET", &with(ours), None).status, 200);

@@ -51,11 +51,14 @@ use crate::{
 /// Of a request that was sent to no upstream.
 const NO_UPSTREAM: u32 = u32::MAX;
 
+/// Of a request that another proxy may forward. No browser gets the response.
+const OTHER_PROXY: u32 = u32::MAX - 1;
+
 /// The data of a request for metrics and the access log.
 struct Trace<'a> {
     request_id: HeaderValue,
     route: u32,
-    /// The index of its upstream, or [`NO_UPSTREAM`].
+    /// The index of its upstream, or [`NO_UPSTREAM`], or [`OTHER_PROXY`].
     upstream: u32,
     sent: SentAfter,
     /// Its entry for the access log.
@@ -281,6 +284,7 @@ impl ConnectionState {
                 let limits = &mut |fields| trace.rare().limited = Some(fields);
                 match verify::verify(snapshot, head, is_trusted, origin, begun, limits) {
                     Ok(fields) => {
+                        trace.upstream = OTHER_PROXY;
                         let body = ResponseBody::whole(Bytes::new(), &self.exchange);
                         Ok(ClientResponse { status: StatusCode::OK, fields, body })
                     }
@@ -463,7 +467,7 @@ impl ConnectionState {
 fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mut ClientResponse) {
     let took = trace.sent.begun.elapsed();
     let waited = trace.sent.get().map(|sent| took.saturating_sub(sent));
-    let upstream = Some(trace.upstream as usize).filter(|_| trace.upstream != NO_UPSTREAM);
+    let upstream = Some(trace.upstream as usize).filter(|_| trace.upstream < OTHER_PROXY);
     if let (Some(upstream), Some(waited)) = (upstream, waited) {
         view.meters.upstream(upstream, waited);
     }

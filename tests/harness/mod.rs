@@ -52,9 +52,12 @@ pub fn port_to_keep() -> u16 {
     ports.take(usize::from(COUNT)).find(free).expect("a free port")
 }
 
+/// How long anything may take that is awaited, on a machine that does much else.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
+
 /// Waits until `condition` gives something, or fails with `what`.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + LONGEST_WAIT;
     loop {
         if let Some(value) = condition() {
             return value;
