@@ -16,7 +16,7 @@ use authgate::{
     store::{LogEntry, Revoked},
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Roles, Secret, SessionId, Subject, UserId},
+    types::{OsRandom, Proofs, Roles, Secret, SessionId, Subject, UserId},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
@@ -58,6 +58,7 @@ impl Parts {
                     issued_at: NOW,
                     session_ends_at: i64::MAX,
                     authenticated_at: 0,
+                    proofs: Proofs::PASSWORD,
                 };
                 let key = self.issuer.key(NOW).expect("a key signs");
                 self.issuer.issue(&claims, &key).expect("a key signs").text

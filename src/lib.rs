@@ -2,7 +2,7 @@
 //!
 //! The layers, from the top: `cli`, `app` (which puts everything together), the edges `gateway`,
 //! `auth_api`, `pages` and `admin`, what these share `web`, the decision `access`, the use cases `account`, the mirror
-//! `revocation`, what is asked of other issuers and of certificate authorities `oidc` and `acme`, the means `store`, `password`, `token`, `route`, `limit`, `mail`, `otlp` and `upstream`,
+//! `revocation`, what is asked of other issuers and of certificate authorities `oidc` and `acme`, the means `store`, `password`, `token`, `factor`, `route`, `limit`, `mail`, `otlp` and `upstream`,
 //! then `http_client`, then `http2` and `tls`, then `config`, `telemetry`, `openapi` and `stream`, then `types`, `clock`, `error` and `memory`. Imports go downward only.
 
 pub mod access;
@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod factor;
 pub mod gateway;
 pub mod http2;
 pub mod http_client;

@@ -23,6 +23,7 @@ mod described;
 mod differential;
 mod doubt;
 mod durability;
+mod factors;
 mod forward_auth;
 mod gateways;
 mod grpc;

@@ -1,58 +1,36 @@
 //! Somebody sets the machine's clock: no token and no bound lives longer for it.
 
 use std::{
-    fs,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, Gateway, Settings, Upstream, eventually, shared_database};
+use crate::harness::{Cluster, Faketime, Gateway, Settings, Upstream, eventually, shared_database};
 
 /// A gateway whose wall clock is set by a file.
 struct Clock {
     gateway: Gateway,
-    offset: PathBuf,
+    time: Faketime,
 }
 
 impl Clock {
     fn start(mut settings: Settings) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        let offset = folder.path().join("offset");
-        fs::write(&offset, "+0").unwrap();
-        let env = [
-            ("LD_PRELOAD", library().display().to_string()),
-            ("FAKETIME_TIMESTAMP_FILE", offset.display().to_string()),
-            ("FAKETIME_NO_CACHE", "1".to_owned()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ];
-        settings.env.extend(env.map(|(name, value)| (name.to_owned(), value)));
+        let time = Faketime::new(folder.path());
+        settings.env.extend(time.env());
         let upstream = Upstream::start();
-        Self { gateway: Gateway::start_in(folder, upstream.address, settings), offset }
+        Self { gateway: Gateway::start_in(folder, upstream.address, settings), time }
     }
 
     fn set(&self, offset: &str) {
-        fs::write(&self.offset, offset).unwrap();
+        self.time.set(offset);
     }
 
     fn status(&self, token: &str) -> u16 {
         self.gateway.get("/api/x", Some(token)).status
     }
-}
-
-/// `./run setup` installs it.
-fn library() -> PathBuf {
-    let folders = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-    ];
-    let mut paths = folders.iter().map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
-    paths.find(|path| path.exists()).expect("libfaketime is missing; `./run setup` installs it")
 }
 
 fn short(settings: Settings) -> Settings {

@@ -110,7 +110,11 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["routes[0].host", "stands before a name"],
         ),
         (route("{path: /a, upstream: orders, host: \"a.*.b\"}"), &["routes[0].host", "`a.*.b`"]),
-        (route("{path: /a, upstream: orders, mfa: true}"), &["mfa", "unknown"]),
+        (route("{path: /a, upstream: orders, keys: true}"), &["keys", "unknown"]),
+        (
+            route("{path: /a, upstream: orders, auth: optional, mfa: true}"),
+            &["routes[0].auth", "`mfa` needs a signed-in caller"],
+        ),
         (route("{path: /a, upstream: orders, headers: {both: {}}}"), &["both", "unknown"]),
         (route("{path: /a}"), &[":9: routes[0]", "upstream", "respond"]),
         (

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["account"],
     &["revocation"],
     &["oidc", "acme"],
-    &["store", "password", "token", "route", "limit", "mail", "otlp", "upstream"],
+    &["store", "password", "token", "factor", "route", "limit", "mail", "otlp", "upstream"],
     &["http_client"],
     &["http2", "tls"],
     &["config", "telemetry", "openapi", "stream"],
@@ -57,6 +57,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fluent_bundle", &["pages"]),
     ("fluent_langneg", &["pages"]),
     ("unic_langid", &["pages"]),
+    ("totp_rs", &["factor"]),
+    ("qrcode", &["factor"]),
+    ("ciborium", &["factor"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -25,7 +25,7 @@ use authgate::{
     revocation::Mirror,
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Roles, Secret, SessionId, UserId},
+    types::{OsRandom, Proofs, Roles, Secret, SessionId, UserId},
 };
 use bytes::Bytes;
 use http::Response;
@@ -94,6 +94,7 @@ impl Parts {
             issued_at: now,
             session_ends_at: i64::MAX,
             authenticated_at: 0,
+            proofs: Proofs::PASSWORD,
         };
         let token = issuer.issue(&claims, &issuer.key(now).unwrap()).unwrap().text;
         let time = Arc::new(TimeKeeper::new(Arc::new(SystemClock)));

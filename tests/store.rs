@@ -7,12 +7,13 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
-        ImportedUser, KeyRevocation, LogEntry, MailLease, NewInvitation, NewMail, NewSession, NewUser,
-        OrderEnd, Place, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation, RotationRequest, Sent,
-        SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault, Ttls, UserFilter, open,
+        ImportedUser, KeyRevocation, LogEntry, MailLease, MailTtls, NewInvitation, NewMail, NewSession,
+        NewUser, OrderEnd, Place, Purpose, Raise, Rekey, Revoked, Rewrap, Rewrapped, Rotation,
+        RotationRequest, Sent, SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault,
+        Ttls, UserFilter, open,
     },
     token::RootSecret,
-    types::{KeyId, OsRandom, Proof, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
+    types::{KeyId, OsRandom, Proof, Proofs, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
 };
 use tokio::runtime::Runtime;
 
@@ -94,7 +95,8 @@ fn session(token: u8) -> NewSession {
     NewSession {
         id: SessionId::generate(&OsRandom),
         kind: SessionKind::Token,
-        proof: Proof::Password,
+        proofs: Proofs::PASSWORD,
+        is_remembered: false,
         place: Place::default(),
         refresh_hash: [token; 32],
         nonce: [token; 16],
@@ -237,8 +239,9 @@ fn a_session_whose_holder_shows_anew_who_they_are_goes_on_with_that_time() {
         store.create_user(&alice, Some(&opened)).await.unwrap().unwrap();
         let before = store.session(opened.id).await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let long = Ttls { access: Duration::from_secs(90_000), ..TTLS };
-        let again = store.reauthenticate_session(alice.id, opened.id, FIRST, long, &login()).await.unwrap();
+        let raise = Raise { session: opened.id, proof: Proof::Password, ttls: TTLS, refresh: None };
+        let long = Raise { ttls: Ttls { access: Duration::from_secs(90_000), ..TTLS }, ..raise.clone() };
+        let again = store.reauthenticate_session(alice.id, FIRST, &long, &login()).await.unwrap();
         let grant = again.unwrap();
         let after = store.session(opened.id).await.unwrap().unwrap();
         assert!(after.authenticated_at > before.authenticated_at);
@@ -253,7 +256,7 @@ fn a_session_whose_holder_shows_anew_who_they_are_goes_on_with_that_time() {
         let bob = user("bob", "user");
         store.create_user(&bob, None).await.unwrap().unwrap();
         let prove = async |who: UserId, generation| {
-            store.reauthenticate_session(who, opened.id, generation, TTLS, &login()).await.unwrap().is_some()
+            store.reauthenticate_session(who, generation, &raise, &login()).await.unwrap().is_some()
         };
         assert!(
             !prove(bob.id, FIRST).await && !prove(alice.id, FIRST + 1).await && prove(alice.id, FIRST).await
@@ -1028,7 +1031,8 @@ fn a_reading_shows_the_beat_before_and_the_lineage() {
     });
 }
 
-const LEASE: MailLease = MailLease { hold: 60_000, ttls: (60_000, 60_000) };
+const LEASE: MailLease =
+    MailLease { hold: 60_000, ttls: MailTtls { verify: 60_000, reset: 60_000, code: 60_000 } };
 
 fn mail(user: &NewUser, purpose: Purpose, token: u8) -> NewMail {
     let id = uuid::Builder::from_random_bytes([token; 16]).into_uuid();

@@ -29,7 +29,9 @@ CREATE TABLE passwords (
     -- Scheme and cost of a hash that another program made; null once it was renewed.
     foreign_scheme TEXT,
     -- When the password was chosen, as far as is known: a better hash of the same one changes nothing.
-    changed_at     BIGINT NOT NULL
+    changed_at     BIGINT NOT NULL,
+    -- Whether it was chosen by whoever read a mail: another mail proves nothing beside it.
+    by_mail        BOOLEAN NOT NULL DEFAULT FALSE
 );
 CREATE INDEX passwords_by_foreign_scheme ON passwords (foreign_scheme) WHERE foreign_scheme IS NOT NULL;
 
@@ -47,11 +49,60 @@ CREATE TABLE addresses (
 -- An address is shown to be one account's and no other's.
 CREATE UNIQUE INDEX addresses_by_verified ON addresses (key) WHERE verified_at IS NOT NULL;
 
+-- Second factors. What an app makes codes with is derived from the row's id by a key outside the database.
+CREATE TABLE factors (
+    id           UUID PRIMARY KEY NOT NULL,
+    user_id      UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    -- 1: codes of an app, 2: a passkey.
+    kind         SMALLINT NOT NULL,
+    name         TEXT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    -- When its owner has shown to have it; null before.
+    confirmed_at BIGINT,
+    last_used_at BIGINT,
+    -- Of a passkey: the id of its credential, and its public key.
+    credential   BYTEA UNIQUE,
+    public_key   BYTEA,
+    -- The step of the last code that was taken, or what the passkey counted at last: neither is taken again.
+    counter      BIGINT NOT NULL DEFAULT 0
+);
+CREATE INDEX factors_by_user ON factors (user_id);
+CREATE INDEX factors_to_confirm ON factors (created_at) WHERE confirmed_at IS NULL;
+
+-- SHA-256 of codes for when a factor is lost; a code that was used is gone.
+CREATE TABLE recovery_codes (
+    user_id UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    hash    BYTEA NOT NULL,
+    PRIMARY KEY (user_id, hash)
+);
+
+-- Questions for a second factor, by SHA-256 of their tokens.
+CREATE TABLE challenges (
+    token_hash BYTEA PRIMARY KEY NOT NULL,
+    -- 1: the second step of a login, 2: a passkey in place of one, 3: getting a first factor, 4: a session whose holder shows anew who they are.
+    purpose    SMALLINT NOT NULL,
+    user_id    UUID REFERENCES users (id) ON DELETE CASCADE,
+    generation BIGINT,
+    session_id UUID,
+    methods    TEXT NOT NULL,
+    -- What will hold the session, as in sessions, and whether a browser keeps its cookie.
+    kind       SMALLINT NOT NULL,
+    keep       BOOLEAN NOT NULL,
+    tries      BIGINT NOT NULL DEFAULT 0,
+    -- The mail with a code.
+    code_mail  UUID,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX challenges_by_user ON challenges (user_id);
+CREATE INDEX challenges_by_expiry ON challenges (expires_at);
+
 -- An account as it is read.
 CREATE VIEW accounts AS
     SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id,
         p.hash AS password_hash, own.address AS email, own.key AS email_key,
-        own.verified_at IS NOT NULL AS email_verified, pending.address AS pending_email
+        own.verified_at IS NOT NULL AS email_verified, pending.address AS pending_email,
+        coalesce(p.by_mail, FALSE) AS password_by_mail,
+        EXISTS (SELECT 1 FROM factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS has_factors
     FROM users u
     LEFT JOIN passwords p ON p.user_id = u.id
     LEFT JOIN addresses own ON own.user_id = u.id AND own.standing = 1

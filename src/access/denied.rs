@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use crate::{error::Kind, token::TokenError};
+use crate::{
+    error::{Kind, Unproved},
+    token::TokenError,
+};
 
 /// Why a request is refused. The text is for the log.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +28,9 @@ pub enum Denied {
     /// A page of another site may have made the browser send its cookie.
     #[error("the cookie came with a request that may be another site's")]
     CrossSite,
-    /// It is too long ago that the caller showed who they are.
-    #[error("the proof is older than {max_age} s")]
-    NotFresh {
-        /// How old it may be, in seconds.
-        max_age: u64,
-    },
+    /// It is too long ago that the caller showed who they are, or they have by a password alone.
+    #[error("the proof of who they are is too old, or not by two factors: {0:?}")]
+    Unproved(Unproved),
     /// The roles are not enough.
     #[error("roles not sufficient")]
     Role,
@@ -65,7 +65,7 @@ impl Denied {
             Self::Stale => Kind::Unavailable,
             Self::Role => Kind::InsufficientRole,
             Self::CrossSite => Kind::CrossSiteRequest,
-            Self::NotFresh { .. } => Kind::InsufficientUserAuthentication,
+            Self::Unproved(_) => Kind::InsufficientUserAuthentication,
         }
     }
 
@@ -82,7 +82,8 @@ impl Denied {
             Self::Stale => "stale",
             Self::Role => "insufficient_role",
             Self::CrossSite => "cross_site",
-            Self::NotFresh { .. } => "not_fresh",
+            Self::Unproved(Unproved { needs_factors: true, .. }) => "no_second_factor",
+            Self::Unproved(_) => "not_fresh",
         }
     }
 

@@ -35,11 +35,11 @@ impl From<Denied> for Failure {
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        let max_age = match denied {
-            Denied::NotFresh { max_age } => Some(max_age),
+        let unproved = match denied {
+            Denied::Unproved(unproved) => Some(unproved),
             _ => None,
         };
-        Self { had_token: denied.had_token(), max_age, ..denied.kind().into() }
+        Self { had_token: denied.had_token(), unproved, ..denied.kind().into() }
     }
 }
 
@@ -51,6 +51,14 @@ impl From<AccountError> for Failure {
             retry_after: error.retry_after(),
             // A token that got this far was good, unless it is now said not to be.
             had_token: kind == Kind::Unauthenticated,
+            unproved: match &error {
+                AccountError::Unproved(unproved) => Some(*unproved),
+                _ => None,
+            },
+            further: match &error {
+                AccountError::FactorNeeded(asked) => Some(Box::new(asked.members())),
+                _ => None,
+            },
             ..kind.into()
         };
         Self { problem, log: error.is_ours().then(|| error.to_string()) }

@@ -261,7 +261,11 @@ impl Access {
 fn caller(principal: &Principal, now: Now) -> Caller<'_> {
     // A proof that is yet to come is none: a clock was set back.
     let proved = now.seconds() - principal.authenticated_at;
-    Caller { roles: &principal.roles, proved: if proved < 0 { i64::MAX } else { proved } }
+    Caller {
+        roles: &principal.roles,
+        proofs: principal.proofs,
+        proved: if proved < 0 { i64::MAX } else { proved },
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +281,7 @@ mod tests {
         clock::ManualClock,
         store::{LogEntry, Revoked},
         token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
-        types::{KeyId, OsRandom, Roles, Secret, SessionId, UserId},
+        types::{KeyId, OsRandom, Proofs, Roles, Secret, SessionId, UserId},
     };
 
     const NOW: i64 = 1_800_000_000_000;
@@ -317,6 +321,7 @@ mod tests {
             issued_at: NOW,
             session_ends_at: i64::MAX,
             authenticated_at: NOW,
+            proofs: Proofs::PASSWORD,
         };
         let token = issuer.issue(&claims, &issuer.key(NOW).unwrap()).unwrap().text;
         let clock = ManualClock::at(NOW);
@@ -375,6 +380,7 @@ mod tests {
             issued_at: NOW,
             session_ends_at: NOW + 1_000_000,
             authenticated_at: NOW,
+            proofs: Proofs::PASSWORD,
         };
         let set = cookies(&unknown).issue(&claims, false, &unknown.get().signing(NOW).ok().unwrap()).unwrap();
         let token = set.to_str().unwrap().split(['=', ';']).nth(1).unwrap().to_owned();

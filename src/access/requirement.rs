@@ -3,7 +3,8 @@
 use super::Denied;
 use crate::{
     config::{Access, Requirements, RoleRule},
-    types::Roles,
+    error::Unproved,
+    types::{Proofs, Roles},
 };
 
 /// The attributes of a caller that rules refer to.
@@ -11,7 +12,9 @@ use crate::{
 pub struct Caller<'a> {
     /// Their roles.
     pub roles: &'a Roles,
-    /// How long ago they showed who they are, in seconds.
+    /// How they have shown who they are.
+    pub proofs: Proofs,
+    /// How long ago that was, in seconds.
     pub proved: i64,
 }
 
@@ -37,28 +40,38 @@ fn meets(requirements: &Requirements, caller: Caller<'_>) -> Result<(), Denied> 
     if !has_roles {
         return Err(Denied::Role);
     }
-    match requirements.fresh.map(|fresh| fresh.as_secs()) {
-        Some(fresh) if i64::try_from(fresh).is_ok_and(|fresh| caller.proved > fresh) => {
-            Err(Denied::NotFresh { max_age: fresh })
-        }
-        _ => Ok(()),
+    let fresh = requirements.fresh.map(|fresh| u32::try_from(fresh.as_secs()).unwrap_or(u32::MAX));
+    let is_aged = fresh.is_some_and(|fresh| caller.proved > i64::from(fresh));
+    let lacks_factors = requirements.mfa && !caller.proofs.is_multi_factor();
+    if is_aged || lacks_factors {
+        // Both are told, so that one proof is enough.
+        return Err(Denied::Unproved(Unproved { needs_factors: requirements.mfa, max_age: fresh }));
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Proof;
+
+    fn unproved(needs_factors: bool, max_age: Option<u32>) -> Denied {
+        Denied::Unproved(Unproved { needs_factors, max_age })
+    }
 
     fn judged(access: &Access, roles: Option<&str>) -> Result<(), Denied> {
         let roles = roles.map(|roles| Roles::parse_joined(roles).unwrap());
-        judge(access, roles.as_ref().map(|roles| Caller { roles, proved: 301 }))
+        let caller = |roles| Caller { roles, proofs: Proofs::PASSWORD, proved: 301 };
+        judge(access, roles.as_ref().map(caller))
     }
 
     #[test]
     fn any_of_the_roles_or_all_of_them_are_required_of_a_signed_in_caller() {
         let roles = || Roles::parse_joined("a,b").unwrap().iter().cloned().collect();
-        let any = Access::SignedIn(Requirements { roles: Some(RoleRule::Any(roles())), fresh: None });
-        let all = Access::SignedIn(Requirements { roles: Some(RoleRule::All(roles())), fresh: None });
+        let any =
+            Access::SignedIn(Requirements { roles: Some(RoleRule::Any(roles())), ..Requirements::default() });
+        let all =
+            Access::SignedIn(Requirements { roles: Some(RoleRule::All(roles())), ..Requirements::default() });
         let signed_in = Access::SignedIn(Requirements::default());
         for access in [&any, &all, &signed_in] {
             assert_eq!(judged(access, None), Err(Denied::NoToken));
@@ -74,12 +87,30 @@ mod tests {
     #[test]
     fn a_proof_must_be_recent_where_a_route_says_so_and_is_no_role() {
         let seconds = std::time::Duration::from_secs;
-        let fresh = |age| Access::SignedIn(Requirements { roles: None, fresh: Some(seconds(age)) });
+        let fresh =
+            |age| Access::SignedIn(Requirements { fresh: Some(seconds(age)), ..Requirements::default() });
         assert_eq!(judged(&fresh(301), Some("a")), Ok(()));
-        assert_eq!(judged(&fresh(300), Some("a")), Err(Denied::NotFresh { max_age: 300 }));
+        assert_eq!(judged(&fresh(300), Some("a")), Err(unproved(false, Some(300))));
         assert_eq!(judged(&fresh(301), None), Err(Denied::NoToken));
         let staff = "staff".parse().unwrap();
-        let both = Requirements { roles: Some(RoleRule::Any(vec![staff])), fresh: Some(seconds(1)) };
+        let both = Requirements {
+            roles: Some(RoleRule::Any(vec![staff])),
+            fresh: Some(seconds(1)),
+            ..Requirements::default()
+        };
         assert_eq!(judged(&Access::SignedIn(both), Some("a")), Err(Denied::Role));
+    }
+
+    #[test]
+    fn two_factors_are_required_where_a_route_says_so() {
+        let second = std::time::Duration::from_secs(1);
+        let rule = |fresh| Access::SignedIn(Requirements { mfa: true, fresh, ..Requirements::default() });
+        assert_eq!(judged(&rule(None), Some("a")), Err(unproved(true, None)));
+        assert_eq!(judged(&rule(Some(second)), Some("a")), Err(unproved(true, Some(1))));
+        let roles = Roles::default();
+        let by = |proof, proved| Caller { roles: &roles, proofs: Proofs::PASSWORD.with(proof), proved };
+        assert_eq!(judge(&rule(None), Some(by(Proof::Code, 999))), Ok(()));
+        assert_eq!(judge(&rule(Some(second)), Some(by(Proof::Code, 2))), Err(unproved(true, Some(1))));
+        assert_eq!(judge(&rule(Some(second)), Some(by(Proof::Code, 1))), Ok(()));
     }
 }

@@ -198,6 +198,16 @@ impl Attempts {
         Ok(Used(buckets))
     }
 
+    /// Counts a challenge that is made for nobody in particular, or a token of one that is none.
+    pub(super) async fn challenge(&self, address: IpAddr) -> Result<Used> {
+        self.by_address(Counter::Challenges, address, wide(self.rates.address)).await
+    }
+
+    /// The password was right, and a factor is asked for: it was no failure, and the address is not familiar yet.
+    pub(super) async fn passed(&self, reserved: Reserved) {
+        self.give_back(&reserved.failures).await;
+    }
+
     /// The password was right: it was no failure, and the address is familiar from now on.
     pub(super) async fn succeeded(&self, reserved: Reserved) {
         self.give_back(&reserved.failures).await;

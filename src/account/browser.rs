@@ -8,11 +8,10 @@ use super::{
     Accounts, Client, Holder, Registration, Result, Tokens, claims, error::AccountError, login::Judged,
 };
 use crate::{
-    clock::millis,
     error::Kind,
     store::{Event, Grant, Ttls, User},
     token::SignedIn,
-    types::Secret,
+    types::{Proof, Secret},
 };
 
 /// A browser's session, and whose it is.
@@ -24,6 +23,8 @@ pub struct BrowserSession {
     pub cookie: HeaderValue,
     /// The token by which the device is known again, after a login.
     pub device: Option<String>,
+    /// The token by which it is not asked for a factor for a while.
+    pub remembered: Option<String>,
 }
 
 /// What a caller gets who has changed their own account.
@@ -50,7 +51,7 @@ impl Accounts {
         let cookies = self.cookies.as_ref().ok_or(AccountError::Refused(Kind::NotFound))?;
         let key = self.key_for(&grant).await?;
         let cookie = cookies.issue(&claims(&grant), keep, &key)?;
-        Ok(BrowserSession { user: grant.user, cookie, device: None })
+        Ok(BrowserSession { user: grant.user, cookie, device: None, remembered: None })
     }
 
     /// Whether a person has shown who they are so recently that they need no password for a change.
@@ -58,11 +59,8 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn is_recent(&self, caller: &SignedIn) -> Result<bool> {
-        let session = self.store.session(caller.session).await?;
-        let session = session.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
-        // A login that is yet to come is no recent one: the clock was set back.
-        let since = self.time.now().time - session.authenticated_at;
-        Ok((0..=millis(self.config.reauth_window)).contains(&since))
+        let me = self.me(caller).await?;
+        self.has_proof(caller, &me).await
     }
 
     /// Notes that a person whose session is a browser's has shown anew who they are, by the password.
@@ -82,9 +80,8 @@ impl Accounts {
         }
         self.await_key().await?;
         let event = Event::own(me.id, address, "user.proof", format!("session: {}", caller.session));
-        let ttls = self.browser_ttls(caller.is_kept);
-        let (session, generation) = (caller.session, caller.generation);
-        let grant = self.store.reauthenticate_session(me.id, session, generation, ttls, &event).await?;
+        let raise = self.raise(caller, Proof::Password);
+        let grant = self.store.reauthenticate_session(me.id, caller.generation, &raise, &event).await?;
         // It ended meanwhile, or the account was changed.
         let grant = grant.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
         self.issue_cookie(grant, caller.is_kept).await

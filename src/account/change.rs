@@ -79,6 +79,10 @@ impl Accounts {
             self.rules().check(password, name.as_ref().unwrap_or(&target.name).as_str())?;
         }
         let email = wanted.new_email.as_deref().map(check_email).transpose()?;
+        if email.is_some() && me.has_factors {
+            // A mail to it may let somebody in.
+            self.need_proof(caller, me).await?;
+        }
         let authenticated = self.prove(caller, me, wanted.current_password.as_ref(), address).await?;
         let password_hash = match password {
             Some(password) => Some(self.hash_new(password, &me.name, address).await?),
@@ -243,7 +247,7 @@ impl Accounts {
                 Judged::Wrong => Err(AccountError::Refused(Kind::InvalidCredentials)),
             };
         }
-        if self.is_recent(caller).await? {
+        if self.has_proof(caller, me).await? {
             Ok(false)
         } else {
             Err(AccountError::Explained(

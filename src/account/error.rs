@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::Asked;
 use crate::{
-    error::Kind,
+    error::{Kind, Unproved},
     limit::Throttled,
     password::{HashError, PasswordError},
-    store::StoreError,
+    store::{ChallengePurpose, StoreError},
     token::KeyError,
     types::UsernameError,
 };
@@ -22,6 +23,12 @@ pub enum AccountError {
     /// Further details for people.
     #[error("{kind}: {detail}", kind = .0.message(), detail = .1)]
     Explained(Kind, &'static str),
+    /// A second factor is asked for, or a first one is to be got.
+    #[error("a factor is needed")]
+    FactorNeeded(Box<Asked>),
+    /// It is too long ago that the caller has shown who they are, or it was not by a factor.
+    #[error("the proof of who they are is too old, or not by a factor")]
+    Unproved(Unproved),
     /// The name breaks a rule.
     #[error("username: {0}")]
     Username(#[from] UsernameError),
@@ -53,6 +60,11 @@ impl AccountError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Refused(kind) | Self::Explained(kind, _) => *kind,
+            Self::FactorNeeded(asked) => match asked.purpose {
+                ChallengePurpose::Enrolment => Kind::FactorEnrolmentRequired,
+                _ => Kind::SecondFactorRequired,
+            },
+            Self::Unproved(_) => Kind::InsufficientUserAuthentication,
             Self::Username(_) => Kind::UsernameNotAccepted,
             Self::Password(_) => Kind::PasswordNotAccepted,
             Self::Throttled(_) => Kind::TooManyRequests,

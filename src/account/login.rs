@@ -10,9 +10,9 @@ use super::{
 use crate::{
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
-    store::{Event, Grant, NewSession, User},
+    store::{ChallengePurpose, Event, Grant, NewSession, User},
     token::{Device, RefreshToken},
-    types::{Secret, SessionId, Username},
+    types::{Proofs, Secret, SessionId, Username},
 };
 
 /// A session that was opened for a password.
@@ -120,12 +120,36 @@ impl Accounts {
             self.attempts.forgotten(attempt).await;
             return Err(error);
         }
-        let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
+        let is_remembered = user.has_factors && self.is_remembered(&user, client);
+        if let Some(purpose) = self.asks_for(&user).filter(|_| !is_remembered) {
+            let asked = self.ask(&user, purpose, None, Proofs::PASSWORD, holder).await;
+            match &asked {
+                Ok(_) => self.attempts.passed(attempt).await,
+                Err(_) => self.attempts.forgotten(attempt).await,
+            }
+            if verdict.outdated {
+                self.rehash(Rehash { user, password, origin }).await;
+            }
+            return Err(AccountError::FactorNeeded(Box::new(asked?)));
+        }
+        let (mut session, refresh) =
+            self.new_session(SessionId::generate(&*self.random), client.place(), holder);
+        session.is_remembered = is_remembered;
         let (attempt, grant) = self.open(&user, &session, address, attempt).await?;
         self.attempts.succeeded(attempt).await;
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let rehash = verdict.outdated.then_some(Rehash { user, password, origin });
         Ok(Authenticated { grant, refresh, device, rehash })
+    }
+
+    /// Returns what an account is asked for beside its password.
+    pub(super) fn asks_for(&self, user: &User) -> Option<ChallengePurpose> {
+        let must = user.roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
+        match (user.has_factors, must) {
+            (true, _) => Some(ChallengePurpose::Login),
+            (false, true) => Some(ChallengePurpose::Enrolment),
+            (false, false) => None,
+        }
     }
 
     /// Opens the session, if the account has not changed since the password was verified.
@@ -220,6 +244,13 @@ impl Accounts {
         }
     }
 
+    /// Compares a password with the account's, and counts nothing.
+    pub(super) async fn is_password(&self, user: &User, password: &Secret, address: IpAddr) -> Result<bool> {
+        let Ok(prepared) = Rules::prepare(password) else { return Ok(false) };
+        let origin = Origin::new(Some(&user.name.skeleton()), address);
+        Ok(self.verify(user, prepared, password, origin).await?.matches)
+    }
+
     /// Compares a password that proves who a signed-in caller is; counts like a login.
     pub(super) async fn judge_password(
         &self,
@@ -227,14 +258,20 @@ impl Accounts {
         password: &Secret,
         address: IpAddr,
     ) -> Result<Judged> {
-        let Ok(prepared) = Rules::prepare(password) else { return Ok(Judged::Wrong) };
+        if Rules::prepare(password).is_err() {
+            return Ok(Judged::Wrong);
+        }
         let attempt = self.attempts.login(&Counted::of(&user.name), true, address, None).await?;
-        let origin = Origin::new(Some(&user.name.skeleton()), address);
-        let verdict = self.verify(user, prepared, password, origin).await;
-        let (attempt, verdict) = self.hash_outcome(attempt, verdict).await?;
-        if verdict.matches {
-            self.attempts.succeeded(attempt).await;
-            return Ok(Judged::Right);
+        match self.is_password(user, password, address).await {
+            Ok(true) => {
+                self.attempts.succeeded(attempt).await;
+                return Ok(Judged::Right);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(error);
+            }
         }
         self.record(Some(user.id), Event::own(user.id, address, "user.proof-failed", String::new())).await;
         Ok(Judged::Wrong)

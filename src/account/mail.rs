@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, Actor, Result, register::check_email};
+use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email};
 use crate::{
     clock::millis,
     config,
@@ -24,9 +24,10 @@ use crate::{
     mail::{Letter, MailSetupError, Mailer, SendError, Template},
     password::Rules,
     store::{
-        AccountChange, Change, ClaimedMail, Ends, Event, MailLease, NewMail, Purpose, Sent, Spend, Store,
+        AccountChange, Change, ClaimedMail, Ends, Event, MailLease, MailTtls, NewMail, Purpose, Sent, Spend,
+        Store,
     },
-    token::{MailTokens, SignedIn},
+    token::{FactorKeys, MailTokens, SignedIn},
     types::{Secret, UserId},
 };
 
@@ -53,6 +54,8 @@ fn label(purpose: Purpose) -> &'static str {
         Purpose::ResetPassword => "reset password",
         Purpose::PasswordChanged => "password changed",
         Purpose::AddressChanged => "address changed",
+        Purpose::LoginCode => "login code",
+        Purpose::FactorsChanged => "factors changed",
     }
 }
 
@@ -208,6 +211,9 @@ pub struct MailWorker {
     reset: Template,
     password_changed: Template,
     address_changed: Template,
+    login_code: Template,
+    factors_changed: Template,
+    factor_keys: FactorKeys,
     config: config::Email,
     stopped: AtomicBool,
 }
@@ -221,6 +227,7 @@ impl MailWorker {
         config: &config::Email,
         store: Arc<dyn Store>,
         tokens: MailTokens,
+        factor_keys: FactorKeys,
     ) -> std::result::Result<(Self, MailQueue), MailSetupError> {
         let (tokens, wake) = (Arc::new(tokens), Arc::new(Notify::new()));
         let queue = MailQueue { tokens: tokens.clone(), wake: wake.clone(), per_hour: config.per_hour };
@@ -234,6 +241,9 @@ impl MailWorker {
             reset: Template::reset_password(folder)?,
             password_changed: Template::password_changed(folder)?,
             address_changed: Template::address_changed(folder)?,
+            login_code: Template::login_code(folder)?,
+            factors_changed: Template::factors_changed(folder)?,
+            factor_keys,
             config: config.clone(),
             stopped: AtomicBool::new(false),
         };
@@ -248,6 +258,10 @@ impl MailWorker {
         let folder = config.templates.as_deref();
         Template::verify_email(folder)?;
         Template::reset_password(folder)?;
+        Template::password_changed(folder)?;
+        Template::address_changed(folder)?;
+        Template::login_code(folder)?;
+        Template::factors_changed(folder)?;
         Mailer::new(config).map(drop)
     }
 
@@ -276,7 +290,11 @@ impl MailWorker {
         let lease = MailLease {
             // No other gateway tries it before this one has given up for certain.
             hold: millis(self.config.smtp.timeout + Duration::from_secs(10)),
-            ttls: (millis(self.config.verify_ttl), millis(self.config.reset_ttl)),
+            ttls: MailTtls {
+                verify: millis(self.config.verify_ttl),
+                reset: millis(self.config.reset_ttl),
+                code: millis(HOLDS_FOR),
+            },
         };
         let Some(mail) = self.store.claim_mail(&lease).await? else { return Ok(false) };
         let too_old = mail.age > millis(self.config.retry_for);
@@ -326,8 +344,12 @@ impl MailWorker {
         // Only to the address that is stored now, or was stored before the change.
         let to = match mail.purpose {
             Purpose::VerifyEmail => mail.user.unverified_email(),
-            Purpose::ResetPassword => mail.user.email.as_deref().filter(|_| mail.user.email_verified),
-            Purpose::PasswordChanged | Purpose::AddressChanged => mail.recipient.as_deref(),
+            Purpose::ResetPassword | Purpose::LoginCode => {
+                mail.user.email.as_deref().filter(|_| mail.user.email_verified)
+            }
+            Purpose::PasswordChanged | Purpose::AddressChanged | Purpose::FactorsChanged => {
+                mail.recipient.as_deref()
+            }
         };
         let Some(to) = to else { return Ok(false) };
         if too_old {
@@ -339,9 +361,12 @@ impl MailWorker {
             Purpose::ResetPassword => (&self.reset, (&*self.config.reset_link, self.config.reset_ttl)),
             Purpose::PasswordChanged => (&self.password_changed, none),
             Purpose::AddressChanged => (&self.address_changed, none),
+            Purpose::LoginCode => (&self.login_code, ("", HOLDS_FOR)),
+            Purpose::FactorsChanged => (&self.factors_changed, none),
         };
         let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());
-        let letter = Letter { name: mail.user.name.as_str(), link: &link, lifetime };
+        let code = self.factor_keys.mail_code(mail.id);
+        let letter = Letter { name: mail.user.name.as_str(), link: &link, code: &code, lifetime };
         self.mailer.send(to, template, &letter).await.map(|()| true)
     }
 

@@ -6,9 +6,11 @@
 
 mod attempts;
 mod browser;
+mod challenge;
 mod change;
 mod error;
 mod external;
+mod factors;
 mod import;
 mod invite;
 mod keys;
@@ -23,9 +25,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use attempts::{AttemptCounts, Attempts};
 pub use browser::{BrowserSession, Changed};
+pub use challenge::{Answer, Answered, Answerer, Asked, Method};
 pub use change::ChangeRequest;
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};
+pub use factors::{Begun, BegunWith, Enroller, Evidence, FactorConfirmed, FactorMeans};
 pub use import::{Candidate, Importer, Outcome, Rejection, Taken};
 pub use invite::{InvitationRequest, Invited};
 pub use keys::{Keys, KeysError};
@@ -46,7 +50,7 @@ use crate::{
         self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SessionCookies,
         SigningKey,
     },
-    types::{KeyId, Proof, Random, Secret, SessionId, Subject, UserId, Username},
+    types::{KeyId, Proofs, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
 /// The result of a use case.
@@ -73,6 +77,8 @@ pub struct Tokens {
     pub refresh: Secret,
     /// The token by which the device is known again, after a login.
     pub device: Option<String>,
+    /// The token by which it is not asked for a factor for a while.
+    pub remembered: Option<String>,
 }
 
 /// What holds a session.
@@ -96,6 +102,8 @@ pub struct Client<'a> {
     pub user_agent: Option<&'a str>,
     /// The token of a device that it says it is.
     pub device: Option<&'a str>,
+    /// The token of a device where a factor was shown.
+    pub remembered: Option<&'a str>,
 }
 
 impl Client<'_> {
@@ -127,6 +135,8 @@ pub struct Accounts {
     pub issuer: Issuer,
     /// Makes tokens by which devices are known again.
     pub device_tokens: DeviceTokens,
+    /// What second factors are made with.
+    pub factors: FactorMeans,
     /// Makes refresh tokens.
     pub refresh_tokens: RefreshTokens,
     /// Makes the cookies of people with browsers, if there are pages for them.
@@ -175,7 +185,8 @@ impl Accounts {
         let session = NewSession {
             id,
             kind,
-            proof: Proof::Password,
+            proofs: Proofs::PASSWORD,
+            is_remembered: false,
             place,
             refresh_hash: token.hash,
             nonce,
@@ -213,7 +224,7 @@ impl Accounts {
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
         let key = self.key_for(&grant).await?;
         let access = self.issuer.issue(&claims(&grant), &key)?;
-        Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None })
+        Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None, remembered: None })
     }
 
     /// Returns the key to sign with for a session that still lives. What ended for it is in force before.
@@ -252,5 +263,6 @@ fn claims(grant: &Grant) -> token::AccessClaims<'_> {
         issued_at: grant.issued_at,
         session_ends_at: grant.session_ends_at,
         authenticated_at: grant.authenticated_at,
+        proofs: grant.proofs,
     }
 }

@@ -9,7 +9,9 @@ use crate::{
     config::UsernameRules,
     error::Kind,
     password::{Hasher, Origin, Rules},
-    store::{AccountChange, Change, Event, KeysRevoked, LogEntry, NewUser, Revoked, Store, User},
+    store::{
+        AccountChange, Change, Event, KeysRevoked, LogEntry, NewMail, NewUser, Purpose, Revoked, Store, User,
+    },
     types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
 };
 
@@ -79,6 +81,8 @@ pub struct Operator {
     pub random: Arc<dyn Random>,
     /// Revokes.
     pub revoker: Revoker,
+    /// Whether mails are sent.
+    pub has_mail: bool,
 }
 
 impl Operator {
@@ -159,6 +163,31 @@ impl Operator {
             email,
             event: Some(by.event(action, detail)),
             expected_generation: update.expected,
+            ..AccountChange::default()
+        };
+        self.change(by, user, change).await
+    }
+
+    /// Removes the second factors and recovery codes of an account whose owner has lost them; its sessions end, and they get a mail.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn reset_factors(&self, by: &Actor, user: &User) -> Result<()> {
+        let verified = user.email.clone().filter(|_| user.email_verified && self.has_mail);
+        let mail = verified.map(|address| NewMail {
+            id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
+            user: user.id,
+            purpose: Purpose::FactorsChanged,
+            recipient: Some(address),
+            // It carries no token.
+            token_hash: self.random.bytes(),
+            most_live: 3,
+            most_live_to_address: 10,
+        });
+        let change = AccountChange {
+            remove_factors: true,
+            mails: mail.into_iter().collect(),
+            event: Some(by.event("user.reset-factors", String::new())),
             ..AccountChange::default()
         };
         self.change(by, user, change).await

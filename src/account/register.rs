@@ -5,9 +5,9 @@ use crate::{
     config,
     error::Kind,
     password::Rules,
-    store::{Event, Grant, NewUser, Purpose},
+    store::{ChallengePurpose, Event, Grant, NewUser, Opened, Purpose},
     token::RefreshToken,
-    types::{Roles, Secret, SessionId, UserId, Username},
+    types::{Proofs, Roles, Secret, SessionId, UserId, Username},
 };
 
 /// The longest address that mail servers take (RFC 5321, section 4.5.3.1.3).
@@ -105,11 +105,20 @@ impl Accounts {
         let user =
             NewUser { id, name, email, password_hash, roles, release, similar, invitation, mail, event };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
-        let opened = self.store.create_user(&user, Some(&session)).await?;
-        match opened.and_then(|opened| opened.grant) {
-            Some(grant) => {
+        let must_have_factor =
+            user.roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
+        let opened = self.store.create_user(&user, Some(&session).filter(|_| !must_have_factor)).await?;
+        match opened {
+            Some(Opened { grant: Some(grant), .. }) => {
                 self.mails_are_queued();
                 Ok((grant, refresh))
+            }
+            // The account is there; there is no session before it has a factor.
+            Some(Opened { user, grant: None }) => {
+                self.mails_are_queued();
+                let purpose = ChallengePurpose::Enrolment;
+                let asked = self.ask(&user, purpose, None, Proofs::PASSWORD, holder).await?;
+                Err(AccountError::FactorNeeded(Box::new(asked)))
             }
             None => {
                 if let Some(token) = &wanted.invitation {

@@ -6,8 +6,8 @@ use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
     error::Kind,
     store::{
-        AccountChange, Change, Event, LogEntry, Revoked, Rotation, RotationRequest, Session, SessionPage,
-        Store, StoreError, User,
+        AccountChange, ChallengePurpose, Change, Event, LogEntry, Revoked, Rotation, RotationRequest,
+        Session, SessionPage, Store, StoreError, User,
     },
     token::{Presented, SignedIn},
     types::{SessionId, UserId},
@@ -57,6 +57,12 @@ impl Accounts {
         };
         self.await_key().await?;
         match self.store.rotate_session(&request).await? {
+            Rotation::Rotated(grant) | Rotation::Replayed(grant, _)
+                if self.asks_for(&grant.user) == Some(ChallengePurpose::Enrolment) =>
+            {
+                // A login leads to the factor that the account must have by now.
+                Err(unauthenticated())
+            }
             Rotation::Rotated(grant) => self.issue(grant, successor).await,
             Rotation::Replayed(grant, nonce) => {
                 let same = self.refresh_tokens.successor(&presented, &nonce);

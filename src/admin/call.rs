@@ -216,6 +216,15 @@ fn session_calls() -> Vec<Call<Handler>> {
         ),
         call(
             Method::DELETE,
+            "/api/users/{id}/factors",
+            "resetFactors",
+            "Remove the second factors of somebody who has lost them; the account's sessions end",
+            MESSAGE,
+            ONE,
+            |api, asked| Box::pin(api.reset_factors(asked)),
+        ),
+        call(
+            Method::DELETE,
             "/api/users/{id}/sessions/{session}",
             "endSession",
             "End a session of an account",

@@ -181,6 +181,11 @@ impl AdminApi {
         Ok(done("Ended"))
     }
 
+    pub(super) async fn reset_factors(&self, asked: Asked<'_>) -> CallResult {
+        self.operator.reset_factors(asked.by()?, &self.user(asked.parameter(0)).await?).await?;
+        Ok(done("Reset"))
+    }
+
     pub(super) async fn end_session(&self, asked: Asked<'_>) -> CallResult {
         let (user, session) = (self.user(asked.parameter(0)).await?, SessionId::parse(asked.parameter(1)));
         self.operator.end_session(asked.by()?, user.id, session.ok_or(Kind::NotFound)?).await?;

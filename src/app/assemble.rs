@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::Access,
-    account::{Accounts, Attempts, Keys, MailQueue, MailWorker, Operator, Revoker},
+    account::{Accounts, Attempts, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
     config::Config,
+    factor::RelyingParty,
     gateway::{RefusalPages, Services, Snapshot},
     mail::MailSetupError,
     oidc::{Fetcher, Introspector, KeyFollower},
@@ -60,8 +61,12 @@ pub(super) fn assemble(
     let cookies = access.cookies().cloned();
     let (mail_worker, queue) = match &auth.email {
         Some(email) => {
-            let (mail_worker, queue) =
-                MailWorker::new(email, foundation.store.clone(), foundation.root.mail_tokens())?;
+            let (mail_worker, queue) = MailWorker::new(
+                email,
+                foundation.store.clone(),
+                foundation.root.mail_tokens(),
+                foundation.root.factor_keys(),
+            )?;
             (Some(Arc::new(mail_worker)), Some(queue))
         }
         None => (None, None),
@@ -186,10 +191,27 @@ fn accounts(
         refresh_tokens: foundation.root.refresh_tokens(),
         cookies,
         device_tokens: foundation.root.device_tokens(),
+        factors: factor_means(foundation, config),
         mirror: foundation.process.mirror.clone(),
         revoker: revoker(foundation, config),
         time: foundation.process.time.clone(),
         random,
+    }
+}
+
+fn factor_means(foundation: &Foundation, config: &Config) -> FactorMeans {
+    let name = config.browser.as_ref().map(|browser| browser.pages.name.clone());
+    let host = config.public_url.as_ref().map(|url| url.host.clone());
+    let service = name.or(host).unwrap_or_else(|| "authgate".to_owned());
+    FactorMeans {
+        keys: foundation.root.factor_keys(),
+        relying_party: config.public_url.as_ref().map(|url| RelyingParty {
+            id: url.host.clone(),
+            origin: url.origin.clone(),
+            name: service.clone(),
+        }),
+        remembered: foundation.root.remembered_devices(config.auth.mfa.remember_device),
+        service,
     }
 }
 
@@ -217,5 +239,6 @@ fn operator(foundation: &Foundation, means: &Means, config: &Config) -> Operator
         clock: foundation.process.time.clone(),
         random: Arc::new(OsRandom),
         revoker: revoker(foundation, config),
+        has_mail: auth.email.is_some(),
     }
 }

@@ -88,7 +88,7 @@ fn login(name: &'static str, user: &str, password: &str) -> Step {
 }
 
 fn accounts() -> Vec<Step> {
-    [registration(), session(), changes()].into_iter().flatten().collect()
+    [registration(), session(), factors(), changes()].into_iter().flatten().collect()
 }
 
 fn registration() -> Vec<Step> {
@@ -139,6 +139,28 @@ fn session() -> Vec<Step> {
         step("End another session", "endSession", 200).at(&["{{session_id}}"]),
         step("End it again", "endSession", 404).at(&["{{session_id}}"]),
         step("Refresh", "refresh", 200).body(json!({"refresh_token": "{{refresh_token}}"})).then(KEEP_TOKENS),
+    ]
+}
+
+fn factors() -> Vec<Step> {
+    const FACTOR: &[&str] = &["{{factor_id}}"];
+    vec![
+        step("Second factors", "factors", 200),
+        step("Begin an authenticator app", "beginFactor", 201)
+            .body(json!({"type": "totp", "name": "my phone"}))
+            .then(&["pm.environment.set('factor_id', pm.response.json().id);"]),
+        step("Confirm it by a wrong code", "confirmFactor", 401)
+            .at(FACTOR)
+            .body(json!({"code": "000000"}))
+            .says("Invalid credentials"),
+        step("Begin to show anew who one is", "challenge", 200)
+            .then(&["pm.environment.set('challenge', pm.response.json().challenge);"]),
+        step("Show it", "loginFactor", 200)
+            .body(json!({"challenge": "{{challenge}}", "method": "password", "password": "{{password}}"}))
+            .then(KEEP_TOKENS),
+        step("Begin a login by a passkey", "loginPasskey", 200).without_token(),
+        step("Remove the app", "removeFactor", 200).at(FACTOR),
+        step("Remove it again", "removeFactor", 404).at(FACTOR),
     ]
 }
 
@@ -223,6 +245,7 @@ fn administration() -> Vec<Step> {
         step("Its sessions", "listSessions", 200).at(MADE),
         step("End a session that is not there", "endSession", 404)
             .at(&["{{made_id}}", "01890000-0000-7000-8000-000000000000"]),
+        step("Reset its factors", "resetFactors", 200).at(MADE),
         step("End its sessions", "endSessions", 200).at(MADE),
         step("Delete it", "deleteUser", 200).at(MADE),
         step("Let its name be given out again", "releaseName", 200).at(&["{{username}}-made"]),

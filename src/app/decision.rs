@@ -7,8 +7,11 @@ use crate::{
     access::{Caller, Denied, judge},
     config::{ConfigError, Expect, Test},
     route::{Match, Route, Table},
-    types::{Roles, path},
+    types::{Proof, Proofs, Roles, path},
 };
+
+/// A caller has shown who they are by whatever is asked for.
+const EVERY: Proofs = Proofs::PASSWORD.with(Proof::Passkey { verified: true });
 
 /// What would happen to a request.
 pub enum Verdict<'a> {
@@ -48,9 +51,10 @@ pub fn decide<'a>(
         Match::Builtin => Verdict::Own,
         Match::None => Verdict::NoRoute,
         Match::WrongMethod(allow) => Verdict::WrongMethod(allow),
-        Match::Route(route) => {
-            Verdict::Route(route, judge(&route.config.access, roles.map(|roles| Caller { roles, proved: 0 })))
-        }
+        Match::Route(route) => Verdict::Route(
+            route,
+            judge(&route.config.access, roles.map(|roles| Caller { roles, proofs: EVERY, proved: 0 })),
+        ),
     }
 }
 

@@ -29,6 +29,9 @@ pub fn describe_access(access: &Access) -> String {
             if let Some(fresh) = requirements.fresh {
                 let _ = write!(text, ", fresh {}s", fresh.as_secs());
             }
+            if requirements.mfa {
+                text.push_str(", two factors");
+            }
             text
         }
     }
@@ -87,6 +90,9 @@ pub(super) fn running<'a>(table: &Table, upstream: impl Fn(usize) -> Option<&'a 
                 }
                 if let Some(fresh) = requirements.fresh {
                     value["fresh"] = json!(format!("{}s", fresh.as_secs()));
+                }
+                if requirements.mfa {
+                    value["mfa"] = json!(true);
                 }
             }
         }

@@ -51,6 +51,7 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
         clock,
         random,
         revoker,
+        has_mail: config.auth.email.is_some(),
     };
     Ok((operator, vault))
 }

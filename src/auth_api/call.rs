@@ -13,7 +13,7 @@ use super::{
     AuthApi, Caller,
     handler::CallResult,
     input,
-    output::{Account, Changed, JwkSet, Message, Session, Sessions},
+    output::{Account, Begun, Challenge, Changed, Confirmed, Factors, JwkSet, Message, Session, Sessions},
 };
 use crate::{
     error::{Kind, Statuses},
@@ -147,10 +147,18 @@ fn delete(path: &'static str, id: &'static str) -> Call<Handler> {
 
 /// The calls.
 pub fn calls() -> Vec<Call<Handler>> {
-    [account_calls(), login_calls(), session_calls(), mail_calls(), issuer_calls(), description_calls()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        account_calls(),
+        login_calls(),
+        factor_calls(),
+        session_calls(),
+        mail_calls(),
+        issuer_calls(),
+        description_calls(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn account_calls() -> Vec<Call<Handler>> {
@@ -199,7 +207,13 @@ fn login_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
             body: Some((schema::<input::Login>, true)),
-            failures: &[Kind::MissingParameters, Kind::InvalidCredentials, Kind::TooManyRequests],
+            failures: &[
+                Kind::MissingParameters,
+                Kind::InvalidCredentials,
+                Kind::SecondFactorRequired,
+                Kind::FactorEnrolmentRequired,
+                Kind::TooManyRequests,
+            ],
             ..call(
                 Method::POST,
                 "/login",
@@ -245,6 +259,109 @@ fn login_calls() -> Vec<Call<Handler>> {
             MESSAGE,
             |api, _, caller, _| Box::pin(api.logout_all(caller)),
         ),
+    ]
+}
+
+const FACTOR: &[Kind] = &[
+    Kind::MissingParameters,
+    Kind::FactorNotAccepted,
+    Kind::InvalidCredentials,
+    Kind::InsufficientUserAuthentication,
+    Kind::NotFound,
+    Kind::TooManyRequests,
+];
+
+fn factor_calls() -> Vec<Call<Handler>> {
+    vec![
+        Call {
+            body: Some((schema::<input::Answer>, true)),
+            failures: &[Kind::MissingParameters, Kind::InvalidCredentials, Kind::TooManyRequests],
+            ..call(
+                Method::POST,
+                "/login/factor",
+                "loginFactor",
+                "Answer a challenge: open a session, or show anew who one is in one's own",
+                Bearer::Optional,
+                TOKENS,
+                |api, request, caller, _| Box::pin(api.login_factor(request, caller)),
+            )
+        },
+        Call {
+            failures: &[Kind::NotFound, Kind::TooManyRequests],
+            ..call(
+                Method::POST,
+                "/login/passkey",
+                "loginPasskey",
+                "Begin a login by a passkey alone",
+                Bearer::None,
+                (200, JSON, schema::<Challenge>),
+                |api, _, caller, _| Box::pin(api.login_passkey(caller)),
+            )
+        },
+        call(
+            Method::GET,
+            "/factors",
+            "factors",
+            "The caller's second factors",
+            Bearer::Required,
+            (200, JSON, schema::<Factors>),
+            |api, _, caller, _| Box::pin(api.factors(caller)),
+        ),
+        Call {
+            body: Some((schema::<input::BeginFactor>, true)),
+            failures: FACTOR,
+            ..call(
+                Method::POST,
+                "/factors",
+                "beginFactor",
+                "Begin a second factor, or get new recovery codes",
+                Bearer::Required,
+                (201, JSON, schema::<Begun>),
+                |api, request, caller, _| Box::pin(api.begin_factor(request, caller)),
+            )
+        },
+        Call {
+            failures: &[Kind::TooManyRequests],
+            ..call(
+                Method::POST,
+                "/factors/challenge",
+                "challenge",
+                "Begin to show anew who one is",
+                Bearer::Required,
+                (200, JSON, schema::<Challenge>),
+                |api, _, caller, _| Box::pin(api.challenge(caller)),
+            )
+        },
+        Call {
+            body: Some((schema::<input::ConfirmFactor>, true)),
+            failures: FACTOR,
+            ..call(
+                Method::POST,
+                "/factors/{id}/confirm",
+                "confirmFactor",
+                "Show to have a factor that was begun",
+                Bearer::Required,
+                (200, JSON, schema::<Confirmed<'static>>),
+                |api, request, caller, parameters| {
+                    let id = parameters.first().copied().unwrap_or_default();
+                    Box::pin(api.confirm_factor(id, request, caller))
+                },
+            )
+        },
+        Call {
+            failures: &[Kind::InsufficientUserAuthentication, Kind::NotFound],
+            ..call(
+                Method::DELETE,
+                "/factors/{id}",
+                "removeFactor",
+                "Remove a second factor",
+                Bearer::Required,
+                MESSAGE,
+                |api, _, caller, parameters| {
+                    Box::pin(api.remove_factor(parameters.first().copied().unwrap_or_default(), caller))
+                },
+            )
+        },
     ]
 }
 

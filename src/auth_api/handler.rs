@@ -19,18 +19,24 @@ use crate::{
 /// A response, or why there is none.
 pub(super) type CallResult = Result<Response<Bytes>, Failure>;
 
-fn done(message: &'static str) -> Response<Bytes> {
+pub(super) fn done(message: &'static str) -> Response<Bytes> {
     private_json(StatusCode::OK, &Message { message })
 }
 
 impl AuthApi {
-    fn session<'a>(&'a self, tokens: &'a Tokens, message: Option<&'static str>) -> Session<'a> {
+    pub(super) fn session<'a>(&'a self, tokens: &'a Tokens, message: Option<&'static str>) -> Session<'a> {
         Session::new(tokens, message, &self.compat.token_fields)
     }
 
-    fn give_device(&self, response: &mut Response<Bytes>, tokens: &Tokens) {
+    pub(super) fn give_device(&self, response: &mut Response<Bytes>, tokens: &Tokens) {
         if let Some(token) = &tokens.device {
             device::give(response, token, &self.mount);
+        }
+        let ttl = self.accounts.remembers_devices_for();
+        let remembered = tokens.remembered.as_deref();
+        if let Some(cookie) = remembered.and_then(|token| device::remembered_cookie(token, &self.mount, ttl))
+        {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     access::Failure,
     error::Kind,
+    factor::{Assertion, Attestation},
     types::Secret,
     web::media_type::{FORM, essence},
 };
@@ -166,6 +167,48 @@ pub(super) struct Login {
     /// The password.
     #[schemars(required, with = "String", length(min = 1))]
     pub(super) password: Option<Secret>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "BeginFactorRequest")]
+pub(super) struct BeginFactor {
+    /// totp, passkey, or recovery for new recovery codes.
+    #[serde(rename = "type")]
+    #[schemars(required, with = "String", length(min = 1))]
+    pub(super) kind: Option<String>,
+    /// What the person calls it.
+    pub(super) name: Option<String>,
+    /// The challenge of `factor_enrolment_required`, in place of a bearer token.
+    pub(super) challenge: Option<Secret>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ConfirmFactorRequest")]
+pub(super) struct ConfirmFactor {
+    /// A code of the app.
+    pub(super) code: Option<Secret>,
+    /// The passkey, as the browser gives it.
+    pub(super) credential: Option<Attestation>,
+    /// The challenge of `factor_enrolment_required`, in place of a bearer token.
+    pub(super) challenge: Option<Secret>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FactorAnswer")]
+pub(super) struct Answer {
+    /// The challenge.
+    #[schemars(required, with = "String", length(min = 1))]
+    pub(super) challenge: Option<Secret>,
+    /// totp, passkey, recovery, email, or password where the account has no factor. With email and no code, a code is sent.
+    pub(super) method: Option<String>,
+    /// The code.
+    pub(super) code: Option<Secret>,
+    /// The password.
+    pub(super) password: Option<Secret>,
+    /// The passkey, as the browser gives it.
+    pub(super) credential: Option<Assertion>,
+    /// Whether the browser gets a cookie by which it is not asked again for a while.
+    pub(super) remember_device: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@
 //! API can be tested without a socket.
 
 mod call;
+mod factors;
 mod handler;
 mod input;
 mod output;
@@ -79,7 +80,12 @@ impl AuthApi {
     ) -> Response<Bytes> {
         let headers = request.headers();
         let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
-        let client = Client { address, user_agent, device: device::token(headers) };
+        let client = Client {
+            address,
+            user_agent,
+            device: device::token(headers),
+            remembered: device::remembered(headers),
+        };
         let credential = credential::of(&request, self.access.cookies().map(AsRef::as_ref));
         let caller = Caller { credential, client };
         match self.route(&request, &caller).await {

@@ -94,6 +94,88 @@ pub(super) struct SessionEntry {
     pub(super) user_agent: Option<String>,
 }
 
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Factors")]
+pub(super) struct Factors {
+    pub(super) factors: Vec<Factor>,
+    /// How many recovery codes are left.
+    pub(super) recovery_codes: u32,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Factor")]
+pub(super) struct Factor {
+    pub(super) id: String,
+    /// totp or passkey.
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) created_at: String,
+    /// Null before it was used.
+    pub(super) last_used_at: Option<String>,
+}
+
+/// A factor that was begun: what it is to be confirmed with.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BegunFactor")]
+pub(super) struct Begun {
+    pub(super) id: String,
+    /// totp or passkey.
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    /// Of TOTP: the secret, in base32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<String>,
+    /// Of TOTP: the address that an app reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uri: Option<String>,
+    /// Of a passkey: what a browser makes it by.
+    #[serde(rename = "publicKey", skip_serializing_if = "Option::is_none")]
+    pub(super) public_key: Option<serde_json::Value>,
+}
+
+/// Codes for when a factor is lost.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RecoveryCodes")]
+pub(super) struct RecoveryCodes {
+    pub(super) recovery_codes: Vec<String>,
+}
+
+/// A factor that was confirmed. Its proof is in the new access token; who had to have one to log in gets all of a login.
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "ConfirmedFactor")]
+pub(super) struct Confirmed<'a> {
+    pub(super) message: &'static str,
+    /// With the account's first factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recovery_codes: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) access_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_in: Option<i64>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) session: Option<Session<'a>>,
+}
+
+/// A challenge: its token, how it may be answered, and what a browser shows a passkey by.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Asked(pub(super) serde_json::Map<String, serde_json::Value>);
+
+/// The shape of a challenge.
+#[derive(JsonSchema)]
+#[schemars(rename = "Challenge")]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct Challenge {
+    challenge: String,
+    methods: Vec<String>,
+    #[schemars(rename = "publicKey")]
+    public_key: Option<serde_json::Value>,
+}
+
 /// The shape of the key set, which the keyring writes.
 #[derive(JsonSchema)]
 #[schemars(rename = "JwkSet")]

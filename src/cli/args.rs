@@ -219,6 +219,13 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Remove the second factors of somebody who has lost them; the account's sessions end
+    ResetFactors {
+        /// The account's name
+        name: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Allow logging in again
     Enable {
         /// The account's name

@@ -79,6 +79,10 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             update_user(operator, &name, Update { disabled: Some(true), ..Update::default() }).await?;
             print("Disabled; the account's sessions have ended.\n")
         }),
+        UserCommand::ResetFactors { name, config } => with_config(&config.config, async |operator| {
+            operator.reset_factors(&operator_name(), &find(operator, &name).await?).await?;
+            print("Removed; the account's sessions have ended.\n")
+        }),
         UserCommand::Enable { name, config } => with_config(&config.config, async |operator| {
             update_user(operator, &name, Update { disabled: Some(false), ..Update::default() }).await?;
             print("Enabled.\n")

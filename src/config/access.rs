@@ -22,6 +22,8 @@ pub struct Requirements {
     pub roles: Option<RoleRule>,
     /// How long ago at most the caller must have shown who they are.
     pub fresh: Option<Duration>,
+    /// Whether the caller must have shown who they are by two kinds of proof.
+    pub mfa: bool,
 }
 
 /// A rule about roles.

@@ -47,6 +47,8 @@ pub struct Auth {
     pub signing: Signing,
     /// Names that people choose.
     pub username: UsernameRules,
+    /// Second factors.
+    pub mfa: Mfa,
     /// Passwords.
     pub password: Password,
     /// Throttling.
@@ -57,6 +59,17 @@ pub struct Auth {
     pub compat: Compat,
     /// Mails.
     pub email: Option<Email>,
+}
+
+/// Second factors.
+#[derive(Debug, Clone)]
+pub struct Mfa {
+    /// Whoever has one of these roles must have one.
+    pub required_for: Roles,
+    /// For how long a device is not asked again; zero for never.
+    pub remember_device: Duration,
+    /// Whether a code by mail is taken where there is another factor.
+    pub mail_codes: bool,
 }
 
 /// What people may give as `username` to log in; one of them at least.

@@ -43,7 +43,7 @@ use ipnet::IpNet;
 pub use access::{Access, Requirements, RoleRule};
 pub use acme::{Acme, ChallengeKind};
 pub use auth::{
-    Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Password, Rate, Signing, Smtp,
+    Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Mfa, Password, Rate, Signing, Smtp,
     Throttle,
 };
 pub use browser::{Browser, Cookies, Pages, PublicUrl};
@@ -88,6 +88,8 @@ pub struct Config {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// The address by which people reach the gateway, if it is known.
+    pub public_url: Option<PublicUrl>,
     /// People with browsers, if there are pages for them.
     pub browser: Option<Browser>,
     /// Others whose tokens are accepted.

@@ -7,7 +7,7 @@ mod problem;
 
 use http::StatusCode;
 
-pub use problem::{Problem, ProblemBody, private_json, private_response};
+pub use problem::{Problem, ProblemBody, Unproved, private_json, private_response};
 
 /// Every way in which authgate itself answers with a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,12 @@ pub enum Kind {
     EmailNotConfigured,
     /// Wrong password, unknown user, disabled account: all alike.
     InvalidCredentials,
+    /// The password was right, and a second factor is asked for.
+    SecondFactorRequired,
+    /// The password was right, and the account must get a second factor.
+    FactorEnrolmentRequired,
+    /// A factor breaks a rule; `detail` says which.
+    FactorNotAccepted,
     /// No bearer token, or one that does not hold.
     Unauthenticated,
     /// Signed in, but too long ago.
@@ -101,6 +107,13 @@ impl Kind {
             }
             Self::EmailNotConfigured => (S::NOT_FOUND, "Email is not configured", "email_is_not_configured"),
             Self::InvalidCredentials => (S::UNAUTHORIZED, "Invalid credentials", "invalid_credentials"),
+            Self::SecondFactorRequired => {
+                (S::UNAUTHORIZED, "Second factor required", "second_factor_required")
+            }
+            Self::FactorEnrolmentRequired => {
+                (S::UNAUTHORIZED, "Factor enrolment required", "factor_enrolment_required")
+            }
+            Self::FactorNotAccepted => (S::BAD_REQUEST, "Factor not accepted", "factor_not_accepted"),
             Self::Unauthenticated => {
                 (S::UNAUTHORIZED, "Missing or invalid token", "missing_or_invalid_token")
             }

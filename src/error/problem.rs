@@ -23,15 +23,48 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// Whether a token was there and was bad.
     pub had_token: bool,
-    /// How old the caller's proof of who they are may be at most, in seconds (RFC 9470, section 3).
-    pub max_age: Option<u64>,
+    /// What the caller's proof of who they are lacks.
+    pub unproved: Option<Unproved>,
     /// The methods that would be taken, as `Allow` lists them.
     pub allow: Option<String>,
+    /// Further members of the body (RFC 9457, section 3.2).
+    pub further: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+}
+
+/// What a proof of who the caller is must be for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unproved {
+    /// Whether by two kinds of proof.
+    pub needs_factors: bool,
+    /// How old at most, in seconds.
+    pub max_age: Option<u32>,
+}
+
+impl Unproved {
+    /// Returns the value of `WWW-Authenticate` (RFC 9470, section 3).
+    fn challenge(self) -> HeaderValue {
+        let mut text = "Bearer error=\"insufficient_user_authentication\"".to_owned();
+        if self.needs_factors {
+            text.push_str(", acr_values=\"mfa\"");
+        }
+        if let Some(age) = self.max_age {
+            text.push_str(&format!(", max_age={age}"));
+        }
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
 }
 
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
-        Self { kind, detail: None, retry_after: None, had_token: false, max_age: None, allow: None }
+        Self {
+            kind,
+            detail: None,
+            retry_after: None,
+            had_token: false,
+            unproved: None,
+            allow: None,
+            further: None,
+        }
     }
 }
 
@@ -54,6 +87,9 @@ pub struct ProblemBody<'a> {
     detail: Option<&'a str>,
     /// The request's id, as in the log.
     request_id: &'a str,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    further: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 impl Problem {
@@ -71,6 +107,7 @@ impl Problem {
             message: self.kind.message(),
             detail: self.detail.as_deref(),
             request_id,
+            further: self.further.as_deref(),
         };
         // A struct of strings and one number cannot fail to serialise.
         let body = serde_json::to_string(&body).unwrap_or_default();
@@ -78,12 +115,8 @@ impl Problem {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 6750, section 3.
-            let challenge = match self.max_age {
-                // RFC 9470, section 3.
-                Some(age) => {
-                    let text = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
-                    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
-                }
+            let challenge = match self.unproved {
+                Some(unproved) => unproved.challenge(),
                 None if self.had_token => HeaderValue::from_static(r#"Bearer error="invalid_token""#),
                 None => HeaderValue::from_static("Bearer"),
             };

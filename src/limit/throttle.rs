@@ -81,6 +81,8 @@ pub enum Counter {
     Refreshes,
     /// Refresh tokens from an address that are none of ours.
     BadRefreshes,
+    /// Challenges from an address that are made for nobody in particular, or are none of ours.
+    Challenges,
     /// The addresses that are familiar to an account.
     Familiar,
 }

@@ -1,6 +1,6 @@
 //! The texts of mails: built in, or the operator's own.
 //!
-//! A text begins with a line `Subject: …` and an empty line. `{name}`, `{link}` and `{lifetime}` are
+//! A text begins with a line `Subject: …` and an empty line. `{name}`, `{link}`, `{code}` and `{lifetime}` are
 //! filled in, once; in HTML they are escaped first.
 
 use std::{fs, path::Path, time::Duration};
@@ -10,7 +10,14 @@ use super::MailSetupError;
 /// Larger ones are a mistake.
 const MAX_BYTES: u64 = 256 << 10;
 
-const PLACEHOLDERS: &[&str] = &["name", "link", "lifetime"];
+/// All that are filled in.
+const PLACEHOLDERS: &[&str] = &["name", "link", "code", "lifetime"];
+
+/// Those of a mail with a link.
+const LINK: &[&str] = &["name", "link", "lifetime"];
+
+/// Those of a mail with a code.
+const CODE: &[&str] = &["name", "code", "lifetime"];
 
 /// Those of a mail that only tells: it has no link that acts.
 const NOTICE: &[&str] = &["name"];
@@ -34,6 +41,8 @@ pub struct Letter<'a> {
     pub name: &'a str,
     /// The link.
     pub link: &'a str,
+    /// The code.
+    pub code: &'a str,
     /// How long the link lives.
     pub lifetime: Duration,
 }
@@ -60,7 +69,7 @@ impl Template {
     /// # Errors
     /// When the operator's own text cannot be used.
     pub fn reset_password(folder: Option<&Path>) -> Result<Self, MailSetupError> {
-        Self::load(folder, "reset", include_str!("reset.txt"), PLACEHOLDERS)
+        Self::load(folder, "reset", include_str!("reset.txt"), LINK)
     }
 
     /// The text that tells of a changed password.
@@ -77,6 +86,22 @@ impl Template {
     /// When the operator's own text cannot be used.
     pub fn address_changed(folder: Option<&Path>) -> Result<Self, MailSetupError> {
         Self::load(folder, "address-changed", include_str!("address-changed.txt"), NOTICE)
+    }
+
+    /// The text with a code to log in with.
+    ///
+    /// # Errors
+    /// When the operator's own text cannot be used.
+    pub fn login_code(folder: Option<&Path>) -> Result<Self, MailSetupError> {
+        Self::load(folder, "login-code", include_str!("login-code.txt"), CODE)
+    }
+
+    /// The text that tells of a second factor that was added or removed.
+    ///
+    /// # Errors
+    /// When the operator's own text cannot be used.
+    pub fn factors_changed(folder: Option<&Path>) -> Result<Self, MailSetupError> {
+        Self::load(folder, "factors-changed", include_str!("factors-changed.txt"), NOTICE)
     }
 
     fn load(
@@ -121,6 +146,7 @@ impl Template {
         let plain = |name: &str| match name {
             "name" => letter.name.to_owned(),
             "link" => letter.link.to_owned(),
+            "code" => letter.code.to_owned(),
             _ => lifetime.clone(),
         };
         Filled {
@@ -206,7 +232,7 @@ mod tests {
     use super::*;
 
     fn letter(name: &str) -> Letter<'_> {
-        Letter { name, link: "https://a/x?token=t&b", lifetime: Duration::from_secs(1_800) }
+        Letter { name, link: "https://a/x?token=t&b", code: "123", lifetime: Duration::from_secs(1_800) }
     }
 
     #[test]

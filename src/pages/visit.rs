@@ -70,7 +70,12 @@ impl Pages {
         Visit {
             pages: self,
             request,
-            client: Client { address: request.address, user_agent, device: device::token(headers) },
+            client: Client {
+                address: request.address,
+                user_agent,
+                device: device::token(headers),
+                remembered: device::remembered(headers),
+            },
             language: self.loaded.templates.locales.preferred_index(headers.get(header::ACCEPT_LANGUAGE)),
             // Pages are for browsers; a program with a bearer token calls the API.
             credential: if credential.is_cookie() { credential } else { Credential::Absent },

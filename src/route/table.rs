@@ -9,7 +9,7 @@ use super::{
     conflict,
     trie::Node,
 };
-use crate::config::{self, ConfigErrors, Encoded};
+use crate::config::{self, ConfigErrors, Encoded, Pattern};
 
 /// The `Allow` of a route without `methods`.
 const ORDINARY: &[Method] =
@@ -109,8 +109,13 @@ impl Table {
     pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
         let mut met: Vec<&Method> = Vec::new();
         let below = if path.starts_with(self.mount.as_str()) { path } else { "" };
+        let mut at: Option<&Pattern> = None;
         let own = self.builtin_calls.walk(below, &mut |index| {
-            let call = &self.builtins[index].method;
+            let Builtin { method: call, pattern } = &self.builtins[index];
+            // A path with a name of its own is no parameter of another.
+            if *at.get_or_insert(pattern) != pattern {
+                return ControlFlow::Continue(());
+            }
             if takes(Some(std::slice::from_ref(call)), method) {
                 return ControlFlow::Break(());
             }
@@ -196,7 +201,6 @@ fn allow(methods: &[&Method]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Pattern;
     use crate::config::load;
 
     fn table(routes: &str) -> Result<Table, Vec<String>> {

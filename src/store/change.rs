@@ -20,6 +20,8 @@ pub struct AccountChange {
     pub email_pending: bool,
     /// The mails to be queued.
     pub mails: Vec<NewMail>,
+    /// Whether to remove its second factors and recovery codes.
+    pub remove_factors: bool,
     /// Whether to delete it.
     pub delete: bool,
     /// The generation that the account must have.

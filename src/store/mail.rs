@@ -17,6 +17,10 @@ pub enum Purpose {
     PasswordChanged,
     /// To tell that another address was given.
     AddressChanged,
+    /// A code to log in with.
+    LoginCode,
+    /// To tell that a second factor was added or removed.
+    FactorsChanged,
 }
 
 impl Purpose {
@@ -26,6 +30,8 @@ impl Purpose {
             Self::ResetPassword => 2,
             Self::PasswordChanged => 3,
             Self::AddressChanged => 4,
+            Self::LoginCode => 5,
+            Self::FactorsChanged => 6,
         }
     }
 
@@ -35,6 +41,8 @@ impl Purpose {
             2 => Some(Self::ResetPassword),
             3 => Some(Self::PasswordChanged),
             4 => Some(Self::AddressChanged),
+            5 => Some(Self::LoginCode),
+            6 => Some(Self::FactorsChanged),
             _ => None,
         }
     }
@@ -47,7 +55,10 @@ impl Purpose {
         match self {
             Self::VerifyEmail => sha256(newest.as_bytes()),
             // They carry no token.
-            Self::PasswordChanged | Self::AddressChanged => sha256(user.id.to_string().as_bytes()),
+            Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged => {
+                sha256(user.id.to_string().as_bytes())
+            }
+            Self::LoginCode => sha256(email.as_bytes()),
             Self::ResetPassword => {
                 let hash = user.password_hash.as_deref().unwrap_or_default();
                 sha256(format!("{hash}\0{email}").as_bytes())
@@ -99,8 +110,19 @@ pub struct ClaimedMail {
 pub struct MailLease {
     /// Nobody else tries it for this long, in milliseconds.
     pub hold: i64,
-    /// How long the token of each purpose lives from now on, in milliseconds: verify, reset.
-    pub ttls: (i64, i64),
+    /// How long the token of each purpose lives from now on, in milliseconds.
+    pub ttls: MailTtls,
+}
+
+/// How long tokens of mails live, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct MailTtls {
+    /// To verify an address.
+    pub verify: i64,
+    /// To reset a password.
+    pub reset: i64,
+    /// A code to log in with.
+    pub code: i64,
 }
 
 /// What became of an attempt to send.

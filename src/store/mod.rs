@@ -20,6 +20,7 @@ mod counter;
 mod debug;
 mod error;
 mod event;
+mod factor;
 mod import;
 mod invitation;
 mod key;
@@ -47,10 +48,14 @@ pub use change::{AccountChange, Change, Ends, Rekey, Spend};
 pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
+pub use factor::{
+    AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind, FactorUse, Factors,
+    Meeting, NewFactor, Outcome, Raise,
+};
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};
 pub use key::{KeyRevocation, KeysRevoked, SigningKeys, StoredKey};
-pub use mail::{ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent};
+pub use mail::{ClaimedMail, MailLease, MailTtls, Mails, NewMail, Purpose, Sent};
 pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked, Sink};
 pub use session::{
     Grant, NewSession, Place, Rotation, RotationRequest, Session, SessionKind, SessionPage, Sessions, Ttls,
@@ -89,6 +94,7 @@ pub trait Store:
     + Vault
     + Certificates
     + Invitations
+    + Factors
     + Send
     + Sync
 {
@@ -168,7 +174,7 @@ const REMOVED_AT_ONCE: i64 = 1_000;
 #[cfg(test)]
 mod tests {
     use super::{Place, Session, SessionKind, User};
-    use crate::types::{OsRandom, Roles, SessionId, UserId, Username};
+    use crate::types::{OsRandom, Proofs, Roles, SessionId, UserId, Username};
 
     /// An account that nothing is special about.
     pub(super) fn a_user() -> User {
@@ -184,6 +190,8 @@ mod tests {
             email_verified: false,
             external_id: None,
             pending_email: None,
+            password_by_mail: false,
+            has_factors: false,
         }
     }
 
@@ -196,6 +204,7 @@ mod tests {
             generation: user.generation,
             created_at: 0,
             authenticated_at: 0,
+            proofs: Proofs::PASSWORD,
             last_used_at: 0,
             ends_at: 1_000_000,
             refresh_expires_at: 500_000,

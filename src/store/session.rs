@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Event, LogEntry, Result, User, millis};
+use super::{Event, LogEntry, Raise, Result, User, millis};
 use crate::{
     clock::UnixMillis,
-    types::{Proof, SessionId, UserId},
+    types::{Proofs, SessionId, UserId},
 };
 
 /// The columns of [`Session`].
-pub(super) const SESSION: &str = "id, user_id, kind, generation, created_at, authenticated_at, last_used_at, ends_at, \
+pub(super) const SESSION: &str = "id, user_id, kind, generation, created_at, authenticated_at, methods, last_used_at, ends_at, \
      refresh_expires_at, rotated_at, refresh_number, current_hash, previous_hash, nonce, \
      address, user_agent";
 
@@ -64,8 +64,10 @@ pub struct NewSession {
     pub id: SessionId,
     /// The kind of credential that holds it.
     pub kind: SessionKind,
-    /// The method by which the user was authenticated.
-    pub proof: Proof,
+    /// How the user has shown who they are.
+    pub proofs: Proofs,
+    /// Whether the device is one where the account's factor was shown before.
+    pub is_remembered: bool,
     /// The client that opens it.
     pub place: Place,
     /// SHA-256 of its first refresh token.
@@ -140,8 +142,10 @@ pub struct Session {
     pub generation: i64,
     /// When it was opened.
     pub created_at: UnixMillis,
-    /// When a password was last given.
+    /// When its holder last showed who they are.
     pub authenticated_at: UnixMillis,
+    /// How they have, in this session.
+    pub proofs: Proofs,
     /// When a token was last issued.
     pub last_used_at: UnixMillis,
     /// When it ends, whatever is refreshed.
@@ -173,6 +177,8 @@ pub struct Grant {
     pub session_ends_at: UnixMillis,
     /// When its holder last showed who they are.
     pub authenticated_at: UnixMillis,
+    /// How they have.
+    pub proofs: Proofs,
     /// When the access token is issued, by the database's clock.
     pub issued_at: UnixMillis,
     /// The log rows of sessions that ended to make room.
@@ -185,10 +191,10 @@ impl Grant {
         user: User,
         session: SessionId,
         session_ends_at: UnixMillis,
-        authenticated_at: UnixMillis,
+        (authenticated_at, proofs): (UnixMillis, Proofs),
         now: UnixMillis,
     ) -> Self {
-        Self { user, session, session_ends_at, authenticated_at, issued_at: now, ended: Vec::new() }
+        Self { user, session, session_ends_at, authenticated_at, proofs, issued_at: now, ended: Vec::new() }
     }
 }
 
@@ -243,13 +249,12 @@ pub trait Sessions: Send + Sync {
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
 
     /// Notes that the holder of a live session has shown anew who they are. Returns `None` if the account has another generation or is
-    /// disabled, or the session has ended.
+    /// disabled, the session has ended, or a password is all that was shown and the account has a factor.
     async fn reauthenticate_session(
         &self,
         user: UserId,
-        session: SessionId,
         generation: i64,
-        ttls: Ttls,
+        raise: &Raise,
         event: &Event,
     ) -> Result<Option<Grant>>;
 

@@ -10,7 +10,7 @@ use crate::{
 
 /// The columns of [`User`] in the view `accounts`.
 pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, \
-     external_id, pending_email";
+     external_id, pending_email, password_by_mail, has_factors";
 
 /// An account.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub struct User {
     pub external_id: Option<String>,
     /// An address that replaces `email` once it is verified.
     pub pending_email: Option<String>,
+    /// Whether its password was chosen by whoever read a mail.
+    pub password_by_mail: bool,
+    /// Whether it has a second factor.
+    pub has_factors: bool,
 }
 
 impl User {

@@ -14,7 +14,7 @@ use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKe
 use crate::{
     clock::{Now, millis},
     config::{self, Browser},
-    types::{Proof, Roles, Subject},
+    types::{Proofs, Roles, Subject},
 };
 
 /// The type of the token, in its header.
@@ -73,7 +73,7 @@ struct Claims<'a> {
     name: &'a str,
     roles: &'a Roles,
     auth_time: i64,
-    amr: [&'static str; 1],
+    amr: Proofs,
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
@@ -161,7 +161,7 @@ impl SessionCookies {
             name: said.name,
             roles: said.roles,
             auth_time: said.authenticated_at.div_euclid(1_000),
-            amr: [Proof::Password.method()],
+            amr: said.proofs,
             r#gen: said.generation,
             external_id: said.external_id,
         };
@@ -238,6 +238,7 @@ fn claims(principal: &Principal, now: Now) -> Option<AccessClaims<'_>> {
         issued_at: now.time,
         session_ends_at: life.session_ends_at * 1_000,
         authenticated_at: principal.authenticated_at * 1_000,
+        proofs: principal.proofs,
     })
 }
 

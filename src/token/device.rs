@@ -32,6 +32,7 @@ pub struct Device {
 /// Makes and reads the tokens.
 pub struct DeviceTokens {
     key: hmac::Key,
+    ttl: Duration,
     random: Arc<dyn Random>,
 }
 
@@ -39,8 +40,13 @@ impl DeviceTokens {
     /// How long a device is known after its last login.
     pub const TTL: Duration = Duration::from_secs(90 * 86_400);
 
-    pub(super) fn new(key: hmac::Key, random: Arc<dyn Random>) -> Self {
-        Self { key, random }
+    pub(super) fn new(key: hmac::Key, ttl: Duration, random: Arc<dyn Random>) -> Self {
+        Self { key, ttl, random }
+    }
+
+    /// How long a device is known after its token was made.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// A device that was not known so far.
@@ -76,7 +82,7 @@ impl DeviceTokens {
         let genuine = self.tag(body, generation);
         constant_time::verify_slices_are_equal(genuine.as_ref().get(..LENGTH - TIME)?, tag).ok()?;
         let made_at = i64::from_be_bytes(body[DEVICE..].try_into().ok()?);
-        if now.saturating_sub(made_at) > millis(Self::TTL) {
+        if now.saturating_sub(made_at) > millis(self.ttl) {
             return None;
         }
         let id = Uuid::from_slice(&body[ACCOUNT..DEVICE]).ok()?;

@@ -9,7 +9,7 @@ use super::{CurrentKeyring, KeyError, SigningKey};
 use crate::{
     clock::UnixMillis,
     config,
-    types::{Proof, Random, Roles, SessionId, UserId},
+    types::{Proofs, Random, Roles, SessionId, UserId},
 };
 
 /// What an access token says, from the locked read of the transaction that allowed it.
@@ -33,6 +33,8 @@ pub struct AccessClaims<'a> {
     pub session_ends_at: UnixMillis,
     /// When the user last showed who they are.
     pub authenticated_at: UnixMillis,
+    /// How they have, in this session.
+    pub proofs: Proofs,
 }
 
 /// A signed token.
@@ -57,7 +59,7 @@ struct Claims<'a> {
     roles: &'a Roles,
     /// When and how the user last showed who they are (OpenID Connect Core 1.0, section 2; RFC 8176).
     auth_time: i64,
-    amr: [&'static str; 1],
+    amr: Proofs,
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
@@ -125,7 +127,7 @@ impl Issuer {
             name: said.name,
             roles: said.roles,
             auth_time: said.authenticated_at.div_euclid(1_000),
-            amr: [Proof::Password.method()],
+            amr: said.proofs,
             r#gen: said.generation,
             external_id: said.external_id,
         };

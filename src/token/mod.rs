@@ -6,6 +6,7 @@
 mod cookie;
 mod device;
 mod external;
+mod factor;
 mod issuer;
 mod jws;
 mod keyring;
@@ -19,6 +20,7 @@ mod verifier;
 pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
+pub use factor::{ChallengeToken, FactorKeys};
 pub use issuer::{AccessClaims, AccessToken, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};

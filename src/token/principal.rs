@@ -11,7 +11,7 @@ use super::{
     cookie::CookieLife,
     external::{ExternalCaller, ExternalIssuer},
 };
-use crate::types::{ExternalId, KeyId, Roles, SessionId, Subject, UserId};
+use crate::types::{ExternalId, KeyId, Proofs, Roles, SessionId, Subject, UserId};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
 /// its requests.
@@ -27,6 +27,8 @@ pub struct Principal {
     pub expires_at: i64,
     /// When the user last showed who they are, in Unix seconds; 0 if that is not known here.
     pub authenticated_at: i64,
+    /// How they have; none if that is not known here.
+    pub proofs: Proofs,
     /// The subject's name. For a user the canonical one.
     pub name: String,
     /// The subject's roles.
@@ -76,6 +78,7 @@ pub(super) struct UserClaims {
     pub(super) generation: i64,
     pub(super) expires_at: i64,
     pub(super) authenticated_at: i64,
+    pub(super) proofs: Proofs,
     pub(super) name: String,
     pub(super) external_id: Option<String>,
     pub(super) roles: Roles,
@@ -97,6 +100,7 @@ impl Principal {
             generation: claims.generation,
             expires_at: claims.expires_at,
             authenticated_at: claims.authenticated_at,
+            proofs: claims.proofs,
             name: claims.name,
             roles: claims.roles,
             key,
@@ -126,6 +130,7 @@ impl Principal {
             generation: caller.issued_at,
             expires_at,
             authenticated_at: 0,
+            proofs: Proofs::NONE,
             name: caller.name,
             roles: caller.roles,
             key,

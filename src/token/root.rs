@@ -1,7 +1,7 @@
 //! The secret that all secrets but the private keys are derived from. It lies in the store, wrapped: the master key can
 //! be another while refresh tokens, and links in mails, go on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::{
     hkdf::{HKDF_SHA256, Prk, Salt},
@@ -9,7 +9,7 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-use super::{DeviceTokens, MailTokens, RefreshTokens, master::derive};
+use super::{DeviceTokens, FactorKeys, MailTokens, RefreshTokens, master::derive};
 use crate::types::{Pseudonyms, Random};
 
 /// The length of the secret, in bytes.
@@ -48,7 +48,17 @@ impl RootSecret {
 
     /// The maker of tokens by which a device is known again.
     pub fn device_tokens(&self) -> DeviceTokens {
-        DeviceTokens::new(self.key(b"device tokens"), self.random.clone())
+        DeviceTokens::new(self.key(b"device tokens"), DeviceTokens::TTL, self.random.clone())
+    }
+
+    /// The maker of tokens by which a device is known again where a second factor was shown, for so long.
+    pub fn remembered_devices(&self, ttl: Duration) -> DeviceTokens {
+        DeviceTokens::new(self.key(b"remembered devices"), ttl, self.random.clone())
+    }
+
+    /// The maker of secrets of second factors.
+    pub fn factor_keys(&self) -> FactorKeys {
+        FactorKeys::new(self.key(b"factors"))
     }
 
     /// The key of the tokens in forms.

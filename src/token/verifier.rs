@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Now,
     config,
-    types::{KeyId, Roles, SessionId, UserId, Username},
+    types::{KeyId, Proofs, Roles, SessionId, UserId, Username},
 };
 
 /// The most memory that verified tokens may take.
@@ -101,6 +101,8 @@ struct User {
     #[serde(default)]
     auth_time: i64,
     #[serde(default)]
+    amr: Proofs,
+    #[serde(default)]
     external_id: Option<String>,
 }
 
@@ -118,6 +120,7 @@ impl User {
             generation: self.r#gen,
             expires_at,
             authenticated_at: self.auth_time,
+            proofs: self.amr,
             name: self.name,
             external_id: self.external_id,
             roles,

@@ -15,6 +15,10 @@ pub struct UserId(Uuid);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
 
+/// A second factor of an account, UUIDv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FactorId(Uuid);
+
 /// A signing key, UUIDv8: what stands for its `kid` in the revocation log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Uuid);
@@ -97,6 +101,13 @@ impl SessionId {
     }
 }
 
+impl FactorId {
+    /// A new id for a factor.
+    pub fn generate(random: &dyn Random) -> Self {
+        Self(Builder::from_random_bytes(random.bytes()).into_uuid())
+    }
+}
+
 macro_rules! uuid_newtype {
     ($name:ident, $version:literal) => {
         impl $name {
@@ -129,6 +140,7 @@ macro_rules! uuid_newtype {
 
 uuid_newtype!(UserId, 7);
 uuid_newtype!(SessionId, 4);
+uuid_newtype!(FactorId, 4);
 uuid_newtype!(KeyId, 8);
 uuid_newtype!(ClientId, 7);
 uuid_newtype!(ExternalId, 8);

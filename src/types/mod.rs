@@ -21,8 +21,8 @@ pub mod trace_context;
 pub mod trailers;
 mod username;
 
-pub use id::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId};
-pub use proof::Proof;
+pub use id::{ClientId, ExternalId, FactorId, KeyId, SessionId, Subject, UserId};
+pub use proof::{Proof, Proofs};
 pub use pseudonym::Pseudonyms;
 pub use random::{OsRandom, Random};
 pub use role::{Role, RoleError, Roles, RolesError};

@@ -1,17 +1,153 @@
 //! How users show who they are.
 
-/// The method by which the user was authenticated.
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// One way in which a user has shown who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     /// The account's password.
     Password,
+    /// A code that is good once: of an authenticator app, of a mail, or one kept for a lost device.
+    Code,
+    /// A passkey. It is `verified` if the device has made sure whose hand it is in, by a PIN or a finger.
+    Passkey {
+        /// Whether it has.
+        verified: bool,
+    },
 }
 
-impl Proof {
-    /// Returns the name of the method (RFC 8176, section 2).
-    pub const fn method(self) -> &'static str {
-        match self {
-            Self::Password => "pwd",
+/// The ways in which a user has shown who they are in a session, by their names in tokens (RFC 8176, section 2).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proofs(u8);
+
+const PASSWORD: u8 = 1;
+const CODE: u8 = 2;
+const KEY: u8 = 4;
+const SEVERAL: u8 = 8;
+
+const NAMES: [(u8, &str); 4] = [(PASSWORD, "pwd"), (CODE, "otp"), (KEY, "pop"), (SEVERAL, "mfa")];
+
+impl Proofs {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// A password alone.
+    pub const PASSWORD: Self = Self(PASSWORD);
+
+    /// Returns these and one more.
+    #[must_use]
+    pub const fn with(self, proof: Proof) -> Self {
+        let all = self.0
+            | match proof {
+                Proof::Password => PASSWORD,
+                Proof::Code => CODE,
+                Proof::Passkey { verified: false } => KEY,
+                Proof::Passkey { verified: true } => KEY | SEVERAL,
+            };
+        let has_both = all & PASSWORD != 0 && all & (CODE | KEY) != 0;
+        Self(if has_both { all | SEVERAL } else { all })
+    }
+
+    /// Whether there are two kinds of proof, or a passkey whose device knows its user.
+    pub const fn is_multi_factor(self) -> bool {
+        self.0 & SEVERAL != 0
+    }
+
+    /// Whether a second factor is among them.
+    pub const fn has_factor(self) -> bool {
+        self.0 & (CODE | KEY) != 0
+    }
+
+    /// Parses names with spaces between them. Others than ours count for nothing.
+    pub fn parse(names: &str) -> Self {
+        names.split(' ').fold(Self::NONE, Self::with_name)
+    }
+
+    fn with_name(self, name: &str) -> Self {
+        let bit = NAMES.iter().find(|(_, known)| *known == name).map_or(0, |(bit, _)| *bit);
+        Self(self.0 | bit)
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.iter().filter(move |(bit, _)| self.0 & bit != 0).map(|(_, name)| *name)
+    }
+}
+
+/// The names with spaces between them.
+impl fmt::Display for Proofs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.names().enumerate() {
+            f.write_str(if index > 0 { " " } else { "" })?;
+            f.write_str(name)?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Proofs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proofs({self})")
+    }
+}
+
+impl Serialize for Proofs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+impl<'de> Deserialize<'de> for Proofs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> de::Visitor<'de> for Names {
+            type Value = Proofs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of names")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut names: A) -> Result<Proofs, A::Error> {
+                let mut proofs = Proofs::NONE;
+                while let Some(name) = names.next_element::<&str>()? {
+                    proofs = proofs.with_name(name);
+                }
+                Ok(proofs)
+            }
+        }
+
+        deserializer.deserialize_seq(Names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_kinds_or_a_passkey_that_knows_its_user_are_several_factors() {
+        let passkey = |verified| Proof::Passkey { verified };
+        for (proofs, expected) in [
+            (&[Proof::Password][..], "pwd"),
+            (&[Proof::Password, Proof::Password], "pwd"),
+            (&[Proof::Password, Proof::Code], "pwd otp mfa"),
+            (&[Proof::Code, Proof::Password], "pwd otp mfa"),
+            (&[passkey(false)], "pop"),
+            (&[passkey(true)], "pop mfa"),
+            (&[Proof::Password, passkey(false)], "pwd pop mfa"),
+            (&[Proof::Code, Proof::Code], "otp"),
+        ] {
+            let all = proofs.iter().fold(Proofs::NONE, |all, proof| all.with(*proof));
+            assert_eq!(all.to_string(), expected);
+            assert_eq!(all.is_multi_factor(), expected.contains("mfa"));
+            assert_eq!(all.has_factor(), expected != "pwd");
+            assert_eq!(Proofs::parse(expected), all);
+            let json = serde_json::to_string(&all).unwrap();
+            assert_eq!(serde_json::from_str::<Proofs>(&json).unwrap(), all);
+        }
+        assert_eq!(Proofs::parse("pwd face"), Proofs::PASSWORD);
+        assert_eq!(Proofs::parse(""), Proofs::NONE);
     }
 }

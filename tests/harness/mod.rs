@@ -1,9 +1,11 @@
 //! What the tests hold the gateway with.
 
+pub mod authenticator;
 pub mod browser;
 mod client;
 mod database;
 mod dice;
+mod faketime;
 pub mod fleet;
 mod gateway;
 mod http2;
@@ -20,6 +22,7 @@ mod upstream;
 pub use client::{Client, Response};
 pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use dice::Dice;
+pub use faketime::Faketime;
 pub use gateway::{Gateway, Settings, authgate, errors_of, upstreams_are_errors, write_config};
 pub use peers::{
     MailServer, PythonProcess, browser_program, peer, peer_folder, python, python_file, token_of,

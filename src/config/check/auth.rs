@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Check, Links};
 use crate::{
     config::{
-        Auth, Compat, LoginBy, Password, Rate, Store, Throttle, UsernameRules,
+        Auth, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
         raw::{self, LoginName},
         units::{Number, Span},
     },
@@ -156,11 +156,21 @@ impl Check<'_> {
             previous_master_key,
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),
+            mfa: self.mfa(raw.mfa),
             password: self.password(&raw.password, cores),
             throttle: self.throttle(raw.throttle),
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
             compat: self.compat(raw.compat),
             email,
+        }
+    }
+
+    fn mfa(&mut self, raw: raw::Mfa) -> Mfa {
+        Mfa {
+            required_for: self.roles("auth.mfa.required_for", &raw.required_for),
+            // Nothing means never.
+            remember_device: raw.remember_device.map_or(Duration::from_secs(30 * 86_400), |span| span.0),
+            mail_codes: raw.mail_codes.is_none_or(|taken| taken.0),
         }
     }
 

@@ -128,7 +128,7 @@ impl Check<'_> {
         let links = Links { public_url: public_url.as_ref(), has_pages: raw.pages.is_some() };
         let auth = self.auth(raw.auth, &store, cores, links);
         let has_public_url = raw.public_url.is_some();
-        let browser = self.browser(public_url, has_public_url, raw.pages, raw.cookies);
+        let browser = self.browser(public_url.clone(), has_public_url, raw.pages, raw.cookies);
         let issuers = self.issuers(raw.issuers, &auth.issuer);
         let forward_auth = self.forward_auth(&raw.forward_auth, browser.is_some());
         let revocation = self.revocation(&raw.revocation);
@@ -162,6 +162,7 @@ impl Check<'_> {
             store,
             auth,
             browser,
+            public_url,
             issuers,
             forward_auth,
             revocation,

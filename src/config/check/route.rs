@@ -8,7 +8,8 @@ use super::Check;
 use crate::{
     config::{
         Access, Action, IdentityHeaders, Limits, OnStale, Pattern, Requirements, RoleRule, Route, RouteAuth,
-        Test, Upstream, raw, units::Span,
+        Test, Upstream, raw,
+        units::{Span, Switch},
     },
     types::host::{is_host, name_of},
 };
@@ -90,7 +91,7 @@ impl Check<'_> {
             methods.filter_map(|(at, text)| self.method(&format!("{key}.methods[{at}]"), text)).collect()
         });
         let host = raw.host.as_deref().and_then(|host| self.route_host(&format!("{key}.host"), host));
-        let access = self.access(key, raw.auth, raw.roles, raw.fresh);
+        let access = self.access(key, raw.auth, raw.roles, (raw.fresh, raw.mfa));
         let forward_token = raw.forward_token.is_some_and(|forward| forward.0);
         let (request_headers, response_headers) = self.header_rules(key, raw.headers, identity);
         let for_upstreams = [
@@ -158,8 +159,12 @@ impl Check<'_> {
         key: &str,
         auth: Option<RouteAuth>,
         roles: Option<raw::RoleRule>,
-        fresh: Option<Span>,
+        (fresh, mfa): (Option<Span>, Option<Switch>),
     ) -> Access {
+        let mfa = mfa.is_some_and(|mfa| mfa.0);
+        if mfa && !matches!(auth, None | Some(RouteAuth::Required)) {
+            self.error(&format!("{key}.auth"), "`mfa` needs a signed-in caller: expected required");
+        }
         let fresh_key = format!("{key}.fresh");
         let fresh = fresh.map(|fresh| {
             if !matches!(auth, None | Some(RouteAuth::Required)) {
@@ -175,7 +180,9 @@ impl Check<'_> {
             return match auth {
                 Some(RouteAuth::None) => Access::Open,
                 Some(RouteAuth::Optional) => Access::Optional,
-                Some(RouteAuth::Required) | None => Access::SignedIn(Requirements { roles: None, fresh }),
+                Some(RouteAuth::Required) | None => {
+                    Access::SignedIn(Requirements { roles: None, fresh, mfa })
+                }
             };
         };
         if !matches!(auth, None | Some(RouteAuth::Required)) {
@@ -186,7 +193,7 @@ impl Check<'_> {
             (None, Some(all)) => ("all", all),
             _ => {
                 self.error(&format!("{key}.roles"), "expected either `any` or `all`");
-                return Access::SignedIn(Requirements { roles: None, fresh });
+                return Access::SignedIn(Requirements { roles: None, fresh, mfa });
             }
         };
         let roles_key = format!("{key}.roles.{name}");
@@ -195,7 +202,7 @@ impl Check<'_> {
         }
         let roles = self.roles(&roles_key, texts).iter().cloned().collect();
         let rule = if name == "any" { RoleRule::Any(roles) } else { RoleRule::All(roles) };
-        Access::SignedIn(Requirements { roles: Some(rule), fresh })
+        Access::SignedIn(Requirements { roles: Some(rule), fresh, mfa })
     }
 
     pub(super) fn respond(&mut self, key: &str, raw: raw::Respond, access: &Access) -> Option<Action> {

@@ -85,6 +85,9 @@ pub struct Auth {
     /// Rules for names that people choose; an operator may give others.
     #[serde(default)]
     pub username: Username,
+    /// Second factors.
+    #[serde(default)]
+    pub mfa: Mfa,
     /// Rules for passwords, and what hashing may cost.
     #[serde(default)]
     pub password: Password,
@@ -98,6 +101,20 @@ pub struct Auth {
     pub compat: Compat,
     /// Mails to verify addresses and to reset passwords. Default: none are sent.
     pub email: Option<Email>,
+}
+
+/// Second factors: codes of authenticator apps, and passkeys where there is a public_url.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mfa {
+    /// Whoever has one of these roles must have a factor: until then a login leads to getting one. Default: none.
+    #[serde(default)]
+    pub required_for: Vec<String>,
+    /// For how long a device is not asked again, if its user wants that; 0s for never. Default: 30d.
+    pub remember_device: Option<Span>,
+    /// Whether who has a factor may get a code by mail in its place, the weakest way. Never after a password that was reset by mail.
+    /// Default: true.
+    pub mail_codes: Option<Switch>,
 }
 
 /// Which pages of other origins may call from a browser (Fetch standard, CORS protocol).

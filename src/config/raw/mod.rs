@@ -17,7 +17,7 @@ use serde::Deserialize;
 pub use acme::Acme;
 
 pub use auth::{
-    Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Password, Registration, Signing, Smtp,
+    Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Mfa, Password, Registration, Signing, Smtp,
     Throttle, Username,
 };
 

@@ -37,6 +37,8 @@ pub struct Route {
     /// How long ago at most the caller must have shown who they are, such as 5m; implies required. A program gets 401 (RFC 9470), a person
     /// with a browser is asked for the password.
     pub fresh: Option<Span>,
+    /// Whether the caller must have shown who they are by two factors, or by a passkey that knows its user; implies required. Default: false.
+    pub mfa: Option<Switch>,
     /// The name of the upstream.
     pub upstream: Option<String>,
     /// Whether the Authorization header goes on to the upstream. Default: false.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Roles, SessionId, UserId, Username},
+    types::{Proofs, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row) -> Result<User> {
@@ -26,6 +26,8 @@ pub(super) fn read_user(row: &Row) -> Result<User> {
         email_verified: row.try_get("email_verified")?,
         external_id: row.try_get("external_id")?,
         pending_email: row.try_get("pending_email")?,
+        password_by_mail: row.try_get("password_by_mail")?,
+        has_factors: row.try_get("has_factors")?,
     })
 }
 
@@ -44,6 +46,7 @@ pub(super) fn read_session(row: &Row) -> Result<Session> {
         generation: row.try_get("generation")?,
         created_at: row.try_get("created_at")?,
         authenticated_at: row.try_get("authenticated_at")?,
+        proofs: Proofs::parse(row.try_get("methods")?),
         last_used_at: row.try_get("last_used_at")?,
         ends_at: row.try_get("ends_at")?,
         refresh_expires_at: row.try_get("refresh_expires_at")?,

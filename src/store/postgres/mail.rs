@@ -46,11 +46,12 @@ pub(super) async fn enqueue(tx: &Transaction<'_>, mail: &NewMail) -> Result<bool
 async fn claim(tx: &Transaction<'_>, lease: &MailLease) -> Result<Option<ClaimedMail>> {
     let now = now(tx).await?;
     let sql = "UPDATE mails SET attempts = attempts + 1, next_attempt_at = $1::bigint + $2, \
-         expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint ELSE $4::bigint END \
+         expires_at = $1::bigint + CASE purpose WHEN 1 THEN $3::bigint WHEN 5 THEN $5::bigint ELSE $4::bigint END \
          WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= $1 ORDER BY next_attempt_at \
          LIMIT 1 FOR UPDATE SKIP LOCKED) \
          RETURNING id, user_id, purpose, attempts, $1::bigint - created_at AS age, bound_to, recipient";
-    let due = one(tx, sql, &[&now, &lease.hold, &lease.ttls.0, &lease.ttls.1], |row| {
+    let ttls = lease.ttls;
+    let due = one(tx, sql, &[&now, &lease.hold, &ttls.verify, &ttls.reset, &ttls.code], |row| {
         let purpose = Purpose::read(row.try_get("purpose")?).ok_or(QueryError::Broken("mails.purpose"))?;
         let owner = UserId::from_uuid(row.try_get("user_id")?).ok_or(QueryError::Broken("mails.user_id"))?;
         let attempts: i64 = row.try_get("attempts")?;

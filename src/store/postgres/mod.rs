@@ -7,6 +7,7 @@ mod certificate;
 mod connection;
 mod departed;
 mod event;
+mod factor;
 mod hint;
 mod import;
 mod invitation;

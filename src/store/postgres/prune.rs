@@ -20,13 +20,14 @@ const GATEWAY_GONE_MILLIS: i64 = 24 * 3_600 * 1_000;
 
 /// Tables, what is over in them at `$1`, and by how much later than the others they are cleaned. Each
 /// condition has an index.
-const OVER: [(&str, &str, i64); 7] = [
+const OVER: [(&str, &str, i64); 8] = [
     ("revocations", "expires_at <= $1", 0),
     ("signing_keys", "expires_at <= $1", 0),
     ("sessions", "refresh_expires_at <= $1 AND access_exp_max <= $1", 0),
     ("attempts", "full_at <= $1", 0),
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= $1", 0),
     ("invitations", "expires_at <= $1", 0),
+    ("challenges", "expires_at <= $1", 0),
     ("gateways", "seen_at <= $1", GATEWAY_GONE_MILLIS),
 ];
 

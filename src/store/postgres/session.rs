@@ -14,12 +14,12 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
-        Sessions, StoreError, Ttls, User,
+        self, Event, Grant, LogEntry, NewSession, Raise, Revoked, Rotation, RotationRequest, Session,
+        SessionPage, Sessions, StoreError, User,
         rule::{
             change::Rekeyed,
             rotation::{Plan, plan},
-            session::may_be_reauthenticated,
+            session::{may_be_opened, may_be_reauthenticated},
         },
         session::MOST_ENDED_FOR_ONE,
     },
@@ -34,7 +34,7 @@ async fn open_session(
     event: &Event,
 ) -> Result<Option<Grant>> {
     match lock_user(tx, id).await? {
-        Some(user) if !user.disabled && user.generation == generation => {
+        Some(user) if may_be_opened(&user, generation, session) => {
             event::append(tx, event, Some(id), user.name.as_str()).await?;
             insert_session(tx, user, session).await.map(Some)
         }
@@ -77,7 +77,7 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
             &new.refresh_hash.as_slice(),
             &new.nonce.as_slice(),
             &new.ttls.access_end(now),
-            &new.proof.method(),
+            &new.proofs.to_string(),
             &new.place.address,
             &new.place.user_agent,
             &new.kind.number(),
@@ -85,7 +85,7 @@ pub(super) async fn insert_session(tx: &Transaction<'_>, user: User, new: &NewSe
     )
     .await?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now)).await?;
-    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now, now) })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), (now, new.proofs), now) })
 }
 
 async fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -107,7 +107,7 @@ pub(super) async fn move_session(
         "UPDATE sessions SET generation = $2, last_used_at = $3, refresh_expires_at = $4, rotated_at = $3, \
          refresh_number = 0, current_hash = $5, previous_hash = NULL, nonce = $6, \
          access_exp_max = greatest(access_exp_max, $7), \
-         authenticated_at = CASE WHEN $8 THEN $3 ELSE authenticated_at END WHERE id = $1",
+         authenticated_at = $8 WHERE id = $1",
         &[
             &rekeyed.id().uuid(),
             &generation,
@@ -116,7 +116,7 @@ pub(super) async fn move_session(
             &rekeyed.rekey.session.refresh_hash.as_slice(),
             &rekeyed.rekey.session.nonce.as_slice(),
             &rekeyed.access_end,
-            &rekeyed.rekey.authenticated,
+            &rekeyed.authenticated_at,
         ],
     )
     .await
@@ -145,7 +145,13 @@ async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Resu
             let id = session.id.uuid();
             let used = "UPDATE sessions SET last_used_at = $2, access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
             run(tx, used, &[&id, &now, &access_end]).await?;
-            let grant = Grant::new(user, session.id, session.ends_at, session.authenticated_at, now);
+            let grant = Grant::new(
+                user,
+                session.id,
+                session.ends_at,
+                (session.authenticated_at, session.proofs),
+                now,
+            );
             if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -167,27 +173,47 @@ async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Resu
     }
 }
 
+/// Notes that the holder of a session has shown anew who they are. The account is locked.
+pub(super) async fn raise_session(
+    tx: &Transaction<'_>,
+    user: User,
+    generation: i64,
+    raise: &Raise,
+) -> Result<Option<Grant>> {
+    let Some(session) = lock_session(tx, raise.session).await? else { return Ok(None) };
+    let now = now(tx).await?;
+    if !may_be_reauthenticated(&user, &session, generation, raise.proof, now) {
+        return Ok(None);
+    }
+    let access_end = raise.ttls.access_end(now);
+    raise_user_expiry(tx, user.id, access_end).await?;
+    let (id, proofs) = (session.id.uuid(), session.proofs.with(raise.proof));
+    let sql = "UPDATE sessions SET authenticated_at = $2, last_used_at = $2, methods = $4, \
+         access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
+    run(tx, sql, &[&id, &now, &access_end, &proofs.to_string()]).await?;
+    if let Some((hash, nonce)) = &raise.refresh {
+        let end = raise.ttls.refresh_end(now, session.ends_at);
+        let sql = "UPDATE sessions SET refresh_number = 0, current_hash = $2, previous_hash = NULL, nonce = $3, \
+             rotated_at = $4, refresh_expires_at = $5 WHERE id = $1";
+        run(tx, sql, &[&id, &hash.as_slice(), &nonce.as_slice(), &now, &end]).await?;
+    }
+    Ok(Some(Grant::new(user, session.id, session.ends_at, (now, proofs), now)))
+}
+
 async fn reauthenticate_session(
     tx: &Transaction<'_>,
     user: UserId,
-    session: SessionId,
     generation: i64,
-    ttls: Ttls,
+    raise: &Raise,
     event: &Event,
 ) -> Result<Option<Grant>> {
     let Some(user) = lock_user(tx, user).await? else { return Ok(None) };
-    let Some(session) = lock_session(tx, session).await? else { return Ok(None) };
-    let now = now(tx).await?;
-    if !may_be_reauthenticated(&user, &session, generation, now) {
-        return Ok(None);
+    let (id, name) = (user.id, user.name.clone());
+    let grant = raise_session(tx, user, generation, raise).await?;
+    if grant.is_some() {
+        event::append(tx, event, Some(id), name.as_str()).await?;
     }
-    event::append(tx, event, Some(user.id), user.name.as_str()).await?;
-    let access_end = ttls.access_end(now);
-    raise_user_expiry(tx, user.id, access_end).await?;
-    let sql = "UPDATE sessions SET authenticated_at = $2, last_used_at = $2, \
-         access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
-    run(tx, sql, &[&session.id.uuid(), &now, &access_end]).await?;
-    Ok(Some(Grant::new(user, session.id, session.ends_at, now, now)))
+    Ok(grant)
 }
 
 async fn end_session(
@@ -250,14 +276,11 @@ impl Sessions for Postgres {
     async fn reauthenticate_session(
         &self,
         user: UserId,
-        session: SessionId,
         generation: i64,
-        ttls: Ttls,
+        raise: &Raise,
         event: &Event,
     ) -> store::Result<Option<Grant>> {
-        self.pool
-            .write(async |tx| reauthenticate_session(tx, user, session, generation, ttls, event).await)
-            .await
+        self.pool.write(async |tx| reauthenticate_session(tx, user, generation, raise, event).await).await
     }
 
     async fn end_session(

@@ -7,7 +7,7 @@ use super::{
     Postgres,
     connection::QueryResult as Result,
     departed::depart,
-    event, invitation, log,
+    event, factor, invitation, log,
     lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -50,7 +50,7 @@ async fn create_user(
     if made == 0 {
         return Ok(None);
     }
-    set_password(tx, new.id, &new.password_hash).await?;
+    set_password(tx, new.id, &new.password_hash, false).await?;
     set_address(tx, new.id, OWN, new.email.as_deref()).await?;
     if new.release {
         release(tx, &skeletons).await?;
@@ -111,12 +111,13 @@ async fn release_name(
 const OWN: i16 = 1;
 const PENDING: i16 = 2;
 
-async fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str) -> Result<()> {
+async fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str, is_by_mail: bool) -> Result<()> {
     let sql = format!(
-        "INSERT INTO passwords (user_id, hash, changed_at) VALUES ($1, $2, {NOW}) ON CONFLICT (user_id) DO UPDATE \
-         SET hash = excluded.hash, foreign_scheme = NULL, changed_at = excluded.changed_at"
+        "INSERT INTO passwords (user_id, hash, changed_at, by_mail) VALUES ($1, $2, {NOW}, $3) \
+         ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, foreign_scheme = NULL, \
+         changed_at = excluded.changed_at, by_mail = excluded.by_mail"
     );
-    run(tx, &sql, &[&user.uuid(), &hash]).await.map(drop)
+    run(tx, &sql, &[&user.uuid(), &hash, &is_by_mail]).await.map(drop)
 }
 
 async fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Option<&str>) -> Result<()> {
@@ -227,12 +228,15 @@ async fn change_user(
         moved => moved?,
     }
     if let Some(hash) = &change.password_hash {
-        set_password(tx, id, hash).await?;
+        set_password(tx, id, hash, change.is_by_mail()).await?;
     }
     let sql = "UPDATE users SET generation = $2, roles = coalesce($3, roles), disabled = coalesce($4, disabled) \
          WHERE id = $1";
     let roles = change.roles.as_ref().map(Roles::to_string);
     run(tx, sql, &[&id.uuid(), &plan.generation, &roles, &change.disabled]).await?;
+    if change.remove_factors {
+        factor::remove_all(tx, id).await?;
+    }
     if plan.entry.is_some() {
         let kept = plan.rekeyed.as_ref().map(Rekeyed::id);
         remove_sessions(tx, id, kept, plan.generation).await?;
@@ -243,7 +247,13 @@ async fn change_user(
     let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
     move_session(tx, id, rekeyed, plan.generation, facts.now).await?;
     let Some(changed) = user_by_id(tx, id).await? else { return Ok(Change::Gone) };
-    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, rekeyed.authenticated_at, facts.now);
+    let grant = Grant::new(
+        changed,
+        rekeyed.id(),
+        rekeyed.ends_at,
+        (rekeyed.authenticated_at, rekeyed.proofs),
+        facts.now,
+    );
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     clock::UnixMillis,
     store::{AccountChange, Change, Ends, LogEntry, Purpose, Rekey, Revoked, Session, User},
-    types::{Role, SessionId, UserId, Username},
+    types::{Proofs, Role, SessionId, UserId, Username},
 };
 
 /// The state of the account, read under its lock. Fields that the change does not depend on may have any value.
@@ -77,8 +77,10 @@ pub(in crate::store) struct Rekeyed<'a> {
     pub(in crate::store) refresh_end: UnixMillis,
     /// The end of the session.
     pub(in crate::store) ends_at: UnixMillis,
-    /// When its holder last showed who they are.
+    /// When its holder last showed who they are: by a password alone only where there is no factor.
     pub(in crate::store) authenticated_at: UnixMillis,
+    /// How they have.
+    pub(in crate::store) proofs: Proofs,
 }
 
 impl AccountChange {
@@ -112,6 +114,11 @@ impl AccountChange {
             || self.roles.is_some()
             || self.disabled.is_some();
         changes_more || !matches!(self.ends, Ends::Nothing)
+    }
+
+    /// Returns whether the password is chosen by whoever read a mail.
+    pub(in crate::store) fn is_by_mail(&self) -> bool {
+        self.spends.is_some_and(|spend| spend.purpose == Purpose::ResetPassword)
     }
 
     /// Returns whether the change verifies an address by a mail token.
@@ -169,7 +176,12 @@ pub(in crate::store) fn plan<'a>(change: &'a AccountChange, facts: &'a Facts) ->
             access_end: rekey.session.ttls.access_end(facts.now),
             refresh_end: rekey.session.ttls.refresh_end(facts.now, session.ends_at),
             ends_at: session.ends_at,
-            authenticated_at: if rekey.authenticated { facts.now } else { session.authenticated_at },
+            authenticated_at: if rekey.authenticated && !user.has_factors {
+                facts.now
+            } else {
+                session.authenticated_at
+            },
+            proofs: session.proofs,
         }),
     })
 }
@@ -217,7 +229,7 @@ mod tests {
             NewSession, Place, SessionKind, Spend, Ttls,
             tests::{a_session, a_user},
         },
-        types::{Proof, Roles},
+        types::Roles,
     };
 
     fn facts(roles: &str) -> Facts {
@@ -243,7 +255,8 @@ mod tests {
         let session = NewSession {
             id,
             kind: SessionKind::Token,
-            proof: Proof::Password,
+            proofs: Proofs::PASSWORD,
+            is_remembered: false,
             place: Place::default(),
             refresh_hash: [3; 32],
             nonce: [3; 16],

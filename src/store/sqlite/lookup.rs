@@ -6,7 +6,7 @@ use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Roles, SessionId, UserId, Username},
+    types::{Proofs, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
@@ -22,6 +22,8 @@ pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
         email_verified: row.get("email_verified")?,
         external_id: row.get("external_id")?,
         pending_email: row.get("pending_email")?,
+        password_by_mail: row.get("password_by_mail")?,
+        has_factors: row.get("has_factors")?,
     })
 }
 
@@ -33,6 +35,7 @@ pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {
         generation: row.get("generation")?,
         created_at: row.get("created_at")?,
         authenticated_at: row.get("authenticated_at")?,
+        proofs: Proofs::parse(row.get_ref("methods")?.as_str()?),
         last_used_at: row.get("last_used_at")?,
         ends_at: row.get("ends_at")?,
         refresh_expires_at: row.get("refresh_expires_at")?,

@@ -43,11 +43,11 @@ fn claim(tx: &Transaction<'_>, lease: &MailLease, now: UnixMillis) -> Result<Opt
     let due = tx
         .prepare_cached(
             "UPDATE mails SET attempts = attempts + 1, next_attempt_at = ?1 + ?2, \
-             expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 ELSE ?4 END \
+             expires_at = ?1 + CASE purpose WHEN 1 THEN ?3 WHEN 5 THEN ?5 ELSE ?4 END \
              WHERE id = (SELECT id FROM mails WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT 1) \
              RETURNING id, user_id, purpose, attempts, ?1 - created_at AS age, bound_to, recipient",
         )?
-        .query_row(params![now, lease.hold, lease.ttls.0, lease.ttls.1], |row| {
+        .query_row(params![now, lease.hold, lease.ttls.verify, lease.ttls.reset, lease.ttls.code], |row| {
             let purpose = Purpose::read(row.get("purpose")?).ok_or_else(|| broken("mails.purpose"))?;
             let owner = UserId::from_uuid(uuid(row, "user_id")?).ok_or_else(|| broken("mails.user_id"))?;
             let (bound_to, age): ([u8; 32], i64) = (row.get("bound_to")?, row.get("age")?);

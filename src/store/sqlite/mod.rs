@@ -8,6 +8,7 @@ mod certificate;
 mod connection;
 mod departed;
 mod event;
+mod factor;
 mod import;
 mod invitation;
 mod key;

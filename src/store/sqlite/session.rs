@@ -14,12 +14,12 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
-        Sessions, StoreError, Ttls, User,
+        self, Event, Grant, LogEntry, NewSession, Raise, Revoked, Rotation, RotationRequest, Session,
+        SessionPage, Sessions, StoreError, User,
         rule::{
             change::Rekeyed,
             rotation::{Plan, plan},
-            session::may_be_reauthenticated,
+            session::{may_be_opened, may_be_reauthenticated},
         },
         session::MOST_ENDED_FOR_ONE,
     },
@@ -35,7 +35,7 @@ fn open_session(
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     match user(tx, id)? {
-        Some(user) if !user.disabled && user.generation == generation => {
+        Some(user) if may_be_opened(&user, generation, session) => {
             event::append(tx, event, Some(id), user.name.as_str(), now)?;
             insert_session(tx, user, session, now).map(Some)
         }
@@ -82,13 +82,13 @@ pub(super) fn insert_session(
         new.refresh_hash,
         new.nonce,
         new.ttls.access_end(now),
-        new.proof.method(),
+        new.proofs.to_string(),
         new.place.address,
         new.place.user_agent,
         new.kind.number()
     ])?;
     raise_user_expiry(tx, user.id, new.ttls.access_end(now))?;
-    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), now, now) })
+    Ok(Grant { ended, ..Grant::new(user, new.id, new.ttls.session_end(now), (now, new.proofs), now) })
 }
 
 fn raise_user_expiry(tx: &Transaction<'_>, user: UserId, access_end: UnixMillis) -> Result<()> {
@@ -110,7 +110,7 @@ pub(super) fn move_session(
         "UPDATE sessions SET generation = ?2, last_used_at = ?3, refresh_expires_at = ?4, rotated_at = ?3, \
          refresh_number = 0, current_hash = ?5, previous_hash = NULL, nonce = ?6, \
          access_exp_max = max(access_exp_max, ?7), \
-         authenticated_at = CASE WHEN ?8 THEN ?3 ELSE authenticated_at END WHERE id = ?1",
+         authenticated_at = ?8 WHERE id = ?1",
         params![
             rekeyed.id().uuid().as_bytes(),
             generation,
@@ -119,7 +119,7 @@ pub(super) fn move_session(
             rekeyed.rekey.session.refresh_hash,
             rekeyed.rekey.session.nonce,
             rekeyed.access_end,
-            rekeyed.rekey.authenticated
+            rekeyed.authenticated_at
         ],
     )?;
     Ok(())
@@ -142,7 +142,13 @@ fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMill
                 "UPDATE sessions SET last_used_at = ?2, access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), now, access_end])?;
-            let grant = Grant::new(user, session.id, session.ends_at, session.authenticated_at, now);
+            let grant = Grant::new(
+                user,
+                session.id,
+                session.ends_at,
+                (session.authenticated_at, session.proofs),
+                now,
+            );
             if plan == Plan::Replay {
                 return Ok(Rotation::Replayed(grant, session.nonce));
             }
@@ -162,28 +168,57 @@ fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMill
     }
 }
 
+/// Notes that the holder of a session has shown anew who they are.
+pub(super) fn raise_session(
+    tx: &Transaction<'_>,
+    user: User,
+    generation: i64,
+    raise: &Raise,
+    now: UnixMillis,
+) -> Result<Option<Grant>> {
+    let Some(session) = session(tx, raise.session)? else { return Ok(None) };
+    if !may_be_reauthenticated(&user, &session, generation, raise.proof, now) {
+        return Ok(None);
+    }
+    let access_end = raise.ttls.access_end(now);
+    raise_user_expiry(tx, user.id, access_end)?;
+    let (id, proofs) = (session.id.uuid(), session.proofs.with(raise.proof));
+    tx.prepare_cached(
+        "UPDATE sessions SET authenticated_at = ?2, last_used_at = ?2, methods = ?4, \
+         access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
+    )?
+    .execute(params![id.as_bytes(), now, access_end, proofs.to_string()])?;
+    if let Some((hash, nonce)) = &raise.refresh {
+        tx.prepare_cached(
+            "UPDATE sessions SET refresh_number = 0, current_hash = ?2, previous_hash = NULL, nonce = ?3, \
+             rotated_at = ?4, refresh_expires_at = ?5 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_bytes(),
+            hash,
+            nonce,
+            now,
+            raise.ttls.refresh_end(now, session.ends_at)
+        ])?;
+    }
+    Ok(Some(Grant::new(user, session.id, session.ends_at, (now, proofs), now)))
+}
+
 fn reauthenticate_session(
     tx: &Transaction<'_>,
-    (user_id, session_id): (UserId, SessionId),
+    user_id: UserId,
     generation: i64,
-    ttls: Ttls,
+    raise: &Raise,
     event: &Event,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     let Some(user) = user(tx, user_id)? else { return Ok(None) };
-    let Some(session) = session(tx, session_id)? else { return Ok(None) };
-    if !may_be_reauthenticated(&user, &session, generation, now) {
-        return Ok(None);
+    let name = user.name.clone();
+    let grant = raise_session(tx, user, generation, raise, now)?;
+    if grant.is_some() {
+        event::append(tx, event, Some(user_id), name.as_str(), now)?;
     }
-    event::append(tx, event, Some(user.id), user.name.as_str(), now)?;
-    let access_end = ttls.access_end(now);
-    raise_user_expiry(tx, user.id, access_end)?;
-    tx.prepare_cached(
-        "UPDATE sessions SET authenticated_at = ?2, last_used_at = ?2, \
-         access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
-    )?
-    .execute(params![session.id.uuid().as_bytes(), now, access_end])?;
-    Ok(Some(Grant::new(user, session.id, session.ends_at, now, now)))
+    Ok(grant)
 }
 
 fn end_session(
@@ -239,14 +274,13 @@ impl Sessions for Sqlite {
     async fn reauthenticate_session(
         &self,
         user: UserId,
-        session: SessionId,
         generation: i64,
-        ttls: Ttls,
+        raise: &Raise,
         event: &Event,
     ) -> store::Result<Option<Grant>> {
-        let (event, now) = (event.clone(), self.clock.wall());
+        let (raise, event, now) = (raise.clone(), event.clone(), self.clock.wall());
         self.connections
-            .write(move |tx| reauthenticate_session(tx, (user, session), generation, ttls, &event, now))
+            .write(move |tx| reauthenticate_session(tx, user, generation, &raise, &event, now))
             .await
     }
 

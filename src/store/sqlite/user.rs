@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 use super::{
     Sqlite,
     departed::depart,
-    event, invitation, log,
+    event, factor, invitation, log,
     lookup::{self, session, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -58,7 +58,7 @@ fn create_user(
         tx.execute("DELETE FROM users WHERE id = ?1", params![new.id.uuid().as_bytes()])?;
         return Ok(None);
     }
-    set_password(tx, new.id, &new.password_hash, now)?;
+    set_password(tx, new.id, &new.password_hash, false, now)?;
     set_address(tx, new.id, OWN, new.email.as_deref())?;
     if new.release {
         let sql = "DELETE FROM retired_names WHERE skeleton IN (?1, ?2)";
@@ -98,11 +98,18 @@ fn release_name(
 const OWN: i16 = 1;
 const PENDING: i16 = 2;
 
-fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str, now: UnixMillis) -> Result<()> {
+fn set_password(
+    tx: &Transaction<'_>,
+    user: UserId,
+    hash: &str,
+    is_by_mail: bool,
+    now: UnixMillis,
+) -> Result<()> {
     tx.execute(
-        "INSERT INTO passwords (user_id, hash, changed_at) VALUES (?1, ?2, ?3) ON CONFLICT (user_id) DO UPDATE \
-         SET hash = excluded.hash, foreign_scheme = NULL, changed_at = excluded.changed_at",
-        params![user.uuid().as_bytes(), hash, now],
+        "INSERT INTO passwords (user_id, hash, changed_at, by_mail) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, foreign_scheme = NULL, \
+         changed_at = excluded.changed_at, by_mail = excluded.by_mail",
+        params![user.uuid().as_bytes(), hash, now, is_by_mail],
     )?;
     Ok(())
 }
@@ -225,7 +232,7 @@ fn change_user(
     }
     move_addresses(tx, id, &plan.address, now)?;
     if let Some(hash) = &change.password_hash {
-        set_password(tx, id, hash, now)?;
+        set_password(tx, id, hash, change.is_by_mail(), now)?;
     }
     tx.execute(
         "UPDATE users SET generation = ?2, roles = coalesce(?3, roles), disabled = coalesce(?4, disabled) \
@@ -237,6 +244,9 @@ fn change_user(
             change.disabled
         ],
     )?;
+    if change.remove_factors {
+        factor::remove_all(tx, id)?;
+    }
     if plan.entry.is_some() {
         remove_sessions(tx, id, plan.rekeyed.as_ref().map(Rekeyed::id), plan.generation)?;
     }
@@ -246,7 +256,8 @@ fn change_user(
     let Some(rekeyed) = &plan.rekeyed else { return Ok(Change::Done(plan.entry, None)) };
     move_session(tx, id, rekeyed, plan.generation, now)?;
     let changed = user_by_id(tx, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let grant = Grant::new(changed, rekeyed.id(), rekeyed.ends_at, rekeyed.authenticated_at, now);
+    let grant =
+        Grant::new(changed, rekeyed.id(), rekeyed.ends_at, (rekeyed.authenticated_at, rekeyed.proofs), now);
     Ok(Change::Done(plan.entry, Some(Box::new(grant))))
 }
 

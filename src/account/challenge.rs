@@ -1,0 +1,597 @@
+//! The second step: what asks for a factor, and what answers.
+//!
+//! A challenge is known by a token of which the store keeps a hash. It is bound to the account in its generation, to what will hold the
+//! session, and, for who is signed in, to their session; it ends after a few minutes or tries. Whatever answers it is spent with it, in one
+//! transaction.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{
+    AccountError, Accounts, BrowserSession, Client, Holder, Result, Tokens,
+    attempts::{Counted, Reserved},
+};
+use crate::{
+    clock::millis,
+    error::Kind,
+    factor::{Assertion, normalized},
+    store::{
+        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, FactorUse, Grant, Meeting, NewMail,
+        Outcome, Purpose, Raise, SessionKind, User,
+    },
+    token::{AccessToken, ChallengeToken, Device, RefreshToken, SignedIn},
+    types::{Proof, Proofs, Secret, SessionId, UserId},
+};
+
+/// How long a challenge may be met.
+pub(super) const HOLDS_FOR: Duration = Duration::from_secs(300);
+
+/// How often it may be tried to meet it.
+pub(super) const MOST_TRIES: u32 = 5;
+
+/// How a challenge is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// A code of an authenticator app.
+    Totp,
+    /// A passkey.
+    Passkey,
+    /// A recovery code.
+    Recovery,
+    /// A code by mail.
+    Email,
+    /// The password, where there is no factor.
+    Password,
+}
+
+impl Method {
+    const ALL: [Self; 5] = [Self::Totp, Self::Passkey, Self::Recovery, Self::Email, Self::Password];
+
+    /// The name that clients know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Totp => "totp",
+            Self::Passkey => "passkey",
+            Self::Recovery => "recovery",
+            Self::Email => "email",
+            Self::Password => "password",
+        }
+    }
+
+    /// Returns the method of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// A challenge, as its holder gets it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The token.
+    pub token: Secret,
+    /// What it is for.
+    pub purpose: ChallengePurpose,
+    /// How it may be answered.
+    pub methods: Vec<Method>,
+    /// What a browser is asked to show a passkey with.
+    pub public_key: Option<Value>,
+}
+
+/// An answer to a challenge.
+#[derive(Debug)]
+pub struct Answer {
+    /// How.
+    pub method: Method,
+    /// The code, or the password.
+    pub code: Option<Secret>,
+    /// The passkey.
+    pub credential: Option<Assertion>,
+    /// Whether this device is not to be asked again for a while.
+    pub remember_device: bool,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Answerer<'a> {
+    /// Somebody who holds the tokens of a session, or is to get some.
+    Tokens(Option<&'a SignedIn>),
+    /// A browser.
+    Browser(Option<&'a SignedIn>),
+}
+
+/// What comes of a right answer.
+pub enum Answered {
+    /// Tokens.
+    Tokens(Box<Tokens>),
+    /// An access token, of a session that keeps its refresh token.
+    Access(Box<AccessToken>),
+    /// A browser's session.
+    Browser(Box<BrowserSession>),
+}
+
+/// A right answer, before its session gets what holds it.
+struct Right {
+    grant: Grant,
+    refresh: RefreshToken,
+    device: Option<Device>,
+    remembered: Option<Device>,
+}
+
+fn wrong() -> AccountError {
+    AccountError::Refused(Kind::InvalidCredentials)
+}
+
+impl Asked {
+    /// Returns the members that a client gets of it.
+    pub fn members(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        members.insert("challenge".to_owned(), self.token.expose().into());
+        if self.purpose != ChallengePurpose::Enrolment {
+            let methods = self.methods.iter().map(|method| method.name());
+            members.insert("methods".to_owned(), methods.collect());
+        }
+        if let Some(options) = &self.public_key {
+            members.insert("publicKey".to_owned(), options.clone());
+        }
+        members
+    }
+}
+
+impl Answerer<'_> {
+    fn kind(self) -> SessionKind {
+        match self {
+            Self::Tokens(None) => SessionKind::Token,
+            Self::Browser(None) => SessionKind::Browser,
+            Self::Tokens(Some(caller)) | Self::Browser(Some(caller)) => caller.kind(),
+        }
+    }
+
+    fn session(self) -> Option<SessionId> {
+        match self {
+            Self::Tokens(caller) | Self::Browser(caller) => caller.map(|caller| caller.session),
+        }
+    }
+}
+
+impl Accounts {
+    /// How an account may answer a challenge, by what it has.
+    pub(super) async fn methods(&self, user: &User, factors: &[Factor]) -> Result<Vec<Method>> {
+        let has = |kind| factors.iter().any(|factor| factor.is_confirmed && factor.kind == kind);
+        if !user.has_factors {
+            return Ok(vec![Method::Password]);
+        }
+        let may_passkey = has(FactorKind::Passkey) && self.factors.relying_party.is_some();
+        let may_mail = self.mail.is_some()
+            && self.config.mfa.mail_codes
+            && user.email_verified
+            // Whoever reads the account's mails may have chosen it: they would prove nothing more.
+            && !user.password_by_mail;
+        let may_recover = self.store.recovery_codes(user.id).await? > 0;
+        let all = [
+            (Method::Totp, has(FactorKind::Totp)),
+            (Method::Passkey, may_passkey),
+            (Method::Recovery, may_recover),
+            (Method::Email, may_mail),
+        ];
+        Ok(all.into_iter().filter(|(_, may)| *may).map(|(method, _)| method).collect())
+    }
+
+    /// Asks for a factor of an account.
+    pub(super) async fn ask(
+        &self,
+        user: &User,
+        purpose: ChallengePurpose,
+        session: Option<SessionId>,
+        proofs: Proofs,
+        holder: Holder,
+    ) -> Result<Asked> {
+        let (kind, keep) = match holder {
+            Holder::Tokens => (SessionKind::Token, false),
+            Holder::Browser { keep } => (SessionKind::Browser, keep),
+        };
+        let token = ChallengeToken::generate(&*self.random);
+        let challenge = AuthChallenge {
+            token_hash: token.hash,
+            purpose,
+            user: Some((user.id, user.generation)),
+            session,
+            proofs,
+            kind,
+            keep,
+            tries: 0,
+            code_mail: None,
+        };
+        self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
+        self.asked(user, &challenge, token.text).await
+    }
+
+    async fn asked(&self, user: &User, challenge: &AuthChallenge, token: Secret) -> Result<Asked> {
+        let factors = self.store.factors(user.id).await?;
+        let methods = match challenge.purpose {
+            ChallengePurpose::Enrolment => Vec::new(),
+            _ => self.methods(user, &factors).await?,
+        };
+        let known: Vec<Vec<u8>> = factors.into_iter().filter_map(|factor| factor.credential).collect();
+        let party = self.factors.relying_party.as_ref().filter(|_| methods.contains(&Method::Passkey));
+        let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
+        let public_key = party.map(|party| party.request_options(&question, Some(&known)));
+        Ok(Asked { token, purpose: challenge.purpose, methods, public_key })
+    }
+
+    /// Returns a challenge that a browser has a token of, to be shown again.
+    ///
+    /// # Errors
+    /// `Invalid credentials` once it has ended; or the store's.
+    pub async fn asked_before(&self, token: &Secret) -> Result<Asked> {
+        let hash = ChallengeToken::hash_of(token.expose());
+        let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?.ok_or_else(wrong)?;
+        match challenge.user {
+            Some((id, _)) => {
+                let user = self.store.user(id).await?.ok_or_else(wrong)?;
+                self.asked(&user, &challenge, token.clone()).await
+            }
+            None => Ok(self.asked_of_anyone(&challenge, token.clone())),
+        }
+    }
+
+    /// Asks for a passkey in place of a login. Whose it will be is not known.
+    ///
+    /// # Errors
+    /// `Not found` where there is no `public_url`; or [`AccountError`].
+    pub async fn ask_for_passkey(&self, is_browser: bool, keep: bool, address: IpAddr) -> Result<Asked> {
+        if self.factors.relying_party.is_none() {
+            return Err(AccountError::Refused(Kind::NotFound));
+        }
+        let _counted = self.attempts.challenge(address).await?;
+        let token = ChallengeToken::generate(&*self.random);
+        let challenge = AuthChallenge {
+            token_hash: token.hash,
+            purpose: ChallengePurpose::Passkey,
+            user: None,
+            session: None,
+            proofs: Proofs::NONE,
+            kind: if is_browser { SessionKind::Browser } else { SessionKind::Token },
+            keep,
+            tries: 0,
+            code_mail: None,
+        };
+        self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
+        Ok(self.asked_of_anyone(&challenge, token.text))
+    }
+
+    fn asked_of_anyone(&self, challenge: &AuthChallenge, token: Secret) -> Asked {
+        let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
+        let party = self.factors.relying_party.as_ref();
+        let public_key = party.map(|party| party.request_options(&question, None));
+        Asked { token, purpose: challenge.purpose, methods: vec![Method::Passkey], public_key }
+    }
+
+    /// Asks who is signed in to show anew who they are.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn ask_anew(&self, caller: &SignedIn, address: IpAddr) -> Result<Asked> {
+        let me = self.me(caller).await?;
+        let _counted = self.attempts.change(&me.name, address).await?;
+        let purpose = ChallengePurpose::StepUp;
+        self.ask(&me, purpose, Some(caller.session), Proofs::NONE, caller.holder()).await
+    }
+
+    /// Sends a code by mail, once for a challenge.
+    ///
+    /// # Errors
+    /// `Invalid credentials` if the challenge has ended, or takes none; or [`AccountError`].
+    pub async fn mail_code(&self, token: &Secret, answerer: Answerer<'_>, address: IpAddr) -> Result<()> {
+        let _counted = self.attempts.mail(address).await?;
+        let hash = ChallengeToken::hash_of(token.expose());
+        let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?.ok_or_else(wrong)?;
+        let user = self.challenged(&challenge, answerer).await?;
+        let factors = self.store.factors(user.id).await?;
+        if !self.methods(&user, &factors).await?.contains(&Method::Email) {
+            return Err(wrong());
+        }
+        let Some(mail) = self.mail(user.id, Purpose::LoginCode, None).await? else {
+            return Err(AccountError::Refused(Kind::TooManyRequests));
+        };
+        if self.store.mail_code(&hash, &mail).await? {
+            self.mails_are_queued();
+        }
+        Ok(())
+    }
+
+    /// Returns whose challenge it is, if that one may answer it.
+    async fn challenged(&self, challenge: &AuthChallenge, answerer: Answerer<'_>) -> Result<User> {
+        if challenge.session != answerer.session() || challenge.kind != answerer.kind() {
+            return Err(wrong());
+        }
+        let (id, generation) = challenge.user.ok_or_else(wrong)?;
+        let user = self.store.user(id).await?;
+        user.filter(|user| !user.disabled && user.generation == generation).ok_or_else(wrong)
+    }
+
+    /// Takes an answer to a challenge: opens the session, or notes that its holder has shown anew who they are.
+    ///
+    /// # Errors
+    /// `Invalid credentials` for a wrong answer, and for a challenge that has ended; or [`AccountError`].
+    pub async fn answer(
+        &self,
+        token: &Secret,
+        answer: Answer,
+        answerer: Answerer<'_>,
+        client: Client<'_>,
+    ) -> Result<Answered> {
+        let hash = ChallengeToken::hash_of(token.expose());
+        // What was never made, or has ended, is no try of anyone's.
+        let Some(challenge) = self.store.auth_challenge(&hash, MOST_TRIES).await? else {
+            let _counted = self.attempts.challenge(client.address).await?;
+            return Err(wrong());
+        };
+        let (user, found) = match challenge.user {
+            Some(_) => (self.challenged(&challenge, answerer).await?, None),
+            None => self.bearer_of_passkey(&challenge, &answer, answerer, client.address).await?,
+        };
+        let now = self.time.now().time;
+        let device =
+            client.device.and_then(|token| self.device_tokens.read(token, user.id, user.generation, now));
+        let known = device.map(|device| device.id);
+        let attempt = self.attempts.login(&Counted::of(&user.name), true, client.address, known).await?;
+        let answered = self.try_answer(&challenge, &user, found, &answer, client, device, attempt).await;
+        let keep = challenge.keep;
+        let right = answered?;
+        let remembered = right
+            .remembered
+            .map(|device| self.factors.remembered.token(device, user.generation, self.time.now().time));
+        let device = right.device.map(|device| self.device_token(device, user.generation));
+        Ok(match challenge.kind {
+            SessionKind::Browser => {
+                let session = self.issue_cookie(right.grant, keep).await?;
+                Answered::Browser(Box::new(BrowserSession { device, remembered, ..session }))
+            }
+            _ => {
+                let tokens = self.issue(right.grant, right.refresh).await?;
+                Answered::Tokens(Box::new(Tokens { device, remembered, ..tokens }))
+            }
+        })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of `answer`, split from it for its length")]
+    async fn try_answer(
+        &self,
+        challenge: &AuthChallenge,
+        user: &User,
+        found: Option<Factor>,
+        answer: &Answer,
+        client: Client<'_>,
+        device: Option<Device>,
+        attempt: Reserved,
+    ) -> Result<Right> {
+        let address = client.address;
+        let counted = self.store.try_auth_challenge(&challenge.token_hash, MOST_TRIES).await;
+        let judged = match counted {
+            Ok(Some(_)) => self.judge(challenge, user, found, answer, address).await,
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let by = match judged {
+            Ok(Some(by)) => by,
+            Ok(None) => {
+                let event =
+                    Event::own(user.id, address, "user.factor-failed", answer.method.name().to_owned());
+                self.record(Some(user.id), event).await;
+                return Err(wrong());
+            }
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.await_key().await {
+            self.attempts.forgotten(attempt).await;
+            return Err(error);
+        }
+        let holder = match challenge.kind {
+            SessionKind::Browser => Holder::Browser { keep: challenge.keep },
+            _ => Holder::Tokens,
+        };
+        let session = challenge.session.unwrap_or_else(|| SessionId::generate(&*self.random));
+        let (mut opened, refresh) = self.new_session(session, client.place(), holder);
+        let (action, outcome) = match challenge.session {
+            Some(session) => {
+                let refresh =
+                    (challenge.kind == SessionKind::Token).then_some((opened.refresh_hash, opened.nonce));
+                let raise = Raise { session, proof: by.proof(), ttls: opened.ttls, refresh };
+                ("user.proof", Outcome::Raise(Box::new(raise)))
+            }
+            None => {
+                opened.proofs = challenge.proofs.with(by.proof());
+                ("user.login", Outcome::Open(Box::new(opened)))
+            }
+        };
+        let detail = format!("session: {session}; {}", answer.method.name());
+        let meeting = Meeting {
+            token_hash: challenge.token_hash,
+            user: user.id,
+            generation: user.generation,
+            by,
+            outcome,
+            event: Event::own(user.id, address, action, detail),
+        };
+        let met = match self.store.meet_auth_challenge(&meeting).await {
+            Ok(met) => met,
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(error.into());
+            }
+        };
+        let Some(grant) = met else {
+            // The code was used before, or the account has changed meanwhile.
+            let event = Event::own(user.id, address, "user.factor-failed", "used before".to_owned());
+            self.record(Some(user.id), event).await;
+            return Err(wrong());
+        };
+        self.attempts.succeeded(attempt).await;
+        let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
+        let is_login = challenge.session.is_none();
+        let may_remember = !self.factors.remembered.ttl().is_zero() && answer.remember_device;
+        Ok(Right {
+            grant,
+            refresh,
+            device: is_login.then_some(device),
+            remembered: (is_login && may_remember).then_some(device),
+        })
+    }
+
+    /// Returns whose passkey is shown in place of a login.
+    async fn bearer_of_passkey(
+        &self,
+        challenge: &AuthChallenge,
+        answer: &Answer,
+        answerer: Answerer<'_>,
+        address: IpAddr,
+    ) -> Result<(User, Option<Factor>)> {
+        let credential = answer.credential.as_ref().and_then(|shown| shown.credential().ok());
+        let is_theirs = challenge.kind == answerer.kind() && answerer.session().is_none();
+        let found = match credential.filter(|_| is_theirs) {
+            Some(credential) => self.store.passkey(&credential).await?,
+            None => None,
+        };
+        let user = match &found {
+            Some(factor) => self.store.user(factor.user).await?.filter(|user| !user.disabled),
+            None => None,
+        };
+        match user {
+            Some(user) => Ok((user, found)),
+            None => {
+                let _counted = self.attempts.challenge(address).await?;
+                self.store.try_auth_challenge(&challenge.token_hash, MOST_TRIES).await?;
+                Err(wrong())
+            }
+        }
+    }
+
+    /// Returns what an answer shows; none if it is wrong.
+    async fn judge(
+        &self,
+        challenge: &AuthChallenge,
+        user: &User,
+        found: Option<Factor>,
+        answer: &Answer,
+        address: IpAddr,
+    ) -> Result<Option<FactorUse>> {
+        if challenge.purpose == ChallengePurpose::Enrolment {
+            return Ok(None);
+        }
+        if let Some(factor) = found {
+            // What stands alone knows whose hand it is in.
+            let shown = self.judge_passkey(challenge, user, &[factor], answer);
+            return Ok(shown.filter(|by| matches!(by, FactorUse::Passkey { verified: true, .. })));
+        }
+        let factors = self.store.factors(user.id).await?;
+        if !self.methods(user, &factors).await?.contains(&answer.method) {
+            return Ok(None);
+        }
+        let code = answer.code.as_ref().map(Secret::expose).unwrap_or_default();
+        Ok(match answer.method {
+            Method::Totp => self.judge_totp(user, &factors, code),
+            Method::Passkey => self.judge_passkey(challenge, user, &factors, answer),
+            Method::Recovery => normalized(code)
+                .map(|code| FactorUse::Recovery(self.factors.keys.recovery_hash(user.id, &code))),
+            Method::Email => self.judge_mail(challenge.code_mail, code),
+            Method::Password => match &answer.code {
+                Some(password) => {
+                    self.is_password(user, password, address).await?.then_some(FactorUse::Password)
+                }
+                None => None,
+            },
+        })
+    }
+
+    fn judge_totp(&self, user: &User, factors: &[Factor], code: &str) -> Option<FactorUse> {
+        let now = self.time.database_time();
+        let mut apps = factors.iter().filter(|factor| factor.is_confirmed && factor.kind == FactorKind::Totp);
+        apps.find_map(|factor| {
+            let step = self.totp(user, factor.id)?.step(code, now)?;
+            Some(FactorUse::Totp(factor.id, step))
+        })
+    }
+
+    fn judge_passkey(
+        &self,
+        challenge: &AuthChallenge,
+        user: &User,
+        factors: &[Factor],
+        answer: &Answer,
+    ) -> Option<FactorUse> {
+        let (party, shown) = (self.factors.relying_party.as_ref()?, answer.credential.as_ref()?);
+        let credential = shown.credential().ok()?;
+        let known = |factor: &&Factor| factor.is_confirmed && factor.credential.as_ref() == Some(&credential);
+        let factor = factors.iter().find(known)?;
+        let handle = shown.user_handle().ok()?;
+        if handle.is_some_and(|handle| handle != user.id.uuid().as_bytes()) {
+            return None;
+        }
+        let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
+        match party.authenticate(&question, factor.public_key.as_deref()?, shown) {
+            Ok(asserted) => {
+                let counter = i64::from(asserted.counter);
+                if counter != 0 && counter <= factor.counter {
+                    tracing::warn!(user.id = %user.id, factor.id = %factor.id, "a passkey counts backwards: it may have been copied");
+                }
+                Some(FactorUse::Passkey { id: factor.id, counter, verified: asserted.is_verified })
+            }
+            Err(error) => {
+                tracing::debug!(user.id = %user.id, %error, "a passkey is not accepted");
+                None
+            }
+        }
+    }
+
+    fn judge_mail(&self, mail: Option<Uuid>, code: &str) -> Option<FactorUse> {
+        let expected = self.factors.keys.mail_code(mail?);
+        let code: String = code.chars().filter(|character| !character.is_whitespace()).collect();
+        let is_same =
+            aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), code.as_bytes()).is_ok();
+        is_same.then_some(FactorUse::Mail)
+    }
+
+    /// The mail that tells of a change of factors, to the verified address.
+    pub(super) async fn mail_of_factors(&self, user: &User) -> Result<Option<NewMail>> {
+        match user.email.as_ref().filter(|_| user.email_verified) {
+            Some(address) => self.mail(user.id, Purpose::FactorsChanged, Some(address.clone())).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a device is one where a factor of the account was shown, not long ago.
+    pub(super) fn is_remembered(&self, user: &User, client: Client<'_>) -> bool {
+        let now = self.time.now().time;
+        let read = |token| self.factors.remembered.read(token, user.id, user.generation, now);
+        client.remembered.and_then(read).is_some()
+    }
+
+    /// What holds the session of the proof that a factor was shown.
+    pub(super) fn raise(&self, caller: &SignedIn, proof: Proof) -> Raise {
+        let ttls = match caller.holder() {
+            Holder::Tokens => self.ttls(),
+            Holder::Browser { keep } => self.browser_ttls(keep),
+        };
+        Raise { session: caller.session, proof, ttls, refresh: None }
+    }
+
+    /// Returns whose account a challenge to get a factor is for.
+    pub(super) async fn enrolling(&self, token: &Secret, address: IpAddr) -> Result<(User, AuthChallenge)> {
+        let hash = ChallengeToken::hash_of(token.expose());
+        let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?;
+        let challenge = challenge.filter(|challenge| challenge.purpose == ChallengePurpose::Enrolment);
+        let ended = || AccountError::Refused(Kind::Unauthenticated);
+        let Some(challenge) = challenge else {
+            let _counted = self.attempts.challenge(address).await?;
+            return Err(ended());
+        };
+        let (id, generation): (UserId, i64) = challenge.user.ok_or_else(ended)?;
+        let user = self.store.user(id).await?.filter(|user| !user.disabled && user.generation == generation);
+        Ok((user.ok_or_else(ended)?, challenge))
+    }
+}
