@@ -54,6 +54,7 @@ mod resting;
 mod restored;
 mod revocation;
 mod routing;
+mod second_steps;
 mod secrets;
 mod seeds;
 mod smuggling;

@@ -220,13 +220,27 @@ impl Accounts {
         Ok(Asked { token, purpose: challenge.purpose, methods, public_key })
     }
 
-    /// Returns a challenge that a browser has a token of, to be shown again.
+    /// How who is signed in may show anew who they are.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn proofs_of(&self, caller: &SignedIn) -> Result<Vec<Method>> {
+        let me = self.me(caller).await?;
+        let factors = self.store.factors(me.id).await?;
+        self.methods(&me, &factors).await
+    }
+
+    /// Returns a challenge that a browser has a token of, to be shown again; one of a session to who is signed in by it.
     ///
     /// # Errors
     /// `Invalid credentials` once it has ended; or the store's.
-    pub async fn asked_before(&self, token: &Secret) -> Result<Asked> {
+    pub async fn asked_before(&self, token: &Secret, session: Option<SessionId>) -> Result<Asked> {
         let hash = ChallengeToken::hash_of(token.expose());
-        let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?.ok_or_else(wrong)?;
+        let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?;
+        let is_theirs = |challenge: &AuthChallenge| {
+            challenge.kind == SessionKind::Browser && challenge.session == session
+        };
+        let challenge = challenge.filter(is_theirs).ok_or_else(wrong)?;
         match challenge.user {
             Some((id, _)) => {
                 let user = self.store.user(id).await?.ok_or_else(wrong)?;

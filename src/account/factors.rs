@@ -105,7 +105,10 @@ impl Accounts {
     }
 
     /// Makes sure that who is signed in has shown a moment ago who they are: by a factor if the account has one.
-    pub(super) async fn need_proof(&self, caller: &SignedIn, me: &User) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`].
+    pub async fn need_proof(&self, caller: &SignedIn, me: &User) -> Result<()> {
         if self.has_proof(caller, me).await? {
             return Ok(());
         }

@@ -75,7 +75,7 @@ impl RefusalPages for Refusals {
         Refusals::login(self, target)
     }
 
-    fn prove(&self, target: &str) -> Response<Bytes> {
-        Refusals::prove(self, target)
+    fn prove(&self, target: &str, needs_factors: bool) -> Response<Bytes> {
+        Refusals::prove(self, target, needs_factors)
     }
 }

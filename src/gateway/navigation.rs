@@ -36,7 +36,9 @@ impl Navigation {
         let kind = refusal.kind();
         let mut response = match (kind, target) {
             (Kind::Unauthenticated, Some(target)) => self.pages.login(target),
-            (Kind::InsufficientUserAuthentication, Some(target)) => self.pages.prove(target),
+            (Kind::InsufficientUserAuthentication, Some(target)) => {
+                self.pages.prove(target, refusal.needs_factors())
+            }
             (kind, _) => self.pages.page(kind, self.languages.as_ref(), request_id)?,
         };
         refusal.add_fields(response.headers_mut());

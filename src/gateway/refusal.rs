@@ -58,6 +58,11 @@ impl Refusal {
         self.reason == Denied::UNSETTLED
     }
 
+    /// Whether two factors are asked for.
+    pub(super) fn needs_factors(&self) -> bool {
+        self.problem.unproved.is_some_and(|unproved| unproved.needs_factors)
+    }
+
     /// The label of `authgate_denied_total`.
     pub(super) fn reason(&self) -> &'static str {
         self.reason

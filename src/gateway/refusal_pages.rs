@@ -18,6 +18,7 @@ pub trait RefusalPages: Send + Sync {
     /// Returns the response that leads to the login page, and from there to `target`, a path with its query, or nowhere if it is empty.
     fn login(&self, target: &str) -> Response<Bytes>;
 
-    /// Returns the response that leads to where people show anew who they are, and from there to `target`.
-    fn prove(&self, target: &str) -> Response<Bytes>;
+    /// Returns the response that leads to where people show anew who they are, by a factor if that is asked for, and from there to
+    /// `target`.
+    fn prove(&self, target: &str, needs_factors: bool) -> Response<Bytes>;
 }

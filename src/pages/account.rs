@@ -29,6 +29,8 @@ const NOTICES: &[(&str, &str)] = &[
     ("email", "saved-email"),
     ("sent", "saved-sent"),
     ("session", "saved-session"),
+    ("factor", "saved-factor"),
+    ("removed", "saved-removed"),
 ];
 
 /// Returns the day of a time.
@@ -37,12 +39,12 @@ fn day(at: UnixMillis) -> String {
 }
 
 /// Returns the day and the minute of a time.
-fn minute(at: UnixMillis) -> String {
+pub(super) fn minute(at: UnixMillis) -> String {
     format!("{} UTC", rfc3339(at).chars().take(16).collect::<String>().replace('T', " "))
 }
 
 impl Visit<'_> {
-    fn notice(&self) -> Option<&'static str> {
+    pub(super) fn notice(&self) -> Option<&'static str> {
         let done = self.query("done");
         NOTICES.iter().find(|(word, _)| *word == done).map(|(_, key)| *key)
     }
@@ -72,6 +74,9 @@ impl Visit<'_> {
     async fn change_page(&self, what: What, person: &SignedIn) -> Result<Change, Failure> {
         let accounts = &self.pages.accounts;
         let user = accounts.me(person).await?;
+        if what == What::Email && user.has_factors {
+            accounts.need_proof(person, &user).await?;
+        }
         Ok(Change {
             what,
             form: self.form(person),

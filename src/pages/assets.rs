@@ -1,4 +1,4 @@
-//! The style sheet and the logo.
+//! The style sheet, the script of passkeys, and the logo.
 
 use std::fs;
 
@@ -49,6 +49,7 @@ impl Asset {
 /// The files of a config's pages.
 pub(super) struct Assets {
     style: Asset,
+    script: Asset,
     logo: Option<Asset>,
 }
 
@@ -73,7 +74,9 @@ impl Assets {
             };
             Ok(Asset::new(media_type, fs::read(path).map_err(failed)?))
         });
-        Ok(Self { style: Asset::new("text/css; charset=utf-8", style), logo: logo.transpose()? })
+        let style = Asset::new("text/css; charset=utf-8", style);
+        let script = Asset::new("text/javascript; charset=utf-8", include_str!("templates/passkey.js"));
+        Ok(Self { style, script, logo: logo.transpose()? })
     }
 
     /// Returns the address of the style sheet below `ui`.
@@ -84,6 +87,16 @@ impl Assets {
     /// Returns the address of the logo below `ui`, if there is one.
     pub(super) fn logo_address(&self, ui: &str) -> Option<String> {
         self.logo.as_ref().map(|logo| format!("{ui}/logo?v={}", logo.version))
+    }
+
+    /// Returns the address of the script of passkeys below `ui`.
+    pub(super) fn script_address(&self, ui: &str) -> String {
+        format!("{ui}/passkey.js?v={}", self.script.version)
+    }
+
+    /// Returns the script of passkeys.
+    pub(super) fn script_response(&self) -> Response<Bytes> {
+        self.script.response()
     }
 
     /// Returns the style sheet.

@@ -20,6 +20,8 @@ impl Visit<'_> {
             Endpoint::SendReset => self.reset().await,
             Endpoint::ShowVerify => self.show_verify(),
             Endpoint::SendVerify => self.verify().await,
+            Endpoint::ShowFactor => self.show_factor().await,
+            Endpoint::SendFactor => self.factor().await,
             Endpoint::ShowProve => self.show_prove().await,
             Endpoint::SendProve => self.prove().await,
             Endpoint::ShowLogout => self.show_logout(),
@@ -35,7 +37,10 @@ impl Visit<'_> {
             Endpoint::SendAccountDelete => self.change(What::Delete).await,
             Endpoint::ShowAccountSessions => self.show_sessions().await,
             Endpoint::SendAccountSessions => self.end_sessions().await,
+            Endpoint::ShowAccountFactors => self.show_factors().await,
+            Endpoint::SendAccountFactors => self.factors().await,
             Endpoint::Style => Ok(self.style()),
+            Endpoint::Script => Ok(self.script()),
             Endpoint::Logo => self.logo(),
         }
     }

@@ -22,6 +22,8 @@ pub(super) enum Endpoint {
     SendReset,
     ShowVerify,
     SendVerify,
+    ShowFactor,
+    SendFactor,
     ShowProve,
     SendProve,
     ShowLogout,
@@ -37,7 +39,10 @@ pub(super) enum Endpoint {
     SendAccountDelete,
     ShowAccountSessions,
     SendAccountSessions,
+    ShowAccountFactors,
+    SendAccountFactors,
     Style,
+    Script,
     Logo,
 }
 
@@ -52,6 +57,8 @@ const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/reset", Endpoint::SendReset),
     (Method::GET, "/verify", Endpoint::ShowVerify),
     (Method::POST, "/verify", Endpoint::SendVerify),
+    (Method::GET, "/factor", Endpoint::ShowFactor),
+    (Method::POST, "/factor", Endpoint::SendFactor),
     (Method::GET, "/prove", Endpoint::ShowProve),
     (Method::POST, "/prove", Endpoint::SendProve),
     (Method::GET, "/logout", Endpoint::ShowLogout),
@@ -67,7 +74,10 @@ const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/account/delete", Endpoint::SendAccountDelete),
     (Method::GET, "/account/sessions", Endpoint::ShowAccountSessions),
     (Method::POST, "/account/sessions", Endpoint::SendAccountSessions),
+    (Method::GET, "/account/factors", Endpoint::ShowAccountFactors),
+    (Method::POST, "/account/factors", Endpoint::SendAccountFactors),
     (Method::GET, "/style.css", Endpoint::Style),
+    (Method::GET, "/passkey.js", Endpoint::Script),
     (Method::GET, "/logo", Endpoint::Logo),
 ];
 

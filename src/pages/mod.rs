@@ -12,6 +12,8 @@ mod csrf;
 mod device;
 mod dispatch;
 mod endpoint;
+mod factor;
+mod factors;
 mod file;
 mod locale;
 mod message;
@@ -53,6 +55,10 @@ pub const UI: &str = "/ui";
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
      base-uri 'none'; frame-ancestors 'none'";
 
+/// The same of a page where a passkey is made or shown, which takes a script: ours.
+const POLICY_WITH_SCRIPT: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
 /// What was loaded of a config: templates, texts, style.
 pub struct Loaded {
     templates: Arc<Templates>,
@@ -80,6 +86,7 @@ impl Loaded {
         let site = Site {
             name: pages.name.clone(),
             style: assets.style_address(&ui),
+            script: assets.script_address(&ui),
             logo: assets.logo_address(&ui),
             ui: ui.clone(),
         };
@@ -145,6 +152,9 @@ impl Pages {
         let mut response = match answer {
             Ok(response) => response,
             Err(failure) if failure.problem.kind == Kind::Unauthenticated => visit.redirect_to_login(),
+            Err(failure) if failure.problem.kind == Kind::InsufficientUserAuthentication => {
+                visit.redirect_to_proof()
+            }
             Err(failure) => self.failed(&visit, &failure, request.request_id),
         };
         visit.set_cookies(&mut response);
@@ -173,7 +183,12 @@ impl Pages {
             failure.log = Some(format!("page {}: {error:#}", P::TEMPLATE));
             failure
         })?;
-        Ok(html_response(status, html.into()))
+        let mut response = html_response(status, html.into());
+        if page.has_script() {
+            let policy = HeaderValue::from_static(POLICY_WITH_SCRIPT);
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        Ok(response)
     }
 }
 
@@ -212,6 +227,8 @@ fn query_of(target: &str) -> String {
 mod tests {
     use super::*;
 
+    const OUR_SCRIPT: &str = "<script src=\"/auth/ui/passkey.js?v=";
+
     fn loaded() -> Loaded {
         Loaded::load(&config::tests::browser(), "/auth").unwrap()
     }
@@ -228,7 +245,9 @@ mod tests {
                     "{html}"
                 );
                 for hostile in [view::samples::HOSTILE, "<script", "<img src=x", "alert('x')", ">49"] {
-                    assert!(!html.replace("<img src=\"", "").contains(hostile), "{hostile} in {html}");
+                    let others =
+                        html.replace("<img src=\"", "").replace("<img class=", "").replace(OUR_SCRIPT, "");
+                    assert!(!others.contains(hostile), "{hostile} in {html}");
                 }
                 // What has no text is shown by its key.
                 for key in [">error-", ">page-", ">failed-", "undefined"] {

@@ -1,31 +1,51 @@
 //! The pages on the way in and out: login, registration, forgotten passwords, confirmed addresses, sign-out.
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Response, StatusCode};
 
 use super::{
     endpoint::PageResult,
     message::Message,
-    see_other,
+    query_of, see_other,
     view::{Forgot, Form, Login, Logout, Register, Reset, Verify, Wrong},
     visit::{Sent, Visit},
 };
 use crate::{
     access::Failure,
-    account::{AccountError, Registration},
+    account::{AccountError, Asked, Registration},
     config,
     error::Kind,
+    store::ChallengePurpose,
 };
 
 const OK: StatusCode = StatusCode::OK;
 
 impl Visit<'_> {
     /// Returns the form of a page that leads on to where the query says.
-    fn form_by_query(&mut self) -> Form {
+    pub(super) fn form_by_query(&mut self) -> Form {
         let return_to = self.destination(&self.query("return_to"));
         self.visitor_form(return_to)
     }
 
-    fn form_again(&mut self, sent: &Sent) -> Form {
+    /// Leads on to where the person wants to go.
+    pub(super) fn go_on(&self, sent: &Sent) -> Response<Bytes> {
+        let to = self.destination(&sent.text("return_to"));
+        see_other(to.as_deref().unwrap_or(self.after_login()))
+    }
+
+    /// Leads to where a factor is shown, or got.
+    fn ask(&mut self, asked: &Asked, sent: &Sent) -> Response<Bytes> {
+        self.set_challenge_cookie(&asked.token);
+        let to = self.destination(&sent.text("return_to"));
+        let query = to.as_deref().map(query_of).unwrap_or_default();
+        let place = match asked.purpose {
+            ChallengePurpose::Enrolment => "account/factors",
+            _ => "factor",
+        };
+        see_other(&format!("{}/{place}{query}", self.pages.loaded.ui))
+    }
+
+    pub(super) fn form_again(&mut self, sent: &Sent) -> Form {
         let return_to = self.destination(&sent.text("return_to"));
         self.visitor_form(return_to)
     }
@@ -40,6 +60,8 @@ impl Visit<'_> {
             by_email: config.login_by.email,
             has_mail: self.has_mail(),
             is_open: config.registration == config::Registration::Open,
+            takes_passkeys: self.pages.accounts.takes_passkeys(),
+            notice: (self.query("done") == "ended").then_some("challenge-ended"),
             signed_in_as: self.signed_in().ok().map(|principal| principal.name.clone()),
             continue_to: form.return_to.clone().unwrap_or_else(|| self.after_login().to_owned()),
             form,
@@ -55,6 +77,10 @@ impl Visit<'_> {
     pub(super) async fn login(&mut self) -> PageResult {
         let sent = self.sent_by_visitor()?;
         let (username, remember) = (sent.text("username"), sent.is_set("remember"));
+        if sent.text("method") == "passkey" {
+            let asked = self.pages.accounts.ask_for_passkey(true, remember, self.client.address).await;
+            return Ok(self.ask(&asked.map_err(Failure::from)?, &sent));
+        }
         let missing = ["username", "password"].into_iter().find(|name| match *name {
             "username" => username.is_empty(),
             _ => sent.secret("password").is_none(),
@@ -65,11 +91,10 @@ impl Visit<'_> {
                     self.pages.accounts.sign_in(&username, &password, remember, self.client).await;
                 match signed_in {
                     Ok(session) => {
-                        self.set_session_cookie(session.cookie);
-                        self.set_device_cookie(session.device.as_deref());
-                        let to = self.destination(&sent.text("return_to"));
-                        return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
+                        self.welcome(session);
+                        return Ok(self.go_on(&sent));
                     }
+                    Err(AccountError::FactorNeeded(asked)) => return Ok(self.ask(&asked, &sent)),
                     Err(error) => (self.status_of(&error), Message::of(&error, "username")),
                 }
             }
@@ -126,11 +151,10 @@ impl Visit<'_> {
                 };
                 match self.pages.accounts.register_browser(registration, self.client).await {
                     Ok(session) => {
-                        self.set_session_cookie(session.cookie);
-                        self.set_device_cookie(session.device.as_deref());
-                        let to = self.destination(&sent.text("return_to"));
-                        return Ok(see_other(to.as_deref().unwrap_or(self.after_login())));
+                        self.welcome(session);
+                        return Ok(self.go_on(&sent));
                     }
+                    Err(AccountError::FactorNeeded(asked)) => return Ok(self.ask(&asked, &sent)),
                     Err(error) => (self.status_of(&error), Message::of(&error, "username")),
                 }
             }

@@ -23,11 +23,15 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("forgot.html", include_str!("templates/forgot.html")),
     ("reset.html", include_str!("templates/reset.html")),
     ("verify.html", include_str!("templates/verify.html")),
+    ("factor.html", include_str!("templates/factor.html")),
     ("prove.html", include_str!("templates/prove.html")),
     ("logout.html", include_str!("templates/logout.html")),
     ("account.html", include_str!("templates/account.html")),
     ("change.html", include_str!("templates/change.html")),
     ("sessions.html", include_str!("templates/sessions.html")),
+    ("factors.html", include_str!("templates/factors.html")),
+    ("new-factor.html", include_str!("templates/new-factor.html")),
+    ("recovery-codes.html", include_str!("templates/recovery-codes.html")),
     ("message.html", include_str!("templates/message.html")),
 ];
 
@@ -39,6 +43,8 @@ pub(super) struct Site {
     pub(super) ui: String,
     /// The address of the style sheet.
     pub(super) style: String,
+    /// The address of the script of passkeys.
+    pub(super) script: String,
     /// The address of the logo, if there is one.
     pub(super) logo: Option<String>,
 }
@@ -50,6 +56,11 @@ pub(super) trait Page: Serialize {
 
     /// The key of the title.
     fn title(&self) -> String;
+
+    /// Whether it has the script of passkeys.
+    fn has_script(&self) -> bool {
+        false
+    }
 }
 
 /// The templates and texts of a config.
@@ -94,6 +105,7 @@ impl Templates {
             t => Value::from_function(text),
             lang => tag,
             title => page.title(),
+            script => page.has_script(),
             site => Value::from(Serde(&self.site)),
             page => Value::from(Serde(page)),
         };

@@ -43,6 +43,8 @@ pub(super) struct Login {
     pub(super) has_mail: bool,
     /// Whether strangers may register.
     pub(super) is_open: bool,
+    pub(super) takes_passkeys: bool,
+    pub(super) notice: Option<&'static str>,
     pub(super) signed_in_as: Option<String>,
     pub(super) continue_to: String,
 }
@@ -97,6 +99,75 @@ pub(super) struct Prove {
     pub(super) wrong: Wrong,
     /// The account's name.
     pub(super) account: String,
+}
+
+/// The second step of a login, or the proof of who is signed in.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Factor {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    /// `factor` or `prove`.
+    pub(super) place: &'static str,
+    /// How it is shown: the name of a method.
+    pub(super) method: &'static str,
+    /// How else it may be.
+    pub(super) others: Vec<&'static str>,
+    /// What a browser is asked to show a passkey with, in JSON.
+    pub(super) options: Option<String>,
+    /// Whether it is asked at once.
+    pub(super) is_begun: bool,
+    /// Whether the person may want this device not to be asked again for a while.
+    pub(super) may_remember: bool,
+    /// Whether a mail was sent.
+    pub(super) is_sent: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Factors {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) notice: Option<&'static str>,
+    pub(super) factors: Vec<FactorEntry>,
+    /// How many recovery codes are left.
+    pub(super) recovery_codes: u32,
+    pub(super) takes_passkeys: bool,
+    /// Whether somebody gets their first factor to be signed in at all.
+    pub(super) is_enrolment: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct FactorEntry {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) created_on: String,
+    pub(super) used_on: Option<String>,
+}
+
+/// A factor that was begun, to be confirmed.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct NewFactor {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) id: String,
+    /// The secret of an app, in groups.
+    pub(super) secret: Option<String>,
+    /// Its address, and that as a picture.
+    pub(super) uri: Option<String>,
+    pub(super) picture: Option<String>,
+    /// What a browser is asked to make a passkey with, in JSON.
+    pub(super) options: Option<String>,
+    /// Whether it is asked at once.
+    pub(super) is_begun: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RecoveryCodes {
+    pub(super) codes: Vec<String>,
+    pub(super) continue_to: String,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -193,8 +264,34 @@ page!(Reset, "reset.html", "page-reset");
 page!(Verify, "verify.html", "page-verify");
 page!(Prove, "prove.html", "page-prove");
 page!(Logout, "logout.html", "page-logout");
+page!(Factors, "factors.html", "page-factors");
+page!(RecoveryCodes, "recovery-codes.html", "page-recovery-codes");
 page!(Account, "account.html", "page-account");
 page!(Sessions, "sessions.html", "page-sessions");
+
+impl Page for Factor {
+    const TEMPLATE: &'static str = "factor.html";
+
+    fn title(&self) -> String {
+        if self.place == "prove" { "page-prove" } else { "page-factor" }.to_owned()
+    }
+
+    fn has_script(&self) -> bool {
+        self.options.is_some()
+    }
+}
+
+impl Page for NewFactor {
+    const TEMPLATE: &'static str = "new-factor.html";
+
+    fn title(&self) -> String {
+        if self.secret.is_some() { "page-new-app" } else { "page-new-passkey" }.to_owned()
+    }
+
+    fn has_script(&self) -> bool {
+        self.options.is_some()
+    }
+}
 
 impl Page for Change {
     const TEMPLATE: &'static str = "change.html";
@@ -262,6 +359,8 @@ pub(super) mod samples {
                 by_email: true,
                 has_mail: true,
                 is_open: true,
+                takes_passkeys: true,
+                notice: Some("challenge-ended"),
                 signed_in_as: Some(hostile()),
                 continue_to: "/".to_owned(),
             },
@@ -287,6 +386,52 @@ pub(super) mod samples {
             Verify { is_done: true, continue_to: "/".to_owned(), ..Verify::default() },
             Prove::default(),
             Prove { form: form(), wrong: wrong(), account: hostile() },
+            Factor::default(),
+            Factor { method: "totp", others: vec!["recovery"], may_remember: true, ..Factor::default() },
+            Factor {
+                form: form(),
+                wrong: wrong(),
+                place: "factor",
+                method: "passkey",
+                others: vec!["totp", "recovery", "email"],
+                options: Some(format!("{{\"a\":\"{HOSTILE}\"}}")),
+                is_begun: true,
+                may_remember: true,
+                is_sent: true,
+            },
+            Factor { place: "prove", method: "recovery", ..Factor::default() },
+            Factor { place: "factor", method: "email", ..Factor::default() },
+            Factor { place: "factor", method: "email", is_sent: true, ..Factor::default() },
+            Factors::default(),
+            Factors { is_enrolment: true, takes_passkeys: true, ..Factors::default() },
+            Factors {
+                form: form(),
+                wrong: wrong(),
+                notice: Some("saved-factor"),
+                factors: vec![
+                    FactorEntry { id: hostile(), kind: "totp", name: hostile(), ..FactorEntry::default() },
+                    FactorEntry {
+                        kind: "passkey",
+                        created_on: "2026-01-01".to_owned(),
+                        used_on: Some("2026-01-01".to_owned()),
+                        ..FactorEntry::default()
+                    },
+                ],
+                recovery_codes: 1,
+                takes_passkeys: true,
+                is_enrolment: false,
+            },
+            NewFactor {
+                form: form(),
+                wrong: wrong(),
+                id: hostile(),
+                secret: Some("ABCD EFGH".to_owned()),
+                uri: Some(hostile()),
+                picture: Some(hostile()),
+                ..NewFactor::default()
+            },
+            NewFactor { options: Some(hostile()), is_begun: true, ..NewFactor::default() },
+            RecoveryCodes { codes: vec![hostile(); 10], continue_to: "/".to_owned() },
             Logout { form: form(), is_done: false },
             Logout { is_done: true, ..Logout::default() },
             Account::default(),

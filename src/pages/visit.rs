@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     access::{Credential, Denied, Failure, is_own},
-    account::Client,
+    account::{BrowserSession, Client},
     config::OnStale,
     error::Kind,
     token::{Principal, SignedIn},
@@ -25,6 +25,10 @@ use crate::{
         media_type::{FORM, essence},
     },
 };
+
+/// The cookie of a challenge: the browser that has given the password meets it, and no other.
+const CHALLENGE: &str = "__Host-authgate-challenge";
+const CHALLENGE_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
 /// The most fields of a form.
 const MAX_FIELDS: usize = 32;
@@ -117,13 +121,51 @@ impl Visit<'_> {
         if self.has_cookie() {
             self.remove_session_cookie();
         }
+        see_other(&format!("{}/login{}", self.pages.loaded.ui, query_of(self.target())))
+    }
+
+    /// Returns where to go on at this page. A form that was sent is lost; its page is where.
+    fn target(&self) -> &str {
         let request = self.request.request;
-        // A form that was sent is lost; its page is where to go on.
-        let target = match *request.method() {
+        match *request.method() {
             Method::POST => request.uri().path(),
             _ => request.uri().path_and_query().map_or("/", |target| target.as_str()),
-        };
-        see_other(&format!("{}/login{}", self.pages.loaded.ui, query_of(target)))
+        }
+    }
+
+    /// Returns the redirect to where people show anew who they are, which leads back to this page.
+    pub(super) fn redirect_to_proof(&self) -> Response<Bytes> {
+        see_other(&format!("{}/prove{}", self.pages.loaded.ui, query_of(self.target())))
+    }
+
+    /// Returns the token of the challenge that this browser is to meet, if there is one.
+    pub(super) fn challenge(&self) -> Option<Secret> {
+        let lines = self.request.request.headers().get_all(header::COOKIE);
+        match Credential::of_cookies(lines, CHALLENGE) {
+            Credential::Cookie(value) => std::str::from_utf8(value).ok().map(Secret::new),
+            _ => None,
+        }
+    }
+
+    /// Sets the cookie of a challenge. It ends with the browser.
+    pub(super) fn set_challenge_cookie(&mut self, token: &Secret) {
+        let cookie = format!("{CHALLENGE}={}; {CHALLENGE_ATTRIBUTES}", token.expose());
+        self.cookies.extend(HeaderValue::try_from(cookie));
+    }
+
+    /// Removes the cookie of a challenge that was met, or has ended.
+    pub(super) fn remove_challenge_cookie(&mut self) {
+        let cookie = format!("{CHALLENGE}=; {CHALLENGE_ATTRIBUTES}; Max-Age=0");
+        self.cookies.extend(HeaderValue::try_from(cookie));
+    }
+
+    /// Sets the cookies of a session that was opened.
+    pub(super) fn welcome(&mut self, session: BrowserSession) {
+        self.set_session_cookie(session.cookie);
+        self.set_device_cookie(session.device.as_deref());
+        let (ttl, mount) = (self.pages.accounts.remembers_devices_for(), self.pages.mount.as_str());
+        let remembered = session.remembered.as_deref();
+        self.cookies.extend(remembered.and_then(|token| device::remembered_cookie(token, mount, ttl)));
     }
 
     /// Returns whether the browser has sent a session's cookie.
@@ -237,6 +279,10 @@ impl Visit<'_> {
 
     pub(super) fn show<P: Page>(&self, status: StatusCode, page: &P) -> PageResult {
         self.pages.page(self, status, page)
+    }
+
+    pub(super) fn script(&self) -> Response<Bytes> {
+        self.pages.loaded.assets.script_response()
     }
 
     pub(super) fn style(&self) -> Response<Bytes> {

@@ -132,3 +132,64 @@ failed-502-text = Der Dienst hinter dieser Seite antwortet nicht, wie er soll.
 failed-503 = Nicht verfügbar
 failed-503-text = Das geht gerade nicht. Bitte versuchen Sie es gleich noch einmal.
 failed-id = Wenn Sie um Hilfe bitten, nennen Sie bitte diese Nummer:
+
+page-factor = Zweiter Schritt
+page-factors = Anmeldung in zwei Schritten
+page-new-app = Authenticator-App einrichten
+page-new-passkey = Passkey hinzufügen
+page-recovery-codes = Ersatzcodes
+
+passkey-login = Mit einem Passkey anmelden
+passkey-show = Passkey verwenden
+passkey-failed = Das hat nicht geklappt oder wurde abgebrochen. Bitte versuchen Sie es noch einmal, oder wählen Sie einen anderen Weg.
+passkey-script = Ein Passkey braucht einen Browser mit JavaScript.
+code = Code
+recovery-code = Ersatzcode
+cancel = Abbrechen
+challenge-ended = Das hat zu lange gedauert, oder es waren zu viele Versuche. Bitte melden Sie sich noch einmal an.
+
+factor-totp-text = Bitte geben Sie den Code ein, den Ihre Authenticator-App zeigt.
+factor-passkey-text = Bitte verwenden Sie den Passkey dieses Geräts, Ihres Telefons oder Ihres Sicherheitsschlüssels.
+factor-recovery-text = Bitte geben Sie einen der Ersatzcodes ein, die Sie aufbewahrt haben. Jeder gilt einmal.
+factor-email-text = Ein Code kann an die Adresse Ihres Kontos gesendet werden.
+factor-email-button = Code senden
+factor-email-sent = Eine Mail mit einem Code ist unterwegs zu Ihnen.
+factor-by-totp = Code der App eingeben
+factor-by-passkey = Passkey verwenden
+factor-by-recovery = Ersatzcode eingeben
+factor-by-email = Code per Mail bekommen
+remember-device = Auf diesem Gerät eine Weile nicht fragen
+
+factors-text = Bei der Anmeldung wird neben dem Passwort eines davon verlangt. Ein gestohlenes Passwort allein öffnet dann nichts.
+factors-needed = Ihr Konto braucht neben dem Passwort einen zweiten Schritt. Bitte richten Sie einen ein, um weiterzukommen.
+factors-add = Hinzufügen
+factor-name = Name (freiwillig)
+factor-name-hint = Zum Beispiel „mein Telefon“, damit Sie es wiedererkennen.
+factor-add-totp = Authenticator-App einrichten
+factor-add-passkey = Passkey hinzufügen
+factor-kind-totp = App
+factor-kind-passkey = Passkey
+factor-since = hinzugefügt { $time }
+factor-used = zuletzt verwendet { $time }
+factor-remove = Entfernen
+new-app-text = Lesen Sie dieses Bild mit Ihrer Authenticator-App, und geben Sie dann den Code ein, den die App zeigt.
+new-app-picture = QR-Code für Ihre Authenticator-App
+new-app-secret = Oder tippen Sie dies in die App:
+new-app-link = App auf diesem Gerät öffnen
+new-app-code-hint = Sechs Ziffern, alle dreißig Sekunden neu.
+new-app-button = Bestätigen
+new-passkey-text = Ihr Gerät fragt Sie jetzt, ob es einen Passkey anlegen soll. Geschieht nichts, drücken Sie den Knopf.
+recovery-title = Ersatzcodes
+recovery-left = { $count ->
+    [0] Sie haben keine mehr.
+    [one] Sie haben noch einen.
+   *[other] Sie haben noch { $count }.
+}
+recovery-renew = Neue holen
+recovery-text = Schreiben Sie diese Codes auf, und bewahren Sie sie sicher auf. Jeder lässt Sie einmal hinein, wenn Sie Ihr Gerät verlieren. Sie werden nicht noch einmal gezeigt.
+recovery-done = Ich habe sie aufbewahrt
+
+saved-factor = Hinzugefügt.
+saved-removed = Entfernt.
+error-code = Dieser Code ist falsch oder wurde schon verwendet.
+error-factor = Das kann nicht hinzugefügt werden.

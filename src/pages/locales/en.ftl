@@ -132,3 +132,64 @@ failed-502-text = The service behind this page does not respond as it should.
 failed-503 = Not available
 failed-503-text = This does not work just now. Please try again in a moment.
 failed-id = If you ask for help, please give this number:
+
+page-factor = Second step
+page-factors = Two-step sign-in
+page-new-app = Set up an authenticator app
+page-new-passkey = Add a passkey
+page-recovery-codes = Recovery codes
+
+passkey-login = Sign in with a passkey
+passkey-show = Use your passkey
+passkey-failed = That did not work, or it was cancelled. Please try again, or choose another way.
+passkey-script = A passkey needs a browser with JavaScript.
+code = Code
+recovery-code = Recovery code
+cancel = Cancel
+challenge-ended = That took too long, or too many tries. Please sign in again.
+
+factor-totp-text = Please give the code that your authenticator app shows.
+factor-passkey-text = Please use the passkey of this device, or of your phone or security key.
+factor-recovery-text = Please give one of the recovery codes that you have kept. Each works once.
+factor-email-text = A code can be sent to the address of your account.
+factor-email-button = Send the code
+factor-email-sent = A mail with a code is on its way to you.
+factor-by-totp = Use a code of your app
+factor-by-passkey = Use a passkey
+factor-by-recovery = Use a recovery code
+factor-by-email = Get a code by mail
+remember-device = Do not ask on this device for a while
+
+factors-text = Beside your password, sign-in asks for one of these. So a stolen password alone opens nothing.
+factors-needed = Your account needs a second step beside the password. Please set one up to go on.
+factors-add = Add one
+factor-name = Its name (optional)
+factor-name-hint = Such as “my phone”, so that you know it again.
+factor-add-totp = Set up an authenticator app
+factor-add-passkey = Add a passkey
+factor-kind-totp = app
+factor-kind-passkey = passkey
+factor-since = added { $time }
+factor-used = last used { $time }
+factor-remove = Remove
+new-app-text = Read this picture with your authenticator app, then type the code that the app shows.
+new-app-picture = QR code for your authenticator app
+new-app-secret = Or type this into the app:
+new-app-link = Open the app on this device
+new-app-code-hint = Six digits, new every thirty seconds.
+new-app-button = Confirm
+new-passkey-text = Your device asks you now to make a passkey. If nothing happens, press the button.
+recovery-title = Recovery codes
+recovery-left = { $count ->
+    [0] You have none left.
+    [one] You have one left.
+   *[other] You have { $count } left.
+}
+recovery-renew = Get new ones
+recovery-text = Write these down, and keep them safe. Each lets you in once if you lose your device. They are not shown again.
+recovery-done = I have kept them
+
+saved-factor = It was added.
+saved-removed = It was removed.
+error-code = This code is wrong, or it was used already.
+error-factor = This cannot be added.
