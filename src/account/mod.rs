@@ -4,6 +4,7 @@
 //! anything costly, the store decides under its locks, and what revokes is in force in the mirror
 //! of this gateway before the caller hears of it.
 
+mod answer;
 mod attempts;
 mod browser;
 mod challenge;

@@ -5,6 +5,7 @@
 // BASE is the origin of a gateway with pages and a route /api/**. Pictures of the main pages go to FOLDER. What is found is printed, a line
 // each; the last line is `walked N pages`.
 
+import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -17,7 +18,19 @@ const [base, password, folder] = process.argv.slice(2);
 let walked = 0;
 const found = (where, what) => console.log(`${where}: ${what}`);
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--ignore-certificate-errors"] });
+
+// The code of an authenticator app (RFC 6238).
+function totp(secret, step = Math.floor(Date.now() / 30_000)) {
+  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+  const bits = [...secret.replace(/ /g, "")].map((letter) => letters.indexOf(letter).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(step));
+  const mac = createHmac("sha1", key).update(counter).digest();
+  const number = mac.readUInt32BE(mac[19] & 15) & 0x7fffffff;
+  return String(number % 1_000_000).padStart(6, "0");
+}
 
 // Looks at the page that is shown.
 async function look(page, where, picture) {
@@ -104,6 +117,85 @@ async function visit({ theme, language, width, script }) {
     await go(path);
     await look(page, `${name}: ${path}`);
   }
+
+  // An app, by its picture or what is written beside it.
+  await go("/auth/ui/account/factors");
+  await look(page, `${name}: account/factors`);
+  await submit("[value=totp]");
+  await look(page, `${name}: a new app`, picture("app"));
+  await page.fill("[autocomplete=one-time-code]", "000000");
+  await submit();
+  await look(page, `${name}: a new app with errors`);
+  const secret = await page.textContent("code");
+  await page.fill("[autocomplete=one-time-code]", totp(secret));
+  await submit();
+  await look(page, `${name}: recovery codes`);
+  const recovery = await page.locator("code").allTextContents();
+  await page.click("main a");
+  at("/auth/ui/account/factors");
+
+  // The second step, then a passkey on the way back.
+  const signIn = async (to) => {
+    await context.clearCookies({ name: "__Host-authgate" });
+    await go(to);
+    await page.fill("[autocomplete=username]", `${user}x`);
+    await page.fill("[autocomplete=current-password]", password);
+    await submit();
+    at("/auth/ui/factor");
+  };
+  await signIn("/api/report");
+  await look(page, `${name}: factor`, picture("factor"));
+  await page.fill("[autocomplete=one-time-code]", "000000");
+  await submit();
+  await look(page, `${name}: factor with errors`);
+  await page.click("a[href*=recovery]");
+  await look(page, `${name}: factor by a recovery code`);
+  await page.fill("[autocomplete=one-time-code]", recovery[0]);
+  await page.check("[type=checkbox]");
+  await submit();
+  at("/api/report");
+  await go("/auth/ui/prove?return_to=/api/report");
+  await look(page, `${name}: prove by a factor`);
+  if (script) {
+    const device = await context.newCDPSession(page);
+    await device.send("WebAuthn.enable");
+    const kind = { protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true };
+    const options = { ...kind, isUserVerified: true, automaticPresenceSimulation: true };
+    await device.send("WebAuthn.addVirtualAuthenticator", { options });
+    await go("/auth/ui/account/factors");
+    await page.getByRole("button", { name: /passkey/i }).click();
+    await page.waitForURL(/done=factor/);
+    await look(page, `${name}: account/factors with both`, picture("factors"));
+    await context.clearCookies();
+    await go("/auth/ui/login?return_to=/api/report");
+    await page.getByRole("button", { name: /passkey/i }).click();
+    await page.waitForURL(`${base}/api/report`);
+    await context.clearCookies();
+    await signIn("/api/report?by=passkey");
+    await page.getByRole("link", { name: /passkey/i }).click();
+    await look(page, `${name}: factor by a passkey`);
+    await page.getByRole("button", { name: /passkey/i }).click();
+    await page.waitForURL(`${base}/api/report?by=passkey`);
+    await go("/auth/ui/prove?return_to=/api/report&method=passkey");
+    await page.getByRole("button", { name: /passkey/i }).click();
+    await page.waitForURL(`${base}/api/report`);
+    // Who cancels is told so, and may go another way.
+    await device.send("WebAuthn.disable");
+    await context.clearCookies();
+    await signIn("/api/report");
+    await page.getByRole("link", { name: /passkey/i }).click();
+    await page.evaluate(() => { navigator.credentials.get = () => Promise.reject(new Error("cancelled")); });
+    await page.getByRole("button", { name: /passkey/i }).click();
+    await page.waitForSelector("[data-failed]:not([hidden])");
+    await look(page, `${name}: factor by a passkey that was cancelled`);
+    await page.click("a[href*=totp]");
+    await page.fill("[autocomplete=one-time-code]", totp(secret, Math.floor(Date.now() / 30_000) + 1));
+    await submit();
+    at("/api/report");
+  }
+  await go("/auth/ui/account/factors");
+  while ((await page.locator("[name=remove]").count()) > 0) await submit("[name=remove]");
+  await look(page, `${name}: account/factors without any`);
 
   // Signed out in one tab, the other one is led to sign-in.
   const tab = await context.newPage();

@@ -1,0 +1,99 @@
+//! What an answer to a challenge shows: nothing is spent here.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::{Accounts, Answer, Method, Result};
+use crate::{
+    factor::normalized,
+    store::{AuthChallenge, ChallengePurpose, Factor, FactorKind, FactorUse, User},
+    types::Secret,
+};
+
+impl Accounts {
+    /// Returns what an answer shows; none if it is wrong.
+    pub(super) async fn judge(
+        &self,
+        challenge: &AuthChallenge,
+        user: &User,
+        found: Option<Factor>,
+        answer: &Answer,
+        address: IpAddr,
+    ) -> Result<Option<FactorUse>> {
+        if challenge.purpose == ChallengePurpose::Enrolment {
+            return Ok(None);
+        }
+        if let Some(factor) = found {
+            // What stands alone knows whose hand it is in.
+            let shown = self.judge_passkey(challenge, user, &[factor], answer);
+            return Ok(shown.filter(|by| matches!(by, FactorUse::Passkey { verified: true, .. })));
+        }
+        let factors = self.store.factors(user.id).await?;
+        if !self.methods(user, &factors).await?.contains(&answer.method) {
+            return Ok(None);
+        }
+        let code = answer.code.as_ref().map(Secret::expose).unwrap_or_default();
+        Ok(match answer.method {
+            Method::Totp => self.judge_totp(user, &factors, code),
+            Method::Passkey => self.judge_passkey(challenge, user, &factors, answer),
+            Method::Recovery => normalized(code)
+                .map(|code| FactorUse::Recovery(self.factors.keys.recovery_hash(user.id, &code))),
+            Method::Email => self.judge_mail(challenge.code_mail, code),
+            Method::Password => match &answer.code {
+                Some(password) => {
+                    self.is_password(user, password, address).await?.then_some(FactorUse::Password)
+                }
+                None => None,
+            },
+        })
+    }
+
+    fn judge_totp(&self, user: &User, factors: &[Factor], code: &str) -> Option<FactorUse> {
+        let now = self.time.database_time();
+        let mut apps = factors.iter().filter(|factor| factor.is_confirmed && factor.kind == FactorKind::Totp);
+        apps.find_map(|factor| {
+            let step = self.totp(user, factor.id)?.step(code, now)?;
+            Some(FactorUse::Totp(factor.id, step))
+        })
+    }
+
+    fn judge_passkey(
+        &self,
+        challenge: &AuthChallenge,
+        user: &User,
+        factors: &[Factor],
+        answer: &Answer,
+    ) -> Option<FactorUse> {
+        let (party, shown) = (self.factors.relying_party.as_ref()?, answer.credential.as_ref()?);
+        let credential = shown.credential().ok()?;
+        let known = |factor: &&Factor| factor.is_confirmed && factor.credential.as_ref() == Some(&credential);
+        let factor = factors.iter().find(known)?;
+        let handle = shown.user_handle().ok()?;
+        if handle.is_some_and(|handle| handle != user.id.uuid().as_bytes()) {
+            return None;
+        }
+        let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
+        match party.authenticate(&question, factor.public_key.as_deref()?, shown) {
+            Ok(asserted) => {
+                let counter = i64::from(asserted.counter);
+                if counter != 0 && counter <= factor.counter {
+                    tracing::warn!(user.id = %user.id, factor.id = %factor.id, "a passkey counts backwards: it may have been copied");
+                }
+                Some(FactorUse::Passkey { id: factor.id, counter, verified: asserted.is_verified })
+            }
+            Err(error) => {
+                tracing::debug!(user.id = %user.id, %error, "a passkey is not accepted");
+                None
+            }
+        }
+    }
+
+    fn judge_mail(&self, mail: Option<Uuid>, code: &str) -> Option<FactorUse> {
+        let expected = self.factors.keys.mail_code(mail?);
+        let code: String = code.chars().filter(|character| !character.is_whitespace()).collect();
+        let is_same =
+            aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), code.as_bytes()).is_ok();
+        is_same.then_some(FactorUse::Mail)
+    }
+}
