@@ -15,8 +15,8 @@ use crate::{
     error::Kind,
     factor::Assertion,
     store::{
-        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, Grant, Meeting, NewMail,
-        Outcome, Purpose, Raise, SessionKind, User,
+        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, Grant, Meeting, NewMail, Outcome,
+        Purpose, Raise, SessionKind, User,
     },
     token::{AccessToken, ChallengeToken, Device, RefreshToken, SignedIn},
     types::{Proof, Proofs, Secret, SessionId, UserId},
