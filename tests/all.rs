@@ -46,6 +46,7 @@ mod outages;
 mod pages;
 mod passwords;
 mod paths;
+mod providers;
 mod proxy_protocol;
 mod rate_limits;
 mod refresh;

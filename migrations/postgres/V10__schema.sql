@@ -89,12 +89,35 @@ CREATE TABLE challenges (
     kind       SMALLINT NOT NULL,
     keep       BOOLEAN NOT NULL,
     tries      BIGINT NOT NULL DEFAULT 0,
+    -- A link to a provider that is made with the session, in JSON.
+    link       TEXT,
     -- The mail with a code.
     code_mail  UUID,
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX challenges_by_user ON challenges (user_id);
 CREATE INDEX challenges_by_expiry ON challenges (expires_at);
+
+-- By whom people sign in instead of by a password: the provider's issuer, and who they are there.
+CREATE TABLE links (
+    id         UUID PRIMARY KEY NOT NULL,
+    user_id    UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    issuer     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    -- The provider's name here, and what the account is called there.
+    provider   TEXT NOT NULL,
+    label      TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    UNIQUE (issuer, subject)
+);
+CREATE INDEX links_by_user ON links (user_id);
+
+-- SHA-256 of states that came back from a provider: each is good once.
+CREATE TABLE spent_states (
+    hash       BYTEA PRIMARY KEY NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX spent_states_by_expiry ON spent_states (expires_at);
 
 -- An account as it is read.
 CREATE VIEW accounts AS

@@ -87,12 +87,35 @@ CREATE TABLE challenges (
     kind       INTEGER NOT NULL,
     keep       INTEGER NOT NULL,
     tries      INTEGER NOT NULL DEFAULT 0,
+    -- A link to a provider that is made with the session, in JSON.
+    link       TEXT,
     -- The mail with a code.
     code_mail  BLOB,
     expires_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX challenges_by_user ON challenges (user_id);
 CREATE INDEX challenges_by_expiry ON challenges (expires_at);
+
+-- By whom people sign in instead of by a password: the provider's issuer, and who they are there.
+CREATE TABLE links (
+    id         BLOB PRIMARY KEY NOT NULL,
+    user_id    BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    issuer     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    -- The provider's name here, and what the account is called there.
+    provider   TEXT NOT NULL,
+    label      TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    UNIQUE (issuer, subject)
+) STRICT;
+CREATE INDEX links_by_user ON links (user_id);
+
+-- SHA-256 of states that came back from a provider: each is good once.
+CREATE TABLE spent_states (
+    hash       BLOB PRIMARY KEY NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX spent_states_by_expiry ON spent_states (expires_at);
 
 -- An account as it is read.
 CREATE VIEW accounts AS

@@ -15,8 +15,8 @@ use crate::{
     error::Kind,
     factor::Assertion,
     store::{
-        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, Grant, Meeting, NewMail, Outcome,
-        Purpose, Raise, SessionKind, User,
+        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, Grant, Meeting, NewLink, NewMail,
+        Outcome, Purpose, Raise, SessionKind, User,
     },
     token::{AccessToken, ChallengeToken, Device, RefreshToken, SignedIn},
     types::{Proof, Proofs, Secret, SessionId, UserId},
@@ -75,6 +75,19 @@ pub struct Asked {
     pub methods: Vec<Method>,
     /// What a browser is asked to show a passkey with.
     pub public_key: Option<Value>,
+}
+
+/// What a factor is asked for.
+pub(super) struct Asking {
+    pub(super) purpose: ChallengePurpose,
+    /// The session whose holder shows anew who they are.
+    pub(super) session: Option<SessionId>,
+    /// What was shown before.
+    pub(super) proofs: Proofs,
+    /// What will hold the session.
+    pub(super) holder: Holder,
+    /// A link that is made with it.
+    pub(super) link: Option<NewLink>,
 }
 
 /// An answer to a challenge.
@@ -177,14 +190,8 @@ impl Accounts {
     }
 
     /// Asks for a factor of an account.
-    pub(super) async fn ask(
-        &self,
-        user: &User,
-        purpose: ChallengePurpose,
-        session: Option<SessionId>,
-        proofs: Proofs,
-        holder: Holder,
-    ) -> Result<Asked> {
+    pub(super) async fn ask(&self, user: &User, asking: Asking) -> Result<Asked> {
+        let Asking { purpose, session, proofs, holder, link } = asking;
         let (kind, keep) = match holder {
             Holder::Tokens => (SessionKind::Token, false),
             Holder::Browser { keep } => (SessionKind::Browser, keep),
@@ -199,6 +206,7 @@ impl Accounts {
             kind,
             keep,
             tries: 0,
+            link,
             code_mail: None,
         };
         self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
@@ -267,6 +275,7 @@ impl Accounts {
             kind: if is_browser { SessionKind::Browser } else { SessionKind::Token },
             keep,
             tries: 0,
+            link: None,
             code_mail: None,
         };
         self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
@@ -287,8 +296,14 @@ impl Accounts {
     pub async fn ask_anew(&self, caller: &SignedIn, address: IpAddr) -> Result<Asked> {
         let me = self.me(caller).await?;
         let _counted = self.attempts.change(&me.name, address).await?;
-        let purpose = ChallengePurpose::StepUp;
-        self.ask(&me, purpose, Some(caller.session), Proofs::NONE, caller.holder()).await
+        let asking = Asking {
+            purpose: ChallengePurpose::StepUp,
+            session: Some(caller.session),
+            proofs: Proofs::NONE,
+            holder: caller.holder(),
+            link: None,
+        };
+        self.ask(&me, asking).await
     }
 
     /// Sends a code by mail, once for a challenge.
@@ -428,6 +443,7 @@ impl Accounts {
             generation: user.generation,
             by,
             outcome,
+            link: challenge.link.clone(),
             event: Event::own(user.id, address, action, detail),
         };
         let met = match self.store.meet_auth_challenge(&meeting).await {

@@ -253,15 +253,15 @@ impl Accounts {
         self.await_key().await?;
         let (codes, recovery) = self.new_recovery_codes(&me);
         // Of a session that goes on nothing but its access token or cookie is new.
-        let (holder, session, meets) = match enroller {
-            Enroller::Person(caller) => (caller.holder(), None, None),
+        let (holder, session, meets, link) = match enroller {
+            Enroller::Person(caller) => (caller.holder(), None, None, None),
             Enroller::Challenge(token) => {
                 let (_, challenge) = self.enrolling(token, address).await?;
                 let holder = match challenge.kind {
                     SessionKind::Browser => Holder::Browser { keep: challenge.keep },
                     _ => Holder::Tokens,
                 };
-                (holder, Some(challenge.proofs), Some(challenge.token_hash))
+                (holder, Some(challenge.proofs), Some(challenge.token_hash), challenge.link)
             }
         };
         let new_id = SessionId::generate(&*self.random);
@@ -277,6 +277,7 @@ impl Accounts {
             id: factor.id,
             user: me.id,
             generation: me.generation,
+            link,
             passkey: registered.map(|made| (made.credential, made.public_key)),
             by,
             recovery,

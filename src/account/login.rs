@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use super::{
     AccountError, Accounts, Client, Holder, Result, Tokens,
     attempts::{Counted, Reserved},
+    challenge::Asking,
     register::check_email,
 };
 use crate::{
@@ -122,7 +123,9 @@ impl Accounts {
         }
         let is_remembered = user.has_factors && self.is_remembered(&user, client);
         if let Some(purpose) = self.asks_for(&user).filter(|_| !is_remembered) {
-            let asked = self.ask(&user, purpose, None, Proofs::PASSWORD, holder).await;
+            let proofs = Proofs::PASSWORD;
+            let asking = Asking { purpose, session: None, proofs, holder, link: None };
+            let asked = self.ask(&user, asking).await;
             match &asked {
                 Ok(_) => self.attempts.passed(attempt).await,
                 Err(_) => self.attempts.forgotten(attempt).await,

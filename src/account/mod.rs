@@ -18,6 +18,7 @@ mod keys;
 mod login;
 mod mail;
 mod operator;
+mod provider;
 mod register;
 mod revoke;
 mod session;

@@ -1,6 +1,6 @@
 //! Registering.
 
-use super::{AccountError, Accounts, Client, Holder, Result, Tokens};
+use super::{AccountError, Accounts, Client, Holder, Result, Tokens, challenge::Asking};
 use crate::{
     config,
     error::Kind,
@@ -102,8 +102,20 @@ impl Accounts {
         };
         let (release, similar) = (false, false);
         let event = Some(Event::own(id, address, "user.register", String::new()));
-        let user =
-            NewUser { id, name, email, password_hash, roles, release, similar, invitation, mail, event };
+        let user = NewUser {
+            id,
+            name,
+            email,
+            email_verified: false,
+            password_hash: Some(password_hash),
+            link: None,
+            roles,
+            release,
+            similar,
+            invitation,
+            mail,
+            event,
+        };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
         let must_have_factor =
             user.roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
@@ -116,8 +128,9 @@ impl Accounts {
             // The account is there; there is no session before it has a factor.
             Some(Opened { user, grant: None }) => {
                 self.mails_are_queued();
-                let purpose = ChallengePurpose::Enrolment;
-                let asked = self.ask(&user, purpose, None, Proofs::PASSWORD, holder).await?;
+                let (purpose, proofs) = (ChallengePurpose::Enrolment, Proofs::PASSWORD);
+                let asking = Asking { purpose, session: None, proofs, holder, link: None };
+                let asked = self.ask(&user, asking).await?;
                 Err(AccountError::FactorNeeded(Box::new(asked)))
             }
             None => {

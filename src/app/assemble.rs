@@ -12,9 +12,9 @@ use crate::{
     factor::RelyingParty,
     gateway::{RefusalPages, Services, Snapshot},
     mail::MailSetupError,
-    oidc::{Fetcher, Introspector, KeyFollower},
+    oidc::{Fetcher, Introspector, KeyFollower, ProviderClient},
     otlp::Exporter,
-    pages::Pages,
+    pages::{PageMeans, Pages},
     password::{Hasher, Rules},
     token::{ExternalIssuer, Issuer, SessionCookies, Verifier},
     types::OsRandom,
@@ -50,7 +50,7 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls, fetchers, trace_transport, pages } = parts;
+    let Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let before_it = before.map(Snapshot::access);
     let same = before_it.filter(|access| access.is_for(auth, &config.issuers, config.browser.as_ref()));
@@ -74,9 +74,14 @@ pub(super) fn assemble(
     let accounts = Arc::new(accounts(foundation, means, config, queue, cookies));
     let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
     let pages = pages.map(|loaded| {
-        let key = foundation.root.form_key();
-        let random = foundation.random.clone();
-        Arc::new(Pages::new(loaded, &auth.path, accounts.clone(), access.clone(), key, random))
+        let providers = config.providers.iter().cloned().zip(provider_fetchers);
+        let means = PageMeans {
+            form_key: foundation.root.form_key(),
+            tickets: foundation.root.tickets(),
+            providers: providers.map(|(config, fetcher)| ProviderClient::new(config, fetcher)).collect(),
+            random: foundation.random.clone(),
+        };
+        Arc::new(Pages::new(loaded, &auth.path, accounts.clone(), access.clone(), means))
     });
     let api = AuthApi::new(
         &auth.path,

@@ -34,6 +34,8 @@ pub struct LoadedGateway {
     pub upstream_tls: Vec<Option<Arc<ClientTls>>>,
     /// What fetches from the other issuers, in their order.
     pub fetchers: Vec<Fetcher>,
+    /// What fetches from the providers, in their order.
+    pub provider_fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub trace_transport: Option<Transport>,
     /// Pages for people with browsers, if there are any.
@@ -55,6 +57,8 @@ pub(super) struct Parts {
     pub(super) upstream_tls: Vec<Option<Arc<ClientTls>>>,
     /// What fetches from the other issuers, in their order.
     pub(super) fetchers: Vec<Fetcher>,
+    /// What fetches from the providers, in their order.
+    pub(super) provider_fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub(super) trace_transport: Option<Transport>,
     pub(super) pages: Option<pages::Loaded>,
@@ -63,8 +67,10 @@ pub(super) struct Parts {
 impl LoadedGateway {
     /// Returns the config, and what was compiled of it.
     pub(super) fn split(self) -> (Config, Parts) {
-        let Self { config, routes, upstream_tls, fetchers, trace_transport, pages, .. } = self;
-        (config, Parts { routes, upstream_tls, fetchers, trace_transport, pages })
+        let Self {
+            config, routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages, ..
+        } = self;
+        (config, Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages })
     }
 }
 
@@ -88,10 +94,18 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let tls = config.listeners.iter().chain([&config.admin]).filter_map(|listener| load_tls(listener).err());
     let upstreams = config.upstreams.iter().filter_map(|upstream| load_upstream_tls(upstream).err());
     let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
+    let providers = config.providers.iter().filter_map(|provider| load_provider(provider).err());
     let traces = load_trace_transport(config).err();
     let acme = load_acme_client(config).err();
     let pages = load_pages(config).err();
-    let files = tls.chain(upstreams).chain(issuers).chain(traces).chain(acme).chain(pages).flat_map(of);
+    let files = tls
+        .chain(upstreams)
+        .chain(issuers)
+        .chain(providers)
+        .chain(traces)
+        .chain(acme)
+        .chain(pages)
+        .flat_map(of);
     mail.into_iter().chain(routes).chain(files).collect()
 }
 
@@ -109,6 +123,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     for (issuer, fetcher) in config.issuers.iter_mut().zip(&fetchers) {
         issuer.files = fetcher.digest();
     }
+    let provider_fetchers = config.providers.iter().map(load_provider).collect::<Result<_, _>>()?;
     let trace_transport = load_trace_transport(&config)?;
     let acme_client = load_acme_client(&config)?;
     let pages = load_pages(&config)?;
@@ -119,6 +134,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         tls,
         upstream_tls,
         fetchers,
+        provider_fetchers,
         trace_transport,
         acme_client,
         pages,
@@ -171,6 +187,12 @@ fn load_issuer(issuer: &config::Issuer) -> Result<Fetcher, ConfigErrors> {
         })?;
     }
     Fetcher::new(&issuer.tls).map_err(|(source, error)| failed(source, error.to_string()))
+}
+
+/// Reads the certificates for a provider. Returns what fetches from it.
+fn load_provider(provider: &config::Provider) -> Result<Fetcher, ConfigErrors> {
+    let fetcher = Fetcher::new(&provider.tls);
+    fetcher.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
 }
 
 /// Reads the certificates of a listener.

@@ -20,6 +20,7 @@ mod load;
 mod pattern;
 mod position;
 mod postgres;
+mod provider;
 mod rate_limit;
 mod raw;
 mod redirect;
@@ -55,6 +56,7 @@ pub use issuer::{ClaimNames, Introspection, Issuer, IssuerKeys, SignatureAlgorit
 pub use load::{Further, Loaded, Source, digest_of, load, load_file, read_file};
 pub use pattern::{Pattern, Segment};
 pub use postgres::{PostgresTls, PostgresUrl, RootCertificates, SslMode};
+pub use provider::{Provider, ProviderKind, ProviderRegistration};
 pub use rate_limit::{MOST_RATE_LIMITS, RateKey, RateLimit};
 pub use raw::{
     Algorithm, Encoded, Encryption, Expect, LogFormat, LogLevel, OnStale, Registration, RouteAuth,
@@ -108,6 +110,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The expectations.
     pub tests: Vec<Test>,
+    /// Others by whom people sign in.
+    pub providers: Vec<Provider>,
     /// Whether our own responses have headers that tell browsers to be careful.
     pub security_headers: bool,
     /// Logging.

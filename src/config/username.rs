@@ -53,6 +53,11 @@ impl UsernameRules {
         Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())
     }
 
+    /// The greatest number of characters.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     /// Checks a requested name.
     ///
     /// # Errors

@@ -75,6 +75,30 @@ impl Fetcher {
         self.fetch(MAX_LARGE_BODY, url, base(Method::GET).body(Full::default())?).await
     }
 
+    /// Fetches a document with an access token (RFC 6750, section 2.1).
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn get_as(&self, url: &HttpUrl, token: &Secret) -> Result<Bytes, FetchError> {
+        let mut bearer =
+            HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(http::Error::from)?;
+        bearer.set_sensitive(true);
+        let request = base(Method::GET).header(header::AUTHORIZATION, bearer).body(Full::default())?;
+        self.fetch(MAX_BODY, url, request).await
+    }
+
+    /// Sends a form. Returns the document that is the response.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn post_form(&self, url: &HttpUrl, form: &[(&str, &str)]) -> Result<Bytes, FetchError> {
+        let body = serde_urlencoded::to_string(form).unwrap_or_default();
+        let request = base(Method::POST)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::from(body))?;
+        self.fetch(MAX_BODY, url, request).await
+    }
+
     /// Sends a form with the credentials of a client (RFC 6749, section 2.3.1). Returns the document that is the response.
     ///
     /// # Errors

@@ -7,7 +7,9 @@ mod discovery;
 mod fetch;
 mod introspection;
 mod keys;
+mod provider;
 
 pub use fetch::{FetchError, Fetcher};
 pub use introspection::Introspector;
 pub use keys::{KeyFollower, read_key_file};
+pub use provider::{Identity, Outset, ProviderClient, ProviderError};

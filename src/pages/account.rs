@@ -31,6 +31,7 @@ const NOTICES: &[(&str, &str)] = &[
     ("session", "saved-session"),
     ("factor", "saved-factor"),
     ("removed", "saved-removed"),
+    ("linked", "saved-linked"),
 ];
 
 /// Returns the day of a time.

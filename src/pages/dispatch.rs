@@ -7,8 +7,8 @@ use super::{
 };
 
 impl Visit<'_> {
-    /// Does what is done at a page.
-    pub(super) async fn dispatch(&mut self, endpoint: Endpoint) -> PageResult {
+    /// Does what is done at a page; `name` is what its path has for that.
+    pub(super) async fn dispatch(&mut self, endpoint: Endpoint, name: &str) -> PageResult {
         match endpoint {
             Endpoint::ShowLogin => self.show_login(),
             Endpoint::SendLogin => self.login().await,
@@ -39,6 +39,10 @@ impl Visit<'_> {
             Endpoint::SendAccountSessions => self.end_sessions().await,
             Endpoint::ShowAccountFactors => self.show_factors().await,
             Endpoint::SendAccountFactors => self.factors().await,
+            Endpoint::ShowAccountProviders => self.show_providers().await,
+            Endpoint::SendAccountProviders => self.unlink().await,
+            Endpoint::GoToProvider => self.go_to_provider(name).await,
+            Endpoint::ComeFromProvider => self.come_from_provider(name).await,
             Endpoint::Style => Ok(self.style()),
             Endpoint::Script => Ok(self.script()),
             Endpoint::Logo => self.logo(),

@@ -41,6 +41,10 @@ pub(super) enum Endpoint {
     SendAccountSessions,
     ShowAccountFactors,
     SendAccountFactors,
+    ShowAccountProviders,
+    SendAccountProviders,
+    GoToProvider,
+    ComeFromProvider,
     Style,
     Script,
     Logo,
@@ -76,15 +80,30 @@ const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/account/sessions", Endpoint::SendAccountSessions),
     (Method::GET, "/account/factors", Endpoint::ShowAccountFactors),
     (Method::POST, "/account/factors", Endpoint::SendAccountFactors),
+    (Method::GET, "/account/providers", Endpoint::ShowAccountProviders),
+    (Method::POST, "/account/providers", Endpoint::SendAccountProviders),
+    (Method::GET, "/provider/{name}", Endpoint::GoToProvider),
+    (Method::GET, "/provider/{name}/callback", Endpoint::ComeFromProvider),
     (Method::GET, "/style.css", Endpoint::Style),
     (Method::GET, "/passkey.js", Endpoint::Script),
     (Method::GET, "/logo", Endpoint::Logo),
 ];
 
 /// Returns what is done with this method at a path below the pages.
-pub(super) fn find(method: &Method, path: &str) -> Option<Endpoint> {
+/// With it the name that the path has for `{name}`; empty where it has none.
+pub(super) fn find(method: &Method, path: &str) -> Option<(Endpoint, String)> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    ENDPOINTS.iter().find(|(known, at, _)| known == method && *at == path).map(|(.., endpoint)| *endpoint)
+    let mut known = ENDPOINTS.iter().filter(|(known, ..)| known == method);
+    known.find_map(|(_, at, endpoint)| Some((*endpoint, name_in(path, at)?)))
+}
+
+/// Returns what a path has for `{name}`, if it is this one.
+fn name_in(path: &str, pattern: &str) -> Option<String> {
+    let Some((before, after)) = pattern.split_once("{name}") else {
+        return (path == pattern).then(String::new);
+    };
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
 }
 
 /// Returns whether a path is a page of the account that can be gone to.

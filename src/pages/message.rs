@@ -54,6 +54,11 @@ impl Message {
         Self { key, values, field: Some(field) }
     }
 
+    /// A text about no field.
+    pub(super) fn general(key: &'static str) -> Self {
+        Self::without_field(key)
+    }
+
     fn without_field(key: &'static str) -> Self {
         Self { key, values: BTreeMap::new(), field: None }
     }

@@ -18,6 +18,7 @@ mod file;
 mod locale;
 mod message;
 mod prove;
+mod provider;
 mod refusal;
 mod sign_in;
 mod style;
@@ -45,6 +46,8 @@ use crate::{
     account::Accounts,
     config,
     error::Kind,
+    oidc::ProviderClient,
+    token::Tickets,
     types::Random,
 };
 
@@ -106,9 +109,23 @@ pub struct Pages {
     accounts: Arc<Accounts>,
     access: Arc<Access>,
     form_tokens: FormTokens,
+    tickets: Tickets,
+    providers: Vec<ProviderClient>,
     random: Arc<dyn Random>,
     /// Where cookies of the calls below `auth.path` belong.
     mount: String,
+}
+
+/// What the pages are made with.
+pub struct PageMeans {
+    /// Makes the tokens of forms.
+    pub form_key: aws_lc_rs::hmac::Key,
+    /// Makes tickets for sign-in by providers.
+    pub tickets: Tickets,
+    /// The providers.
+    pub providers: Vec<ProviderClient>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
 }
 
 /// A request for a page.
@@ -124,17 +141,17 @@ pub struct PageRequest<'a> {
 }
 
 impl Pages {
-    /// The pages of a config. `key` is what form tokens are made with.
+    /// The pages of a config.
     pub fn new(
         loaded: Loaded,
         mount: &str,
         accounts: Arc<Accounts>,
         access: Arc<Access>,
-        key: aws_lc_rs::hmac::Key,
-        random: Arc<dyn Random>,
+        means: PageMeans,
     ) -> Self {
-        let form_tokens = FormTokens::new(key);
-        Self { loaded, accounts, access, form_tokens, random, mount: mount.to_owned() }
+        let PageMeans { form_key, tickets, providers, random } = means;
+        let (form_tokens, mount) = (FormTokens::new(form_key), mount.to_owned());
+        Self { loaded, accounts, access, form_tokens, tickets, providers, random, mount }
     }
 
     /// Returns whether a path is below the pages.
@@ -146,7 +163,7 @@ impl Pages {
     pub async fn handle(&self, request: PageRequest<'_>) -> Response<Bytes> {
         let mut visit = self.visit(&request);
         let answer = match visit.endpoint() {
-            Some(endpoint) => visit.dispatch(endpoint).await,
+            Some((endpoint, parameter)) => visit.dispatch(endpoint, &parameter).await,
             None => Err(Kind::NotFound.into()),
         };
         let mut response = match answer {

@@ -60,6 +60,7 @@ impl Visit<'_> {
             by_email: config.login_by.email,
             has_mail: self.has_mail(),
             is_open: config.registration == config::Registration::Open,
+            providers: self.provider_buttons(&form.query),
             takes_passkeys: self.pages.accounts.takes_passkeys(),
             notice: (self.query("done") == "ended").then_some("challenge-ended"),
             signed_in_as: self.signed_in().ok().map(|principal| principal.name.clone()),
@@ -121,7 +122,8 @@ impl Visit<'_> {
         let is_open = accounts.config.registration == config::Registration::Open;
         let is_closed = !is_open && (invitation.is_empty() || !accounts.is_invited(&invitation).await?);
         let min_length = accounts.config.password.min_length;
-        Ok(Register { form, invitation, is_closed, min_length, ..Register::default() })
+        let providers = self.provider_buttons(&form.query);
+        Ok(Register { form, invitation, is_closed, min_length, providers, ..Register::default() })
     }
 
     pub(super) async fn show_register(&mut self) -> PageResult {

@@ -30,6 +30,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("change.html", include_str!("templates/change.html")),
     ("sessions.html", include_str!("templates/sessions.html")),
     ("factors.html", include_str!("templates/factors.html")),
+    ("providers.html", include_str!("templates/providers.html")),
     ("new-factor.html", include_str!("templates/new-factor.html")),
     ("recovery-codes.html", include_str!("templates/recovery-codes.html")),
     ("message.html", include_str!("templates/message.html")),

@@ -44,6 +44,7 @@ pub(super) struct Login {
     /// Whether strangers may register.
     pub(super) is_open: bool,
     pub(super) takes_passkeys: bool,
+    pub(super) providers: Vec<ProviderButton>,
     pub(super) notice: Option<&'static str>,
     pub(super) signed_in_as: Option<String>,
     pub(super) continue_to: String,
@@ -61,6 +62,38 @@ pub(super) struct Register {
     pub(super) username: String,
     pub(super) email: String,
     pub(super) min_length: usize,
+    pub(super) providers: Vec<ProviderButton>,
+}
+
+/// A link to a provider by whom people sign in.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct ProviderButton {
+    pub(super) title: String,
+    pub(super) address: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Providers {
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) wrong: Wrong,
+    pub(super) notice: Option<&'static str>,
+    pub(super) links: Vec<LinkEntry>,
+    pub(super) buttons: Vec<ProviderButton>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct LinkEntry {
+    pub(super) id: String,
+    pub(super) title: String,
+    /// What the account is called there.
+    pub(super) label: String,
+    pub(super) created_on: String,
+}
+
+/// What is said about the only way in, which stays.
+pub(super) fn last_link() -> Message {
+    Message::general("error-last-link")
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -264,6 +297,7 @@ page!(Reset, "reset.html", "page-reset");
 page!(Verify, "verify.html", "page-verify");
 page!(Prove, "prove.html", "page-prove");
 page!(Logout, "logout.html", "page-logout");
+page!(Providers, "providers.html", "page-providers");
 page!(Factors, "factors.html", "page-factors");
 page!(RecoveryCodes, "recovery-codes.html", "page-recovery-codes");
 page!(Account, "account.html", "page-account");
@@ -360,6 +394,7 @@ pub(super) mod samples {
                 has_mail: true,
                 is_open: true,
                 takes_passkeys: true,
+                providers: vec![ProviderButton { title: hostile(), address: hostile() }],
                 notice: Some("challenge-ended"),
                 signed_in_as: Some(hostile()),
                 continue_to: "/".to_owned(),
@@ -374,6 +409,20 @@ pub(super) mod samples {
                 username: hostile(),
                 email: hostile(),
                 min_length: 15,
+                providers: vec![ProviderButton { title: hostile(), address: hostile() }],
+            },
+            Providers::default(),
+            Providers {
+                form: form(),
+                wrong: Wrong::of(last_link()),
+                notice: Some("saved-linked"),
+                links: vec![LinkEntry {
+                    id: hostile(),
+                    title: hostile(),
+                    label: hostile(),
+                    created_on: hostile()
+                }],
+                buttons: vec![ProviderButton { title: hostile(), address: hostile() }],
             },
             Forgot::default(),
             Forgot { form: form(), wrong: wrong(), email: hostile(), is_done: false },

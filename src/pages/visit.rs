@@ -91,7 +91,7 @@ impl Pages {
 
 impl Visit<'_> {
     /// Returns the page that is asked for.
-    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+    pub(super) fn endpoint(&self) -> Option<(Endpoint, String)> {
         let request = self.request.request;
         let path = request.uri().path().strip_prefix(self.pages.loaded.ui.as_str())?;
         endpoint::find(request.method(), path)
@@ -157,6 +157,11 @@ impl Visit<'_> {
     pub(super) fn remove_challenge_cookie(&mut self) {
         let cookie = format!("{CHALLENGE}=; {CHALLENGE_ATTRIBUTES}; Max-Age=0");
         self.cookies.extend(HeaderValue::try_from(cookie));
+    }
+
+    /// Sets another cookie.
+    pub(super) fn add_cookie(&mut self, cookie: Option<HeaderValue>) {
+        self.cookies.extend(cookie);
     }
 
     /// Sets the cookies of a session that was opened.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Event, Grant, NewMail, NewSession, Result, SessionKind, Ttls};
+use super::{Event, Grant, NewLink, NewMail, NewSession, Result, SessionKind, Ttls};
 use crate::{
     clock::{UnixMillis, millis},
     types::{FactorId, Proof, Proofs, SessionId, UserId},
@@ -126,7 +126,7 @@ impl ChallengePurpose {
 
 /// The columns of [`AuthChallenge`].
 pub(super) const CHALLENGE: &str =
-    "token_hash, purpose, user_id, generation, session_id, methods, kind, keep, tries, code_mail";
+    "token_hash, purpose, user_id, generation, session_id, methods, kind, keep, tries, link, code_mail";
 
 /// A question for a second factor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,8 @@ pub struct AuthChallenge {
     pub keep: bool,
     /// How often it was tried to meet it.
     pub tries: u32,
+    /// A link to a provider that is made with the session.
+    pub link: Option<NewLink>,
     /// The mail by which a code was sent.
     pub code_mail: Option<Uuid>,
 }
@@ -219,6 +221,8 @@ pub struct Meeting {
     pub by: FactorUse,
     /// What comes of it.
     pub outcome: Outcome,
+    /// The link to a provider that is made with it.
+    pub link: Option<NewLink>,
     /// The event to be recorded.
     pub event: Event,
 }
@@ -240,6 +244,8 @@ pub struct Confirmation {
     pub recovery: Vec<[u8; 32]>,
     /// The challenge that this meets, where the account had to get a factor.
     pub meets: Option<[u8; 32]>,
+    /// The link to a provider that is made with it.
+    pub link: Option<NewLink>,
     /// What comes of it.
     pub outcome: Outcome,
     /// The event to be recorded.

@@ -24,6 +24,7 @@ mod factor;
 mod import;
 mod invitation;
 mod key;
+mod link;
 mod mail;
 mod postgres;
 mod revocation;
@@ -55,6 +56,7 @@ pub use factor::{
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};
 pub use key::{KeyRevocation, KeysRevoked, SigningKeys, StoredKey};
+pub use link::{Link, Linked, Links, NewLink, Unlinked};
 pub use mail::{ClaimedMail, MailLease, MailTtls, Mails, NewMail, Purpose, Sent};
 pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked, Sink};
 pub use session::{
@@ -95,6 +97,7 @@ pub trait Store:
     + Certificates
     + Invitations
     + Factors
+    + Links
     + Send
     + Sync
 {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{AccountChange, Change, Event, Grant, NewMail, NewSession, Result, UserFilter};
+use super::{AccountChange, Change, Event, Grant, NewLink, NewMail, NewSession, Result, UserFilter};
 use crate::{
     clock::UnixMillis,
     types::{Roles, UserId, Username},
@@ -60,8 +60,12 @@ pub struct NewUser {
     pub name: Username,
     /// Its e-mail address.
     pub email: Option<String>,
-    /// The password's hash.
-    pub password_hash: String,
+    /// Whether its address is verified, unless another account has verified it.
+    pub email_verified: bool,
+    /// The password's hash; none for an account whose owner signs in by a provider.
+    pub password_hash: Option<String>,
+    /// The link to that.
+    pub link: Option<NewLink>,
     /// Its roles.
     pub roles: Roles,
     /// Whether the name may be a retired one.

@@ -15,6 +15,7 @@ mod master;
 mod principal;
 mod refresh;
 mod root;
+mod ticket;
 mod verifier;
 
 pub use cookie::SessionCookies;
@@ -29,4 +30,5 @@ pub use master::{MasterError, MasterKey, MasterKeys, Wrapped};
 pub use principal::{Principal, SignedIn};
 pub use refresh::{Presented, RefreshToken, RefreshTokens};
 pub use root::RootSecret;
+pub use ticket::{Ticket, Tickets, is_state};
 pub use verifier::{Checked, Verifier};

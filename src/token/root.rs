@@ -9,7 +9,7 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-use super::{DeviceTokens, FactorKeys, MailTokens, RefreshTokens, master::derive};
+use super::{DeviceTokens, FactorKeys, MailTokens, RefreshTokens, Tickets, master::derive};
 use crate::types::{Pseudonyms, Random};
 
 /// The length of the secret, in bytes.
@@ -59,6 +59,11 @@ impl RootSecret {
     /// The maker of secrets of second factors.
     pub fn factor_keys(&self) -> FactorKeys {
         FactorKeys::new(self.key(b"factors"))
+    }
+
+    /// The maker of tickets for sign-in by providers.
+    pub fn tickets(&self) -> Tickets {
+        Tickets::new(self.key(b"tickets"))
     }
 
     /// The key of the tokens in forms.

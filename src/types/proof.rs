@@ -11,6 +11,8 @@ pub enum Proof {
     Password,
     /// A code that is good once: of an authenticator app, of a mail, or one kept for a lost device.
     Code,
+    /// The word of a provider by whom they sign in.
+    Provider,
     /// A passkey. It is `verified` if the device has made sure whose hand it is in, by a PIN or a finger.
     Passkey {
         /// Whether it has.
@@ -26,8 +28,11 @@ const PASSWORD: u8 = 1;
 const CODE: u8 = 2;
 const KEY: u8 = 4;
 const SEVERAL: u8 = 8;
+const PROVIDER: u8 = 16;
 
-const NAMES: [(u8, &str); 4] = [(PASSWORD, "pwd"), (CODE, "otp"), (KEY, "pop"), (SEVERAL, "mfa")];
+/// That of a provider is not registered: RFC 8176 has none for it.
+const NAMES: [(u8, &str); 5] =
+    [(PASSWORD, "pwd"), (PROVIDER, "fed"), (CODE, "otp"), (KEY, "pop"), (SEVERAL, "mfa")];
 
 impl Proofs {
     /// None.
@@ -43,10 +48,11 @@ impl Proofs {
             | match proof {
                 Proof::Password => PASSWORD,
                 Proof::Code => CODE,
+                Proof::Provider => PROVIDER,
                 Proof::Passkey { verified: false } => KEY,
                 Proof::Passkey { verified: true } => KEY | SEVERAL,
             };
-        let has_both = all & PASSWORD != 0 && all & (CODE | KEY) != 0;
+        let has_both = all & (PASSWORD | PROVIDER) != 0 && all & (CODE | KEY) != 0;
         Self(if has_both { all | SEVERAL } else { all })
     }
 
@@ -138,6 +144,7 @@ mod tests {
             (&[passkey(true)], "pop mfa"),
             (&[Proof::Password, passkey(false)], "pwd pop mfa"),
             (&[Proof::Code, Proof::Code], "otp"),
+            (&[Proof::Provider, Proof::Code], "fed otp mfa"),
         ] {
             let all = proofs.iter().fold(Proofs::NONE, |all, proof| all.with(*proof));
             assert_eq!(all.to_string(), expected);

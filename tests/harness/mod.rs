@@ -13,6 +13,7 @@ pub mod issuer;
 pub mod pebble;
 mod peers;
 pub mod protocol;
+pub mod provider;
 mod proxy;
 pub mod streaming;
 mod tls;

@@ -2,6 +2,7 @@
 //
 //   provider.mjs PEERS GATEWAY    PEERS is the folder of its packages, GATEWAY the address of a gateway that it tells of logouts
 //
+// People sign in as whom GET /as?sub=S has named at last.
 // GET /mint?sub=S&sid=S[&opaque=1]  an access token    GET /end?sub=S&sid=S  tells of a logout    GET /rotate  other keys
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import http from "node:http";
@@ -38,7 +39,7 @@ const make = () => {
   if (alg !== "RS256") keys.push(key("rsa", { modulusLength: 2048 }, "RS256"));
   const provider = new Provider(issuer, {
     clients: [{
-      client_id: "gateway", client_secret: SECRET, redirect_uris: ["https://gateway.example.com/callback"],
+      client_id: "gateway", client_secret: SECRET, redirect_uris: ["https://app.example.com/auth/ui/provider/corp/callback"],
       backchannel_logout_uri: `${gateway}/auth/backchannel-logout`, backchannel_logout_session_required: true,
       id_token_signed_response_alg: alg,
     }],
@@ -50,11 +51,25 @@ const make = () => {
       resourceIndicators: { enabled: true },
     },
     extraTokenClaims: (_, token) => ({ sid: token.sid, preferred_username: `${token.accountId} by name`, roles: ["staff"] }),
-    findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    claims: { email: ["email", "email_verified"], profile: ["preferred_username"] },
+    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+    loadExistingGrant: async ({ oidc }) => {
+      const grant = new oidc.provider.Grant({ accountId: oidc.session.accountId, clientId: oidc.client.clientId });
+      grant.addOIDCScope("openid email profile");
+      await grant.save();
+      return grant;
+    },
+    findAccount: (_, accountId) => ({
+      accountId,
+      claims: () => ({
+        sub: accountId, preferred_username: accountId, email: `${accountId}@example.com`, email_verified: true,
+      }),
+    }),
   });
   return { alg, provider, serve: provider.callback() };
 };
 let { alg, provider, serve } = make();
+let person = "anna";
 
 server.on("request", async (request, response) => {
   const { pathname, searchParams } = new URL(request.url, issuer);
@@ -75,6 +90,11 @@ server.on("request", async (request, response) => {
       const client = await provider.Client.find("gateway");
       await client.backchannelLogout(sub, sid);
       response.end("told");
+    } else if (pathname === "/as") {
+      person = sub;
+      response.end("so be it");
+    } else if (pathname.startsWith("/interaction/")) {
+      await provider.interactionFinished(request, response, { login: { accountId: person } });
     } else if (pathname === "/rotate") {
       ({ alg, provider, serve } = make());
       response.end(alg);

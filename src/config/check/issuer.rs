@@ -132,7 +132,7 @@ impl Check<'_> {
         }
     }
 
-    fn url(&mut self, key: &str, text: &str) -> HttpUrl {
+    pub(super) fn url(&mut self, key: &str, text: &str) -> HttpUrl {
         HttpUrl::parse(text).unwrap_or_else(|legal| {
             self.error(key, legal);
             HttpUrl {
@@ -162,19 +162,20 @@ impl Check<'_> {
         algorithms
     }
 
+    /// Returns the names that lead to a claim.
+    pub(super) fn claim(&mut self, key: &str, text: String) -> Vec<String> {
+        // A name that is an address, as some issuers have, has dots of its own.
+        let names: Vec<String> =
+            if text.contains("://") { vec![text] } else { text.split('.').map(str::to_owned).collect() };
+        if names.iter().any(String::is_empty) || names.len() > 8 {
+            self.error(key, "expected names of claims, with dots between, such as realm_access.roles");
+        }
+        names
+    }
+
     fn claim_names(&mut self, key: &str, raw: raw::Claims) -> ClaimNames {
         let mut names = |name: &str, text: Option<String>, default: &str| {
-            let text = text.unwrap_or_else(|| default.to_owned());
-            // A name that is an address, as some issuers have, has dots of its own.
-            let names: Vec<String> =
-                if text.contains("://") { vec![text] } else { text.split('.').map(str::to_owned).collect() };
-            if names.iter().any(String::is_empty) || names.len() > 8 {
-                self.error(
-                    &format!("{key}.{name}"),
-                    "expected names of claims, with dots between, such as realm_access.roles",
-                );
-            }
-            names
+            self.claim(&format!("{key}.{name}"), text.unwrap_or_else(|| default.to_owned()))
         };
         ClaimNames {
             id: names("id", raw.id, "sub"),
@@ -184,7 +185,7 @@ impl Check<'_> {
         }
     }
 
-    fn role_map(&mut self, key: &str, raw: BTreeMap<String, String>) -> BTreeMap<String, Role> {
+    pub(super) fn role_map(&mut self, key: &str, raw: BTreeMap<String, String>) -> BTreeMap<String, Role> {
         let mut roles = BTreeMap::new();
         for (theirs, ours) in raw {
             let place = format!("{key}.{theirs}");

@@ -8,6 +8,7 @@ mod email;
 mod issuer;
 mod keys;
 mod listeners;
+mod provider;
 mod rate;
 mod rewrite;
 mod route;
@@ -130,6 +131,7 @@ impl Check<'_> {
         let has_public_url = raw.public_url.is_some();
         let browser = self.browser(public_url.clone(), has_public_url, raw.pages, raw.cookies);
         let issuers = self.issuers(raw.issuers, &auth.issuer);
+        let providers = self.providers(raw.providers, browser.is_some());
         let forward_auth = self.forward_auth(&raw.forward_auth, browser.is_some());
         let revocation = self.revocation(&raw.revocation);
         let identity_headers = self.identity_headers(raw.identity_headers);
@@ -163,6 +165,7 @@ impl Check<'_> {
             auth,
             browser,
             public_url,
+            providers,
             issuers,
             forward_auth,
             revocation,

@@ -4,6 +4,7 @@ mod acme;
 mod auth;
 mod browser;
 mod issuer;
+mod provider;
 mod route;
 mod telemetry;
 mod tls;
@@ -24,6 +25,8 @@ pub use auth::{
 pub use browser::{Cookies, Pages};
 
 pub use issuer::{Claims, Issuer};
+
+pub use provider::{Link, Provider, ProviderKind, Register};
 
 pub use route::{
     Encoded, HeaderRules, RateHeader, RateKey, RateLimit, RateLimits, Redirect, Respond, Rewrite, RoleRule,
@@ -66,6 +69,9 @@ pub struct Gateway {
     pub issuers: Vec<Issuer>,
     /// The address by which people reach the gateway: scheme, host and port. `pages` need it; links in mails begin with it.
     pub public_url: Option<String>,
+    /// Others by whom people sign in on the pages. Default: none.
+    #[serde(default)]
+    pub providers: Vec<Provider>,
     /// Pages for people with browsers. Default: none.
     pub pages: Option<Pages>,
     /// The cookies that people are signed in by.

@@ -193,3 +193,17 @@ saved-factor = Hinzugefügt.
 saved-removed = Entfernt.
 error-code = Dieser Code ist falsch oder wurde schon verwendet.
 error-factor = Das kann nicht hinzugefügt werden.
+
+page-providers = Anmeldung durch andere
+page-provider-failed = Das hat nicht geklappt
+provider-login = Weiter mit { $name }
+provider-link = { $name } verbinden
+provider-unlink = Trennen
+providers-text = Damit können Sie sich ohne Passwort anmelden.
+provider-unusable = Diese Anmeldung wurde anderswo begonnen, hat zu lange gedauert oder wurde schon verwendet. Bitte beginnen Sie noch einmal.
+provider-denied = Sie haben uns nicht wissen lassen, wer Sie sind. Sie sind nicht angemeldet.
+provider-away = Der andere Dienst ist gerade nicht zu erreichen. Bitte versuchen Sie es gleich noch einmal, oder melden Sie sich mit Ihrem Passwort an.
+provider-no-account = Hier gibt es kein Konto für Sie. Melden Sie sich zuerst in Ihrem an, und verbinden Sie den anderen Dienst auf der Seite Ihres Kontos; oder fragen Sie den Betreiber.
+provider-taken = Das ist mit einem anderen Konto verbunden.
+saved-linked = Verbunden.
+error-last-link = Das ist der einzige Weg zu Ihrem Konto. Wählen Sie zuerst ein Passwort.

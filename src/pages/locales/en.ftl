@@ -193,3 +193,17 @@ saved-factor = It was added.
 saved-removed = It was removed.
 error-code = This code is wrong, or it was used already.
 error-factor = This cannot be added.
+
+page-providers = Sign-in by others
+page-provider-failed = That did not work
+provider-login = Continue with { $name }
+provider-link = Connect { $name }
+provider-unlink = Disconnect
+providers-text = With these you can sign in without your password.
+provider-unusable = This sign-in was begun elsewhere, took too long, or was used already. Please begin again.
+provider-denied = You did not let us know who you are, so you are not signed in.
+provider-away = The other service cannot be reached just now. Please try again in a moment, or sign in with your password.
+provider-no-account = There is no account for you here. Sign in to yours first, and connect the other service on your account page; or ask the operator.
+provider-taken = This is connected to another account.
+saved-linked = It is connected.
+error-last-link = This is the only way to your account. Choose a password first.

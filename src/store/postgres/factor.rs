@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Postgres,
     connection::{QueryError, QueryResult as Result},
-    event,
+    event, link,
     lookup::{lock_user, user},
     mail,
     session::{insert_session, raise_session},
@@ -52,6 +52,7 @@ fn read_challenge(row: &Row) -> Result<AuthChallenge> {
         session.map(|id| SessionId::from_uuid(id).ok_or(QueryError::Broken("challenges.session_id")));
     let token_hash: &[u8] = row.try_get("token_hash")?;
     let tries: i64 = row.try_get("tries")?;
+    let link: Option<&str> = row.try_get("link")?;
     Ok(AuthChallenge {
         token_hash: token_hash.try_into().map_err(|_| QueryError::Broken("challenges.token_hash"))?,
         purpose: purpose.ok_or(QueryError::Broken("challenges.purpose"))?,
@@ -61,6 +62,7 @@ fn read_challenge(row: &Row) -> Result<AuthChallenge> {
         kind: kind.ok_or(QueryError::Broken("challenges.kind"))?,
         keep: row.try_get("keep")?,
         tries: u32::try_from(tries).map_err(|_| QueryError::Broken("challenges.tries"))?,
+        link: link.and_then(|link| serde_json::from_str(link).ok()),
         code_mail: row.try_get("code_mail")?,
     })
 }
@@ -159,6 +161,11 @@ async fn confirm(tx: &Transaction<'_>, wanted: &Confirmation) -> Result<Option<C
     if is_first {
         set_recovery_codes(tx, wanted.user, &wanted.recovery).await?;
     }
+    if let Some(link) = &wanted.link
+        && !link::insert(tx, owner.id, link).await?
+    {
+        return Ok(None);
+    }
     event::append(tx, &wanted.event, Some(owner.id), owner.name.as_str()).await?;
     if let Some(mail) = &wanted.mail {
         mail::enqueue(tx, mail).await?;
@@ -175,6 +182,11 @@ async fn meet(tx: &Transaction<'_>, meeting: &Meeting) -> Result<Option<Grant>> 
     if !is_as_it_was
         || !end_challenge(tx, &meeting.token_hash).await?
         || !spend(tx, &owner, &meeting.by, now).await?
+    {
+        return Ok(None);
+    }
+    if let Some(link) = &meeting.link
+        && !link::insert(tx, owner.id, link).await?
     {
         return Ok(None);
     }
@@ -229,12 +241,24 @@ async fn add_challenge(tx: &Transaction<'_>, new: &AuthChallenge, holds_for: i64
     let (user, session) = (user.map(UserId::uuid), new.session.map(SessionId::uuid));
     let sql = format!(
         "INSERT INTO challenges (token_hash, purpose, user_id, generation, session_id, methods, kind, keep, tries, \
-         expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, {NOW} + $10)"
+         expires_at, link) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, {NOW} + $10, $11)"
     );
     let (purpose, kind) = (new.purpose.number(), new.kind.number());
     let (hash, methods, tries) = (new.token_hash.as_slice(), new.proofs.to_string(), i64::from(new.tries));
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
-        [&hash, &purpose, &user, &generation, &session, &methods, &kind, &new.keep, &tries, &holds_for];
+    let link = new.link.as_ref().and_then(|link| serde_json::to_string(link).ok());
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+        &hash,
+        &purpose,
+        &user,
+        &generation,
+        &session,
+        &methods,
+        &kind,
+        &new.keep,
+        &tries,
+        &holds_for,
+        &link,
+    ];
     run(tx, &sql, &values).await.map(drop)
 }
 

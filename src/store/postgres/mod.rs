@@ -12,6 +12,7 @@ mod hint;
 mod import;
 mod invitation;
 mod key;
+mod link;
 mod log;
 mod lookup;
 mod mail;

@@ -7,7 +7,7 @@ use super::{
     Postgres,
     connection::QueryResult as Result,
     departed::depart,
-    event, factor, invitation, log,
+    event, factor, invitation, link, log,
     lookup::{self, lock_session, lock_user, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -50,8 +50,24 @@ async fn create_user(
     if made == 0 {
         return Ok(None);
     }
-    set_password(tx, new.id, &new.password_hash, false).await?;
+    if let Some(hash) = &new.password_hash {
+        set_password(tx, new.id, hash, false).await?;
+    }
     set_address(tx, new.id, OWN, new.email.as_deref()).await?;
+    if new.email_verified {
+        let sql = format!(
+            "UPDATE addresses SET verified_at = {NOW} WHERE user_id = $1 AND NOT EXISTS \
+             (SELECT 1 FROM addresses a WHERE a.key = addresses.key AND a.verified_at IS NOT NULL)"
+        );
+        run(tx, &sql, &[&new.id.uuid()]).await?;
+    }
+    if let Some(link) = &new.link
+        && !link::insert(tx, new.id, link).await?
+    {
+        // Somebody was faster, by the same way.
+        run(tx, "DELETE FROM users WHERE id = $1", &[&new.id.uuid()]).await?;
+        return Ok(None);
+    }
     if new.release {
         release(tx, &skeletons).await?;
     }

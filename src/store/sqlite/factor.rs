@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 
 use super::{
-    Sqlite, event,
+    Sqlite, event, link,
     lookup::user,
     mail,
     session::{insert_session, raise_session},
@@ -46,6 +46,7 @@ fn read_challenge(row: &Row<'_>) -> Result<AuthChallenge> {
     };
     let user =
         optional("user_id")?.map(|id| UserId::from_uuid(id).ok_or_else(|| broken("challenges.user_id")));
+    let link: Option<String> = row.get("link")?;
     let session = optional("session_id")?;
     let session = session.map(|id| SessionId::from_uuid(id).ok_or_else(|| broken("challenges.session_id")));
     Ok(AuthChallenge {
@@ -57,6 +58,7 @@ fn read_challenge(row: &Row<'_>) -> Result<AuthChallenge> {
         kind: kind.ok_or_else(|| broken("challenges.kind"))?,
         keep: row.get("keep")?,
         tries: row.get("tries")?,
+        link: link.as_deref().and_then(|link| serde_json::from_str(link).ok()),
         code_mail: optional("code_mail")?,
     })
 }
@@ -184,6 +186,11 @@ fn confirm(tx: &Transaction<'_>, wanted: &Confirmation, now: UnixMillis) -> Resu
     if is_first {
         set_recovery_codes(tx, wanted.user, &wanted.recovery)?;
     }
+    if let Some(link) = &wanted.link
+        && !link::insert(tx, owner.id, link, now)?
+    {
+        return Ok(None);
+    }
     event::append(tx, &wanted.event, Some(owner.id), owner.name.as_str(), now)?;
     if let Some(mail) = &wanted.mail {
         mail::enqueue(tx, mail, now)?;
@@ -197,6 +204,11 @@ fn meet(tx: &Transaction<'_>, meeting: &Meeting, now: UnixMillis) -> Result<Opti
     let Some(owner) = user(tx, meeting.user)? else { return Ok(None) };
     let is_as_it_was = !owner.disabled && owner.generation == meeting.generation;
     if !is_as_it_was || !end_challenge(tx, &meeting.token_hash, now)? || !spend(tx, &owner, &meeting.by, now)?
+    {
+        return Ok(None);
+    }
+    if let Some(link) = &meeting.link
+        && !link::insert(tx, owner.id, link, now)?
     {
         return Ok(None);
     }
@@ -248,7 +260,7 @@ fn add_challenge(tx: &Transaction<'_>, new: &AuthChallenge, holds_for: i64, now:
     let (user, generation) = new.user.unzip();
     tx.prepare_cached(
         "INSERT INTO challenges (token_hash, purpose, user_id, generation, session_id, methods, kind, keep, tries, \
-         expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         expires_at, link) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         new.token_hash,
@@ -260,7 +272,8 @@ fn add_challenge(tx: &Transaction<'_>, new: &AuthChallenge, holds_for: i64, now:
         new.kind.number(),
         new.keep,
         new.tries,
-        now + holds_for
+        now + holds_for,
+        new.link.as_ref().and_then(|link| serde_json::to_string(link).ok())
     ])?;
     Ok(())
 }

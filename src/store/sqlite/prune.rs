@@ -14,12 +14,15 @@ use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 const PIECE: usize = 5_000;
 
 /// Tables, and what is over in them at `?1`.
-const OVER: [(&str, &str); 6] = [
+const OVER: [(&str, &str); 8] = [
     ("revocations", "expires_at <= ?1"),
     ("signing_keys", "expires_at <= ?1"),
     ("sessions", "refresh_expires_at <= ?1 AND access_exp_max <= ?1"),
     ("invitations", "expires_at <= ?1"),
     ("challenges", "expires_at <= ?1"),
+    ("spent_states", "expires_at <= ?1"),
+    // What was begun and never confirmed is over long before.
+    ("factors", "confirmed_at IS NULL AND created_at <= ?1 - 86400000"),
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
 ];
 

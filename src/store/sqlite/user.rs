@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 use super::{
     Sqlite,
     departed::depart,
-    event, factor, invitation, log,
+    event, factor, invitation, link, log,
     lookup::{self, session, user as user_by_id},
     mail,
     session::{insert_session, move_session},
@@ -58,8 +58,24 @@ fn create_user(
         tx.execute("DELETE FROM users WHERE id = ?1", params![new.id.uuid().as_bytes()])?;
         return Ok(None);
     }
-    set_password(tx, new.id, &new.password_hash, false, now)?;
+    if let Some(hash) = &new.password_hash {
+        set_password(tx, new.id, hash, false, now)?;
+    }
     set_address(tx, new.id, OWN, new.email.as_deref())?;
+    if new.email_verified {
+        tx.execute(
+            "UPDATE addresses SET verified_at = ?2 WHERE user_id = ?1 AND NOT EXISTS \
+             (SELECT 1 FROM addresses a WHERE a.key = addresses.key AND a.verified_at IS NOT NULL)",
+            params![new.id.uuid().as_bytes(), now],
+        )?;
+    }
+    if let Some(link) = &new.link
+        && !link::insert(tx, new.id, link, now)?
+    {
+        // Somebody was faster, by the same way.
+        tx.execute("DELETE FROM users WHERE id = ?1", params![new.id.uuid().as_bytes()])?;
+        return Ok(None);
+    }
     if new.release {
         let sql = "DELETE FROM retired_names WHERE skeleton IN (?1, ?2)";
         tx.execute(sql, [look, former])?;

@@ -163,7 +163,7 @@ impl KeySet {
     }
 
     /// Returns the key of a name for an algorithm. A token that names no key is verified by the only one of its algorithm.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<VerifyingKey>> {
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<VerifyingKey>> {
         let mut fit = self.0.iter().filter(|entry| {
             entry.key.algorithm == algorithm && (kid.is_none() || entry.kid.as_deref() == kid)
         });

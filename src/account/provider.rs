@@ -1,0 +1,311 @@
+//! People who come by a provider: signed in, linked, or new.
+
+use std::net::IpAddr;
+
+use uuid::{Builder, Uuid};
+
+use super::{
+    AccountError, Accounts, BrowserSession, Client, Holder, Result, challenge::Asking, register::check_email,
+};
+use crate::{
+    config::{Provider, ProviderRegistration},
+    error::Kind,
+    oidc::Identity,
+    store::{AccountChange, Change, Event, Link, Linked, NewLink, NewUser, Purpose, Unlinked, User},
+    token::SignedIn,
+    types::{Proof, Proofs, Role, Roles, SessionId, UserId, Username, hash::sha256},
+};
+
+/// How often a name is tried with another number behind it.
+const MOST_NAMES: u32 = 50;
+
+/// The longest that a provider may call somebody, in characters.
+const LONGEST_LABEL: usize = 100;
+
+/// How long a state that came back is remembered, in milliseconds: longer than its ticket holds.
+const STATE_KEPT_FOR: i64 = 3_600_000;
+
+/// The proof that a provider's word is.
+const BY_PROVIDER: Proofs = Proofs::NONE.with(Proof::Provider);
+
+impl Accounts {
+    /// Takes a state that came back from a provider, once.
+    ///
+    /// # Errors
+    /// `Bad request` for one that came before; or [`AccountError`].
+    pub async fn spend_state(&self, state: &str, address: IpAddr) -> Result<()> {
+        let _counted = self.attempts.challenge(address).await?;
+        match self.store.spend_state(&sha256(state.as_bytes()), STATE_KEPT_FOR).await? {
+            true => Ok(()),
+            false => Err(AccountError::Refused(Kind::BadRequest)),
+        }
+    }
+
+    /// Signs somebody in by the word of a provider: the account that is linked, one that has verified the same address where the config
+    /// says so, or a new one where it says that.
+    ///
+    /// # Errors
+    /// [`AccountError::FactorNeeded`] where the account asks for a factor; `Registration is closed` for somebody without an account.
+    pub async fn sign_in_by_provider(
+        &self,
+        provider: &Provider,
+        identity: &Identity,
+        client: Client<'_>,
+    ) -> Result<BrowserSession> {
+        let link = self.link(provider, identity);
+        if let Some(user) = self.store.linked_user(&identity.issuer, &identity.subject).await? {
+            let user = self.with_roles(provider, identity, user, client.address).await?;
+            return self.open_by_provider(&user, None, client).await;
+        }
+        let verified = match &identity.email {
+            Some((email, true)) => check_email(email).ok(),
+            _ => None,
+        };
+        if let Some(email) = verified.as_ref().filter(|_| provider.links_by_email)
+            && let Some(user) = self.store.user_by_verified_email(email).await?
+        {
+            return self.open_by_provider(&user, Some(link), client).await;
+        }
+        self.register_by_provider(provider, identity, verified, link, client).await
+    }
+
+    fn link(&self, provider: &Provider, identity: &Identity) -> NewLink {
+        let called = identity.name.clone().or_else(|| identity.email.clone().map(|(email, _)| email));
+        let label = called.unwrap_or_else(|| identity.subject.clone());
+        NewLink {
+            id: Builder::from_random_bytes(self.random.bytes()).into_uuid(),
+            issuer: identity.issuer.clone(),
+            subject: identity.subject.clone(),
+            provider: provider.name.clone(),
+            label: label.chars().filter(|c| !c.is_control()).take(LONGEST_LABEL).collect(),
+        }
+    }
+
+    /// Opens a session of an account, unless it asks for a factor first. With it the account is linked, if it is not yet.
+    async fn open_by_provider(
+        &self,
+        user: &User,
+        link: Option<NewLink>,
+        client: Client<'_>,
+    ) -> Result<BrowserSession> {
+        let holder = Holder::Browser { keep: false };
+        if user.disabled {
+            return Err(AccountError::Refused(Kind::InsufficientRole));
+        }
+        let is_remembered = user.has_factors && self.is_remembered(user, client);
+        if let Some(purpose) = self.asks_for(user).filter(|_| !is_remembered) {
+            let asking = Asking { purpose, session: None, proofs: BY_PROVIDER, holder, link };
+            return Err(AccountError::FactorNeeded(Box::new(self.ask(user, asking).await?)));
+        }
+        if let Some(link) = link {
+            let event = Event::own(user.id, client.address, "user.link", link.provider.clone());
+            match self.store.add_link(user.id, user.generation, &link, &event).await? {
+                Linked::Done => {}
+                Linked::Taken | Linked::Gone => return Err(AccountError::Refused(Kind::Conflict)),
+            }
+        }
+        self.await_key().await?;
+        let id = SessionId::generate(&*self.random);
+        let (mut session, _) = self.new_session(id, client.place(), holder);
+        (session.proofs, session.is_remembered) = (BY_PROVIDER, is_remembered);
+        let event = Event::own(user.id, client.address, "user.login", format!("session: {id}; provider"));
+        let opened = self.store.open_session(user.id, user.generation, &session, &event).await?;
+        // The account was changed meanwhile.
+        let grant = opened.ok_or(AccountError::Refused(Kind::Conflict))?;
+        self.issue_cookie(grant, false).await
+    }
+
+    /// Gives an account the roles that the provider tells, of those that the config maps.
+    async fn with_roles(
+        &self,
+        provider: &Provider,
+        identity: &Identity,
+        user: User,
+        address: IpAddr,
+    ) -> Result<User> {
+        let told = mapped(provider, identity);
+        let is_mapped = |role: &Role| provider.roles.values().any(|mapped| mapped == role);
+        let wanted: Roles = user.roles.iter().filter(|role| !is_mapped(role)).chain(&told).cloned().collect();
+        if wanted == user.roles {
+            return Ok(user);
+        }
+        let event =
+            Event::own(user.id, address, "user.set-roles", format!("roles: {wanted}; by {}", provider.name));
+        let change = AccountChange {
+            roles: Some(wanted),
+            expected_generation: Some(user.generation),
+            event: Some(event),
+            ..AccountChange::default()
+        };
+        match self.revoker.change(user.id, user.generation, &change).await? {
+            Change::Done(..) => {}
+            _ => return Err(AccountError::Refused(Kind::Conflict)),
+        }
+        self.store.user(user.id).await?.ok_or(AccountError::Refused(Kind::Conflict))
+    }
+
+    async fn register_by_provider(
+        &self,
+        provider: &Provider,
+        identity: &Identity,
+        verified: Option<String>,
+        link: NewLink,
+        client: Client<'_>,
+    ) -> Result<BrowserSession> {
+        let may = match &provider.register {
+            ProviderRegistration::Nobody => false,
+            ProviderRegistration::Anyone => true,
+            ProviderRegistration::Domains(domains) => verified.as_ref().is_some_and(|email| {
+                let domain = email.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
+                domain.is_some_and(|domain| domains.contains(&domain))
+            }),
+        };
+        if !may {
+            return Err(AccountError::Refused(Kind::RegistrationClosed));
+        }
+        let _counted = self.attempts.registration(client.address).await?;
+        self.await_key().await?;
+        let given = identity.email.as_ref().and_then(|(email, _)| check_email(email).ok());
+        // One that somebody else has verified is theirs.
+        let is_taken = match &given {
+            Some(email) => self.store.user_by_verified_email(email).await?.is_some(),
+            None => false,
+        };
+        let email = given.filter(|_| !is_taken);
+        let roles: Roles =
+            self.config.default_roles.iter().cloned().chain(mapped(provider, identity)).collect();
+        let holder = Holder::Browser { keep: false };
+        for attempt in 1..=MOST_NAMES {
+            let Some(name) = self.free_name(identity, attempt) else { continue };
+            if self.store.user_by_skeleton(&name).await?.is_some() {
+                continue;
+            }
+            let id = UserId::generate(self.time.now().time, &*self.random);
+            let is_verified = email.is_some() && verified == email;
+            let mail = match (&email, is_verified) {
+                (Some(_), false) => self.mail(id, Purpose::VerifyEmail, None).await?,
+                _ => None,
+            };
+            let new = NewUser {
+                id,
+                name,
+                email: email.clone(),
+                email_verified: is_verified,
+                password_hash: None,
+                link: Some(link.clone()),
+                roles: roles.clone(),
+                release: false,
+                similar: false,
+                invitation: None,
+                mail,
+                event: Some(Event::own(id, client.address, "user.register", provider.name.clone())),
+            };
+            let (mut session, _) =
+                self.new_session(SessionId::generate(&*self.random), client.place(), holder);
+            session.proofs = BY_PROVIDER;
+            let must = roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
+            match self.store.create_user(&new, Some(&session).filter(|_| !must)).await? {
+                Some(opened) => {
+                    self.mails_are_queued();
+                    return match opened.grant {
+                        Some(grant) => self.issue_cookie(grant, false).await,
+                        None => self.open_by_provider(&opened.user, None, client).await,
+                    };
+                }
+                // The name is taken, or somebody came by the same way at the same time.
+                None => {
+                    let linked = self.store.linked_user(&link.issuer, &link.subject).await?;
+                    if let Some(user) = linked {
+                        return self.open_by_provider(&user, None, client).await;
+                    }
+                }
+            }
+        }
+        Err(AccountError::Refused(Kind::UsernameExists))
+    }
+
+    /// Returns the name that somebody gets, by what they are called there: with a number behind it from the second attempt on.
+    fn free_name(&self, identity: &Identity, attempt: u32) -> Option<Username> {
+        let local = identity.email.as_ref().and_then(|(email, _)| email.split('@').next());
+        let called = identity.name.as_deref().map(|name| name.split('@').next().unwrap_or(name));
+        let base: String = called
+            .or(local)
+            .unwrap_or("user")
+            .chars()
+            .flat_map(char::to_lowercase)
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+            .collect();
+        let base = base.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let base = if base.is_empty() { "user" } else { base };
+        let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+        let room = Username::MAX_CHARS.min(self.config.username.max_length()).saturating_sub(suffix.len());
+        let base: String = base.chars().take(room).collect();
+        let name = Username::new(&format!("{base}{suffix}")).ok()?;
+        self.config.username.check(&name).ok().map(|()| name)
+    }
+
+    /// Links the account of who is signed in to somebody of a provider.
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`] without a recent proof; `Changed meanwhile` if somebody else is linked to them.
+    pub async fn link_provider(
+        &self,
+        caller: &SignedIn,
+        provider: &Provider,
+        identity: &Identity,
+        address: IpAddr,
+    ) -> Result<()> {
+        let me = self.me(caller).await?;
+        self.need_proof(caller, &me).await?;
+        let link = self.link(provider, identity);
+        let event = Event::own(me.id, address, "user.link", provider.name.clone());
+        match self.store.add_link(me.id, me.generation, &link, &event).await? {
+            Linked::Done => Ok(()),
+            Linked::Taken => Err(AccountError::Refused(Kind::Conflict)),
+            Linked::Gone => Err(AccountError::Refused(Kind::Unauthenticated)),
+        }
+    }
+
+    /// Lists the links of the caller's account.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn links(&self, caller: &SignedIn) -> Result<Vec<Link>> {
+        let me = self.me(caller).await?;
+        Ok(self.store.links(me.id).await?)
+    }
+
+    /// Makes sure that who is signed in may change links.
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`] without a recent proof.
+    pub async fn may_link(&self, caller: &SignedIn) -> Result<()> {
+        let me = self.me(caller).await?;
+        self.need_proof(caller, &me).await
+    }
+
+    /// Removes a link.
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`] without a recent proof; `Not found` for another's; `Insufficient role` for the only way in.
+    pub async fn unlink_provider(&self, caller: &SignedIn, id: &str, address: IpAddr) -> Result<()> {
+        let me = self.me(caller).await?;
+        self.need_proof(caller, &me).await?;
+        let not_found = || AccountError::Refused(Kind::NotFound);
+        let id = Uuid::try_parse(id).map_err(|_| not_found())?;
+        let event = Event::own(me.id, address, "user.unlink", String::new());
+        match self.store.remove_link(me.id, id, &event).await? {
+            Unlinked::Done => Ok(()),
+            Unlinked::None => Err(not_found()),
+            Unlinked::Last => Err(AccountError::Explained(
+                Kind::Conflict,
+                "the account has no password: without this link nobody could sign in to it",
+            )),
+        }
+    }
+}
+
+/// Returns the roles here that a provider tells.
+fn mapped(provider: &Provider, identity: &Identity) -> Vec<Role> {
+    identity.roles.iter().filter_map(|role| provider.roles.get(role)).cloned().collect()
+}

@@ -1,0 +1,291 @@
+//! Sign-in by others: to a provider and back, and the page of links.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::{
+    account::minute,
+    endpoint::PageResult,
+    query_of, see_other,
+    view::{self, LinkEntry, ProviderButton, Providers, Text, Wrong},
+    visit::Visit,
+};
+use crate::{
+    access::{Credential, Failure},
+    account::AccountError,
+    clock::{UnixMillis, millis},
+    error::Kind,
+    oidc::{Outset, ProviderClient, ProviderError},
+    store::ChallengePurpose,
+    token::{Ticket, is_state},
+    types::SessionId,
+};
+
+/// How long a sign-in by a provider may take.
+const TICKET_HOLDS_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// What the cookies of tickets begin with; the beginning of the state follows, so that tabs do not get in each other's way.
+const TICKET: &str = "__Host-authgate-ticket-";
+const MARK: usize = 12;
+
+/// Why a callback came to nothing, for the person.
+#[derive(Debug, Clone, Copy)]
+enum Failed {
+    /// It is not of this browser, too old, or came before; or the provider's word cannot be taken.
+    Unusable,
+    /// The person, or the provider, said no.
+    Denied,
+    /// The provider cannot be reached.
+    Away,
+    /// There is no account for somebody, and none may be made.
+    NoAccount,
+    /// Somebody else's account is linked.
+    Taken,
+}
+
+impl Failed {
+    fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unusable => (StatusCode::BAD_REQUEST, "provider-unusable"),
+            Self::Denied => (StatusCode::FORBIDDEN, "provider-denied"),
+            Self::Away => (StatusCode::BAD_GATEWAY, "provider-away"),
+            Self::NoAccount => (StatusCode::FORBIDDEN, "provider-no-account"),
+            Self::Taken => (StatusCode::BAD_REQUEST, "provider-taken"),
+        }
+    }
+}
+
+impl Visit<'_> {
+    fn provider(&self, name: &str) -> Result<&ProviderClient, Failure> {
+        let found = self.pages.providers.iter().find(|provider| provider.config().name == name);
+        found.ok_or_else(|| Kind::NotFound.into())
+    }
+
+    /// Returns a button for each provider, which leads on to `return_to`.
+    pub(super) fn provider_buttons(&self, query: &str) -> Vec<ProviderButton> {
+        let button = |provider: &ProviderClient| ProviderButton {
+            title: provider.config().title.clone(),
+            address: format!("{}/provider/{}{query}", self.pages.loaded.ui, provider.config().name),
+        };
+        self.pages.providers.iter().map(button).collect()
+    }
+
+    fn redirect_uri(&self, name: &str) -> String {
+        let origin = &self.pages.loaded.config.public_url.origin;
+        format!("{origin}{}/provider/{name}/callback", self.pages.loaded.ui)
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.pages.access.now().time
+    }
+
+    /// Says why a sign-in by a provider came to nothing.
+    fn failed_by_provider(&self, failed: Failed, why: &str) -> PageResult {
+        tracing::info!(request.id = self.request.request_id, reason = why, "sign-in by a provider failed");
+        let (status, text) = failed.parts();
+        let request_id = Some(self.request.request_id.to_owned());
+        self.show(status, &Text { title: "page-provider-failed", text, request_id })
+    }
+
+    pub(super) async fn go_to_provider(&mut self, name: &str) -> PageResult {
+        let name = provider_name(self.provider(name)?);
+        let return_to = self.destination(&self.query("return_to"));
+        let session = if self.query("link") == "yes" {
+            let person = self.person()?;
+            self.pages.accounts.may_link(&person).await.map_err(Failure::from)?;
+            Some(person.session)
+        } else {
+            None
+        };
+        self.begin(name, return_to, session).await
+    }
+
+    async fn begin(
+        &mut self,
+        name: String,
+        return_to: Option<String>,
+        session: Option<SessionId>,
+    ) -> PageResult {
+        let (pages, now) = (self.pages, self.now());
+        let provider = self.provider(&name)?;
+        let expires_at = now + millis(TICKET_HOLDS_FOR);
+        let ticket = Ticket::new(&*pages.random, &name, return_to, session, expires_at);
+        let state = ticket.state.as_str();
+        let (nonce, challenge) = (pages.tickets.nonce(state), pages.tickets.challenge(state));
+        let redirect_uri = self.redirect_uri(&name);
+        let outset = Outset { redirect_uri: &redirect_uri, state, nonce: &nonce, challenge: &challenge };
+        match provider.outset(&outset, now).await {
+            Ok(address) => {
+                let cookie = ticket_cookie(state, &pages.tickets.seal(&ticket), TICKET_HOLDS_FOR.as_secs());
+                self.add_cookie(cookie);
+                Ok(see_other(&address))
+            }
+            Err(error) => self.failed_by_provider(Failed::Away, &error.to_string()),
+        }
+    }
+
+    /// Returns the ticket that this browser has for a state.
+    fn ticket(&self, name: &str, state: &str) -> Option<Ticket> {
+        if !is_state(state) {
+            return None;
+        }
+        let lines = self.request.request.headers().get_all(header::COOKIE);
+        let Credential::Cookie(sealed) = Credential::of_cookies(lines, &ticket_name(state)) else {
+            return None;
+        };
+        let sealed = std::str::from_utf8(sealed).ok()?;
+        let ticket = self.pages.tickets.open(sealed, state, self.now())?;
+        (ticket.provider == name).then_some(ticket)
+    }
+
+    pub(super) async fn come_from_provider(&mut self, name: &str) -> PageResult {
+        let provider = self.provider(name)?;
+        let (name, state) = (provider_name(provider), self.query("state"));
+        let Some(ticket) = self.ticket(&name, &state) else {
+            return self.failed_by_provider(Failed::Unusable, "the state is not of this browser");
+        };
+        // Whatever comes of it, it is good once: here, and at every gateway.
+        self.add_cookie(ticket_cookie(&state, "", 0));
+        let (pages, now) = (self.pages, self.now());
+        match pages.accounts.spend_state(&state, self.client.address).await {
+            Ok(()) => {}
+            Err(AccountError::Refused(Kind::BadRequest)) => {
+                return self.failed_by_provider(Failed::Unusable, "the state came before");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let provider = self.provider(&name)?;
+        let said = Some(self.query("iss")).filter(|iss| !iss.is_empty());
+        if let Err(error) = provider.check_issuer(said.as_deref(), now).await {
+            return self.failed_by_provider(of_provider(&error), &error.to_string());
+        }
+        match self.query("error").as_str() {
+            "" => {}
+            "access_denied" => return self.failed_by_provider(Failed::Denied, "access_denied"),
+            error @ ("server_error" | "temporarily_unavailable") => {
+                return self.failed_by_provider(Failed::Away, error);
+            }
+            _ => return self.failed_by_provider(Failed::Unusable, "the provider refused"),
+        }
+        let (code, redirect_uri) = (self.query("code"), self.redirect_uri(&name));
+        let (verifier, nonce) = (pages.tickets.verifier(&state), pages.tickets.nonce(&state));
+        let identity = match provider.identify(&code, &redirect_uri, &verifier, &nonce, now).await {
+            Ok(identity) => identity,
+            Err(error) => return self.failed_by_provider(of_provider(&error), &error.to_string()),
+        };
+        if ticket.is_for_link() {
+            let person = self.person()?;
+            if ticket.session() != Some(person.session) {
+                return self.failed_by_provider(Failed::Unusable, "it was begun in another session");
+            }
+            let linked = pages.accounts.link_provider(
+                &person,
+                provider_config(pages, &name)?,
+                &identity,
+                self.client.address,
+            );
+            return match linked.await {
+                Ok(()) => Ok(see_other(&format!("{}/account/providers?done=linked", pages.loaded.ui))),
+                Err(AccountError::Refused(Kind::Conflict)) => {
+                    self.failed_by_provider(Failed::Taken, "somebody else is linked")
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        let query = ticket.return_to.as_deref().map(query_of).unwrap_or_default();
+        let config = provider_config(pages, &name)?;
+        match pages.accounts.sign_in_by_provider(config, &identity, self.client).await {
+            Ok(session) => {
+                self.welcome(session);
+                // The ticket is taken away with it.
+                self.add_cookie(ticket_cookie(&state, "", 0));
+                Ok(see_other(ticket.return_to.as_deref().unwrap_or(self.after_login())))
+            }
+            Err(AccountError::FactorNeeded(asked)) => {
+                self.set_challenge_cookie(&asked.token);
+                let place = match asked.purpose {
+                    ChallengePurpose::Enrolment => "account/factors",
+                    _ => "factor",
+                };
+                Ok(see_other(&format!("{}/{place}{query}", pages.loaded.ui)))
+            }
+            Err(AccountError::Refused(Kind::RegistrationClosed)) => {
+                self.failed_by_provider(Failed::NoAccount, "there is no account, and none is made")
+            }
+            Err(AccountError::Refused(Kind::InsufficientRole)) => {
+                self.failed_by_provider(Failed::NoAccount, "the account is disabled")
+            }
+            Err(AccountError::Refused(Kind::Conflict)) => {
+                self.failed_by_provider(Failed::Taken, "the account was changed meanwhile")
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn providers_page(&mut self) -> Result<Providers, Failure> {
+        let person = self.person()?;
+        let links = self.pages.accounts.links(&person).await?;
+        let title = |name: &str| {
+            let known = self.pages.providers.iter().find(|provider| provider.config().name == name);
+            known.map_or_else(|| name.to_owned(), |provider| provider.config().title.clone())
+        };
+        let entry = |link: crate::store::Link| LinkEntry {
+            id: link.id.to_string(),
+            title: title(&link.provider),
+            label: link.label,
+            created_on: minute(link.created_at),
+        };
+        Ok(Providers {
+            form: self.form(&person),
+            links: links.into_iter().map(entry).collect(),
+            buttons: self.provider_buttons("?link=yes"),
+            ..Providers::default()
+        })
+    }
+
+    pub(super) async fn show_providers(&mut self) -> PageResult {
+        let notice = self.notice();
+        let page = self.providers_page().await?;
+        self.show(StatusCode::OK, &Providers { notice, ..page })
+    }
+
+    pub(super) async fn unlink(&mut self) -> PageResult {
+        let person = self.person()?;
+        let sent = self.sent_by(&person)?;
+        let accounts = &self.pages.accounts;
+        match accounts.unlink_provider(&person, &sent.text("id"), self.client.address).await {
+            Ok(()) => Ok(see_other(&format!("{}/account/providers?done=removed", self.pages.loaded.ui))),
+            Err(AccountError::Explained(Kind::Conflict, _)) => {
+                let message = view::last_link();
+                let page = self.providers_page().await?;
+                self.show(StatusCode::CONFLICT, &Providers { wrong: Wrong::of(message), ..page })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn provider_name(provider: &ProviderClient) -> String {
+    provider.config().name.clone()
+}
+
+fn provider_config<'a>(pages: &'a super::Pages, name: &str) -> Result<&'a crate::config::Provider, Failure> {
+    let found = pages.providers.iter().find(|provider| provider.config().name == name);
+    found.map(ProviderClient::config).ok_or_else(|| Kind::NotFound.into())
+}
+
+fn of_provider(error: &ProviderError) -> Failed {
+    match error {
+        ProviderError::Away(_) => Failed::Away,
+        ProviderError::Refused(_) => Failed::Unusable,
+    }
+}
+
+fn ticket_name(state: &str) -> String {
+    format!("{TICKET}{}", &state[..MARK.min(state.len())])
+}
+
+fn ticket_cookie(state: &str, value: &str, age: u64) -> Option<HeaderValue> {
+    let name = ticket_name(state);
+    HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax"))
+        .ok()
+}

@@ -1,0 +1,144 @@
+//! What a browser keeps while its user signs in by a provider: who was asked, and where to go on.
+//!
+//! A ticket lies in a cookie of the browser, with a tag under a key outside the database, and belongs to one state. The nonce and the
+//! verifier (RFC 7636) of that state are derived from it, so they are nowhere to be read before the provider calls back.
+
+use aws_lc_rs::{constant_time, hmac};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::UnixMillis,
+    types::{Random, SessionId, hash::sha256},
+};
+
+/// The length of a state: 32 bytes of base64url.
+const STATE_LENGTH: usize = 43;
+
+/// What was asked of a provider, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The provider's name.
+    pub provider: String,
+    /// The state.
+    pub state: String,
+    /// Where the person goes afterwards.
+    pub return_to: Option<String>,
+    /// The session whose account is to be linked; none for a sign-in.
+    session: Option<String>,
+    /// Until when it holds.
+    expires_at: UnixMillis,
+}
+
+impl Ticket {
+    /// A new one.
+    pub fn new(
+        random: &dyn Random,
+        provider: &str,
+        return_to: Option<String>,
+        session: Option<SessionId>,
+        expires_at: UnixMillis,
+    ) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            state: URL_SAFE_NO_PAD.encode(random.bytes::<32>()),
+            return_to,
+            session: session.map(|session| session.to_string()),
+            expires_at,
+        }
+    }
+
+    /// The session whose account is to be linked.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.as_deref().and_then(SessionId::parse)
+    }
+
+    /// Whether an account is to be linked.
+    pub fn is_for_link(&self) -> bool {
+        self.session.is_some()
+    }
+}
+
+/// Whether a text can be a state.
+pub fn is_state(text: &str) -> bool {
+    text.len() == STATE_LENGTH
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// Makes and reads tickets.
+#[derive(Clone)]
+pub struct Tickets(hmac::Key);
+
+impl Tickets {
+    pub(super) fn new(key: hmac::Key) -> Self {
+        Self(key)
+    }
+
+    fn derive(&self, purpose: &[u8], text: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(purpose);
+        context.update(&[0]);
+        context.update(text.as_bytes());
+        URL_SAFE_NO_PAD.encode(context.sign())
+    }
+
+    /// Returns a ticket as the browser keeps it.
+    pub fn seal(&self, ticket: &Ticket) -> String {
+        let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(ticket).unwrap_or_default());
+        let tag = self.derive(b"ticket", &body);
+        format!("{body}.{tag}")
+    }
+
+    /// Reads the ticket of a state that holds at `now`.
+    pub fn open(&self, sealed: &str, state: &str, now: UnixMillis) -> Option<Ticket> {
+        let (body, tag) = sealed.split_once('.')?;
+        let genuine = self.derive(b"ticket", body);
+        constant_time::verify_slices_are_equal(genuine.as_bytes(), tag.as_bytes()).ok()?;
+        let ticket: Ticket = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()?;
+        (ticket.state == state && now < ticket.expires_at).then_some(ticket)
+    }
+
+    /// The nonce of a state (OpenID Connect Core 1.0, section 3.1.2.1).
+    pub fn nonce(&self, state: &str) -> String {
+        self.derive(b"nonce", state)
+    }
+
+    /// The verifier of a state (RFC 7636, section 4.1).
+    pub fn verifier(&self, state: &str) -> String {
+        self.derive(b"verifier", state)
+    }
+
+    /// The challenge of its verifier (RFC 7636, section 4.2).
+    pub fn challenge(&self, state: &str) -> String {
+        URL_SAFE_NO_PAD.encode(sha256(self.verifier(state).as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{token::RootSecret, types::OsRandom};
+
+    #[test]
+    fn a_ticket_is_of_one_state_and_time_and_cannot_be_made_elsewhere() {
+        let tickets = |root: &[u8]| RootSecret::new(root, Arc::new(OsRandom)).tickets();
+        let session = SessionId::generate(&OsRandom);
+        let ticket = Ticket::new(&OsRandom, "corp", Some("/a".to_owned()), Some(session), 1_000);
+        let (ours, theirs) = (tickets(b"a"), tickets(b"b"));
+        let sealed = ours.seal(&ticket);
+        assert_eq!(ours.open(&sealed, &ticket.state, 999), Some(ticket.clone()));
+        assert_eq!((ticket.session(), ticket.is_for_link()), (Some(session), true));
+        assert_eq!(ours.open(&sealed, &ticket.state, 1_000), None);
+        assert_eq!(ours.open(&sealed, "other", 999), None);
+        assert_eq!(theirs.open(&sealed, &ticket.state, 999), None);
+        assert_eq!(ours.open(&sealed.replace('.', "A."), &ticket.state, 999), None);
+        assert!(is_state(&ticket.state) && !is_state("x") && !is_state(&format!("{};", &ticket.state[1..])));
+        assert_ne!(ours.nonce(&ticket.state), ours.verifier(&ticket.state));
+        assert!(ours.verifier(&ticket.state).len() >= 43);
+        // RFC 7636, appendix B, has the challenge of a verifier.
+        let challenge = URL_SAFE_NO_PAD.encode(sha256(b"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));
+        assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+}
