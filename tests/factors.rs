@@ -551,6 +551,85 @@ fn a_changed_or_disabled_account_meets_no_challenge_of_before() {
 }
 
 #[test]
+fn a_challenge_to_get_a_factor_is_nothing_once_there_is_one() {
+    for settings in stores() {
+        let place = Place::start(settings.auth("  mfa: {required_for: [admin]}\n"));
+        place.gateway.run(&["user", "add", "root", "--role", "admin", "--password-stdin"], PASSWORD);
+        let challenge = || text(&place.gateway.try_login("root", PASSWORD).json()["challenge"]);
+        let (owner, thief) = (challenge(), challenge());
+        // Both have begun one; the first to confirm it is the owner.
+        let begun = place.send("POST", "/auth/factors", &thief, json!({"type": "totp"})).json();
+        place.app(&owner);
+        let confirm = json!({"code": totp(&text(&begun["secret"]), place.now())});
+        let refused =
+            place.send("POST", &format!("/auth/factors/{}/confirm", text(&begun["id"])), &thief, confirm);
+        assert_eq!(refused.status, 401, "{refused:?}");
+        assert_eq!(place.send("POST", "/auth/factors", &thief, json!({"type": "totp"})).status, 401);
+        is_wrong(&place.answer(
+            &place.challenge("root"),
+            "totp",
+            &totp(&text(&begun["secret"]), place.now()),
+        ));
+    }
+    let place = Place::start(settings().auth("  mfa: {required_for: [user]}\n"));
+    let made = place.gateway.post("/auth/register", &json!({"username": "alice", "password": PASSWORD}));
+    assert_eq!(
+        (made.status, made.json()["code"].as_str()),
+        (401, Some("factor_enrolment_required")),
+        "{made:?}"
+    );
+    let challenge = text(&made.json()["challenge"]);
+    let (secret, id, _) = place.app(&challenge);
+    let access = token(&place.answer(&place.challenge("alice"), "totp", &totp(&secret, place.now() + 30)));
+    let kept = place.send("DELETE", &format!("/auth/factors/{id}"), &access, json!({}));
+    assert_eq!((kept.status, kept.json()["code"].as_str()), (400, Some("factor_not_accepted")), "{kept:?}");
+    let (_, other, _) = place.app(&access);
+    assert_eq!(place.send("DELETE", &format!("/auth/factors/{id}"), &access, json!({})).status, 200);
+    assert_eq!(place.send("DELETE", &format!("/auth/factors/{other}"), &access, json!({})).status, 400);
+}
+
+#[test]
+fn whatever_else_comes_along_is_no_part_of_a_second_step() {
+    let place = Place::start(settings());
+    let first = place.gateway.register("alice");
+    let access = text(&first["access_token"]);
+    let (_, _, codes) = place.app(&access);
+    let dead = place.gateway.token("bob");
+    place.gateway.logout(&dead);
+    for (bearer, code) in [(access.as_str(), &codes[0]), (dead.as_str(), &codes[1]), ("nonsense", &codes[2])]
+    {
+        let asked = place.challenge("alice");
+        let body = json!({"challenge": asked["challenge"], "method": "recovery", "code": code});
+        token(&place.send("POST", "/auth/login/factor", bearer, body));
+    }
+    // A proof gives the session another refresh token; the one before is refused and ends nothing.
+    let asked = place.gateway.send("POST", "/auth/factors/challenge", Some(&access), None).json();
+    let body = json!({"challenge": asked["challenge"], "method": "recovery", "code": codes[3]});
+    let risen = place.send("POST", "/auth/login/factor", &access, body);
+    token(&risen);
+    assert_eq!(place.gateway.refresh(&text(&first["refresh_token"])).status, 401);
+    assert_eq!(place.gateway.refresh(&text(&risen.json()["refresh_token"])).status, 200);
+}
+
+#[test]
+fn a_proof_by_a_factor_that_is_gone_is_none_by_the_next_one() {
+    for settings in stores() {
+        let place = Place::start(settings);
+        let first = place.gateway.register("alice");
+        let access = text(&first["access_token"]);
+        let (_, id, _) = place.app(&access);
+        let session = place.gateway.refresh(&text(&first["refresh_token"])).json();
+        let access = text(&session["access_token"]);
+        assert_eq!(place.send("DELETE", &format!("/auth/factors/{id}"), &access, json!({})).status, 200);
+        let after = place.gateway.refresh(&text(&session["refresh_token"]));
+        assert_eq!(claims_of(&token(&after))["amr"], json!(["pwd"]));
+        // Another session gets a new one: this one has not shown it.
+        place.app(&text(&place.gateway.login("alice")["access_token"]));
+        lacks_proof(&place.gateway.get("/auth/factors", Some(&access)), ", acr_values=\"mfa\", max_age=300");
+    }
+}
+
+#[test]
 fn an_operator_resets_the_factors_of_somebody_who_lost_them() {
     let mail = MailServer::start("plain");
     let port = mail.port;
@@ -631,6 +710,18 @@ fn a_code_by_mail_is_the_last_way_and_none_for_who_reset_the_password_by_mail() 
         is_wrong(&place.answer(&asked, "email", &code));
         let sent = mail.mails().iter().filter(|mail| mail["subject"] == "Your code to sign in").count();
         assert_eq!(sent, 1);
+
+        // An address that was given before there was a factor, and verified after, is nobody's second factor.
+        let bob = json!({"username": "bob", "password": PASSWORD, "email": "bob@example.com"});
+        let bob = text(&place.gateway.post("/auth/register", &bob).json()["access_token"]);
+        let verify = |index| json!({"token": token_of(&mail.to("bob@example.com", index))});
+        assert_eq!(place.gateway.post("/auth/email/verify", &verify(0)).status, 200);
+        let change = json!({"new_email": "thief@example.com"});
+        let bob = token(&place.send("POST", "/auth/change", &bob, change));
+        place.app(&bob);
+        let theirs = json!({"token": token_of(&mail.to("thief@example.com", 0))});
+        assert_eq!(place.gateway.post("/auth/email/verify", &theirs).status, 200);
+        assert_eq!(place.challenge("bob")["methods"], json!(["totp", "recovery"]));
 
         // Whoever reads the mails has set the password: another mail proves nothing.
         place.gateway.post("/auth/password/forgot", &json!({"email": "alice@example.com"}));

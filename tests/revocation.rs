@@ -127,7 +127,7 @@ fn a_gateway_without_its_log_is_not_ready_and_denies() {
     let cluster = crate::harness::Cluster::start();
     let gateway = Gateway::alone(
         Settings {
-            store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()),
+            store: format!("{{url: \"{}\", timeout: 2s}}", cluster.database()),
             ..Settings::default()
         }
         .extra("revocation: {max_staleness: 2s}\n"),
@@ -154,7 +154,7 @@ fn a_gateway_without_its_log_is_not_ready_and_denies() {
 fn a_route_may_serve_on_when_the_log_is_away_but_never_a_revoked_token() {
     let cluster = crate::harness::Cluster::start();
     let settings = Settings {
-        store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()),
+        store: format!("{{url: \"{}\", timeout: 2s}}", cluster.database()),
         routes: "  - {path: /api/**, on_stale: allow, upstream: backend}\n  - {path: /strict, upstream: backend}\n".to_owned(),
         ..Settings::default()
     };

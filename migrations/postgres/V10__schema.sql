@@ -44,6 +44,10 @@ CREATE TABLE addresses (
     key         TEXT NOT NULL,
     -- When a mail sent to it came back as a click.
     verified_at BIGINT,
+    -- Whether it was given later than the account was made; and was so, and not verified, before the account had a factor: codes are
+    -- not sent to such a one.
+    is_changed  BOOLEAN NOT NULL DEFAULT FALSE,
+    is_weak     BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (user_id, standing)
 );
 -- An address is shown to be one account's and no other's.
@@ -123,7 +127,7 @@ CREATE INDEX spent_states_by_expiry ON spent_states (expires_at);
 CREATE VIEW accounts AS
     SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id,
         p.hash AS password_hash, own.address AS email, own.key AS email_key,
-        own.verified_at IS NOT NULL AS email_verified, pending.address AS pending_email,
+        own.verified_at IS NOT NULL AS email_verified, coalesce(own.is_weak, FALSE) AS email_is_weak, pending.address AS pending_email,
         coalesce(p.by_mail, FALSE) AS password_by_mail,
         EXISTS (SELECT 1 FROM factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS has_factors
     FROM users u

@@ -27,7 +27,10 @@ impl Accounts {
         if let Some(factor) = found {
             // What stands alone knows whose hand it is in.
             let shown = self.judge_passkey(challenge, user, &[factor], answer);
-            return Ok(shown.filter(|by| matches!(by, FactorUse::Passkey { verified: true, .. })));
+            // Its device says whose it is (section 7.2 of Web Authentication).
+            let tells = answer.credential.as_ref().and_then(|shown| shown.user_handle().ok().flatten());
+            let is_verified = |by: &FactorUse| matches!(by, FactorUse::Passkey { verified: true, .. });
+            return Ok(shown.filter(|by| tells.is_some() && is_verified(by)));
         }
         let factors = self.store.factors(user.id).await?;
         if !self.methods(user, &factors).await?.contains(&answer.method) {
@@ -90,10 +93,11 @@ impl Accounts {
     }
 
     fn judge_mail(&self, mail: Option<Uuid>, code: &str) -> Option<FactorUse> {
-        let expected = self.factors.keys.mail_code(mail?);
+        let mail = mail?;
+        let expected = self.factors.keys.mail_code(mail);
         let code: String = code.chars().filter(|character| !character.is_whitespace()).collect();
         let is_same =
             aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), code.as_bytes()).is_ok();
-        is_same.then_some(FactorUse::Mail)
+        is_same.then_some(FactorUse::Mail(mail))
     }
 }

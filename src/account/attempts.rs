@@ -177,11 +177,18 @@ impl Attempts {
     }
 
     /// Counts a mail that is to be queued.
-    pub(super) async fn queued_mail(&self, user: UserId, most: config::MailsPerHour) -> Result<()> {
+    pub(super) async fn queued_mail(
+        &self,
+        user: UserId,
+        is_notice: bool,
+        most: config::MailsPerHour,
+    ) -> Result<()> {
+        // What others have sent for an account must not silence what it is told.
+        let of_account = if is_notice { Counter::AccountNotices } else { Counter::AccountMails };
         let hour = |count| Rate { count, per: Duration::from_secs(3_600) };
         let buckets = [
             Bucket::new(Counter::AllMails, "", hour(most.all)),
-            Bucket::new(Counter::AccountMails, &user.to_string(), hour(most.account)),
+            Bucket::new(of_account, &user.to_string(), hour(most.account)),
         ];
         self.take(&buckets).await
     }

@@ -105,11 +105,11 @@ pub struct Answer {
 
 /// Who answers.
 #[derive(Debug, Clone, Copy)]
-pub enum Answerer<'a> {
-    /// Somebody who holds the tokens of a session, or is to get some.
-    Tokens(Option<&'a SignedIn>),
-    /// A browser.
-    Browser(Option<&'a SignedIn>),
+pub struct Answerer<'a> {
+    /// Whether it is a browser, by a page.
+    pub is_page: bool,
+    /// Who is signed in, by whatever came along. It counts where the challenge is of a session.
+    pub person: Option<&'a SignedIn>,
 }
 
 /// What comes of a right answer.
@@ -151,17 +151,13 @@ impl Asked {
 }
 
 impl Answerer<'_> {
-    fn kind(self) -> SessionKind {
-        match self {
-            Self::Tokens(None) => SessionKind::Token,
-            Self::Browser(None) => SessionKind::Browser,
-            Self::Tokens(Some(caller)) | Self::Browser(Some(caller)) => caller.kind(),
-        }
-    }
-
-    fn session(self) -> Option<SessionId> {
-        match self {
-            Self::Tokens(caller) | Self::Browser(caller) => caller.map(|caller| caller.session),
+    /// Whether a challenge is theirs to answer.
+    fn may_answer(self, challenge: &AuthChallenge) -> bool {
+        match challenge.session {
+            Some(session) => {
+                self.person.is_some_and(|person| person.session == session && person.kind() == challenge.kind)
+            }
+            None => self.is_page == (challenge.kind == SessionKind::Browser),
         }
     }
 }
@@ -177,6 +173,7 @@ impl Accounts {
         let may_mail = self.mail.is_some()
             && self.config.mfa.mail_codes
             && user.email_verified
+            && !user.email_is_weak
             // Whoever reads the account's mails may have chosen it: they would prove nothing more.
             && !user.password_by_mail;
         let may_recover = self.store.recovery_codes(user.id).await? > 0;
@@ -240,13 +237,21 @@ impl Accounts {
     ///
     /// # Errors
     /// `Invalid credentials` once it has ended; or the store's.
-    pub async fn asked_before(&self, token: &Secret, session: Option<SessionId>) -> Result<Asked> {
+    pub async fn asked_before(
+        &self,
+        token: &Secret,
+        session: Option<SessionId>,
+        address: IpAddr,
+    ) -> Result<Asked> {
         let hash = ChallengeToken::hash_of(token.expose());
         let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?;
         let is_theirs = |challenge: &AuthChallenge| {
             challenge.kind == SessionKind::Browser && challenge.session == session
         };
-        let challenge = challenge.filter(is_theirs).ok_or_else(wrong)?;
+        let Some(challenge) = challenge.filter(is_theirs) else {
+            let _counted = self.attempts.challenge(address).await?;
+            return Err(wrong());
+        };
         match challenge.user {
             Some((id, _)) => {
                 let user = self.store.user(id).await?.ok_or_else(wrong)?;
@@ -319,18 +324,22 @@ impl Accounts {
         if !self.methods(&user, &factors).await?.contains(&Method::Email) {
             return Err(wrong());
         }
-        let Some(mail) = self.mail(user.id, Purpose::LoginCode, None).await? else {
-            return Err(AccountError::Refused(Kind::TooManyRequests));
-        };
-        if self.store.mail_code(&hash, &mail).await? {
-            self.mails_are_queued();
+        if challenge.code_mail.is_some() {
+            // One is enough.
+            return Ok(());
         }
+        let too_many = || AccountError::Refused(Kind::TooManyRequests);
+        let mail = self.mail(user.id, Purpose::LoginCode, None).await?.ok_or_else(too_many)?;
+        if !self.store.mail_code(&hash, &mail).await? {
+            return Err(too_many());
+        }
+        self.mails_are_queued();
         Ok(())
     }
 
     /// Returns whose challenge it is, if that one may answer it.
     async fn challenged(&self, challenge: &AuthChallenge, answerer: Answerer<'_>) -> Result<User> {
-        if challenge.session != answerer.session() || challenge.kind != answerer.kind() {
+        if !answerer.may_answer(challenge) {
             return Err(wrong());
         }
         let (id, generation) = challenge.user.ok_or_else(wrong)?;
@@ -356,7 +365,13 @@ impl Accounts {
             return Err(wrong());
         };
         let (user, found) = match challenge.user {
-            Some(_) => (self.challenged(&challenge, answerer).await?, None),
+            Some(_) => match self.challenged(&challenge, answerer).await {
+                Ok(user) => (user, None),
+                Err(error) => {
+                    let _counted = self.attempts.challenge(client.address).await?;
+                    return Err(error);
+                }
+            },
             None => self.bearer_of_passkey(&challenge, &answer, answerer, client.address).await?,
         };
         let now = self.time.now().time;
@@ -426,8 +441,7 @@ impl Accounts {
         let (mut opened, refresh) = self.new_session(session, client.place(), holder);
         let (action, outcome) = match challenge.session {
             Some(session) => {
-                let refresh =
-                    (challenge.kind == SessionKind::Token).then_some((opened.refresh_hash, opened.nonce));
+                let refresh = (challenge.kind == SessionKind::Token).then_some(opened.refresh_hash);
                 let raise = Raise { session, proof: by.proof(), ttls: opened.ttls, refresh };
                 ("user.proof", Outcome::Raise(Box::new(raise)))
             }
@@ -480,8 +494,7 @@ impl Accounts {
         address: IpAddr,
     ) -> Result<(User, Option<Factor>)> {
         let credential = answer.credential.as_ref().and_then(|shown| shown.credential().ok());
-        let is_theirs = challenge.kind == answerer.kind() && answerer.session().is_none();
-        let found = match credential.filter(|_| is_theirs) {
+        let found = match credential.filter(|_| answerer.may_answer(challenge)) {
             Some(credential) => self.store.passkey(&credential).await?,
             None => None,
         };
@@ -534,7 +547,8 @@ impl Accounts {
             return Err(ended());
         };
         let (id, generation): (UserId, i64) = challenge.user.ok_or_else(ended)?;
-        let user = self.store.user(id).await?.filter(|user| !user.disabled && user.generation == generation);
+        let is_as_it_was = |user: &User| !user.disabled && user.generation == generation && !user.has_factors;
+        let user = self.store.user(id).await?.filter(is_as_it_was);
         Ok((user.ok_or_else(ended)?, challenge))
     }
 }

@@ -9,7 +9,10 @@ use crate::{
     clock::millis,
     error::{Kind, Unproved},
     factor::{Attestation, Registered, RelyingParty, Totp, recovery_code},
-    store::{Confirmation, Event, Factor, FactorKind, FactorUse, NewFactor, Outcome, SessionKind, User},
+    store::{
+        Confirmation, Event, Factor, FactorKind, FactorOwner, FactorUse, NewFactor, Outcome, SessionKind,
+        User,
+    },
     token::{DeviceTokens, FactorKeys, SignedIn},
     types::{FactorId, Secret, SessionId},
 };
@@ -79,6 +82,15 @@ pub struct FactorConfirmed {
     pub session: Answered,
 }
 
+fn owner(me: &User, caller: &SignedIn) -> FactorOwner {
+    FactorOwner {
+        user: me.id,
+        generation: me.generation,
+        session: caller.session,
+        has_factors: me.has_factors,
+    }
+}
+
 fn not_found() -> AccountError {
     AccountError::Refused(Kind::NotFound)
 }
@@ -136,6 +148,24 @@ impl Accounts {
             }
             Enroller::Challenge(token) => Ok(self.enrolling(token, address).await?.0),
         }
+    }
+
+    /// Lists the caller's factors as [`Self::list_factors`] does, for a program.
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`] without a recent proof; or [`AccountError`].
+    pub async fn list_factors_of_proved(&self, caller: &SignedIn) -> Result<(Vec<Factor>, u32)> {
+        self.may_change(caller).await?;
+        self.list_factors(caller).await
+    }
+
+    /// Makes sure that who is signed in may change what lets them in.
+    ///
+    /// # Errors
+    /// [`AccountError::Unproved`] without a recent proof.
+    pub async fn may_change(&self, caller: &SignedIn) -> Result<()> {
+        let me = self.me(caller).await?;
+        self.need_proof(caller, &me).await
     }
 
     /// Lists the caller's factors, and counts the recovery codes that are left.
@@ -277,6 +307,7 @@ impl Accounts {
             id: factor.id,
             user: me.id,
             generation: me.generation,
+            has_factors: me.has_factors,
             link,
             passkey: registered.map(|made| (made.credential, made.public_key)),
             by,
@@ -354,7 +385,7 @@ impl Accounts {
         let _counted = self.attempts.change(&me.name, address).await?;
         let (codes, hashes) = self.new_recovery_codes(&me);
         let event = Event::own(me.id, address, "user.renew-recovery-codes", String::new());
-        match self.store.set_recovery_codes(me.id, &hashes, &event).await? {
+        match self.store.set_recovery_codes(&owner(&me, caller), &hashes, &event).await? {
             true => Ok(codes),
             false => Err(not_accepted("recovery codes are for an account with another factor")),
         }
@@ -367,9 +398,17 @@ impl Accounts {
     pub async fn remove_factor(&self, caller: &SignedIn, id: &str, address: IpAddr) -> Result<()> {
         let me = self.enroller(Enroller::Person(caller), address).await?;
         let id = FactorId::parse(id).ok_or_else(not_found)?;
-        let mail = self.mail_of_factors(&me).await?;
-        let event = Event::own(me.id, address, "user.remove-factor", String::new());
-        if !self.store.remove_factor(me.id, id, &event, mail.as_ref()).await? {
+        let _counted = self.attempts.change(&me.name, address).await?;
+        let factors = self.store.factors(me.id).await?;
+        let factor = factors.iter().find(|factor| factor.id == id).ok_or_else(not_found)?;
+        let others = factors.iter().filter(|other| other.is_confirmed && other.id != id).count();
+        if factor.is_confirmed && others == 0 && self.must_have_factor(&me) {
+            return Err(not_accepted("the account must have a factor: add another one first"));
+        }
+        // Of what was never confirmed there is nothing to tell.
+        let mail = if factor.is_confirmed { self.mail_of_factors(&me).await? } else { None };
+        let event = Event::own(me.id, address, "user.remove-factor", factor.kind.name().to_owned());
+        if !self.store.remove_factor(&owner(&me, caller), id, &event, mail.as_ref()).await? {
             return Err(not_found());
         }
         self.mails_are_queued();

@@ -13,7 +13,7 @@ use crate::{
     password::{HashError, Origin, Rules, Verdict},
     store::{ChallengePurpose, Event, Grant, NewSession, User},
     token::{Device, RefreshToken},
-    types::{Proofs, Secret, SessionId, Username},
+    types::{Proofs, Roles, Secret, SessionId, Username},
 };
 
 /// A session that was opened for a password.
@@ -145,10 +145,19 @@ impl Accounts {
         Ok(Authenticated { grant, refresh, device, rehash })
     }
 
+    /// Whether whoever has one of these roles must have a factor.
+    pub(super) fn role_asks_for_factor(&self, roles: &Roles) -> bool {
+        roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()))
+    }
+
+    /// Whether an account must have one.
+    pub(super) fn must_have_factor(&self, user: &User) -> bool {
+        self.role_asks_for_factor(&user.roles)
+    }
+
     /// Returns what an account is asked for beside its password.
     pub(super) fn asks_for(&self, user: &User) -> Option<ChallengePurpose> {
-        let must = user.roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
-        match (user.has_factors, must) {
+        match (user.has_factors, self.must_have_factor(user)) {
             (true, _) => Some(ChallengePurpose::Login),
             (false, true) => Some(ChallengePurpose::Enrolment),
             (false, false) => None,

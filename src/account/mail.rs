@@ -73,7 +73,7 @@ impl Accounts {
         recipient: Option<String>,
     ) -> Result<Option<NewMail>> {
         let Some(queue) = &self.mail else { return Ok(None) };
-        if let Err(error) = self.attempts.queued_mail(user, queue.per_hour).await {
+        if let Err(error) = self.attempts.queued_mail(user, purpose.is_notice(), queue.per_hour).await {
             tracing::warn!(%user, purpose = label(purpose), %error, "mail not queued");
             return if error.is_ours() { Err(error) } else { Ok(None) };
         }

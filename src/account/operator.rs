@@ -175,6 +175,12 @@ impl Operator {
     /// # Errors
     /// [`AccountError`].
     pub async fn reset_factors(&self, by: &Actor, user: &User) -> Result<()> {
+        if by.id == Some(user.id) {
+            return Err(AccountError::Explained(
+                Kind::InsufficientRole,
+                "administrators remove their own factors as everybody does",
+            ));
+        }
         let verified = user.email.clone().filter(|_| user.email_verified && self.has_mail);
         let mail = verified.map(|address| NewMail {
             id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),

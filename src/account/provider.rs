@@ -203,7 +203,7 @@ impl Accounts {
             let (mut session, _) =
                 self.new_session(SessionId::generate(&*self.random), client.place(), holder);
             session.proofs = BY_PROVIDER;
-            let must = roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
+            let must = self.role_asks_for_factor(&roles);
             match self.store.create_user(&new, Some(&session).filter(|_| !must)).await? {
                 Some(opened) => {
                     self.mails_are_queued();
@@ -273,15 +273,6 @@ impl Accounts {
     pub async fn links(&self, caller: &SignedIn) -> Result<Vec<Link>> {
         let me = self.me(caller).await?;
         Ok(self.store.links(me.id).await?)
-    }
-
-    /// Makes sure that who is signed in may change links.
-    ///
-    /// # Errors
-    /// [`AccountError::Unproved`] without a recent proof.
-    pub async fn may_link(&self, caller: &SignedIn) -> Result<()> {
-        let me = self.me(caller).await?;
-        self.need_proof(caller, &me).await
     }
 
     /// Removes a link.

@@ -117,8 +117,7 @@ impl Accounts {
             event,
         };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
-        let must_have_factor =
-            user.roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()));
+        let must_have_factor = self.role_asks_for_factor(&user.roles);
         let opened = self.store.create_user(&user, Some(&session).filter(|_| !must_have_factor)).await?;
         match opened {
             Some(Opened { grant: Some(grant), .. }) => {

@@ -55,7 +55,7 @@ impl AuthApi {
 
     pub(super) async fn factors(&self, caller: &Caller<'_>) -> CallResult {
         let person = self.identify(caller)?;
-        let (factors, recovery_codes) = self.accounts.list_factors(&person).await?;
+        let (factors, recovery_codes) = self.accounts.list_factors_of_proved(&person).await?;
         let factor = |factor: crate::store::Factor| Factor {
             id: factor.id.to_string(),
             kind: factor.kind.name(),
@@ -167,14 +167,9 @@ impl AuthApi {
             None if input.credential.is_some() => Method::Passkey,
             method => Method::parse(&required(method)?).ok_or(Kind::MissingParameters)?,
         };
-        let person = match caller.credential {
-            Credential::Absent => None,
-            _ => Some(self.identify(caller)?),
-        };
-        let answerer = match &person {
-            Some(person) if person.by_cookie => Answerer::Browser(Some(person)),
-            person => Answerer::Tokens(person.as_ref()),
-        };
+        // Whatever else comes along counts where the challenge is of a session.
+        let person = self.identify(caller).ok();
+        let answerer = Answerer { is_page: false, person: person.as_ref() };
         let code = input.code.or(input.password).filter(|code| !code.expose().is_empty());
         if method == Method::Email && code.is_none() {
             self.accounts.mail_code(&token, answerer, caller.client.address).await?;

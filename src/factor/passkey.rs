@@ -153,6 +153,9 @@ struct ClientData {
     origin: String,
     #[serde(default)]
     cross_origin: bool,
+    /// Of a page that has ours within it.
+    #[serde(default)]
+    top_origin: Option<String>,
 }
 
 /// What a device has seen (section 6.1).
@@ -284,7 +287,7 @@ impl RelyingParty {
         if decode(&said.challenge, "challenge")? != challenge {
             return Err(PasskeyError::Challenge);
         }
-        if said.origin != self.origin || said.cross_origin {
+        if said.origin != self.origin || said.cross_origin || said.top_origin.is_some() {
             return Err(PasskeyError::Origin);
         }
         Ok(client)

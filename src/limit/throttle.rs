@@ -77,6 +77,8 @@ pub enum Counter {
     AllMails,
     /// Mails to an account.
     AccountMails,
+    /// Mails to an account that tell of changes.
+    AccountNotices,
     /// Refreshes of a session.
     Refreshes,
     /// Refresh tokens from an address that are none of ours.

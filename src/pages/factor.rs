@@ -67,7 +67,7 @@ impl Visit<'_> {
     /// Returns what this browser is asked for; none once that has ended.
     async fn asked(&self) -> Result<Option<Asked>, Failure> {
         let Some(token) = self.challenge() else { return Ok(None) };
-        match self.pages.accounts.asked_before(&token, None).await {
+        match self.pages.accounts.asked_before(&token, None, self.client.address).await {
             Ok(asked) => Ok(Some(asked)),
             Err(AccountError::Refused(Kind::InvalidCredentials)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -104,10 +104,16 @@ impl Visit<'_> {
             return self.begin_again(form.return_to.as_deref());
         };
         let method = Method::parse(&sent.text("method")).unwrap_or(Method::Totp);
-        let answerer = Answerer::Browser(None);
+        let answerer = Answerer { is_page: true, person: None };
         if sent.is_set("send") {
             let mailed = self.pages.accounts.mail_code(&token, answerer, self.client.address).await;
-            mailed.map_err(Failure::from)?;
+            match mailed {
+                Ok(()) => {}
+                Err(AccountError::Refused(Kind::InvalidCredentials)) => {
+                    return self.begin_again(form.return_to.as_deref());
+                }
+                Err(error) => return Err(error.into()),
+            }
             let query = form.return_to.as_deref().map(query_of).unwrap_or_else(|| "?".to_owned());
             let ui = &self.pages.loaded.ui;
             return Ok(see_other(&format!("{ui}/factor{query}&method=email&done=sent")));
@@ -116,7 +122,6 @@ impl Visit<'_> {
             Some(answer) => match self.pages.accounts.answer(&token, answer, answerer, self.client).await {
                 Ok(Answered::Browser(session)) => {
                     self.welcome(*session);
-                    self.remove_challenge_cookie();
                     return Ok(self.go_on(&sent));
                 }
                 Ok(_) => return Err(Kind::Internal.into()),

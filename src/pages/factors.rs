@@ -43,7 +43,7 @@ impl Visit<'_> {
     /// Returns whose factors the page is about: of who is signed in, or of who is about to be and must have one.
     async fn owner(&mut self) -> Result<Owner, Failure> {
         if let Some(token) = self.challenge()
-            && let Ok(asked) = self.pages.accounts.asked_before(&token, None).await
+            && let Ok(asked) = self.pages.accounts.asked_before(&token, None, self.client.address).await
             && asked.purpose == ChallengePurpose::Enrolment
         {
             return Ok(Owner::Challenge(token));
@@ -88,6 +88,10 @@ impl Visit<'_> {
         let id = self.query("id");
         if !id.is_empty() {
             return self.show_begun(&owner, &id, return_to, None).await;
+        }
+        // Who comes for one is not to lose their way for an old proof.
+        if let (Owner::Person(person), Some(_)) = (&owner, &return_to) {
+            self.pages.accounts.may_change(person).await.map_err(Failure::from)?;
         }
         let notice = self.notice();
         let page = self.factors_page(&owner, return_to).await?;
@@ -189,9 +193,6 @@ impl Visit<'_> {
             Ok(FactorConfirmed { recovery_codes, session }) => {
                 if let Answered::Browser(session) = session {
                     self.welcome(*session);
-                }
-                if matches!(owner, Owner::Challenge(_)) {
-                    self.remove_challenge_cookie();
                 }
                 match recovery_codes {
                     Some(codes) => self.show_codes(codes, return_to),

@@ -182,7 +182,10 @@ impl Pages {
     fn failed(&self, visit: &visit::Visit<'_>, failure: &Failure, request_id: &str) -> Response<Bytes> {
         failure.log(request_id);
         let kind = failure.problem.kind;
-        let (title, text) = refusal::texts(kind).unwrap_or(("failed-503", "failed-503-text"));
+        let (title, text) = refusal::texts(kind).unwrap_or(match kind.status().is_client_error() {
+            true => ("failed-400", "failed-400-other"),
+            false => ("failed-503", "failed-503-text"),
+        });
         let page = view::Text { title, text, request_id: Some(request_id.to_owned()) };
         let mut response = self.page(visit, kind.status(), &page).unwrap_or_else(|failure| {
             failure.problem.response(request_id, &self.accounts.config.compat.statuses)

@@ -33,7 +33,7 @@ impl Visit<'_> {
     /// Returns the challenge of this session that the browser has a token of; none once it has ended.
     async fn step_up(&self, person: &SignedIn) -> Result<Option<(Secret, Asked)>, Failure> {
         let Some(token) = self.challenge() else { return Ok(None) };
-        match self.pages.accounts.asked_before(&token, Some(person.session)).await {
+        match self.pages.accounts.asked_before(&token, Some(person.session), self.client.address).await {
             Ok(asked) => Ok(Some((token, asked))),
             Err(AccountError::Refused(Kind::InvalidCredentials)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -68,7 +68,15 @@ impl Visit<'_> {
         let return_to = self.destination(&sent.text("return_to"));
         match Method::parse(&sent.text("method")) {
             Some(method) => self.prove_by_factor(&person, &sent, return_to, method).await,
-            None => self.prove_by_password(&person, &sent, return_to).await,
+            None => {
+                let methods = self.pages.accounts.proofs_of(&person).await.map_err(Failure::from)?;
+                if methods != [Method::Password] {
+                    // A factor was added since the page was shown.
+                    let query = return_to.as_deref().map(query_of).unwrap_or_default();
+                    return Ok(see_other(&format!("{}/prove{query}", self.pages.loaded.ui)));
+                }
+                self.prove_by_password(&person, &sent, return_to).await
+            }
         }
     }
 
@@ -88,7 +96,7 @@ impl Visit<'_> {
                 (asked.token.clone(), asked)
             }
         };
-        let answerer = Answerer::Browser(Some(person));
+        let answerer = Answerer { is_page: true, person: Some(person) };
         let answer = answer(sent, method);
         let is_mail = method == Method::Email && sent.is_set("send");
         if is_mail {

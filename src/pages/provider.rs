@@ -91,7 +91,7 @@ impl Visit<'_> {
         let return_to = self.destination(&self.query("return_to"));
         let session = if self.query("link") == "yes" {
             let person = self.person()?;
-            self.pages.accounts.may_link(&person).await.map_err(Failure::from)?;
+            self.pages.accounts.may_change(&person).await.map_err(Failure::from)?;
             Some(person.session)
         } else {
             None

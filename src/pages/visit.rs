@@ -167,6 +167,10 @@ impl Visit<'_> {
     /// Sets the cookies of a session that was opened.
     pub(super) fn welcome(&mut self, session: BrowserSession) {
         self.set_session_cookie(session.cookie);
+        if self.challenge().is_some() {
+            // What was begun before is over.
+            self.remove_challenge_cookie();
+        }
         self.set_device_cookie(session.device.as_deref());
         let (ttl, mount) = (self.pages.accounts.remembers_devices_for(), self.pages.mount.as_str());
         let remembered = session.remembered.as_deref();

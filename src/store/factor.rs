@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Event, Grant, NewLink, NewMail, NewSession, Result, SessionKind, Ttls};
+use super::{Event, Grant, NewLink, NewMail, NewSession, Result, Session, SessionKind, Ttls, User};
 use crate::{
     clock::{UnixMillis, millis},
     types::{FactorId, Proof, Proofs, SessionId, UserId},
@@ -169,8 +169,8 @@ pub enum FactorUse {
     },
     /// A recovery code, by its hash: it is used up.
     Recovery([u8; 32]),
-    /// The code of a mail.
-    Mail,
+    /// The code of this mail.
+    Mail(Uuid),
     /// The password, where the account has no factor.
     Password,
 }
@@ -179,7 +179,7 @@ impl FactorUse {
     /// What it proves.
     pub const fn proof(&self) -> Proof {
         match self {
-            Self::Totp(..) | Self::Recovery(_) | Self::Mail => Proof::Code,
+            Self::Totp(..) | Self::Recovery(_) | Self::Mail(_) => Proof::Code,
             Self::Passkey { verified, .. } => Proof::Passkey { verified: *verified },
             Self::Password => Proof::Password,
         }
@@ -204,8 +204,8 @@ pub struct Raise {
     pub proof: Proof,
     /// The lifetimes of its new tokens.
     pub ttls: Ttls,
-    /// SHA-256 of a new refresh token, and the nonce of its successor; none where it keeps its own.
-    pub refresh: Option<([u8; 32], [u8; 16])>,
+    /// SHA-256 of a new refresh token; none where it keeps its own.
+    pub refresh: Option<[u8; 32]>,
 }
 
 /// A challenge that is met.
@@ -236,6 +236,8 @@ pub struct Confirmation {
     pub user: UserId,
     /// The generation of the account.
     pub generation: i64,
+    /// Whether it had factors when its owner showed who they are.
+    pub has_factors: bool,
     /// The credential and the public key of a passkey.
     pub passkey: Option<(Vec<u8>, Vec<u8>)>,
     /// What was shown.
@@ -252,6 +254,28 @@ pub struct Confirmation {
     pub event: Event,
     /// The mail that tells of it.
     pub mail: Option<NewMail>,
+}
+
+/// Whoever changes the factors of their account, as they were when they showed who they are.
+#[derive(Debug, Clone, Copy)]
+pub struct FactorOwner {
+    /// The account.
+    pub user: UserId,
+    /// Its generation.
+    pub generation: i64,
+    /// The session.
+    pub session: SessionId,
+    /// Whether the account had factors.
+    pub has_factors: bool,
+}
+
+impl FactorOwner {
+    /// Whether the account is as it was.
+    pub(super) fn is_still(&self, user: &User, session: Option<&Session>) -> bool {
+        let lives =
+            session.is_some_and(|session| session.user == user.id && session.generation == user.generation);
+        lives && !user.disabled && user.generation == self.generation && user.has_factors == self.has_factors
+    }
 }
 
 /// What came of a confirmation.
@@ -283,17 +307,23 @@ pub trait Factors: Send + Sync {
     /// was met before, or another account has the passkey.
     async fn confirm_factor(&self, confirmation: &Confirmation) -> Result<Option<Confirmed>>;
 
-    /// Removes a factor, and with the last one the recovery codes. Returns false if the user has no such factor.
+    /// Removes a factor, and with the last one the recovery codes and the proofs by it of sessions. Returns false if the user has no such
+    /// factor, or is not as they were.
     async fn remove_factor(
         &self,
-        user: UserId,
+        owner: &FactorOwner,
         id: FactorId,
         event: &Event,
         mail: Option<&NewMail>,
     ) -> Result<bool>;
 
-    /// Puts recovery codes in the place of those that there were. Returns false for an account without a factor.
-    async fn set_recovery_codes(&self, user: UserId, hashes: &[[u8; 32]], event: &Event) -> Result<bool>;
+    /// Puts recovery codes in the place of those that there were. Returns false for an account without a factor, or not as it was.
+    async fn set_recovery_codes(
+        &self,
+        owner: &FactorOwner,
+        hashes: &[[u8; 32]],
+        event: &Event,
+    ) -> Result<bool>;
 
     /// Counts the recovery codes that an account has left.
     async fn recovery_codes(&self, user: UserId) -> Result<u32>;
@@ -307,7 +337,8 @@ pub trait Factors: Send + Sync {
     /// Counts a try, and returns the challenge as it was; none if it has ended, or was tried as often as it may.
     async fn try_auth_challenge(&self, token_hash: &[u8; 32], most: u32) -> Result<Option<AuthChallenge>>;
 
-    /// Notes that a code is sent by mail for a challenge, and queues the mail. Returns false if one was sent before.
+    /// Notes that a code is sent by mail for a challenge, and queues the mail. Returns false if the account has had its share; one mail
+    /// is enough for a challenge.
     async fn mail_code(&self, token_hash: &[u8; 32], mail: &NewMail) -> Result<bool>;
 
     /// Meets a challenge. Returns none if it was met before, what was shown was used before, or the account is of another generation or

@@ -47,6 +47,11 @@ impl Purpose {
         }
     }
 
+    /// Whether it only tells of a change.
+    pub fn is_notice(self) -> bool {
+        matches!(self, Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged)
+    }
+
     /// What must still be the same when the token comes back: the address that was written to, and
     /// the password that was forgotten.
     pub(super) fn bound_to(self, user: &User) -> [u8; 32] {

@@ -50,8 +50,8 @@ pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
 pub use factor::{
-    AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind, FactorUse, Factors,
-    Meeting, NewFactor, Outcome, Raise,
+    AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind, FactorOwner, FactorUse,
+    Factors, Meeting, NewFactor, Outcome, Raise,
 };
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};
@@ -195,6 +195,7 @@ mod tests {
             pending_email: None,
             password_by_mail: false,
             has_factors: false,
+            email_is_weak: false,
         }
     }
 
@@ -215,7 +216,7 @@ mod tests {
             refresh_number: 3,
             current_hash: [2; 32],
             previous_hash: Some([1; 32]),
-            nonce: [0; 16],
+            nonce: [5; 16],
             place: Place::default(),
         }
     }

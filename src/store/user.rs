@@ -10,7 +10,7 @@ use crate::{
 
 /// The columns of [`User`] in the view `accounts`.
 pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, \
-     external_id, pending_email, password_by_mail, has_factors";
+     external_id, pending_email, password_by_mail, has_factors, email_is_weak";
 
 /// An account.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct User {
     pub password_by_mail: bool,
     /// Whether it has a second factor.
     pub has_factors: bool,
+    /// Whether its address was given, and not verified, before it had one.
+    pub email_is_weak: bool,
 }
 
 impl User {

@@ -207,3 +207,4 @@ provider-no-account = Hier gibt es kein Konto für Sie. Melden Sie sich zuerst i
 provider-taken = Das ist mit einem anderen Konto verbunden.
 saved-linked = Verbunden.
 error-last-link = Das ist der einzige Weg zu Ihrem Konto. Wählen Sie zuerst ein Passwort.
+failed-400-other = Das wurde nicht angenommen. Bitte gehen Sie zurück, und versuchen Sie es noch einmal.

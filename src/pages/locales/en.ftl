@@ -207,3 +207,4 @@ provider-no-account = There is no account for you here. Sign in to yours first, 
 provider-taken = This is connected to another account.
 saved-linked = It is connected.
 error-last-link = This is the only way to your account. Choose a password first.
+failed-400-other = This was not accepted. Please go back, and try again.

@@ -9,7 +9,7 @@ use super::{
     Postgres,
     connection::{QueryError, QueryResult as Result},
     event, link,
-    lookup::{lock_user, user},
+    lookup::{lock_session, lock_user, user},
     mail,
     session::{insert_session, raise_session},
     statement::{NOW, is_taken, now, one, only_i64, run},
@@ -17,8 +17,8 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind, FactorUse,
-        Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
+        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind,
+        FactorOwner, FactorUse, Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -102,7 +102,10 @@ async fn spend(tx: &Transaction<'_>, user: &User, by: &FactorUse, now: UnixMilli
             let sql = "DELETE FROM recovery_codes WHERE user_id = $1 AND hash = $2";
             run(tx, sql, &[&owner, &hash.as_slice()]).await?
         }
-        FactorUse::Mail => 1,
+        FactorUse::Mail(id) => {
+            let sql = "UPDATE mails SET used_at = $3 WHERE id = $1 AND user_id = $2 AND used_at IS NULL";
+            run(tx, sql, &[id, &owner, &now]).await?
+        }
         FactorUse::Password => u64::from(!user.has_factors),
     };
     Ok(spent > 0)
@@ -140,7 +143,12 @@ async fn set_recovery_codes(tx: &Transaction<'_>, user: UserId, hashes: &[[u8; 3
 
 async fn confirm(tx: &Transaction<'_>, wanted: &Confirmation) -> Result<Option<Confirmed>> {
     let Some(owner) = lock_user(tx, wanted.user).await? else { return Ok(None) };
-    if owner.disabled || owner.generation != wanted.generation {
+    // A challenge to get a factor is nothing beside one.
+    let is_as_it_was = !owner.disabled
+        && owner.generation == wanted.generation
+        && owner.has_factors == wanted.has_factors
+        && !(wanted.meets.is_some() && owner.has_factors);
+    if !is_as_it_was {
         return Ok(None);
     }
     if let Some(token_hash) = &wanted.meets
@@ -160,6 +168,10 @@ async fn confirm(tx: &Transaction<'_>, wanted: &Confirmation) -> Result<Option<C
     let is_first = !owner.has_factors;
     if is_first {
         set_recovery_codes(tx, wanted.user, &wanted.recovery).await?;
+        // Who has given it, and who reads it, has shown no factor.
+        let sql =
+            "UPDATE addresses SET is_weak = TRUE WHERE user_id = $1 AND verified_at IS NULL AND is_changed";
+        run(tx, sql, &[&wanted.user.uuid()]).await?;
     }
     if let Some(link) = &wanted.link
         && !link::insert(tx, owner.id, link).await?
@@ -205,23 +217,30 @@ async fn whole<T>(
     Ok(done)
 }
 
+/// Locks an account, and returns it if it is as it was to whoever changes its factors.
+async fn still(tx: &Transaction<'_>, owner: &FactorOwner) -> Result<Option<User>> {
+    let Some(user) = lock_user(tx, owner.user).await? else { return Ok(None) };
+    let session = lock_session(tx, owner.session).await?;
+    Ok(Some(user).filter(|user| owner.is_still(user, session.as_ref())))
+}
+
 async fn remove(
     tx: &Transaction<'_>,
-    owner: UserId,
+    owner: &FactorOwner,
     id: FactorId,
     event: &Event,
     mail: Option<&NewMail>,
 ) -> Result<bool> {
-    if lock_user(tx, owner).await?.is_none() {
-        return Ok(false);
-    }
+    let Some(before) = still(tx, owner).await? else { return Ok(false) };
     let sql = "DELETE FROM factors WHERE id = $1 AND user_id = $2";
-    if run(tx, sql, &[&id.uuid(), &owner.uuid()]).await? == 0 {
+    if run(tx, sql, &[&id.uuid(), &before.id.uuid()]).await? == 0 {
         return Ok(false);
     }
-    let Some(owner) = user(tx, owner).await? else { return Ok(false) };
-    if !owner.has_factors {
+    let Some(owner) = user(tx, before.id).await? else { return Ok(false) };
+    if before.has_factors && !owner.has_factors {
         set_recovery_codes(tx, owner.id, &[]).await?;
+        // What was shown is a proof of nothing any more.
+        run(tx, WITHOUT_FACTORS, &[&owner.id.uuid()]).await?;
     }
     event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
     if let Some(mail) = mail {
@@ -261,6 +280,9 @@ async fn add_challenge(tx: &Transaction<'_>, new: &AuthChallenge, holds_for: i64
     ];
     run(tx, &sql, &values).await.map(drop)
 }
+
+const WITHOUT_FACTORS: &str = "UPDATE sessions SET methods = CASE WHEN methods LIKE '%pwd%' THEN 'pwd' \
+     WHEN methods LIKE '%fed%' THEN 'fed' ELSE '' END WHERE user_id = $1";
 
 #[async_trait]
 impl Factors for Postgres {
@@ -305,26 +327,26 @@ impl Factors for Postgres {
 
     async fn remove_factor(
         &self,
-        user: UserId,
+        owner: &FactorOwner,
         id: FactorId,
         event: &Event,
         mail: Option<&NewMail>,
     ) -> store::Result<bool> {
-        self.pool.write(async |tx| remove(tx, user, id, event, mail).await).await
+        self.pool.write(async |tx| remove(tx, owner, id, event, mail).await).await
     }
 
     async fn set_recovery_codes(
         &self,
-        id: UserId,
+        owner: &FactorOwner,
         hashes: &[[u8; 32]],
         event: &Event,
     ) -> store::Result<bool> {
         self.pool
             .write(async |tx| {
-                let owner = lock_user(tx, id).await?.filter(|owner| owner.has_factors);
-                let Some(owner) = owner else { return Ok(false) };
-                set_recovery_codes(tx, id, hashes).await?;
-                event::append(tx, event, Some(id), owner.name.as_str()).await?;
+                let found = still(tx, owner).await?.filter(|owner| owner.has_factors);
+                let Some(owner) = found else { return Ok(false) };
+                set_recovery_codes(tx, owner.id, hashes).await?;
+                event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
                 Ok(true)
             })
             .await
@@ -364,8 +386,15 @@ impl Factors for Postgres {
         );
         self.pool
             .write(async |tx| {
-                let noted = run(tx, &sql, &[&token_hash.as_slice(), &mail.id]).await?;
-                Ok(noted > 0 && mail::enqueue(tx, mail).await?)
+                // The account before the challenge, as whoever meets it takes them.
+                if lock_user(tx, mail.user).await?.is_none() {
+                    return Ok(false);
+                }
+                let send = async |tx: &Transaction<'_>| {
+                    let noted = run(tx, &sql, &[&token_hash.as_slice(), &mail.id]).await?;
+                    Ok((noted == 0 || mail::enqueue(tx, mail).await?).then_some(()))
+                };
+                Ok(whole(tx, send).await?.is_some())
             })
             .await
     }

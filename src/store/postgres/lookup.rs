@@ -28,6 +28,7 @@ pub(super) fn read_user(row: &Row) -> Result<User> {
         pending_email: row.try_get("pending_email")?,
         password_by_mail: row.try_get("password_by_mail")?,
         has_factors: row.try_get("has_factors")?,
+        email_is_weak: row.try_get("email_is_weak")?,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
         SessionPage, Sessions, StoreError, User,
         rule::{
             change::Rekeyed,
-            rotation::{Plan, plan},
+            rotation::{NO_SUCCESSOR, Plan, plan},
             session::{may_be_opened, may_be_reauthenticated},
         },
         session::MOST_ENDED_FOR_ONE,
@@ -191,11 +191,11 @@ pub(super) async fn raise_session(
     let sql = "UPDATE sessions SET authenticated_at = $2, last_used_at = $2, methods = $4, \
          access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
     run(tx, sql, &[&id, &now, &access_end, &proofs.to_string()]).await?;
-    if let Some((hash, nonce)) = &raise.refresh {
+    if let Some(hash) = &raise.refresh {
         let end = raise.ttls.refresh_end(now, session.ends_at);
-        let sql = "UPDATE sessions SET refresh_number = 0, current_hash = $2, previous_hash = NULL, nonce = $3, \
+        let sql = "UPDATE sessions SET refresh_number = 0, previous_hash = current_hash, current_hash = $2, nonce = $3, \
              rotated_at = $4, refresh_expires_at = $5 WHERE id = $1";
-        run(tx, sql, &[&id, &hash.as_slice(), &nonce.as_slice(), &now, &end]).await?;
+        run(tx, sql, &[&id, &hash.as_slice(), &NO_SUCCESSOR.as_slice(), &now, &end]).await?;
     }
     Ok(Some(Grant::new(user, session.id, session.ends_at, (now, proofs), now)))
 }

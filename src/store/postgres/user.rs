@@ -53,7 +53,7 @@ async fn create_user(
     if let Some(hash) = &new.password_hash {
         set_password(tx, new.id, hash, false).await?;
     }
-    set_address(tx, new.id, OWN, new.email.as_deref()).await?;
+    set_address(tx, new.id, OWN, new.email.as_deref(), false).await?;
     if new.email_verified {
         let sql = format!(
             "UPDATE addresses SET verified_at = {NOW} WHERE user_id = $1 AND NOT EXISTS \
@@ -136,12 +136,19 @@ async fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str, is_by_mail
     run(tx, &sql, &[&user.uuid(), &hash, &is_by_mail]).await.map(drop)
 }
 
-async fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Option<&str>) -> Result<()> {
+async fn set_address(
+    tx: &Transaction<'_>,
+    user: UserId,
+    standing: i16,
+    address: Option<&str>,
+    is_changed: bool,
+) -> Result<()> {
     let sql = "DELETE FROM addresses WHERE user_id = $1 AND standing = $2";
     run(tx, sql, &[&user.uuid(), &standing]).await?;
     if let Some(address) = address {
-        let sql = "INSERT INTO addresses (user_id, standing, address, key) VALUES ($1, $2, $3, $4)";
-        run(tx, sql, &[&user.uuid(), &standing, &address, &address.to_lowercase()]).await?;
+        let sql =
+            "INSERT INTO addresses (user_id, standing, address, key, is_changed) VALUES ($1, $2, $3, $4, $5)";
+        run(tx, sql, &[&user.uuid(), &standing, &address, &address.to_lowercase(), &is_changed]).await?;
     }
     Ok(())
 }
@@ -323,13 +330,13 @@ async fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>)
     match address {
         Address::Keep => Ok(()),
         Address::Replace(address) => {
-            set_address(tx, id, PENDING, None).await?;
-            set_address(tx, id, OWN, *address).await
+            set_address(tx, id, PENDING, None, true).await?;
+            set_address(tx, id, OWN, *address, true).await
         }
-        Address::Await(address) => set_address(tx, id, PENDING, *address).await,
+        Address::Await(address) => set_address(tx, id, PENDING, *address, true).await,
         Address::Verify { was_waiting } => {
             if *was_waiting {
-                set_address(tx, id, OWN, None).await?;
+                set_address(tx, id, OWN, None, true).await?;
             }
             // A disabled account that has verified it gives it up.
             let sql = "UPDATE addresses SET verified_at = NULL WHERE verified_at IS NOT NULL AND user_id <> $1 \

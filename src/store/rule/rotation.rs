@@ -20,6 +20,10 @@ pub(in crate::store) enum Plan {
     Refuse,
 }
 
+/// In place of a nonce: the token before this one has no successor, since another one took its place when its holder showed anew who they
+/// are.
+pub(in crate::store) const NO_SUCCESSOR: [u8; 16] = [0; 16];
+
 /// Decides about a genuine refresh token, under the row locks.
 pub(in crate::store) fn plan(
     session: &Session,
@@ -36,6 +40,10 @@ pub(in crate::store) fn plan(
     }
     if session.current_hash == *presented {
         return Plan::Rotate;
+    }
+    // Its holder got another one in its place, and may not have heard of it.
+    if session.previous_hash.as_ref() == Some(presented) && session.nonce == NO_SUCCESSOR {
+        return Plan::Refuse;
     }
     let within_grace = now <= session.rotated_at + millis(grace);
     if session.previous_hash.as_ref() == Some(presented) && within_grace {
@@ -63,6 +71,16 @@ mod tests {
         assert_eq!((at(2, 0), at(2, 499_999), at(2, 500_000)), (Plan::Rotate, Plan::Rotate, Plan::Refuse));
         assert_eq!((at(1, 130_000), at(1, 130_001)), (Plan::Replay, Plan::EndSession));
         assert_eq!(at(9, 110_000), Plan::EndSession);
+    }
+
+    #[test]
+    fn a_token_whose_holder_got_another_by_a_proof_is_refused_and_ends_nothing() {
+        let user = a_user();
+        let session = Session { nonce: NO_SUCCESSOR, ..a_session(&user) };
+        for now in [100_000, 130_000, 400_000] {
+            assert_eq!(plan(&session, &user, &[1; 32], now, GRACE), Plan::Refuse);
+        }
+        assert_eq!(plan(&session, &user, &[9; 32], 110_000, GRACE), Plan::EndSession);
     }
 
     #[test]

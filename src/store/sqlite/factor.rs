@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Sqlite, event, link,
-    lookup::user,
+    lookup::{self, user},
     mail,
     session::{insert_session, raise_session},
     statement::{Result, broken, uuid},
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind, FactorUse,
-        Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
+        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind,
+        FactorOwner, FactorUse, Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -115,7 +115,9 @@ fn spend(tx: &Transaction<'_>, user: &User, by: &FactorUse, now: UnixMillis) -> 
         FactorUse::Recovery(hash) => tx
             .prepare_cached("DELETE FROM recovery_codes WHERE user_id = ?1 AND hash = ?2")?
             .execute(params![owner.as_bytes(), hash])?,
-        FactorUse::Mail => 1,
+        FactorUse::Mail(id) => tx
+            .prepare_cached("UPDATE mails SET used_at = ?3 WHERE id = ?1 AND user_id = ?2 AND used_at IS NULL")?
+            .execute(params![id.as_bytes(), owner.as_bytes(), now])?,
         FactorUse::Password => usize::from(!user.has_factors),
     };
     Ok(spent > 0)
@@ -157,7 +159,12 @@ fn set_recovery_codes(tx: &Transaction<'_>, user: UserId, hashes: &[[u8; 32]]) -
 
 fn confirm(tx: &Transaction<'_>, wanted: &Confirmation, now: UnixMillis) -> Result<Option<Confirmed>> {
     let Some(owner) = user(tx, wanted.user)? else { return Ok(None) };
-    if owner.disabled || owner.generation != wanted.generation {
+    // A challenge to get a factor is nothing beside one.
+    let is_as_it_was = !owner.disabled
+        && owner.generation == wanted.generation
+        && owner.has_factors == wanted.has_factors
+        && !(wanted.meets.is_some() && owner.has_factors);
+    if !is_as_it_was {
         return Ok(None);
     }
     if let Some(token_hash) = &wanted.meets
@@ -185,6 +192,11 @@ fn confirm(tx: &Transaction<'_>, wanted: &Confirmation, now: UnixMillis) -> Resu
     let is_first = !owner.has_factors;
     if is_first {
         set_recovery_codes(tx, wanted.user, &wanted.recovery)?;
+        // Who has given it, and who reads it, has shown no factor.
+        tx.execute(
+            "UPDATE addresses SET is_weak = 1 WHERE user_id = ?1 AND verified_at IS NULL AND is_changed",
+            [wanted.user.uuid().as_bytes()],
+        )?;
     }
     if let Some(link) = &wanted.link
         && !link::insert(tx, owner.id, link, now)?
@@ -227,21 +239,30 @@ fn whole<T>(
     Ok(done)
 }
 
+/// Finds an account, if it is as it was to whoever changes its factors.
+fn still(tx: &Transaction<'_>, owner: &FactorOwner) -> Result<Option<User>> {
+    let session = lookup::session(tx, owner.session)?;
+    Ok(user(tx, owner.user)?.filter(|user| owner.is_still(user, session.as_ref())))
+}
+
 fn remove(
     tx: &Transaction<'_>,
-    owner: UserId,
+    owner: &FactorOwner,
     id: FactorId,
     event: &Event,
     mail: Option<&NewMail>,
     now: UnixMillis,
 ) -> Result<bool> {
+    let Some(before) = still(tx, owner)? else { return Ok(false) };
     let sql = "DELETE FROM factors WHERE id = ?1 AND user_id = ?2";
-    if tx.execute(sql, params![id.uuid().as_bytes(), owner.uuid().as_bytes()])? == 0 {
+    if tx.execute(sql, params![id.uuid().as_bytes(), before.id.uuid().as_bytes()])? == 0 {
         return Ok(false);
     }
-    let Some(owner) = user(tx, owner)? else { return Ok(false) };
-    if !owner.has_factors {
+    let Some(owner) = user(tx, before.id)? else { return Ok(false) };
+    if before.has_factors && !owner.has_factors {
         set_recovery_codes(tx, owner.id, &[])?;
+        // What was shown is a proof of nothing any more.
+        tx.execute(WITHOUT_FACTORS, [owner.id.uuid().as_bytes()])?;
     }
     event::append(tx, event, Some(owner.id), owner.name.as_str(), now)?;
     if let Some(mail) = mail {
@@ -278,6 +299,9 @@ fn add_challenge(tx: &Transaction<'_>, new: &AuthChallenge, holds_for: i64, now:
     Ok(())
 }
 
+const WITHOUT_FACTORS: &str = "UPDATE sessions SET methods = CASE WHEN methods LIKE '%pwd%' THEN 'pwd' \
+     WHEN methods LIKE '%fed%' THEN 'fed' ELSE '' END WHERE user_id = ?1";
+
 const LIVE: &str = "token_hash = ?1 AND expires_at > ?2 AND tries < ?3";
 
 #[async_trait]
@@ -307,27 +331,28 @@ impl Factors for Sqlite {
 
     async fn remove_factor(
         &self,
-        user: UserId,
+        owner: &FactorOwner,
         id: FactorId,
         event: &Event,
         mail: Option<&NewMail>,
     ) -> store::Result<bool> {
-        let (event, mail, now) = (event.clone(), mail.cloned(), self.clock.wall());
-        self.connections.write(move |tx| remove(tx, user, id, &event, mail.as_ref(), now)).await
+        let (owner, event, mail, now) = (*owner, event.clone(), mail.cloned(), self.clock.wall());
+        self.connections.write(move |tx| remove(tx, &owner, id, &event, mail.as_ref(), now)).await
     }
 
     async fn set_recovery_codes(
         &self,
-        id: UserId,
+        owner: &FactorOwner,
         hashes: &[[u8; 32]],
         event: &Event,
     ) -> store::Result<bool> {
-        let (hashes, event, now) = (hashes.to_vec(), event.clone(), self.clock.wall());
+        let (owner, hashes, event, now) = (*owner, hashes.to_vec(), event.clone(), self.clock.wall());
         self.connections
             .write(move |tx| {
-                let Some(owner) = user(tx, id)?.filter(|owner| owner.has_factors) else { return Ok(false) };
-                set_recovery_codes(tx, id, &hashes)?;
-                event::append(tx, &event, Some(id), owner.name.as_str(), now)?;
+                let found = still(tx, &owner)?.filter(|owner| owner.has_factors);
+                let Some(owner) = found else { return Ok(false) };
+                set_recovery_codes(tx, owner.id, &hashes)?;
+                event::append(tx, &event, Some(owner.id), owner.name.as_str(), now)?;
                 Ok(true)
             })
             .await
@@ -372,12 +397,11 @@ impl Factors for Sqlite {
     async fn mail_code(&self, token_hash: &[u8; 32], mail: &NewMail) -> store::Result<bool> {
         let (token_hash, mail, now) = (*token_hash, mail.clone(), self.clock.wall());
         let sql = "UPDATE challenges SET code_mail = ?2 WHERE token_hash = ?1 AND code_mail IS NULL AND expires_at > ?3";
-        self.connections
-            .write(move |tx| {
-                let noted = tx.prepare_cached(sql)?.execute(params![token_hash, mail.id.as_bytes(), now])?;
-                Ok(noted > 0 && mail::enqueue(tx, &mail, now)?)
-            })
-            .await
+        let send = move |tx: &Transaction<'_>| {
+            let noted = tx.prepare_cached(sql)?.execute(params![token_hash, mail.id.as_bytes(), now])?;
+            Ok((noted == 0 || mail::enqueue(tx, &mail, now)?).then_some(()))
+        };
+        Ok(self.connections.write(move |tx| whole(tx, send)).await?.is_some())
     }
 
     async fn meet_auth_challenge(&self, meeting: &Meeting) -> store::Result<Option<Grant>> {

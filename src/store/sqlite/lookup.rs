@@ -24,6 +24,7 @@ pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
         pending_email: row.get("pending_email")?,
         password_by_mail: row.get("password_by_mail")?,
         has_factors: row.get("has_factors")?,
+        email_is_weak: row.get("email_is_weak")?,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
         SessionPage, Sessions, StoreError, User,
         rule::{
             change::Rekeyed,
-            rotation::{Plan, plan},
+            rotation::{NO_SUCCESSOR, Plan, plan},
             session::{may_be_opened, may_be_reauthenticated},
         },
         session::MOST_ENDED_FOR_ONE,
@@ -188,15 +188,15 @@ pub(super) fn raise_session(
          access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
     )?
     .execute(params![id.as_bytes(), now, access_end, proofs.to_string()])?;
-    if let Some((hash, nonce)) = &raise.refresh {
+    if let Some(hash) = &raise.refresh {
         tx.prepare_cached(
-            "UPDATE sessions SET refresh_number = 0, current_hash = ?2, previous_hash = NULL, nonce = ?3, \
+            "UPDATE sessions SET refresh_number = 0, previous_hash = current_hash, current_hash = ?2, nonce = ?3, \
              rotated_at = ?4, refresh_expires_at = ?5 WHERE id = ?1",
         )?
         .execute(params![
             id.as_bytes(),
             hash,
-            nonce,
+            NO_SUCCESSOR,
             now,
             raise.ttls.refresh_end(now, session.ends_at)
         ])?;

@@ -61,7 +61,7 @@ fn create_user(
     if let Some(hash) = &new.password_hash {
         set_password(tx, new.id, hash, false, now)?;
     }
-    set_address(tx, new.id, OWN, new.email.as_deref())?;
+    set_address(tx, new.id, OWN, new.email.as_deref(), false)?;
     if new.email_verified {
         tx.execute(
             "UPDATE addresses SET verified_at = ?2 WHERE user_id = ?1 AND NOT EXISTS \
@@ -130,7 +130,13 @@ fn set_password(
     Ok(())
 }
 
-fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Option<&str>) -> Result<()> {
+fn set_address(
+    tx: &Transaction<'_>,
+    user: UserId,
+    standing: i16,
+    address: Option<&str>,
+    is_changed: bool,
+) -> Result<()> {
     let id = user.uuid();
     tx.execute(
         "DELETE FROM addresses WHERE user_id = ?1 AND standing = ?2",
@@ -138,8 +144,8 @@ fn set_address(tx: &Transaction<'_>, user: UserId, standing: i16, address: Optio
     )?;
     if let Some(address) = address {
         tx.execute(
-            "INSERT INTO addresses (user_id, standing, address, key) VALUES (?1, ?2, ?3, ?4)",
-            params![id.as_bytes(), standing, address, address.to_lowercase()],
+            "INSERT INTO addresses (user_id, standing, address, key, is_changed) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![id.as_bytes(), standing, address, address.to_lowercase(), is_changed],
         )?;
     }
     Ok(())
@@ -313,13 +319,13 @@ fn move_addresses(tx: &Transaction<'_>, id: UserId, address: &Address<'_>, now: 
     match address {
         Address::Keep => Ok(()),
         Address::Replace(address) => {
-            set_address(tx, id, PENDING, None)?;
-            set_address(tx, id, OWN, *address)
+            set_address(tx, id, PENDING, None, true)?;
+            set_address(tx, id, OWN, *address, true)
         }
-        Address::Await(address) => set_address(tx, id, PENDING, *address),
+        Address::Await(address) => set_address(tx, id, PENDING, *address, true),
         Address::Verify { was_waiting } => {
             if *was_waiting {
-                set_address(tx, id, OWN, None)?;
+                set_address(tx, id, OWN, None, true)?;
             }
             // A disabled account that has verified it gives it up.
             tx.execute(
