@@ -89,7 +89,7 @@ fn a_clock_apart_from_the_databases_is_said_and_trusted_no_longer_than_either() 
 fn a_clock_set_back_hides_no_staleness() {
     let cluster = Cluster::start();
     let settings = Settings {
-        store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()),
+        store: format!("{{url: \"{}\", timeout: 2s}}", cluster.database()),
         ..Settings::default()
     };
     let clock = Clock::start(settings.extra("revocation: {max_staleness: 2s}\n"));
@@ -99,7 +99,7 @@ fn a_clock_set_back_hides_no_staleness() {
     clock.set("-3600");
     let begun = Instant::now();
     eventually("it is stale", || (clock.status(&token) == 503).then_some(()));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     cluster.thaw();
     eventually("it is fresh", || (clock.status(&token) == 200).then_some(()));
 }

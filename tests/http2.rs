@@ -494,7 +494,7 @@ fn a_cut_resets_its_stream_at_once_although_its_window_is_closed_and_no_other() 
     assert_eq!(gateway.logout(&alice).status, 200);
     let reset = raw.next_of(&[RST_STREAM, GOAWAY]);
     assert_eq!((reset.kind, reset.stream, reset.code()), (RST_STREAM, 1, CANCEL));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     raw.send(&frame(WINDOW_UPDATE, 0, 3, &0x3fff_0000_u32.to_be_bytes()));
     while received[3] < 1 << 20 {
         let frame = raw.next_of(&[DATA, RST_STREAM, GOAWAY]);

@@ -350,6 +350,10 @@ fn an_account_is_made_linked_or_neither_as_the_config_says() {
         let mut browser = Browser::default();
         location(&sign_in(&mut browser, &gateway, &provider, json!({"sub": "told"})));
         assert_eq!(name(&browser), "grace");
+        // An address and whether it is verified belong together: here they are of two documents.
+        provider.tell(json!({"sub": "pair", "email": "ivan@example.com", "email_verified": true}));
+        let victim = json!({"sub": "pair", "email": "victim@example.com"});
+        is_failed(&sign_in(&mut Browser::default(), &gateway, &provider, victim), &Browser::default(), 403);
         provider.tell(json!({"sub": "another", "email": "heidi@example.com", "email_verified": true}));
         is_failed(
             &sign_in(&mut Browser::default(), &gateway, &provider, json!({"sub": "told 2"})),
@@ -371,7 +375,7 @@ fn verified_account(gateway: &Gateway, provider: &Provider, user: &str) {
 #[test]
 fn an_address_links_where_both_have_verified_it_and_the_config_says_so_after_the_accounts_own_factor() {
     let provider = Provider::start();
-    let (gateway, _upstream) = start(&provider, ", register: true");
+    let (gateway, _upstream) = start(&provider, ", register: [example.com]");
     verified_account(&gateway, &provider, "alice");
     // Without `link` the same address is another account, which does not get it.
     let claims = |sub: &str, verified: bool| json!({"sub": sub, "email": "alice@example.com", "email_verified": verified});
@@ -389,6 +393,20 @@ fn an_address_links_where_both_have_verified_it_and_the_config_says_so_after_the
     let mut browser = Browser::default();
     location(&sign_in(&mut browser, &gateway, &provider, claims("fourth", true)));
     assert_eq!(name(&browser), "alice");
+    // What a provider says whose word for addresses is not taken links nothing later.
+    let mallory = |sub: &str| json!({"sub": sub, "email": "mallory@other.example", "email_verified": true});
+    let mut before = gateway;
+    before.stop();
+    let gateway = before.restart_with(settings(&provider.url, ", register: true"));
+    let mut browser = Browser::default();
+    location(&sign_in(&mut browser, &gateway, &provider, mallory("mallory")));
+    let squatted = name(&browser);
+    let mut before = gateway;
+    before.stop();
+    let gateway = before.restart_with(settings(&provider.url, ", register: true, link: verified_email"));
+    let mut browser = Browser::default();
+    location(&sign_in(&mut browser, &gateway, &provider, mallory("the owner")));
+    assert_ne!(name(&browser), squatted);
     // With a factor, its proof comes first, and the link with it.
     let factors = "/auth/ui/account/factors";
     let mut owner = Browser::sign_in(&gateway, "alice");
@@ -424,10 +442,12 @@ fn people_link_and_unlink_on_their_account_page() {
     let provider = Provider::start();
     let (gateway, _upstream) = start(&provider, "");
     let mut browser = Browser::register(&gateway, "alice");
-    let page = browser.go(&gateway, "/auth/ui/account/providers").text();
-    let button =
-        page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let button = |browser: &mut Browser| {
+        let page = browser.go(&gateway, "/auth/ui/account/providers").text();
+        page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
     let link = |browser: &mut Browser, sub: &str| {
+        let button = button(browser);
         let asked = query(&location(&browser.go(&gateway, &button)));
         let code = provider.code(&asked, &json!({"sub": sub, "preferred_username": "alice there"}));
         come_back(browser, &gateway, &format!("code={code}&state={}", asked["state"]))
@@ -442,8 +462,14 @@ fn people_link_and_unlink_on_their_account_page() {
     let mut bob = Browser::register(&gateway, "bob");
     assert_eq!(link(&mut bob, "anna").status, 400);
     // A link that was begun in another session makes none.
-    let asked = query(&location(&bob.go(&gateway, &button)));
+    let own = button(&mut bob);
+    let asked = query(&location(&bob.go(&gateway, &own)));
     let code = provider.code(&asked, &json!({"sub": "new"}));
+    // Nor is it begun from another site's page, or by the token of somebody else.
+    for forged in ["yes", "x", own.rsplit('=').next().unwrap()] {
+        let address = format!("/auth/ui/provider/corp?link={forged}");
+        assert_eq!(by_provider.go(&gateway, &address).status, 403, "{forged}");
+    }
     let session = by_provider.cookies["__Host-authgate"].clone();
     bob.cookies.insert("__Host-authgate".to_owned(), session);
     assert_eq!(come_back(&mut bob, &gateway, &format!("code={code}&state={}", asked["state"])).status, 400);

@@ -81,7 +81,7 @@ fn user(name: &str, roles: &str) -> NewUser {
         id: UserId::generate(1_700_000_000_000, &OsRandom),
         name: Username::new(name).unwrap(),
         email: Some(format!("{name}@example.com")),
-        email_verified: false,
+        email_verified: None,
         password_hash: Some("hash".to_owned()),
         link: None,
         roles: Roles::parse_joined(roles).unwrap(),

@@ -396,11 +396,11 @@ fn a_logout_on_another_gateway_cuts_streams_here() {
 
 #[test]
 fn a_stream_ends_when_its_token_expires() {
-    let (gateway, _upstream, open) = start(Settings::default().auth("  access_token_ttl: 5s\n"));
+    let (gateway, _upstream, open) = start(Settings::default().auth("  access_token_ttl: 8s\n"));
     let begun = Instant::now();
     let token = gateway.token("alice");
     let streams = one_of_each(&gateway, &token);
-    assert!(begun.elapsed() < Duration::from_millis(3_500), "too slow to tell");
+    assert!(begun.elapsed() < Duration::from_millis(6_500), "too slow to tell");
     assert_all_end(&gateway, streams, &open);
     // Tokens carry whole seconds, rounded down.
     let took = begun.elapsed();
@@ -412,7 +412,7 @@ fn a_stream_ends_when_its_token_expires() {
 fn a_stream_ends_when_nobody_knows_whether_its_token_was_revoked_unless_its_route_says_otherwise() {
     let cluster = Cluster::start();
     let settings = Settings {
-        store: format!("{{url: \"{}\", timeout: 500ms}}", cluster.database()),
+        store: format!("{{url: \"{}\", timeout: 2s}}", cluster.database()),
         routes: "  - {path: /api/**, upstream: backend}\n  - {path: /lax/**, on_stale: allow, upstream: backend}\n"
             .to_owned(),
         ..Settings::default()
@@ -456,7 +456,7 @@ fn a_long_upload_ends_with_its_token_and_is_told_so() {
 #[test]
 fn a_long_upload_of_which_nobody_knows_whether_its_token_lives_is_told_to_come_again() {
     let cluster = Cluster::start();
-    let store = format!("{{url: \"{}\", timeout: 500ms}}", cluster.database());
+    let store = format!("{{url: \"{}\", timeout: 2s}}", cluster.database());
     let settings = Settings { store, ..Settings::default() }.extra("revocation: {max_staleness: 2s}\n");
     let (gateway, _upstream, _) = start(settings);
     let token = gateway.token("alice");

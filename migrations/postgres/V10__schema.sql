@@ -45,7 +45,7 @@ CREATE TABLE addresses (
     -- When a mail sent to it came back as a click.
     verified_at BIGINT,
     -- Whether it was given later than the account was made; and was so, and not verified, before the account had a factor: codes are
-    -- not sent to such a one.
+    -- not sent to such a one. Nor to one that a provider has verified whose word is not ours; and neither links accounts.
     is_changed  BOOLEAN NOT NULL DEFAULT FALSE,
     is_weak     BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (user_id, standing)

@@ -43,7 +43,7 @@ CREATE TABLE addresses (
     -- When a mail sent to it came back as a click.
     verified_at INTEGER,
     -- Whether it was given later than the account was made; and was so, and not verified, before the account had a factor: codes are
-    -- not sent to such a one.
+    -- not sent to such a one. Nor to one that a provider has verified whose word is not ours; and neither links accounts.
     is_changed  INTEGER NOT NULL DEFAULT 0,
     is_weak     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, standing)

@@ -33,7 +33,7 @@ impl Accounts {
             return Ok(shown.filter(|by| tells.is_some() && is_verified(by)));
         }
         let factors = self.store.factors(user.id).await?;
-        if !self.methods(user, &factors).await?.contains(&answer.method) {
+        if !self.methods(user, &factors, challenge.proofs).await?.contains(&answer.method) {
             return Ok(None);
         }
         let code = answer.code.as_ref().map(Secret::expose).unwrap_or_default();

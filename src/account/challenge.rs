@@ -164,7 +164,12 @@ impl Answerer<'_> {
 
 impl Accounts {
     /// How an account may answer a challenge, by what it has.
-    pub(super) async fn methods(&self, user: &User, factors: &[Factor]) -> Result<Vec<Method>> {
+    pub(super) async fn methods(
+        &self,
+        user: &User,
+        factors: &[Factor],
+        before: Proofs,
+    ) -> Result<Vec<Method>> {
         let has = |kind| factors.iter().any(|factor| factor.is_confirmed && factor.kind == kind);
         if !user.has_factors {
             return Ok(vec![Method::Password]);
@@ -174,6 +179,8 @@ impl Accounts {
             && self.config.mfa.mail_codes
             && user.email_verified
             && !user.email_is_weak
+            // Whoever has the mailbox may have the account at a provider.
+            && !before.has_provider()
             // Whoever reads the account's mails may have chosen it: they would prove nothing more.
             && !user.password_by_mail;
         let may_recover = self.store.recovery_codes(user.id).await? > 0;
@@ -214,7 +221,7 @@ impl Accounts {
         let factors = self.store.factors(user.id).await?;
         let methods = match challenge.purpose {
             ChallengePurpose::Enrolment => Vec::new(),
-            _ => self.methods(user, &factors).await?,
+            _ => self.methods(user, &factors, challenge.proofs).await?,
         };
         let known: Vec<Vec<u8>> = factors.into_iter().filter_map(|factor| factor.credential).collect();
         let party = self.factors.relying_party.as_ref().filter(|_| methods.contains(&Method::Passkey));
@@ -230,7 +237,7 @@ impl Accounts {
     pub async fn proofs_of(&self, caller: &SignedIn) -> Result<Vec<Method>> {
         let me = self.me(caller).await?;
         let factors = self.store.factors(me.id).await?;
-        self.methods(&me, &factors).await
+        self.methods(&me, &factors, Proofs::NONE).await
     }
 
     /// Returns a challenge that a browser has a token of, to be shown again; one of a session to who is signed in by it.
@@ -321,7 +328,7 @@ impl Accounts {
         let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?.ok_or_else(wrong)?;
         let user = self.challenged(&challenge, answerer).await?;
         let factors = self.store.factors(user.id).await?;
-        if !self.methods(&user, &factors).await?.contains(&Method::Email) {
+        if !self.methods(&user, &factors, challenge.proofs).await?.contains(&Method::Email) {
             return Err(wrong());
         }
         if challenge.code_mail.is_some() {

@@ -52,7 +52,8 @@ pub struct Keys {
     store: Arc<dyn Store>,
     masters: Arc<MasterKeys>,
     signing: config::Signing,
-    access_ttl: Duration,
+    /// How long what a key has signed may live.
+    signed_ttl: Duration,
     max_staleness: Duration,
     /// Whether it was told that the store's secrets have moved to a master key that is not there.
     told: AtomicBool,
@@ -60,18 +61,13 @@ pub struct Keys {
 
 impl Keys {
     /// The keys in `store`, wrapped by one of `masters`.
-    pub fn new(
-        store: Arc<dyn Store>,
-        masters: MasterKeys,
-        auth: &config::Auth,
-        revocation: &config::Revocation,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, masters: MasterKeys, config: &config::Config) -> Self {
         Self {
             store,
             masters: Arc::new(masters),
-            signing: auth.signing.clone(),
-            access_ttl: auth.access_token_ttl,
-            max_staleness: revocation.max_staleness,
+            signing: config.auth.signing.clone(),
+            signed_ttl: config.longest_signed(),
+            max_staleness: config.revocation.max_staleness,
             told: AtomicBool::new(false),
         }
     }
@@ -83,13 +79,13 @@ impl Keys {
 
     /// Returns the same keys for another config, which has the same algorithm.
     #[must_use]
-    pub fn for_config(&self, auth: &config::Auth, revocation: &config::Revocation) -> Self {
+    pub fn for_config(&self, config: &config::Config) -> Self {
         Self {
             store: self.store.clone(),
             masters: self.masters.clone(),
-            signing: auth.signing.clone(),
-            access_ttl: auth.access_token_ttl,
-            max_staleness: revocation.max_staleness,
+            signing: config.auth.signing.clone(),
+            signed_ttl: config.longest_signed(),
+            max_staleness: config.revocation.max_staleness,
             told: AtomicBool::new(self.told.load(Relaxed)),
         }
     }
@@ -238,7 +234,7 @@ impl Keys {
         };
         let event = by.event("key.rotate", String::new());
         let key = self.generate(algorithm).await?;
-        Ok(self.store.rotate_key(&key, self.delay(), self.access_ttl, Some(&event)).await?)
+        Ok(self.store.rotate_key(&key, self.delay(), self.signed_ttl, Some(&event)).await?)
     }
 
     /// Revokes a key, or all of them and every session with them. Where none is left that signs, a new one
@@ -261,7 +257,7 @@ impl Keys {
             kid: kid.map(str::to_owned),
             successor,
             delay: self.delay(),
-            access_ttl: self.access_ttl,
+            access_ttl: self.signed_ttl,
             event: Some(by.event("key.revoke", detail.to_owned())),
         };
         Ok(self.store.revoke_keys(&revocation).await?)

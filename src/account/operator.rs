@@ -108,7 +108,7 @@ impl Operator {
             id,
             name,
             email,
-            email_verified: false,
+            email_verified: None,
             password_hash: Some(password_hash),
             link: None,
             roles,

@@ -16,8 +16,12 @@ use crate::{
     types::{Proof, Proofs, Role, Roles, SessionId, UserId, Username, hash::sha256},
 };
 
-/// How often a name is tried with another number behind it.
-const MOST_NAMES: u32 = 50;
+/// How often another name is tried: a number behind what somebody is called, then a long one.
+const MOST_NAMES: u32 = 30;
+const MOST_NUMBERS: u32 = 9;
+
+/// What somebody is called whose name tells nothing.
+const NAMELESS: &str = "user";
 
 /// The longest that a provider may call somebody, in characters.
 const LONGEST_LABEL: usize = 100;
@@ -29,6 +33,14 @@ const STATE_KEPT_FOR: i64 = 3_600_000;
 const BY_PROVIDER: Proofs = Proofs::NONE.with(Proof::Provider);
 
 impl Accounts {
+    /// Counts somebody who sets out to a provider.
+    ///
+    /// # Errors
+    /// [`AccountError::Throttled`].
+    pub async fn count_outset(&self, address: IpAddr) -> Result<()> {
+        self.attempts.challenge(address).await.map(drop)
+    }
+
     /// Takes a state that came back from a provider, once.
     ///
     /// # Errors
@@ -54,6 +66,9 @@ impl Accounts {
     ) -> Result<BrowserSession> {
         let link = self.link(provider, identity);
         if let Some(user) = self.store.linked_user(&identity.issuer, &identity.subject).await? {
+            if user.disabled {
+                return Err(AccountError::Refused(Kind::InsufficientRole));
+            }
             let user = self.with_roles(provider, identity, user, client.address).await?;
             return self.open_by_provider(&user, None, client).await;
         }
@@ -63,7 +78,10 @@ impl Accounts {
         };
         if let Some(email) = verified.as_ref().filter(|_| provider.links_by_email)
             && let Some(user) = self.store.user_by_verified_email(email).await?
+            // Another provider's word for it is none of ours.
+            && !user.email_is_weak
         {
+            let user = self.with_roles(provider, identity, user, client.address).await?;
             return self.open_by_provider(&user, Some(link), client).await;
         }
         self.register_by_provider(provider, identity, verified, link, client).await
@@ -92,17 +110,11 @@ impl Accounts {
         if user.disabled {
             return Err(AccountError::Refused(Kind::InsufficientRole));
         }
-        let is_remembered = user.has_factors && self.is_remembered(user, client);
+        // A link is for good: it takes the factor itself.
+        let is_remembered = link.is_none() && user.has_factors && self.is_remembered(user, client);
         if let Some(purpose) = self.asks_for(user).filter(|_| !is_remembered) {
             let asking = Asking { purpose, session: None, proofs: BY_PROVIDER, holder, link };
             return Err(AccountError::FactorNeeded(Box::new(self.ask(user, asking).await?)));
-        }
-        if let Some(link) = link {
-            let event = Event::own(user.id, client.address, "user.link", link.provider.clone());
-            match self.store.add_link(user.id, user.generation, &link, &event).await? {
-                Linked::Done => {}
-                Linked::Taken | Linked::Gone => return Err(AccountError::Refused(Kind::Conflict)),
-            }
         }
         self.await_key().await?;
         let id = SessionId::generate(&*self.random);
@@ -112,6 +124,13 @@ impl Accounts {
         let opened = self.store.open_session(user.id, user.generation, &session, &event).await?;
         // The account was changed meanwhile.
         let grant = opened.ok_or(AccountError::Refused(Kind::Conflict))?;
+        if let Some(link) = link {
+            let event = Event::own(user.id, client.address, "user.link", link.provider.clone());
+            match self.store.add_link(user.id, user.generation, &link, &event).await? {
+                Linked::Done => self.tell_of_link(user).await?,
+                Linked::Taken | Linked::Gone => return Err(AccountError::Refused(Kind::Conflict)),
+            }
+        }
         self.issue_cookie(grant, false).await
     }
 
@@ -123,7 +142,7 @@ impl Accounts {
         user: User,
         address: IpAddr,
     ) -> Result<User> {
-        let told = mapped(provider, identity);
+        let Some(told) = mapped(provider, identity) else { return Ok(user) };
         let is_mapped = |role: &Role| provider.roles.values().any(|mapped| mapped == role);
         let wanted: Roles = user.roles.iter().filter(|role| !is_mapped(role)).chain(&told).cloned().collect();
         if wanted == user.roles {
@@ -166,38 +185,45 @@ impl Accounts {
         let _counted = self.attempts.registration(client.address).await?;
         self.await_key().await?;
         let given = identity.email.as_ref().and_then(|(email, _)| check_email(email).ok());
-        // One that somebody else has verified is theirs.
-        let is_taken = match &given {
+        // One that is verified there, and that somebody else has verified here, is theirs.
+        let is_taken = match &verified {
             Some(email) => self.store.user_by_verified_email(email).await?.is_some(),
             None => false,
         };
         let email = given.filter(|_| !is_taken);
-        let roles: Roles =
-            self.config.default_roles.iter().cloned().chain(mapped(provider, identity)).collect();
+        let is_verified = email.is_some() && verified == email;
+        let is_trusted =
+            provider.links_by_email || matches!(provider.register, ProviderRegistration::Domains(_));
+        let id = UserId::generate(self.time.now().time, &*self.random);
+        let mail = match (&email, is_verified) {
+            (Some(_), false) => self.mail(id, Purpose::VerifyEmail, None).await?,
+            _ => None,
+        };
+        let roles: Roles = self
+            .config
+            .default_roles
+            .iter()
+            .cloned()
+            .chain(mapped(provider, identity).unwrap_or_default())
+            .collect();
         let holder = Holder::Browser { keep: false };
         for attempt in 1..=MOST_NAMES {
             let Some(name) = self.free_name(identity, attempt) else { continue };
             if self.store.user_by_skeleton(&name).await?.is_some() {
                 continue;
             }
-            let id = UserId::generate(self.time.now().time, &*self.random);
-            let is_verified = email.is_some() && verified == email;
-            let mail = match (&email, is_verified) {
-                (Some(_), false) => self.mail(id, Purpose::VerifyEmail, None).await?,
-                _ => None,
-            };
             let new = NewUser {
                 id,
                 name,
                 email: email.clone(),
-                email_verified: is_verified,
+                email_verified: is_verified.then_some(is_trusted),
                 password_hash: None,
                 link: Some(link.clone()),
                 roles: roles.clone(),
                 release: false,
                 similar: false,
                 invitation: None,
-                mail,
+                mail: mail.clone(),
                 event: Some(Event::own(id, client.address, "user.register", provider.name.clone())),
             };
             let (mut session, _) =
@@ -230,14 +256,19 @@ impl Accounts {
         let called = identity.name.as_deref().map(|name| name.split('@').next().unwrap_or(name));
         let base: String = called
             .or(local)
-            .unwrap_or("user")
+            .unwrap_or(NAMELESS)
             .chars()
             .flat_map(char::to_lowercase)
-            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+            .map(|c| if c.is_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
             .collect();
-        let base = base.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let base = if base.is_empty() { "user" } else { base };
-        let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+        let base = base.trim_matches(|c: char| !c.is_alphanumeric());
+        // At last one that has nothing of what they are called there.
+        let base = if base.is_empty() || attempt > MOST_NAMES / 2 { NAMELESS } else { base };
+        let suffix = match attempt {
+            1 => String::new(),
+            2..=MOST_NUMBERS => format!("-{attempt}"),
+            _ => format!("-{:08}", u32::from_be_bytes(self.random.bytes()) % 100_000_000),
+        };
         let room = Username::MAX_CHARS.min(self.config.username.max_length()).saturating_sub(suffix.len());
         let base: String = base.chars().take(room).collect();
         let name = Username::new(&format!("{base}{suffix}")).ok()?;
@@ -260,10 +291,19 @@ impl Accounts {
         let link = self.link(provider, identity);
         let event = Event::own(me.id, address, "user.link", provider.name.clone());
         match self.store.add_link(me.id, me.generation, &link, &event).await? {
-            Linked::Done => Ok(()),
+            Linked::Done => self.tell_of_link(&me).await,
             Linked::Taken => Err(AccountError::Refused(Kind::Conflict)),
             Linked::Gone => Err(AccountError::Refused(Kind::Unauthenticated)),
         }
+    }
+
+    /// Queues the mail that tells of a link that was made or removed.
+    async fn tell_of_link(&self, user: &User) -> Result<()> {
+        if let Some(mail) = self.mail_of_factors(user).await? {
+            self.store.enqueue_mail(&mail).await?;
+            self.mails_are_queued();
+        }
+        Ok(())
     }
 
     /// Lists the links of the caller's account.
@@ -286,7 +326,7 @@ impl Accounts {
         let id = Uuid::try_parse(id).map_err(|_| not_found())?;
         let event = Event::own(me.id, address, "user.unlink", String::new());
         match self.store.remove_link(me.id, id, &event).await? {
-            Unlinked::Done => Ok(()),
+            Unlinked::Done => self.tell_of_link(&me).await,
             Unlinked::None => Err(not_found()),
             Unlinked::Last => Err(AccountError::Explained(
                 Kind::Conflict,
@@ -296,7 +336,8 @@ impl Accounts {
     }
 }
 
-/// Returns the roles here that a provider tells.
-fn mapped(provider: &Provider, identity: &Identity) -> Vec<Role> {
-    identity.roles.iter().filter_map(|role| provider.roles.get(role)).cloned().collect()
+/// Returns the roles here that a provider tells; none if it does not tell.
+fn mapped(provider: &Provider, identity: &Identity) -> Option<Vec<Role>> {
+    let told = identity.roles.as_ref()?;
+    Some(told.iter().filter_map(|role| provider.roles.get(role)).cloned().collect())
 }

@@ -106,7 +106,7 @@ impl Accounts {
             id,
             name,
             email,
-            email_verified: false,
+            email_verified: None,
             password_hash: Some(password_hash),
             link: None,
             roles,

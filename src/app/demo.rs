@@ -86,14 +86,8 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
         text = text
             .replace("admin: {", &format!("    tls: {{certificate: {CERTIFICATE}, key: {KEY}}}\nadmin: {{"));
     }
-    // Browsers take the cookies of http from this machine only.
-    let host = if options.listen.ip().is_loopback() {
-        options.listen.ip().to_string()
-    } else {
-        "localhost".to_owned()
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let public = format!("{scheme}://{host}:{}", options.listen.port());
+    // Browsers take the cookies of http from this machine only, and passkeys for names only.
+    let public = format!("{scheme}://localhost:{}", options.listen.port());
     let variables = |name: &str| match name {
         "LISTEN" => Some(options.listen.to_string()),
         "ADMIN" => Some(options.admin.to_string()),
@@ -112,8 +106,9 @@ pub fn demo(options: &DemoOptions) -> Result<(), DemoError> {
     } else {
         "curl".to_owned()
     };
+    let page = format!("{public}/api/orders");
     let on_ready: OnReady =
-        Box::new(move || println!("{}", instructions(&curl, &base, &admin, password.expose())));
+        Box::new(move || println!("{}", instructions(&curl, &base, &page, &admin, password.expose())));
     serve(loaded, None, log.logs(), Start { on_ready: Some(on_ready), ..Start::default() })?;
     Ok(())
 }
@@ -189,12 +184,12 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
 }
 
 /// Commands to try, ready to be pasted.
-fn instructions(curl: &str, base: &str, admin: &str, admin_password: &str) -> String {
+fn instructions(curl: &str, base: &str, page: &str, admin: &str, admin_password: &str) -> String {
     let json = "-H 'Content-Type: application/json'";
     let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
     format!(
         r#"
-authgate is running at {base}, with a sample backend behind it. Try, in another terminal:
+authgate is running at {base}, with a sample backend behind it. Open {page} in a browser, or try, in another terminal:
 
 # an open route
 {curl} -s {base}/public/hello

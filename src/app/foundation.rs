@@ -129,7 +129,7 @@ async fn try_to_load(
             "the store's secrets are wrapped with auth.previous_master_key: run `authgate key rewrap`"
         );
     }
-    let keys = Keys::new(store.clone(), masters, &config.auth, &config.revocation);
+    let keys = Keys::new(store.clone(), masters, config);
     let keyring = CurrentKeyring::new(keys.load_or_create().await?);
     learn_schemes(&**store, hasher).await?;
     let follower = follower.clone();

@@ -168,7 +168,7 @@ impl Reloader {
         let listening_before = process.listening.borrow().clone();
         let listening = bind(&source, &loaded, &listening_before, &process.systemd)?;
         let hasher = self.hasher_for(&current.config, &loaded.config).await?;
-        let keys = self.foundation.keys.load().for_config(&loaded.config.auth, &loaded.config.revocation);
+        let keys = self.foundation.keys.load().for_config(&loaded.config);
         let keys = Arc::new(keys);
         let warnings = loaded.warnings.clone();
         let addresses = loaded.config.own_addresses();

@@ -55,7 +55,7 @@ fn with(config: &Path, work: impl AsyncFnOnce(&Keys, &Operator) -> Outcome) -> O
     runtime()?.block_on(async {
         let config = &loaded.config;
         let (operator, vault) = app::open_operator(config, Arc::new(SystemClock)).await?;
-        let keys = Keys::new(operator.store.clone(), vault.masters, &config.auth, &config.revocation);
+        let keys = Keys::new(operator.store.clone(), vault.masters, config);
         work(&keys, &operator).await
     })
 }

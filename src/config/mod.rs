@@ -195,6 +195,12 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl Config {
+    /// Returns how long what a key signs may live: an access token, or a cookie before it is signed anew.
+    pub fn longest_signed(&self) -> Duration {
+        let cookie = self.browser.as_ref().map(|browser| browser.cookies.idle);
+        self.auth.access_token_ttl.max(cookie.unwrap_or_default())
+    }
+
     /// Returns the address of the page on which people register, if there are pages.
     pub fn registration_page(&self) -> Option<String> {
         let origin = &self.browser.as_ref()?.public_url.origin;

@@ -2,13 +2,16 @@
 //!
 //! Where a provider's parts are is read when somebody needs them, so that one that is away stops nobody else.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 use super::{FetchError, Fetcher, discovery};
 use crate::{
@@ -20,6 +23,13 @@ use crate::{
 
 /// How long what a provider says of itself is taken for true.
 const METADATA_FOR: Duration = Duration::from_secs(3_600);
+
+/// How long it is, while it cannot be asked anew.
+const STALE_FOR: Duration = Duration::from_secs(86_400);
+
+/// How long nobody asks again after a fetch that took long and failed: those who wait for it are told at once.
+const AWAY_FOR: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(1);
 
 /// How often its keys are fetched for tokens that none of them has signed.
 const KEYS_AT_MOST_EVERY: Duration = Duration::from_secs(10);
@@ -67,8 +77,8 @@ pub struct Identity {
     pub name: Option<String>,
     /// Their address, and whether it is verified.
     pub email: Option<(String, bool)>,
-    /// Their roles there.
-    pub roles: Vec<String>,
+    /// Their roles there; none if it does not tell.
+    pub roles: Option<Vec<String>>,
 }
 
 /// Where a provider's parts are, by its OpenID configuration.
@@ -109,7 +119,9 @@ struct Tokens {
 #[derive(Default)]
 struct Known {
     metadata: Option<(Metadata, UnixMillis)>,
-    keys: Option<(KeySet, UnixMillis)>,
+    keys: Option<(Arc<KeySet>, UnixMillis)>,
+    /// When a fetch failed at last, and why.
+    failed: Option<(UnixMillis, String)>,
 }
 
 /// Speaks to a provider.
@@ -117,6 +129,8 @@ pub struct ProviderClient {
     config: config::Provider,
     fetcher: Fetcher,
     known: Mutex<Known>,
+    /// The turn of whoever fetches for all.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 fn away(error: FetchError) -> ProviderError {
@@ -136,7 +150,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ProviderErro
 impl ProviderClient {
     /// One for a provider of a config.
     pub fn new(config: config::Provider, fetcher: Fetcher) -> Self {
-        Self { config, fetcher, known: Mutex::default() }
+        Self { config, fetcher, known: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// What the config says of it.
@@ -240,21 +254,75 @@ impl ProviderClient {
         }
     }
 
-    async fn metadata(&self, now: UnixMillis) -> Result<Metadata, ProviderError> {
-        let mut known = self.known.lock().await;
-        if let Some((metadata, read_at)) = &known.metadata
-            && now - read_at < millis(METADATA_FOR)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches a document for all who wait for it. One that failed a moment ago is not asked for again.
+    async fn fetch(&self, url: &HttpUrl, now: UnixMillis) -> Result<Bytes, String> {
+        if let Some((failed_at, why)) = &self.known().failed
+            && (now - failed_at).abs() < millis(AWAY_FOR)
         {
-            return Ok(metadata.clone());
+            return Err(why.clone());
         }
+        let begun = Instant::now();
+        let fetched = self.fetcher.get(url).await.map_err(|error| error.to_string());
+        let took_long = begun.elapsed() >= LONG;
+        self.known().failed = fetched.as_ref().err().filter(|_| took_long).map(|why| (now, why.clone()));
+        fetched
+    }
+
+    fn known_metadata(&self, now: UnixMillis, longest: Duration) -> Option<Metadata> {
+        let known = self.known();
+        let (metadata, read_at) = known.metadata.as_ref()?;
+        (now - read_at < millis(longest)).then(|| metadata.clone())
+    }
+
+    async fn metadata(&self, now: UnixMillis) -> Result<Metadata, ProviderError> {
         let ProviderKind::OpenId { issuer, url } = &self.config.kind else {
             return Err(Away("it has no OpenID configuration".to_owned()));
         };
-        let document = self.fetcher.get(&url.below(discovery::PATH)).await;
-        let document = document.map_err(|error| Away(error.to_string()))?;
-        let metadata = parse_metadata(&document, issuer).map_err(Away)?;
-        known.metadata = Some((metadata.clone(), now));
-        Ok(metadata)
+        if let Some(metadata) = self.known_metadata(now, METADATA_FOR) {
+            return Ok(metadata);
+        }
+        let _turn = self.fetching.lock().await;
+        if let Some(metadata) = self.known_metadata(now, METADATA_FOR) {
+            return Ok(metadata);
+        }
+        let fetched = self.fetch(&url.below(discovery::PATH), now).await;
+        match fetched.and_then(|document| parse_metadata(&document, issuer)) {
+            Ok(metadata) => {
+                self.known().metadata = Some((metadata.clone(), now));
+                Ok(metadata)
+            }
+            // What it said before may still hold.
+            Err(why) => self.known_metadata(now, STALE_FOR).ok_or(Away(why)),
+        }
+    }
+
+    fn known_keys(&self) -> Option<(Arc<KeySet>, UnixMillis)> {
+        self.known().keys.clone()
+    }
+
+    /// Returns keys that are not those that were read at `not_of`.
+    async fn fetch_keys(
+        &self,
+        metadata: &Metadata,
+        not_of: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Result<Arc<KeySet>, ProviderError> {
+        let _turn = self.fetching.lock().await;
+        if let Some((keys, read_at)) = self.known_keys()
+            && Some(read_at) != not_of
+        {
+            return Ok(keys);
+        }
+        let document = self.fetch(&metadata.keys, now).await.map_err(Away)?;
+        let algorithms = SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm);
+        let keys = KeySet::parse(&document, &algorithms, None).map_err(|error| Away(error.to_string()))?;
+        let keys = Arc::new(keys);
+        self.known().keys = Some((keys.clone(), now));
+        Ok(keys)
     }
 
     /// Verifies an ID token (OpenID Connect Core 1.0, section 3.1.3.7), and returns its claims.
@@ -267,30 +335,30 @@ impl ProviderClient {
         now: UnixMillis,
     ) -> Result<Value, ProviderError> {
         let bad = |error: TokenError| Refused(format!("its ID token: {error}"));
-        let mut known = self.known.lock().await;
-        let verified = match &known.keys {
-            Some((keys, _)) => verify_signature(token, |kid, algorithm| keys.find(kid, algorithm)),
+        let by = |keys: &KeySet| verify_signature(token, |kid, algorithm| keys.find(kid, algorithm));
+        let known = self.known_keys();
+        let read_at = known.as_ref().map(|(_, read_at)| *read_at);
+        let age = read_at.map(|read_at| now - read_at);
+        let verified = match &known {
+            Some((keys, _)) => by(keys),
             None => Err(TokenError::UnknownKey),
         };
+        let is_old = age.is_some_and(|age| age >= millis(METADATA_FOR));
+        let may_ask = age.is_none_or(|age| age >= millis(KEYS_AT_MOST_EVERY));
         let payload = match verified {
+            Ok((payload, _)) if is_old => match self.fetch_keys(metadata, read_at, now).await {
+                Ok(keys) => by(&keys).map_err(bad)?.0,
+                // They are used through an outage.
+                Err(_) => payload,
+            },
             Ok((payload, _)) => payload,
-            Err(TokenError::UnknownKey) => {
-                let read_at = known.keys.as_ref().map(|(_, read_at)| *read_at);
-                if read_at.is_some_and(|read_at| now - read_at < millis(KEYS_AT_MOST_EVERY)) {
-                    return Err(bad(TokenError::UnknownKey));
-                }
-                let document = self.fetcher.get(&metadata.keys).await;
-                let document = document.map_err(|error| Away(error.to_string()))?;
-                let algorithms = SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm);
-                let keys =
-                    KeySet::parse(&document, &algorithms, None).map_err(|error| Away(error.to_string()))?;
-                let verified = verify_signature(token, |kid, algorithm| keys.find(kid, algorithm));
-                known.keys = Some((keys, now));
-                verified.map_err(bad)?.0
+            // Some exchange a key without another name for it.
+            Err(TokenError::UnknownKey | TokenError::Signature) if may_ask => {
+                let keys = self.fetch_keys(metadata, read_at, now).await?;
+                by(&keys).map_err(bad)?.0
             }
             Err(error) => return Err(bad(error)),
         };
-        drop(known);
         if payload.typ.is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
             return Err(Refused("its ID token is of another type".to_owned()));
         }
@@ -335,20 +403,30 @@ impl ProviderClient {
         let subject = subject.ok_or_else(|| Refused("its ID token: no `sub`".to_owned()))?;
         // What is not in the token may be told beside it (section 5.3).
         let lacks = |name: &str| claims.get(name).is_none();
-        let is_complete = !lacks("email") && !lacks("preferred_username");
+        let at = |claims: &Value| {
+            self.config.roles_claim.iter().fold(claims.clone(), |value, name| value[name.as_str()].clone())
+        };
+        let lacks_roles = !self.config.roles.is_empty() && at(&claims).is_null();
+        let is_complete = !lacks("email") && !lacks("preferred_username") && !lacks_roles;
         if let (false, Some(address), Some(token)) = (is_complete, &metadata.userinfo, token) {
-            let more = self.fetcher.get_as(address, &token).await.map_err(away)?;
-            let more: Value = read(&more, "what it says of the person")?;
-            if more["sub"].as_str() != Some(subject.as_str()) {
+            let more = self.fetcher.get_as(address, &token).await;
+            // The token is enough.
+            let more: Value =
+                more.ok().and_then(|more| serde_json::from_slice(&more).ok()).unwrap_or_default();
+            if !more.is_null() && more["sub"].as_str() != Some(subject.as_str()) {
                 return Err(Refused("what it says of the person is about another one".to_owned()));
             }
             if let (Some(claims), Value::Object(more)) = (claims.as_object_mut(), more) {
                 // An address and whether it is verified belong together.
-                if !claims.contains_key("email") {
+                let has_email = claims.contains_key("email");
+                if !has_email {
                     claims.remove("email_verified");
                 }
+                let is_about_email = |name: &str| matches!(name, "email" | "email_verified");
                 for (name, value) in more {
-                    claims.entry(name).or_insert(value);
+                    if !(has_email && is_about_email(&name)) {
+                        claims.entry(name).or_insert(value);
+                    }
                 }
             }
         }
@@ -358,11 +436,10 @@ impl ProviderClient {
             _ => false,
         };
         let text = |name: &str| claims[name].as_str().map(str::to_owned).filter(|text| !text.is_empty());
-        let at = self.config.roles_claim.iter().fold(&claims, |value, name| &value[name.as_str()]);
-        let roles = match at {
-            Value::Array(roles) => roles.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            Value::String(roles) => roles.split_whitespace().map(str::to_owned).collect(),
-            _ => Vec::new(),
+        let roles = match at(&claims) {
+            Value::Array(roles) => Some(roles.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            Value::String(roles) => Some(roles.split_whitespace().map(str::to_owned).collect()),
+            _ => None,
         };
         Ok(Identity {
             issuer: issuer.to_owned(),
@@ -406,7 +483,7 @@ impl ProviderClient {
             subject: person.id.to_string(),
             name: Some(person.login),
             email: primary.map(|email| (email.email, email.verified)),
-            roles: Vec::new(),
+            roles: None,
         })
     }
 }

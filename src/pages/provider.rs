@@ -23,6 +23,9 @@ use crate::{
 /// How long a sign-in by a provider may take.
 const TICKET_HOLDS_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
+/// The longest address to go on to that a ticket keeps.
+const LONGEST_RETURN: usize = 2_000;
+
 /// What the cookies of tickets begin with; the beginning of the state follows, so that tabs do not get in each other's way.
 const TICKET: &str = "__Host-authgate-ticket-";
 const MARK: usize = 12;
@@ -89,12 +92,27 @@ impl Visit<'_> {
     pub(super) async fn go_to_provider(&mut self, name: &str) -> PageResult {
         let name = provider_name(self.provider(name)?);
         let return_to = self.destination(&self.query("return_to"));
-        let session = if self.query("link") == "yes" {
-            let person = self.person()?;
-            self.pages.accounts.may_change(&person).await.map_err(Failure::from)?;
-            Some(person.session)
-        } else {
+        self.pages.accounts.count_outset(self.client.address).await.map_err(Failure::from)?;
+        let link = self.query("link");
+        let session = if link.is_empty() {
             None
+        } else {
+            let person = self.person()?;
+            // Only from our own page: another site's link would make a link with whomever it has signed in there.
+            if !self.is_from_form(&person, &link) {
+                return Err(Kind::CrossSiteRequest.into());
+            }
+            if let Err(error) = self.pages.accounts.may_change(&person).await {
+                return match error {
+                    AccountError::Unproved(_) => {
+                        let ui = &self.pages.loaded.ui;
+                        let query = query_of(&format!("{ui}/account/providers"));
+                        Ok(see_other(&format!("{ui}/prove{query}")))
+                    }
+                    error => Err(error.into()),
+                };
+            }
+            Some(person.session)
         };
         self.begin(name, return_to, session).await
     }
@@ -108,6 +126,8 @@ impl Visit<'_> {
         let (pages, now) = (self.pages, self.now());
         let provider = self.provider(&name)?;
         let expires_at = now + millis(TICKET_HOLDS_FOR);
+        // A browser keeps no cookie that is longer than 4,096 bytes.
+        let return_to = return_to.filter(|target| target.len() <= LONGEST_RETURN);
         let ticket = Ticket::new(&*pages.random, &name, return_to, session, expires_at);
         let state = ticket.state.as_str();
         let (nonce, challenge) = (pages.tickets.nonce(state), pages.tickets.challenge(state));
@@ -173,7 +193,9 @@ impl Visit<'_> {
             Err(error) => return self.failed_by_provider(of_provider(&error), &error.to_string()),
         };
         if ticket.is_for_link() {
-            let person = self.person()?;
+            let Ok(person) = self.person() else {
+                return self.failed_by_provider(Failed::Unusable, "nobody is signed in any more");
+            };
             if ticket.session() != Some(person.session) {
                 return self.failed_by_provider(Failed::Unusable, "it was begun in another session");
             }
@@ -237,7 +259,7 @@ impl Visit<'_> {
         Ok(Providers {
             form: self.form(&person),
             links: links.into_iter().map(entry).collect(),
-            buttons: self.provider_buttons("?link=yes"),
+            buttons: self.provider_buttons(&format!("?link={}", self.form(&person).token)),
             ..Providers::default()
         })
     }

@@ -225,6 +225,11 @@ impl Visit<'_> {
         Form { token, ..Form::default() }
     }
 
+    /// Returns whether a token is that of the forms that somebody who is signed in is shown.
+    pub(super) fn is_from_form(&self, person: &SignedIn, token: &str) -> bool {
+        self.pages.form_tokens.is_genuine(token, &Binding::Session(person.session))
+    }
+
     /// Returns what a visitor has sent.
     ///
     /// # Errors

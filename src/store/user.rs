@@ -62,8 +62,9 @@ pub struct NewUser {
     pub name: Username,
     /// Its e-mail address.
     pub email: Option<String>,
-    /// Whether its address is verified, unless another account has verified it.
-    pub email_verified: bool,
+    /// Whether a provider says that its address is verified, and whether its word is taken for ours. It counts unless another account has
+    /// verified it.
+    pub email_verified: Option<bool>,
     /// The password's hash; none for an account whose owner signs in by a provider.
     pub password_hash: Option<String>,
     /// The link to that.

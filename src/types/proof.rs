@@ -61,6 +61,11 @@ impl Proofs {
         self.0 & SEVERAL != 0
     }
 
+    /// Whether the word of a provider is among them.
+    pub const fn has_provider(self) -> bool {
+        self.0 & PROVIDER != 0
+    }
+
     /// Whether a second factor is among them.
     pub const fn has_factor(self) -> bool {
         self.0 & (CODE | KEY) != 0

@@ -66,6 +66,9 @@ impl Check<'_> {
             }
         };
         let is_open_id = matches!(kind, ProviderKind::OpenId { .. });
+        if !is_open_id && !raw.roles.map.is_empty() {
+            self.error(&of("roles.map"), "is for `kind: oidc`: GitHub tells no roles");
+        }
         let default: &[&str] =
             if is_open_id { &["openid", "profile", "email"] } else { &["read:user", "user:email"] };
         let scopes = raw.scopes.unwrap_or_else(|| default.iter().map(|scope| (*scope).to_owned()).collect());

@@ -54,12 +54,12 @@ async fn create_user(
         set_password(tx, new.id, hash, false).await?;
     }
     set_address(tx, new.id, OWN, new.email.as_deref(), false).await?;
-    if new.email_verified {
+    if let Some(is_trusted) = new.email_verified {
         let sql = format!(
-            "UPDATE addresses SET verified_at = {NOW} WHERE user_id = $1 AND NOT EXISTS \
+            "UPDATE addresses SET verified_at = {NOW}, is_weak = NOT $2 WHERE user_id = $1 AND NOT EXISTS \
              (SELECT 1 FROM addresses a WHERE a.key = addresses.key AND a.verified_at IS NOT NULL)"
         );
-        run(tx, &sql, &[&new.id.uuid()]).await?;
+        run(tx, &sql, &[&new.id.uuid(), &is_trusted]).await?;
     }
     if let Some(link) = &new.link
         && !link::insert(tx, new.id, link).await?

@@ -24,7 +24,7 @@ mod tests {
             id: user.id,
             name: user.name,
             email: None,
-            email_verified: false,
+            email_verified: None,
             password_hash: None,
             link: None,
             roles: user.roles,

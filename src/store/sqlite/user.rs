@@ -62,11 +62,11 @@ fn create_user(
         set_password(tx, new.id, hash, false, now)?;
     }
     set_address(tx, new.id, OWN, new.email.as_deref(), false)?;
-    if new.email_verified {
+    if let Some(is_trusted) = new.email_verified {
         tx.execute(
-            "UPDATE addresses SET verified_at = ?2 WHERE user_id = ?1 AND NOT EXISTS \
+            "UPDATE addresses SET verified_at = ?2, is_weak = NOT ?3 WHERE user_id = ?1 AND NOT EXISTS \
              (SELECT 1 FROM addresses a WHERE a.key = addresses.key AND a.verified_at IS NOT NULL)",
-            params![new.id.uuid().as_bytes(), now],
+            params![new.id.uuid().as_bytes(), now, is_trusted],
         )?;
     }
     if let Some(link) = &new.link
