@@ -1141,6 +1141,26 @@ fn of_several_accounts_that_show_an_address_at_once_one_has_it() {
 }
 
 #[test]
+fn of_many_made_with_one_verified_address_at_once_one_has_it() {
+    on_both(async |store| {
+        for round in 0..8 {
+            let come = (0..6).map(|number| {
+                let (store, name) = (store.clone(), format!("guest{round}-{number}"));
+                let email = Some(format!("guest{round}@example.com"));
+                let guest = NewUser { email, email_verified: Some(true), ..user(&name, "user") };
+                tokio::spawn(async move { store.create_user(&guest, None).await.unwrap() })
+            });
+            let mut verified = 0;
+            for guest in come.collect::<Vec<_>>() {
+                // Who comes too late has no account, or one whose address is not verified.
+                verified += usize::from(guest.await.unwrap().is_some_and(|made| made.user.email_verified));
+            }
+            assert_eq!(verified, 1);
+        }
+    });
+}
+
+#[test]
 fn an_imported_address_is_verified_for_the_first_who_brings_it() {
     on_both(async |store| {
         let with = |id, name, email: &str, verified| ImportedUser {

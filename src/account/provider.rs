@@ -23,6 +23,9 @@ const MOST_NUMBERS: u32 = 9;
 /// What somebody is called whose name tells nothing.
 const NAMELESS: &str = "user";
 
+/// How often an account's roles are changed anew when somebody else changes it meanwhile.
+const MOST_TRIES: u32 = 3;
+
 /// The longest that a provider may call somebody, in characters.
 const LONGEST_LABEL: usize = 100;
 
@@ -139,28 +142,33 @@ impl Accounts {
         &self,
         provider: &Provider,
         identity: &Identity,
-        user: User,
+        mut user: User,
         address: IpAddr,
     ) -> Result<User> {
         let Some(told) = mapped(provider, identity) else { return Ok(user) };
         let is_mapped = |role: &Role| provider.roles.values().any(|mapped| mapped == role);
-        let wanted: Roles = user.roles.iter().filter(|role| !is_mapped(role)).chain(&told).cloned().collect();
-        if wanted == user.roles {
-            return Ok(user);
+        // Whoever signs in twice at once is told the same twice, and one of them comes to an account that has changed.
+        for _ in 0..MOST_TRIES {
+            let wanted: Roles =
+                user.roles.iter().filter(|role| !is_mapped(role)).chain(&told).cloned().collect();
+            if wanted == user.roles {
+                return Ok(user);
+            }
+            let detail = format!("roles: {wanted}; by {}", provider.name);
+            let change = AccountChange {
+                roles: Some(wanted),
+                expected_generation: Some(user.generation),
+                event: Some(Event::own(user.id, address, "user.set-roles", detail)),
+                ..AccountChange::default()
+            };
+            let changed = self.revoker.change(user.id, user.generation, &change).await?;
+            let found = self.store.user(user.id).await?;
+            user = found.ok_or(AccountError::Refused(Kind::Conflict))?;
+            if matches!(changed, Change::Done(..)) {
+                return Ok(user);
+            }
         }
-        let event =
-            Event::own(user.id, address, "user.set-roles", format!("roles: {wanted}; by {}", provider.name));
-        let change = AccountChange {
-            roles: Some(wanted),
-            expected_generation: Some(user.generation),
-            event: Some(event),
-            ..AccountChange::default()
-        };
-        match self.revoker.change(user.id, user.generation, &change).await? {
-            Change::Done(..) => {}
-            _ => return Err(AccountError::Refused(Kind::Conflict)),
-        }
-        self.store.user(user.id).await?.ok_or(AccountError::Refused(Kind::Conflict))
+        Err(AccountError::Refused(Kind::Conflict))
     }
 
     async fn register_by_provider(

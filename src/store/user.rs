@@ -96,7 +96,8 @@ pub struct Opened {
 #[async_trait]
 pub trait Users: Send + Sync {
     /// Creates an account, and its first session if one is given. Returns `None` if the name or its skeleton is taken or
-    /// retired, or if its invitation does not hold any more; nothing of that is used up then.
+    /// retired, if its invitation does not hold any more, or if its link or verified address was taken at the same time;
+    /// nothing of that is used up then.
     async fn create_user(&self, user: &NewUser, session: Option<&NewSession>) -> Result<Option<Opened>>;
 
     /// Releases a retired name. Returns false if the name is not retired.

@@ -357,7 +357,12 @@ impl Users for Postgres {
         session: Option<&NewSession>,
     ) -> store::Result<Option<Opened>> {
         let pseudonyms = unlocked(&self.pseudonyms)?;
-        self.pool.write(async |tx| create_user(tx, user, session, &pseudonyms).await).await
+        let made = async |tx: &Transaction<'_>| match create_user(tx, user, session, &pseudonyms).await {
+            // Another account has verified the address a moment ago.
+            Err(error) if is_taken(&error) => Ok(None),
+            made => made,
+        };
+        self.pool.write(made).await
     }
 
     async fn release_name(&self, name: &Username, event: &Event) -> store::Result<bool> {
