@@ -696,3 +696,45 @@ fn an_invitation_opens_a_closed_registration_as_often_as_it_says() {
     assert!(!gateway.log().contains(&invitation));
     assert!(gateway.run(&["audit"], "").contains("invitation.create"));
 }
+
+#[test]
+fn an_operator_gives_somebody_a_link_to_set_a_new_password_where_there_is_no_mail() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings());
+    let session = gateway.register("alice");
+    let session = session["access_token"].as_str().unwrap();
+    let login = |password: &str| {
+        gateway.post("/auth/login", &serde_json::json!({"username": "alice", "password": password})).status
+    };
+    let first = gateway.run(&["user", "reset-link", "alice"], "");
+    let admin = gateway.admin_token("root-of-tests");
+    let id = gateway.get("/auth/me", Some(session)).json()["user_id"].as_str().unwrap().to_owned();
+    let path = format!("/api/users/{id}/reset-link");
+    let made = gateway.admin("POST", &path, Some(&admin), Some(&serde_json::json!({"expires": "2h"})));
+    assert_eq!(made.status, 201, "{made:?}");
+    let link = made.json()["link"].as_str().unwrap().to_owned();
+    let second = path_of(&link).to_owned();
+    assert!(second.starts_with("/auth/ui/reset?token="), "{second}");
+    let mut alice = Browser::default();
+    // The newest holds, and the others do not any more.
+    let form = only_form(&alice.go(&gateway, path_of(&first)));
+    is_page(&alice.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 400);
+    let form = only_form(&alice.go(&gateway, &second));
+    is_page(&alice.submit(&gateway, &form, &[("password", "short")]), 400);
+    let form = only_form(&alice.go(&gateway, &second));
+    is_page(&alice.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 200);
+    assert_eq!((login(PASSWORD), login(NEW_PASSWORD)), (401, 200));
+    assert_eq!(gateway.get("/auth/me", Some(session)).status, 401, "its sessions have ended");
+    // It holds once, by JSON as well.
+    let token = second.split_once("token=").unwrap().1;
+    let again = serde_json::json!({"token": token, "new_password": PASSWORD});
+    assert_eq!(gateway.post("/auth/password/reset", &again).json()["code"], "invalid_or_expired_token");
+    for wrong in [r#"{"expires": "soon"}"#, r#"{"expires": 0}"#, r#"{"expires": "31d"}"#] {
+        let wrong = serde_json::from_str(wrong).unwrap();
+        assert_eq!(gateway.admin("POST", &path, Some(&admin), Some(&wrong)).status, 400, "{wrong}");
+    }
+    let bob = gateway.register("bob");
+    assert_eq!(gateway.admin("POST", &path, bob["access_token"].as_str(), None).status, 403);
+    assert!(!gateway.log().contains(token));
+    assert!(gateway.run(&["audit"], "").contains("user.reset-link"));
+}

@@ -7,8 +7,8 @@ use authgate::{
     config::{PostgresUrl, Store as Config, StoreLocation},
     store::{
         AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
-        ImportedUser, KeyRevocation, LogEntry, MailLease, MailTtls, NewInvitation, NewMail, NewSession,
-        NewUser, OrderEnd, Place, Purpose, Raise, Rekey, Revoked, Rewrap, Rewrapped, Rotation,
+        ImportedUser, KeyRevocation, LogEntry, MailLease, MailTtls, NewInvitation, NewMail, NewResetLink,
+        NewSession, NewUser, OrderEnd, Place, Purpose, Raise, Rekey, Revoked, Rewrap, Rewrapped, Rotation,
         RotationRequest, Sent, SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault,
         Ttls, UserFilter, open,
     },
@@ -1256,6 +1256,53 @@ fn a_reset_is_spent_with_the_change_that_it_allows_or_not_at_all() {
         };
         assert!(matches!(store.change_user(new.id, &late).await.unwrap(), Change::Gone));
         assert!(store.mail_owner(Purpose::ResetPassword, &[2; 32]).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_link_to_set_a_password_holds_once_and_only_the_newest() {
+    on_both(async |store| {
+        let new = user("alice", "user");
+        store.create_user(&new, None).await.unwrap();
+        let link = |hash: u8, holds_for| NewResetLink {
+            id: uuid::Builder::from_random_bytes([hash; 16]).into_uuid(),
+            user: new.id,
+            token_hash: [hash; 32],
+            holds_for,
+        };
+        let change = |hash: u8| AccountChange {
+            password_hash: Some(format!("set by {hash}")),
+            spends: Some(Spend { purpose: Purpose::ResetLink, token_hash: [hash; 32] }),
+            ..AccountChange::default()
+        };
+        let made = async |hash, holds_for| {
+            store.add_reset_link(&link(hash, holds_for), &event("user.reset-link")).await.unwrap()
+        };
+        let is_live = async |hash| {
+            let owner = store.mail_owner(Purpose::ResetLink, &[hash; 32]).await.unwrap();
+            owner.is_some_and(|owner| owner.id == new.id)
+        };
+        assert!(made(1, 60_000).await.unwrap() > SystemClock.wall());
+        assert!(is_live(1).await && store.claim_mail(&LEASE).await.unwrap().is_none(), "nothing is sent");
+        made(2, 60_000).await.unwrap();
+        assert!(!is_live(1).await && is_live(2).await);
+        assert!(store.mail_owner(Purpose::ResetPassword, &[2; 32]).await.unwrap().is_none());
+        assert!(matches!(store.change_user(new.id, &change(1)).await.unwrap(), Change::Gone));
+        assert!(matches!(store.change_user(new.id, &change(2)).await.unwrap(), Change::Done(..)));
+        assert!(matches!(store.change_user(new.id, &change(2)).await.unwrap(), Change::Gone));
+        let found = store.user(new.id).await.unwrap().unwrap();
+        assert_eq!(found.password_hash.as_deref(), Some("set by 2"));
+        assert!(!found.password_by_mail);
+        // Not beyond its time, nor a password that was set otherwise.
+        made(3, 0).await.unwrap();
+        assert!(!is_live(3).await);
+        made(4, 60_000).await.unwrap();
+        let other = AccountChange { password_hash: Some("other".to_owned()), ..AccountChange::default() };
+        store.change_user(new.id, &other).await.unwrap();
+        assert!(!is_live(4).await);
+        let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
+        store.change_user(new.id, &disabled).await.unwrap();
+        assert!(made(5, 60_000).await.is_none());
     });
 }
 

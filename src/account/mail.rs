@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email};
+use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email, reset_link};
 use crate::{
     clock::millis,
     config,
@@ -56,6 +56,7 @@ fn label(purpose: Purpose) -> &'static str {
         Purpose::AddressChanged => "address changed",
         Purpose::LoginCode => "login code",
         Purpose::FactorsChanged => "factors changed",
+        Purpose::ResetLink => "reset link",
     }
 }
 
@@ -135,26 +136,33 @@ impl Accounts {
         Ok(())
     }
 
-    /// Sets a new password with a token from a mail. All sessions end.
+    /// Sets a new password with a token from a mail or from a link that an operator made. All sessions end.
     ///
     /// # Errors
     /// [`AccountError`].
     pub async fn reset_password(&self, token: &str, password: &Secret, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
-        let purpose = Purpose::ResetPassword;
-        let token = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
-        let user = self.store.mail_owner(purpose, &token).await?.ok_or_else(invalid)?;
+        let spend = match reset_link::hash(token) {
+            Some(token_hash) => Spend { purpose: Purpose::ResetLink, token_hash },
+            None => {
+                let purpose = Purpose::ResetPassword;
+                let token_hash = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
+                Spend { purpose, token_hash }
+            }
+        };
+        let user = self.store.mail_owner(spend.purpose, &spend.token_hash).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
         let _counted = self.attempts.change(&user.name, address).await?;
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = Actor { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
         // The holder of the address is notified, because others may read the same mailbox.
-        let told = self.mail(user.id, Purpose::PasswordChanged, user.email.clone()).await?;
+        let verified = user.email.clone().filter(|_| user.email_verified);
+        let told = self.mail(user.id, Purpose::PasswordChanged, verified).await?;
         let change = AccountChange {
             mails: told.into_iter().collect(),
             password_hash: Some(password_hash),
-            spends: Some(Spend { purpose, token_hash: token }),
+            spends: Some(spend),
             event: Some(by.event("user.reset-password", String::new())),
             ..AccountChange::default()
         };
@@ -350,6 +358,8 @@ impl MailWorker {
             Purpose::PasswordChanged | Purpose::AddressChanged | Purpose::FactorsChanged => {
                 mail.recipient.as_deref()
             }
+            // Who made it has given it away.
+            Purpose::ResetLink => None,
         };
         let Some(to) = to else { return Ok(false) };
         if too_old {
@@ -363,6 +373,7 @@ impl MailWorker {
             Purpose::AddressChanged => (&self.address_changed, none),
             Purpose::LoginCode => (&self.login_code, ("", HOLDS_FOR)),
             Purpose::FactorsChanged => (&self.factors_changed, none),
+            Purpose::ResetLink => return Ok(false),
         };
         let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());
         let code = self.factor_keys.mail_code(mail.id);

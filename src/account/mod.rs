@@ -20,6 +20,7 @@ mod mail;
 mod operator;
 mod provider;
 mod register;
+mod reset_link;
 mod revoke;
 mod session;
 
@@ -38,6 +39,7 @@ pub use keys::{Keys, KeysError};
 pub use mail::{MailQueue, MailWorker};
 pub use operator::{Actor, NewAccount, Operator, Update};
 pub use register::Registration;
+pub use reset_link::{RESET_LINK_HOLDS_FOR, ResetLink};
 pub use revoke::Revoker;
 pub use session::{ListedSessions, list_sessions};
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditTrail, Invitation, Key, Keys, Limit, LogSettings, Message, NewInvitation, NewUser, Reloaded,
-        Revocation, Revoked, Sessions, Upstreams, User, UserUpdate, Users,
+        AuditTrail, Invitation, Key, Keys, Limit, LogSettings, Message, NewInvitation, NewResetLink, NewUser,
+        Reloaded, ResetLink, Revocation, Revoked, Sessions, Upstreams, User, UserUpdate, Users,
     },
 };
 use crate::{
@@ -223,6 +223,18 @@ fn session_calls() -> Vec<Call<Handler>> {
             ONE,
             |api, asked| Box::pin(api.reset_factors(asked)),
         ),
+        Call {
+            body: Some((schema::<NewResetLink>, false)),
+            ..call(
+                Method::POST,
+                "/api/users/{id}/reset-link",
+                "makeResetLink",
+                "Make a link by which somebody sets a new password, in place of those made before",
+                (201, JSON, schema::<ResetLink>),
+                &[Kind::InsufficientRole, Kind::NotFound, Kind::MissingParameters],
+                |api, asked| Box::pin(api.reset_link(asked)),
+            )
+        },
         call(
             Method::DELETE,
             "/api/users/{id}/sessions/{session}",

@@ -16,14 +16,15 @@ use super::{
     AdminApi, Asked, CallResult,
     shape::{
         AuditQuery, AuditTrail, Invitation, Key, Keys as KeyList, LogSettings, Message, NewInvitation,
-        NewUser, Page, Reloaded, Revocation, Revoked, Sessions, Upstream, Upstreams, User, UserQuery,
-        UserUpdate, Users,
+        NewResetLink, NewUser, Page, Reloaded, ResetLink, Revocation, Revoked, Sessions, Upstream, Upstreams,
+        User, UserQuery, UserUpdate, Users,
     },
 };
 use crate::{
     access::{Credential, Denied, Failure},
     account::{
-        Actor, Ended, ExternalTarget, InvitationRequest, KeysError, NewAccount, Update, list_sessions,
+        Actor, Ended, ExternalTarget, InvitationRequest, KeysError, NewAccount, RESET_LINK_HOLDS_FOR, Update,
+        list_sessions,
     },
     clock::{parse_rfc3339, rfc3339},
     config::OnStale,
@@ -251,6 +252,24 @@ impl AdminApi {
             expires_at: rfc3339(invited.expires_at),
         };
         Ok(private_json(StatusCode::CREATED, &invitation))
+    }
+
+    pub(super) async fn reset_link(&self, asked: Asked<'_>) -> CallResult {
+        let (by, user) = (asked.by()?.clone(), self.user(asked.parameter(0)).await?);
+        let page = self.reset_page.as_ref().ok_or_else(|| Problem {
+            detail: Some("It is a link to a page: set `pages`, or `auth.email`.".to_owned()),
+            ..Kind::NotFound.into()
+        })?;
+        let has_body = asked.headers.contains_key(header::CONTENT_TYPE);
+        let wanted: NewResetLink =
+            if has_body { read(asked.headers, asked.body).await? } else { NewResetLink::default() };
+        let holds_for = match &wanted.expires {
+            Some(lifetime) => lifetime.span().ok_or(Kind::MissingParameters)?,
+            None => RESET_LINK_HOLDS_FOR,
+        };
+        let made = self.operator.reset_link(&by, &user, holds_for).await?;
+        let shown = ResetLink { link: made.link(page), expires_at: rfc3339(made.expires_at) };
+        Ok(private_json(StatusCode::CREATED, &shown))
     }
 
     /// Makes an account.

@@ -34,6 +34,8 @@ pub struct AdminApi {
     default_roles: Roles,
     /// The page on which people register, if there is one.
     registration_page: Option<String>,
+    /// The link to the page on which people set a new password, with `{token}` in it, if one is known.
+    reset_page: Option<String>,
     description: Bytes,
     calls: Vec<Call<call::Handler>>,
 }
@@ -73,10 +75,21 @@ impl AdminApi {
         keyring: Arc<CurrentKeyring>,
         default_roles: Roles,
         registration_page: Option<String>,
+        reset_page: Option<String>,
     ) -> Self {
         let description = call::description().to_string().into();
         let calls = call::calls();
-        Self { operator, access, keys, keyring, default_roles, registration_page, description, calls }
+        Self {
+            operator,
+            access,
+            keys,
+            keyring,
+            default_roles,
+            registration_page,
+            reset_page,
+            description,
+            calls,
+        }
     }
 
     /// Handles a call from `peer`.

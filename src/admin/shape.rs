@@ -74,6 +74,20 @@ pub(super) struct Invitation {
     pub(super) expires_at: String,
 }
 
+/// A link to set a new password, to be made.
+#[derive(Default, Deserialize, JsonSchema)]
+pub(super) struct NewResetLink {
+    /// How long it holds: seconds, or a text such as 1d, which is the default.
+    pub(super) expires: Option<Lifetime>,
+}
+
+/// A link to set a new password. It is not stored.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ResetLink {
+    pub(super) link: String,
+    pub(super) expires_at: String,
+}
+
 /// A change of an account. Its sessions end.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct UserUpdate {

@@ -103,6 +103,7 @@ pub(super) fn assemble(
         foundation.keyring.clone(),
         auth.default_roles.clone(),
         config.registration_page(),
+        config.reset_page(),
     );
     let instance = || foundation.instance.to_string();
     let exporter = config.telemetry.otlp.as_ref().zip(trace_transport);

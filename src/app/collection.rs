@@ -238,6 +238,9 @@ fn administration() -> Vec<Step> {
             .body(json!({"username": "{{username}}-made", "password": "{{password}}", "roles": ["staff"]}))
             .then(&["pm.environment.set('made_id', pm.response.json().user_id);"]),
         step("Show it", "showUser", 200).at(MADE),
+        step("A link to set its password, if there are pages", "makeResetLink", 201)
+            .at(MADE)
+            .body(json!({"expires": "1d"})),
         step("Disable it", "updateUser", 200)
             .at(MADE)
             .body(json!({"disabled": true}))

@@ -226,6 +226,16 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Make a link by which somebody sets a new password, in place of those made before
+    ResetLink {
+        /// The account's name
+        name: String,
+        /// How long it holds, such as 1d
+        #[arg(long, value_name = "SPAN", default_value = "1d")]
+        expires: Span,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Allow logging in again
     Enable {
         /// The account's name

@@ -83,6 +83,17 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             operator.reset_factors(&operator_name(), &find(operator, &name).await?).await?;
             print("Removed; the account's sessions have ended.\n")
         }),
+        UserCommand::ResetLink { name, expires: Span(holds_for), config } => {
+            let loaded = load(&config.config)?;
+            let page = loaded.config.reset_page().ok_or_else(|| {
+                Refused("it is a link to a page: set `pages` and `public_url`, or `auth.email`".to_owned())
+            })?;
+            with(&loaded, async |operator| {
+                let user = find(operator, &name).await?;
+                let made = operator.reset_link(&operator_name(), &user, holds_for).await?;
+                print(&format!("{}\n", made.link(&page)))
+            })
+        }
         UserCommand::Enable { name, config } => with_config(&config.config, async |operator| {
             update_user(operator, &name, Update { disabled: Some(false), ..Update::default() }).await?;
             print("Enabled.\n")

@@ -207,6 +207,15 @@ impl Config {
         Some(format!("{origin}{}/ui/register", self.auth.path))
     }
 
+    /// Returns the link to the page on which people set a new password, with `{token}` in it, if one is known.
+    pub fn reset_page(&self) -> Option<String> {
+        if let Some(email) = &self.auth.email {
+            return Some(email.reset_link.clone());
+        }
+        let origin = &self.browser.as_ref()?.public_url.origin;
+        Some(format!("{origin}{}/ui/reset?token={{token}}", self.auth.path))
+    }
+
     /// Returns the addresses of all listeners, the admin listener included, as far as they are known.
     pub fn own_addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().chain([&self.admin]).filter_map(|listener| listener.address.ip()).collect()

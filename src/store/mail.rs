@@ -3,8 +3,11 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Result, User};
-use crate::types::{UserId, hash::sha256};
+use super::{Event, Result, User};
+use crate::{
+    clock::UnixMillis,
+    types::{UserId, hash::sha256},
+};
 
 /// What a mail is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +24,8 @@ pub enum Purpose {
     LoginCode,
     /// To tell that a second factor was added or removed.
     FactorsChanged,
+    /// To set a new password, by a link that an operator gives away: no mail is sent.
+    ResetLink,
 }
 
 impl Purpose {
@@ -32,6 +37,7 @@ impl Purpose {
             Self::AddressChanged => 4,
             Self::LoginCode => 5,
             Self::FactorsChanged => 6,
+            Self::ResetLink => 7,
         }
     }
 
@@ -43,6 +49,7 @@ impl Purpose {
             4 => Some(Self::AddressChanged),
             5 => Some(Self::LoginCode),
             6 => Some(Self::FactorsChanged),
+            7 => Some(Self::ResetLink),
             _ => None,
         }
     }
@@ -64,7 +71,7 @@ impl Purpose {
                 sha256(user.id.to_string().as_bytes())
             }
             Self::LoginCode => sha256(email.as_bytes()),
-            Self::ResetPassword => {
+            Self::ResetPassword | Self::ResetLink => {
                 let hash = user.password_hash.as_deref().unwrap_or_default();
                 sha256(format!("{hash}\0{email}").as_bytes())
             }
@@ -89,6 +96,19 @@ pub struct NewMail {
     pub most_live: u32,
     /// Not queued if the address has so many, whatever the account.
     pub most_live_to_address: u32,
+}
+
+/// A link to set a new password, to be made.
+#[derive(Clone)]
+pub struct NewResetLink {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose password it sets.
+    pub user: UserId,
+    /// SHA-256 of its token.
+    pub token_hash: [u8; 32],
+    /// How long it holds, in milliseconds.
+    pub holds_for: i64,
 }
 
 /// A mail that this gateway may send now, and no other does for a while.
@@ -153,6 +173,10 @@ pub trait Mails: Send + Sync {
 
     /// Records what became of a claimed mail.
     async fn mail_sent(&self, id: Uuid, sent: Sent) -> Result<()>;
+
+    /// Makes a link to set a new password, in place of those that an account has, and returns when it expires; `None` if the
+    /// account is disabled or gone.
+    async fn add_reset_link(&self, link: &NewResetLink, event: &Event) -> Result<Option<UnixMillis>>;
 
     /// Whose live token this is. It is not used up.
     async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>>;

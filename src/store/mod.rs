@@ -57,7 +57,7 @@ pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};
 pub use key::{KeyRevocation, KeysRevoked, SigningKeys, StoredKey};
 pub use link::{Link, Linked, Links, NewLink, Unlinked};
-pub use mail::{ClaimedMail, MailLease, MailTtls, Mails, NewMail, Purpose, Sent};
+pub use mail::{ClaimedMail, MailLease, MailTtls, Mails, NewMail, NewResetLink, Purpose, Sent};
 pub use revocation::{Beat, Cursor, History, LogEntry, LogRead, RevocationLog, Revoked, Sink};
 pub use session::{
     Grant, NewSession, Place, Rotation, RotationRequest, Session, SessionKind, SessionPage, Sessions, Ttls,

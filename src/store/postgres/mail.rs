@@ -7,11 +7,13 @@ use uuid::Uuid;
 use super::{
     Postgres,
     connection::{QueryError, QueryResult as Result},
+    event,
     lookup::{lock_user, user},
     statement::{NOW, now, one, run},
 };
 use crate::{
-    store::{self, ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent, Spend, User},
+    clock::UnixMillis,
+    store::{self, ClaimedMail, Event, MailLease, Mails, NewMail, NewResetLink, Purpose, Sent, Spend, User},
     types::UserId,
 };
 
@@ -76,6 +78,24 @@ async fn note_sent(tx: &Transaction<'_>, id: Uuid, sent: Sent) -> Result<()> {
     run(tx, &sql, &[&id, &after]).await.map(drop)
 }
 
+async fn add_reset_link(
+    tx: &Transaction<'_>,
+    new: &NewResetLink,
+    event: &Event,
+) -> Result<Option<UnixMillis>> {
+    let owner = lock_user(tx, new.user).await?.filter(|owner| !owner.disabled);
+    let Some(owner) = owner else { return Ok(None) };
+    let (id, purpose, now) = (owner.id.uuid(), Purpose::ResetLink, now(tx).await?);
+    let expires_at = now + new.holds_for;
+    run(tx, "DELETE FROM mails WHERE user_id = $1 AND purpose = $2", &[&id, &purpose.number()]).await?;
+    let sql = "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let (hash, bound_to) = (new.token_hash.as_slice(), purpose.bound_to(&owner));
+    run(tx, sql, &[&new.id, &id, &purpose.number(), &hash, &bound_to.as_slice(), &now, &expires_at]).await?;
+    event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
+    Ok(Some(expires_at))
+}
+
 /// Whose live token this is.
 async fn owner(db: &impl GenericClient, purpose: Purpose, token_hash: &[u8; 32]) -> Result<Option<User>> {
     let sql = format!(
@@ -120,6 +140,10 @@ impl Mails for Postgres {
 
     async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> store::Result<()> {
         self.pool.write(async |tx| note_sent(tx, id, sent).await).await
+    }
+
+    async fn add_reset_link(&self, link: &NewResetLink, event: &Event) -> store::Result<Option<UnixMillis>> {
+        self.pool.write(async |tx| add_reset_link(tx, link, event).await).await
     }
 
     async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> store::Result<Option<User>> {

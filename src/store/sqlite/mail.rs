@@ -5,13 +5,13 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::{
-    Sqlite,
+    Sqlite, event,
     lookup::user,
     statement::{Result, broken, uuid},
 };
 use crate::{
     clock::UnixMillis,
-    store::{self, ClaimedMail, MailLease, Mails, NewMail, Purpose, Sent, Spend, User},
+    store::{self, ClaimedMail, Event, MailLease, Mails, NewMail, NewResetLink, Purpose, Sent, Spend, User},
     types::UserId,
 };
 
@@ -70,6 +70,35 @@ fn note_sent(tx: &Transaction<'_>, id: Uuid, sent: Sent, now: UnixMillis) -> Res
     Ok(())
 }
 
+fn add_reset_link(
+    tx: &Transaction<'_>,
+    new: &NewResetLink,
+    event: &Event,
+    now: UnixMillis,
+) -> Result<Option<UnixMillis>> {
+    let Some(owner) = user(tx, new.user)?.filter(|owner| !owner.disabled) else { return Ok(None) };
+    let (purpose, id, expires_at) = (Purpose::ResetLink, owner.id.uuid(), now + new.holds_for);
+    tx.execute(
+        "DELETE FROM mails WHERE user_id = ?1 AND purpose = ?2",
+        params![id.as_bytes(), purpose.number()],
+    )?;
+    tx.execute(
+        "INSERT INTO mails (id, user_id, purpose, token_hash, bound_to, created_at, expires_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            new.id.as_bytes(),
+            id.as_bytes(),
+            purpose.number(),
+            new.token_hash,
+            purpose.bound_to(&owner),
+            now,
+            expires_at
+        ],
+    )?;
+    event::append(tx, event, Some(owner.id), owner.name.as_str(), now)?;
+    Ok(Some(expires_at))
+}
+
 /// Whose live token this is.
 fn owner(
     db: &Transaction<'_>,
@@ -121,6 +150,11 @@ impl Mails for Sqlite {
     async fn mail_sent(&self, id: uuid::Uuid, sent: Sent) -> store::Result<()> {
         let now = self.clock.wall();
         self.connections.write(move |tx| note_sent(tx, id, sent, now)).await
+    }
+
+    async fn add_reset_link(&self, link: &NewResetLink, event: &Event) -> store::Result<Option<UnixMillis>> {
+        let (link, event, now) = (link.clone(), event.clone(), self.clock.wall());
+        self.connections.write(move |tx| add_reset_link(tx, &link, &event, now)).await
     }
 
     async fn mail_owner(&self, purpose: Purpose, token_hash: &[u8; 32]) -> store::Result<Option<User>> {
