@@ -404,7 +404,7 @@ fn a_stream_ends_when_its_token_expires() {
     assert_all_end(&gateway, streams, &open);
     // Tokens carry whole seconds, rounded down.
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(3_900) && took < Duration::from_millis(7_500), "{took:?}");
+    assert!(took > Duration::from_millis(6_900) && took < Duration::from_secs(14), "{took:?}");
     assert_eq!(gateway.metric(r#"authgate_streams_cut_total{reason="expired"}"#), Some(4.0));
 }
 
