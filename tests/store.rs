@@ -8,9 +8,9 @@ use authgate::{
     store::{
         AccountChange, AuditFilter, Beat, BegunOrder, Challenge, Change, Cursor, Ends, Event, ImportOutcome,
         ImportedUser, KeyRevocation, LogEntry, MailLease, MailTtls, NewInvitation, NewMail, NewResetLink,
-        NewSession, NewUser, OrderEnd, Place, Purpose, Raise, Rekey, Revoked, Rewrap, Rewrapped, Rotation,
-        RotationRequest, Sent, SessionKind, SessionPage, SharedBucket, Spend, Store, StoredKey, StoredVault,
-        Ttls, UserFilter, open,
+        NewSession, NewUser, OrderEnd, Place, Purpose, Rekey, Revoked, Rewrap, Rewrapped, Rotation,
+        RotationRequest, Sent, SessionKind, SessionPage, SharedBucket, Spend, StepUp, Store, StoredKey,
+        StoredVault, Ttls, UserFilter, open,
     },
     token::RootSecret,
     types::{KeyId, OsRandom, Proof, Proofs, Pseudonyms, Roles, Secret, SessionId, UserId, Username},
@@ -77,20 +77,10 @@ async fn glance(store: &Arc<dyn Store>, cursor: &Cursor) -> (Vec<LogEntry>, Curs
 }
 
 fn user(name: &str, roles: &str) -> NewUser {
-    NewUser {
-        id: UserId::generate(1_700_000_000_000, &OsRandom),
-        name: Username::new(name).unwrap(),
-        email: Some(format!("{name}@example.com")),
-        email_verified: None,
-        password_hash: Some("hash".to_owned()),
-        link: None,
-        roles: Roles::parse_joined(roles).unwrap(),
-        release: false,
-        similar: false,
-        invitation: None,
-        mail: None,
-        event: None,
-    }
+    let id = UserId::generate(1_700_000_000_000, &OsRandom);
+    let (account, roles) = (Username::new(name).unwrap(), Roles::parse_joined(roles).unwrap());
+    let email = Some(format!("{name}@example.com"));
+    NewUser { email, password_hash: Some("hash".to_owned()), ..NewUser::new(id, account, roles) }
 }
 
 fn session(token: u8) -> NewSession {
@@ -241,8 +231,8 @@ fn a_session_whose_holder_shows_anew_who_they_are_goes_on_with_that_time() {
         store.create_user(&alice, Some(&opened)).await.unwrap().unwrap();
         let before = store.session(opened.id).await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let raise = Raise { session: opened.id, proof: Proof::Password, ttls: TTLS, refresh: None };
-        let long = Raise { ttls: Ttls { access: Duration::from_secs(90_000), ..TTLS }, ..raise.clone() };
+        let step_up = StepUp { session: opened.id, proof: Proof::Password, ttls: TTLS, refresh: None };
+        let long = StepUp { ttls: Ttls { access: Duration::from_secs(90_000), ..TTLS }, ..step_up.clone() };
         let again = store.reauthenticate_session(alice.id, FIRST, &long, &login()).await.unwrap();
         let grant = again.unwrap();
         let after = store.session(opened.id).await.unwrap().unwrap();
@@ -258,7 +248,7 @@ fn a_session_whose_holder_shows_anew_who_they_are_goes_on_with_that_time() {
         let bob = user("bob", "user");
         store.create_user(&bob, None).await.unwrap().unwrap();
         let prove = async |who: UserId, generation| {
-            store.reauthenticate_session(who, generation, &raise, &login()).await.unwrap().is_some()
+            store.reauthenticate_session(who, generation, &step_up, &login()).await.unwrap().is_some()
         };
         assert!(
             !prove(bob.id, FIRST).await && !prove(alice.id, FIRST + 1).await && prove(alice.id, FIRST).await

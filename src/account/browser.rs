@@ -54,16 +54,7 @@ impl Accounts {
         Ok(BrowserSession { user: grant.user, cookie, device: None, remembered: None })
     }
 
-    /// Whether a person has shown who they are so recently that they need no password for a change.
-    ///
-    /// # Errors
-    /// [`AccountError`].
-    pub async fn is_recent(&self, caller: &SignedIn) -> Result<bool> {
-        let me = self.me(caller).await?;
-        self.has_proof(caller, &me).await
-    }
-
-    /// Notes that a person whose session is a browser's has shown anew who they are, by the password.
+    /// Steps up a browser's session by the password.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -80,8 +71,8 @@ impl Accounts {
         }
         self.await_key().await?;
         let event = Event::own(me.id, address, "user.proof", format!("session: {}", caller.session));
-        let raise = self.raise(caller, Proof::Password);
-        let grant = self.store.reauthenticate_session(me.id, caller.generation, &raise, &event).await?;
+        let step_up = self.step_up(caller, Proof::Password);
+        let grant = self.store.reauthenticate_session(me.id, caller.generation, &step_up, &event).await?;
         // It ended meanwhile, or the account was changed.
         let grant = grant.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
         self.issue_cookie(grant, caller.is_kept).await

@@ -1,35 +1,31 @@
-//! The second step: what asks for a factor, and what answers.
+//! Challenges: requests for a second factor, or for a recent proof.
 //!
-//! A challenge is known by a token of which the store keeps a hash. It is bound to the account in its generation, to what will hold the
-//! session, and, for who is signed in, to their session; it ends after a few minutes or tries. Whatever answers it is spent with it, in one
-//! transaction.
+//! A client knows a challenge by a token, of which the store has the hash. A challenge belongs to an account in one generation, to the kind
+//! of session that it opens, and, for a step-up, to the session of the person who is signed in. It expires after five minutes or five tries.
+//! The factor that completes it is spent with it, in one transaction.
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{
-    AccountError, Accounts, BrowserSession, Client, Holder, Result, Tokens,
-    attempts::{Counted, Reserved},
-};
+use serde_json::{Map, Value};
+
+use super::{AccountError, Accounts, Client, Holder, Responder, Result};
 use crate::{
     clock::millis,
     error::Kind,
-    factor::Assertion,
     store::{
-        AuthChallenge, ChallengePurpose, Event, Factor, FactorKind, Grant, Meeting, NewLink, NewMail,
-        Outcome, Purpose, Raise, SessionKind, User,
+        AuthChallenge, ChallengePurpose, Factor, FactorKind, NewLink, NewMail, Purpose, SessionKind, User,
     },
-    token::{AccessToken, ChallengeToken, Device, RefreshToken, SignedIn},
-    types::{Proof, Proofs, Secret, SessionId, UserId},
+    token::{OpaqueToken, SignedIn},
+    types::{Proofs, Secret, SessionId, UserId},
 };
-use serde_json::{Map, Value};
 
-/// How long a challenge may be met.
+/// The lifetime of a challenge.
 pub(super) const HOLDS_FOR: Duration = Duration::from_secs(300);
 
-/// How often it may be tried to meet it.
+/// The greatest number of responses to a challenge.
 pub(super) const MOST_TRIES: u32 = 5;
 
-/// How a challenge is answered.
+/// A method to complete a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// A code of an authenticator app.
@@ -47,7 +43,7 @@ pub enum Method {
 impl Method {
     const ALL: [Self; 5] = [Self::Totp, Self::Passkey, Self::Recovery, Self::Email, Self::Password];
 
-    /// The name that clients know it by.
+    /// Returns the name that clients use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Totp => "totp",
@@ -58,84 +54,44 @@ impl Method {
         }
     }
 
-    /// Returns the method of a name.
+    /// Returns the method with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 }
 
-/// A challenge, as its holder gets it.
+/// A challenge, as its client receives it.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct PendingChallenge {
     /// The token.
     pub token: Secret,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: ChallengePurpose,
-    /// How it may be answered.
+    /// The methods that complete it.
     pub methods: Vec<Method>,
-    /// What a browser is asked to show a passkey with.
+    /// The options for a passkey, if that is among the methods.
     pub public_key: Option<Value>,
 }
 
-/// What a factor is asked for.
-pub(super) struct Asking {
+/// A challenge to be created.
+pub(super) struct NewChallenge {
     pub(super) purpose: ChallengePurpose,
-    /// The session whose holder shows anew who they are.
+    /// The session to be stepped up.
     pub(super) session: Option<SessionId>,
-    /// What was shown before.
+    /// The proofs so far.
     pub(super) proofs: Proofs,
-    /// What will hold the session.
+    /// The kind of session to be opened.
     pub(super) holder: Holder,
-    /// A link that is made with it.
+    /// The link to be created with the session.
     pub(super) link: Option<NewLink>,
 }
 
-/// An answer to a challenge.
-#[derive(Debug)]
-pub struct Answer {
-    /// How.
-    pub method: Method,
-    /// The code, or the password.
-    pub code: Option<Secret>,
-    /// The passkey.
-    pub credential: Option<Assertion>,
-    /// Whether this device is not to be asked again for a while.
-    pub remember_device: bool,
-}
-
-/// Who answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Answerer<'a> {
-    /// Whether it is a browser, by a page.
-    pub is_page: bool,
-    /// Who is signed in, by whatever came along. It counts where the challenge is of a session.
-    pub person: Option<&'a SignedIn>,
-}
-
-/// What comes of a right answer.
-pub enum Answered {
-    /// Tokens.
-    Tokens(Box<Tokens>),
-    /// An access token, of a session that keeps its refresh token.
-    Access(Box<AccessToken>),
-    /// A browser's session.
-    Browser(Box<BrowserSession>),
-}
-
-/// A right answer, before its session gets what holds it.
-struct Right {
-    grant: Grant,
-    refresh: RefreshToken,
-    device: Option<Device>,
-    remembered: Option<Device>,
-}
-
-fn wrong() -> AccountError {
+pub(super) fn wrong() -> AccountError {
     AccountError::Refused(Kind::InvalidCredentials)
 }
 
-impl Asked {
-    /// Returns the members that a client gets of it.
+impl PendingChallenge {
+    /// Returns its members in JSON.
     pub fn members(&self) -> Map<String, Value> {
         let mut members = Map::new();
         members.insert("challenge".to_owned(), self.token.expose().into());
@@ -150,20 +106,8 @@ impl Asked {
     }
 }
 
-impl Answerer<'_> {
-    /// Whether a challenge is theirs to answer.
-    fn may_answer(self, challenge: &AuthChallenge) -> bool {
-        match challenge.session {
-            Some(session) => {
-                self.person.is_some_and(|person| person.session == session && person.kind() == challenge.kind)
-            }
-            None => self.is_page == (challenge.kind == SessionKind::Browser),
-        }
-    }
-}
-
 impl Accounts {
-    /// How an account may answer a challenge, by what it has.
+    /// Returns the methods that an account has for a challenge.
     pub(super) async fn methods(
         &self,
         user: &User,
@@ -179,9 +123,9 @@ impl Accounts {
             && self.config.mfa.mail_codes
             && user.email_verified
             && !user.email_is_weak
-            // Whoever has the mailbox may have the account at a provider.
+            // The owner of the mailbox may own the account at a provider.
             && !before.has_provider()
-            // Whoever reads the account's mails may have chosen it: they would prove nothing more.
+            // A password reset by mail and a code by mail prove the same.
             && !user.password_by_mail;
         let may_recover = self.store.recovery_codes(user.id).await? > 0;
         let all = [
@@ -193,14 +137,14 @@ impl Accounts {
         Ok(all.into_iter().filter(|(_, may)| *may).map(|(method, _)| method).collect())
     }
 
-    /// Asks for a factor of an account.
-    pub(super) async fn ask(&self, user: &User, asking: Asking) -> Result<Asked> {
-        let Asking { purpose, session, proofs, holder, link } = asking;
+    /// Creates a challenge for an account.
+    pub(super) async fn create_challenge(&self, user: &User, new: NewChallenge) -> Result<PendingChallenge> {
+        let NewChallenge { purpose, session, proofs, holder, link } = new;
         let (kind, keep) = match holder {
             Holder::Tokens => (SessionKind::Token, false),
             Holder::Browser { keep } => (SessionKind::Browser, keep),
         };
-        let token = ChallengeToken::generate(&*self.random);
+        let token = OpaqueToken::generate(&*self.random);
         let challenge = AuthChallenge {
             token_hash: token.hash,
             purpose,
@@ -214,10 +158,15 @@ impl Accounts {
             code_mail: None,
         };
         self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
-        self.asked(user, &challenge, token.text).await
+        self.describe_challenge(user, &challenge, token.text).await
     }
 
-    async fn asked(&self, user: &User, challenge: &AuthChallenge, token: Secret) -> Result<Asked> {
+    async fn describe_challenge(
+        &self,
+        user: &User,
+        challenge: &AuthChallenge,
+        token: Secret,
+    ) -> Result<PendingChallenge> {
         let factors = self.store.factors(user.id).await?;
         let methods = match challenge.purpose {
             ChallengePurpose::Enrolment => Vec::new(),
@@ -227,30 +176,30 @@ impl Accounts {
         let party = self.factors.relying_party.as_ref().filter(|_| methods.contains(&Method::Passkey));
         let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
         let public_key = party.map(|party| party.request_options(&question, Some(&known)));
-        Ok(Asked { token, purpose: challenge.purpose, methods, public_key })
+        Ok(PendingChallenge { token, purpose: challenge.purpose, methods, public_key })
     }
 
-    /// How who is signed in may show anew who they are.
+    /// Returns the methods by which a person who is signed in can prove their identity again.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn proofs_of(&self, caller: &SignedIn) -> Result<Vec<Method>> {
+    pub async fn proof_methods(&self, caller: &SignedIn) -> Result<Vec<Method>> {
         let me = self.me(caller).await?;
         let factors = self.store.factors(me.id).await?;
         self.methods(&me, &factors, Proofs::NONE).await
     }
 
-    /// Returns a challenge that a browser has a token of, to be shown again; one of a session to who is signed in by it.
+    /// Returns the challenge of a browser's token. One that belongs to a session is returned only to that session.
     ///
     /// # Errors
-    /// `Invalid credentials` once it has ended; or the store's.
-    pub async fn asked_before(
+    /// `Invalid credentials` for an expired challenge; or the store's.
+    pub async fn pending_challenge(
         &self,
         token: &Secret,
         session: Option<SessionId>,
         address: IpAddr,
-    ) -> Result<Asked> {
-        let hash = ChallengeToken::hash_of(token.expose());
+    ) -> Result<PendingChallenge> {
+        let hash = OpaqueToken::hash_of(token.expose());
         let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?;
         let is_theirs = |challenge: &AuthChallenge| {
             challenge.kind == SessionKind::Browser && challenge.session == session
@@ -262,22 +211,27 @@ impl Accounts {
         match challenge.user {
             Some((id, _)) => {
                 let user = self.store.user(id).await?.ok_or_else(wrong)?;
-                self.asked(&user, &challenge, token.clone()).await
+                self.describe_challenge(&user, &challenge, token.clone()).await
             }
-            None => Ok(self.asked_of_anyone(&challenge, token.clone())),
+            None => Ok(self.describe_passkey_challenge(&challenge, token.clone())),
         }
     }
 
-    /// Asks for a passkey in place of a login. Whose it will be is not known.
+    /// Creates a challenge for a login by a passkey alone. The account is not known yet.
     ///
     /// # Errors
     /// `Not found` where there is no `public_url`; or [`AccountError`].
-    pub async fn ask_for_passkey(&self, is_browser: bool, keep: bool, address: IpAddr) -> Result<Asked> {
+    pub async fn begin_passkey_login(
+        &self,
+        is_browser: bool,
+        keep: bool,
+        address: IpAddr,
+    ) -> Result<PendingChallenge> {
         if self.factors.relying_party.is_none() {
             return Err(AccountError::Refused(Kind::NotFound));
         }
         let _counted = self.attempts.challenge(address).await?;
-        let token = ChallengeToken::generate(&*self.random);
+        let token = OpaqueToken::generate(&*self.random);
         let challenge = AuthChallenge {
             token_hash: token.hash,
             purpose: ChallengePurpose::Passkey,
@@ -291,42 +245,42 @@ impl Accounts {
             code_mail: None,
         };
         self.store.add_auth_challenge(&challenge, millis(HOLDS_FOR)).await?;
-        Ok(self.asked_of_anyone(&challenge, token.text))
+        Ok(self.describe_passkey_challenge(&challenge, token.text))
     }
 
-    fn asked_of_anyone(&self, challenge: &AuthChallenge, token: Secret) -> Asked {
+    fn describe_passkey_challenge(&self, challenge: &AuthChallenge, token: Secret) -> PendingChallenge {
         let question = self.factors.keys.assertion_challenge(&challenge.token_hash);
         let party = self.factors.relying_party.as_ref();
         let public_key = party.map(|party| party.request_options(&question, None));
-        Asked { token, purpose: challenge.purpose, methods: vec![Method::Passkey], public_key }
+        PendingChallenge { token, purpose: challenge.purpose, methods: vec![Method::Passkey], public_key }
     }
 
-    /// Asks who is signed in to show anew who they are.
+    /// Creates a challenge for a person who is signed in, to prove their identity again.
     ///
     /// # Errors
     /// [`AccountError`].
-    pub async fn ask_anew(&self, caller: &SignedIn, address: IpAddr) -> Result<Asked> {
+    pub async fn begin_step_up(&self, caller: &SignedIn, address: IpAddr) -> Result<PendingChallenge> {
         let me = self.me(caller).await?;
         let _counted = self.attempts.change(&me.name, address).await?;
-        let asking = Asking {
+        let new = NewChallenge {
             purpose: ChallengePurpose::StepUp,
             session: Some(caller.session),
             proofs: Proofs::NONE,
             holder: caller.holder(),
             link: None,
         };
-        self.ask(&me, asking).await
+        self.create_challenge(&me, new).await
     }
 
-    /// Sends a code by mail, once for a challenge.
+    /// Sends a code by mail, once per challenge.
     ///
     /// # Errors
-    /// `Invalid credentials` if the challenge has ended, or takes none; or [`AccountError`].
-    pub async fn mail_code(&self, token: &Secret, answerer: Answerer<'_>, address: IpAddr) -> Result<()> {
+    /// `Invalid credentials` for an expired challenge, or one that no code completes; or [`AccountError`].
+    pub async fn mail_code(&self, token: &Secret, responder: Responder<'_>, address: IpAddr) -> Result<()> {
         let _counted = self.attempts.mail(address).await?;
-        let hash = ChallengeToken::hash_of(token.expose());
+        let hash = OpaqueToken::hash_of(token.expose());
         let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?.ok_or_else(wrong)?;
-        let user = self.challenged(&challenge, answerer).await?;
+        let user = self.challenge_owner(&challenge, responder).await?;
         let factors = self.store.factors(user.id).await?;
         if !self.methods(&user, &factors, challenge.proofs).await?.contains(&Method::Email) {
             return Err(wrong());
@@ -344,182 +298,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Returns whose challenge it is, if that one may answer it.
-    async fn challenged(&self, challenge: &AuthChallenge, answerer: Answerer<'_>) -> Result<User> {
-        if !answerer.may_answer(challenge) {
-            return Err(wrong());
-        }
-        let (id, generation) = challenge.user.ok_or_else(wrong)?;
-        let user = self.store.user(id).await?;
-        user.filter(|user| !user.disabled && user.generation == generation).ok_or_else(wrong)
-    }
-
-    /// Takes an answer to a challenge: opens the session, or notes that its holder has shown anew who they are.
-    ///
-    /// # Errors
-    /// `Invalid credentials` for a wrong answer, and for a challenge that has ended; or [`AccountError`].
-    pub async fn answer(
-        &self,
-        token: &Secret,
-        answer: Answer,
-        answerer: Answerer<'_>,
-        client: Client<'_>,
-    ) -> Result<Answered> {
-        let hash = ChallengeToken::hash_of(token.expose());
-        // What was never made, or has ended, is no try of anyone's.
-        let Some(challenge) = self.store.auth_challenge(&hash, MOST_TRIES).await? else {
-            let _counted = self.attempts.challenge(client.address).await?;
-            return Err(wrong());
-        };
-        let (user, found) = match challenge.user {
-            Some(_) => match self.challenged(&challenge, answerer).await {
-                Ok(user) => (user, None),
-                Err(error) => {
-                    let _counted = self.attempts.challenge(client.address).await?;
-                    return Err(error);
-                }
-            },
-            None => self.bearer_of_passkey(&challenge, &answer, answerer, client.address).await?,
-        };
-        let now = self.time.now().time;
-        let device =
-            client.device.and_then(|token| self.device_tokens.read(token, user.id, user.generation, now));
-        let known = device.map(|device| device.id);
-        let attempt = self.attempts.login(&Counted::of(&user.name), true, client.address, known).await?;
-        let answered = self.try_answer(&challenge, &user, found, &answer, client, device, attempt).await;
-        let keep = challenge.keep;
-        let right = answered?;
-        let remembered = right
-            .remembered
-            .map(|device| self.factors.remembered.token(device, user.generation, self.time.now().time));
-        let device = right.device.map(|device| self.device_token(device, user.generation));
-        Ok(match challenge.kind {
-            SessionKind::Browser => {
-                let session = self.issue_cookie(right.grant, keep).await?;
-                Answered::Browser(Box::new(BrowserSession { device, remembered, ..session }))
-            }
-            _ => {
-                let tokens = self.issue(right.grant, right.refresh).await?;
-                Answered::Tokens(Box::new(Tokens { device, remembered, ..tokens }))
-            }
-        })
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one step of `answer`, split from it for its length")]
-    async fn try_answer(
-        &self,
-        challenge: &AuthChallenge,
-        user: &User,
-        found: Option<Factor>,
-        answer: &Answer,
-        client: Client<'_>,
-        device: Option<Device>,
-        attempt: Reserved,
-    ) -> Result<Right> {
-        let address = client.address;
-        let counted = self.store.try_auth_challenge(&challenge.token_hash, MOST_TRIES).await;
-        let judged = match counted {
-            Ok(Some(_)) => self.judge(challenge, user, found, answer, address).await,
-            Ok(None) => Ok(None),
-            Err(error) => Err(error.into()),
-        };
-        let by = match judged {
-            Ok(Some(by)) => by,
-            Ok(None) => {
-                let event =
-                    Event::own(user.id, address, "user.factor-failed", answer.method.name().to_owned());
-                self.record(Some(user.id), event).await;
-                return Err(wrong());
-            }
-            Err(error) => {
-                self.attempts.forgotten(attempt).await;
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.await_key().await {
-            self.attempts.forgotten(attempt).await;
-            return Err(error);
-        }
-        let holder = match challenge.kind {
-            SessionKind::Browser => Holder::Browser { keep: challenge.keep },
-            _ => Holder::Tokens,
-        };
-        let session = challenge.session.unwrap_or_else(|| SessionId::generate(&*self.random));
-        let (mut opened, refresh) = self.new_session(session, client.place(), holder);
-        let (action, outcome) = match challenge.session {
-            Some(session) => {
-                let refresh = (challenge.kind == SessionKind::Token).then_some(opened.refresh_hash);
-                let raise = Raise { session, proof: by.proof(), ttls: opened.ttls, refresh };
-                ("user.proof", Outcome::Raise(Box::new(raise)))
-            }
-            None => {
-                opened.proofs = challenge.proofs.with(by.proof());
-                ("user.login", Outcome::Open(Box::new(opened)))
-            }
-        };
-        let detail = format!("session: {session}; {}", answer.method.name());
-        let meeting = Meeting {
-            token_hash: challenge.token_hash,
-            user: user.id,
-            generation: user.generation,
-            by,
-            outcome,
-            link: challenge.link.clone(),
-            event: Event::own(user.id, address, action, detail),
-        };
-        let met = match self.store.meet_auth_challenge(&meeting).await {
-            Ok(met) => met,
-            Err(error) => {
-                self.attempts.forgotten(attempt).await;
-                return Err(error.into());
-            }
-        };
-        let Some(grant) = met else {
-            // The code was used before, or the account has changed meanwhile.
-            let event = Event::own(user.id, address, "user.factor-failed", "used before".to_owned());
-            self.record(Some(user.id), event).await;
-            return Err(wrong());
-        };
-        self.attempts.succeeded(attempt).await;
-        let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
-        let is_login = challenge.session.is_none();
-        let may_remember = !self.factors.remembered.ttl().is_zero() && answer.remember_device;
-        Ok(Right {
-            grant,
-            refresh,
-            device: is_login.then_some(device),
-            remembered: (is_login && may_remember).then_some(device),
-        })
-    }
-
-    /// Returns whose passkey is shown in place of a login.
-    async fn bearer_of_passkey(
-        &self,
-        challenge: &AuthChallenge,
-        answer: &Answer,
-        answerer: Answerer<'_>,
-        address: IpAddr,
-    ) -> Result<(User, Option<Factor>)> {
-        let credential = answer.credential.as_ref().and_then(|shown| shown.credential().ok());
-        let found = match credential.filter(|_| answerer.may_answer(challenge)) {
-            Some(credential) => self.store.passkey(&credential).await?,
-            None => None,
-        };
-        let user = match &found {
-            Some(factor) => self.store.user(factor.user).await?.filter(|user| !user.disabled),
-            None => None,
-        };
-        match user {
-            Some(user) => Ok((user, found)),
-            None => {
-                let _counted = self.attempts.challenge(address).await?;
-                self.store.try_auth_challenge(&challenge.token_hash, MOST_TRIES).await?;
-                Err(wrong())
-            }
-        }
-    }
-
-    /// The mail that tells of a change of factors, to the verified address.
+    /// Returns the mail about a change of factors, to the verified address.
     pub(super) async fn mail_of_factors(&self, user: &User) -> Result<Option<NewMail>> {
         match user.email.as_ref().filter(|_| user.email_verified) {
             Some(address) => self.mail(user.id, Purpose::FactorsChanged, Some(address.clone())).await,
@@ -527,25 +306,20 @@ impl Accounts {
         }
     }
 
-    /// Whether a device is one where a factor of the account was shown, not long ago.
+    /// Returns whether the client's device is remembered for this account.
     pub(super) fn is_remembered(&self, user: &User, client: Client<'_>) -> bool {
         let now = self.time.now().time;
         let read = |token| self.factors.remembered.read(token, user.id, user.generation, now);
         client.remembered.and_then(read).is_some()
     }
 
-    /// What holds the session of the proof that a factor was shown.
-    pub(super) fn raise(&self, caller: &SignedIn, proof: Proof) -> Raise {
-        let ttls = match caller.holder() {
-            Holder::Tokens => self.ttls(),
-            Holder::Browser { keep } => self.browser_ttls(keep),
-        };
-        Raise { session: caller.session, proof, ttls, refresh: None }
-    }
-
-    /// Returns whose account a challenge to get a factor is for.
-    pub(super) async fn enrolling(&self, token: &Secret, address: IpAddr) -> Result<(User, AuthChallenge)> {
-        let hash = ChallengeToken::hash_of(token.expose());
+    /// Returns the account of an enrolment challenge, and the challenge.
+    pub(super) async fn enrolling_user(
+        &self,
+        token: &Secret,
+        address: IpAddr,
+    ) -> Result<(User, AuthChallenge)> {
+        let hash = OpaqueToken::hash_of(token.expose());
         let challenge = self.store.auth_challenge(&hash, MOST_TRIES).await?;
         let challenge = challenge.filter(|challenge| challenge.purpose == ChallengePurpose::Enrolment);
         let ended = || AccountError::Refused(Kind::Unauthenticated);

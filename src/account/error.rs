@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::Asked;
+use super::PendingChallenge;
 use crate::{
     error::{Kind, Unproved},
     limit::Throttled,
@@ -25,7 +25,7 @@ pub enum AccountError {
     Explained(Kind, &'static str),
     /// A second factor is asked for, or a first one is to be got.
     #[error("a factor is needed")]
-    FactorNeeded(Box<Asked>),
+    FactorNeeded(Box<PendingChallenge>),
     /// It is too long ago that the caller has shown who they are, or it was not by a factor.
     #[error("the proof of who they are is too old, or not by a factor")]
     Unproved(Unproved),

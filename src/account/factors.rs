@@ -1,13 +1,12 @@
-//! The second factors of an account: begun, confirmed, listed, removed.
+//! Enrolment, listing and removal of second factors.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{AccountError, Accounts, Answered, BrowserSession, Client, Holder, Result, Tokens};
+use super::{AccountError, Accounts, BrowserSession, Client, Holder, Issued, Result, Tokens};
 use crate::{
-    clock::millis,
-    error::{Kind, Unproved},
+    error::Kind,
     factor::{Attestation, Registered, RelyingParty, Totp, recovery_code},
     store::{
         Confirmation, Event, Factor, FactorKind, FactorOwner, FactorUse, NewFactor, Outcome, SessionKind,
@@ -26,60 +25,60 @@ const RECOVERY_CODES: usize = 10;
 /// The longest name of a factor, in characters.
 const LONGEST_NAME: usize = 64;
 
-/// What factors are made with.
+/// The keys and names that factors are created with.
 pub struct FactorMeans {
-    /// Makes their secrets.
+    /// Derives their secrets.
     pub keys: FactorKeys,
-    /// Whom passkeys are for; none without a public address.
+    /// The relying party of passkeys; `None` without a public address.
     pub relying_party: Option<RelyingParty>,
-    /// Makes tokens by which devices are known where a factor was shown.
+    /// Issues the tokens of remembered devices.
     pub remembered: DeviceTokens,
-    /// What an authenticator app calls this service.
+    /// The name of this service in authenticator apps.
     pub service: String,
 }
 
-/// Who gets a factor.
+/// The person who enrols a factor.
 #[derive(Debug, Clone, Copy)]
 pub enum Enroller<'a> {
-    /// Somebody who is signed in.
+    /// A person who is signed in.
     Person(&'a SignedIn),
-    /// Somebody who must have a factor to sign in, by the token of the challenge.
+    /// A person who must have a factor to sign in, by the token of the challenge.
     Challenge(&'a Secret),
 }
 
-/// A factor that was begun.
+/// A factor to be confirmed.
 #[derive(Debug)]
-pub struct Begun {
+pub struct PendingFactor {
     /// Its id.
     pub id: FactorId,
-    /// What it is confirmed with.
-    pub with: BegunWith,
+    /// The data for its confirmation.
+    pub with: FactorSetup,
 }
 
-/// What a factor is confirmed with.
+/// The data that a person needs to confirm a factor.
 #[derive(Debug)]
-pub enum BegunWith {
-    /// A code of an app that has read this: the secret, and the address that has it.
+pub enum FactorSetup {
+    /// The secret for an authenticator app, and its `otpauth` address.
     Totp(Secret, String),
-    /// A passkey that a browser makes by these options.
+    /// The options to create a passkey.
     Passkey(Value),
 }
 
-/// What confirms a factor.
+/// The proof that a person has a factor.
 #[derive(Debug)]
-pub enum Evidence {
+pub enum FactorProof {
     /// A code of the app.
     Code(Secret),
     /// The passkey.
     Passkey(Box<Attestation>),
 }
 
-/// What came of a confirmation.
+/// The result of a confirmation.
 pub struct FactorConfirmed {
     /// The recovery codes, with the account's first factor.
     pub recovery_codes: Option<Vec<String>>,
-    /// What holds the session from now on: its access token, or its cookie; for who had to get a factor, all of a login.
-    pub session: Answered,
+    /// The new access token or cookie; after an enrolment at login, all credentials of a login.
+    pub session: Issued,
 }
 
 fn owner(me: &User, caller: &SignedIn) -> FactorOwner {
@@ -100,12 +99,12 @@ fn not_accepted(why: &'static str) -> AccountError {
 }
 
 impl SignedIn {
-    /// What holds the session.
+    /// Returns the holder of the session.
     pub(super) fn holder(&self) -> Holder {
         if self.by_cookie { Holder::Browser { keep: self.is_kept } } else { Holder::Tokens }
     }
 
-    /// The kind of that.
+    /// Returns the kind of the session.
     pub(super) fn kind(&self) -> SessionKind {
         if self.by_cookie { SessionKind::Browser } else { SessionKind::Token }
     }
@@ -116,29 +115,7 @@ impl Accounts {
         Totp::new(&self.factors.keys.totp_secret(id), &self.factors.service, user.name.as_str())
     }
 
-    /// Makes sure that who is signed in has shown a moment ago who they are: by a factor if the account has one.
-    ///
-    /// # Errors
-    /// [`AccountError::Unproved`].
-    pub async fn need_proof(&self, caller: &SignedIn, me: &User) -> Result<()> {
-        if self.has_proof(caller, me).await? {
-            return Ok(());
-        }
-        let max_age = u32::try_from(self.config.reauth_window.as_secs()).ok();
-        Err(AccountError::Unproved(Unproved { needs_factors: me.has_factors, max_age }))
-    }
-
-    /// Whether who is signed in has shown a moment ago who they are: by a factor if the account has one.
-    pub(super) async fn has_proof(&self, caller: &SignedIn, me: &User) -> Result<bool> {
-        let session = self.store.session(caller.session).await?;
-        let session = session.ok_or(AccountError::Refused(Kind::Unauthenticated))?;
-        // A login that is yet to come is no recent one: the clock was set back.
-        let since = self.time.now().time - session.authenticated_at;
-        let is_recent = (0..=millis(self.config.reauth_window)).contains(&since);
-        Ok(is_recent && (!me.has_factors || session.proofs.has_factor()))
-    }
-
-    /// Returns whose factors they are. To change them, one must have shown a moment ago who one is.
+    /// Returns the account whose factors may be changed.
     async fn enroller(&self, enroller: Enroller<'_>, address: IpAddr) -> Result<User> {
         match enroller {
             Enroller::Person(caller) => {
@@ -146,7 +123,7 @@ impl Accounts {
                 self.need_proof(caller, &me).await?;
                 Ok(me)
             }
-            Enroller::Challenge(token) => Ok(self.enrolling(token, address).await?.0),
+            Enroller::Challenge(token) => Ok(self.enrolling_user(token, address).await?.0),
         }
     }
 
@@ -157,15 +134,6 @@ impl Accounts {
     pub async fn list_factors_of_proved(&self, caller: &SignedIn) -> Result<(Vec<Factor>, u32)> {
         self.may_change(caller).await?;
         self.list_factors(caller).await
-    }
-
-    /// Makes sure that who is signed in may change what lets them in.
-    ///
-    /// # Errors
-    /// [`AccountError::Unproved`] without a recent proof.
-    pub async fn may_change(&self, caller: &SignedIn) -> Result<()> {
-        let me = self.me(caller).await?;
-        self.need_proof(caller, &me).await
     }
 
     /// Lists the caller's factors, and counts the recovery codes that are left.
@@ -180,22 +148,22 @@ impl Accounts {
         Ok((factors, codes))
     }
 
-    /// Whether passkeys can be made here.
+    /// Returns whether passkeys can be created.
     pub fn takes_passkeys(&self) -> bool {
         self.factors.relying_party.is_some()
     }
 
-    /// Whether a device may be remembered where a factor was shown.
+    /// Returns whether devices can be remembered.
     pub fn remembers_devices(&self) -> bool {
         !self.factors.remembered.ttl().is_zero()
     }
 
-    /// For how long it is.
+    /// Returns how long a device is remembered.
     pub fn remembers_devices_for(&self) -> std::time::Duration {
         self.factors.remembered.ttl()
     }
 
-    /// Begins a factor, which counts once it is confirmed.
+    /// Begins the enrolment of a factor.
     ///
     /// # Errors
     /// [`AccountError::Unproved`] without a recent proof; or others.
@@ -205,7 +173,7 @@ impl Accounts {
         kind: FactorKind,
         name: Option<&str>,
         address: IpAddr,
-    ) -> Result<Begun> {
+    ) -> Result<PendingFactor> {
         let me = self.enroller(enroller, address).await?;
         let name = name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(kind.name());
         if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
@@ -223,11 +191,11 @@ impl Accounts {
         self.begun(&me, id, kind).await
     }
 
-    async fn begun(&self, me: &User, id: FactorId, kind: FactorKind) -> Result<Begun> {
+    async fn begun(&self, me: &User, id: FactorId, kind: FactorKind) -> Result<PendingFactor> {
         let with = match (kind, &self.factors.relying_party) {
             (FactorKind::Totp, _) => {
                 let totp = self.totp(me, id).ok_or(AccountError::Refused(Kind::Internal))?;
-                BegunWith::Totp(Secret::new(totp.secret()), totp.uri())
+                FactorSetup::Totp(Secret::new(totp.secret()), totp.uri())
             }
             (FactorKind::Passkey, Some(party)) => {
                 let factors = self.store.factors(me.id).await?;
@@ -235,7 +203,7 @@ impl Accounts {
                     factors.into_iter().filter_map(|factor| factor.credential).collect();
                 let challenge = self.factors.keys.creation_challenge(id);
                 let user = me.id.uuid();
-                BegunWith::Passkey(party.creation_options(
+                FactorSetup::Passkey(party.creation_options(
                     &challenge,
                     user.as_bytes(),
                     me.name.as_str(),
@@ -244,14 +212,19 @@ impl Accounts {
             }
             (FactorKind::Passkey, None) => return Err(not_found()),
         };
-        Ok(Begun { id, with })
+        Ok(PendingFactor { id, with })
     }
 
-    /// Returns a factor that was begun and waits, to be shown again.
+    /// Returns a factor that is not confirmed yet.
     ///
     /// # Errors
-    /// `Not found` for one that does not wait.
-    pub async fn begun_before(&self, enroller: Enroller<'_>, id: &str, address: IpAddr) -> Result<Begun> {
+    /// `Not found` for any other.
+    pub async fn pending_factor(
+        &self,
+        enroller: Enroller<'_>,
+        id: &str,
+        address: IpAddr,
+    ) -> Result<PendingFactor> {
         let me = self.enroller(enroller, address).await?;
         let factor = self.waiting(&me, id).await?;
         self.begun(&me, factor.id, factor.kind).await
@@ -264,7 +237,7 @@ impl Accounts {
         factors.into_iter().find(waits).ok_or_else(not_found)
     }
 
-    /// Confirms a factor that was begun: its owner shows to have it. That is a proof of it for the session, too.
+    /// Confirms a factor. The session gets its proof.
     ///
     /// # Errors
     /// `Invalid credentials` for a wrong code; or [`AccountError`].
@@ -272,21 +245,21 @@ impl Accounts {
         &self,
         enroller: Enroller<'_>,
         id: &str,
-        evidence: Evidence,
+        proof: FactorProof,
         client: Client<'_>,
     ) -> Result<FactorConfirmed> {
         let address = client.address;
         let me = self.enroller(enroller, address).await?;
         let factor = self.waiting(&me, id).await?;
         let _counted = self.attempts.change(&me.name, address).await?;
-        let (by, registered) = self.evident(&me, &factor, &evidence)?;
+        let (by, registered) = self.verify_new_factor(&me, &factor, &proof)?;
         self.await_key().await?;
         let (codes, recovery) = self.new_recovery_codes(&me);
         // Of a session that goes on nothing but its access token or cookie is new.
         let (holder, session, meets, link) = match enroller {
             Enroller::Person(caller) => (caller.holder(), None, None, None),
             Enroller::Challenge(token) => {
-                let (_, challenge) = self.enrolling(token, address).await?;
+                let (_, challenge) = self.enrolling_user(token, address).await?;
                 let holder = match challenge.kind {
                     SessionKind::Browser => Holder::Browser { keep: challenge.keep },
                     _ => Holder::Tokens,
@@ -297,7 +270,7 @@ impl Accounts {
         let new_id = SessionId::generate(&*self.random);
         let (mut opened, refresh) = self.new_session(new_id, client.place(), holder);
         let outcome = match (enroller, session) {
-            (Enroller::Person(caller), _) => Outcome::Raise(Box::new(self.raise(caller, by.proof()))),
+            (Enroller::Person(caller), _) => Outcome::StepUp(Box::new(self.step_up(caller, by.proof()))),
             (_, proofs) => {
                 opened.proofs = proofs.unwrap_or_default().with(by.proof());
                 Outcome::Open(Box::new(opened))
@@ -330,31 +303,31 @@ impl Accounts {
         let session = match holder {
             Holder::Browser { keep } => {
                 let session = self.issue_cookie(confirmed.grant, keep).await?;
-                Answered::Browser(Box::new(BrowserSession { device, ..session }))
+                Issued::Browser(Box::new(BrowserSession { device, ..session }))
             }
             Holder::Tokens if meets.is_some() => {
                 let tokens = self.issue(confirmed.grant, refresh).await?;
-                Answered::Tokens(Box::new(Tokens { device, ..tokens }))
+                Issued::Tokens(Box::new(Tokens { device, ..tokens }))
             }
-            Holder::Tokens => Answered::Access(Box::new(self.issue(confirmed.grant, refresh).await?.access)),
+            Holder::Tokens => Issued::Access(Box::new(self.issue(confirmed.grant, refresh).await?.access)),
         };
         Ok(FactorConfirmed { recovery_codes: confirmed.is_first.then_some(codes), session })
     }
 
-    fn evident(
+    fn verify_new_factor(
         &self,
         me: &User,
         factor: &Factor,
-        evidence: &Evidence,
+        proof: &FactorProof,
     ) -> Result<(FactorUse, Option<Registered>)> {
         let wrong = || AccountError::Refused(Kind::InvalidCredentials);
-        match (factor.kind, evidence) {
-            (FactorKind::Totp, Evidence::Code(code)) => {
+        match (factor.kind, proof) {
+            (FactorKind::Totp, FactorProof::Code(code)) => {
                 let totp = self.totp(me, factor.id).ok_or_else(wrong)?;
                 let step = totp.step(code.expose(), self.time.database_time()).ok_or_else(wrong)?;
                 Ok((FactorUse::Totp(factor.id, step), None))
             }
-            (FactorKind::Passkey, Evidence::Passkey(made)) => {
+            (FactorKind::Passkey, FactorProof::Passkey(made)) => {
                 let party = self.factors.relying_party.as_ref().ok_or_else(not_found)?;
                 let challenge = self.factors.keys.creation_challenge(factor.id);
                 let registered = party.register(&challenge, made).map_err(|error| {
@@ -376,7 +349,7 @@ impl Accounts {
         (codes, hashes)
     }
 
-    /// Puts recovery codes in the place of those that there were.
+    /// Replaces the recovery codes.
     ///
     /// # Errors
     /// [`AccountError::Unproved`] without a recent proof; or others.
@@ -402,7 +375,7 @@ impl Accounts {
         let factors = self.store.factors(me.id).await?;
         let factor = factors.iter().find(|factor| factor.id == id).ok_or_else(not_found)?;
         let others = factors.iter().filter(|other| other.is_confirmed && other.id != id).count();
-        if factor.is_confirmed && others == 0 && self.must_have_factor(&me) {
+        if factor.is_confirmed && others == 0 && self.requires_factor(&me) {
             return Err(not_accepted("the account must have a factor: add another one first"));
         }
         // Of what was never confirmed there is nothing to tell.

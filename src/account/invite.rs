@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
 use super::{AccountError, Accounts, Actor, Operator, Result};
@@ -11,11 +9,9 @@ use crate::{
     clock::{UnixMillis, millis},
     error::Kind,
     store::{Invitation, NewInvitation},
-    types::Roles,
+    token::OpaqueToken,
+    types::{Roles, Secret},
 };
-
-/// Bytes of a token.
-const TOKEN: usize = 20;
 
 /// An invitation that was made. The token is not stored.
 #[derive(Debug)]
@@ -23,7 +19,7 @@ pub struct Invited {
     /// Its id.
     pub id: Uuid,
     /// The token of its link.
-    pub token: String,
+    pub token: Secret,
     /// When it expires.
     pub expires_at: UnixMillis,
 }
@@ -51,14 +47,8 @@ impl InvitationRequest {
 impl Invited {
     /// Returns the link to give away; `page` is where people register.
     pub fn link(&self, page: &str) -> String {
-        format!("{page}?invitation={}", self.token)
+        format!("{page}?invitation={}", self.token.expose())
     }
-}
-
-fn hash(token: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    hash
 }
 
 impl Operator {
@@ -68,7 +58,7 @@ impl Operator {
     /// [`AccountError`].
     pub async fn invite(&self, by: &Actor, wanted: InvitationRequest) -> Result<Invited> {
         let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid();
-        let token = URL_SAFE_NO_PAD.encode(self.random.bytes::<TOKEN>());
+        let token = OpaqueToken::generate(&*self.random);
         let InvitationRequest { roles, uses, holds_for } = wanted;
         let is_legal = (1..=InvitationRequest::MOST_USES).contains(&uses)
             && !holds_for.is_zero()
@@ -80,9 +70,9 @@ impl Operator {
             ));
         }
         let detail = format!("invitation: {id}, roles: {roles}, uses: {uses}");
-        let new = NewInvitation { id, token_hash: hash(&token), roles, uses, holds_for: millis(holds_for) };
+        let new = NewInvitation { id, token_hash: token.hash, roles, uses, holds_for: millis(holds_for) };
         let expires_at = self.store.add_invitation(&new, &by.event("invitation.create", detail)).await?;
-        Ok(Invited { id, token, expires_at })
+        Ok(Invited { id, token: token.text, expires_at })
     }
 }
 
@@ -92,7 +82,7 @@ impl Accounts {
     /// # Errors
     /// When it does not hold, or not any more.
     pub(super) async fn invitation(&self, token: &str) -> Result<([u8; 32], Invitation)> {
-        let hash = hash(token);
+        let hash = OpaqueToken::hash_of(token);
         let found = self.store.invitation(&hash).await?;
         found.map(|found| (hash, found)).ok_or(AccountError::Refused(Kind::InvalidMailToken))
     }
@@ -102,6 +92,6 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`].
     pub async fn is_invited(&self, token: &str) -> Result<bool> {
-        Ok(self.store.invitation(&hash(token)).await?.is_some())
+        Ok(self.store.invitation(&OpaqueToken::hash_of(token)).await?.is_some())
     }
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use super::{
     AccountError, Accounts, Client, Holder, Result, Tokens,
     attempts::{Counted, Reserved},
-    challenge::Asking,
+    challenge::NewChallenge,
     register::check_email,
 };
 use crate::{
@@ -122,18 +122,18 @@ impl Accounts {
             return Err(error);
         }
         let is_remembered = user.has_factors && self.is_remembered(&user, client);
-        if let Some(purpose) = self.asks_for(&user).filter(|_| !is_remembered) {
+        if let Some(purpose) = self.required_challenge(&user).filter(|_| !is_remembered) {
             let proofs = Proofs::PASSWORD;
-            let asking = Asking { purpose, session: None, proofs, holder, link: None };
-            let asked = self.ask(&user, asking).await;
-            match &asked {
+            let new = NewChallenge { purpose, session: None, proofs, holder, link: None };
+            let challenge = self.create_challenge(&user, new).await;
+            match &challenge {
                 Ok(_) => self.attempts.passed(attempt).await,
                 Err(_) => self.attempts.forgotten(attempt).await,
             }
             if verdict.outdated {
                 self.rehash(Rehash { user, password, origin }).await;
             }
-            return Err(AccountError::FactorNeeded(Box::new(asked?)));
+            return Err(AccountError::FactorNeeded(Box::new(challenge?)));
         }
         let (mut session, refresh) =
             self.new_session(SessionId::generate(&*self.random), client.place(), holder);
@@ -145,19 +145,19 @@ impl Accounts {
         Ok(Authenticated { grant, refresh, device, rehash })
     }
 
-    /// Whether whoever has one of these roles must have a factor.
-    pub(super) fn role_asks_for_factor(&self, roles: &Roles) -> bool {
+    /// Returns whether one of these roles requires a factor.
+    pub(super) fn role_requires_factor(&self, roles: &Roles) -> bool {
         roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()))
     }
 
-    /// Whether an account must have one.
-    pub(super) fn must_have_factor(&self, user: &User) -> bool {
-        self.role_asks_for_factor(&user.roles)
+    /// Returns whether an account must have a factor.
+    pub(super) fn requires_factor(&self, user: &User) -> bool {
+        self.role_requires_factor(&user.roles)
     }
 
-    /// Returns what an account is asked for beside its password.
-    pub(super) fn asks_for(&self, user: &User) -> Option<ChallengePurpose> {
-        match (user.has_factors, self.must_have_factor(user)) {
+    /// Returns the challenge that an account requires after its password.
+    pub(super) fn required_challenge(&self, user: &User) -> Option<ChallengePurpose> {
+        match (user.has_factors, self.requires_factor(user)) {
             (true, _) => Some(ChallengePurpose::Login),
             (false, true) => Some(ChallengePurpose::Enrolment),
             (false, false) => None,

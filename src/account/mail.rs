@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email, reset_link};
+use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email};
 use crate::{
     clock::millis,
     config,
@@ -27,7 +27,7 @@ use crate::{
         AccountChange, Change, ClaimedMail, Ends, Event, MailLease, MailTtls, NewMail, Purpose, Sent, Spend,
         Store,
     },
-    token::{FactorKeys, MailTokens, SignedIn},
+    token::{FactorKeys, MailTokens, OpaqueToken, SignedIn},
     types::{Secret, UserId},
 };
 
@@ -142,13 +142,13 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn reset_password(&self, token: &str, password: &Secret, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
-        let spend = match reset_link::hash(token) {
-            Some(token_hash) => Spend { purpose: Purpose::ResetLink, token_hash },
-            None => {
-                let purpose = Purpose::ResetPassword;
-                let token_hash = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
-                Spend { purpose, token_hash }
-            }
+        // The two kinds of tokens differ in length.
+        let spend = if token.len() == OpaqueToken::LENGTH {
+            Spend { purpose: Purpose::ResetLink, token_hash: OpaqueToken::hash_of(token) }
+        } else {
+            let purpose = Purpose::ResetPassword;
+            let token_hash = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
+            Spend { purpose, token_hash }
         };
         let user = self.store.mail_owner(spend.purpose, &spend.token_hash).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;

@@ -4,7 +4,6 @@
 //! anything costly, the store decides under its locks, and what revokes is in force in the mirror
 //! of this gateway before the caller hears of it.
 
-mod answer;
 mod attempts;
 mod browser;
 mod challenge;
@@ -18,21 +17,24 @@ mod keys;
 mod login;
 mod mail;
 mod operator;
+mod proof;
 mod provider;
 mod register;
 mod reset_link;
+mod respond;
 mod revoke;
 mod session;
+mod verify_factor;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use attempts::{AttemptCounts, Attempts};
 pub use browser::{BrowserSession, Changed};
-pub use challenge::{Answer, Answered, Answerer, Asked, Method};
+pub use challenge::{Method, PendingChallenge};
 pub use change::ChangeRequest;
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};
-pub use factors::{Begun, BegunWith, Enroller, Evidence, FactorConfirmed, FactorMeans};
+pub use factors::{Enroller, FactorConfirmed, FactorMeans, FactorProof, FactorSetup, PendingFactor};
 pub use import::{Candidate, Importer, Outcome, Rejection, Taken};
 pub use invite::{InvitationRequest, Invited};
 pub use keys::{Keys, KeysError};
@@ -40,6 +42,7 @@ pub use mail::{MailQueue, MailWorker};
 pub use operator::{Actor, NewAccount, Operator, Update};
 pub use register::Registration;
 pub use reset_link::{RESET_LINK_HOLDS_FOR, ResetLink};
+pub use respond::{ChallengeResponse, Issued, Responder};
 pub use revoke::Revoker;
 pub use session::{ListedSessions, list_sessions};
 

@@ -105,18 +105,12 @@ impl Operator {
         let id = UserId::generate(self.clock.wall(), &*self.random);
         let event = Some(by.event("user.add", format!("roles: {roles}")));
         let user = NewUser {
-            id,
-            name,
             email,
-            email_verified: None,
             password_hash: Some(password_hash),
-            link: None,
-            roles,
             release,
             similar,
-            invitation: None,
-            mail: None,
             event,
+            ..NewUser::new(id, name, roles)
         };
         let opened = self.store.create_user(&user, None).await?;
         opened.map(|opened| opened.user).ok_or(AccountError::Refused(Kind::UsernameExists))

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use uuid::{Builder, Uuid};
 
 use super::{
-    AccountError, Accounts, BrowserSession, Client, Holder, Result, challenge::Asking, register::check_email,
+    AccountError, Accounts, BrowserSession, Client, Holder, Result, challenge::NewChallenge,
+    register::check_email,
 };
 use crate::{
     config::{Provider, ProviderRegistration},
@@ -40,7 +41,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Throttled`].
-    pub async fn count_outset(&self, address: IpAddr) -> Result<()> {
+    pub async fn count_provider_request(&self, address: IpAddr) -> Result<()> {
         self.attempts.challenge(address).await.map(drop)
     }
 
@@ -115,9 +116,9 @@ impl Accounts {
         }
         // A link is for good: it takes the factor itself.
         let is_remembered = link.is_none() && user.has_factors && self.is_remembered(user, client);
-        if let Some(purpose) = self.asks_for(user).filter(|_| !is_remembered) {
-            let asking = Asking { purpose, session: None, proofs: BY_PROVIDER, holder, link };
-            return Err(AccountError::FactorNeeded(Box::new(self.ask(user, asking).await?)));
+        if let Some(purpose) = self.required_challenge(user).filter(|_| !is_remembered) {
+            let new = NewChallenge { purpose, session: None, proofs: BY_PROVIDER, holder, link };
+            return Err(AccountError::FactorNeeded(Box::new(self.create_challenge(user, new).await?)));
         }
         self.await_key().await?;
         let id = SessionId::generate(&*self.random);
@@ -221,23 +222,17 @@ impl Accounts {
                 continue;
             }
             let new = NewUser {
-                id,
-                name,
                 email: email.clone(),
                 email_verified: is_verified.then_some(is_trusted),
-                password_hash: None,
                 link: Some(link.clone()),
-                roles: roles.clone(),
-                release: false,
-                similar: false,
-                invitation: None,
                 mail: mail.clone(),
                 event: Some(Event::own(id, client.address, "user.register", provider.name.clone())),
+                ..NewUser::new(id, name, roles.clone())
             };
             let (mut session, _) =
                 self.new_session(SessionId::generate(&*self.random), client.place(), holder);
             session.proofs = BY_PROVIDER;
-            let must = self.role_asks_for_factor(&roles);
+            let must = self.role_requires_factor(&roles);
             match self.store.create_user(&new, Some(&session).filter(|_| !must)).await? {
                 Some(opened) => {
                     self.mails_are_queued();

@@ -1,6 +1,6 @@
 //! Registering.
 
-use super::{AccountError, Accounts, Client, Holder, Result, Tokens, challenge::Asking};
+use super::{AccountError, Accounts, Client, Holder, Result, Tokens, challenge::NewChallenge};
 use crate::{
     config,
     error::Kind,
@@ -100,25 +100,18 @@ impl Accounts {
             Some(_) => self.mail(id, Purpose::VerifyEmail, None).await?,
             None => None,
         };
-        let (release, similar) = (false, false);
         let event = Some(Event::own(id, address, "user.register", String::new()));
         let user = NewUser {
-            id,
-            name,
             email,
-            email_verified: None,
             password_hash: Some(password_hash),
-            link: None,
-            roles,
-            release,
-            similar,
             invitation,
             mail,
             event,
+            ..NewUser::new(id, name, roles)
         };
         let (session, refresh) = self.new_session(SessionId::generate(&*self.random), client.place(), holder);
-        let must_have_factor = self.role_asks_for_factor(&user.roles);
-        let opened = self.store.create_user(&user, Some(&session).filter(|_| !must_have_factor)).await?;
+        let requires_factor = self.role_requires_factor(&user.roles);
+        let opened = self.store.create_user(&user, Some(&session).filter(|_| !requires_factor)).await?;
         match opened {
             Some(Opened { grant: Some(grant), .. }) => {
                 self.mails_are_queued();
@@ -128,9 +121,9 @@ impl Accounts {
             Some(Opened { user, grant: None }) => {
                 self.mails_are_queued();
                 let (purpose, proofs) = (ChallengePurpose::Enrolment, Proofs::PASSWORD);
-                let asking = Asking { purpose, session: None, proofs, holder, link: None };
-                let asked = self.ask(&user, asking).await?;
-                Err(AccountError::FactorNeeded(Box::new(asked)))
+                let new = NewChallenge { purpose, session: None, proofs, holder, link: None };
+                let challenge = self.create_challenge(&user, new).await?;
+                Err(AccountError::FactorNeeded(Box::new(challenge)))
             }
             None => {
                 if let Some(token) = &wanted.invitation {

@@ -58,7 +58,7 @@ impl Accounts {
         self.await_key().await?;
         match self.store.rotate_session(&request).await? {
             Rotation::Rotated(grant) | Rotation::Replayed(grant, _)
-                if self.asks_for(&grant.user) == Some(ChallengePurpose::Enrolment) =>
+                if self.required_challenge(&grant.user) == Some(ChallengePurpose::Enrolment) =>
             {
                 // A login leads to the factor that the account must have by now.
                 Err(unauthenticated())

@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use super::{
     AdminApi, Asked, CallResult,
     shape::{
-        AuditQuery, AuditTrail, Invitation, Key, Keys as KeyList, LogSettings, Message, NewInvitation,
-        NewResetLink, NewUser, Page, Reloaded, ResetLink, Revocation, Revoked, Sessions, Upstream, Upstreams,
-        User, UserQuery, UserUpdate, Users,
+        AuditQuery, AuditTrail, Invitation, Key, Keys as KeyList, Lifetime, LogSettings, Message,
+        NewInvitation, NewResetLink, NewUser, Page, Reloaded, ResetLink, Revocation, Revoked, Sessions,
+        Upstream, Upstreams, User, UserQuery, UserUpdate, Users,
     },
 };
 use crate::{
@@ -235,15 +235,10 @@ impl AdminApi {
             detail: Some("An invitation is a link to a page: set `pages`.".to_owned()),
             ..Kind::NotFound.into()
         })?;
-        let has_body = asked.headers.contains_key(header::CONTENT_TYPE);
-        let wanted: NewInvitation =
-            if has_body { read(asked.headers, asked.body).await? } else { NewInvitation::default() };
+        let wanted: NewInvitation = read_optional(asked.headers, asked.body).await?;
         let roles: Vec<String> = wanted.roles.into_iter().flatten().chain(wanted.role).collect();
         let roles = parse_roles(&roles)?;
-        let holds_for = match &wanted.expires {
-            Some(lifetime) => lifetime.span().ok_or(Kind::MissingParameters)?,
-            None => InvitationRequest::USUAL,
-        };
+        let holds_for = span_or(wanted.expires, InvitationRequest::USUAL)?;
         let request = InvitationRequest { roles, uses: wanted.uses.unwrap_or(1), holds_for };
         let invited = self.operator.invite(&by, request).await?;
         let invitation = Invitation {
@@ -260,13 +255,8 @@ impl AdminApi {
             detail: Some("It is a link to a page: set `pages`, or `auth.email`.".to_owned()),
             ..Kind::NotFound.into()
         })?;
-        let has_body = asked.headers.contains_key(header::CONTENT_TYPE);
-        let wanted: NewResetLink =
-            if has_body { read(asked.headers, asked.body).await? } else { NewResetLink::default() };
-        let holds_for = match &wanted.expires {
-            Some(lifetime) => lifetime.span().ok_or(Kind::MissingParameters)?,
-            None => RESET_LINK_HOLDS_FOR,
-        };
+        let wanted: NewResetLink = read_optional(asked.headers, asked.body).await?;
+        let holds_for = span_or(wanted.expires, RESET_LINK_HOLDS_FOR)?;
         let made = self.operator.reset_link(&by, &user, holds_for).await?;
         let shown = ResetLink { link: made.link(page), expires_at: rfc3339(made.expires_at) };
         Ok(private_json(StatusCode::CREATED, &shown))
@@ -373,6 +363,21 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
         return Err(Kind::MissingParameters.into());
     }
     serde_urlencoded::from_str(query).map_err(|_| Kind::MissingParameters.into())
+}
+
+fn span_or(lifetime: Option<Lifetime>, default: Duration) -> Result<Duration, Failure> {
+    match lifetime {
+        Some(lifetime) => lifetime.span().ok_or_else(|| Kind::MissingParameters.into()),
+        None => Ok(default),
+    }
+}
+
+/// Reads the body of a request that may have none.
+async fn read_optional<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<T, Failure> {
+    if headers.contains_key(header::CONTENT_TYPE) { read(headers, body).await } else { Ok(T::default()) }
 }
 
 async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {

@@ -153,7 +153,7 @@ fn factors() -> Vec<Step> {
             .at(FACTOR)
             .body(json!({"code": "000000"}))
             .says("Invalid credentials"),
-        step("Begin to show anew who one is", "challenge", 200)
+        step("Begin a step-up of one's own session", "challenge", 200)
             .then(&["pm.environment.set('challenge', pm.response.json().challenge);"]),
         step("Show it", "loginFactor", 200)
             .body(json!({"challenge": "{{challenge}}", "method": "password", "password": "{{password}}"}))

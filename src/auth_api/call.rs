@@ -13,7 +13,9 @@ use super::{
     AuthApi, Caller,
     handler::CallResult,
     input,
-    output::{Account, Begun, Challenge, Changed, Confirmed, Factors, JwkSet, Message, Session, Sessions},
+    output::{
+        Account, Challenge, Changed, Confirmed, Factors, JwkSet, Message, PendingFactor, Session, Sessions,
+    },
 };
 use crate::{
     error::{Kind, Statuses},
@@ -274,13 +276,13 @@ const FACTOR: &[Kind] = &[
 fn factor_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
-            body: Some((schema::<input::Answer>, true)),
+            body: Some((schema::<input::ChallengeResponse>, true)),
             failures: &[Kind::MissingParameters, Kind::InvalidCredentials, Kind::TooManyRequests],
             ..call(
                 Method::POST,
                 "/login/factor",
                 "loginFactor",
-                "Answer a challenge: open a session, or show anew who one is in one's own",
+                "Respond to a challenge: open a session, or step up one's own",
                 Bearer::Optional,
                 TOKENS,
                 |api, request, caller, _| Box::pin(api.login_factor(request, caller)),
@@ -316,7 +318,7 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 "beginFactor",
                 "Begin a second factor, or get new recovery codes",
                 Bearer::Required,
-                (201, JSON, schema::<Begun>),
+                (201, JSON, schema::<PendingFactor>),
                 |api, request, caller, _| Box::pin(api.begin_factor(request, caller)),
             )
         },
@@ -326,7 +328,7 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 Method::POST,
                 "/factors/challenge",
                 "challenge",
-                "Begin to show anew who one is",
+                "Begin a step-up of one's own session",
                 Bearer::Required,
                 (200, JSON, schema::<Challenge>),
                 |api, _, caller, _| Box::pin(api.challenge(caller)),
@@ -339,7 +341,7 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 Method::POST,
                 "/factors/{id}/confirm",
                 "confirmFactor",
-                "Show to have a factor that was begun",
+                "Confirm a factor that was begun",
                 Bearer::Required,
                 (200, JSON, schema::<Confirmed<'static>>),
                 |api, request, caller, parameters| {

@@ -7,12 +7,13 @@ use super::{
     AuthApi, Caller,
     handler::{CallResult, done},
     input::{self, read, required, required_secret},
-    output::{Asked, Begun, Confirmed, Factor, Factors, RecoveryCodes},
+    output::{Confirmed, Factor, Factors, PendingChallenge, PendingFactor, RecoveryCodes},
 };
 use crate::{
     access::{Credential, Failure},
     account::{
-        Answer, Answered, Answerer, BegunWith, BrowserSession, Enroller, Evidence, FactorConfirmed, Method,
+        BrowserSession, ChallengeResponse, Enroller, FactorConfirmed, FactorProof, FactorSetup, Issued,
+        Method, Responder,
     },
     clock::rfc3339,
     error::{Kind, private_json},
@@ -85,12 +86,12 @@ impl AuthApi {
         let begun = self.accounts.begin_factor(owner.enroller(), kind, name, address).await?;
         let id = begun.id.to_string();
         let body = match begun.with {
-            BegunWith::Totp(secret, uri) => {
+            FactorSetup::Totp(secret, uri) => {
                 let secret = Some(secret.expose().to_owned());
-                Begun { id, kind: kind.name(), secret, uri: Some(uri), public_key: None }
+                PendingFactor { id, kind: kind.name(), secret, uri: Some(uri), public_key: None }
             }
-            BegunWith::Passkey(options) => {
-                Begun { id, kind: kind.name(), secret: None, uri: None, public_key: Some(options) }
+            FactorSetup::Passkey(options) => {
+                PendingFactor { id, kind: kind.name(), secret: None, uri: None, public_key: Some(options) }
             }
         };
         Ok(private_json(StatusCode::CREATED, &body))
@@ -104,16 +105,16 @@ impl AuthApi {
     ) -> CallResult {
         let input: input::ConfirmFactor = read(request)?;
         let owner = self.owner(caller, input.challenge)?;
-        let evidence = match (input.code, input.credential) {
-            (Some(code), None) => Evidence::Code(code),
-            (None, Some(made)) => Evidence::Passkey(Box::new(made)),
+        let proof = match (input.code, input.credential) {
+            (Some(code), None) => FactorProof::Code(code),
+            (None, Some(made)) => FactorProof::Passkey(Box::new(made)),
             _ => return Err(Kind::MissingParameters.into()),
         };
-        let confirmed = self.accounts.confirm_factor(owner.enroller(), id, evidence, caller.client).await?;
+        let confirmed = self.accounts.confirm_factor(owner.enroller(), id, proof, caller.client).await?;
         let FactorConfirmed { recovery_codes, session } = confirmed;
         const MESSAGE: &str = "Factor confirmed successfully";
         match session {
-            Answered::Access(access) => {
+            Issued::Access(access) => {
                 let (access_token, expires_in) = (Some(access.text.as_str()), Some(access.expires_in));
                 let token_type = Some("Bearer");
                 let body = Confirmed {
@@ -126,13 +127,13 @@ impl AuthApi {
                 };
                 Ok(private_json(StatusCode::OK, &body))
             }
-            Answered::Browser(session) => {
+            Issued::Browser(session) => {
                 let body = Confirmed { message: MESSAGE, recovery_codes, ..Confirmed::default() };
                 let mut response = private_json(StatusCode::OK, &body);
                 self.set_cookies(&mut response, *session);
                 Ok(response)
             }
-            Answered::Tokens(tokens) => {
+            Issued::Tokens(tokens) => {
                 let session = Some(self.session(&tokens, None));
                 let body = Confirmed { message: MESSAGE, recovery_codes, session, ..Confirmed::default() };
                 let mut response = private_json(StatusCode::OK, &body);
@@ -150,17 +151,17 @@ impl AuthApi {
 
     pub(super) async fn challenge(&self, caller: &Caller<'_>) -> CallResult {
         let person = self.identify(caller)?;
-        let asked = self.accounts.ask_anew(&person, caller.client.address).await?;
-        Ok(private_json(StatusCode::OK, &Asked(asked.members())))
+        let asked = self.accounts.begin_step_up(&person, caller.client.address).await?;
+        Ok(private_json(StatusCode::OK, &PendingChallenge(asked.members())))
     }
 
     pub(super) async fn login_passkey(&self, caller: &Caller<'_>) -> CallResult {
-        let asked = self.accounts.ask_for_passkey(false, false, caller.client.address).await?;
-        Ok(private_json(StatusCode::OK, &Asked(asked.members())))
+        let asked = self.accounts.begin_passkey_login(false, false, caller.client.address).await?;
+        Ok(private_json(StatusCode::OK, &PendingChallenge(asked.members())))
     }
 
     pub(super) async fn login_factor(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        let input: input::Answer = read(request)?;
+        let input: input::ChallengeResponse = read(request)?;
         let token = required_secret(input.challenge)?;
         // A passkey in place of a login needs no name.
         let method = match input.method {
@@ -169,20 +170,20 @@ impl AuthApi {
         };
         // Whatever else comes along counts where the challenge is of a session.
         let person = self.identify(caller).ok();
-        let answerer = Answerer { is_page: false, person: person.as_ref() };
+        let responder = Responder { is_page: false, person: person.as_ref() };
         let code = input.code.or(input.password).filter(|code| !code.expose().is_empty());
         if method == Method::Email && code.is_none() {
-            self.accounts.mail_code(&token, answerer, caller.client.address).await?;
+            self.accounts.mail_code(&token, responder, caller.client.address).await?;
             return Ok(done("A code is on its way"));
         }
         if code.is_none() && input.credential.is_none() {
             return Err(Kind::MissingParameters.into());
         }
         let remember_device = input.remember_device.unwrap_or_default();
-        let answer = Answer { method, code, credential: input.credential, remember_device };
+        let response = ChallengeResponse { method, code, credential: input.credential, remember_device };
         const MESSAGE: &str = "Authenticated successfully";
-        match self.accounts.answer(&token, answer, answerer, caller.client).await? {
-            Answered::Tokens(tokens) => {
+        match self.accounts.respond(&token, response, responder, caller.client).await? {
+            Issued::Tokens(tokens) => {
                 let mut response = private_json(StatusCode::OK, &self.session(&tokens, Some(MESSAGE)));
                 self.give_device(&mut response, &tokens);
                 if self.compat.token_in_header
@@ -192,12 +193,12 @@ impl AuthApi {
                 }
                 Ok(response)
             }
-            Answered::Browser(session) => {
+            Issued::Browser(session) => {
                 let mut response = done(MESSAGE);
                 self.set_cookies(&mut response, *session);
                 Ok(response)
             }
-            Answered::Access(_) => Err(Kind::Internal.into()),
+            Issued::Access(_) => Err(Kind::Internal.into()),
         }
     }
 

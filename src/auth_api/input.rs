@@ -194,8 +194,8 @@ pub(super) struct ConfirmFactor {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "FactorAnswer")]
-pub(super) struct Answer {
+#[schemars(rename = "ChallengeResponse")]
+pub(super) struct ChallengeResponse {
     /// The challenge.
     #[schemars(required, with = "String", length(min = 1))]
     pub(super) challenge: Option<Secret>,

@@ -115,10 +115,10 @@ pub(super) struct Factor {
     pub(super) last_used_at: Option<String>,
 }
 
-/// A factor that was begun: what it is to be confirmed with.
+/// A factor that is not confirmed yet.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "BegunFactor")]
-pub(super) struct Begun {
+#[schemars(rename = "PendingFactor")]
+pub(super) struct PendingFactor {
     pub(super) id: String,
     /// totp or passkey.
     #[serde(rename = "type")]
@@ -129,7 +129,7 @@ pub(super) struct Begun {
     /// Of TOTP: the address that an app reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) uri: Option<String>,
-    /// Of a passkey: what a browser makes it by.
+    /// Of a passkey: the options to create it.
     #[serde(rename = "publicKey", skip_serializing_if = "Option::is_none")]
     pub(super) public_key: Option<serde_json::Value>,
 }
@@ -141,7 +141,7 @@ pub(super) struct RecoveryCodes {
     pub(super) recovery_codes: Vec<String>,
 }
 
-/// A factor that was confirmed. Its proof is in the new access token; who had to have one to log in gets all of a login.
+/// A confirmed factor. The new access token has its proof; after an enrolment at login, the response is that of a login.
 #[derive(Default, Serialize, JsonSchema)]
 #[schemars(rename = "ConfirmedFactor")]
 pub(super) struct Confirmed<'a> {
@@ -160,10 +160,10 @@ pub(super) struct Confirmed<'a> {
     pub(super) session: Option<Session<'a>>,
 }
 
-/// A challenge: its token, how it may be answered, and what a browser shows a passkey by.
+/// A challenge: its token, the methods that complete it, and the options for a passkey.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub(super) struct Asked(pub(super) serde_json::Map<String, serde_json::Value>);
+pub(super) struct PendingChallenge(pub(super) serde_json::Map<String, serde_json::Value>);
 
 /// The shape of a challenge.
 #[derive(JsonSchema)]

@@ -1,11 +1,11 @@
-//! Public keys of passkeys, as COSE has them (RFC 9052, RFC 9053), and what they have signed.
+//! Public keys of passkeys in COSE form (RFC 9052, RFC 9053), and verification of their signatures.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use ciborium::Value;
 
-/// The algorithms that are taken, best first: EdDSA, ES256, RS256 (the registry of COSE algorithms).
+/// The accepted algorithms, best first: EdDSA, ES256, RS256 (the registry of COSE algorithms).
 pub(super) const ALGORITHMS: [i64; 3] = [-8, -7, -257];
 
 /// A public key.
@@ -20,7 +20,7 @@ pub(super) enum PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a key; none if it is of no algorithm that is taken.
+    /// Parses a key. Returns `None` for other algorithms.
     pub(super) fn read(key: &Value) -> Option<Self> {
         let map = key.as_map()?;
         let find = |label: i64| {
@@ -42,12 +42,12 @@ impl PublicKey {
         }
     }
 
-    /// Reads a key from its encoded form.
+    /// Decodes a key.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         Self::read(&ciborium::from_reader(bytes).ok()?)
     }
 
-    /// Whether it has signed a message.
+    /// Returns whether the signature of a message is valid.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),

@@ -1,4 +1,4 @@
-//! What second factors are made of: codes of authenticator apps, passkeys, codes for when both are lost. Nothing here knows of accounts.
+//! Second factors: codes of authenticator apps, passkeys, recovery codes. Nothing here depends on accounts.
 
 mod cose;
 mod passkey;

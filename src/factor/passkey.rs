@@ -1,6 +1,6 @@
 //! Passkeys: the relying party's side of Web Authentication (W3C, level 3).
 //!
-//! What signs is trusted for what it proves, not for who made it: attestation is `none` (section 8.7), and what comes is not looked at.
+//! Attestation is `none` (section 8.7): the maker of an authenticator is not verified.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ciborium::Value as Cbor;
@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::cose::{ALGORITHMS, PublicKey};
 use crate::types::hash::sha256;
 
-/// How long a browser waits for its user, in milliseconds.
+/// The time that a browser gives its user, in milliseconds.
 const TIMEOUT: u32 = 300_000;
 
 /// The longest id of a credential (section 7.1).
@@ -26,28 +26,28 @@ const IS_BACKED_UP: u8 = 1 << 4;
 const HAS_CREDENTIAL: u8 = 1 << 6;
 const HAS_EXTENSIONS: u8 = 1 << 7;
 
-/// Why a passkey is not accepted. The text is for the log.
+/// The reason why a passkey is rejected. The text is for the log.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum PasskeyError {
-    /// It is not in the form that browsers give.
+    /// The response is malformed.
     #[error("the credential is malformed: {0}")]
     Malformed(&'static str),
-    /// It answers another question.
-    #[error("the credential answers another challenge")]
+    /// The challenge is another.
+    #[error("the challenge is another")]
     Challenge,
-    /// Another site has asked for it.
-    #[error("the credential was asked for by another origin")]
+    /// The origin is another.
+    #[error("the origin is another")]
     Origin,
-    /// It is of another relying party.
-    #[error("the credential is of another relying party")]
+    /// The relying party is another.
+    #[error("the relying party is another")]
     RelyingParty,
-    /// Nobody has touched it.
-    #[error("nobody was present")]
+    /// The user was not present.
+    #[error("the user was not present")]
     NotPresent,
-    /// Its device does not know whose hand it is in.
+    /// The user was not verified.
     #[error("the user was not verified")]
     NotVerified,
-    /// It is of an algorithm that was not offered.
+    /// The algorithm was not offered.
     #[error("the algorithm of the key was not offered")]
     Algorithm,
     /// The signature is wrong.
@@ -57,18 +57,18 @@ pub enum PasskeyError {
 
 use PasskeyError::Malformed;
 
-/// Whom passkeys are for: a host and the one origin there (section 4).
+/// The relying party: a host and its one origin (section 4).
 #[derive(Debug, Clone)]
 pub struct RelyingParty {
     /// The host.
     pub id: String,
     /// The origin.
     pub origin: String,
-    /// What people call it.
+    /// The name that browsers display.
     pub name: String,
 }
 
-/// A new passkey, as a browser gives it (`RegistrationResponseJSON`, section 5.1).
+/// A registration response (`RegistrationResponseJSON`, section 5.1).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "RegistrationResponse")]
 pub struct Attestation {
@@ -77,22 +77,22 @@ pub struct Attestation {
     /// `public-key`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the device says.
+    /// The authenticator's response.
     pub response: AttestationResponse,
 }
 
-/// What a device says of a new passkey.
+/// The authenticator's response to a registration.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttestationResponse {
-    /// What the browser was asked, in base64url.
+    /// The client data, in base64url.
     #[serde(rename = "clientDataJSON")]
     pub client_data: String,
-    /// The new key, in base64url.
+    /// The attestation object, in base64url.
     pub attestation_object: String,
 }
 
-/// A passkey that is shown, as a browser gives it (`AuthenticationResponseJSON`, section 5.1).
+/// An authentication response (`AuthenticationResponseJSON`, section 5.1).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "AuthenticationResponse")]
 pub struct Assertion {
@@ -101,49 +101,49 @@ pub struct Assertion {
     /// `public-key`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the device says.
+    /// The authenticator's response.
     pub response: AssertionResponse,
 }
 
-/// What a device says of a passkey that is shown.
+/// The authenticator's response to an authentication.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssertionResponse {
-    /// What the browser was asked, in base64url.
+    /// The client data, in base64url.
     #[serde(rename = "clientDataJSON")]
     pub client_data: String,
-    /// What the device has seen, in base64url.
+    /// The authenticator data, in base64url.
     pub authenticator_data: String,
-    /// Of both, in base64url.
+    /// The signature of both, in base64url.
     pub signature: String,
-    /// Whose it is, in base64url.
+    /// The user handle, in base64url.
     #[serde(default)]
     pub user_handle: Option<String>,
 }
 
-/// A passkey that was made.
+/// A registered passkey.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Registered {
     /// The id of its credential.
     pub credential: Vec<u8>,
-    /// Its public key, as COSE has it.
+    /// Its public key in COSE form.
     pub public_key: Vec<u8>,
-    /// What it counts so far.
+    /// Its signature counter.
     pub counter: u32,
-    /// Whether its device knows whose hand it is in.
+    /// Whether its device verified the user.
     pub is_verified: bool,
 }
 
-/// A passkey that was shown.
+/// The result of an authentication.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asserted {
-    /// What it counts so far.
+    /// Its signature counter.
     pub counter: u32,
-    /// Whether its device knows whose hand it is in.
+    /// Whether its device verified the user.
     pub is_verified: bool,
 }
 
-/// What a browser was asked (section 5.8.1).
+/// The client data (section 5.8.1).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ClientData {
@@ -153,12 +153,12 @@ struct ClientData {
     origin: String,
     #[serde(default)]
     cross_origin: bool,
-    /// Of a page that has ours within it.
+    /// The origin of an embedding page.
     #[serde(default)]
     top_origin: Option<String>,
 }
 
-/// What a device has seen (section 6.1).
+/// The authenticator data (section 6.1).
 struct DeviceData<'a> {
     flags: u8,
     counter: u32,
@@ -172,7 +172,7 @@ fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, PasskeyError> {
 }
 
 impl Assertion {
-    /// The id of the credential.
+    /// Returns the id of the credential.
     ///
     /// # Errors
     /// When it is malformed.
@@ -180,7 +180,7 @@ impl Assertion {
         decode(&self.id, "id").and_then(checked_id)
     }
 
-    /// Whose it says to be.
+    /// Returns the user handle.
     ///
     /// # Errors
     /// When it is malformed.
@@ -195,7 +195,7 @@ fn checked_id(id: Vec<u8>) -> Result<Vec<u8>, PasskeyError> {
 }
 
 impl RelyingParty {
-    /// What a browser is asked to make a passkey with (`PublicKeyCredentialCreationOptionsJSON`). `user` is the id of the account, `known`
+    /// Returns the options to create a passkey (`PublicKeyCredentialCreationOptionsJSON`). `user` is the id of the account, `known`
     /// the credentials that it has.
     pub fn creation_options(&self, challenge: &[u8], user: &[u8], name: &str, known: &[Vec<u8>]) -> Value {
         let algorithms = ALGORITHMS.map(|algorithm| json!({"type": "public-key", "alg": algorithm}));
@@ -211,7 +211,8 @@ impl RelyingParty {
         })
     }
 
-    /// What a browser is asked to show a passkey with (`PublicKeyCredentialRequestOptionsJSON`): one of these, or any of a verified user's.
+    /// Returns the options to authenticate (`PublicKeyCredentialRequestOptionsJSON`) by one of `known`, or by any passkey that verifies its
+    /// user.
     pub fn request_options(&self, challenge: &[u8], known: Option<&[Vec<u8>]>) -> Value {
         json!({
             "rpId": self.id,
@@ -222,7 +223,7 @@ impl RelyingParty {
         })
     }
 
-    /// Reads a passkey that was made for a challenge (section 7.1).
+    /// Verifies a registration (section 7.1).
     ///
     /// # Errors
     /// [`PasskeyError`].
@@ -248,7 +249,7 @@ impl RelyingParty {
         })
     }
 
-    /// Checks a passkey that is shown for a challenge, by its public key (section 7.2).
+    /// Verifies an authentication (section 7.2).
     ///
     /// # Errors
     /// [`PasskeyError`].
@@ -271,7 +272,7 @@ impl RelyingParty {
         Ok(Asserted { counter: data.counter, is_verified: data.flags & USER_VERIFIED != 0 })
     }
 
-    /// Returns what the browser was asked, which must be this.
+    /// Verifies the client data, and returns it decoded.
     fn check_client(
         &self,
         challenge: &[u8],
@@ -308,7 +309,7 @@ impl RelyingParty {
         }
         let mut credential = None;
         if flags & HAS_CREDENTIAL != 0 {
-            // The model of the device, which is not asked for.
+            // The AAGUID, the model of the authenticator.
             let (_, after) = rest.split_at_checked(16).ok_or_else(short)?;
             let (&[high, low], after) = after.split_first_chunk::<2>().ok_or_else(short)?;
             let length = usize::from(u16::from_be_bytes([high, low]));

@@ -18,7 +18,6 @@ pub trait RefusalPages: Send + Sync {
     /// Returns the response that leads to the login page, and from there to `target`, a path with its query, or nowhere if it is empty.
     fn login(&self, target: &str) -> Response<Bytes>;
 
-    /// Returns the response that leads to where people show anew who they are, by a factor if that is asked for, and from there to
-    /// `target`.
+    /// Returns the redirect to the page for a new proof of identity, by a factor if that is required, and from there to `target`.
     fn prove(&self, target: &str, needs_factors: bool) -> Response<Bytes>;
 }

@@ -5,11 +5,13 @@
 
 mod discovery;
 mod fetch;
+mod identity;
 mod introspection;
 mod keys;
 mod provider;
 
 pub use fetch::{FetchError, Fetcher};
+pub use identity::Identity;
 pub use introspection::Introspector;
 pub use keys::{KeyFollower, read_key_file};
-pub use provider::{Identity, Outset, ProviderClient, ProviderError};
+pub use provider::{AuthorizationRequest, ProviderClient, ProviderError};

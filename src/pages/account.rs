@@ -87,7 +87,7 @@ impl Visit<'_> {
                 What::Password | What::Delete => String::new(),
             },
             account: user.name.to_string(),
-            needs_password: !accounts.is_recent(person).await?,
+            needs_password: !accounts.has_recent_proof(person).await?,
             min_length: accounts.config.password.min_length,
             ..Change::default()
         })

@@ -11,22 +11,22 @@ use super::{
 };
 use crate::{
     access::Failure,
-    account::{AccountError, Answer, Answered, Answerer, Asked, Method},
+    account::{AccountError, ChallengeResponse, Issued, Method, PendingChallenge, Responder},
     error::Kind,
     store::ChallengePurpose,
 };
 
-/// Reads an answer from a form; none where nothing is filled in.
-pub(super) fn answer(sent: &Sent, method: Method) -> Option<Answer> {
+/// Reads a response from a form; none where nothing is filled in.
+pub(super) fn response(sent: &Sent, method: Method) -> Option<ChallengeResponse> {
     let code = sent.secret("code");
     let credential = sent.secret("credential").and_then(|shown| serde_json::from_str(shown.expose()).ok());
     if code.is_none() && credential.is_none() {
         return None;
     }
-    Some(Answer { method, code, credential, remember_device: sent.is_set("remember_device") })
+    Some(ChallengeResponse { method, code, credential, remember_device: sent.is_set("remember_device") })
 }
 
-/// Returns the page for an answer by this method, or by the first that there is.
+/// Returns the page for a response by this method, or by the first that there is.
 pub(super) fn page(
     asked: &[Method],
     public_key: Option<&serde_json::Value>,
@@ -65,16 +65,16 @@ impl Visit<'_> {
     }
 
     /// Returns what this browser is asked for; none once that has ended.
-    async fn asked(&self) -> Result<Option<Asked>, Failure> {
+    async fn asked(&self) -> Result<Option<PendingChallenge>, Failure> {
         let Some(token) = self.challenge() else { return Ok(None) };
-        match self.pages.accounts.asked_before(&token, None, self.client.address).await {
+        match self.pages.accounts.pending_challenge(&token, None, self.client.address).await {
             Ok(asked) => Ok(Some(asked)),
             Err(AccountError::Refused(Kind::InvalidCredentials)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn factor_page(&self, asked: &Asked, wanted: Option<Method>, form: Form) -> Factor {
+    fn factor_page(&self, asked: &PendingChallenge, wanted: Option<Method>, form: Form) -> Factor {
         let may_remember =
             asked.purpose == ChallengePurpose::Login && self.pages.accounts.remembers_devices();
         let page = page(&asked.methods, asked.public_key.as_ref(), wanted, form, "factor");
@@ -104,9 +104,9 @@ impl Visit<'_> {
             return self.begin_again(form.return_to.as_deref());
         };
         let method = Method::parse(&sent.text("method")).unwrap_or(Method::Totp);
-        let answerer = Answerer { is_page: true, person: None };
+        let responder = Responder { is_page: true, person: None };
         if sent.is_set("send") {
-            let mailed = self.pages.accounts.mail_code(&token, answerer, self.client.address).await;
+            let mailed = self.pages.accounts.mail_code(&token, responder, self.client.address).await;
             match mailed {
                 Ok(()) => {}
                 Err(AccountError::Refused(Kind::InvalidCredentials)) => {
@@ -118,15 +118,17 @@ impl Visit<'_> {
             let ui = &self.pages.loaded.ui;
             return Ok(see_other(&format!("{ui}/factor{query}&method=email&done=sent")));
         }
-        let (status, message) = match answer(&sent, method) {
-            Some(answer) => match self.pages.accounts.answer(&token, answer, answerer, self.client).await {
-                Ok(Answered::Browser(session)) => {
-                    self.welcome(*session);
-                    return Ok(self.go_on(&sent));
+        let (status, message) = match response(&sent, method) {
+            Some(response) => {
+                match self.pages.accounts.respond(&token, response, responder, self.client).await {
+                    Ok(Issued::Browser(session)) => {
+                        self.welcome(*session);
+                        return Ok(self.go_on(&sent));
+                    }
+                    Ok(_) => return Err(Kind::Internal.into()),
+                    Err(error) => (self.status_of(&error), message(&error)),
                 }
-                Ok(_) => return Err(Kind::Internal.into()),
-                Err(error) => (self.status_of(&error), message(&error)),
-            },
+            }
             None => (StatusCode::BAD_REQUEST, Message::about("code", "error-missing")),
         };
         // Perhaps that was the last try.

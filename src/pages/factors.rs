@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::Failure,
-    account::{AccountError, Answered, BegunWith, Enroller, Evidence, FactorConfirmed},
+    account::{AccountError, Enroller, FactorConfirmed, FactorProof, FactorSetup, Issued},
     error::Kind,
     factor::qr_code,
     store::{ChallengePurpose, FactorKind},
@@ -43,7 +43,7 @@ impl Visit<'_> {
     /// Returns whose factors the page is about: of who is signed in, or of who is about to be and must have one.
     async fn owner(&mut self) -> Result<Owner, Failure> {
         if let Some(token) = self.challenge()
-            && let Ok(asked) = self.pages.accounts.asked_before(&token, None, self.client.address).await
+            && let Ok(asked) = self.pages.accounts.pending_challenge(&token, None, self.client.address).await
             && asked.purpose == ChallengePurpose::Enrolment
         {
             return Ok(Owner::Challenge(token));
@@ -87,7 +87,7 @@ impl Visit<'_> {
         let return_to = self.destination(&self.query("return_to"));
         let id = self.query("id");
         if !id.is_empty() {
-            return self.show_begun(&owner, &id, return_to, None).await;
+            return self.show_pending_factor(&owner, &id, return_to, None).await;
         }
         // Who comes for one is not to lose their way for an old proof.
         if let (Owner::Person(person), Some(_)) = (&owner, &return_to) {
@@ -99,7 +99,7 @@ impl Visit<'_> {
     }
 
     /// Shows what a factor that was begun is confirmed with.
-    async fn show_begun(
+    async fn show_pending_factor(
         &mut self,
         owner: &Owner,
         id: &str,
@@ -107,18 +107,18 @@ impl Visit<'_> {
         failed: Option<(StatusCode, Message)>,
     ) -> PageResult {
         let accounts = self.pages.accounts.clone();
-        let begun = accounts.begun_before(owner.enroller(), id, self.client.address).await;
+        let begun = accounts.pending_factor(owner.enroller(), id, self.client.address).await;
         let begun = begun.map_err(Failure::from)?;
         let form = self.factors_form(owner, return_to);
         let page = NewFactor { form, id: begun.id.to_string(), ..NewFactor::default() };
         let page = match begun.with {
-            BegunWith::Totp(secret, uri) => NewFactor {
+            FactorSetup::Totp(secret, uri) => NewFactor {
                 secret: Some(in_groups(secret.expose())),
                 picture: qr_code(&uri).map(|svg| data_address(&svg)),
                 uri: Some(uri),
                 ..page
             },
-            BegunWith::Passkey(options) => {
+            FactorSetup::Passkey(options) => {
                 NewFactor { options: Some(options.to_string()), is_begun: failed.is_none(), ..page }
             }
         };
@@ -180,18 +180,18 @@ impl Visit<'_> {
     ) -> PageResult {
         let id = sent.text("id");
         let made = sent.secret("credential").and_then(|made| serde_json::from_str(made.expose()).ok());
-        let evidence = match (sent.secret("code"), made) {
-            (_, Some(made)) => Evidence::Passkey(made),
-            (Some(code), None) => Evidence::Code(code),
+        let proof = match (sent.secret("code"), made) {
+            (_, Some(made)) => FactorProof::Passkey(made),
+            (Some(code), None) => FactorProof::Code(code),
             (None, None) => {
                 let missing = (StatusCode::BAD_REQUEST, Message::about("code", "error-missing"));
-                return self.show_begun(owner, &id, return_to, Some(missing)).await;
+                return self.show_pending_factor(owner, &id, return_to, Some(missing)).await;
             }
         };
         let accounts = self.pages.accounts.clone();
-        match accounts.confirm_factor(owner.enroller(), &id, evidence, self.client).await {
+        match accounts.confirm_factor(owner.enroller(), &id, proof, self.client).await {
             Ok(FactorConfirmed { recovery_codes, session }) => {
-                if let Answered::Browser(session) = session {
+                if let Issued::Browser(session) = session {
                     self.welcome(*session);
                 }
                 match recovery_codes {
@@ -209,7 +209,7 @@ impl Visit<'_> {
                     _ => message(&error),
                 };
                 let failed = (self.status_of(&error), message);
-                self.show_begun(owner, &id, return_to, Some(failed)).await
+                self.show_pending_factor(owner, &id, return_to, Some(failed)).await
             }
         }
     }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{
     endpoint::PageResult,
-    factor::{answer, message, page},
+    factor::{message, page, response},
     message::Message,
     query_of, see_other,
     view::{Factor, Form, Prove, Wrong},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     access::Failure,
-    account::{AccountError, Answered, Answerer, Asked, Method},
+    account::{AccountError, Issued, Method, PendingChallenge, Responder},
     error::Kind,
     token::SignedIn,
     types::Secret,
@@ -31,9 +31,9 @@ impl Visit<'_> {
     }
 
     /// Returns the challenge of this session that the browser has a token of; none once it has ended.
-    async fn step_up(&self, person: &SignedIn) -> Result<Option<(Secret, Asked)>, Failure> {
+    async fn step_up(&self, person: &SignedIn) -> Result<Option<(Secret, PendingChallenge)>, Failure> {
         let Some(token) = self.challenge() else { return Ok(None) };
-        match self.pages.accounts.asked_before(&token, Some(person.session), self.client.address).await {
+        match self.pages.accounts.pending_challenge(&token, Some(person.session), self.client.address).await {
             Ok(asked) => Ok(Some((token, asked))),
             Err(AccountError::Refused(Kind::InvalidCredentials)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -43,7 +43,7 @@ impl Visit<'_> {
     pub(super) async fn show_prove(&mut self) -> PageResult {
         let person = self.person()?;
         let return_to = self.destination(&self.query("return_to"));
-        let methods = self.pages.accounts.proofs_of(&person).await.map_err(Failure::from)?;
+        let methods = self.pages.accounts.proof_methods(&person).await.map_err(Failure::from)?;
         if methods == [Method::Password] {
             if self.query("mfa") == "yes" {
                 // A factor is asked for, and there is none to show.
@@ -69,7 +69,7 @@ impl Visit<'_> {
         match Method::parse(&sent.text("method")) {
             Some(method) => self.prove_by_factor(&person, &sent, return_to, method).await,
             None => {
-                let methods = self.pages.accounts.proofs_of(&person).await.map_err(Failure::from)?;
+                let methods = self.pages.accounts.proof_methods(&person).await.map_err(Failure::from)?;
                 if methods != [Method::Password] {
                     // A factor was added since the page was shown.
                     let query = return_to.as_deref().map(query_of).unwrap_or_default();
@@ -91,25 +91,25 @@ impl Visit<'_> {
         let (token, asked) = match self.step_up(person).await? {
             Some(begun) => begun,
             None => {
-                let asked = accounts.ask_anew(person, address).await.map_err(Failure::from)?;
+                let asked = accounts.begin_step_up(person, address).await.map_err(Failure::from)?;
                 self.set_challenge_cookie(&asked.token);
                 (asked.token.clone(), asked)
             }
         };
-        let answerer = Answerer { is_page: true, person: Some(person) };
-        let answer = answer(sent, method);
+        let responder = Responder { is_page: true, person: Some(person) };
+        let response = response(sent, method);
         let is_mail = method == Method::Email && sent.is_set("send");
         if is_mail {
-            accounts.mail_code(&token, answerer, address).await.map_err(Failure::from)?;
+            accounts.mail_code(&token, responder, address).await.map_err(Failure::from)?;
         }
-        if is_mail || (method == Method::Passkey && answer.is_none()) {
+        if is_mail || (method == Method::Passkey && response.is_none()) {
             let query = return_to.as_deref().map(query_of).unwrap_or_else(|| "?".to_owned());
             let (ui, done) = (&self.pages.loaded.ui, if is_mail { "sent" } else { "begun" });
             return Ok(see_other(&format!("{ui}/prove{query}&method={}&done={done}", method.name())));
         }
-        let (status, message) = match answer {
-            Some(answer) => match accounts.answer(&token, answer, answerer, self.client).await {
-                Ok(Answered::Browser(session)) => {
+        let (status, message) = match response {
+            Some(response) => match accounts.respond(&token, response, responder, self.client).await {
+                Ok(Issued::Browser(session)) => {
                     self.set_session_cookie(session.cookie);
                     self.remove_challenge_cookie();
                     return Ok(self.go_on(sent));

@@ -3,6 +3,7 @@
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
+    Pages,
     account::minute,
     endpoint::PageResult,
     query_of, see_other,
@@ -14,7 +15,7 @@ use crate::{
     account::AccountError,
     clock::{UnixMillis, millis},
     error::Kind,
-    oidc::{Outset, ProviderClient, ProviderError},
+    oidc::{AuthorizationRequest, ProviderClient, ProviderError},
     store::ChallengePurpose,
     token::{Ticket, is_state},
     types::SessionId,
@@ -30,18 +31,18 @@ const LONGEST_RETURN: usize = 2_000;
 const TICKET: &str = "__Host-authgate-ticket-";
 const MARK: usize = 12;
 
-/// Why a callback came to nothing, for the person.
+/// The reason why a callback fails, for the person.
 #[derive(Debug, Clone, Copy)]
 enum Failed {
-    /// It is not of this browser, too old, or came before; or the provider's word cannot be taken.
+    /// The state is unknown, expired or spent, or the provider's response is rejected.
     Unusable,
-    /// The person, or the provider, said no.
+    /// The person or the provider denied access.
     Denied,
     /// The provider cannot be reached.
-    Away,
-    /// There is no account for somebody, and none may be made.
+    Unavailable,
+    /// There is no account for the person, and registration is closed.
     NoAccount,
-    /// Somebody else's account is linked.
+    /// Another account is linked to the person.
     Taken,
 }
 
@@ -50,19 +51,21 @@ impl Failed {
         match self {
             Self::Unusable => (StatusCode::BAD_REQUEST, "provider-unusable"),
             Self::Denied => (StatusCode::FORBIDDEN, "provider-denied"),
-            Self::Away => (StatusCode::BAD_GATEWAY, "provider-away"),
+            Self::Unavailable => (StatusCode::BAD_GATEWAY, "provider-away"),
             Self::NoAccount => (StatusCode::FORBIDDEN, "provider-no-account"),
             Self::Taken => (StatusCode::BAD_REQUEST, "provider-taken"),
         }
     }
 }
 
-impl Visit<'_> {
+impl Pages {
     fn provider(&self, name: &str) -> Result<&ProviderClient, Failure> {
-        let found = self.pages.providers.iter().find(|provider| provider.config().name == name);
+        let found = self.providers.iter().find(|provider| provider.config().name == name);
         found.ok_or_else(|| Kind::NotFound.into())
     }
+}
 
+impl Visit<'_> {
     /// Returns a button for each provider, which leads on to `return_to`.
     pub(super) fn provider_buttons(&self, query: &str) -> Vec<ProviderButton> {
         let button = |provider: &ProviderClient| ProviderButton {
@@ -81,7 +84,7 @@ impl Visit<'_> {
         self.pages.access.now().time
     }
 
-    /// Says why a sign-in by a provider came to nothing.
+    /// Returns the page about a failed sign-in by a provider.
     fn failed_by_provider(&self, failed: Failed, why: &str) -> PageResult {
         tracing::info!(request.id = self.request.request_id, reason = why, "sign-in by a provider failed");
         let (status, text) = failed.parts();
@@ -89,10 +92,10 @@ impl Visit<'_> {
         self.show(status, &Text { title: "page-provider-failed", text, request_id })
     }
 
-    pub(super) async fn go_to_provider(&mut self, name: &str) -> PageResult {
-        let name = provider_name(self.provider(name)?);
+    pub(super) async fn redirect_to_provider(&mut self, name: &str) -> PageResult {
+        let provider = self.pages.provider(name)?;
         let return_to = self.destination(&self.query("return_to"));
-        self.pages.accounts.count_outset(self.client.address).await.map_err(Failure::from)?;
+        self.pages.accounts.count_provider_request(self.client.address).await.map_err(Failure::from)?;
         let link = self.query("link");
         let session = if link.is_empty() {
             None
@@ -114,32 +117,33 @@ impl Visit<'_> {
             }
             Some(person.session)
         };
-        self.begin(name, return_to, session).await
+        self.begin(provider, return_to, session).await
     }
 
     async fn begin(
         &mut self,
-        name: String,
+        provider: &ProviderClient,
         return_to: Option<String>,
         session: Option<SessionId>,
     ) -> PageResult {
         let (pages, now) = (self.pages, self.now());
-        let provider = self.provider(&name)?;
+        let name = &provider.config().name;
         let expires_at = now + millis(TICKET_HOLDS_FOR);
         // A browser keeps no cookie that is longer than 4,096 bytes.
         let return_to = return_to.filter(|target| target.len() <= LONGEST_RETURN);
-        let ticket = Ticket::new(&*pages.random, &name, return_to, session, expires_at);
+        let ticket = Ticket::new(&*pages.random, name, return_to, session, expires_at);
         let state = ticket.state.as_str();
         let (nonce, challenge) = (pages.tickets.nonce(state), pages.tickets.challenge(state));
-        let redirect_uri = self.redirect_uri(&name);
-        let outset = Outset { redirect_uri: &redirect_uri, state, nonce: &nonce, challenge: &challenge };
-        match provider.outset(&outset, now).await {
+        let redirect_uri = self.redirect_uri(name);
+        let request =
+            AuthorizationRequest { redirect_uri: &redirect_uri, state, nonce: &nonce, challenge: &challenge };
+        match provider.authorization_url(&request, now).await {
             Ok(address) => {
                 let cookie = ticket_cookie(state, &pages.tickets.seal(&ticket), TICKET_HOLDS_FOR.as_secs());
                 self.add_cookie(cookie);
                 Ok(see_other(&address))
             }
-            Err(error) => self.failed_by_provider(Failed::Away, &error.to_string()),
+            Err(error) => self.failed_by_provider(Failed::Unavailable, &error.to_string()),
         }
     }
 
@@ -157,10 +161,9 @@ impl Visit<'_> {
         (ticket.provider == name).then_some(ticket)
     }
 
-    pub(super) async fn come_from_provider(&mut self, name: &str) -> PageResult {
-        let provider = self.provider(name)?;
-        let (name, state) = (provider_name(provider), self.query("state"));
-        let Some(ticket) = self.ticket(&name, &state) else {
+    pub(super) async fn provider_callback(&mut self, name: &str) -> PageResult {
+        let (provider, state) = (self.pages.provider(name)?, self.query("state"));
+        let Some(ticket) = self.ticket(name, &state) else {
             return self.failed_by_provider(Failed::Unusable, "the state is not of this browser");
         };
         // Whatever comes of it, it is good once: here, and at every gateway.
@@ -173,7 +176,6 @@ impl Visit<'_> {
             }
             Err(error) => return Err(error.into()),
         }
-        let provider = self.provider(&name)?;
         let said = Some(self.query("iss")).filter(|iss| !iss.is_empty());
         if let Err(error) = provider.check_issuer(said.as_deref(), now).await {
             return self.failed_by_provider(of_provider(&error), &error.to_string());
@@ -182,11 +184,11 @@ impl Visit<'_> {
             "" => {}
             "access_denied" => return self.failed_by_provider(Failed::Denied, "access_denied"),
             error @ ("server_error" | "temporarily_unavailable") => {
-                return self.failed_by_provider(Failed::Away, error);
+                return self.failed_by_provider(Failed::Unavailable, error);
             }
             _ => return self.failed_by_provider(Failed::Unusable, "the provider refused"),
         }
-        let (code, redirect_uri) = (self.query("code"), self.redirect_uri(&name));
+        let (code, redirect_uri) = (self.query("code"), self.redirect_uri(name));
         let (verifier, nonce) = (pages.tickets.verifier(&state), pages.tickets.nonce(&state));
         let identity = match provider.identify(&code, &redirect_uri, &verifier, &nonce, now).await {
             Ok(identity) => identity,
@@ -199,12 +201,8 @@ impl Visit<'_> {
             if ticket.session() != Some(person.session) {
                 return self.failed_by_provider(Failed::Unusable, "it was begun in another session");
             }
-            let linked = pages.accounts.link_provider(
-                &person,
-                provider_config(pages, &name)?,
-                &identity,
-                self.client.address,
-            );
+            let linked =
+                pages.accounts.link_provider(&person, provider.config(), &identity, self.client.address);
             return match linked.await {
                 Ok(()) => Ok(see_other(&format!("{}/account/providers?done=linked", pages.loaded.ui))),
                 Err(AccountError::Refused(Kind::Conflict)) => {
@@ -214,8 +212,7 @@ impl Visit<'_> {
             };
         }
         let query = ticket.return_to.as_deref().map(query_of).unwrap_or_default();
-        let config = provider_config(pages, &name)?;
-        match pages.accounts.sign_in_by_provider(config, &identity, self.client).await {
+        match pages.accounts.sign_in_by_provider(provider.config(), &identity, self.client).await {
             Ok(session) => {
                 self.welcome(session);
                 // The ticket is taken away with it.
@@ -286,19 +283,10 @@ impl Visit<'_> {
     }
 }
 
-fn provider_name(provider: &ProviderClient) -> String {
-    provider.config().name.clone()
-}
-
-fn provider_config<'a>(pages: &'a super::Pages, name: &str) -> Result<&'a crate::config::Provider, Failure> {
-    let found = pages.providers.iter().find(|provider| provider.config().name == name);
-    found.map(ProviderClient::config).ok_or_else(|| Kind::NotFound.into())
-}
-
 fn of_provider(error: &ProviderError) -> Failed {
     match error {
-        ProviderError::Away(_) => Failed::Away,
-        ProviderError::Refused(_) => Failed::Unusable,
+        ProviderError::Unavailable(_) => Failed::Unavailable,
+        ProviderError::Rejected(_) => Failed::Unusable,
     }
 }
 

@@ -67,7 +67,7 @@ impl Refusals {
         see_other(&format!("{}/login{query}", self.templates.site.ui))
     }
 
-    /// Returns the response that leads to where people show anew who they are, by a factor if that is asked for, and from there to `target`.
+    /// Returns the redirect to the page for a new proof of identity, by a factor if that is required, and from there to `target`.
     pub fn prove(&self, target: &str, needs_factors: bool) -> Response<Bytes> {
         let mfa = if needs_factors { "&mfa=yes" } else { "" };
         see_other(&format!("{}/prove{}{mfa}", self.templates.site.ui, query_of(target)))

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     access::Failure,
-    account::{AccountError, Asked, Registration},
+    account::{AccountError, PendingChallenge, Registration},
     config,
     error::Kind,
     store::ChallengePurpose,
@@ -34,7 +34,7 @@ impl Visit<'_> {
     }
 
     /// Leads to where a factor is shown, or got.
-    fn ask(&mut self, asked: &Asked, sent: &Sent) -> Response<Bytes> {
+    fn ask(&mut self, asked: &PendingChallenge, sent: &Sent) -> Response<Bytes> {
         self.set_challenge_cookie(&asked.token);
         let to = self.destination(&sent.text("return_to"));
         let query = to.as_deref().map(query_of).unwrap_or_default();
@@ -79,7 +79,7 @@ impl Visit<'_> {
         let sent = self.sent_by_visitor()?;
         let (username, remember) = (sent.text("username"), sent.is_set("remember"));
         if sent.text("method") == "passkey" {
-            let asked = self.pages.accounts.ask_for_passkey(true, remember, self.client.address).await;
+            let asked = self.pages.accounts.begin_passkey_login(true, remember, self.client.address).await;
             return Ok(self.ask(&asked.map_err(Failure::from)?, &sent));
         }
         let missing = ["username", "password"].into_iter().find(|name| match *name {

@@ -133,7 +133,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Returns the redirect to where people show anew who they are, which leads back to this page.
+    /// Returns the redirect to the page for a new proof of identity, which leads back to this page.
     pub(super) fn redirect_to_proof(&self) -> Response<Bytes> {
         see_other(&format!("{}/prove{}", self.pages.loaded.ui, query_of(self.target())))
     }

@@ -1,4 +1,4 @@
-//! Second factors of accounts, and the challenges that ask for them.
+//! Second factors of accounts, and challenges.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -9,10 +9,10 @@ use crate::{
     types::{FactorId, Proof, Proofs, SessionId, UserId},
 };
 
-/// How long a factor that was begun waits for its confirmation.
+/// The longest time to confirm a factor.
 pub const CONFIRMED_WITHIN: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// What a factor is.
+/// The kind of a factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FactorKind {
     /// Codes of an authenticator app (RFC 6238).
@@ -22,7 +22,7 @@ pub enum FactorKind {
 }
 
 impl FactorKind {
-    /// Its name, as clients know it.
+    /// Returns the name that clients use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Totp => "totp",
@@ -55,15 +55,15 @@ pub(super) const FACTOR: &str =
 pub struct Factor {
     /// Its id.
     pub id: FactorId,
-    /// Whose it is.
+    /// Its account.
     pub user: UserId,
-    /// What it is.
+    /// Its kind.
     pub kind: FactorKind,
-    /// What the person calls it.
+    /// The name that its owner chose.
     pub name: String,
     /// When it was begun.
     pub created_at: UnixMillis,
-    /// Whether the person has shown to have it. Before, it counts for nothing.
+    /// Whether it is confirmed. An unconfirmed factor is not used.
     pub is_confirmed: bool,
     /// When it was last used.
     pub last_used_at: Option<UnixMillis>,
@@ -71,35 +71,35 @@ pub struct Factor {
     pub credential: Option<Vec<u8>>,
     /// The public key of a passkey, as COSE has it (RFC 9052).
     pub public_key: Option<Vec<u8>>,
-    /// The step of the last code that was taken, or what the passkey counted at last.
+    /// The time step of the last accepted code, or the signature counter of the passkey.
     pub counter: i64,
 }
 
-/// A factor that is begun.
+/// A factor to be confirmed.
 #[derive(Debug, Clone)]
 pub struct NewFactor {
     /// Its id.
     pub id: FactorId,
-    /// Whose it is.
+    /// Its account.
     pub user: UserId,
-    /// What it is.
+    /// Its kind.
     pub kind: FactorKind,
-    /// What the person calls it.
+    /// The name that its owner chose.
     pub name: String,
     /// The greatest number of factors of the account, this one included.
     pub most: u32,
 }
 
-/// What a challenge is for.
+/// The purpose of a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChallengePurpose {
     /// The second step of a login.
     Login,
-    /// A passkey in place of a login. Whose it will be is not known yet.
+    /// A login by a passkey alone. The account is not known yet.
     Passkey,
-    /// An account that must have a factor, and has none, gets one.
+    /// The enrolment of a first factor, which the account must have to log in.
     Enrolment,
-    /// Who is signed in shows anew who they are.
+    /// A new proof of identity in a live session (RFC 9470).
     StepUp,
 }
 
@@ -128,46 +128,46 @@ impl ChallengePurpose {
 pub(super) const CHALLENGE: &str =
     "token_hash, purpose, user_id, generation, session_id, methods, kind, keep, tries, link, code_mail";
 
-/// A question for a second factor.
+/// A challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthChallenge {
     /// SHA-256 of its token.
     pub token_hash: [u8; 32],
-    /// What it is for.
+    /// Its purpose.
     pub purpose: ChallengePurpose,
-    /// Whose factor, in which generation of the account; none for a passkey in place of a login.
+    /// Its account and generation; `None` for a login by a passkey alone.
     pub user: Option<(UserId, i64)>,
-    /// The session whose holder shows anew who they are.
+    /// The session to be stepped up.
     pub session: Option<SessionId>,
-    /// What was shown before.
+    /// The proofs so far.
     pub proofs: Proofs,
-    /// What will hold the session.
+    /// The kind of session to be opened.
     pub kind: SessionKind,
     /// Whether a browser keeps its cookie when it is closed.
     pub keep: bool,
-    /// How often it was tried to meet it.
+    /// The number of responses so far.
     pub tries: u32,
-    /// A link to a provider that is made with the session.
+    /// The link to a provider to be created with the session.
     pub link: Option<NewLink>,
-    /// The mail by which a code was sent.
+    /// The mail with the code.
     pub code_mail: Option<Uuid>,
 }
 
-/// What was shown to meet a challenge, or to confirm a factor.
+/// The use of a factor, for a challenge or a confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactorUse {
-    /// A code of an app, at this step. A step that was taken before, or an earlier one, is not taken.
+    /// A code of an app, at this time step, which has to be later than the last accepted one.
     Totp(FactorId, i64),
-    /// A passkey that has counted so far.
+    /// A passkey.
     Passkey {
-        /// Which.
+        /// Its id.
         id: FactorId,
-        /// What it counted.
+        /// Its signature counter.
         counter: i64,
-        /// Whether its device knows whose hand it is in.
+        /// Whether its device verified the user.
         verified: bool,
     },
-    /// A recovery code, by its hash: it is used up.
+    /// A recovery code, by its hash. It is used up.
     Recovery([u8; 32]),
     /// The code of this mail.
     Mail(Uuid),
@@ -176,7 +176,7 @@ pub enum FactorUse {
 }
 
 impl FactorUse {
-    /// What it proves.
+    /// Returns its proof.
     pub const fn proof(&self) -> Proof {
         match self {
             Self::Totp(..) | Self::Recovery(_) | Self::Mail(_) => Proof::Code,
@@ -186,53 +186,53 @@ impl FactorUse {
     }
 }
 
-/// What comes of a factor that was shown.
+/// The outcome of a completed challenge.
 #[derive(Clone)]
 pub enum Outcome {
     /// A session is opened.
     Open(Box<NewSession>),
-    /// A session goes on, whose holder has shown anew who they are.
-    Raise(Box<Raise>),
+    /// A session is stepped up.
+    StepUp(Box<StepUp>),
 }
 
-/// A session whose holder shows anew who they are.
+/// A step-up of a session.
 #[derive(Debug, Clone)]
-pub struct Raise {
+pub struct StepUp {
     /// The session.
     pub session: SessionId,
-    /// How.
+    /// The new proof.
     pub proof: Proof,
     /// The lifetimes of its new tokens.
     pub ttls: Ttls,
-    /// SHA-256 of a new refresh token; none where it keeps its own.
+    /// SHA-256 of a new refresh token, or `None` to keep the present one.
     pub refresh: Option<[u8; 32]>,
 }
 
-/// A challenge that is met.
+/// The completion of a challenge.
 #[derive(Clone)]
-pub struct Meeting {
+pub struct ChallengeCompletion {
     /// The challenge.
     pub token_hash: [u8; 32],
-    /// Whose factor, in which generation of the account.
+    /// The account.
     pub user: UserId,
     /// The generation.
     pub generation: i64,
-    /// What was shown.
+    /// The factor used.
     pub by: FactorUse,
-    /// What comes of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The link to a provider that is made with it.
+    /// The link to a provider to be created with it.
     pub link: Option<NewLink>,
     /// The event to be recorded.
     pub event: Event,
 }
 
-/// A factor that its owner has shown to have.
+/// The confirmation of a factor.
 #[derive(Clone)]
 pub struct Confirmation {
     /// The factor.
     pub id: FactorId,
-    /// Whose it is.
+    /// Its account.
     pub user: UserId,
     /// The generation of the account.
     pub generation: i64,
@@ -240,23 +240,23 @@ pub struct Confirmation {
     pub has_factors: bool,
     /// The credential and the public key of a passkey.
     pub passkey: Option<(Vec<u8>, Vec<u8>)>,
-    /// What was shown.
+    /// The factor used.
     pub by: FactorUse,
     /// SHA-256 of recovery codes, for an account that had no factor.
     pub recovery: Vec<[u8; 32]>,
     /// The challenge that this meets, where the account had to get a factor.
     pub meets: Option<[u8; 32]>,
-    /// The link to a provider that is made with it.
+    /// The link to a provider to be created with it.
     pub link: Option<NewLink>,
-    /// What comes of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// The event to be recorded.
     pub event: Event,
-    /// The mail that tells of it.
+    /// The mail about it.
     pub mail: Option<NewMail>,
 }
 
-/// Whoever changes the factors of their account, as they were when they showed who they are.
+/// The account and session of a change of factors, as they were when it was authorized.
 #[derive(Debug, Clone, Copy)]
 pub struct FactorOwner {
     /// The account.
@@ -270,23 +270,23 @@ pub struct FactorOwner {
 }
 
 impl FactorOwner {
-    /// Whether the account is as it was.
-    pub(super) fn is_still(&self, user: &User, session: Option<&Session>) -> bool {
+    /// Returns whether account and session are unchanged.
+    pub(super) fn is_unchanged(&self, user: &User, session: Option<&Session>) -> bool {
         let lives =
             session.is_some_and(|session| session.user == user.id && session.generation == user.generation);
         lives && !user.disabled && user.generation == self.generation && user.has_factors == self.has_factors
     }
 }
 
-/// What came of a confirmation.
+/// The result of a confirmation.
 pub struct Confirmed {
     /// The right to issue tokens.
     pub grant: Grant,
-    /// Whether it is the account's first factor: the recovery codes are its own.
+    /// Whether it is the account's first factor, which comes with recovery codes.
     pub is_first: bool,
 }
 
-/// How long the confirmation of a factor may take, in milliseconds.
+/// Returns the time since which unconfirmed factors are still valid.
 pub(super) fn confirmed_since(now: UnixMillis) -> UnixMillis {
     now - millis(CONFIRMED_WITHIN)
 }
@@ -294,17 +294,17 @@ pub(super) fn confirmed_since(now: UnixMillis) -> UnixMillis {
 /// Second factors.
 #[async_trait]
 pub trait Factors: Send + Sync {
-    /// Lists the factors of an account, the oldest first. One that waits for its confirmation is among them as long as it may.
+    /// Lists the factors of an account, the oldest first. Unconfirmed ones are included until they expire.
     async fn factors(&self, user: UserId) -> Result<Vec<Factor>>;
 
     /// Finds a confirmed passkey by its credential.
     async fn passkey(&self, credential: &[u8]) -> Result<Option<Factor>>;
 
-    /// Begins a factor. Returns false where the account has as many as it may.
+    /// Creates an unconfirmed factor. Returns false at the greatest number of factors.
     async fn begin_factor(&self, factor: &NewFactor) -> Result<bool>;
 
-    /// Confirms a factor that was begun. Returns none if there is none such, the account is of another generation or disabled, the challenge
-    /// was met before, or another account has the passkey.
+    /// Confirms a factor. Returns `None` if there is no such factor, the account is disabled or of another generation, the challenge is
+    /// completed or expired, or another account has the passkey.
     async fn confirm_factor(&self, confirmation: &Confirmation) -> Result<Option<Confirmed>>;
 
     /// Removes a factor, and with the last one the recovery codes and the proofs by it of sessions. Returns false if the user has no such
@@ -317,7 +317,7 @@ pub trait Factors: Send + Sync {
         mail: Option<&NewMail>,
     ) -> Result<bool>;
 
-    /// Puts recovery codes in the place of those that there were. Returns false for an account without a factor, or not as it was.
+    /// Replaces the recovery codes. Returns false for an account without a factor, or not as it was.
     async fn set_recovery_codes(
         &self,
         owner: &FactorOwner,
@@ -328,20 +328,19 @@ pub trait Factors: Send + Sync {
     /// Counts the recovery codes that an account has left.
     async fn recovery_codes(&self, user: UserId) -> Result<u32>;
 
-    /// Adds a challenge that ends after so many milliseconds.
+    /// Adds a challenge that expires after `holds_for` milliseconds.
     async fn add_auth_challenge(&self, challenge: &AuthChallenge, holds_for: i64) -> Result<()>;
 
-    /// Finds a challenge that has not ended, and was tried less often than `most`.
+    /// Returns a live challenge with fewer than `most` tries.
     async fn auth_challenge(&self, token_hash: &[u8; 32], most: u32) -> Result<Option<AuthChallenge>>;
 
-    /// Counts a try, and returns the challenge as it was; none if it has ended, or was tried as often as it may.
+    /// Counts a try. Returns the challenge before it, or `None` if it has expired or has had `most` tries.
     async fn try_auth_challenge(&self, token_hash: &[u8; 32], most: u32) -> Result<Option<AuthChallenge>>;
 
-    /// Notes that a code is sent by mail for a challenge, and queues the mail. Returns false if the account has had its share; one mail
-    /// is enough for a challenge.
+    /// Queues the mail with the code of a challenge, once per challenge. Returns false if the account's mails are exhausted.
     async fn mail_code(&self, token_hash: &[u8; 32], mail: &NewMail) -> Result<bool>;
 
-    /// Meets a challenge. Returns none if it was met before, what was shown was used before, or the account is of another generation or
-    /// disabled.
-    async fn meet_auth_challenge(&self, meeting: &Meeting) -> Result<Option<Grant>>;
+    /// Completes a challenge. Returns `None` if it is completed or expired, the code was used before, or the account is disabled or of
+    /// another generation.
+    async fn complete_auth_challenge(&self, completion: &ChallengeCompletion) -> Result<Option<Grant>>;
 }

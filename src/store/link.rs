@@ -14,11 +14,11 @@ pub struct NewLink {
     pub id: Uuid,
     /// The provider's issuer.
     pub issuer: String,
-    /// Who somebody is there.
+    /// The person's identifier there.
     pub subject: String,
     /// The provider's name here.
     pub provider: String,
-    /// What the account is called there.
+    /// The person's name there.
     pub label: String,
 }
 
@@ -29,13 +29,13 @@ pub struct Link {
     pub id: Uuid,
     /// The provider's name here.
     pub provider: String,
-    /// What the account is called there.
+    /// The person's name there.
     pub label: String,
     /// When it was made.
     pub created_at: UnixMillis,
 }
 
-/// What came of making a link.
+/// The result of creating a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linked {
     /// It is made, or was there.
@@ -46,7 +46,7 @@ pub enum Linked {
     Gone,
 }
 
-/// What came of removing a link.
+/// The result of removing a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unlinked {
     /// It is removed.
@@ -60,7 +60,7 @@ pub enum Unlinked {
 /// The links of accounts to providers.
 #[async_trait]
 pub trait Links: Send + Sync {
-    /// Finds the account that is linked to somebody of an issuer.
+    /// Finds the account that is linked to a subject of an issuer.
     async fn linked_user(&self, issuer: &str, subject: &str) -> Result<Option<User>>;
 
     /// Lists the links of an account, the oldest first.
@@ -72,6 +72,6 @@ pub trait Links: Send + Sync {
     /// Removes a link, unless nothing else lets its owner in.
     async fn remove_link(&self, user: UserId, id: Uuid, event: &Event) -> Result<Unlinked>;
 
-    /// Takes a state that came back, which is forgotten after so many milliseconds. Returns false if it came before.
+    /// Spends a state, and stores its hash for `keep_for` milliseconds. Returns false if it was spent before.
     async fn spend_state(&self, hash: &[u8; 32], keep_for: i64) -> Result<bool>;
 }

@@ -50,8 +50,8 @@ pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
 pub use factor::{
-    AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind, FactorOwner, FactorUse,
-    Factors, Meeting, NewFactor, Outcome, Raise,
+    AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind,
+    FactorOwner, FactorUse, Factors, NewFactor, Outcome, StepUp,
 };
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Event, LogEntry, Raise, Result, User, millis};
+use super::{Event, LogEntry, Result, StepUp, User, millis};
 use crate::{
     clock::UnixMillis,
     types::{Proofs, SessionId, UserId},
@@ -248,13 +248,13 @@ pub trait Sessions: Send + Sync {
     /// Exchanges a refresh token whose tag is genuine.
     async fn rotate_session(&self, request: &RotationRequest) -> Result<Rotation>;
 
-    /// Notes that the holder of a live session has shown anew who they are. Returns `None` if the account has another generation or is
+    /// Steps up a live session. Returns `None` if the account has another generation or is
     /// disabled, the session has ended, or a password is all that was shown and the account has a factor.
     async fn reauthenticate_session(
         &self,
         user: UserId,
         generation: i64,
-        raise: &Raise,
+        step_up: &StepUp,
         event: &Event,
     ) -> Result<Option<Grant>>;
 

@@ -83,6 +83,26 @@ pub struct NewUser {
     pub event: Option<Event>,
 }
 
+impl NewUser {
+    /// Returns an account with a name and roles, and nothing else.
+    pub fn new(id: UserId, name: Username, roles: Roles) -> Self {
+        Self {
+            id,
+            name,
+            email: None,
+            email_verified: None,
+            password_hash: None,
+            link: None,
+            roles,
+            release: false,
+            similar: false,
+            invitation: None,
+            mail: None,
+            event: None,
+        }
+    }
+}
+
 /// An account that was created, and its session.
 #[derive(Debug, Clone)]
 pub struct Opened {

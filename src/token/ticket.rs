@@ -1,7 +1,7 @@
-//! What a browser keeps while its user signs in by a provider: who was asked, and where to go on.
+//! Tickets: a browser's cookies during a sign-in by a provider.
 //!
-//! A ticket lies in a cookie of the browser, with a tag under a key outside the database, and belongs to one state. The nonce and the
-//! verifier (RFC 7636) of that state are derived from it, so they are nowhere to be read before the provider calls back.
+//! A ticket names the provider, the state and the address to continue at. It is authenticated by a key outside the database. The nonce and
+//! the PKCE verifier (RFC 7636) are derived from the state by the same key, so neither leaves the gateway before the callback.
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,23 +15,23 @@ use crate::{
 /// The length of a state: 32 bytes of base64url.
 const STATE_LENGTH: usize = 43;
 
-/// What was asked of a provider, and for whom.
+/// An authorization request in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// The provider's name.
     pub provider: String,
     /// The state.
     pub state: String,
-    /// Where the person goes afterwards.
+    /// The address to continue at.
     pub return_to: Option<String>,
-    /// The session whose account is to be linked; none for a sign-in.
+    /// The session whose account is to be linked; `None` for a sign-in.
     session: Option<String>,
-    /// Until when it holds.
+    /// Its expiry.
     expires_at: UnixMillis,
 }
 
 impl Ticket {
-    /// A new one.
+    /// Returns a ticket with a random state.
     pub fn new(
         random: &dyn Random,
         provider: &str,
@@ -48,24 +48,24 @@ impl Ticket {
         }
     }
 
-    /// The session whose account is to be linked.
+    /// Returns the session whose account is to be linked.
     pub fn session(&self) -> Option<SessionId> {
         self.session.as_deref().and_then(SessionId::parse)
     }
 
-    /// Whether an account is to be linked.
+    /// Returns whether an account is to be linked.
     pub fn is_for_link(&self) -> bool {
         self.session.is_some()
     }
 }
 
-/// Whether a text can be a state.
+/// Returns whether a text has the form of a state.
 pub fn is_state(text: &str) -> bool {
     text.len() == STATE_LENGTH
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Makes and reads tickets.
+/// Seals and opens tickets.
 #[derive(Clone)]
 pub struct Tickets(hmac::Key);
 
@@ -82,14 +82,14 @@ impl Tickets {
         URL_SAFE_NO_PAD.encode(context.sign())
     }
 
-    /// Returns a ticket as the browser keeps it.
+    /// Returns the value of a ticket's cookie.
     pub fn seal(&self, ticket: &Ticket) -> String {
         let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(ticket).unwrap_or_default());
         let tag = self.derive(b"ticket", &body);
         format!("{body}.{tag}")
     }
 
-    /// Reads the ticket of a state that holds at `now`.
+    /// Opens the ticket of a state, unless it has expired at `now`.
     pub fn open(&self, sealed: &str, state: &str, now: UnixMillis) -> Option<Ticket> {
         let (body, tag) = sealed.split_once('.')?;
         let genuine = self.derive(b"ticket", body);
@@ -98,17 +98,17 @@ impl Tickets {
         (ticket.state == state && now < ticket.expires_at).then_some(ticket)
     }
 
-    /// The nonce of a state (OpenID Connect Core 1.0, section 3.1.2.1).
+    /// Returns the nonce of a state (OpenID Connect Core 1.0, section 3.1.2.1).
     pub fn nonce(&self, state: &str) -> String {
         self.derive(b"nonce", state)
     }
 
-    /// The verifier of a state (RFC 7636, section 4.1).
+    /// Returns the PKCE verifier of a state (RFC 7636, section 4.1).
     pub fn verifier(&self, state: &str) -> String {
         self.derive(b"verifier", state)
     }
 
-    /// The challenge of its verifier (RFC 7636, section 4.2).
+    /// Returns the challenge of its verifier (RFC 7636, section 4.2).
     pub fn challenge(&self, state: &str) -> String {
         URL_SAFE_NO_PAD.encode(sha256(self.verifier(state).as_bytes()))
     }

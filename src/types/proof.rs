@@ -1,26 +1,26 @@
-//! How users show who they are.
+//! Proofs of identity.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// One way in which a user has shown who they are.
+/// A proof of a user's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     /// The account's password.
     Password,
-    /// A code that is good once: of an authenticator app, of a mail, or one kept for a lost device.
+    /// A one-time code: of an authenticator app or a mail, or a recovery code.
     Code,
-    /// The word of a provider by whom they sign in.
+    /// A sign-in by a provider.
     Provider,
-    /// A passkey. It is `verified` if the device has made sure whose hand it is in, by a PIN or a finger.
+    /// A passkey.
     Passkey {
-        /// Whether it has.
+        /// Whether its device verified the user, by a PIN or biometrics.
         verified: bool,
     },
 }
 
-/// The ways in which a user has shown who they are in a session, by their names in tokens (RFC 8176, section 2).
+/// The proofs of a session, which tokens name in `amr` (RFC 8176, section 2).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Proofs(u8);
 
@@ -30,7 +30,7 @@ const KEY: u8 = 4;
 const SEVERAL: u8 = 8;
 const PROVIDER: u8 = 16;
 
-/// That of a provider is not registered: RFC 8176 has none for it.
+/// `fed` is not registered: RFC 8176 has no name for a provider.
 const NAMES: [(u8, &str); 5] =
     [(PASSWORD, "pwd"), (PROVIDER, "fed"), (CODE, "otp"), (KEY, "pop"), (SEVERAL, "mfa")];
 
@@ -56,22 +56,22 @@ impl Proofs {
         Self(if has_both { all | SEVERAL } else { all })
     }
 
-    /// Whether there are two kinds of proof, or a passkey whose device knows its user.
+    /// Returns whether there are two kinds of proof, or a passkey that verified its user.
     pub const fn is_multi_factor(self) -> bool {
         self.0 & SEVERAL != 0
     }
 
-    /// Whether the word of a provider is among them.
+    /// Returns whether a provider's is among them.
     pub const fn has_provider(self) -> bool {
         self.0 & PROVIDER != 0
     }
 
-    /// Whether a second factor is among them.
+    /// Returns whether a second factor is among them.
     pub const fn has_factor(self) -> bool {
         self.0 & (CODE | KEY) != 0
     }
 
-    /// Parses names with spaces between them. Others than ours count for nothing.
+    /// Parses names that are separated by spaces. Unknown names are ignored.
     pub fn parse(names: &str) -> Self {
         names.split(' ').fold(Self::NONE, Self::with_name)
     }

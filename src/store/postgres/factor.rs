@@ -11,14 +11,14 @@ use super::{
     event, link,
     lookup::{lock_session, lock_user, user},
     mail,
-    session::{insert_session, raise_session},
+    session::{insert_session, step_up_session},
     statement::{NOW, is_taken, now, one, only_i64, run},
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind,
-        FactorOwner, FactorUse, Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
+        self, AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Event, Factor,
+        FactorKind, FactorOwner, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome, SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -128,7 +128,7 @@ async fn grant(
             insert_session(tx, user, session).await.map(Some)
         }
         Outcome::Open(_) => Ok(None),
-        Outcome::Raise(raise) => raise_session(tx, user, generation, raise).await,
+        Outcome::StepUp(step_up) => step_up_session(tx, user, generation, step_up).await,
     }
 }
 
@@ -187,23 +187,23 @@ async fn confirm(tx: &Transaction<'_>, wanted: &Confirmation) -> Result<Option<C
     Ok(grant.map(|grant| Confirmed { grant, is_first }))
 }
 
-async fn meet(tx: &Transaction<'_>, meeting: &Meeting) -> Result<Option<Grant>> {
-    let Some(owner) = lock_user(tx, meeting.user).await? else { return Ok(None) };
+async fn complete_challenge(tx: &Transaction<'_>, completion: &ChallengeCompletion) -> Result<Option<Grant>> {
+    let Some(owner) = lock_user(tx, completion.user).await? else { return Ok(None) };
     let now = now(tx).await?;
-    let is_as_it_was = !owner.disabled && owner.generation == meeting.generation;
+    let is_as_it_was = !owner.disabled && owner.generation == completion.generation;
     if !is_as_it_was
-        || !end_challenge(tx, &meeting.token_hash).await?
-        || !spend(tx, &owner, &meeting.by, now).await?
+        || !end_challenge(tx, &completion.token_hash).await?
+        || !spend(tx, &owner, &completion.by, now).await?
     {
         return Ok(None);
     }
-    if let Some(link) = &meeting.link
+    if let Some(link) = &completion.link
         && !link::insert(tx, owner.id, link).await?
     {
         return Ok(None);
     }
-    event::append(tx, &meeting.event, Some(owner.id), owner.name.as_str()).await?;
-    grant(tx, owner, meeting.generation, &meeting.outcome).await
+    event::append(tx, &completion.event, Some(owner.id), owner.name.as_str()).await?;
+    grant(tx, owner, completion.generation, &completion.outcome).await
 }
 
 /// Runs a step, and undoes what it did where nothing comes of it.
@@ -221,7 +221,7 @@ async fn whole<T>(
 async fn still(tx: &Transaction<'_>, owner: &FactorOwner) -> Result<Option<User>> {
     let Some(user) = lock_user(tx, owner.user).await? else { return Ok(None) };
     let session = lock_session(tx, owner.session).await?;
-    Ok(Some(user).filter(|user| owner.is_still(user, session.as_ref())))
+    Ok(Some(user).filter(|user| owner.is_unchanged(user, session.as_ref())))
 }
 
 async fn remove(
@@ -399,8 +399,11 @@ impl Factors for Postgres {
             .await
     }
 
-    async fn meet_auth_challenge(&self, meeting: &Meeting) -> store::Result<Option<Grant>> {
-        self.pool.write(async |tx| whole(tx, async |tx| meet(tx, meeting).await).await).await
+    async fn complete_auth_challenge(
+        &self,
+        completion: &ChallengeCompletion,
+    ) -> store::Result<Option<Grant>> {
+        self.pool.write(async |tx| whole(tx, async |tx| complete_challenge(tx, completion).await).await).await
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, Grant, LogEntry, NewSession, Raise, Revoked, Rotation, RotationRequest, Session,
-        SessionPage, Sessions, StoreError, User,
+        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        Sessions, StepUp, StoreError, User,
         rule::{
             change::Rekeyed,
             rotation::{NO_SUCCESSOR, Plan, plan},
@@ -173,26 +173,26 @@ async fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest) -> Resu
     }
 }
 
-/// Notes that the holder of a session has shown anew who they are. The account is locked.
-pub(super) async fn raise_session(
+/// Steps up a session. The account is locked.
+pub(super) async fn step_up_session(
     tx: &Transaction<'_>,
     user: User,
     generation: i64,
-    raise: &Raise,
+    step_up: &StepUp,
 ) -> Result<Option<Grant>> {
-    let Some(session) = lock_session(tx, raise.session).await? else { return Ok(None) };
+    let Some(session) = lock_session(tx, step_up.session).await? else { return Ok(None) };
     let now = now(tx).await?;
-    if !may_be_reauthenticated(&user, &session, generation, raise.proof, now) {
+    if !may_be_reauthenticated(&user, &session, generation, step_up.proof, now) {
         return Ok(None);
     }
-    let access_end = raise.ttls.access_end(now);
+    let access_end = step_up.ttls.access_end(now);
     raise_user_expiry(tx, user.id, access_end).await?;
-    let (id, proofs) = (session.id.uuid(), session.proofs.with(raise.proof));
+    let (id, proofs) = (session.id.uuid(), session.proofs.with(step_up.proof));
     let sql = "UPDATE sessions SET authenticated_at = $2, last_used_at = $2, methods = $4, \
          access_exp_max = greatest(access_exp_max, $3) WHERE id = $1";
     run(tx, sql, &[&id, &now, &access_end, &proofs.to_string()]).await?;
-    if let Some(hash) = &raise.refresh {
-        let end = raise.ttls.refresh_end(now, session.ends_at);
+    if let Some(hash) = &step_up.refresh {
+        let end = step_up.ttls.refresh_end(now, session.ends_at);
         let sql = "UPDATE sessions SET refresh_number = 0, previous_hash = current_hash, current_hash = $2, nonce = $3, \
              rotated_at = $4, refresh_expires_at = $5 WHERE id = $1";
         run(tx, sql, &[&id, &hash.as_slice(), &NO_SUCCESSOR.as_slice(), &now, &end]).await?;
@@ -204,12 +204,12 @@ async fn reauthenticate_session(
     tx: &Transaction<'_>,
     user: UserId,
     generation: i64,
-    raise: &Raise,
+    step_up: &StepUp,
     event: &Event,
 ) -> Result<Option<Grant>> {
     let Some(user) = lock_user(tx, user).await? else { return Ok(None) };
     let (id, name) = (user.id, user.name.clone());
-    let grant = raise_session(tx, user, generation, raise).await?;
+    let grant = step_up_session(tx, user, generation, step_up).await?;
     if grant.is_some() {
         event::append(tx, event, Some(id), name.as_str()).await?;
     }
@@ -277,10 +277,10 @@ impl Sessions for Postgres {
         &self,
         user: UserId,
         generation: i64,
-        raise: &Raise,
+        step_up: &StepUp,
         event: &Event,
     ) -> store::Result<Option<Grant>> {
-        self.pool.write(async |tx| reauthenticate_session(tx, user, generation, raise, event).await).await
+        self.pool.write(async |tx| reauthenticate_session(tx, user, generation, step_up, event).await).await
     }
 
     async fn end_session(

@@ -20,20 +20,7 @@ mod tests {
 
     fn new(similar: bool, release: bool) -> NewUser {
         let user = a_user();
-        NewUser {
-            id: user.id,
-            name: user.name,
-            email: None,
-            email_verified: None,
-            password_hash: None,
-            link: None,
-            roles: user.roles,
-            release,
-            similar,
-            invitation: None,
-            mail: None,
-            event: None,
-        }
+        NewUser { similar, release, ..NewUser::new(user.id, user.name, user.roles) }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(in crate::store) fn may_be_opened(user: &User, generation: i64, session: &Ne
     !user.disabled && user.generation == generation && is_proved
 }
 
-/// Returns whether the holder of a session may show anew who they are, and go on with it.
+/// Returns whether a session may be stepped up.
 pub(in crate::store) fn may_be_reauthenticated(
     user: &User,
     session: &Session,

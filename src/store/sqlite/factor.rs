@@ -8,14 +8,14 @@ use super::{
     Sqlite, event, link,
     lookup::{self, user},
     mail,
-    session::{insert_session, raise_session},
+    session::{insert_session, step_up_session},
     statement::{Result, broken, uuid},
 };
 use crate::{
     clock::UnixMillis,
     store::{
-        self, AuthChallenge, ChallengePurpose, Confirmation, Confirmed, Event, Factor, FactorKind,
-        FactorOwner, FactorUse, Factors, Grant, Meeting, NewFactor, NewMail, Outcome, SessionKind, User,
+        self, AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Event, Factor,
+        FactorKind, FactorOwner, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome, SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -143,7 +143,7 @@ fn grant(
             insert_session(tx, user, session, now).map(Some)
         }
         Outcome::Open(_) => Ok(None),
-        Outcome::Raise(raise) => raise_session(tx, user, generation, raise, now),
+        Outcome::StepUp(step_up) => step_up_session(tx, user, generation, step_up, now),
     }
 }
 
@@ -212,20 +212,26 @@ fn confirm(tx: &Transaction<'_>, wanted: &Confirmation, now: UnixMillis) -> Resu
     Ok(grant.map(|grant| Confirmed { grant, is_first }))
 }
 
-fn meet(tx: &Transaction<'_>, meeting: &Meeting, now: UnixMillis) -> Result<Option<Grant>> {
-    let Some(owner) = user(tx, meeting.user)? else { return Ok(None) };
-    let is_as_it_was = !owner.disabled && owner.generation == meeting.generation;
-    if !is_as_it_was || !end_challenge(tx, &meeting.token_hash, now)? || !spend(tx, &owner, &meeting.by, now)?
+fn complete_challenge(
+    tx: &Transaction<'_>,
+    completion: &ChallengeCompletion,
+    now: UnixMillis,
+) -> Result<Option<Grant>> {
+    let Some(owner) = user(tx, completion.user)? else { return Ok(None) };
+    let is_as_it_was = !owner.disabled && owner.generation == completion.generation;
+    if !is_as_it_was
+        || !end_challenge(tx, &completion.token_hash, now)?
+        || !spend(tx, &owner, &completion.by, now)?
     {
         return Ok(None);
     }
-    if let Some(link) = &meeting.link
+    if let Some(link) = &completion.link
         && !link::insert(tx, owner.id, link, now)?
     {
         return Ok(None);
     }
-    event::append(tx, &meeting.event, Some(owner.id), owner.name.as_str(), now)?;
-    grant(tx, owner, meeting.generation, &meeting.outcome, now)
+    event::append(tx, &completion.event, Some(owner.id), owner.name.as_str(), now)?;
+    grant(tx, owner, completion.generation, &completion.outcome, now)
 }
 
 /// Runs a step, and undoes what it did where nothing comes of it.
@@ -242,7 +248,7 @@ fn whole<T>(
 /// Finds an account, if it is as it was to whoever changes its factors.
 fn still(tx: &Transaction<'_>, owner: &FactorOwner) -> Result<Option<User>> {
     let session = lookup::session(tx, owner.session)?;
-    Ok(user(tx, owner.user)?.filter(|user| owner.is_still(user, session.as_ref())))
+    Ok(user(tx, owner.user)?.filter(|user| owner.is_unchanged(user, session.as_ref())))
 }
 
 fn remove(
@@ -404,8 +410,11 @@ impl Factors for Sqlite {
         Ok(self.connections.write(move |tx| whole(tx, send)).await?.is_some())
     }
 
-    async fn meet_auth_challenge(&self, meeting: &Meeting) -> store::Result<Option<Grant>> {
-        let (meeting, now) = (meeting.clone(), self.clock.wall());
-        self.connections.write(move |tx| whole(tx, |tx| meet(tx, &meeting, now))).await
+    async fn complete_auth_challenge(
+        &self,
+        completion: &ChallengeCompletion,
+    ) -> store::Result<Option<Grant>> {
+        let (completion, now) = (completion.clone(), self.clock.wall());
+        self.connections.write(move |tx| whole(tx, |tx| complete_challenge(tx, &completion, now))).await
     }
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, Grant, LogEntry, NewSession, Raise, Revoked, Rotation, RotationRequest, Session,
-        SessionPage, Sessions, StoreError, User,
+        self, Event, Grant, LogEntry, NewSession, Revoked, Rotation, RotationRequest, Session, SessionPage,
+        Sessions, StepUp, StoreError, User,
         rule::{
             change::Rekeyed,
             rotation::{NO_SUCCESSOR, Plan, plan},
@@ -168,27 +168,27 @@ fn rotate_session(tx: &Transaction<'_>, request: &RotationRequest, now: UnixMill
     }
 }
 
-/// Notes that the holder of a session has shown anew who they are.
-pub(super) fn raise_session(
+/// Steps up a session.
+pub(super) fn step_up_session(
     tx: &Transaction<'_>,
     user: User,
     generation: i64,
-    raise: &Raise,
+    step_up: &StepUp,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
-    let Some(session) = session(tx, raise.session)? else { return Ok(None) };
-    if !may_be_reauthenticated(&user, &session, generation, raise.proof, now) {
+    let Some(session) = session(tx, step_up.session)? else { return Ok(None) };
+    if !may_be_reauthenticated(&user, &session, generation, step_up.proof, now) {
         return Ok(None);
     }
-    let access_end = raise.ttls.access_end(now);
+    let access_end = step_up.ttls.access_end(now);
     raise_user_expiry(tx, user.id, access_end)?;
-    let (id, proofs) = (session.id.uuid(), session.proofs.with(raise.proof));
+    let (id, proofs) = (session.id.uuid(), session.proofs.with(step_up.proof));
     tx.prepare_cached(
         "UPDATE sessions SET authenticated_at = ?2, last_used_at = ?2, methods = ?4, \
          access_exp_max = max(access_exp_max, ?3) WHERE id = ?1",
     )?
     .execute(params![id.as_bytes(), now, access_end, proofs.to_string()])?;
-    if let Some(hash) = &raise.refresh {
+    if let Some(hash) = &step_up.refresh {
         tx.prepare_cached(
             "UPDATE sessions SET refresh_number = 0, previous_hash = current_hash, current_hash = ?2, nonce = ?3, \
              rotated_at = ?4, refresh_expires_at = ?5 WHERE id = ?1",
@@ -198,7 +198,7 @@ pub(super) fn raise_session(
             hash,
             NO_SUCCESSOR,
             now,
-            raise.ttls.refresh_end(now, session.ends_at)
+            step_up.ttls.refresh_end(now, session.ends_at)
         ])?;
     }
     Ok(Some(Grant::new(user, session.id, session.ends_at, (now, proofs), now)))
@@ -208,13 +208,13 @@ fn reauthenticate_session(
     tx: &Transaction<'_>,
     user_id: UserId,
     generation: i64,
-    raise: &Raise,
+    step_up: &StepUp,
     event: &Event,
     now: UnixMillis,
 ) -> Result<Option<Grant>> {
     let Some(user) = user(tx, user_id)? else { return Ok(None) };
     let name = user.name.clone();
-    let grant = raise_session(tx, user, generation, raise, now)?;
+    let grant = step_up_session(tx, user, generation, step_up, now)?;
     if grant.is_some() {
         event::append(tx, event, Some(user_id), name.as_str(), now)?;
     }
@@ -275,12 +275,12 @@ impl Sessions for Sqlite {
         &self,
         user: UserId,
         generation: i64,
-        raise: &Raise,
+        step_up: &StepUp,
         event: &Event,
     ) -> store::Result<Option<Grant>> {
-        let (raise, event, now) = (raise.clone(), event.clone(), self.clock.wall());
+        let (step_up, event, now) = (step_up.clone(), event.clone(), self.clock.wall());
         self.connections
-            .write(move |tx| reauthenticate_session(tx, user, generation, &raise, &event, now))
+            .write(move |tx| reauthenticate_session(tx, user, generation, &step_up, &event, now))
             .await
     }
 

@@ -1,10 +1,10 @@
-//! What an answer to a challenge shows: nothing is spent here.
+//! The verification of responses to challenges. Nothing is spent here.
 
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::{Accounts, Answer, Method, Result};
+use super::{Accounts, ChallengeResponse, Method, Result};
 use crate::{
     factor::normalized,
     store::{AuthChallenge, ChallengePurpose, Factor, FactorKind, FactorUse, User},
@@ -12,38 +12,38 @@ use crate::{
 };
 
 impl Accounts {
-    /// Returns what an answer shows; none if it is wrong.
-    pub(super) async fn judge(
+    /// Returns the use of a factor that a response proves, or `None` if it is wrong.
+    pub(super) async fn verify_response(
         &self,
         challenge: &AuthChallenge,
         user: &User,
         found: Option<Factor>,
-        answer: &Answer,
+        response: &ChallengeResponse,
         address: IpAddr,
     ) -> Result<Option<FactorUse>> {
         if challenge.purpose == ChallengePurpose::Enrolment {
             return Ok(None);
         }
         if let Some(factor) = found {
-            // What stands alone knows whose hand it is in.
-            let shown = self.judge_passkey(challenge, user, &[factor], answer);
-            // Its device says whose it is (section 7.2 of Web Authentication).
-            let tells = answer.credential.as_ref().and_then(|shown| shown.user_handle().ok().flatten());
+            // A passkey alone has to verify its user.
+            let shown = self.verify_passkey(challenge, user, &[factor], response);
+            // The response has to name the user (Web Authentication, section 7.2).
+            let tells = response.credential.as_ref().and_then(|shown| shown.user_handle().ok().flatten());
             let is_verified = |by: &FactorUse| matches!(by, FactorUse::Passkey { verified: true, .. });
             return Ok(shown.filter(|by| tells.is_some() && is_verified(by)));
         }
         let factors = self.store.factors(user.id).await?;
-        if !self.methods(user, &factors, challenge.proofs).await?.contains(&answer.method) {
+        if !self.methods(user, &factors, challenge.proofs).await?.contains(&response.method) {
             return Ok(None);
         }
-        let code = answer.code.as_ref().map(Secret::expose).unwrap_or_default();
-        Ok(match answer.method {
-            Method::Totp => self.judge_totp(user, &factors, code),
-            Method::Passkey => self.judge_passkey(challenge, user, &factors, answer),
+        let code = response.code.as_ref().map(Secret::expose).unwrap_or_default();
+        Ok(match response.method {
+            Method::Totp => self.verify_totp(user, &factors, code),
+            Method::Passkey => self.verify_passkey(challenge, user, &factors, response),
             Method::Recovery => normalized(code)
                 .map(|code| FactorUse::Recovery(self.factors.keys.recovery_hash(user.id, &code))),
-            Method::Email => self.judge_mail(challenge.code_mail, code),
-            Method::Password => match &answer.code {
+            Method::Email => self.verify_mail_code(challenge.code_mail, code),
+            Method::Password => match &response.code {
                 Some(password) => {
                     self.is_password(user, password, address).await?.then_some(FactorUse::Password)
                 }
@@ -52,7 +52,7 @@ impl Accounts {
         })
     }
 
-    fn judge_totp(&self, user: &User, factors: &[Factor], code: &str) -> Option<FactorUse> {
+    fn verify_totp(&self, user: &User, factors: &[Factor], code: &str) -> Option<FactorUse> {
         let now = self.time.database_time();
         let mut apps = factors.iter().filter(|factor| factor.is_confirmed && factor.kind == FactorKind::Totp);
         apps.find_map(|factor| {
@@ -61,14 +61,14 @@ impl Accounts {
         })
     }
 
-    fn judge_passkey(
+    fn verify_passkey(
         &self,
         challenge: &AuthChallenge,
         user: &User,
         factors: &[Factor],
-        answer: &Answer,
+        response: &ChallengeResponse,
     ) -> Option<FactorUse> {
-        let (party, shown) = (self.factors.relying_party.as_ref()?, answer.credential.as_ref()?);
+        let (party, shown) = (self.factors.relying_party.as_ref()?, response.credential.as_ref()?);
         let credential = shown.credential().ok()?;
         let known = |factor: &&Factor| factor.is_confirmed && factor.credential.as_ref() == Some(&credential);
         let factor = factors.iter().find(known)?;
@@ -92,7 +92,7 @@ impl Accounts {
         }
     }
 
-    fn judge_mail(&self, mail: Option<Uuid>, code: &str) -> Option<FactorUse> {
+    fn verify_mail_code(&self, mail: Option<Uuid>, code: &str) -> Option<FactorUse> {
         let mail = mail?;
         let expected = self.factors.keys.mail_code(mail);
         let code: String = code.chars().filter(|character| !character.is_whitespace()).collect();
