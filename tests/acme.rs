@@ -114,8 +114,9 @@ fn two_gateways_obtain_one_certificate_and_either_proves_what_the_other_orders()
     shown(https(other), "b.example", &client);
     // a.example, b.example and the route's host, each once.
     eventually("all are obtained", || (obtained(&first) + obtained(&second) == 3.0).then_some(()));
-    let failed = "authgate_acme_orders_total{result=\"failed\"}";
-    assert_eq!((first.metric(failed), second.metric(failed)), (None, None));
+    // An attempt may fail of refused nonces, one request in five: it goes on with the order that it has begun.
+    let ordered = pebble.log().matches("Added order").count();
+    assert_eq!(ordered, 3, "{}\n{}\n{}", first.log(), second.log(), pebble.log());
     assert!(obtained(&second) >= 1.0);
 }
 
