@@ -6,6 +6,7 @@ mod harness;
 mod accounts;
 mod acme;
 mod admin_api;
+mod api_keys;
 mod applications;
 mod audit;
 mod browsers;

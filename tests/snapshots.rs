@@ -102,7 +102,8 @@ impl Parts {
         mirror.confirm(time.now());
         let metrics = Arc::new(Metrics::new().unwrap());
         let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new(), None));
-        let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None));
+        let access =
+            Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None, Default::default(), None));
         let services = Services {
             traces: None,
             refusal_pages: None,
@@ -119,7 +120,7 @@ impl Parts {
         let loaded = app::load(config).unwrap_or_else(|errors| panic!("{errors}"));
         let (access, services) = (self.access.clone(), self.services.clone());
         let calls = Arc::new(NoCalls);
-        Arc::new(Snapshot::new(&loaded.config, loaded.routes, access, calls, services, &[], before))
+        Arc::new(Snapshot::new(&loaded.config, Arc::new(loaded.routes), access, calls, services, &[], before))
     }
 
     /// The sum of a metric's series whose labels contain `label`.

@@ -180,6 +180,7 @@ fn streams(count: usize) {
             subject: Subject::User(UserId::generate(1, &OsRandom)),
             generation: 1,
             others: [None; 3],
+            api_key: None,
             key: KeyId::of("bench"),
             key_in_use: Arc::new(AtomicBool::new(true)),
             expires_at: LIVE,

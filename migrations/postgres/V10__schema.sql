@@ -185,7 +185,8 @@ CREATE TABLE session_sweeps (
 CREATE TABLE revocations (
     seq        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid        XID8 NOT NULL DEFAULT pg_current_xact_id(),
-    -- 1: a session, 2: a user, 3: a signing key, 4: a program, 5: another issuer's subject.
+    -- 1: a session, 2: a user, 3: a signing key, 4: a program, 5: another issuer's subject,
+    -- 6: an API key, which is new where the generation is 0, 7: the owner of API keys, which are to be read again.
     kind       SMALLINT NOT NULL,
     id         UUID NOT NULL,
     generation BIGINT NOT NULL,
@@ -327,3 +328,22 @@ CREATE TABLE invitations (
     expires_at bigint NOT NULL
 );
 CREATE INDEX invitations_by_expiry ON invitations (expires_at);
+
+-- Keys of programs, each with a secret of 160 bits of which only the SHA-256 is here. The id is no secret.
+CREATE TABLE api_keys (
+    id           BIGINT PRIMARY KEY NOT NULL,
+    user_id      UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    name         TEXT NOT NULL,
+    hash         BYTEA NOT NULL,
+    -- Of its owner's roles those that it has; null: all, whichever those are.
+    roles        TEXT,
+    -- The patterns of paths that it opens, and the networks that it is accepted from, one a line; empty: all.
+    routes       TEXT NOT NULL,
+    networks     TEXT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    expires_at   BIGINT,
+    -- To a minute.
+    last_used_at BIGINT
+);
+CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
+CREATE INDEX api_keys_by_expiry ON api_keys (expires_at) WHERE expires_at IS NOT NULL;

@@ -181,7 +181,8 @@ CREATE TABLE session_sweeps (
 -- The log that every mirror is a copy of. One writer at a time makes the sequence the order of commits.
 CREATE TABLE revocations (
     seq        INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-    -- 1: a session, 2: a user, 3: a signing key, 4: a program, 5: another issuer's subject.
+    -- 1: a session, 2: a user, 3: a signing key, 4: a program, 5: another issuer's subject,
+    -- 6: an API key, which is new where the generation is 0, 7: the owner of API keys, which are to be read again.
     kind       INTEGER NOT NULL,
     id         BLOB NOT NULL,
     generation INTEGER NOT NULL,
@@ -300,3 +301,22 @@ CREATE TABLE invitations (
     expires_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX invitations_by_expiry ON invitations (expires_at);
+
+-- Keys of programs, each with a secret of 160 bits of which only the SHA-256 is here. The id is no secret.
+CREATE TABLE api_keys (
+    id           INTEGER PRIMARY KEY NOT NULL,
+    user_id      BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    name         TEXT NOT NULL,
+    hash         BLOB NOT NULL,
+    -- Of its owner's roles those that it has; null: all, whichever those are.
+    roles        TEXT,
+    -- The patterns of paths that it opens, and the networks that it is accepted from, one a line; empty: all.
+    routes       TEXT NOT NULL,
+    networks     TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER,
+    -- To a minute.
+    last_used_at INTEGER
+) STRICT;
+CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
+CREATE INDEX api_keys_by_expiry ON api_keys (expires_at) WHERE expires_at IS NOT NULL;

@@ -2,9 +2,14 @@
 
 use http::{HeaderName, HeaderValue, Method, header};
 
-use crate::{token::SessionCookies, types::cookies::pairs};
+use crate::{
+    config::ApiKeys,
+    token::SessionCookies,
+    types::{cookies::pairs, looks_like_api_key},
+};
 
 static AUTHORIZATION: HeaderName = header::AUTHORIZATION;
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static COOKIE: HeaderName = header::COOKIE;
 static ORIGIN: HeaderName = header::ORIGIN;
 static UPGRADE: HeaderName = header::UPGRADE;
@@ -18,8 +23,12 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub enum Credential<'a> {
     /// There is none.
     Absent,
-    /// One bearer token (RFC 6750, section 2.1).
+    /// One bearer token (RFC 6750, section 2.1), which may be an API key.
     Bearer(&'a [u8]),
+    /// One user and password (RFC 7617, section 2), encoded. The password is to be an API key.
+    Basic(&'a [u8]),
+    /// What is to be an API key, in a header of its own.
+    ApiKey(&'a [u8]),
     /// One session cookie.
     Cookie(&'a [u8]),
     /// A session cookie that a page of another site may have had the browser send.
@@ -28,19 +37,36 @@ pub enum Credential<'a> {
     Unusable,
 }
 
+/// What is read as a credential beside bearer tokens.
+#[derive(Clone, Copy, Default)]
+pub struct CredentialKinds<'a> {
+    /// Session cookies.
+    pub cookies: Option<&'a SessionCookies>,
+    /// API keys.
+    pub keys: ApiKeys,
+}
+
 impl<'a> Credential<'a> {
-    /// Reads the credential of a request whose values of a header `values` returns: the bearer token, or else the cookie, if there are
-    /// `cookies`.
+    /// Reads the credential of a request whose values of a header `values` returns: what `Authorization` has, or the API key, or else the
+    /// cookie.
     pub fn of_request<I>(
         method: &Method,
         values: impl Fn(&'static HeaderName) -> I,
-        cookies: Option<&SessionCookies>,
+        kinds: CredentialKinds<'_>,
     ) -> Self
     where
         I: Iterator<Item = &'a HeaderValue>,
     {
-        let bearer = Self::of(values(&AUTHORIZATION));
-        let Some(cookies) = cookies.filter(|_| bearer == Self::Absent) else { return bearer };
+        let mut credential = Self::of_authorization(values(&AUTHORIZATION), kinds.keys);
+        if kinds.keys.header {
+            let mut keys = values(&X_API_KEY);
+            credential = match (keys.next(), keys.next(), credential) {
+                (None, _, credential) => credential,
+                (Some(key), None, Self::Absent) => Self::ApiKey(key.as_bytes()),
+                _ => Self::Unusable,
+            };
+        }
+        let Some(cookies) = kinds.cookies.filter(|_| credential == Self::Absent) else { return credential };
         let cookie = Self::of_cookies(values(&COOKIE), cookies.name());
         if !matches!(cookie, Self::Cookie(_)) {
             return cookie;
@@ -76,8 +102,22 @@ impl<'a> Credential<'a> {
         matches!(self, Self::Cookie(_) | Self::CrossSite)
     }
 
-    /// Reads the values of `Authorization`.
+    /// Whether it is to be an API key.
+    pub fn is_api_key(&self) -> bool {
+        match self {
+            Self::Bearer(token) => looks_like_api_key(token),
+            Self::Basic(_) | Self::ApiKey(_) => true,
+            Self::Absent | Self::Cookie(_) | Self::CrossSite | Self::Unusable => false,
+        }
+    }
+
+    /// Reads the values of `Authorization` as a bearer token.
     pub fn of(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        Self::of_authorization(values, ApiKeys::default())
+    }
+
+    /// Reads the values of `Authorization`.
+    pub fn of_authorization(values: impl IntoIterator<Item = &'a HeaderValue>, keys: ApiKeys) -> Self {
         let mut values = values.into_iter();
         let Some(value) = values.next() else { return Self::Absent };
         if values.next().is_some() {
@@ -92,7 +132,12 @@ impl<'a> Credential<'a> {
                     token => Self::Bearer(token),
                 }
             }
-            _ => Self::Unusable,
+            _ => match bytes.split_at_checked(6) {
+                Some((scheme, encoded)) if keys.basic && scheme.eq_ignore_ascii_case(b"basic ") => {
+                    Self::Basic(encoded.trim_ascii())
+                }
+                _ => Self::Unusable,
+            },
         }
     }
 }
@@ -142,6 +187,26 @@ mod tests {
         assert_eq!(of(&["a=b", "__Host-authgate="]), "Cookie([])");
         assert_eq!(of(&["__Host-authgate=a; __Host-authgate=a"]), "Unusable");
         assert_eq!(of(&["__Host-authgate=a", "__Host-authgate=b"]), "Unusable");
+    }
+
+    #[test]
+    fn api_keys_are_taken_by_the_ways_that_are_configured() {
+        let of = |lines: &[(&'static HeaderName, &'static str)], basic, header| {
+            let lines: Vec<_> =
+                lines.iter().map(|(name, value)| (*name, HeaderValue::from_static(value))).collect();
+            let values = |name| lines.iter().filter(move |(own, _)| *own == name).map(|(_, value)| value);
+            let kinds = CredentialKinds { cookies: None, keys: ApiKeys { basic, header } };
+            format!("{:?}", Credential::of_request(&Method::GET, values, kinds))
+        };
+        let (basic, key) = ((&AUTHORIZATION, "bAsic  YQ== "), (&X_API_KEY, "a"));
+        assert_eq!(of(&[basic], true, false), "Basic([89, 81, 61, 61])");
+        assert_eq!(of(&[basic], false, true), "Unusable");
+        assert_eq!(of(&[key], false, true), "ApiKey([97])");
+        assert_eq!(of(&[key], true, false), "Absent");
+        assert_eq!(of(&[key, basic], true, true), "Unusable");
+        assert_eq!(of(&[key, (&AUTHORIZATION, "Bearer a")], true, true), "Unusable");
+        assert_eq!(of(&[key, (&AUTHORIZATION, "Bearer a")], true, false), "Bearer([97])");
+        assert_eq!(of(&[key, key], true, true), "Unusable");
     }
 
     #[test]

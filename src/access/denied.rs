@@ -19,6 +19,12 @@ pub enum Denied {
     /// The token does not hold.
     #[error("token: {0}")]
     BadToken(#[from] TokenError),
+    /// What is to be an API key is none, or the key has ended.
+    #[error("no API key that lives")]
+    BadKey,
+    /// The API key is not good on this route, or from this address.
+    #[error("the API key is not good on this route, or from this address")]
+    KeyElsewhere,
     /// The token was revoked.
     #[error("token: revoked")]
     Revoked,
@@ -40,6 +46,9 @@ impl Denied {
     /// The reason for which a request may be decided once the issuer of its token was asked.
     pub const UNSETTLED: &'static str = "unsettled_token";
 
+    /// The reason for which a request is to be counted before it is denied.
+    pub const BAD_KEY: &'static str = "bad_key";
+
     /// The same where no other issuer is asked: what would need that is no good.
     #[must_use]
     pub fn without_asking(self) -> Self {
@@ -49,9 +58,9 @@ impl Denied {
         }
     }
 
-    /// Whether it was denied for want of what the issuer of its token can say; see [`Access::settle`].
+    /// Whether it was denied for want of what the issuer of its token can say, or for a key that is to be counted; see [`Access::settle`].
     pub fn is_unsettled(self) -> bool {
-        self == Self::BadToken(TokenError::Unsettled)
+        matches!(self, Self::BadToken(TokenError::Unsettled) | Self::BadKey)
     }
 
     /// What the client hears.
@@ -59,11 +68,11 @@ impl Denied {
         match self {
             Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => Kind::Unavailable,
             Self::BadToken(TokenError::Throttled) => Kind::TooManyRequests,
-            Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::Revoked => {
+            Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::BadKey | Self::Revoked => {
                 Kind::Unauthenticated
             }
             Self::Stale => Kind::Unavailable,
-            Self::Role => Kind::InsufficientRole,
+            Self::Role | Self::KeyElsewhere => Kind::InsufficientRole,
             Self::CrossSite => Kind::CrossSiteRequest,
             Self::Unproved(_) => Kind::InsufficientUserAuthentication,
         }
@@ -78,6 +87,8 @@ impl Denied {
             Self::BadToken(TokenError::Unsettled) => Self::UNSETTLED,
             Self::BadToken(TokenError::NoKeys) => "issuer_away",
             Self::BadToken(_) => "bad_token",
+            Self::BadKey => Self::BAD_KEY,
+            Self::KeyElsewhere => "key_elsewhere",
             Self::Revoked => "revoked",
             Self::Stale => "stale",
             Self::Role => "insufficient_role",
@@ -95,6 +106,6 @@ impl Denied {
     /// Whether a token was there and was bad, which `WWW-Authenticate` tells (RFC 6750, section 3).
     pub fn had_token(self) -> bool {
         self.kind() == Kind::Unauthenticated
-            && matches!(self, Self::UnusableCredential | Self::BadToken(_) | Self::Revoked)
+            && matches!(self, Self::UnusableCredential | Self::BadToken(_) | Self::BadKey | Self::Revoked)
     }
 }

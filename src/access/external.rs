@@ -24,11 +24,14 @@ pub struct ExternalLogout {
 }
 
 impl Access {
-    /// Asks the issuer of a credential, which `client` sent, for what is missing for a decision about it.
+    /// Asks the issuer of a credential, which `client` sent, for what is missing for a decision about it. A bad API key is counted.
     ///
     /// # Errors
     /// When it is clear by now that the credential identifies no caller, or the issuer could not be asked.
     pub async fn settle(&self, credential: Credential<'_>, client: IpAddr) -> Result<(), Denied> {
+        if credential.is_api_key() {
+            return Err(self.count_bad_key(client).await);
+        }
         let Credential::Bearer(token) = credential else { return Ok(()) };
         let token = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
         let Some(issuer) = self.verifier.issuer_to_ask(token)? else { return Ok(()) };

@@ -3,6 +3,7 @@
 //! [`Access::decide`] is the only maker of [`Permit`], and nothing is forwarded without one. What
 //! a route asks for is looked at on every request and never cached with a token.
 
+mod api_key;
 mod credential;
 mod denied;
 mod external;
@@ -16,19 +17,22 @@ use std::{
 
 use http::HeaderValue;
 
-pub use credential::{Credential, is_own};
+pub use api_key::{Place, may_reach};
+pub use credential::{Credential, CredentialKinds, is_own};
 pub use denied::Denied;
 pub use external::ExternalLogout;
 pub use failure::Failure;
 pub use requirement::{Caller, judge};
 
 use crate::{
+    account::Attempts,
     clock::{Now, TimeKeeper},
     config::{self, OnStale},
     oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{ExternalIssuer, Principal, SessionCookies, TokenError, Verifier},
+    token::{ExternalIssuer, KeyPrincipals, Principal, SessionCookies, TokenError, Verifier},
+    types::looks_like_api_key,
     upstream::Allowed,
 };
 
@@ -71,18 +75,26 @@ pub struct Access {
     time: Arc<TimeKeeper>,
     metrics: Arc<Metrics>,
     introspector: Option<Arc<Introspector>>,
+    /// By what API keys are taken.
+    key_kinds: config::ApiKeys,
+    keys: KeyPrincipals,
+    /// Counts bad keys, by the address that they come from.
+    attempts: Option<Attempts>,
 }
 
 impl Access {
-    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them.
+    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them; `attempts` counts bad API keys.
     pub fn new(
         verifier: Arc<Verifier>,
         mirror: Arc<Mirror>,
         time: Arc<TimeKeeper>,
         metrics: Arc<Metrics>,
         introspector: Option<Arc<Introspector>>,
+        key_kinds: config::ApiKeys,
+        attempts: Option<Attempts>,
     ) -> Self {
-        Self { verifier, mirror, time, metrics, introspector }
+        let keys = KeyPrincipals::default();
+        Self { verifier, mirror, time, metrics, introspector, key_kinds, keys, attempts }
     }
 
     /// Whether it goes by the tokens of `auth`, by those of these others, and by the cookies of `browser`.
@@ -92,7 +104,13 @@ impl Access {
         external: &[config::Issuer],
         browser: Option<&config::Browser>,
     ) -> bool {
-        self.verifier.is_for(auth, external, browser)
+        let counts_alike = self.attempts.as_ref().is_some_and(|attempts| attempts.are_by(auth.throttle));
+        self.verifier.is_for(auth, external, browser) && self.key_kinds == auth.keys && counts_alike
+    }
+
+    /// Returns what is read as a credential.
+    pub fn credential_kinds(&self) -> CredentialKinds<'_> {
+        CredentialKinds { cookies: self.cookies().map(AsRef::as_ref), keys: self.key_kinds }
     }
 
     /// Returns what makes the cookies of people with browsers, if there are any.
@@ -131,6 +149,11 @@ impl Access {
         now: Now,
     ) -> Result<Arc<Principal>, Denied> {
         let checked = match credential {
+            Credential::Bearer(key) if looks_like_api_key(key) => {
+                return self.identify_by_key(key, None, on_stale, now);
+            }
+            Credential::ApiKey(key) => return self.identify_by_key(key, None, on_stale, now),
+            Credential::Basic(encoded) => return self.identify_by_basic(encoded, on_stale, now),
             Credential::Bearer(token) => self.verifier.verify(token, now)?,
             Credential::Cookie(token) => match self.verifier.verify_cookie(token, now) {
                 // Its key may be one that this gateway could not read yet: the cookie is not known to be dead.
@@ -155,12 +178,19 @@ impl Access {
         if self.is_revoked(&principal, now) {
             return Err(Denied::Revoked);
         }
-        match staleness {
-            Staleness::Fresh => {}
-            Staleness::Stale if on_stale == OnStale::Allow => self.metrics.revocations.served_stale.inc(),
-            Staleness::Stale | Staleness::NeverLoaded => return Err(Denied::Stale),
-        }
+        self.may_serve(staleness, on_stale)?;
         Ok(principal)
+    }
+
+    fn may_serve(&self, staleness: Staleness, on_stale: OnStale) -> Result<(), Denied> {
+        match staleness {
+            Staleness::Fresh => Ok(()),
+            Staleness::Stale if on_stale == OnStale::Allow => {
+                self.metrics.revocations.served_stale.inc();
+                Ok(())
+            }
+            Staleness::Stale | Staleness::NeverLoaded => Err(Denied::Stale),
+        }
     }
 
     /// Returns whether a caller whose issuer was asked about the token may go on to use a route: as long as the issuer is the same, what
@@ -195,6 +225,7 @@ impl Access {
             subject: principal.subject,
             generation: principal.generation,
             others,
+            api_key: principal.api_key().map(|key| (key.id, key.owner.id)),
             key: principal.key,
             key_in_use: principal.key_in_use().clone(),
             expires_at: principal.expires_at,
@@ -204,6 +235,9 @@ impl Access {
         let registration = self.mirror.watch(token, outlives_staleness, task.clone());
         let now = self.now();
         if self.is_revoked(principal, now) || !principal.key_in_use().load(Relaxed) {
+            return Err(Denied::Revoked);
+        }
+        if principal.api_key().is_some_and(|key| !self.mirror.api_keys().holds(key, now)) {
             return Err(Denied::Revoked);
         }
         if principal.expires_at <= now.seconds() {
@@ -223,7 +257,7 @@ impl Access {
                 && self.mirror.is_external_revoked(&principal.others, principal.generation, now))
     }
 
-    /// Whether a request with this credential may use a route.
+    /// Whether a request with this credential, to and from this place, may use a route.
     ///
     /// # Errors
     /// Why not.
@@ -232,6 +266,7 @@ impl Access {
         access: &config::Access,
         on_stale: OnStale,
         credential: Credential<'_>,
+        place: Place<'_>,
     ) -> Result<Permit, Denied> {
         if matches!(
             (access, credential),
@@ -253,6 +288,11 @@ impl Access {
             Err(denied) => return Err(denied),
         };
         judge(access, principal.as_ref().map(|principal| caller(principal, now)))?;
+        if let Some(key) = principal.as_ref().and_then(|principal| principal.api_key())
+            && !place.is_within(key)
+        {
+            return Err(Denied::KeyElsewhere);
+        }
         Ok(Permit(Lease { principal, on_stale }))
     }
 }
@@ -328,7 +368,8 @@ mod tests {
         let time = Arc::new(TimeKeeper::new(clock.clone()));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let access = Access::new(verifier, mirror.clone(), time, metrics, None);
+        let access =
+            Access::new(verifier, mirror.clone(), time, metrics, None, config::ApiKeys::default(), None);
         Parts { access, mirror, clock, token, session, kid }
     }
 
@@ -389,8 +430,9 @@ mod tests {
         let clock = ManualClock::at(NOW);
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let access =
-            Access::new(verifier, mirror.clone(), Arc::new(TimeKeeper::new(clock.clone())), metrics, None);
+        let time = Arc::new(TimeKeeper::new(clock.clone()));
+        let keys = config::ApiKeys::default();
+        let access = Access::new(verifier, mirror.clone(), time, metrics, None, keys, None);
         let identify = || {
             access.identify(Credential::Cookie(token.as_bytes()), OnStale::Allow, access.now()).unwrap_err()
         };
@@ -429,7 +471,12 @@ mod tests {
             let credential = Credential::Bearer(parts.token.as_bytes());
             let lease = parts
                 .access
-                .decide(&config::Access::SignedIn(config::Requirements::default()), OnStale::Deny, credential)
+                .decide(
+                    &config::Access::SignedIn(config::Requirements::default()),
+                    OnStale::Deny,
+                    credential,
+                    Place::anywhere(),
+                )
                 .unwrap()
                 .spend();
             assert!(parts.access.watch(&lease, Waker::noop()).is_ok_and(|taken| taken.is_some()));

@@ -193,6 +193,19 @@ impl Attempts {
         self.take(&buckets).await
     }
 
+    /// Returns whether they are counted by these rates.
+    pub fn are_by(&self, rates: config::Throttle) -> bool {
+        self.rates == rates
+    }
+
+    /// Counts an API key that is none, as a failed login from the address is counted.
+    ///
+    /// # Errors
+    /// [`AccountError::Throttled`], or the store's.
+    pub async fn bad_key(&self, address: IpAddr) -> Result<()> {
+        self.by_address(Counter::AddressFailures, address, self.rates.address).await.map(drop)
+    }
+
     /// Counts a refresh token that is none of ours.
     pub(super) async fn bad_refresh(&self, address: IpAddr) -> Result<Used> {
         self.by_address(Counter::BadRefreshes, address, self.rates.address).await

@@ -4,6 +4,7 @@
 //! anything costly, the store decides under its locks, and what revokes is in force in the mirror
 //! of this gateway before the caller hears of it.
 
+mod api_keys;
 mod attempts;
 mod browser;
 mod challenge;
@@ -28,6 +29,7 @@ mod verify_factor;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+pub use api_keys::{ApiKeyRequest, ListedKeys, MOST_KEYS, NewKey, list_keys};
 pub use attempts::{AttemptCounts, Attempts};
 pub use browser::{BrowserSession, Changed};
 pub use challenge::{Method, PendingChallenge};

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Result;
+use super::{AccountError, Result, api_keys::follow_owner};
 use crate::{
     clock::{Clock, millis},
+    error::Kind,
     revocation::Mirror,
-    store::{AccountChange, Change, Event, LOG_MARGIN, LogEntry, Revoked, Store, StoreError},
+    store::{
+        AccountChange, ApiKey, ApiKeyAdded, Change, Event, LOG_MARGIN, LogEntry, NewApiKey, Revoked, Store,
+        StoreError,
+    },
     token::SignedIn,
-    types::{SessionId, UserId},
+    types::{ApiKeyId, SessionId, UserId},
 };
 
 /// Revokes in the store and on this gateway.
@@ -98,6 +102,7 @@ impl Revoker {
             Ok(done) => done,
             Err(error) => {
                 self.deny_in_doubt(&error, Revoked::User(user), generation + 1, None);
+                self.keys_follow(user, change).await;
                 return Err(error.into());
             }
         };
@@ -108,7 +113,66 @@ impl Revoker {
                 self.deny(Revoked::User(user), generation + 1, None).await?;
             }
         }
+        if matches!(done, Change::Done(..)) {
+            self.keys_follow(user, change).await;
+        }
         Ok(done)
+    }
+
+    /// Has the API keys of an account follow a change of it, on this gateway.
+    async fn keys_follow(&self, owner: UserId, change: &AccountChange) {
+        if let (Some((mirror, _)), true) = (&self.gateway, change.touches_api_keys()) {
+            follow_owner(mirror, &*self.store, owner).await;
+        }
+    }
+
+    /// Stores an API key, which is known on this gateway then. Returns `None` if the account is gone, disabled, or of another generation.
+    ///
+    /// # Errors
+    /// 403 if the account has too many; the store's.
+    pub(super) async fn add_api_key(
+        &self,
+        owner: UserId,
+        generation: i64,
+        new: &NewApiKey,
+        event: &Event,
+    ) -> Result<Option<ApiKey>> {
+        match self.store.add_api_key(owner, generation, new, event).await? {
+            ApiKeyAdded::Done(key, entry) => {
+                self.in_force(&[entry]).await;
+                if let Some((mirror, _)) = &self.gateway
+                    && let Err(error) = mirror.refresh_api_keys(&*self.store).await
+                {
+                    // Done with the next look at the log.
+                    tracing::debug!(%error, "a new API key could not be read");
+                }
+                Ok(Some(key))
+            }
+            ApiKeyAdded::TooMany => {
+                Err(AccountError::Explained(Kind::InsufficientRole, "an account has at most 100 keys"))
+            }
+            ApiKeyAdded::Gone => Ok(None),
+        }
+    }
+
+    /// Ends an API key. Returns false if the account has no such key.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn end_api_key(&self, owner: UserId, id: ApiKeyId, event: &Event) -> Result<bool> {
+        match self.store.end_api_key(owner, id, event).await {
+            Ok(Some(entry)) => {
+                self.in_force(&[entry]).await;
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => {
+                if let (Some((mirror, _)), StoreError::OutcomeUnknown(_)) = (&self.gateway, &error) {
+                    mirror.deny_in_doubt(&LogEntry::of_ended_api_key(id, self.clock.wall()));
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Ends a session. Returns false if the user has no such session.

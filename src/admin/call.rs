@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::{Kind, Statuses},
     openapi::{Bearer, Call, SchemaOf, describe, schema},
+    web::api_key::ApiKeys,
 };
 
 const JSON: &str = "application/json";
@@ -96,6 +97,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         name_calls(),
         invitation_calls(),
         session_calls(),
+        api_key_calls(),
         key_calls(),
         external_calls(),
         config_calls(),
@@ -243,6 +245,35 @@ fn session_calls() -> Vec<Call<Handler>> {
             MESSAGE,
             ONE,
             |api, asked| Box::pin(api.end_session(asked)),
+        ),
+    ]
+}
+
+fn api_key_calls() -> Vec<Call<Handler>> {
+    vec![
+        Call {
+            query: &[
+                ("after", "The `next` of the page before", schema::<String>),
+                ("limit", "At most so many; 100 without", schema::<Limit>),
+            ],
+            ..call(
+                Method::GET,
+                "/api/users/{id}/keys",
+                "listApiKeys",
+                "List the API keys of an account",
+                (200, JSON, schema::<ApiKeys>),
+                PAGED,
+                |api, asked| Box::pin(api.api_keys(asked)),
+            )
+        },
+        call(
+            Method::DELETE,
+            "/api/users/{id}/keys/{key}",
+            "endApiKey",
+            "End an API key of an account",
+            MESSAGE,
+            ONE,
+            |api, asked| Box::pin(api.end_api_key(asked)),
         ),
     ]
 }

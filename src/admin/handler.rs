@@ -24,7 +24,7 @@ use crate::{
     access::{Credential, Denied, Failure},
     account::{
         Actor, Ended, ExternalTarget, InvitationRequest, KeysError, NewAccount, RESET_LINK_HOLDS_FOR, Update,
-        list_sessions,
+        list_keys, list_sessions,
     },
     clock::{parse_rfc3339, rfc3339},
     config::OnStale,
@@ -32,7 +32,7 @@ use crate::{
     store::{self, AuditFilter, UserFilter},
     types::{Role, Roles, SessionId, UserId},
     upstream::ServerReport,
-    web::media_type::essence,
+    web::{api_key::ApiKeys, media_type::essence},
 };
 
 /// The largest body, in bytes.
@@ -190,6 +190,19 @@ impl AdminApi {
     pub(super) async fn end_session(&self, asked: Asked<'_>) -> CallResult {
         let (user, session) = (self.user(asked.parameter(0)).await?, SessionId::parse(asked.parameter(1)));
         self.operator.end_session(asked.by()?, user.id, session.ok_or(Kind::NotFound)?).await?;
+        Ok(done("Ended"))
+    }
+
+    pub(super) async fn api_keys(&self, asked: Asked<'_>) -> CallResult {
+        let page: Page = read_query(asked.query)?;
+        let (user, limit) = (self.user(asked.parameter(0)).await?.id, limit(page.limit)?);
+        let listed = list_keys(&*self.operator.store, user, limit, page.after.as_deref()).await?;
+        Ok(private_json(StatusCode::OK, &ApiKeys::from(listed)))
+    }
+
+    pub(super) async fn end_api_key(&self, asked: Asked<'_>) -> CallResult {
+        let user = self.user(asked.parameter(0)).await?;
+        self.operator.end_api_key(asked.by()?, user.id, asked.parameter(1)).await?;
         Ok(done("Ended"))
     }
 

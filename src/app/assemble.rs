@@ -52,6 +52,7 @@ pub(super) fn assemble(
 ) -> Result<Assembled, MailSetupError> {
     let Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
+    let routes = Arc::new(routes);
     let before_it = before.map(Snapshot::access);
     let same = before_it.filter(|access| access.is_for(auth, &config.issuers, config.browser.as_ref()));
     let (access, key_followers) = match same {
@@ -80,6 +81,7 @@ pub(super) fn assemble(
             tickets: foundation.root.tickets(),
             providers: providers.map(|(config, fetcher)| ProviderClient::new(config, fetcher)).collect(),
             random: foundation.random.clone(),
+            routes: routes.clone(),
         };
         Arc::new(Pages::new(loaded, &auth.path, accounts.clone(), access.clone(), means))
     });
@@ -89,6 +91,7 @@ pub(super) fn assemble(
         access.clone(),
         foundation.keyring.clone(),
         config.revocation.max_staleness.as_secs(),
+        routes.clone(),
     );
     let builtin_calls = BuiltinRunner {
         api: Arc::new(api),
@@ -173,7 +176,15 @@ fn access(
         let is_own = Box::new(move |token: &str| refresh_tokens.read(token).is_some());
         Introspector::new(&issuer, fetcher, verifier, time, metrics, foundation.calls.clone(), is_own)
     });
-    let access = Access::new(verifier, process.mirror.clone(), time.clone(), metrics.clone(), introspector);
+    let access = Access::new(
+        verifier,
+        process.mirror.clone(),
+        time.clone(),
+        metrics.clone(),
+        introspector,
+        auth.keys,
+        Some(Attempts::new(foundation.attempts.clone(), auth.throttle)),
+    );
     (Arc::new(access), followers)
 }
 

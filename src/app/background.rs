@@ -116,10 +116,20 @@ impl Following {
     async fn glance(&mut self) {
         match self.follower.glance().await {
             // The verifier refuses the key's tokens at once. This updates the published and the signing keys.
-            Ok(followed) if followed.key => self.read_keys_again().await,
-            Ok(_) => {}
+            Ok(followed) => {
+                if followed.key {
+                    self.read_keys_again().await;
+                }
+                if let Err(error) = self.refresh_api_keys().await {
+                    tracing::debug!(%error, "the API keys could not be read");
+                }
+            }
             Err(error) => tracing::debug!(%error, "a hint could not be followed"),
         }
+    }
+
+    async fn refresh_api_keys(&self) -> store::Result<()> {
+        self.foundation.process.mirror.refresh_api_keys(&*self.foundation.store).await
     }
 
     async fn read_keys_again(&self) {
@@ -132,8 +142,19 @@ impl Following {
         self.listen_again().await;
         let process = self.foundation.process.clone();
         let followed = self.foundation.keys.load().follow(&self.foundation.keyring).await;
-        let polled = self.follower.poll(followed.is_ok()).await;
+        let asked = process.time.now();
+        process.mirror.api_keys().log_is_read(asked);
+        let refreshed = self.refresh_api_keys().await;
+        let polled = self.follower.poll(followed.is_ok() && refreshed.is_ok()).await;
         if let Ok(polled) = &polled {
+            process.mirror.api_keys().log_was_read(asked);
+            if polled.restored {
+                process.mirror.api_keys().read_all_again();
+            }
+            // What it brought. Until that is read, those keys are good for nothing.
+            if let Err(error) = self.refresh_api_keys().await {
+                tracing::debug!(%error, "the API keys could not be read");
+            }
             process.metrics.revocations.store_regressions.inc_by(u64::from(polled.restored));
             // A key was revoked a moment ago; or one that was had come back, perhaps, and is gone again.
             if polled.key {
@@ -218,6 +239,17 @@ pub(super) async fn sweep(process: Arc<Process>) {
     }
 }
 
+/// Notes in the store when API keys were last used.
+pub(super) async fn note_uses(foundation: &Foundation) {
+    let used = foundation.process.mirror.api_keys().take_used();
+    if used.is_empty() {
+        return;
+    }
+    if let Err(error) = foundation.store.note_api_keys_used(&used).await {
+        tracing::debug!(%error, uses = used.len(), "the last uses of API keys could not be noted");
+    }
+}
+
 /// Runs maintenance, beside the polls.
 pub(super) async fn maintain(foundation: Arc<Foundation>) {
     let store = &foundation.store;
@@ -230,6 +262,7 @@ pub(super) async fn maintain(foundation: Arc<Foundation>) {
         if let Err(error) = learn_schemes(&**store, &foundation.hasher.load_full()).await {
             tracing::debug!(%error, "the schemes of stored hashes could not be learnt");
         }
+        note_uses(&foundation).await;
         count += 1;
         if count.is_multiple_of(STORE_PRUNE_EVERY)
             && let Err(error) = store

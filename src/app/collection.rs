@@ -88,7 +88,7 @@ fn login(name: &'static str, user: &str, password: &str) -> Step {
 }
 
 fn accounts() -> Vec<Step> {
-    [registration(), session(), factors(), changes()].into_iter().flatten().collect()
+    [registration(), session(), factors(), keys(), changes()].into_iter().flatten().collect()
 }
 
 fn registration() -> Vec<Step> {
@@ -161,6 +161,19 @@ fn factors() -> Vec<Step> {
         step("Begin a login by a passkey", "loginPasskey", 200).without_token(),
         step("Remove the app", "removeFactor", 200).at(FACTOR),
         step("Remove it again", "removeFactor", 404).at(FACTOR),
+    ]
+}
+
+fn keys() -> Vec<Step> {
+    const KEY: &[&str] = &["{{api_key_id}}"];
+    vec![
+        step("Make an API key", "addApiKey", 201)
+            .body(json!({"name": "nightly backup", "expires_in": 86_400}))
+            .then(&["pm.environment.set('api_key_id', pm.response.json().id);"]),
+        step("Make one without a name", "addApiKey", 400).body(json!({})).says("Missing parameters"),
+        step("API keys", "apiKeys", 200).query("limit=50"),
+        step("End the key", "endApiKey", 200).at(KEY),
+        step("End the key again", "endApiKey", 404).at(KEY),
     ]
 }
 
@@ -248,6 +261,8 @@ fn administration() -> Vec<Step> {
         step("Its sessions", "listSessions", 200).at(MADE),
         step("End a session that is not there", "endSession", 404)
             .at(&["{{made_id}}", "01890000-0000-7000-8000-000000000000"]),
+        step("Its API keys", "listApiKeys", 200).at(MADE),
+        step("End an API key that is not there", "endApiKey", 404).at(&["{{made_id}}", "0000000000"]),
         step("Reset its factors", "resetFactors", 200).at(MADE),
         step("End its sessions", "endSessions", 200).at(MADE),
         step("Delete it", "deleteUser", 200).at(MADE),

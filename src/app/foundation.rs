@@ -69,7 +69,7 @@ pub(super) async fn load(
     let follower = Arc::new(Mutex::new(follower));
     let mut waiting = false;
     let (keys, keyring, root, hints) = loop {
-        match try_to_load(config, &store, random.clone(), &hasher, &follower, vital).await {
+        match try_to_load(config, &store, random.clone(), &hasher, &follower, vital, &process).await {
             Ok(loaded) => break loaded,
             Err(error) if error.is_passing() => {
                 if !waiting {
@@ -117,6 +117,7 @@ async fn try_to_load(
     hasher: &Hasher,
     follower: &Arc<Mutex<Follower>>,
     vital: &Handle,
+    process: &Process,
 ) -> Result<(Keys, Arc<CurrentKeyring>, RootSecret, Option<Hints>), StartError> {
     // Heard from before the log is read: what commits in between is hinted at. And before anything that a pooler
     // without sessions would make fail for no plain reason.
@@ -134,6 +135,8 @@ async fn try_to_load(
     learn_schemes(&**store, hasher).await?;
     let follower = follower.clone();
     on(vital, async move { follower.lock_owned().await.poll(true).await }).await?;
+    let (mirror, reading) = (process.mirror.clone(), store.clone());
+    on(vital, async move { mirror.refresh_api_keys(&*reading).await }).await?;
     Ok((keys, keyring, root, hints))
 }
 

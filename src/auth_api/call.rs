@@ -14,12 +14,14 @@ use super::{
     handler::CallResult,
     input,
     output::{
-        Account, Challenge, Changed, Confirmed, Factors, JwkSet, Message, PendingFactor, Session, Sessions,
+        Account, Challenge, Changed, Confirmed, Factors, JwkSet, Message, NewApiKey, PendingFactor, Session,
+        Sessions,
     },
 };
 use crate::{
     error::{Kind, Statuses},
-    openapi::{Bearer, Call, SchemaOf, describe, schema},
+    openapi::{Bearer, Call, QueryParameter, SchemaOf, describe, schema},
+    web::api_key::ApiKeys,
 };
 
 const JSON: &str = "application/json";
@@ -61,6 +63,11 @@ const TOKENS: Success = (200, JSON, schema::<Session<'static>>);
 const MESSAGE: Success = (200, JSON, schema::<Message>);
 const CHANGED: Success = (200, JSON, schema::<Changed>);
 const ACCOUNT: Success = (200, JSON, schema::<Account<'static>>);
+
+const PAGE: &[QueryParameter] = &[
+    ("limit", "At most so many; 50 without", schema::<input::Limit>),
+    ("after", "The `next` of the page before", schema::<String>),
+];
 
 const CREDENTIALS: &[Kind] = &[
     Kind::MissingParameters,
@@ -154,6 +161,7 @@ pub fn calls() -> Vec<Call<Handler>> {
         login_calls(),
         factor_calls(),
         session_calls(),
+        key_calls(),
         mail_calls(),
         issuer_calls(),
         description_calls(),
@@ -367,13 +375,59 @@ fn factor_calls() -> Vec<Call<Handler>> {
     ]
 }
 
+fn key_calls() -> Vec<Call<Handler>> {
+    vec![
+        Call {
+            query: PAGE,
+            failures: &[Kind::MissingParameters],
+            ..call(
+                Method::GET,
+                "/keys",
+                "apiKeys",
+                "The caller's API keys",
+                Bearer::Required,
+                (200, JSON, schema::<ApiKeys>),
+                |api, request, caller, _| Box::pin(api.api_keys(request, caller)),
+            )
+        },
+        Call {
+            body: Some((schema::<input::NewApiKey>, true)),
+            failures: &[
+                Kind::MissingParameters,
+                Kind::InsufficientRole,
+                Kind::InsufficientUserAuthentication,
+            ],
+            ..call(
+                Method::POST,
+                "/keys",
+                "addApiKey",
+                "Make an API key, which is shown once",
+                Bearer::Required,
+                (201, JSON, schema::<NewApiKey<'static>>),
+                |api, request, caller, _| Box::pin(api.add_api_key(request, caller)),
+            )
+        },
+        Call {
+            failures: &[Kind::InsufficientUserAuthentication, Kind::NotFound],
+            ..call(
+                Method::DELETE,
+                "/keys/{id}",
+                "endApiKey",
+                "End an API key",
+                Bearer::Required,
+                MESSAGE,
+                |api, _, caller, parameters| {
+                    Box::pin(api.end_api_key(parameters.first().copied().unwrap_or_default(), caller))
+                },
+            )
+        },
+    ]
+}
+
 fn session_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
-            query: &[
-                ("limit", "At most so many; 50 without", schema::<input::Limit>),
-                ("after", "The `next` of the page before", schema::<String>),
-            ],
+            query: PAGE,
             failures: &[Kind::MissingParameters],
             ..call(
                 Method::GET,

@@ -45,6 +45,7 @@ impl AuthApi {
             return Ok(Owner::Challenge(token));
         }
         if let Credential::Bearer(token) = caller.credential
+            && !caller.credential.is_api_key()
             && let Ok(text) = std::str::from_utf8(token)
             // No token of ours is without a dot, and no challenge with one.
             && !text.contains('.')

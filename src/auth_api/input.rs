@@ -194,6 +194,22 @@ pub(super) struct ConfirmFactor {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewApiKeyRequest")]
+pub(super) struct NewApiKey {
+    /// What its owner calls it.
+    #[schemars(required, with = "String", length(min = 1, max = 64))]
+    pub(super) name: Option<String>,
+    /// The paths that it opens, as patterns of routes; all without.
+    pub(super) routes: Option<Vec<String>>,
+    /// Of the owner's roles those that it has; all without.
+    pub(super) roles: Option<Vec<String>>,
+    /// How long it lives, in seconds; for ever without.
+    pub(super) expires_in: Option<i64>,
+    /// The addresses and networks that it is accepted from; all without.
+    pub(super) address_ranges: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChallengeResponse")]
 pub(super) struct ChallengeResponse {
     /// The challenge.

@@ -7,6 +7,7 @@ mod call;
 mod factors;
 mod handler;
 mod input;
+mod keys;
 mod output;
 
 use std::{net::IpAddr, sync::Arc};
@@ -22,6 +23,7 @@ use crate::{
     config::{Compat, OnStale},
     error::Kind,
     openapi::Call,
+    route::Table,
     token::{CurrentKeyring, SignedIn},
     web::{credential, device},
 };
@@ -38,6 +40,7 @@ pub struct AuthApi {
     jwks_max_age: u64,
     compat: Compat,
     description: Bytes,
+    routes: Arc<Table>,
     calls: Vec<Call<call::Handler>>,
 }
 
@@ -56,6 +59,7 @@ impl AuthApi {
         access: Arc<Access>,
         keyring: Arc<CurrentKeyring>,
         jwks_max_age: u64,
+        routes: Arc<Table>,
     ) -> Self {
         let compat = accounts.config.compat.clone();
         let description = call::description(mount, &compat.statuses).to_string().into();
@@ -67,6 +71,7 @@ impl AuthApi {
             jwks_max_age,
             compat,
             description,
+            routes,
             calls: calls(),
         }
     }
@@ -86,11 +91,12 @@ impl AuthApi {
             device: device::token(headers),
             remembered: device::remembered(headers),
         };
-        let credential = credential::of(&request, self.access.cookies().map(AsRef::as_ref));
+        let credential = credential::of(&request, self.access.credential_kinds());
         let caller = Caller { credential, client };
         match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {
+                let failure = self.count_bad_key(failure, &caller).await;
                 failure.log(request_id);
                 failure.problem.response(request_id, &self.compat.statuses)
             }
@@ -104,6 +110,17 @@ impl AuthApi {
         let call = found.find_map(|call| Some((call, call.captures(path)?)));
         let Some((call, parameters)) = call else { return Err(Kind::NotFound.into()) };
         call.handler.call(self, request, caller, &parameters).await
+    }
+
+    /// Counts a call that was refused for a bad API key, as requests are.
+    async fn count_bad_key(&self, failure: Failure, caller: &Caller<'_>) -> Failure {
+        if !caller.credential.is_api_key() || failure.problem.kind != Kind::Unauthenticated {
+            return failure;
+        }
+        match self.access.settle(caller.credential, caller.client.address).await {
+            Ok(()) => failure,
+            Err(denied) => denied.into(),
+        }
     }
 
     /// Returns the user who calls. Their actions go to the store, so a stale mirror always denies.

@@ -94,6 +94,18 @@ pub(super) struct SessionEntry {
     pub(super) user_agent: Option<String>,
 }
 
+/// A new API key, which is shown once.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewApiKey")]
+pub(super) struct NewApiKey<'a> {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) key: &'a str,
+    pub(super) prefix: String,
+    /// Null if it lives for ever.
+    pub(super) expires_at: Option<String>,
+}
+
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Factors")]
 pub(super) struct Factors {

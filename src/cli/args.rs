@@ -53,6 +53,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// API keys of accounts, for programs
+    ApiKey {
+        #[command(subcommand)]
+        command: ApiKeyCommand,
+    },
     /// Signing keys
     Key {
         #[command(subcommand)]
@@ -340,6 +345,48 @@ pub(super) struct PasswordSource {
     /// Read the password from standard input instead of asking for it
     #[arg(long)]
     pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApiKeyCommand {
+    /// Make a key and print it; it is not shown again
+    Add {
+        /// The name of the account whose key it is
+        owner: String,
+        /// What the key is called
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// A path that it opens, such as /orders/**; may be repeated. Default: all that its owner may
+        #[arg(long = "route", value_name = "PATTERN")]
+        routes: Vec<String>,
+        /// A role that it has; may be repeated. Default: all of its owner's
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        /// An address or network that it is accepted from, such as 10.0.0.0/8; may be repeated. Default: all
+        #[arg(long = "from", value_name = "NETWORK")]
+        networks: Vec<String>,
+        /// How long it lives, such as 90d. Default: until it is ended
+        #[arg(long, value_name = "SPAN")]
+        expires: Option<Span>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// List the keys of an account
+    List {
+        /// The account's name
+        owner: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// End a key, at once and on all gateways
+    End {
+        /// The account's name
+        owner: String,
+        /// The key, as `api-key list` names it
+        id: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod api_key;
 mod args;
 mod audit;
 mod import;
@@ -85,6 +86,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Explain(explain) => inspect::explain(&load(&explain.config.config)?, &explain),
         Command::Migrate(config) => migrate(load(&config.config)?),
         Command::User { command } => user::run(command),
+        Command::ApiKey { command } => api_key::run(command),
         Command::Key { command } => key::run(command),
         Command::Audit(audit) => audit::run(&audit),
         Command::Schema => print(&crate::config::json_schema()),

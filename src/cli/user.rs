@@ -113,11 +113,11 @@ fn add(loaded: &LoadedGateway, account: NewAccount<'_>) -> Outcome {
     })
 }
 
-fn with_config(config: &Path, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {
+pub(super) fn with_config(config: &Path, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {
     with(&load(config)?, work)
 }
 
-fn with(loaded: &LoadedGateway, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {
+pub(super) fn with(loaded: &LoadedGateway, work: impl AsyncFnOnce(&Operator) -> Outcome) -> Outcome {
     let _log = quiet_log();
     runtime()?.block_on(async {
         let (operator, _) = app::open_operator(&loaded.config, Arc::new(SystemClock)).await?;
@@ -129,7 +129,7 @@ async fn update_user(operator: &Operator, name: &str, update: Update) -> Result<
     Ok(operator.update(&operator_name(), &find(operator, name).await?, update).await?)
 }
 
-async fn find(operator: &Operator, name: &str) -> Result<User, Refused> {
+pub(super) async fn find(operator: &Operator, name: &str) -> Result<User, Refused> {
     operator.find(name).await.map_err(|error| match error.kind() {
         crate::error::Kind::NotFound => Refused(format!("there is no user {name}")),
         _ => error.into(),

@@ -49,6 +49,8 @@ pub struct Auth {
     pub username: UsernameRules,
     /// Second factors.
     pub mfa: Mfa,
+    /// By what API keys are taken.
+    pub keys: ApiKeys,
     /// Passwords.
     pub password: Password,
     /// Throttling.
@@ -70,6 +72,15 @@ pub struct Mfa {
     pub remember_device: Duration,
     /// Whether a code by mail is taken where there is another factor.
     pub mail_codes: bool,
+}
+
+/// By what API keys are taken beside `Authorization: Bearer`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// As the password of `Authorization: Basic`.
+    pub basic: bool,
+    /// As `X-Api-Key`.
+    pub header: bool,
 }
 
 /// What people may give as `username` to log in; one of them at least.
@@ -219,7 +230,7 @@ pub struct Rate {
 }
 
 /// Attempts that are taken before 429.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
     /// Failures of one account.
     pub account: Rate,

@@ -13,6 +13,15 @@ pub enum Segment {
     Any,
 }
 
+impl Segment {
+    fn takes(&self, text: &str) -> bool {
+        match self {
+            Self::Literal(literal) => literal == text,
+            Self::Any => !text.is_empty(),
+        }
+    }
+}
+
 /// The path of a route: segments, and whether all below them belongs to it too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -61,6 +70,47 @@ impl Pattern {
     /// Whether it ends in `/`, which then counts.
     pub fn has_trailing_slash(&self) -> bool {
         self.trailing_slash
+    }
+
+    /// Returns whether a path, which is canonical and decoded, matches.
+    pub fn matches(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix('/') else { return false };
+        let (inner, has_slash) =
+            rest.strip_suffix('/').map_or((rest, rest.is_empty()), |inner| (inner, true));
+        let mut given = (!inner.is_empty()).then(|| inner.split('/')).into_iter().flatten();
+        let mut own = self.segments.iter();
+        loop {
+            match (own.next(), given.next()) {
+                (Some(segment), Some(text)) if segment.takes(text) => {}
+                (Some(_), _) => return false,
+                (None, Some(_)) => return self.below,
+                (None, None) => return self.below || self.trailing_slash == has_slash,
+            }
+        }
+    }
+
+    /// Returns whether any path matches both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (shorter, longer) =
+            if self.segments.len() <= other.segments.len() { (self, other) } else { (other, self) };
+        let can_be_one = |(a, b): (&Segment, &Segment)| a == b || *a == Segment::Any || *b == Segment::Any;
+        if !shorter.segments.iter().zip(&longer.segments).all(can_be_one) {
+            return false;
+        }
+        if shorter.segments.len() < longer.segments.len() {
+            return shorter.below;
+        }
+        self.below || other.below || self.trailing_slash == other.trailing_slash
+    }
+
+    /// Returns whether it matches all that another one does.
+    pub fn covers(&self, other: &Self) -> bool {
+        let takes = |(own, its): (&Segment, &Segment)| own == its || *own == Segment::Any;
+        let (own, its) = (self.segments.len(), other.segments.len());
+        if own > its || !self.segments.iter().zip(&other.segments).all(takes) {
+            return false;
+        }
+        self.below || (own == its && !other.below && self.trailing_slash == other.trailing_slash)
     }
 
     /// Whether it is this one path and no other.
@@ -116,6 +166,62 @@ mod tests {
         assert!(Pattern::parse("/").unwrap().has_trailing_slash());
         assert!(Pattern::parse("/**").unwrap().segments().is_empty());
         assert!(Pattern::parse("/a/").unwrap().has_trailing_slash());
+    }
+
+    #[test]
+    fn a_pattern_matches_as_routes_do() {
+        let matches = |pattern: &str, path| Pattern::parse(pattern).unwrap().matches(path);
+        for (pattern, path) in [
+            ("/", "/"),
+            ("/**", "/"),
+            ("/**", "/a/b/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/a/**", "/a"),
+            ("/a/**", "/a/"),
+            ("/a/**", "/a/b"),
+            ("/a/{x}", "/a/b"),
+            ("/a/{x}/c", "/a/b/c"),
+        ] {
+            assert!(matches(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/", "/a"),
+            ("/a", "/a/"),
+            ("/a/", "/a"),
+            ("/a", "/ab"),
+            ("/a/**", "/ab"),
+            ("/a/{x}", "/a/"),
+            ("/a/{x}", "/a"),
+            ("/a/{x}", "/a/b/c"),
+            ("/a", "a"),
+        ] {
+            assert!(!matches(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn patterns_overlap_where_a_path_matches_both_and_cover_where_all_do() {
+        let of = |text: &str| Pattern::parse(text).unwrap();
+        for (one, other, overlap, covers) in [
+            ("/**", "/a/b", true, true),
+            ("/a/b", "/**", true, false),
+            ("/a/**", "/a", true, true),
+            ("/a/**", "/a/{x}/**", true, true),
+            ("/a/{x}", "/{y}/b", true, false),
+            ("/a/{x}", "/a/b", true, true),
+            ("/a", "/a/", false, false),
+            ("/a", "/a/b", false, false),
+            ("/a/**", "/b/**", false, false),
+            ("/a/{x}", "/a/b/**", true, false),
+        ] {
+            assert_eq!(
+                (of(one).overlaps(&of(other)), of(other).overlaps(&of(one))),
+                (overlap, overlap),
+                "{one} {other}"
+            );
+            assert_eq!(of(one).covers(&of(other)), covers, "{one} {other}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::{HeaderValue, header};
 
 use super::{request_head::RequestHead, snapshot::Snapshot};
 use crate::{
-    access::{Access, Denied, Permit},
+    access::{Access, Denied, Permit, Place},
     config,
     route::Route,
     types::fields::Fields,
@@ -44,11 +44,12 @@ pub(super) fn permit(
     snapshot: &Snapshot,
     route: &Route,
     head: &RequestHead,
+    place: Place<'_>,
     set: impl FnOnce(HeaderValue),
 ) -> Result<Permit, Denied> {
     let credential = snapshot.credential(&head.method, &head.fields);
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
-    let decided = snapshot.access.decide(access, on_stale, credential);
+    let decided = snapshot.access.decide(access, on_stale, credential, place);
     if credential.is_cookie()
         && let Some(cookie) = cookie_after(&snapshot.access, access, &decided)
     {

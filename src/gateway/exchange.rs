@@ -331,6 +331,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{ManualClock, TimeKeeper},
+        config::ApiKeys,
         gateway::activity::Phase,
         revocation::Mirror,
         telemetry::Metrics,
@@ -366,6 +367,8 @@ mod tests {
             Arc::new(Mirror::new(Duration::from_secs(5))),
             Arc::new(TimeKeeper::new(ManualClock::at(0))),
             Arc::new(Metrics::new().unwrap()),
+            None,
+            ApiKeys::default(),
             None,
         );
         let activity = Arc::new(ThreadBound::new(Activity::new(&LIMITS, None)));

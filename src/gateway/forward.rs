@@ -109,7 +109,10 @@ impl Forwarding<'_> {
         let via = via(&head.fields, head.version);
         let max_forwards = method::count_down(&mut head.fields);
         let headers = &self.snapshot.headers;
-        headers.strip(&mut head.fields, self.route.forward_token, self.route.method_override);
+        // A key goes to no upstream.
+        let is_by_key = lease.principal().is_some_and(|principal| principal.api_key().is_some());
+        let keeps_token = self.route.forward_token && !is_by_key;
+        headers.strip(&mut head.fields, keeps_token, self.route.method_override);
         self.authorize(&lease, &mut head.fields)?;
         self.route.request_headers.apply(&mut head.fields);
         let host = head.fields.get(&header::HOST).cloned();

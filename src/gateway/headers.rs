@@ -27,6 +27,8 @@ use crate::{
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 
+const API_KEY: &str = "x-api-key";
+
 /// The bytes of a name that are compared. No rule is longer.
 const MAX_FOLDED: usize = 64;
 
@@ -150,13 +152,15 @@ fn length_bit(length: usize) -> u64 {
 }
 
 impl Headers {
-    pub(super) fn new(identity: IdentityHeaders) -> Self {
+    /// Creates the rules. With `has_key_header`, `X-Api-Key` is a credential.
+    pub(super) fn new(identity: IdentityHeaders, has_key_header: bool) -> Self {
         let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
         let mut stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
             .iter()
             .chain(HOP_BY_HOP)
             .chain(DEALT_WITH)
             .chain(PROXY_NAMES)
+            .chain(has_key_header.then_some(&API_KEY))
             .copied()
             .chain(own.map(HeaderName::as_str))
             .map(|name| name.as_bytes().into())
@@ -319,7 +323,7 @@ mod tests {
             external_id: None,
             strip: vec![StripRule::Name("x-mine".to_owned()), StripRule::Prefix("x-corp-".to_owned())],
         };
-        Headers::new(identity).strip(&mut headers, false, trusted_peer);
+        Headers::new(identity, false).strip(&mut headers, false, trusted_peer);
         let mut names: Vec<_> = headers.iter().map(|(name, _)| name.to_string()).collect();
         names.sort();
         names

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderValue, Method, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use super::{request_head::RequestHead, request_target, snapshot::Snapshot, target::Scheme};
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     token::Principal,
     types::fields::Fields,
 };
+
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A request as it was judged. Its parts lie in the buffer that the connection reads into, which is free for the next request once
 /// they are dropped.
@@ -30,6 +32,7 @@ struct Request {
 #[derive(Clone)]
 enum Presented {
     Authorization(HeaderValue),
+    ApiKey(HeaderValue),
     Cookie(HeaderValue),
 }
 
@@ -46,6 +49,8 @@ pub(super) struct Judged {
     asked: RefCell<Option<Arc<Principal>>>,
     /// Whether the caller is known by a cookie.
     is_by_cookie: Cell<bool>,
+    /// Whether the caller is known by an API key.
+    is_by_key: Cell<bool>,
 }
 
 impl Judged {
@@ -55,6 +60,7 @@ impl Judged {
         self.credential.take();
         self.asked.take();
         self.is_by_cookie.set(false);
+        self.is_by_key.set(false);
     }
 
     /// Notes a request that a snapshot allowed by a route. Of most it takes the credential only, which does not go on: they are
@@ -73,6 +79,18 @@ impl Judged {
             && !matches!(route.access, Access::Open);
         if self.is_by_cookie.get() {
             let credential = cookie(snapshot, &head.fields);
+            if is_usual {
+                self.credential.replace(credential);
+            } else {
+                self.note(head, head.fields.get(&header::HOST).cloned(), credential);
+            }
+            return;
+        }
+        if self.is_by_key.get()
+            && let Some(key) = head.fields.get_only(&X_API_KEY)
+            && !head.fields.contains(&header::AUTHORIZATION)
+        {
+            let credential = Some(Presented::ApiKey(key.clone()));
             if is_usual {
                 self.credential.replace(credential);
             } else {
@@ -106,6 +124,7 @@ impl Judged {
     /// Notes of the caller of the request whether that is one by a cookie, or one whose issuer was asked about the token.
     pub(super) fn has_caller(&self, principal: &Arc<Principal>) {
         self.is_by_cookie.set(principal.is_by_cookie());
+        self.is_by_key.set(principal.api_key().is_some());
         if principal.asked().is_some() {
             self.asked.replace(Some(principal.clone()));
         }
@@ -134,14 +153,20 @@ impl Judged {
             return snapshot.access.decide_again(&route.config.access, principal).is_ok();
         }
         let credential = match (&request.credential, snapshot.access.cookies()) {
-            (Some(Presented::Authorization(value)), _) => Credential::of([value]),
+            (Some(Presented::Authorization(value)), _) => {
+                Credential::of_authorization([value], snapshot.access.credential_kinds().keys)
+            }
+            (Some(Presented::ApiKey(value)), _) if snapshot.access.credential_kinds().keys.header => {
+                Credential::ApiKey(value.as_bytes())
+            }
             // Where it came from was judged when it came.
             (Some(Presented::Cookie(value)), Some(cookies)) => {
                 Credential::of_cookies([value], cookies.name())
             }
-            (Some(Presented::Cookie(_)), None) | (None, _) => Credential::Absent,
+            (Some(Presented::Cookie(_) | Presented::ApiKey(_)), _) | (None, _) => Credential::Absent,
         };
-        snapshot.access.decide(&route.config.access, route.config.on_stale, credential).is_ok()
+        let (access, on_stale) = (&route.config.access, route.config.on_stale);
+        snapshot.access.decide(access, on_stale, credential, target.place(None)).is_ok()
     }
 }
 

@@ -53,9 +53,9 @@ impl Refusal {
         self.problem.kind
     }
 
-    /// Whether the request may be decided once the issuer of its token was asked.
+    /// Whether the request may be decided once the issuer of its token was asked, or is to be counted for its bad key.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.reason == Denied::UNSETTLED
+        self.reason == Denied::UNSETTLED || self.reason == Denied::BAD_KEY
     }
 
     /// Whether two factors are asked for.

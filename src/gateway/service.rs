@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -40,7 +41,7 @@ use super::{
     view::View,
 };
 use crate::{
-    access::{Access, Credential, Lease, Permit},
+    access::{Access, Lease, Permit},
     config::Action,
     error::Kind,
     route::{Match, Route},
@@ -212,7 +213,7 @@ impl ConnectionState {
         trace: &'s mut Trace<'a>,
     ) -> Pin<Box<dyn Future<Output = Result<ClientResponse, Refusal>> + Send + 's>> {
         Box::pin(async move {
-            let credential = Credential::of(request.head.fields.get_all(&header::AUTHORIZATION));
+            let credential = view.snapshot.credential(&request.head.method, &request.head.fields);
             let settled = view.snapshot.access.settle(credential, origin.client);
             forward::in_time(&self.exchange, settled).await.ok_or(Kind::Unavailable)??;
             self.decide(view, request, origin, trace).await
@@ -316,20 +317,20 @@ impl ConnectionState {
                 if let Some(cors) = &route.config.cors {
                     trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
-                let permit =
-                    match cookies::permit(snapshot, route, head, |cookie| trace.rare().cookie = Some(cookie))
-                    {
-                        Ok(permit) => permit,
-                        Err(denied) => {
-                            drop(target);
-                            if denied.is_unsettled() && self.exchange.settles() {
-                                return self.settle(view, request, origin, trace).await;
-                            }
-                            return Err(denied.into());
+                let place = target.place(Some(origin.client));
+                let set = |cookie| trace.rare().cookie = Some(cookie);
+                let permit = match cookies::permit(snapshot, route, head, place, set) {
+                    Ok(permit) => permit,
+                    Err(denied) => {
+                        drop(target);
+                        if denied.is_unsettled() && self.exchange.settles() {
+                            return self.settle(view, request, origin, trace).await;
                         }
-                    };
+                        return Err(denied.into());
+                    }
+                };
                 if route.config.method_override
-                    && let Err(refusal) = decide_overrides(snapshot, &target, head)
+                    && let Err(refusal) = decide_overrides(snapshot, &target, head, origin.client)
                 {
                     drop((target, permit));
                     if !refusal.is_unsettled() || !self.exchange.settles() {
@@ -490,7 +491,12 @@ fn account_for(view: &View, mut trace: Trace<'_>, method: &Method, response: &mu
 }
 
 /// Checks that a request is also allowed with the method that its override headers name.
-fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestHead) -> Result<(), Refusal> {
+fn decide_overrides(
+    snapshot: &Snapshot,
+    target: &Target<'_>,
+    request: &RequestHead,
+    client: IpAddr,
+) -> Result<(), Refusal> {
     let overrides = request.fields.iter().filter(|(name, _)| METHOD_OVERRIDES.contains(&name.as_str()));
     for (_, value) in overrides {
         let upper = value.as_bytes().to_ascii_uppercase();
@@ -499,7 +505,8 @@ fn decide_overrides(snapshot: &Snapshot, target: &Target<'_>, request: &RequestH
             Match::Route(route) => {
                 // By this method a cookie may need more to be taken.
                 let credential = snapshot.credential(&method, &request.fields);
-                snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
+                let (access, on_stale) = (&route.config.access, route.config.on_stale);
+                snapshot.access.decide(access, on_stale, credential, target.place(Some(client)))?;
             }
             Match::WrongMethod(allow) => return Err(Refusal::wrong_method(allow)),
             Match::Builtin | Match::None => return Err(Kind::NotFound.into()),

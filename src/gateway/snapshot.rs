@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub(super) limits: config::Limits,
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) tracing: Tracing,
-    pub(super) routes: Table,
+    pub(super) routes: Arc<Table>,
     /// The limits of each, by its number.
     rate_limits: Vec<Option<RouteLimits>>,
     /// Whether any of them takes paths with several readings.
@@ -83,7 +83,7 @@ impl Snapshot {
     /// What `config` gives rise to; `tls` is that of its upstreams, in their order. Upstreams that are as they were `before` go on, with their connections.
     pub fn new(
         config: &Config,
-        routes: Table,
+        routes: Arc<Table>,
         access: Arc<Access>,
         builtin_calls: Arc<dyn BuiltinCalls>,
         services: Services,
@@ -111,7 +111,7 @@ impl Snapshot {
                 .map(|route| RouteLimits::of(&route.config, &services.rates))
                 .collect(),
             routes,
-            headers: Arc::new(Headers::new(config.identity_headers.clone())),
+            headers: Arc::new(Headers::new(config.identity_headers.clone(), config.auth.keys.header)),
             access,
             builtin_calls,
             statuses: config.auth.compat.statuses,
@@ -126,7 +126,7 @@ impl Snapshot {
 
     /// Returns the credential of a request.
     pub(super) fn credential<'a>(&self, method: &Method, fields: &'a Fields) -> Credential<'a> {
-        Credential::of_request(method, |name| fields.get_all(name), self.access.cookies().map(AsRef::as_ref))
+        Credential::of_request(method, |name| fields.get_all(name), self.access.credential_kinds())
     }
 
     /// Returns the CORS rules for a match, and its label.

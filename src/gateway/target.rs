@@ -1,10 +1,11 @@
 //! The target of a request, for every protocol.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderValue, Method, Uri, uri::PathAndQuery};
 
 use crate::{
+    access::Place,
     error::Kind,
     route::{Match, Table},
     types::{host::name_of, path::Canonical},
@@ -59,6 +60,11 @@ impl<'a> Target<'a> {
         }
         let found = routes.find_kept(host.as_deref(), method, &self.readings);
         found.map(Match::Route).ok_or(Kind::BadRequest)
+    }
+
+    /// Returns the place that a request from `client` goes to.
+    pub(super) fn place(&self, client: Option<IpAddr>) -> Place<'_> {
+        Place { path: &self.path.decoded, readings: &self.readings, client }
     }
 
     /// Path and query as an upstream is asked for them; nothing where that is how they came, as `came`.

@@ -115,7 +115,12 @@ pub(super) fn decide<'a>(
     let target = request_target::read(head, scheme, snapshot.keeps_encoded).map_err(refused)?;
     let route = found(snapshot, &target, &head.method)?;
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
-    let permit = snapshot.access.decide(access, on_stale, snapshot.credential(&head.method, fields))?;
+    let permit = snapshot.access.decide(
+        access,
+        on_stale,
+        snapshot.credential(&head.method, fields),
+        target.place(Some(client)),
+    )?;
     // The proxy passes them on, and the backend may believe them.
     for (name, value) in fields {
         let folded = IdentityHeaders::fold(name.as_str());
@@ -130,7 +135,8 @@ pub(super) fn decide<'a>(
         let method = Method::from_bytes(&upper).map_err(|_| Kind::InsufficientRole)?;
         let route = found(snapshot, &target, &method)?;
         let credential = snapshot.credential(&method, fields);
-        snapshot.access.decide(&route.config.access, route.config.on_stale, credential)?;
+        let (access, on_stale) = (&route.config.access, route.config.on_stale);
+        snapshot.access.decide(access, on_stale, credential, target.place(Some(client)))?;
     }
     let principal = permit.principal().map(AsRef::as_ref);
     let asker = Asker { principal, client, fields };

@@ -32,6 +32,7 @@ const NOTICES: &[(&str, &str)] = &[
     ("factor", "saved-factor"),
     ("removed", "saved-removed"),
     ("linked", "saved-linked"),
+    ("key", "saved-key"),
 ];
 
 /// Returns the day of a time.

@@ -39,6 +39,8 @@ impl Visit<'_> {
             Endpoint::SendAccountSessions => self.end_sessions().await,
             Endpoint::ShowAccountFactors => self.show_factors().await,
             Endpoint::SendAccountFactors => self.factors().await,
+            Endpoint::ShowAccountKeys => self.show_keys().await,
+            Endpoint::SendAccountKeys => self.keys().await,
             Endpoint::ShowAccountProviders => self.show_providers().await,
             Endpoint::SendAccountProviders => self.unlink().await,
             Endpoint::GoToProvider => self.redirect_to_provider(name).await,

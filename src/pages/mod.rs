@@ -15,6 +15,7 @@ mod endpoint;
 mod factor;
 mod factors;
 mod file;
+mod keys;
 mod locale;
 mod message;
 mod prove;
@@ -47,6 +48,7 @@ use crate::{
     config,
     error::Kind,
     oidc::ProviderClient,
+    route::Table,
     token::Tickets,
     types::Random,
 };
@@ -112,6 +114,7 @@ pub struct Pages {
     tickets: Tickets,
     providers: Vec<ProviderClient>,
     random: Arc<dyn Random>,
+    routes: Arc<Table>,
     /// Where cookies of the calls below `auth.path` belong.
     mount: String,
 }
@@ -126,6 +129,8 @@ pub struct PageMeans {
     pub providers: Vec<ProviderClient>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// The routes that keys may open.
+    pub routes: Arc<Table>,
 }
 
 /// A request for a page.
@@ -149,9 +154,9 @@ impl Pages {
         access: Arc<Access>,
         means: PageMeans,
     ) -> Self {
-        let PageMeans { form_key, tickets, providers, random } = means;
+        let PageMeans { form_key, tickets, providers, random, routes } = means;
         let (form_tokens, mount) = (FormTokens::new(form_key), mount.to_owned());
-        Self { loaded, accounts, access, form_tokens, tickets, providers, random, mount }
+        Self { loaded, accounts, access, form_tokens, tickets, providers, random, routes, mount }
     }
 
     /// Returns whether a path is below the pages.

@@ -28,6 +28,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("logout.html", include_str!("templates/logout.html")),
     ("account.html", include_str!("templates/account.html")),
     ("change.html", include_str!("templates/change.html")),
+    ("keys.html", include_str!("templates/keys.html")),
     ("sessions.html", include_str!("templates/sessions.html")),
     ("factors.html", include_str!("templates/factors.html")),
     ("providers.html", include_str!("templates/providers.html")),

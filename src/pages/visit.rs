@@ -69,7 +69,7 @@ impl Sent {
 impl Pages {
     pub(super) fn visit<'a>(&'a self, request: &'a PageRequest<'a>) -> Visit<'a> {
         let headers = request.request.headers();
-        let credential = credential::of(request.request, self.access.cookies().map(AsRef::as_ref));
+        let credential = credential::of(request.request, self.access.credential_kinds());
         let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
         Visit {
             pages: self,

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     clock::Now,
     store::{LogEntry, Revoked},
-    types::{ExternalId, KeyId, SessionId, Subject},
+    types::{ApiKeyId, ExternalId, KeyId, SessionId, Subject, UserId},
 };
 
 /// The number of locks that the streams are spread over.
@@ -36,6 +36,8 @@ pub struct Token {
     pub generation: i64,
     /// What else it can be revoked by, if it is of another issuer: the session, the token, the subject while it is suspended.
     pub others: [Option<ExternalId>; 3],
+    /// The API key, if it is one, and its owner.
+    pub api_key: Option<(ApiKeyId, UserId)>,
     /// The key that signed it.
     pub key: KeyId,
     /// Falls when the key is taken out of use.
@@ -125,7 +127,14 @@ impl Token {
     /// What its streams are found by.
     fn keys(&self) -> impl Iterator<Item = Revoked> {
         let others = self.others.into_iter().flatten().map(Revoked::External);
-        self.session.map(Revoked::Session).into_iter().chain([self.subject.into()]).chain(others)
+        let api_key =
+            self.api_key.into_iter().flat_map(|(id, owner)| [Revoked::ApiKey(id), Revoked::KeyOwner(owner)]);
+        self.session
+            .map(Revoked::Session)
+            .into_iter()
+            .chain([self.subject.into()])
+            .chain(others)
+            .chain(api_key)
     }
 }
 
@@ -179,7 +188,9 @@ impl LiveStreams {
             return;
         }
         match entry.revoked {
-            Revoked::Session(_) => self.cut_under(entry.revoked, |_| Some(Cut::Revoked)),
+            Revoked::Session(_) | Revoked::ApiKey(_) | Revoked::KeyOwner(_) => {
+                self.cut_under(entry.revoked, |_| Some(Cut::Revoked));
+            }
             Revoked::User(_) | Revoked::Client(_) | Revoked::External(_) => {
                 self.cut_under(entry.revoked, |stream| {
                     (stream.token.generation < entry.generation).then_some(Cut::Revoked)
@@ -281,6 +292,7 @@ mod tests {
             subject,
             generation,
             others: [None; 3],
+            api_key: None,
             key: KeyId::of("a"),
             key_in_use: Arc::new(AtomicBool::new(true)),
             expires_at: 100,

@@ -16,10 +16,10 @@ use foldhash::fast::RandomState;
 use papaya::{HashMap, ResizeMode};
 use seize::Collector;
 
-use super::{LiveStreams, Registration, Token};
+use super::{LiveApiKeys, LiveStreams, Registration, Token};
 use crate::{
     clock::{Now, UnixMillis},
-    store::{LogEntry, Revoked},
+    store::{self, ApiKeys, LogEntry, Revoked},
     types::{ExternalId, KeyId, SessionId, Subject},
 };
 
@@ -65,6 +65,7 @@ pub struct Mirror {
     /// Whether a key was ever revoked: as long as none was, none is looked up.
     any_key: AtomicBool,
     live: Arc<LiveStreams>,
+    api_keys: LiveApiKeys,
     in_doubt: Mutex<Doubts>,
     confirmed_wall: AtomicI64,
     confirmed_boot: AtomicI64,
@@ -102,6 +103,7 @@ impl Mirror {
                 .build(),
             any_key: AtomicBool::new(false),
             live: Arc::default(),
+            api_keys: LiveApiKeys::default(),
             in_doubt: Mutex::default(),
             confirmed_wall: AtomicI64::new(i64::MIN),
             confirmed_boot: AtomicI64::new(i64::MIN),
@@ -137,12 +139,37 @@ impl Mirror {
     /// Takes an entry in, however often and in whatever order: the highest generation and the
     /// latest expiry stand. Streams that it concerns are cut.
     pub fn apply(&self, entry: &LogEntry) {
+        match entry.revoked {
+            Revoked::ApiKey(id) if entry.generation == 0 => return self.api_keys.is_new(id),
+            Revoked::KeyOwner(owner) => {
+                self.api_keys.outdate(owner);
+                return self.live.revoke(entry);
+            }
+            _ => {}
+        }
         let new = Dead::new(entry.generation, entry.expires_at);
         self.dead.pin().update_or_insert(entry.revoked, |old| old.join(new), new);
         if matches!(entry.revoked, Revoked::Key(_)) {
             self.any_key.store(true, SeqCst);
         }
+        if let Revoked::ApiKey(id) = entry.revoked {
+            self.api_keys.remove(id);
+        }
         self.live.revoke(entry);
+    }
+
+    /// Returns the API keys that live.
+    pub fn api_keys(&self) -> &LiveApiKeys {
+        &self.api_keys
+    }
+
+    /// Reads the API keys that are to be read again.
+    ///
+    /// # Errors
+    /// When the store fails. What was to be read stays to be read, and those keys are good for nothing until then.
+    pub async fn refresh_api_keys(&self, store: &(impl ApiKeys + ?Sized)) -> store::Result<()> {
+        let has_ended = |id| self.dead.pin().contains_key(&Revoked::ApiKey(id));
+        self.api_keys.refresh(store, has_ended).await
     }
 
     /// Applies an uncertain revocation, to be settled when the store can be reached:

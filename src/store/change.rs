@@ -36,6 +36,18 @@ pub struct AccountChange {
     pub event: Option<Event>,
 }
 
+impl AccountChange {
+    /// Returns whether the account's API keys end.
+    pub(super) fn ends_api_keys(&self) -> bool {
+        self.delete || self.disabled == Some(true)
+    }
+
+    /// Returns whether the account's API keys, if it has any, are others after it: they show its name and its roles.
+    pub fn touches_api_keys(&self) -> bool {
+        self.ends_api_keys() || self.name.is_some() || self.roles.is_some()
+    }
+}
+
 /// The sessions that end with a change of an account.
 #[derive(Debug, Clone, Default)]
 pub enum Ends {

@@ -14,6 +14,7 @@
 //! To add a database: implement [`Store`] and its parts in a folder of its own, add its migrations, and give it
 //! to the contract test.
 
+mod api_key;
 mod certificate;
 mod change;
 mod counter;
@@ -44,6 +45,10 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use api_key::{
+    ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySelection, ApiKeySink, ApiKeys, LiveApiKey,
+    NewApiKey,
+};
 pub use certificate::{BegunOrder, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate};
 pub use change::{AccountChange, Change, Ends, Rekey, Spend};
 pub use counter::{SharedBucket, SharedCounters};
@@ -98,6 +103,7 @@ pub trait Store:
     + Invitations
     + Factors
     + Links
+    + ApiKeys
     + Send
     + Sync
 {

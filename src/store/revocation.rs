@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Result, millis};
 use crate::{
     clock::UnixMillis,
-    types::{ClientId, ExternalId, KeyId, SessionId, Subject, UserId},
+    types::{ApiKeyId, ClientId, ExternalId, KeyId, SessionId, Subject, UserId},
 };
 
 /// The target of a revocation.
@@ -23,6 +23,10 @@ pub enum Revoked {
     Client(ClientId),
     /// All tokens of another issuer's subject below a generation, or its session, or its token.
     External(ExternalId),
+    /// One API key; or, of generation 0, a new one.
+    ApiKey(ApiKeyId),
+    /// The owner of API keys, whose name or roles have changed: the keys are read again.
+    KeyOwner(UserId),
 }
 
 impl From<Subject> for Revoked {
@@ -48,6 +52,8 @@ impl Revoked {
     pub(super) const KEY: i16 = 3;
     const CLIENT: i16 = 4;
     const EXTERNAL: i16 = 5;
+    pub(super) const API_KEY: i16 = 6;
+    const KEY_OWNER: i16 = 7;
 
     pub(super) fn kind(self) -> i16 {
         match self {
@@ -56,6 +62,8 @@ impl Revoked {
             Self::Key(_) => Self::KEY,
             Self::Client(_) => Self::CLIENT,
             Self::External(_) => Self::EXTERNAL,
+            Self::ApiKey(_) => Self::API_KEY,
+            Self::KeyOwner(_) => Self::KEY_OWNER,
         }
     }
 
@@ -67,6 +75,8 @@ impl Revoked {
             Self::Key(id) => id.uuid(),
             Self::Client(id) => id.uuid(),
             Self::External(id) => id.uuid(),
+            Self::ApiKey(id) => id.uuid(),
+            Self::KeyOwner(id) => id.uuid(),
         }
     }
 
@@ -77,6 +87,8 @@ impl Revoked {
             Self::KEY => KeyId::from_uuid(id).map(Self::Key),
             Self::CLIENT => ClientId::from_uuid(id).map(Self::Client),
             Self::EXTERNAL => ExternalId::from_uuid(id).map(Self::External),
+            Self::API_KEY => ApiKeyId::from_uuid(id).map(Self::ApiKey),
+            Self::KEY_OWNER => UserId::from_uuid(id).map(Self::KeyOwner),
             _ => None,
         }
     }

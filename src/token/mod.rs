@@ -3,6 +3,7 @@
 //! A token is what this program made: one issuer, one audience, the algorithms that its own keys have, and every claim of the type
 //! that it was issued with. Or it is of another issuer that the config names, and then of that issuer alone.
 
+mod api_key;
 mod cookie;
 mod device;
 mod external;
@@ -19,6 +20,7 @@ mod root;
 mod ticket;
 mod verifier;
 
+pub use api_key::{KeyCaller, KeyOwner, KeyPrincipals, KeyScope};
 pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};

@@ -8,6 +8,7 @@ use std::{
 use http::HeaderValue;
 
 use super::{
+    api_key::{KeyCaller, KeyOwner},
     cookie::CookieLife,
     external::{ExternalCaller, ExternalIssuer},
 };
@@ -52,6 +53,8 @@ pub struct Principal {
     pub(super) asked_until: i64,
     /// The life of the cookie, if it came by one.
     pub(super) cookie: Option<Box<CookieLife>>,
+    /// The API key, if it came by one.
+    pub(super) api_key: Option<Box<KeyCaller>>,
 }
 
 /// A user with a session. The calls below `auth.path` require one.
@@ -109,6 +112,7 @@ impl Principal {
             asked: None,
             asked_until: i64::MAX,
             cookie: None,
+            api_key: None,
         })
     }
 
@@ -139,7 +143,44 @@ impl Principal {
             asked_until: asked.as_ref().map_or(i64::MAX, |(_, until)| *until),
             asked: asked.map(|(issuer, _)| issuer),
             cookie: None,
+            api_key: None,
         })
+    }
+
+    /// Creates the principal of an API key. Returns `None` if a header value would be illegal.
+    pub fn of_api_key(caller: KeyCaller, expires_at: i64, in_use: Arc<AtomicBool>) -> Option<Self> {
+        let roles = caller.roles();
+        let KeyOwner { id, name, external_id, .. } = &*caller.owner;
+        Some(Self {
+            id_value: HeaderValue::try_from(id.to_string()).ok()?,
+            name_value: HeaderValue::try_from(encode(name)).ok()?,
+            roles_value: HeaderValue::try_from(roles.to_string()).ok()?,
+            external_id_value: match external_id {
+                Some(id) => Some(HeaderValue::try_from(encode(id)).ok()?),
+                None => None,
+            },
+            subject: Subject::User(*id),
+            session: None,
+            // What ends the owner's sessions does not end their keys.
+            generation: i64::MAX,
+            expires_at,
+            authenticated_at: 0,
+            proofs: Proofs::NONE,
+            name: name.clone(),
+            roles,
+            key: KeyId::of(""),
+            key_in_use: in_use,
+            others: Box::default(),
+            asked: None,
+            asked_until: i64::MAX,
+            cookie: None,
+            api_key: Some(Box::new(caller)),
+        })
+    }
+
+    /// Returns the API key that the principal came by, if any.
+    pub fn api_key(&self) -> Option<&KeyCaller> {
+        self.api_key.as_deref()
     }
 
     /// Returns the other issuer, if it was asked about the token.

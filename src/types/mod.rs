@@ -1,5 +1,6 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
+mod api_key;
 pub mod chunked;
 mod controls;
 pub mod cookies;
@@ -21,6 +22,7 @@ pub mod trace_context;
 pub mod trailers;
 mod username;
 
+pub use api_key::{API_KEY_LENGTH, ApiKeyId, NewApiKeyText, looks_like_api_key, read_api_key};
 pub use id::{ClientId, ExternalId, FactorId, KeyId, SessionId, Subject, UserId};
 pub use proof::{Proof, Proofs};
 pub use pseudonym::Pseudonyms;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Check, Links};
 use crate::{
     config::{
-        Auth, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
+        ApiKeys, Auth, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
         raw::{self, LoginName},
         units::{Number, Span},
     },
@@ -157,6 +157,10 @@ impl Check<'_> {
             reauth_window: raw.reauth_window.map_or(minutes(5), |window| window.0),
             signing: self.signing(raw.signing),
             mfa: self.mfa(raw.mfa),
+            keys: ApiKeys {
+                basic: raw.keys.basic.is_some_and(|taken| taken.0),
+                header: raw.keys.header.is_some_and(|taken| taken.0),
+            },
             password: self.password(&raw.password, cores),
             throttle: self.throttle(raw.throttle),
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),

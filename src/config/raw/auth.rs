@@ -88,6 +88,9 @@ pub struct Auth {
     /// Second factors.
     #[serde(default)]
     pub mfa: Mfa,
+    /// By what API keys are taken beside `Authorization: Bearer`.
+    #[serde(default)]
+    pub keys: ApiKeys,
     /// Rules for passwords, and what hashing may cost.
     #[serde(default)]
     pub password: Password,
@@ -115,6 +118,16 @@ pub struct Mfa {
     /// Whether who has a factor may get a code by mail in its place, the weakest way. Never after a password that was reset by mail.
     /// Default: true.
     pub mail_codes: Option<Switch>,
+}
+
+/// By what API keys are taken beside `Authorization: Bearer`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeys {
+    /// As the password of `Authorization: Basic`, whose user is the owner's name or the key's id. Default: false.
+    pub basic: Option<Switch>,
+    /// As `X-Api-Key`, which no upstream gets then. Default: false.
+    pub header: Option<Switch>,
 }
 
 /// Which pages of other origins may call from a browser (Fetch standard, CORS protocol).

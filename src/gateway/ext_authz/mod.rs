@@ -32,9 +32,9 @@ use super::{
     verify::{self, Asked},
 };
 use crate::{
-    access::Credential,
     config,
     error::Kind,
+    token::Principal,
     types::{fields::Fields, grpc_message, hop_by_hop::is_hop_by_hop},
 };
 
@@ -95,7 +95,7 @@ impl ConnectionState {
         let checked = self.read_call(snapshot, request).await?;
         let mut decision = self.decide_for_envoy(snapshot, &checked, begun, request_id);
         if decision.as_ref().is_err_and(Refusal::is_unsettled) {
-            let credential = Credential::of(checked.fields.get_all(&header::AUTHORIZATION));
+            let credential = snapshot.credential(&Method::GET, &checked.fields);
             let settled = snapshot.access.settle(credential, checked.client);
             decision = match forward::in_time(&self.exchange, settled).await {
                 Some(Ok(())) => self.decide_for_envoy(snapshot, &checked, begun, request_id),
@@ -149,7 +149,7 @@ impl ConnectionState {
             Ok((permit, route)) => {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
-                    headers_to_remove: removed(snapshot, &checked.fields, route),
+                    headers_to_remove: removed(snapshot, &checked.fields, route, principal),
                     response_headers_to_add: limits(limited.as_ref()),
                     ..OkHttpResponse::default()
                 };
@@ -257,11 +257,18 @@ fn fields(http: &HttpRequest) -> Option<Fields> {
 }
 
 /// Returns the names of the headers that an upstream could take for the gateway's word, and of the token if it does not go on.
-fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<String> {
+fn removed(
+    snapshot: &Snapshot,
+    fields: &Fields,
+    route: &config::Route,
+    principal: Option<&Principal>,
+) -> Vec<String> {
     let is_of_envoy =
         |name: &str| is_hop_by_hop(name) || OF_ENVOY.contains(&name) || name.starts_with(OF_ENVOY_PREFIX);
+    // A key goes to no upstream.
+    let keeps_token = route.forward_token && principal.is_none_or(|principal| principal.api_key().is_none());
     let names = fields.iter().map(|(name, _)| name).filter(|name| {
-        let is_token = **name == header::AUTHORIZATION && !route.forward_token;
+        let is_token = **name == header::AUTHORIZATION && !keeps_token;
         is_token || (!is_of_envoy(name.as_str()) && snapshot.headers.is_stripped(name, route.method_override))
     });
     names.map(|name| name.as_str().to_owned()).collect()

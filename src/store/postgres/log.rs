@@ -22,7 +22,7 @@ use crate::{
     store::{
         self, Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, RevocationLog, Revoked, Sink, millis,
     },
-    types::KeyId,
+    types::{ApiKeyId, KeyId},
 };
 
 /// Rows that were not there in the snapshot `$1`.
@@ -182,7 +182,7 @@ pub(super) async fn load(
     Ok(read)
 }
 
-async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T> {
+pub(super) async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(patience, work).await.map_err(|_| QueryError::Late)
 }
 
@@ -220,6 +220,14 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
         }
         Ok(())
     };
+    let ended = entries.iter().filter_map(|entry| match entry.revoked {
+        Revoked::ApiKey(id) if entry.generation == LogEntry::ALL => Some(id),
+        _ => None,
+    });
+    let ended: Vec<i64> = ended.map(ApiKeyId::number).collect();
+    if !ended.is_empty() {
+        run(tx, "DELETE FROM api_keys WHERE id = ANY($1)", &[&ended]).await?;
+    }
     let of = |kind: i16| entries.iter().filter(move |entry| entry.revoked.kind() == kind);
     let sessions: Vec<Uuid> = of(Revoked::SESSION).map(|entry| entry.revoked.uuid()).collect();
     let users: Vec<Uuid> = of(Revoked::USER).map(|entry| entry.revoked.uuid()).collect();

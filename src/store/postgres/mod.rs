@@ -2,6 +2,7 @@
 //!
 //! Each part of the contract has a file of its own, as in the other database; what they read rows with is in [`lookup`].
 
+mod api_key;
 mod attempts;
 mod certificate;
 mod connection;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Postgres,
+    Postgres, api_key,
     connection::QueryResult as Result,
     departed::depart,
     event, factor, invitation, link, log,
@@ -290,6 +290,7 @@ async fn write_down(
     if let Some(entry) = &plan.entry {
         log::append(tx, entry).await?;
     }
+    api_key::follow_change(tx, &facts.user, change, plan.generation, facts.now).await?;
     if let Some(event) = &change.event {
         event::append(tx, event, Some(facts.user.id), facts.user.name.as_str()).await?;
     }

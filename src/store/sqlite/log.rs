@@ -76,7 +76,11 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             remove_sessions(tx, user, None, entry.generation)?;
         }
         // Nothing of theirs is kept beside the log.
-        Revoked::Client(_) | Revoked::External(_) => {}
+        Revoked::Client(_) | Revoked::External(_) | Revoked::KeyOwner(_) => {}
+        Revoked::ApiKey(key) if entry.generation == LogEntry::ALL => {
+            tx.execute("DELETE FROM api_keys WHERE id = ?1", [key.number()])?;
+        }
+        Revoked::ApiKey(_) => {}
         Revoked::Key(key) => {
             let kids: Vec<String> = tx
                 .prepare("SELECT kid FROM signing_keys")?

@@ -4,6 +4,7 @@
 //! begins `IMMEDIATE`, so that it never fails half-way for another writer's sake. Work runs on
 //! the blocking threads of the store's runtime.
 
+mod api_key;
 mod certificate;
 mod connection;
 mod departed;

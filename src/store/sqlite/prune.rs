@@ -14,7 +14,7 @@ use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 const PIECE: usize = 5_000;
 
 /// Tables, and what is over in them at `?1`.
-const OVER: [(&str, &str); 8] = [
+const OVER: [(&str, &str); 9] = [
     ("revocations", "expires_at <= ?1"),
     ("signing_keys", "expires_at <= ?1"),
     ("sessions", "refresh_expires_at <= ?1 AND access_exp_max <= ?1"),
@@ -23,6 +23,7 @@ const OVER: [(&str, &str); 8] = [
     ("spent_states", "expires_at <= ?1"),
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= ?1 - 86400000"),
+    ("api_keys", "expires_at <= ?1"),
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
 ];
 

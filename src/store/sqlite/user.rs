@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Transaction, params};
 
 use super::{
-    Sqlite,
+    Sqlite, api_key,
     departed::depart,
     event, factor, invitation, link, log,
     lookup::{self, session, user as user_by_id},
@@ -288,6 +288,7 @@ fn write_down(tx: &Transaction<'_>, change: &AccountChange, facts: &Facts, plan:
     if let Some(entry) = &plan.entry {
         log::append(tx, entry)?;
     }
+    api_key::follow_change(tx, &facts.user, change, plan.generation, facts.now)?;
     if let Some(event) = &change.event {
         event::append(tx, event, Some(facts.user.id), facts.user.name.as_str(), facts.now)?;
     }

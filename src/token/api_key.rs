@@ -1,0 +1,155 @@
+//! What an API key stands for.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use foldhash::fast::RandomState;
+use ipnet::IpNet;
+use moka::sync::Cache;
+
+use super::Principal;
+use crate::{
+    config::Pattern,
+    types::{ApiKeyId, Role, Roles, UserId, Username},
+};
+
+/// The owner of API keys, as they were last read. All of their keys share it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyOwner {
+    /// The account.
+    pub id: UserId,
+    /// Its canonical name.
+    pub name: String,
+    /// Its roles.
+    pub roles: Roles,
+    /// Its id in the program that it was imported from.
+    pub external_id: Option<String>,
+}
+
+/// The limits of an API key.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct KeyScope {
+    /// Of the owner's roles those that it has; all of them without.
+    pub roles: Option<Roles>,
+    /// The paths that it opens; all without.
+    pub routes: Vec<Pattern>,
+    /// The networks that it is accepted from; all without.
+    pub networks: Vec<IpNet>,
+}
+
+/// A caller who has shown an API key.
+#[derive(Debug, Clone)]
+pub struct KeyCaller {
+    /// The key.
+    pub id: ApiKeyId,
+    /// Its owner.
+    pub owner: Arc<KeyOwner>,
+    /// Its limits, if it has any.
+    pub scope: Option<Arc<KeyScope>>,
+}
+
+impl KeyCaller {
+    /// Returns whether both are one key, as it was read at one time.
+    fn is(&self, other: &Self) -> bool {
+        let is_scope = match (&self.scope, &other.scope) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        };
+        self.id == other.id && Arc::ptr_eq(&self.owner, &other.owner) && is_scope
+    }
+
+    /// Returns whether a name that came with the key is its owner's, or the key's.
+    pub fn is_user(&self, name: &str) -> bool {
+        name == self.owner.name
+            || name == self.id.to_string()
+            || name == self.id.prefix()
+            || Username::new(name).is_ok_and(|name| name.as_str() == self.owner.name)
+    }
+
+    /// Returns the roles of the key: those of its owner that it was given.
+    pub(super) fn roles(&self) -> Roles {
+        let given = self.scope.as_ref().and_then(|scope| scope.roles.as_ref());
+        let is_given = |role: &&Role| given.is_none_or(|given| given.contains(role.as_str()));
+        self.owner.roles.iter().filter(is_given).cloned().collect()
+    }
+
+    /// Returns whether the key is good for a path, which is canonical and decoded, and from an address. Of one that is not known the path
+    /// alone counts.
+    pub fn is_good_for(&self, path: &str, client: Option<IpAddr>) -> bool {
+        let Some(scope) = &self.scope else { return true };
+        let is_on_route = scope.routes.is_empty() || scope.routes.iter().any(|route| route.matches(path));
+        let is_from = |client: IpAddr| {
+            let client = client.to_canonical();
+            scope.networks.is_empty() || scope.networks.iter().any(|network| network.contains(&client))
+        };
+        is_on_route && client.is_none_or(is_from)
+    }
+}
+
+/// The most callers that are kept ready.
+const MOST_CALLERS: u64 = 100_000;
+
+/// The callers of keys that were used of late, with their headers for an upstream.
+pub struct KeyPrincipals(Cache<ApiKeyId, Arc<Principal>, RandomState>);
+
+impl Default for KeyPrincipals {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(MOST_CALLERS).build_with_hasher(RandomState::default()))
+    }
+}
+
+impl KeyPrincipals {
+    /// Returns the principal of a key that was accepted. Returns `None` if a header value would be illegal.
+    pub fn of(&self, caller: KeyCaller, expires_at: i64) -> Option<Arc<Principal>> {
+        let is_same = |principal: &Arc<Principal>| {
+            principal.expires_at == expires_at && principal.api_key().is_some_and(|known| known.is(&caller))
+        };
+        if let Some(known) = self.0.get(&caller.id).filter(is_same) {
+            return Some(known);
+        }
+        let id = caller.id;
+        let in_use = Arc::new(AtomicBool::new(true));
+        let principal = Arc::new(Principal::of_api_key(caller, expires_at, in_use)?);
+        self.0.insert(id, principal.clone());
+        Some(principal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{NewApiKeyText, OsRandom};
+
+    fn caller(scope: KeyScope) -> KeyCaller {
+        let roles = Roles::parse_joined("a,b").unwrap();
+        let owner =
+            KeyOwner { id: UserId::generate(1, &OsRandom), name: "ann".to_owned(), roles, external_id: None };
+        let id = NewApiKeyText::generate(&OsRandom).id;
+        KeyCaller { id, owner: Arc::new(owner), scope: Some(Arc::new(scope)) }
+    }
+
+    #[test]
+    fn a_key_has_of_its_owners_roles_those_that_it_was_given() {
+        let of = |given: &str| {
+            let roles = Some(Roles::parse_joined(given).unwrap());
+            caller(KeyScope { roles, ..KeyScope::default() }).roles().to_string()
+        };
+        assert_eq!(caller(KeyScope::default()).roles().to_string(), "a,b");
+        assert_eq!((of("b,c").as_str(), of("c").as_str(), of("").as_str()), ("b", "", ""));
+    }
+
+    #[test]
+    fn a_key_is_good_on_its_routes_and_from_its_networks() {
+        let routes = vec![Pattern::parse("/a/**").unwrap(), Pattern::parse("/b").unwrap()];
+        let networks = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        let key = caller(KeyScope { roles: None, routes, networks });
+        let from = |address: &str| Some(address.parse().unwrap());
+        assert!(key.is_good_for("/a/x", from("10.1.2.3")) && key.is_good_for("/b", from("::ffff:10.1.2.3")));
+        assert!(key.is_good_for("/b", from("2001:db8::1")) && key.is_good_for("/b", None));
+        assert!(!key.is_good_for("/c", from("10.1.2.3")) && !key.is_good_for("/c", None));
+        assert!(!key.is_good_for("/b", from("11.0.0.1")) && !key.is_good_for("/b", from("2001:db9::1")));
+    }
+}
