@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Kind, Problem, ProblemBody, Statuses};
 
+const JSON: &str = "application/json";
+
 /// Whether a call wants a bearer token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bearer {
@@ -40,6 +42,8 @@ pub struct Call<Handler> {
     pub bearer: Bearer,
     /// The schema of its body, and whether there must be one.
     pub body: Option<(SchemaOf, bool)>,
+    /// Whether its body is a form, and its failures are those of RFC 6749, section 5.2.
+    pub is_oauth: bool,
     /// Parameters of its query: name, what it is, schema.
     pub query: &'static [QueryParameter],
     /// Its response when all is well: status, media type, schema.
@@ -126,7 +130,8 @@ fn operation<Handler>(call: &Call<Handler>, statuses: &Statuses, generator: &mut
         operation.insert("parameters".into(), parameters.into());
     }
     if let Some((schema, required)) = call.body {
-        let content = json!({"application/json": {"schema": schema(generator)}});
+        let media_type = if call.is_oauth { "application/x-www-form-urlencoded" } else { JSON };
+        let content = json!({media_type: {"schema": schema(generator)}});
         operation.insert("requestBody".into(), json!({"required": required, "content": content}));
     }
     match call.bearer {
@@ -144,7 +149,7 @@ fn parameters<Handler>(call: &Call<Handler>, generator: &mut SchemaGenerator) ->
         .map(|name| {
             // Keys have ids of another kind.
             let schema = match name {
-                "kid" | "name" => json!({"type": "string"}),
+                "kid" | "key_id" | "name" => json!({"type": "string"}),
                 _ => json!({"type": "string", "format": "uuid"}),
             };
             json!({"name": name, "in": "path", "required": true, "schema": schema})
@@ -170,7 +175,8 @@ fn responses<Handler>(
         json!({"description": "Done", "headers": id, "content": {media_type: {"schema": schema(generator)}}}),
     );
     let mut failures: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
-    let body: &[Kind] = if call.body.is_some() { &[Kind::UnsupportedMediaType] } else { &[] };
+    let body: &[Kind] =
+        if call.body.is_some() && !call.is_oauth { &[Kind::UnsupportedMediaType] } else { &[] };
     let token: &[Kind] = if call.bearer == Bearer::None { &[] } else { &[Kind::Unauthenticated] };
     for &kind in COMMON.iter().chain(body).chain(token).chain(call.failures) {
         let messages = failures.entry(statuses.of(kind).as_u16()).or_default();
@@ -179,6 +185,7 @@ fn responses<Handler>(
         }
     }
     let problem = generator.subschema_for::<ProblemBody<'static>>();
+    let oauth = json!({"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}});
     for (status, messages) in failures {
         let mut headers = id.clone();
         if status == 401 {
@@ -187,7 +194,10 @@ fn responses<Handler>(
         if [429, 503].contains(&status) {
             headers["Retry-After"] = json!({"schema": {"type": "integer", "minimum": 1}});
         }
-        let content = json!({Problem::CONTENT_TYPE: {"schema": problem}});
+        let mut content = json!({Problem::CONTENT_TYPE: {"schema": problem}});
+        if call.is_oauth {
+            content[JSON] = json!({"schema": oauth});
+        }
         responses.insert(
             status.to_string(),
             json!({"description": messages.join("; "), "headers": headers, "content": content}),

@@ -175,17 +175,27 @@ fn native_apps_and_scripts_bring_a_key_as_a_password_or_in_a_header_of_its_own()
 #[test]
 fn a_key_is_not_forwarded_where_tokens_are() {
     let upstream = Upstream::start();
-    let routes = "  - {path: /api/**, forward_token: true, upstream: backend}\n";
+    let routes = "  - {path: /api/**, forward_token: true, upstream: backend}\n  - {path: /open/**, auth: none, forward_token: true, upstream: backend}\n";
     let gateway = Gateway::start(&upstream, Settings { routes: routes.to_owned(), ..by_all_ways() });
     let token = gateway.token("alice");
     let key = text(&make(&gateway, &token, json!({"name": "a"})), "key");
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
     assert!(upstream.seen().pop().unwrap().header("authorization").is_some());
-    for headers in [format!("Authorization: Bearer {key}\r\n"), format!("X-Api-Key: {key}\r\n")] {
-        assert_eq!(with(&gateway, "/api/x", &headers).status, 200);
-        let seen = upstream.seen().pop().unwrap();
-        assert_eq!((seen.header("authorization"), seen.header("x-api-key")), (None, None));
+    let basic = STANDARD.encode(format!("alice:{key}"));
+    for headers in [
+        format!("Authorization: Bearer {key}\r\n"),
+        format!("Authorization: Basic {basic}\r\n"),
+        format!("X-Api-Key: {key}\r\n"),
+    ] {
+        // Also where nobody is asked who they are.
+        for path in ["/api/x", "/open/x"] {
+            assert_eq!(with(&gateway, path, &headers).status, 200);
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!((seen.header("authorization"), seen.header("x-api-key")), (None, None), "{headers}");
+        }
     }
+    assert_eq!(gateway.get("/open/x", Some(&token)).status, 200);
+    assert!(upstream.seen().pop().unwrap().header("authorization").is_some());
 }
 
 #[test]
@@ -284,6 +294,8 @@ fn a_key_opens_no_call_about_credentials_and_never_meets_a_proof() {
     let token = gateway.admin_token("root");
     let made = make(&gateway, &token, json!({"name": "a"}));
     let key = text(&made, "key");
+    let limited = text(&make(&gateway, &token, json!({"name": "b", "routes": ["/api/**"]})), "key");
+    assert_eq!(gateway.get("/mfa/x", Some(&limited)).status, 403);
     for (method, path) in [
         ("GET", "/auth/me"),
         ("GET", "/auth/keys"),
@@ -378,7 +390,8 @@ fn a_key_is_ended_by_its_owner_alone_and_stays_ended_after_a_restart() {
 
 #[test]
 fn keys_are_listed_in_pages_and_bounded_in_number() {
-    let gateway = Gateway::alone(settings());
+    let settings = Settings::default().auth("  throttle: {account: {failures: 1000, per: 1m}}\n");
+    let gateway = Gateway::alone(settings);
     let token = gateway.token("alice");
     for number in 0..100 {
         make(&gateway, &token, json!({"name": format!("key {number}")}));
@@ -418,6 +431,8 @@ fn tries_with_keys_that_are_none_are_throttled_by_address_and_good_keys_are_not(
     for way in &ways {
         assert_eq!(from("192.0.2.1", way), 429);
     }
+    let refused = with(&gateway, "/api/x", &format!("X-Forwarded-For: 192.0.2.1\r\n{}", ways[0]));
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
     let mistyped = format!("Authorization: Bearer {}\r\n", &key[..key.len() - 1]);
     assert_eq!(from("192.0.2.1", &mistyped), 429);
     assert_eq!(from("192.0.2.1", &format!("Authorization: Bearer {key}\r\n")), 200);
@@ -524,6 +539,55 @@ fn a_key_is_known_and_ended_on_every_gateway() {
     proxy.open();
     is("/api/x", 401);
     here.run(&["user", "disable", "alice"], "");
+}
+
+#[test]
+fn keys_that_are_made_at_the_same_time_are_known_with_their_responses() {
+    let gateway = Gateway::alone(settings());
+    let token = gateway.token("alice");
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let (gateway, token) = (&gateway, &token);
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let made = make(gateway, token, json!({"name": format!("{number} {round}")}));
+                    assert_eq!(gateway.get("/api/x", Some(&text(&made, "key"))).status, 200);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn keys_are_made_and_ended_no_faster_than_credentials_are_changed() {
+    let settings = Settings::default().auth("  throttle: {account: {failures: 1, per: 1h}}\n");
+    let gateway = Gateway::alone(settings);
+    let token = gateway.token("alice");
+    let tried = (0..20).map(|_| {
+        gateway.send("POST", "/auth/keys", Some(&token), Some(&json!({"name": "a", "expires_in": 1}))).status
+    });
+    let statuses: Vec<u16> = tried.collect();
+    assert!(statuses.contains(&201) && statuses.last() == Some(&429), "{statuses:?}");
+}
+
+#[test]
+fn a_stream_by_a_key_in_a_header_ends_when_the_config_takes_no_such_keys() {
+    let upstream = Upstream::with(|_, socket| {
+        use std::io::Write;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while socket.write_all(b"1\r\na\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        false
+    });
+    let gateway = Gateway::start(&upstream, by_all_ways());
+    let admin = gateway.admin_token("root");
+    let key = text(&make(&gateway, &admin, json!({"name": "a"})), "key");
+    let mut client = Client::connect(gateway.address);
+    client.send(format!("GET /optional/x HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n\r\n"));
+    assert_eq!(client.head().0, 200);
+    assert_eq!(gateway.reload(&admin, &settings()).status, 200);
+    client.until_closed();
 }
 
 by_each_protocol!(

@@ -347,3 +347,19 @@ CREATE TABLE api_keys (
 );
 CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
 CREATE INDEX api_keys_by_expiry ON api_keys (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Client programs, each with a secret or with public keys (RFC 7517).
+CREATE TABLE clients (
+    id             UUID PRIMARY KEY NOT NULL,
+    name           TEXT NOT NULL UNIQUE,
+    roles          TEXT NOT NULL,
+    -- SHA-256 of the secret, which is random.
+    secret_hash    BYTEA,
+    jwks           TEXT,
+    generation     BIGINT NOT NULL DEFAULT 1,
+    -- The latest expiry of any of its tokens: a revocation outlives it.
+    access_exp_max BIGINT NOT NULL DEFAULT 0,
+    created_at     BIGINT NOT NULL,
+    last_used_at   BIGINT
+);
+CREATE INDEX clients_by_name ON clients (name COLLATE "C");

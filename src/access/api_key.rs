@@ -3,16 +3,18 @@
 use std::{net::IpAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::runtime::Handle;
 
 use super::{Access, Caller, Denied, judge};
 use crate::{
-    account::AccountError,
+    account::{AccountError, Attempts},
     clock::Now,
-    config::{OnStale, Pattern},
-    revocation::KeyRefused,
+    config::{self, OnStale, Pattern},
+    limit::{CallGate, Prefix},
+    revocation::{KeyRefused, Staleness},
     route::Table,
-    token::{KeyCaller, Principal, TokenError},
-    types::{API_KEY_LENGTH, Proofs, Roles},
+    token::{KeyCaller, Principal},
+    types::{API_KEY_LENGTH, Proofs, Roles, read_api_key},
 };
 
 /// The longest user and password, decoded, in bytes: a name of 64 characters, a colon and a key.
@@ -59,6 +61,10 @@ impl Access {
         let accepted = match self.mirror.api_keys().accept(key, now) {
             Ok(accepted) => accepted,
             Err(KeyRefused::Outdated) => return Err(Denied::Stale),
+            // It may be a new one that this gateway could not read yet.
+            Err(KeyRefused::Unknown) if staleness != Staleness::Fresh && read_api_key(key).is_some() => {
+                return Err(Denied::Stale);
+            }
             Err(KeyRefused::Unknown) => return Err(Denied::BadKey),
         };
         if user.is_some_and(|user| !accepted.caller.is_user(user)) {
@@ -85,14 +91,50 @@ impl Access {
 
     /// Counts a bad key from an address, and returns why its request is denied.
     pub(super) async fn count_bad_key(&self, client: IpAddr) -> Denied {
-        let Some(attempts) = &self.attempts else { return Denied::BadKey };
-        match attempts.bad_key(client).await {
-            Err(AccountError::Throttled(_)) => TokenError::Throttled.into(),
-            Ok(()) => Denied::BadKey,
-            Err(error) => {
+        match &self.bad_keys {
+            Some(bad_keys) => bad_keys.count(client).await,
+            None => Denied::BadKey,
+        }
+    }
+}
+
+/// The most tries with bad keys that are counted at once.
+const MOST_COUNTED: usize = 256;
+
+/// Counts tries with bad keys, where the store's connections are used.
+pub struct BadKeys {
+    attempts: Arc<Attempts>,
+    gate: Arc<CallGate>,
+    runtime: Handle,
+}
+
+impl BadKeys {
+    /// Creates what counts as `attempts` does, on `runtime`.
+    pub fn new(attempts: Attempts, runtime: Handle) -> Self {
+        Self { attempts: Arc::new(attempts), gate: CallGate::new(MOST_COUNTED), runtime }
+    }
+
+    /// Returns whether they are counted by these rates.
+    pub(super) fn are_by(&self, rates: config::Throttle) -> bool {
+        self.attempts.are_by(rates)
+    }
+
+    async fn count(&self, client: IpAddr) -> Denied {
+        let Some(admitted) = self.gate.admit(Prefix::of(client)) else { return Denied::Stale };
+        let attempts = self.attempts.clone();
+        // To its end: whoever hangs up has tried.
+        let counted = self.runtime.spawn(async move {
+            let _admitted = admitted;
+            attempts.bad_key(client).await
+        });
+        match counted.await {
+            Ok(Err(AccountError::Throttled(after))) => Denied::Throttled(after),
+            Ok(Ok(())) => Denied::BadKey,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "a bad API key could not be counted");
                 Denied::BadKey
             }
+            Err(_) => Denied::BadKey,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The credential of a request.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use crate::{
@@ -139,6 +140,19 @@ impl<'a> Credential<'a> {
                 _ => Self::Unusable,
             },
         }
+    }
+}
+
+/// Returns whether a value of `Authorization` has an API key in it, whatever the config says of keys.
+pub fn shows_api_key(value: &HeaderValue) -> bool {
+    match Credential::of_authorization([value], ApiKeys { basic: true, header: false }) {
+        Credential::Bearer(token) => looks_like_api_key(token),
+        Credential::Basic(encoded) => {
+            let decoded = STANDARD.decode(encoded).unwrap_or_default();
+            let colon = decoded.iter().position(|byte| *byte == b':');
+            colon.is_some_and(|colon| looks_like_api_key(&decoded[colon + 1..]))
+        }
+        _ => false,
     }
 }
 

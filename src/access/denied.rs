@@ -1,5 +1,7 @@
 //! Why a request is denied.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::{
@@ -22,6 +24,9 @@ pub enum Denied {
     /// What is to be an API key is none, or the key has ended.
     #[error("no API key that lives")]
     BadKey,
+    /// Too many tries with bad API keys have come from the client's address.
+    #[error("too many bad API keys")]
+    Throttled(Duration),
     /// The API key is not good on this route, or from this address.
     #[error("the API key is not good on this route, or from this address")]
     KeyElsewhere,
@@ -67,7 +72,7 @@ impl Denied {
     pub fn kind(self) -> Kind {
         match self {
             Self::BadToken(TokenError::Unsettled | TokenError::NoKeys) => Kind::Unavailable,
-            Self::BadToken(TokenError::Throttled) => Kind::TooManyRequests,
+            Self::BadToken(TokenError::Throttled) | Self::Throttled(_) => Kind::TooManyRequests,
             Self::NoToken | Self::UnusableCredential | Self::BadToken(_) | Self::BadKey | Self::Revoked => {
                 Kind::Unauthenticated
             }
@@ -88,6 +93,7 @@ impl Denied {
             Self::BadToken(TokenError::NoKeys) => "issuer_away",
             Self::BadToken(_) => "bad_token",
             Self::BadKey => Self::BAD_KEY,
+            Self::Throttled(_) => "throttled",
             Self::KeyElsewhere => "key_elsewhere",
             Self::Revoked => "revoked",
             Self::Stale => "stale",

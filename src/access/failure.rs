@@ -39,7 +39,11 @@ impl From<Denied> for Problem {
             Denied::Unproved(unproved) => Some(unproved),
             _ => None,
         };
-        Self { had_token: denied.had_token(), unproved, ..denied.kind().into() }
+        let retry_after = match denied {
+            Denied::Throttled(after) => Some(after),
+            _ => None,
+        };
+        Self { had_token: denied.had_token(), unproved, retry_after, ..denied.kind().into() }
     }
 }
 

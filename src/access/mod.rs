@@ -17,15 +17,14 @@ use std::{
 
 use http::HeaderValue;
 
-pub use api_key::{Place, may_reach};
-pub use credential::{Credential, CredentialKinds, is_own};
+pub use api_key::{BadKeys, Place, may_reach};
+pub use credential::{Credential, CredentialKinds, is_own, shows_api_key};
 pub use denied::Denied;
 pub use external::ExternalLogout;
 pub use failure::Failure;
 pub use requirement::{Caller, judge};
 
 use crate::{
-    account::Attempts,
     clock::{Now, TimeKeeper},
     config::{self, OnStale},
     oidc::Introspector,
@@ -79,11 +78,11 @@ pub struct Access {
     key_kinds: config::ApiKeys,
     keys: KeyPrincipals,
     /// Counts bad keys, by the address that they come from.
-    attempts: Option<Attempts>,
+    bad_keys: Option<BadKeys>,
 }
 
 impl Access {
-    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them; `attempts` counts bad API keys.
+    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them; `bad_keys` counts bad API keys.
     pub fn new(
         verifier: Arc<Verifier>,
         mirror: Arc<Mirror>,
@@ -91,10 +90,10 @@ impl Access {
         metrics: Arc<Metrics>,
         introspector: Option<Arc<Introspector>>,
         key_kinds: config::ApiKeys,
-        attempts: Option<Attempts>,
+        bad_keys: Option<BadKeys>,
     ) -> Self {
         let keys = KeyPrincipals::default();
-        Self { verifier, mirror, time, metrics, introspector, key_kinds, keys, attempts }
+        Self { verifier, mirror, time, metrics, introspector, key_kinds, keys, bad_keys }
     }
 
     /// Whether it goes by the tokens of `auth`, by those of these others, and by the cookies of `browser`.
@@ -104,7 +103,7 @@ impl Access {
         external: &[config::Issuer],
         browser: Option<&config::Browser>,
     ) -> bool {
-        let counts_alike = self.attempts.as_ref().is_some_and(|attempts| attempts.are_by(auth.throttle));
+        let counts_alike = self.bad_keys.as_ref().is_some_and(|counts| counts.are_by(auth.throttle));
         self.verifier.is_for(auth, external, browser) && self.key_kinds == auth.keys && counts_alike
     }
 
@@ -225,7 +224,7 @@ impl Access {
             subject: principal.subject,
             generation: principal.generation,
             others,
-            api_key: principal.api_key().map(|key| (key.id, key.owner.id)),
+            api_key: principal.api_key().map(|key| (key.id, key.owner.id, key.owner.generation)),
             key: principal.key,
             key_in_use: principal.key_in_use().clone(),
             expires_at: principal.expires_at,
@@ -287,12 +286,12 @@ impl Access {
             }
             Err(denied) => return Err(denied),
         };
-        judge(access, principal.as_ref().map(|principal| caller(principal, now)))?;
         if let Some(key) = principal.as_ref().and_then(|principal| principal.api_key())
             && !place.is_within(key)
         {
             return Err(Denied::KeyElsewhere);
         }
+        judge(access, principal.as_ref().map(|principal| caller(principal, now)))?;
         Ok(Permit(Lease { principal, on_stale }))
     }
 }

@@ -140,6 +140,7 @@ impl Accounts {
         let me = self.me(caller).await?;
         let (new, text) = wanted.generate(&me.roles, may_reach, &*self.random)?;
         self.need_proof(caller, &me).await?;
+        let _counted = self.attempts.change(&me.name, address).await?;
         let event = Event::own(me.id, address, CREATED, detail(&new));
         let key = self.revoker.add_api_key(me.id, caller.generation, &new, &event).await?;
         Ok(NewKey { key: key.ok_or(AccountError::Refused(Kind::Unauthenticated))?, text })
@@ -162,6 +163,7 @@ impl Accounts {
         let me = self.me(caller).await?;
         let id = ApiKeyId::parse(id).ok_or(AccountError::Refused(Kind::NotFound))?;
         self.need_proof(caller, &me).await?;
+        let _counted = self.attempts.change(&me.name, address).await?;
         let event = Event::own(me.id, address, ENDED, format!("api key: {}", id.prefix()));
         match self.revoker.end_api_key(me.id, id, &event).await? {
             true => Ok(()),
@@ -222,9 +224,9 @@ pub async fn list_keys(
 }
 
 /// Has this gateway's keys of an owner follow a change of the account, before the caller hears of it.
-pub(super) async fn follow_owner(mirror: &Mirror, store: &dyn Store, owner: UserId) {
-    mirror.apply(&LogEntry { revoked: Revoked::KeyOwner(owner), generation: 0, expires_at: 0 });
-    if let Err(error) = mirror.refresh_api_keys(store).await {
+pub(super) async fn follow_owner(mirror: &Mirror, store: &dyn Store, owner: UserId, generation: i64) {
+    mirror.apply(&LogEntry { revoked: Revoked::KeyOwner(owner), generation, expires_at: 0 });
+    if let Err(error) = mirror.refresh_api_keys(store, true).await {
         tracing::debug!(%error, "the API keys of an account could not be read again");
     }
 }

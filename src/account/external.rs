@@ -6,7 +6,7 @@ use super::{Accounts, Actor, Operator, Result, Revoker};
 use crate::{
     clock::{UnixMillis, millis},
     config::{Issuer, IssuerKeys},
-    store::{Event, LogEntry, Revoked, StoreError},
+    store::{Event, LogEntry, Revoked},
     types::ExternalId,
 };
 
@@ -95,15 +95,7 @@ impl Revoker {
         };
         let entry =
             LogEntry { revoked: Revoked::External(target.id(&issuer.issuer, ended)), generation, expires_at };
-        if let Err(error) = self.store.settle(&entry).await {
-            if let Some((mirror, _)) = &self.gateway
-                && matches!(error, StoreError::OutcomeUnknown(_))
-            {
-                mirror.deny_in_doubt(&entry);
-            }
-            return Err(error.into());
-        }
-        self.in_force(&[entry]).await;
+        self.settle(entry).await?;
         Ok(expires_at)
     }
 }

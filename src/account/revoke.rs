@@ -63,6 +63,23 @@ impl Revoker {
         Ok(())
     }
 
+    /// Writes an entry that nothing else in the store goes with.
+    ///
+    /// # Errors
+    /// The store's. If it leaves open whether the store holds it, the denial holds here until that is settled.
+    pub(super) async fn settle(&self, entry: LogEntry) -> Result<()> {
+        if let Err(error) = self.store.settle(&entry).await {
+            if let Some((mirror, _)) = &self.gateway
+                && matches!(error, StoreError::OutcomeUnknown(_))
+            {
+                mirror.deny_in_doubt(&entry);
+            }
+            return Err(error.into());
+        }
+        self.in_force(&[entry]).await;
+        Ok(())
+    }
+
     /// Denies here what may have been revoked, if `error` leaves that open.
     pub(super) fn deny_in_doubt(
         &self,
@@ -102,7 +119,7 @@ impl Revoker {
             Ok(done) => done,
             Err(error) => {
                 self.deny_in_doubt(&error, Revoked::User(user), generation + 1, None);
-                self.keys_follow(user, change).await;
+                self.keys_follow(user, change, generation + 1).await;
                 return Err(error.into());
             }
         };
@@ -113,16 +130,16 @@ impl Revoker {
                 self.deny(Revoked::User(user), generation + 1, None).await?;
             }
         }
-        if matches!(done, Change::Done(..)) {
-            self.keys_follow(user, change).await;
+        if let Change::Done(Some(entry), _) = &done {
+            self.keys_follow(user, change, entry.generation).await;
         }
         Ok(done)
     }
 
     /// Has the API keys of an account follow a change of it, on this gateway.
-    async fn keys_follow(&self, owner: UserId, change: &AccountChange) {
+    async fn keys_follow(&self, owner: UserId, change: &AccountChange, generation: i64) {
         if let (Some((mirror, _)), true) = (&self.gateway, change.touches_api_keys()) {
-            follow_owner(mirror, &*self.store, owner).await;
+            follow_owner(mirror, &*self.store, owner, generation).await;
         }
     }
 
@@ -141,7 +158,7 @@ impl Revoker {
             ApiKeyAdded::Done(key, entry) => {
                 self.in_force(&[entry]).await;
                 if let Some((mirror, _)) = &self.gateway
-                    && let Err(error) = mirror.refresh_api_keys(&*self.store).await
+                    && let Err(error) = mirror.refresh_api_keys(&*self.store, true).await
                 {
                     // Done with the next look at the log.
                     tracing::debug!(%error, "a new API key could not be read");

@@ -360,17 +360,17 @@ fn expected_version(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
     }
 }
 
-fn limit(asked: Option<u32>) -> Result<u32, Failure> {
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, Failure> {
     let limit = asked.unwrap_or(LIMIT);
     if (1..=MAX_LIMIT).contains(&limit) { Ok(limit) } else { Err(Kind::MissingParameters.into()) }
 }
 
-fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
+pub(super) fn parse_roles(texts: &[String]) -> Result<Roles, Failure> {
     Roles::parse_all(texts)
         .map_err(|error| Problem { detail: Some(error.to_string()), ..Kind::RoleNotAccepted.into() }.into())
 }
 
-fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
+pub(super) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
     // No name holds NUL, and PostgreSQL takes none.
     if query.contains("%00") {
         return Err(Kind::MissingParameters.into());
@@ -393,7 +393,7 @@ async fn read_optional<T: DeserializeOwned + Default>(
     if headers.contains_key(header::CONTENT_TYPE) { read(headers, body).await } else { Ok(T::default()) }
 }
 
-async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {
     if !essence(headers).eq_ignore_ascii_case("application/json") {
         return Err(Kind::UnsupportedMediaType.into());
     }
@@ -416,6 +416,6 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> Resul
     })
 }
 
-fn done(message: &'static str) -> Response<Bytes> {
+pub(super) fn done(message: &'static str) -> Response<Bytes> {
     private_json(StatusCode::OK, &Message { message })
 }

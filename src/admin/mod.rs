@@ -2,6 +2,7 @@
 //! keys and the audit trail, for a bearer with the role `admin`.
 
 mod call;
+mod clients;
 mod handler;
 mod listener;
 mod shape;

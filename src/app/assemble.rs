@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
-    access::Access,
+    access::{Access, BadKeys},
     account::{Accounts, Attempts, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
@@ -92,6 +92,7 @@ pub(super) fn assemble(
         foundation.keyring.clone(),
         config.revocation.max_staleness.as_secs(),
         routes.clone(),
+        config.public_base(),
     );
     let builtin_calls = BuiltinRunner {
         api: Arc::new(api),
@@ -183,7 +184,10 @@ fn access(
         metrics.clone(),
         introspector,
         auth.keys,
-        Some(Attempts::new(foundation.attempts.clone(), auth.throttle)),
+        Some(BadKeys::new(
+            Attempts::new(foundation.attempts.clone(), auth.throttle),
+            foundation.calls.clone(),
+        )),
     );
     (Arc::new(access), followers)
 }

@@ -69,6 +69,7 @@ pub(super) async fn follow(follower: Follower, hints: Option<Hints>, foundation:
         foundation,
         reconnecting: None,
         settling: None,
+        reading_keys: None,
         failing: false,
         count: 0,
     };
@@ -106,6 +107,7 @@ struct Following {
     foundation: Arc<Foundation>,
     reconnecting: Option<JoinHandle<store::Result<Option<Hints>>>>,
     settling: Option<JoinHandle<()>>,
+    reading_keys: Option<JoinHandle<store::Result<()>>>,
     failing: bool,
     /// Polls so far.
     count: u32,
@@ -128,8 +130,25 @@ impl Following {
         }
     }
 
-    async fn refresh_api_keys(&self) -> store::Result<()> {
-        self.foundation.process.mirror.refresh_api_keys(&*self.foundation.store).await
+    /// Reads the API keys that are to be read again. All of them are read beside the polls, which must not wait for it.
+    async fn refresh_api_keys(&mut self) -> store::Result<()> {
+        let foundation = &self.foundation;
+        if !foundation.process.mirror.api_keys().wants_all() {
+            return foundation.process.mirror.refresh_api_keys(&*foundation.store, false).await;
+        }
+        match self.reading_keys.take() {
+            Some(reading) if !reading.is_finished() => self.reading_keys = Some(reading),
+            read => {
+                let foundation = foundation.clone();
+                self.reading_keys = Some(tokio::spawn(async move {
+                    foundation.process.mirror.refresh_api_keys(&*foundation.store, false).await
+                }));
+                if let Some(read) = read {
+                    return read.await.unwrap_or(Ok(()));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn read_keys_again(&self) {
@@ -145,15 +164,11 @@ impl Following {
         let asked = process.time.now();
         process.mirror.api_keys().log_is_read(asked);
         let refreshed = self.refresh_api_keys().await;
-        let polled = self.follower.poll(followed.is_ok() && refreshed.is_ok()).await;
+        let polled = self.follower.poll(followed.is_ok() && !process.mirror.api_keys().is_behind()).await;
         if let Ok(polled) = &polled {
             process.mirror.api_keys().log_was_read(asked);
             if polled.restored {
                 process.mirror.api_keys().read_all_again();
-            }
-            // What it brought. Until that is read, those keys are good for nothing.
-            if let Err(error) = self.refresh_api_keys().await {
-                tracing::debug!(%error, "the API keys could not be read");
             }
             process.metrics.revocations.store_regressions.inc_by(u64::from(polled.restored));
             // A key was revoked a moment ago; or one that was had come back, perhaps, and is gone again.
@@ -166,7 +181,10 @@ impl Following {
             }
         }
         process.metrics.revocations.listening.set(i64::from(self.hints.is_some()));
-        let error = followed.map_err(StartError::from).and(polled.map_err(StartError::from)).err();
+        // What the poll brought of them. Until that is read, those keys are good for nothing.
+        let refreshed = refreshed.and(self.refresh_api_keys().await);
+        let polled = polled.map_err(StartError::from).and(refreshed.map_err(StartError::from));
+        let error = followed.map_err(StartError::from).and(polled).err();
         match &error {
             Some(error) if !self.failing => tracing::warn!(%error, "revocations and keys cannot be read"),
             None if self.failing => tracing::info!("revocations and keys are read again"),

@@ -226,6 +226,9 @@ fn descriptions() -> Vec<Step> {
     vec![
         step("Ask about a request, and be no trusted proxy", "verify", 403),
         step("Be told of a logout by nothing", "backchannelLogout", 415),
+        step("A token for a client that is none", "token", 400),
+        step("Ask about a token as no client", "introspect", 400),
+        step("End a token as no client", "revoke", 400),
         step("Public keys", "jwks", 200)
             .then(&["pm.test('has keys', () => pm.expect(pm.response.json().keys).to.be.an('array'));"]),
         step("Description", "openapi", 200).then(&[
@@ -268,6 +271,13 @@ fn administration() -> Vec<Step> {
         step("Delete it", "deleteUser", 200).at(MADE),
         step("Let its name be given out again", "releaseName", 200).at(&["{{username}}-made"]),
         step("Invite somebody, if there are pages", "invite", 201).body(json!({"role": "user", "uses": 1, "expires": "7d"})),
+        step("Make a client", "addClient", 201)
+            .body(json!({"name": "{{username}}-reports", "roles": ["staff"]}))
+            .then(&["pm.environment.set('client_id', pm.response.json().client_id);"]),
+        step("Clients", "listClients", 200),
+        step("Set its roles", "setClientRoles", 200).at(&["{{client_id}}"]).body(json!({"roles": ["user"]})),
+        step("Give it another secret", "renewClientSecret", 201).at(&["{{client_id}}"]),
+        step("Remove it", "removeClient", 200).at(&["{{client_id}}"]),
         step("Keys", "listKeys", 200),
         step("Take the config up anew", "reloadConfig", 200),
         step("Routes as they are", "routes", 200),

@@ -136,7 +136,7 @@ async fn try_to_load(
     let follower = follower.clone();
     on(vital, async move { follower.lock_owned().await.poll(true).await }).await?;
     let (mirror, reading) = (process.mirror.clone(), store.clone());
-    on(vital, async move { mirror.refresh_api_keys(&*reading).await }).await?;
+    on(vital, async move { mirror.refresh_api_keys(&*reading, true).await }).await?;
     Ok((keys, keyring, root, hints))
 }
 

@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
+use http::Method;
 use tracing::Level;
 
 use crate::{
     account::MailWorker,
-    auth_api,
+    auth_api::{self, METADATA},
     config::{self, Config, ConfigError, ConfigErrors, IssuerKeys, LogFormat, LogLevel, Pattern},
     http_client::HttpClient,
     oidc::{Fetcher, read_key_file},
@@ -215,7 +216,8 @@ pub(super) fn builtin_calls(config: &Config) -> Vec<Builtin> {
     let builtin = |(method, path)| {
         Pattern::parse(&format!("{mount}{path}")).ok().map(|pattern| Builtin { method, pattern })
     };
-    calls.chain(pages).filter_map(builtin).collect()
+    let metadata = Pattern::parse(METADATA).ok().map(|pattern| Builtin { method: Method::GET, pattern });
+    calls.chain(pages).filter_map(builtin).chain(metadata).collect()
 }
 
 /// Converts the level of the log for telemetry.

@@ -209,6 +209,35 @@ pub(super) struct NewApiKey {
     pub(super) address_ranges: Option<Vec<String>>,
 }
 
+/// The form by which a client asks for a token.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct TokenRequest {
+    /// client_credentials.
+    grant_type: String,
+    /// Roles, with spaces between; all of the client's without.
+    scope: Option<String>,
+    /// urn:ietf:params:oauth:client-assertion-type:jwt-bearer, with an assertion.
+    client_assertion_type: Option<String>,
+    /// What the client's key has signed (RFC 7523), in place of `Authorization: Basic`.
+    client_assertion: Option<String>,
+}
+
+/// The form by which a client asks about a token, or ends it.
+#[derive(JsonSchema)]
+#[schemars(rename = "ClientTokenRequest")]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct TokenOfClient {
+    /// The token.
+    token: String,
+    /// access_token.
+    token_type_hint: Option<String>,
+    /// urn:ietf:params:oauth:client-assertion-type:jwt-bearer, with an assertion.
+    client_assertion_type: Option<String>,
+    /// What the client's key has signed (RFC 7523), in place of `Authorization: Basic`.
+    client_assertion: Option<String>,
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChallengeResponse")]
 pub(super) struct ChallengeResponse {

@@ -8,6 +8,7 @@ mod factors;
 mod handler;
 mod input;
 mod keys;
+mod oauth;
 mod output;
 
 use std::{net::IpAddr, sync::Arc};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, header};
 
 pub use call::calls;
+pub use oauth::METADATA;
 
 use crate::{
     access::{Access, Credential, Denied, Failure},
@@ -41,6 +43,8 @@ pub struct AuthApi {
     compat: Compat,
     description: Bytes,
     routes: Arc<Table>,
+    /// What addresses of endpoints begin with, if it is known.
+    public_base: Option<String>,
     calls: Vec<Call<call::Handler>>,
 }
 
@@ -60,6 +64,7 @@ impl AuthApi {
         keyring: Arc<CurrentKeyring>,
         jwks_max_age: u64,
         routes: Arc<Table>,
+        public_base: Option<String>,
     ) -> Self {
         let compat = accounts.config.compat.clone();
         let description = call::description(mount, &compat.statuses).to_string().into();
@@ -72,6 +77,7 @@ impl AuthApi {
             compat,
             description,
             routes,
+            public_base,
             calls: calls(),
         }
     }
@@ -104,6 +110,9 @@ impl AuthApi {
     }
 
     async fn route(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Result<Response<Bytes>, Failure> {
+        if request.uri().path() == METADATA {
+            return self.metadata();
+        }
         let path = request.uri().path().strip_prefix(self.mount.as_str()).unwrap_or_default();
         let method = if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
         let mut found = self.calls.iter().filter(|call| call.method == *method);

@@ -58,6 +58,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ApiKeyCommand,
     },
+    /// Client programs, which get tokens of their own
+    Client {
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
     /// Signing keys
     Key {
         #[command(subcommand)]
@@ -384,6 +389,52 @@ pub(super) enum ApiKeyCommand {
         owner: String,
         /// The key, as `api-key list` names it
         id: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClientCommand {
+    /// Make a client and print its id and its secret, which is not shown again
+    Add {
+        /// What it is called
+        name: String,
+        /// A role; may be repeated
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        /// A file with its public keys (JSON Web Key Set), in place of a secret
+        #[arg(long, value_name = "FILE")]
+        jwks: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// List clients in the order of their names
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Set the roles; the client's tokens end
+    SetRoles {
+        /// The client's name or id
+        client: String,
+        /// A role; may be repeated. None takes all away
+        #[arg(long = "role", value_name = "R")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Print another secret; the one before and the client's tokens end
+    RenewSecret {
+        /// The client's name or id
+        client: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Remove a client; its tokens end, at once and on all gateways
+    Remove {
+        /// The client's name or id
+        client: String,
         #[command(flatten)]
         config: ConfigFile,
     },

@@ -3,6 +3,7 @@
 mod api_key;
 mod args;
 mod audit;
+mod client;
 mod import;
 mod inspect;
 mod key;
@@ -87,6 +88,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Migrate(config) => migrate(load(&config.config)?),
         Command::User { command } => user::run(command),
         Command::ApiKey { command } => api_key::run(command),
+        Command::Client { command } => client::run(command),
         Command::Key { command } => key::run(command),
         Command::Audit(audit) => audit::run(&audit),
         Command::Schema => print(&crate::config::json_schema()),

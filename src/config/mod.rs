@@ -207,6 +207,16 @@ impl Config {
         Some(format!("{origin}{}/ui/register", self.auth.path))
     }
 
+    /// Returns what addresses of the gateway begin with, as far as that is known: the public URL, or the issuer if it is one.
+    pub fn public_base(&self) -> Option<String> {
+        if let Some(browser) = &self.browser {
+            return Some(browser.public_url.origin.clone());
+        }
+        let issuer = self.auth.issuer.trim_end_matches('/');
+        let is_url = issuer.starts_with("https://") || issuer.starts_with("http://");
+        is_url.then(|| issuer.to_owned())
+    }
+
     /// Returns the link to the page on which people set a new password, with `{token}` in it, if one is known.
     pub fn reset_page(&self) -> Option<String> {
         if let Some(email) = &self.auth.email {

@@ -32,7 +32,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    access::{Lease, Permit},
+    access::{Lease, Permit, shows_api_key},
     clock::coarse_millis,
     config,
     error::Kind,
@@ -109,9 +109,9 @@ impl Forwarding<'_> {
         let via = via(&head.fields, head.version);
         let max_forwards = method::count_down(&mut head.fields);
         let headers = &self.snapshot.headers;
-        // A key goes to no upstream.
-        let is_by_key = lease.principal().is_some_and(|principal| principal.api_key().is_some());
-        let keeps_token = self.route.forward_token && !is_by_key;
+        // A key goes to no upstream, also where nobody is asked who they are.
+        let keeps_token =
+            self.route.forward_token && !head.fields.get_all(&header::AUTHORIZATION).any(shows_api_key);
         headers.strip(&mut head.fields, keeps_token, self.route.method_override);
         self.authorize(&lease, &mut head.fields)?;
         self.route.request_headers.apply(&mut head.fields);

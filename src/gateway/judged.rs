@@ -163,7 +163,9 @@ impl Judged {
             (Some(Presented::Cookie(value)), Some(cookies)) => {
                 Credential::of_cookies([value], cookies.name())
             }
-            (Some(Presented::Cookie(_) | Presented::ApiKey(_)), _) | (None, _) => Credential::Absent,
+            // What was a credential is none any more.
+            (Some(Presented::Cookie(_) | Presented::ApiKey(_)), _) => Credential::Unusable,
+            (None, _) => Credential::Absent,
         };
         let (access, on_stale) = (&route.config.access, route.config.on_stale);
         snapshot.access.decide(access, on_stale, credential, target.place(None)).is_ok()

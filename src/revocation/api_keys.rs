@@ -8,7 +8,7 @@
 //! - It takes no lock to look a key up, and as long for one that does not exist.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -42,6 +42,12 @@ const MOST_USES: usize = 100_000;
 /// milliseconds.
 const ALL_AFTER: i64 = 300_000;
 
+/// Readings in a row.
+const MOST_READINGS: usize = 3;
+
+/// Keys that are taken over without a pause.
+const PIECE: usize = 10_000;
+
 /// The states of an owner as they were read.
 const CURRENT: u8 = 0;
 /// They have changed since.
@@ -65,6 +71,13 @@ struct Key {
     expires_at: i64,
     /// The span of time in which it was last used.
     used: AtomicU32,
+}
+
+/// Keys and owners that are to be read again; owners with the generation that they are of since.
+#[derive(Default)]
+struct Pending {
+    ids: Vec<ApiKeyId>,
+    owners: Vec<(UserId, i64)>,
 }
 
 type Keys = papaya::HashMap<ApiKeyId, Key, RandomState>;
@@ -93,8 +106,9 @@ pub struct LiveApiKeys {
     keys: Keys,
     owners: Mutex<Owners>,
     /// What the log says is to be read again.
-    pending: Mutex<ApiKeySelection>,
+    pending: Mutex<Pending>,
     wants_all: AtomicBool,
+    is_behind: AtomicBool,
     /// When the log was last read with the keys, by the boot clock.
     read_at: AtomicI64,
     used: Mutex<Vec<(ApiKeyId, UnixMillis)>>,
@@ -114,6 +128,7 @@ impl Default for LiveApiKeys {
             owners: Mutex::default(),
             pending: Mutex::default(),
             wants_all: AtomicBool::new(true),
+            is_behind: AtomicBool::new(false),
             read_at: AtomicI64::new(i64::MIN),
             used: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -162,7 +177,7 @@ impl LiveApiKeys {
     pub fn holds(&self, caller: &KeyCaller, now: Now) -> bool {
         let keys = self.keys.pin();
         keys.get(&caller.id).is_some_and(|key| {
-            Arc::ptr_eq(&key.owner.known, &caller.owner)
+            key.owner.known.is_like(&caller.owner)
                 && key.owner.state.load(Acquire) == CURRENT
                 && now.seconds() < key.expires_at
         })
@@ -180,14 +195,18 @@ impl LiveApiKeys {
         }
     }
 
-    /// An owner has changed.
-    pub(super) fn outdate(&self, owner: UserId) {
+    /// An owner has changed, and is of this generation since.
+    pub(super) fn outdate(&self, owner: UserId, generation: i64) {
         let owners = lock(&self.owners);
         if let Some(known) = owners.get(&owner) {
+            if known.known.generation >= generation {
+                // It is known; entries are told more than once.
+                return;
+            }
             known.state.store(OUTDATED, Release);
         }
         // Also of one who is not known: they may be being read.
-        lock(&self.pending).owners.push(owner);
+        lock(&self.pending).owners.push((owner, generation));
     }
 
     /// All keys are to be read: something that the log said may have been missed.
@@ -195,10 +214,11 @@ impl LiveApiKeys {
         self.wants_all.store(true, Release);
     }
 
-    /// The log is about to be read at `now`. If that was not done for long, all keys are to be read.
+    /// The log is about to be read at `now`. If that was not done for long, all keys are to be read before anything is served by them.
     pub fn log_is_read(&self, now: Now) {
         let before = self.read_at.load(Relaxed);
         if before != i64::MIN && now.boot - before > ALL_AFTER {
+            self.is_behind.store(true, Release);
             self.read_all_again();
         }
     }
@@ -208,79 +228,127 @@ impl LiveApiKeys {
         self.read_at.store(now.boot, Relaxed);
     }
 
-    /// Reads what is to be read again. `has_ended` tells of a key that the log says has ended: the store may have lost that.
+    /// Returns whether keys may have changed of which nothing will be heard until all of them were read.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Acquire)
+    }
+
+    /// Returns whether all keys are to be read.
+    pub fn wants_all(&self) -> bool {
+        self.wants_all.load(Acquire)
+    }
+
+    fn is_due(&self) -> bool {
+        let pending = lock(&self.pending);
+        self.wants_all() || !pending.ids.is_empty() || !pending.owners.is_empty()
+    }
+
+    /// Reads what is to be read again; with `waits`, after whoever reads now. `has_ended` tells of a key that the log says has ended: the
+    /// store may have lost that.
     ///
     /// # Errors
     /// When the store fails. What was to be read stays to be read.
-    pub async fn refresh(
+    pub(super) async fn refresh(
         &self,
         store: &(impl ApiKeys + ?Sized),
-        has_ended: impl Fn(ApiKeyId) -> bool + Send,
+        waits: bool,
+        has_ended: impl Fn(ApiKeyId) -> bool + Send + Sync,
     ) -> store::Result<()> {
-        let is_due = || {
-            let pending = lock(&self.pending);
-            self.wants_all.load(Acquire) || !pending.ids.is_empty() || !pending.owners.is_empty()
+        let _reading = match self.reading.try_lock() {
+            Ok(reading) => reading,
+            Err(_) if waits => self.reading.lock().await,
+            Err(_) => return Ok(()),
         };
-        if !is_due() {
-            return Ok(());
+        // What is found to have changed meanwhile is read at once, and what changes without an end with the next look.
+        for _ in 0..MOST_READINGS {
+            if !self.is_due() {
+                break;
+            }
+            self.read_once(store, &has_ended).await?;
         }
-        let _reading = self.reading.lock().await;
-        let all = self.wants_all.swap(false, Acquire);
-        let which = mem::take(&mut *lock(&self.pending));
-        let mut read = Reading::default();
-        let selection = Some(&which).filter(|_| !all);
-        if let Err(error) = store.read_api_keys(selection, &mut |key| read.take(key)).await {
-            let mut pending = lock(&self.pending);
-            pending.ids.extend(which.ids);
-            pending.owners.extend(which.owners);
-            self.wants_all.fetch_or(all, Release);
-            return Err(error);
-        }
-        self.take_over(read, all, &which, has_ended);
         Ok(())
     }
 
-    fn take_over(
+    async fn read_once(
         &self,
-        read: Reading,
-        all: bool,
-        which: &ApiKeySelection,
-        has_ended: impl Fn(ApiKeyId) -> bool,
-    ) {
-        let keys = self.keys.pin();
-        let Reading { owners: fresh, keys: found, .. } = read;
+        store: &(impl ApiKeys + ?Sized),
+        has_ended: &(impl Fn(ApiKeyId) -> bool + Send + Sync),
+    ) -> store::Result<()> {
+        let all = self.wants_all.swap(false, Acquire);
+        let pending = mem::take(&mut *lock(&self.pending));
+        let owners: Vec<UserId> = pending.owners.iter().map(|(owner, _)| *owner).collect();
+        let which = ApiKeySelection { ids: pending.ids.clone(), owners };
+        let mut read = Reading::default();
+        let selection = Some(&which).filter(|_| !all);
+        if let Err(error) = store.read_api_keys(selection, &mut |key| read.take(key)).await {
+            let mut again = lock(&self.pending);
+            again.ids.extend(pending.ids);
+            again.owners.extend(pending.owners);
+            self.wants_all.fetch_or(all, Release);
+            return Err(error);
+        }
+        let Reading { owners: fresh, keys: mut found, .. } = read;
+        let replaced = self.take_owners(&fresh, all, &which);
+        let seen: HashSet<ApiKeyId, RandomState> =
+            if all { found.iter().map(|(id, _)| *id).collect() } else { HashSet::default() };
+        while !found.is_empty() {
+            let rest = found.split_off(found.len().min(PIECE));
+            self.take_keys(mem::replace(&mut found, rest), has_ended);
+            // Others on this thread have their turn.
+            tokio::task::yield_now().await;
+        }
+        for owner in replaced {
+            owner.state.store(REPLACED, Release);
+        }
+        if all {
+            self.keys.pin().retain(|id, _| seen.contains(id));
+            lock(&self.owners).retain(|id, _| fresh.contains_key(id));
+            self.is_behind.store(false, Release);
+        }
+        Ok(())
+    }
+
+    /// Takes over who was read. Returns whom they replace.
+    fn take_owners(&self, fresh: &Owners, all: bool, which: &ApiKeySelection) -> Vec<Arc<Owner>> {
         let mut owners = lock(&self.owners);
-        for changed in &lock(&self.pending).owners {
+        let mut pending = lock(&self.pending);
+        for (changed, generation) in &pending.owners {
             // After they were read, perhaps.
-            if let Some(owner) = fresh.get(changed) {
+            if let Some(owner) = fresh.get(changed).filter(|owner| owner.known.generation < *generation) {
                 owner.state.store(OUTDATED, Release);
             }
         }
-        for (id, owner) in &fresh {
-            // Who is as they were, and was not said to have changed, goes on with the callers that are known.
-            match owners.get(id) {
-                Some(known)
-                    if known.known == owner.known
-                        && known.state.load(Acquire) == CURRENT
-                        && owner.state.load(Acquire) == CURRENT => {}
-                _ => {
-                    if let Some(before) = owners.insert(*id, owner.clone()) {
-                        before.state.store(REPLACED, Release);
-                    }
-                }
+        let mut replaced = Vec::new();
+        for (id, owner) in fresh {
+            let known = owners.get(id);
+            let is_as_before = known.is_some_and(|known| {
+                known.known.is_like(&owner.known)
+                    && known.state.load(Acquire) == CURRENT
+                    && owner.state.load(Acquire) == CURRENT
+            });
+            if is_as_before {
+                continue;
+            }
+            if let Some(known) = known.filter(|_| !all && !which.owners.contains(id)) {
+                // Not all of their keys were read: those wait until they are.
+                known.state.store(OUTDATED, Release);
+                pending.owners.push((*id, owner.known.generation));
+                continue;
+            }
+            if let Some(before) = owners.insert(*id, owner.clone()) {
+                before.state.store(OUTDATED, Release);
+                replaced.push(before);
             }
         }
-        for owner in &which.owners {
-            if !fresh.contains_key(owner)
-                && let Some(before) = owners.remove(owner)
-            {
-                before.state.store(REPLACED, Release);
-            }
-        }
-        let seen = all
-            .then(|| found.iter().map(|(id, _)| *id).collect::<std::collections::HashSet<_, RandomState>>());
+        let is_gone = |owner: &&UserId| !fresh.contains_key(owner);
+        replaced.extend(which.owners.iter().filter(is_gone).filter_map(|owner| owners.remove(owner)));
+        replaced
+    }
+
+    fn take_keys(&self, found: Vec<(ApiKeyId, Key)>, has_ended: &impl Fn(ApiKeyId) -> bool) {
+        let keys = self.keys.pin();
         for (id, mut key) in found {
-            if let Some(owner) = owners.get(&key.owner.known.id) {
+            if let Some(owner) = lock(&self.owners).get(&key.owner.known.id) {
                 key.owner = owner.clone();
             }
             let is_same = |known: &Key| {
@@ -298,10 +366,13 @@ impl LiveApiKeys {
                 keys.remove(&id);
             }
         }
-        if let Some(seen) = seen {
-            keys.retain(|id, _| seen.contains(id));
-            owners.retain(|id, _| fresh.contains_key(id));
-        }
+    }
+
+    /// Forgets keys that have expired, and owners of none.
+    pub(super) fn prune(&self, now: Now) {
+        self.keys.pin().retain(|_, key| now.seconds() < key.expires_at);
+        // The set of owners has one reference itself.
+        lock(&self.owners).retain(|_, owner| Arc::strong_count(owner) > 1);
     }
 
     /// Takes the uses that are to be noted.
@@ -331,7 +402,7 @@ struct Reading {
 
 impl Reading {
     fn take(&mut self, key: LiveApiKey) {
-        let LiveApiKey { id, hash, limits, expires_at, owner, name, roles, external_id } = key;
+        let LiveApiKey { id, hash, limits, expires_at, owner, name, roles, external_id, generation } = key;
         // One whose limits cannot be read opens nothing.
         let Some(scope) = self.scope(limits) else {
             return tracing::error!(
@@ -340,7 +411,7 @@ impl Reading {
             );
         };
         let owner = self.owners.entry(owner).or_insert_with(|| {
-            let known = Arc::new(KeyOwner { id: owner, name, roles, external_id });
+            let known = Arc::new(KeyOwner { id: owner, name, roles, external_id, generation });
             Arc::new(Owner { known, state: AtomicU8::new(CURRENT) })
         });
         let expires_at = expires_at.map_or(i64::MAX, |at| at.div_euclid(1_000));
@@ -361,5 +432,155 @@ impl Reading {
         let scope = Arc::new(KeyScope { roles, routes, networks });
         self.scopes.insert(text, scope.clone());
         Some(Some(scope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        store::{ApiKey, ApiKeyAdded, ApiKeyPage, ApiKeySink, Event, LogEntry, NewApiKey, Result},
+        types::{NewApiKeyText, OsRandom, Roles},
+    };
+
+    /// The keys of a store, and what happens while they are read.
+    struct Stored<'a> {
+        keys: Vec<LiveApiKey>,
+        meanwhile: &'a (dyn Fn() + Sync),
+    }
+
+    #[async_trait]
+    impl ApiKeys for Stored<'_> {
+        async fn read_api_keys(&self, which: Option<&ApiKeySelection>, sink: ApiKeySink<'_>) -> Result<()> {
+            let is_wanted = |key: &&LiveApiKey| {
+                which.is_none_or(|which| which.ids.contains(&key.id) || which.owners.contains(&key.owner))
+            };
+            self.keys.iter().filter(is_wanted).cloned().for_each(sink);
+            (self.meanwhile)();
+            Ok(())
+        }
+
+        async fn add_api_key(&self, _: UserId, _: i64, _: &NewApiKey, _: &Event) -> Result<ApiKeyAdded> {
+            Ok(ApiKeyAdded::Gone)
+        }
+
+        async fn api_keys(&self, _: UserId, _: ApiKeyPage) -> Result<Vec<ApiKey>> {
+            Ok(Vec::new())
+        }
+
+        async fn end_api_key(&self, _: UserId, _: ApiKeyId, _: &Event) -> Result<Option<LogEntry>> {
+            Ok(None)
+        }
+
+        async fn note_api_keys_used(&self, _: &[(ApiKeyId, UnixMillis)]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn at(seconds: i64) -> Now {
+        Now { time: seconds * 1_000, wall: seconds * 1_000, boot: seconds * 1_000 }
+    }
+
+    fn key(owner: UserId, roles: &str, generation: i64) -> (NewApiKeyText, LiveApiKey) {
+        let new = NewApiKeyText::generate(&OsRandom);
+        let live = LiveApiKey {
+            id: new.id,
+            hash: new.hash,
+            limits: ApiKeyLimits::default(),
+            expires_at: None,
+            owner,
+            name: "ann".to_owned(),
+            roles: Roles::parse_joined(roles).unwrap(),
+            external_id: None,
+            generation,
+        };
+        (new, live)
+    }
+
+    async fn read(live: &LiveApiKeys, keys: Vec<LiveApiKey>, meanwhile: &(dyn Fn() + Sync)) {
+        live.refresh(&Stored { keys, meanwhile }, true, |_| false).await.unwrap();
+    }
+
+    fn roles(live: &LiveApiKeys, key: &NewApiKeyText) -> std::result::Result<String, KeyRefused> {
+        let accepted = live.accept(key.text.expose().as_bytes(), at(1))?;
+        Ok(accepted.caller.owner.roles.to_string())
+    }
+
+    #[tokio::test]
+    async fn keys_of_an_owner_who_has_changed_are_good_for_nothing_until_they_are_read_again() {
+        let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
+        let (text, stored) = key(owner, "admin", 1);
+        read(&live, vec![stored.clone()], &|| {}).await;
+        assert_eq!(roles(&live, &text).as_deref(), Ok("admin"));
+        live.outdate(owner, 2);
+        assert_eq!(roles(&live, &text), Err(KeyRefused::Outdated));
+        let lowered = LiveApiKey { roles: Roles::parse_joined("user").unwrap(), generation: 2, ..stored };
+        read(&live, vec![lowered.clone()], &|| {}).await;
+        assert_eq!(roles(&live, &text).as_deref(), Ok("user"));
+        // The same entry is told again.
+        live.outdate(owner, 2);
+        assert_eq!(roles(&live, &text).as_deref(), Ok("user"));
+        live.outdate(owner, 3);
+        read(&live, Vec::new(), &|| {}).await;
+        assert_eq!(roles(&live, &text), Err(KeyRefused::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_change_while_an_owner_is_read_is_not_lost() {
+        let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
+        let (text, stored) = key(owner, "admin", 1);
+        let told = AtomicBool::new(false);
+        let meanwhile = || {
+            if !told.swap(true, Relaxed) {
+                live.outdate(owner, 2);
+            }
+        };
+        // What the store says is older than the change, each time.
+        read(&live, vec![stored.clone()], &meanwhile).await;
+        assert!(told.load(Relaxed));
+        let lowered = LiveApiKey { roles: Roles::parse_joined("user").unwrap(), generation: 2, ..stored };
+        live.outdate(owner, 2);
+        read(&live, vec![lowered], &|| {}).await;
+        assert_eq!(roles(&live, &text).as_deref(), Ok("user"));
+    }
+
+    #[tokio::test]
+    async fn one_key_that_is_read_shows_that_its_owner_has_changed() {
+        let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
+        let (first, stored) = key(owner, "admin", 1);
+        read(&live, vec![stored.clone()], &|| {}).await;
+        let lowered = |key: LiveApiKey| LiveApiKey {
+            roles: Roles::parse_joined("user").unwrap(),
+            generation: 2,
+            ..key
+        };
+        let (second, new) = key(owner, "user", 2);
+        live.is_new(second.id);
+        read(&live, vec![lowered(stored), new], &|| {}).await;
+        assert_eq!(roles(&live, &first).as_deref(), Ok("user"));
+        assert_eq!(roles(&live, &second).as_deref(), Ok("user"));
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_is_forgotten_with_its_owner() {
+        let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
+        let (text, stored) = key(owner, "user", 1);
+        read(&live, vec![LiveApiKey { expires_at: Some(5_000), ..stored }], &|| {}).await;
+        assert!(roles(&live, &text).is_ok());
+        assert_eq!(live.accept(text.text.expose().as_bytes(), at(5)).err(), Some(KeyRefused::Unknown));
+        assert_eq!((live.len(), lock(&live.owners).len()), (1, 1));
+        live.prune(at(5));
+        assert!(live.is_empty() && lock(&live.owners).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_the_log_says_has_ended_stays_ended_whatever_the_store_has() {
+        let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
+        let (text, stored) = key(owner, "user", 1);
+        let store = Stored { keys: vec![stored], meanwhile: &|| {} };
+        live.refresh(&store, true, |id| id == text.id).await.unwrap();
+        assert_eq!(roles(&live, &text), Err(KeyRefused::Unknown));
     }
 }

@@ -36,8 +36,8 @@ pub struct Token {
     pub generation: i64,
     /// What else it can be revoked by, if it is of another issuer: the session, the token, the subject while it is suspended.
     pub others: [Option<ExternalId>; 3],
-    /// The API key, if it is one, and its owner.
-    pub api_key: Option<(ApiKeyId, UserId)>,
+    /// The API key, if it is one, its owner, and the generation in which they were read.
+    pub api_key: Option<(ApiKeyId, UserId, i64)>,
     /// The key that signed it.
     pub key: KeyId,
     /// Falls when the key is taken out of use.
@@ -127,8 +127,10 @@ impl Token {
     /// What its streams are found by.
     fn keys(&self) -> impl Iterator<Item = Revoked> {
         let others = self.others.into_iter().flatten().map(Revoked::External);
-        let api_key =
-            self.api_key.into_iter().flat_map(|(id, owner)| [Revoked::ApiKey(id), Revoked::KeyOwner(owner)]);
+        let api_key = self
+            .api_key
+            .into_iter()
+            .flat_map(|(id, owner, _)| [Revoked::ApiKey(id), Revoked::KeyOwner(owner)]);
         self.session
             .map(Revoked::Session)
             .into_iter()
@@ -188,9 +190,13 @@ impl LiveStreams {
             return;
         }
         match entry.revoked {
-            Revoked::Session(_) | Revoked::ApiKey(_) | Revoked::KeyOwner(_) => {
+            Revoked::Session(_) | Revoked::ApiKey(_) => {
                 self.cut_under(entry.revoked, |_| Some(Cut::Revoked));
             }
+            Revoked::KeyOwner(_) => self.cut_under(entry.revoked, |stream| {
+                let read_in = stream.token.api_key.map_or(i64::MAX, |(_, _, generation)| generation);
+                (read_in < entry.generation).then_some(Cut::Revoked)
+            }),
             Revoked::User(_) | Revoked::Client(_) | Revoked::External(_) => {
                 self.cut_under(entry.revoked, |stream| {
                     (stream.token.generation < entry.generation).then_some(Cut::Revoked)

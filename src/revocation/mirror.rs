@@ -142,7 +142,7 @@ impl Mirror {
         match entry.revoked {
             Revoked::ApiKey(id) if entry.generation == 0 => return self.api_keys.is_new(id),
             Revoked::KeyOwner(owner) => {
-                self.api_keys.outdate(owner);
+                self.api_keys.outdate(owner, entry.generation);
                 return self.live.revoke(entry);
             }
             _ => {}
@@ -163,13 +163,13 @@ impl Mirror {
         &self.api_keys
     }
 
-    /// Reads the API keys that are to be read again.
+    /// Reads the API keys that are to be read again; with `waits`, after whoever reads them now.
     ///
     /// # Errors
     /// When the store fails. What was to be read stays to be read, and those keys are good for nothing until then.
-    pub async fn refresh_api_keys(&self, store: &(impl ApiKeys + ?Sized)) -> store::Result<()> {
+    pub async fn refresh_api_keys(&self, store: &(impl ApiKeys + ?Sized), waits: bool) -> store::Result<()> {
         let has_ended = |id| self.dead.pin().contains_key(&Revoked::ApiKey(id));
-        self.api_keys.refresh(store, has_ended).await
+        self.api_keys.refresh(store, waits, has_ended).await
     }
 
     /// Applies an uncertain revocation, to be settled when the store can be reached:
@@ -239,6 +239,7 @@ impl Mirror {
     /// Forgets the entries whose tokens have all expired.
     pub fn prune(&self, now: Now) {
         self.dead.pin().retain(|_, dead| dead.until() > now.time);
+        self.api_keys.prune(now);
     }
 
     /// How many entries there are.

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::config::{self, ConfigErrors, Encoded, Pattern};
 
+/// What the paths of our calls begin with that are not below the mount (RFC 8615).
+const WELL_KNOWN: &str = "/.well-known/";
+
 /// The `Allow` of a route without `methods`.
 const ORDINARY: &[Method] =
     &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
@@ -108,7 +111,8 @@ impl Table {
     /// Finds what takes a request. `host` is in lower case and without a port; `path` is decoded.
     pub fn find(&self, host: Option<&str>, method: &Method, path: &str) -> Match<'_> {
         let mut met: Vec<&Method> = Vec::new();
-        let below = if path.starts_with(self.mount.as_str()) { path } else { "" };
+        let is_own = path.starts_with(self.mount.as_str()) || path.starts_with(WELL_KNOWN);
+        let below = if is_own { path } else { "" };
         let mut at: Option<&Pattern> = None;
         let own = self.builtin_calls.walk(below, &mut |index| {
             let Builtin { method: call, pattern } = &self.builtins[index];

@@ -76,6 +76,8 @@ pub struct LiveApiKey {
     pub roles: Roles,
     /// Its owner's id in the program that they were imported from.
     pub external_id: Option<String>,
+    /// Its owner's generation.
+    pub generation: i64,
 }
 
 /// The result of storing a key.

@@ -17,6 +17,7 @@
 mod api_key;
 mod certificate;
 mod change;
+mod client;
 mod counter;
 mod debug;
 mod error;
@@ -51,6 +52,7 @@ pub use api_key::{
 };
 pub use certificate::{BegunOrder, Certificates, Challenge, OrderEnd, OrderLease, StoredCertificate};
 pub use change::{AccountChange, Change, Ends, Rekey, Spend};
+pub use client::{Client, ClientChange, Clients, NewClient};
 pub use counter::{SharedBucket, SharedCounters};
 pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
@@ -71,7 +73,7 @@ pub use table::{Row, Rows, TableSource, read_table};
 pub use user::{NewUser, Opened, User, Users};
 pub use vault::{Rewrap, Rewrapped, StoredVault, Vault};
 
-use self::{session::SESSION, user::USER};
+use self::{client::CLIENT, session::SESSION, user::USER};
 
 use crate::{
     clock::{Clock, UnixMillis, millis},
@@ -104,6 +106,7 @@ pub trait Store:
     + Factors
     + Links
     + ApiKeys
+    + Clients
     + Send
     + Sync
 {

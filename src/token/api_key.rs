@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The owner of API keys, as they were last read. All of their keys share it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct KeyOwner {
     /// The account.
     pub id: UserId,
@@ -26,6 +26,18 @@ pub struct KeyOwner {
     pub roles: Roles,
     /// Its id in the program that it was imported from.
     pub external_id: Option<String>,
+    /// The account's generation when it was read.
+    pub generation: i64,
+}
+
+impl KeyOwner {
+    /// Returns whether both say the same of a caller.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.name == other.name
+            && self.roles == other.roles
+            && self.external_id == other.external_id
+    }
 }
 
 /// The limits of an API key.
@@ -125,8 +137,13 @@ mod tests {
 
     fn caller(scope: KeyScope) -> KeyCaller {
         let roles = Roles::parse_joined("a,b").unwrap();
-        let owner =
-            KeyOwner { id: UserId::generate(1, &OsRandom), name: "ann".to_owned(), roles, external_id: None };
+        let owner = KeyOwner {
+            id: UserId::generate(1, &OsRandom),
+            name: "ann".to_owned(),
+            roles,
+            external_id: None,
+            generation: 1,
+        };
         let id = NewApiKeyText::generate(&OsRandom).id;
         KeyCaller { id, owner: Arc::new(owner), scope: Some(Arc::new(scope)) }
     }

@@ -9,7 +9,7 @@ use super::{CurrentKeyring, KeyError, SigningKey};
 use crate::{
     clock::UnixMillis,
     config,
-    types::{Proofs, Random, Roles, SessionId, UserId},
+    types::{ClientId, Proofs, Random, Roles, SessionId, UserId},
 };
 
 /// What an access token says, from the locked read of the transaction that allowed it.
@@ -35,6 +35,21 @@ pub struct AccessClaims<'a> {
     pub authenticated_at: UnixMillis,
     /// How they have, in this session.
     pub proofs: Proofs,
+}
+
+/// What the access token of a client program says.
+#[derive(Debug)]
+pub struct ClientClaims<'a> {
+    /// The client.
+    pub client: ClientId,
+    /// Its generation.
+    pub generation: i64,
+    /// Its name.
+    pub name: &'a str,
+    /// The roles of the token, which are all of the client's or some.
+    pub roles: &'a Roles,
+    /// When the token was allowed, by the store's clock.
+    pub issued_at: UnixMillis,
 }
 
 /// A signed token.
@@ -63,6 +78,22 @@ struct Claims<'a> {
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct TokenOfClient<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    /// The same as `client_id` (RFC 9068, section 2.2), since no person is concerned.
+    sub: String,
+    client_id: String,
+    jti: String,
+    iat: i64,
+    exp: i64,
+    name: &'a str,
+    roles: &'a Roles,
+    scope: String,
+    r#gen: i64,
 }
 
 /// Issues access tokens.
@@ -109,9 +140,6 @@ impl Issuer {
     /// # Errors
     /// When the key cannot sign.
     pub fn issue(&self, said: &AccessClaims<'_>, key: &SigningKey) -> Result<AccessToken, KeyError> {
-        let mut header = Header::new(key.algorithm);
-        header.typ = Some("at+jwt".to_owned());
-        header.kid = Some(key.kid.clone());
         let iat = said.issued_at.div_euclid(1_000);
         // Rounded down, so that no token outlives its session, or what the store has noted for it.
         let end = (said.issued_at + self.ttl.as_millis() as i64).min(said.session_ends_at);
@@ -121,7 +149,7 @@ impl Issuer {
             aud: &self.audience,
             sub: said.user.to_string(),
             sid: said.session.to_string(),
-            jti: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string(),
+            jti: self.token_id(),
             iat,
             exp,
             name: said.name,
@@ -131,8 +159,50 @@ impl Issuer {
             r#gen: said.generation,
             external_id: said.external_id,
         };
-        let text = jsonwebtoken::encode(&header, &claims, &key.key)
-            .map_err(|_| KeyError::Unreadable(key.kid.clone()))?;
-        Ok(AccessToken { text, expires_in: exp - iat })
+        Ok(AccessToken { text: sign(&claims, key)?, expires_in: exp - iat })
     }
+
+    /// Signs the token of a client.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn issue_to_client(
+        &self,
+        said: &ClientClaims<'_>,
+        key: &SigningKey,
+    ) -> Result<AccessToken, KeyError> {
+        let iat = said.issued_at.div_euclid(1_000);
+        let exp = (said.issued_at + self.ttl.as_millis() as i64).div_euclid(1_000);
+        let claims = TokenOfClient {
+            iss: &self.issuer,
+            aud: &self.audience,
+            sub: said.client.to_string(),
+            client_id: said.client.to_string(),
+            jti: self.token_id(),
+            iat,
+            exp,
+            name: said.name,
+            roles: said.roles,
+            scope: said.roles.to_string().replace(',', " "),
+            r#gen: said.generation,
+        };
+        Ok(AccessToken { text: sign(&claims, key)?, expires_in: exp - iat })
+    }
+
+    /// Returns how long its tokens live.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    fn token_id(&self) -> String {
+        uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string()
+    }
+}
+
+/// Signs the claims of an access token (RFC 9068, section 2.1).
+fn sign(claims: &impl Serialize, key: &SigningKey) -> Result<String, KeyError> {
+    let mut header = Header::new(key.algorithm);
+    header.typ = Some("at+jwt".to_owned());
+    header.kid = Some(key.kid.clone());
+    jsonwebtoken::encode(&header, claims, &key.key).map_err(|_| KeyError::Unreadable(key.kid.clone()))
 }

@@ -4,6 +4,7 @@
 //! that it was issued with. Or it is of another issuer that the config names, and then of that issuer alone.
 
 mod api_key;
+mod client;
 mod cookie;
 mod device;
 mod external;
@@ -21,11 +22,12 @@ mod ticket;
 mod verifier;
 
 pub use api_key::{KeyCaller, KeyOwner, KeyPrincipals, KeyScope};
+pub use client::{AssertionError, ClientAssertion, ClientKeys};
 pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use factor::FactorKeys;
-pub use issuer::{AccessClaims, AccessToken, Issuer};
+pub use issuer::{AccessClaims, AccessToken, ClientClaims, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};
 pub use mail::{MailToken, MailTokens};

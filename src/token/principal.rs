@@ -12,7 +12,7 @@ use super::{
     cookie::CookieLife,
     external::{ExternalCaller, ExternalIssuer},
 };
-use crate::types::{ExternalId, KeyId, Proofs, Roles, SessionId, Subject, UserId};
+use crate::types::{ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, Subject, UserId};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
 /// its requests.
@@ -87,7 +87,43 @@ pub(super) struct UserClaims {
     pub(super) roles: Roles,
 }
 
+/// The claims of an access token of a client program.
+pub(super) struct ClientCaller {
+    pub(super) client: ClientId,
+    pub(super) generation: i64,
+    pub(super) expires_at: i64,
+    pub(super) name: String,
+    pub(super) roles: Roles,
+    /// The token, which can be revoked by itself.
+    pub(super) token: ExternalId,
+}
+
 impl Principal {
+    /// Creates the principal of a client's token that `key` has signed. Returns `None` if a header value would be illegal.
+    pub(super) fn of_client(caller: ClientCaller, key: KeyId, key_in_use: Arc<AtomicBool>) -> Option<Self> {
+        Some(Self {
+            id_value: HeaderValue::try_from(caller.client.to_string()).ok()?,
+            name_value: HeaderValue::try_from(encode(&caller.name)).ok()?,
+            roles_value: HeaderValue::try_from(caller.roles.to_string()).ok()?,
+            external_id_value: None,
+            subject: Subject::Client(caller.client),
+            session: None,
+            generation: caller.generation,
+            expires_at: caller.expires_at,
+            authenticated_at: 0,
+            proofs: Proofs::NONE,
+            name: caller.name,
+            roles: caller.roles,
+            key,
+            key_in_use,
+            others: Box::new([caller.token]),
+            asked: None,
+            asked_until: i64::MAX,
+            cookie: None,
+            api_key: None,
+        })
+    }
+
     /// Creates the principal of a token that `key` has signed. Returns `None` if a header value would be illegal.
     pub(super) fn new(claims: UserClaims, key: KeyId, key_in_use: Arc<AtomicBool>) -> Option<Self> {
         Some(Self {

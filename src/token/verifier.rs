@@ -15,12 +15,12 @@ use super::{
     cookie::{self, CookieLife},
     external::issuer_of,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
-    principal::UserClaims,
+    principal::{ClientCaller, UserClaims},
 };
 use crate::{
     clock::Now,
     config,
-    types::{KeyId, Proofs, Roles, SessionId, UserId, Username},
+    types::{ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, UserId, Username},
 };
 
 /// The most memory that verified tokens may take.
@@ -65,8 +65,7 @@ pub struct Checked {
 struct Claims {
     iss: String,
     aud: String,
-    #[serde(rename = "jti")]
-    _jti: String,
+    jti: String,
     #[serde(rename = "iat")]
     _iat: i64,
     exp: i64,
@@ -93,7 +92,11 @@ struct CookieClaims {
 #[derive(Deserialize)]
 struct User {
     sub: String,
-    sid: String,
+    /// Tokens of clients have none.
+    #[serde(default)]
+    sid: Option<String>,
+    #[serde(default)]
+    client_id: Option<String>,
     name: String,
     roles: Vec<String>,
     r#gen: i64,
@@ -111,12 +114,12 @@ impl User {
     fn checked(self, expires_at: i64) -> Result<UserClaims, TokenError> {
         let roles = Roles::parse_all(&self.roles).map_err(|_| TokenError::Claims)?;
         let name = Username::new(&self.name).map_err(|_| TokenError::Claims)?;
-        if name.as_str() != self.name || self.r#gen < 0 {
+        if name.as_str() != self.name || self.r#gen < 0 || self.client_id.is_some() {
             return Err(TokenError::Claims);
         }
         Ok(UserClaims {
             user: UserId::parse(&self.sub).ok_or(TokenError::Claims)?,
-            session: SessionId::parse(&self.sid).ok_or(TokenError::Claims)?,
+            session: SessionId::parse(self.sid.as_deref().unwrap_or_default()).ok_or(TokenError::Claims)?,
             generation: self.r#gen,
             expires_at,
             authenticated_at: self.auth_time,
@@ -125,6 +128,25 @@ impl User {
             external_id: self.external_id,
             roles,
         })
+    }
+}
+
+impl Claims {
+    /// What the token of a client says, if it is one.
+    fn of_client(&self) -> Result<Option<ClientCaller>, TokenError> {
+        let User { sub, sid, client_id, name, roles, r#gen, .. } = &self.user;
+        let Some(client_id) = client_id else { return Ok(None) };
+        if client_id != sub || sid.is_some() || *r#gen < 0 {
+            return Err(TokenError::Claims);
+        }
+        Ok(Some(ClientCaller {
+            client: ClientId::parse(sub).ok_or(TokenError::Claims)?,
+            generation: *r#gen,
+            expires_at: self.exp,
+            name: name.clone(),
+            roles: Roles::parse_all(roles).map_err(|_| TokenError::Claims)?,
+            token: ExternalId::of_token(&self.iss, &self.jti),
+        }))
     }
 }
 
@@ -261,7 +283,11 @@ impl Verifier {
             return Err(TokenError::NotYetValid);
         }
         let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
-        Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone()).ok_or(TokenError::Claims)
+        let principal = match claims.of_client()? {
+            Some(client) => Principal::of_client(client, kid, key.in_use.clone()),
+            None => Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone()),
+        };
+        principal.ok_or(TokenError::Claims)
     }
 
     /// Only the gateway's own keys verify a cookie, whatever other issuers there are.

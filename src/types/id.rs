@@ -94,6 +94,14 @@ impl UserId {
     }
 }
 
+impl ClientId {
+    /// A new id for a client made at `unix_millis`.
+    pub fn generate(unix_millis: i64, random: &dyn Random) -> Self {
+        let millis = u64::try_from(unix_millis).unwrap_or(0);
+        Self(Builder::from_unix_timestamp_millis(millis, &random.bytes()).into_uuid())
+    }
+}
+
 impl SessionId {
     /// A new id for a session.
     pub fn generate(random: &dyn Random) -> Self {

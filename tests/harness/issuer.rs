@@ -19,6 +19,8 @@ pub struct IssuerKey {
     pub jwk: Value,
     algorithm: Algorithm,
     key: EncodingKey,
+    /// The key pair (PKCS #8).
+    document: Vec<u8>,
 }
 
 impl IssuerKey {
@@ -27,7 +29,13 @@ impl IssuerKey {
         let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": BASE64.encode(pair.public_key()), "kid": kid, "use": "sig"});
         let key = EncodingKey::from_ed_der(document.as_ref());
-        Self { kid: kid.to_owned(), jwk, algorithm: Algorithm::EdDSA, key }
+        Self {
+            kid: kid.to_owned(),
+            jwk,
+            algorithm: Algorithm::EdDSA,
+            key,
+            document: document.as_ref().to_vec(),
+        }
     }
 
     pub fn p256(kid: &str) -> Self {
@@ -40,7 +48,19 @@ impl IssuerKey {
         let jwk =
             json!({"kty": "EC", "crv": "P-256", "x": BASE64.encode(x), "y": BASE64.encode(y), "kid": kid});
         let key = EncodingKey::from_ec_der(document.as_ref());
-        Self { kid: kid.to_owned(), jwk, algorithm: Algorithm::ES256, key }
+        Self {
+            kid: kid.to_owned(),
+            jwk,
+            algorithm: Algorithm::ES256,
+            key,
+            document: document.as_ref().to_vec(),
+        }
+    }
+
+    /// The key pair in PEM.
+    pub fn pem(&self) -> String {
+        let text = base64::engine::general_purpose::STANDARD.encode(&self.document);
+        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
     }
 
     /// Signs claims under a header.

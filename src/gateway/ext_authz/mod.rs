@@ -32,9 +32,9 @@ use super::{
     verify::{self, Asked},
 };
 use crate::{
+    access::shows_api_key,
     config,
     error::Kind,
-    token::Principal,
     types::{fields::Fields, grpc_message, hop_by_hop::is_hop_by_hop},
 };
 
@@ -149,7 +149,7 @@ impl ConnectionState {
             Ok((permit, route)) => {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
-                    headers_to_remove: removed(snapshot, &checked.fields, route, principal),
+                    headers_to_remove: removed(snapshot, &checked.fields, route),
                     response_headers_to_add: limits(limited.as_ref()),
                     ..OkHttpResponse::default()
                 };
@@ -257,16 +257,11 @@ fn fields(http: &HttpRequest) -> Option<Fields> {
 }
 
 /// Returns the names of the headers that an upstream could take for the gateway's word, and of the token if it does not go on.
-fn removed(
-    snapshot: &Snapshot,
-    fields: &Fields,
-    route: &config::Route,
-    principal: Option<&Principal>,
-) -> Vec<String> {
+fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<String> {
     let is_of_envoy =
         |name: &str| is_hop_by_hop(name) || OF_ENVOY.contains(&name) || name.starts_with(OF_ENVOY_PREFIX);
     // A key goes to no upstream.
-    let keeps_token = route.forward_token && principal.is_none_or(|principal| principal.api_key().is_none());
+    let keeps_token = route.forward_token && !fields.get_all(&header::AUTHORIZATION).any(shows_api_key);
     let names = fields.iter().map(|(name, _)| name).filter(|name| {
         let is_token = **name == header::AUTHORIZATION && !keeps_token;
         is_token || (!is_of_envoy(name.as_str()) && snapshot.headers.is_stripped(name, route.method_override))

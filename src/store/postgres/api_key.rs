@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Postgres,
-    connection::{QueryError, QueryResult as Result},
+    connection::{QueryError, QueryResult as Result, convert},
     event, log,
     lookup::lock_user,
     statement::{NOW, now, one, only_i64, run},
@@ -19,7 +19,7 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, AccountChange, ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySelection, ApiKeySink,
-        ApiKeys, Event, LiveApiKey, LogEntry, NewApiKey, User,
+        ApiKeys, Event, LiveApiKey, LogEntry, NewApiKey, StoreError, User,
     },
     types::{ApiKeyId, Roles, UserId},
 };
@@ -63,6 +63,7 @@ fn read_live(row: &Row) -> Result<LiveApiKey> {
         name: row.try_get("owner_name")?,
         roles: roles.map_err(|_| QueryError::Broken("users.roles"))?,
         external_id: row.try_get("external_id")?,
+        generation: row.try_get("generation")?,
     })
 }
 
@@ -152,7 +153,7 @@ async fn read(
     };
     let sql = format!(
         "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-         u.roles AS owner_roles, u.external_id FROM api_keys k JOIN users u ON u.id = k.user_id \
+         u.roles AS owner_roles, u.external_id, u.generation FROM api_keys k JOIN users u ON u.id = k.user_id \
          WHERE NOT u.disabled AND {LIVES} AND {selected}"
     );
     tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
@@ -162,7 +163,13 @@ async fn read(
     let mut chunks = std::pin::pin!(rows.ready_chunks(CHUNK));
     while let Some(rows) = log::in_time(patience, chunks.next()).await? {
         for row in rows {
-            sink(read_live(&row?)?);
+            match read_live(&row?) {
+                Ok(key) => sink(key),
+                // One that cannot be read opens nothing, and stands in no other's way.
+                Err(error) => {
+                    tracing::error!(error = %convert(&error), "an API key in the store cannot be read")
+                }
+            }
         }
     }
     Ok(())
@@ -203,7 +210,17 @@ impl ApiKeys for Postgres {
         id: ApiKeyId,
         event: &Event,
     ) -> store::Result<Option<LogEntry>> {
-        self.pool.write(async |tx| end(tx, owner, id, event).await).await
+        let mut is_none = false;
+        let ended = self.pool.write(async |tx| {
+            let ended = end(tx, owner, id, event).await?;
+            is_none = ended.is_none();
+            Ok(ended)
+        });
+        match ended.await {
+            // Nothing was written, whatever became of the COMMIT.
+            Err(StoreError::OutcomeUnknown(_)) if is_none => Ok(None),
+            ended => ended,
+        }
     }
 
     async fn read_api_keys(
@@ -211,8 +228,8 @@ impl ApiKeys for Postgres {
         which: Option<&ApiKeySelection>,
         sink: ApiKeySink<'_>,
     ) -> store::Result<()> {
-        let patience = self.following.timeout;
-        self.following.snapshot(async |tx| read(tx, which, patience, sink).await).await
+        let patience = self.reading.timeout;
+        self.reading.snapshot(async |tx| read(tx, which, patience, sink).await).await
     }
 
     async fn note_api_keys_used(&self, used: &[(ApiKeyId, UnixMillis)]) -> store::Result<()> {

@@ -235,7 +235,7 @@ fn give_up(client: Client, error: StoreError) -> StoreError {
     error
 }
 
-fn convert(error: &QueryError) -> StoreError {
+pub(super) fn convert(error: &QueryError) -> StoreError {
     let error = match error {
         QueryError::Broken(column) => return StoreError::Failed(format!("{column} holds an illegal value")),
         QueryError::Incomplete => return StoreError::Away("rows were lost on their way".to_owned()),

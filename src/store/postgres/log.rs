@@ -22,7 +22,7 @@ use crate::{
     store::{
         self, Beat, Cursor, History, LOG_MARGIN, LogEntry, LogRead, RevocationLog, Revoked, Sink, millis,
     },
-    types::{ApiKeyId, KeyId},
+    types::KeyId,
 };
 
 /// Rows that were not there in the snapshot `$1`.
@@ -220,23 +220,31 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
         }
         Ok(())
     };
-    let ended = entries.iter().filter_map(|entry| match entry.revoked {
-        Revoked::ApiKey(id) if entry.generation == LogEntry::ALL => Some(id),
-        _ => None,
-    });
-    let ended: Vec<i64> = ended.map(ApiKeyId::number).collect();
-    if !ended.is_empty() {
-        run(tx, "DELETE FROM api_keys WHERE id = ANY($1)", &[&ended]).await?;
+    for entry in entries.iter().filter(|entry| matches!(entry.revoked, Revoked::Client(_))) {
+        let id = entry.revoked.uuid();
+        if entry.generation == LogEntry::ALL {
+            run(tx, "DELETE FROM clients WHERE id = $1", &[&id]).await?;
+        } else {
+            let sql = "UPDATE clients SET generation = greatest(generation, $2) WHERE id = $1";
+            run(tx, sql, &[&id, &entry.generation]).await?;
+        }
     }
     let of = |kind: i16| entries.iter().filter(move |entry| entry.revoked.kind() == kind);
     let sessions: Vec<Uuid> = of(Revoked::SESSION).map(|entry| entry.revoked.uuid()).collect();
     let users: Vec<Uuid> = of(Revoked::USER).map(|entry| entry.revoked.uuid()).collect();
     let generations: Vec<i64> = of(Revoked::USER).map(|entry| entry.generation).collect();
-    let owners = tx.query("SELECT DISTINCT user_id FROM sessions WHERE id = ANY($1)", &[&sessions]).await?;
+    let ended = entries.iter().filter_map(|entry| match entry.revoked {
+        Revoked::ApiKey(id) if entry.generation == LogEntry::ALL => Some(id.number()),
+        _ => None,
+    });
+    let ended: Vec<i64> = ended.collect();
+    let sql = "SELECT user_id FROM sessions WHERE id = ANY($1) UNION SELECT user_id FROM api_keys WHERE id = ANY($2)";
+    let owners = tx.query(sql, &[&sessions, &ended]).await?;
     let mut locked = owners.iter().map(only::<Uuid>).collect::<Result<Vec<_>>>()?;
     locked.extend(&users);
     let sql = "SELECT id, access_exp_max FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
     event(tx.query(sql, &[&locked]).await?)?;
+    run(tx, "DELETE FROM api_keys WHERE id = ANY($1)", &[&ended]).await?;
     let sql = "DELETE FROM sessions WHERE id = ANY($1) RETURNING id, access_exp_max";
     event(tx.query(sql, &[&sessions]).await?)?;
     let sql = "UPDATE users u SET generation = greatest(u.generation, m.generation) \

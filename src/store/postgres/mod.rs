@@ -5,6 +5,7 @@
 mod api_key;
 mod attempts;
 mod certificate;
+mod client;
 mod connection;
 mod departed;
 mod event;
@@ -49,13 +50,16 @@ pub(super) struct Postgres {
     /// What every decision rests on is followed on a connection of its own: requests that wait for the
     /// database, or for each other, do not make the mirror stale.
     following: Pool,
+    /// API keys are read on one more, since that may take long.
+    reading: Pool,
     pseudonyms: OnceLock<Pseudonyms>,
 }
 
 impl Postgres {
     pub(super) fn open(location: &PostgresUrl, pool_size: usize, timeout: Duration) -> Result<Self> {
         let pool = Pool::new(location, pool_size, timeout)?;
-        Ok(Self { pool, following: Pool::new(location, 1, timeout)?, pseudonyms: OnceLock::new() })
+        let one = || Pool::new(location, 1, timeout);
+        Ok(Self { pool, following: one()?, reading: one()?, pseudonyms: OnceLock::new() })
     }
 }
 

@@ -1,7 +1,12 @@
 //! API keys.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
     Sqlite, event, log,
@@ -12,7 +17,7 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, AccountChange, ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySelection, ApiKeySink,
-        ApiKeys, Event, LiveApiKey, LogEntry, NewApiKey, User,
+        ApiKeys, Event, LiveApiKey, LogEntry, NewApiKey, StoreError, User,
     },
     types::{ApiKeyId, Roles, UserId},
 };
@@ -49,6 +54,7 @@ fn read_live(row: &Row<'_>) -> Result<LiveApiKey> {
         name: row.get("owner_name")?,
         roles: Roles::parse_joined(&roles).map_err(|_| broken("users.roles"))?,
         external_id: row.get("external_id")?,
+        generation: row.get("generation")?,
     })
 }
 
@@ -144,23 +150,30 @@ pub(super) fn follow_change(
 }
 
 const LIVE: &str = "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-     u.roles AS owner_roles, u.external_id FROM api_keys k JOIN users u ON u.id = k.user_id \
+     u.roles AS owner_roles, u.external_id, u.generation FROM api_keys k JOIN users u ON u.id = k.user_id \
      WHERE NOT u.disabled AND coalesce(k.expires_at > ?1, TRUE)";
 
 fn read(db: &Connection, which: Option<&ApiKeySelection>, now: UnixMillis) -> Result<Vec<LiveApiKey>> {
-    let Some(ApiKeySelection { ids, owners }) = which else {
-        return db.prepare_cached(LIVE)?.query_map([now], read_live)?.collect();
-    };
     let mut found = Vec::new();
+    let mut take = |row: &Row<'_>| {
+        match read_live(row) {
+            Ok(key) => found.push(key),
+            // One that cannot be read opens nothing, and stands in no other's way.
+            Err(error) => tracing::error!(%error, "an API key in the store cannot be read"),
+        }
+        Ok(())
+    };
+    let Some(ApiKeySelection { ids, owners }) = which else {
+        db.prepare_cached(LIVE)?.query_map([now], &mut take)?.collect::<Result<()>>()?;
+        return Ok(found);
+    };
     let mut by_id = db.prepare_cached(&format!("{LIVE} AND k.id = ?2"))?;
     for id in ids {
-        found.extend(by_id.query_row(params![now, id.number()], read_live).optional()?);
+        by_id.query_map(params![now, id.number()], &mut take)?.collect::<Result<()>>()?;
     }
     let mut by_owner = db.prepare_cached(&format!("{LIVE} AND k.user_id = ?2"))?;
     for owner in owners {
-        for key in by_owner.query_map(params![now, owner.uuid().as_bytes()], read_live)? {
-            found.push(key?);
-        }
+        by_owner.query_map(params![now, owner.uuid().as_bytes()], &mut take)?.collect::<Result<()>>()?;
     }
     Ok(found)
 }
@@ -201,7 +214,18 @@ impl ApiKeys for Sqlite {
         event: &Event,
     ) -> store::Result<Option<LogEntry>> {
         let (event, now) = (event.clone(), self.clock.wall());
-        self.connections.write(move |tx| end(tx, owner, id, &event, now)).await
+        let is_none = Arc::new(AtomicBool::new(false));
+        let noted = is_none.clone();
+        let ended = self.connections.write(move |tx| {
+            let ended = end(tx, owner, id, &event, now)?;
+            noted.store(ended.is_none(), Relaxed);
+            Ok(ended)
+        });
+        match ended.await {
+            // Nothing was written, whatever became of the COMMIT.
+            Err(StoreError::OutcomeUnknown(_)) if is_none.load(Relaxed) => Ok(None),
+            ended => ended,
+        }
     }
 
     async fn read_api_keys(

@@ -76,7 +76,16 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
             remove_sessions(tx, user, None, entry.generation)?;
         }
         // Nothing of theirs is kept beside the log.
-        Revoked::Client(_) | Revoked::External(_) | Revoked::KeyOwner(_) => {}
+        Revoked::External(_) | Revoked::KeyOwner(_) => {}
+        Revoked::Client(_) if entry.generation == LogEntry::ALL => {
+            tx.execute("DELETE FROM clients WHERE id = ?1", [id])?;
+        }
+        Revoked::Client(_) => {
+            tx.execute(
+                "UPDATE clients SET generation = max(generation, ?2) WHERE id = ?1",
+                params![id, entry.generation],
+            )?;
+        }
         Revoked::ApiKey(key) if entry.generation == LogEntry::ALL => {
             tx.execute("DELETE FROM api_keys WHERE id = ?1", [key.number()])?;
         }

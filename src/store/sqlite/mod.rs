@@ -6,6 +6,7 @@
 
 mod api_key;
 mod certificate;
+mod client;
 mod connection;
 mod departed;
 mod event;

@@ -1,5 +1,7 @@
 //! The table of calls of the admin API: handler, request and response of each.
 
+mod programs;
+
 use std::{future::Future, pin::Pin};
 
 use http::Method;
@@ -15,7 +17,6 @@ use super::{
 use crate::{
     error::{Kind, Statuses},
     openapi::{Bearer, Call, SchemaOf, describe, schema},
-    web::api_key::ApiKeys,
 };
 
 const JSON: &str = "application/json";
@@ -83,6 +84,7 @@ fn call(
         summary,
         bearer: Bearer::Required,
         body: None,
+        is_oauth: false,
         query: &[],
         response,
         failures,
@@ -97,7 +99,8 @@ pub fn calls() -> Vec<Call<Handler>> {
         name_calls(),
         invitation_calls(),
         session_calls(),
-        api_key_calls(),
+        programs::api_key_calls(),
+        programs::client_calls(),
         key_calls(),
         external_calls(),
         config_calls(),
@@ -245,35 +248,6 @@ fn session_calls() -> Vec<Call<Handler>> {
             MESSAGE,
             ONE,
             |api, asked| Box::pin(api.end_session(asked)),
-        ),
-    ]
-}
-
-fn api_key_calls() -> Vec<Call<Handler>> {
-    vec![
-        Call {
-            query: &[
-                ("after", "The `next` of the page before", schema::<String>),
-                ("limit", "At most so many; 100 without", schema::<Limit>),
-            ],
-            ..call(
-                Method::GET,
-                "/api/users/{id}/keys",
-                "listApiKeys",
-                "List the API keys of an account",
-                (200, JSON, schema::<ApiKeys>),
-                PAGED,
-                |api, asked| Box::pin(api.api_keys(asked)),
-            )
-        },
-        call(
-            Method::DELETE,
-            "/api/users/{id}/keys/{key}",
-            "endApiKey",
-            "End an API key of an account",
-            MESSAGE,
-            ONE,
-            |api, asked| Box::pin(api.end_api_key(asked)),
         ),
     ]
 }

@@ -3,6 +3,8 @@
 //! From this one table calls are answered, the routes are reserved, and the description and the Postman collection are
 //! made.
 
+mod programs;
+
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
@@ -14,14 +16,12 @@ use super::{
     handler::CallResult,
     input,
     output::{
-        Account, Challenge, Changed, Confirmed, Factors, JwkSet, Message, NewApiKey, PendingFactor, Session,
-        Sessions,
+        Account, Challenge, Changed, Confirmed, Factors, JwkSet, Message, PendingFactor, Session, Sessions,
     },
 };
 use crate::{
     error::{Kind, Statuses},
     openapi::{Bearer, Call, QueryParameter, SchemaOf, describe, schema},
-    web::api_key::ApiKeys,
 };
 
 const JSON: &str = "application/json";
@@ -109,6 +109,7 @@ fn call(
         summary,
         bearer,
         body: None,
+        is_oauth: false,
         query: &[],
         response,
         failures: &[],
@@ -161,7 +162,8 @@ pub fn calls() -> Vec<Call<Handler>> {
         login_calls(),
         factor_calls(),
         session_calls(),
-        key_calls(),
+        programs::key_calls(),
+        programs::client_calls(),
         mail_calls(),
         issuer_calls(),
         description_calls(),
@@ -369,55 +371,6 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 MESSAGE,
                 |api, _, caller, parameters| {
                     Box::pin(api.remove_factor(parameters.first().copied().unwrap_or_default(), caller))
-                },
-            )
-        },
-    ]
-}
-
-fn key_calls() -> Vec<Call<Handler>> {
-    vec![
-        Call {
-            query: PAGE,
-            failures: &[Kind::MissingParameters],
-            ..call(
-                Method::GET,
-                "/keys",
-                "apiKeys",
-                "The caller's API keys",
-                Bearer::Required,
-                (200, JSON, schema::<ApiKeys>),
-                |api, request, caller, _| Box::pin(api.api_keys(request, caller)),
-            )
-        },
-        Call {
-            body: Some((schema::<input::NewApiKey>, true)),
-            failures: &[
-                Kind::MissingParameters,
-                Kind::InsufficientRole,
-                Kind::InsufficientUserAuthentication,
-            ],
-            ..call(
-                Method::POST,
-                "/keys",
-                "addApiKey",
-                "Make an API key, which is shown once",
-                Bearer::Required,
-                (201, JSON, schema::<NewApiKey<'static>>),
-                |api, request, caller, _| Box::pin(api.add_api_key(request, caller)),
-            )
-        },
-        Call {
-            failures: &[Kind::InsufficientUserAuthentication, Kind::NotFound],
-            ..call(
-                Method::DELETE,
-                "/keys/{id}",
-                "endApiKey",
-                "End an API key",
-                Bearer::Required,
-                MESSAGE,
-                |api, _, caller, parameters| {
-                    Box::pin(api.end_api_key(parameters.first().copied().unwrap_or_default(), caller))
                 },
             )
         },
