@@ -5,6 +5,7 @@
   benches/revocation/run.py latency [--rounds N] [--rate R]
   benches/revocation/run.py races [--rounds N]
   benches/revocation/run.py mirror
+  benches/revocation/run.py keys
   benches/revocation/run.py million [--entries N] [--rounds N]
   benches/revocation/run.py fleet [--gateways N] [--logouts R] [--seconds S]
 
@@ -14,6 +15,7 @@ latency  Three gateways on one throw-away PostgreSQL, each under a load of prote
 races    Logouts beside requests with the same token on the same gateway, on SQLite and on PostgreSQL: how many that
          began after the logout's answer succeeded.
 mirror   Memory an entry and CPU time a look-up in the gateway's copy of the log, with nothing around it.
+keys     Memory and CPU time of a million live API keys, with nothing around them.
 fleet    Many gateways listening on one PostgreSQL, and logouts at a steady rate: the lag on gateways picked by
          chance, and the CPU time of the database and of the gateways.
 million  How long a gateway takes to start with a full log, the memory an entry takes in it, and the CPU time of
@@ -297,6 +299,10 @@ def mirror(_):
     example("mirror")
 
 
+def keys(_):
+    example("api_keys")
+
+
 def fleet(options):
     cluster = accounts.Cluster()
     with cluster as url, tempfile.TemporaryDirectory() as root:
@@ -426,6 +432,8 @@ def main():
     one.set_defaults(run=races)
     one = commands.add_parser("mirror")
     one.set_defaults(run=mirror)
+    one = commands.add_parser("keys")
+    one.set_defaults(run=keys)
     one = commands.add_parser("fleet")
     one.add_argument("--gateways", type=int, default=50)
     one.add_argument("--logouts", type=int, default=200, help="a second")
@@ -436,7 +444,7 @@ def main():
     one.add_argument("--rounds", type=int, default=60)
     one.add_argument("--seconds", type=int, default=2, help="of each round")
     one.set_defaults(run=million)
-    every = ["latency", "races", "mirror", "million", "fleet"]
+    every = ["latency", "races", "mirror", "keys", "million", "fleet"]
     commands.add_parser("all").set_defaults(run=None)
     options = parser.parse_args()
     if getattr(options, "run", None):

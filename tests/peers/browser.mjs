@@ -113,6 +113,24 @@ async function visit({ theme, language, width, script }) {
   await submit();
   at("/auth/ui/account");
   await look(page, `${name}: account with a notice`);
+
+  // A key for a program: asked for too much, made, shown once, ended.
+  await go("/auth/ui/account/keys");
+  await look(page, `${name}: account/keys`);
+  await page.fill("[type=text]", "nightly backup");
+  await page.fill("[name=routes]", "/admin/**");
+  await submit("main form:last-of-type button");
+  await look(page, `${name}: account/keys with errors`);
+  await page.fill("[name=routes]", "/api/**");
+  await submit("main form:last-of-type button");
+  await look(page, `${name}: a new key`, picture("keys"));
+  const key = await page.textContent(".notice code");
+  const used = await context.request.get(`${base}/api/report`, { headers: { Authorization: `Bearer ${key}` } });
+  if (used.status() !== 200) found(name, `${used.status()} with a new key`);
+  await go("/auth/ui/account/keys");
+  if ((await page.content()).includes(key)) found(name, "a key is shown twice");
+  await submit("[name=end]");
+  await look(page, `${name}: account/keys after the end of one`);
   for (const path of ["/nowhere", "/admin/x", "/auth/ui/forgot", "/auth/ui/reset?token=x", "/auth/ui/verify?token=x"]) {
     await go(path);
     await look(page, `${name}: ${path}`);
