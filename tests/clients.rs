@@ -204,8 +204,18 @@ fn a_client_shows_who_it_is_by_a_key_once_for_each_assertion() {
     failed(&by(&key.sign(&none, &claims("none").to_string())), 401, "invalid_client");
     let body = format!("{GRANT}&client_assertion={}", sign(&claims("kind")));
     failed(&form(&gateway, "/auth/token", "", &body), 401, "invalid_client");
-    // By a secret it cannot come.
+    // By a secret it cannot come, unless it is given one in place of the key.
     failed(&form(&gateway, "/auth/token", &basic(&id, ""), GRANT), 401, "invalid_client");
+    let said = gateway.run(&["client", "renew-secret", "reports"], "");
+    let secret = said.trim().strip_prefix("client_secret: ").unwrap();
+    assert_eq!(form(&gateway, "/auth/token", &basic(&id, secret), GRANT).status, 200);
+    failed(&by(&sign(&claims("later"))), 401, "invalid_client");
+    // Private keys are not taken.
+    let mut private = key.jwk.clone();
+    private["d"] = json!("c2VjcmV0");
+    fs::write(&file, json!({"keys": [private]}).to_string()).unwrap();
+    let refused = gateway.command(&["client", "add", "others", "--jwks", file.to_str().unwrap()], "");
+    assert!(!refused.status.success());
 }
 
 #[test]
@@ -236,6 +246,10 @@ fn tokens_are_described_to_clients_and_to_nobody_else() {
     let key = gateway.send("POST", "/auth/keys", Some(user), Some(&json!({"name": "a"}))).json();
     let said = asked(&header, key["key"].as_str().unwrap()).json();
     assert_eq!((&said["active"], &said["username"]), (&json!(true), &json!("alice")));
+    // Where one with limits is good cannot be told.
+    let limited = json!({"name": "b", "routes": ["/api/**"]});
+    let limited = gateway.send("POST", "/auth/keys", Some(user), Some(&limited)).json();
+    assert_eq!(asked(&header, limited["key"].as_str().unwrap()).json(), json!({"active": false}));
     assert_eq!(gateway.logout(user).status, 200);
     for dead in [user, "x", "a.b.c", registered["refresh_token"].as_str().unwrap(), &own[..own.len() - 1]] {
         assert_eq!(asked(&header, dead).json(), json!({"active": false}), "{dead}");

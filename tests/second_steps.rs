@@ -169,6 +169,26 @@ fn a_second_step_belongs_to_the_browser_that_took_the_first_and_ends() {
 }
 
 #[test]
+fn a_device_is_asked_again_once_the_account_has_other_factors() {
+    let (gateway, _upstream) = start("");
+    let mut browser = Browser::register(&gateway, "alice");
+    let (secret, confirmed) = set_up_app(&mut browser, &gateway, FACTORS);
+    codes(&confirmed);
+    let mut device = Browser::default();
+    let step = first_step(&mut device, &gateway, "alice", "/api/x");
+    let form = only_form(&device.go(&gateway, &step));
+    let code = totp(&secret, now() + 30);
+    location(&device.submit(&gateway, &form, &[("code", &code), ("remember_device", "yes")]));
+    device.sign_out(&gateway);
+    assert_eq!(first_step(&mut device, &gateway, "alice", "/api/x"), "/api/x");
+    device.sign_out(&gateway);
+    // The phone is gone, and another one is there in its place.
+    let (_, confirmed) = set_up_app(&mut browser, &gateway, FACTORS);
+    assert!(location(&confirmed).contains("done=factor"));
+    assert!(first_step(&mut device, &gateway, "alice", "/api/x").starts_with("/auth/ui/factor"));
+}
+
+#[test]
 fn a_device_is_not_asked_again_if_its_user_wants_that_until_the_password_is_another() {
     let (gateway, _upstream) = start("");
     let mut browser = Browser::register(&gateway, "alice");

@@ -2,13 +2,13 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--cookie] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--cookie | --key] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
 count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
 default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
-route has a rate limit by user; with --cookie the caller is known by a browser's cookie. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
+route has a rate limit by user; with --cookie the caller is known by a browser's cookie, with --key by an API key. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
 release build.
 """
 
@@ -99,7 +99,14 @@ def person(connection, name):
     return {"Cookie": next(cookie for cookie in cookies if cookie.startswith("__Host-authgate="))}
 
 
-def count(binary, folder, ports, requests, is_person):
+def program(connection, name):
+    """Makes an account and a key of it. Returns the header of the key."""
+    body, headers = b'{"name": "bench"}', {**account(connection, name), "Content-Type": "application/json"}
+    connection.request("POST", "/auth/keys", body, headers)
+    return {"Authorization": f"Bearer {json.loads(connection.getresponse().read())['key']}"}
+
+
+def count(binary, folder, ports, requests, identify):
     output = folder / f"callgrind.{requests}"
     tool = ["--tool=callgrind", f"--callgrind-out-file={output}", "--separate-threads=yes", *CACHES]
     command = ["valgrind", *tool, binary]
@@ -108,7 +115,7 @@ def count(binary, folder, ports, requests, is_person):
     try:
         wait_for(ports["port"])
         connection = http.client.HTTPConnection("127.0.0.1", ports["port"], timeout=120)
-        credential = (person if is_person else account)(connection, f"user{requests}")
+        credential = identify(connection, f"user{requests}")
         for _ in range(requests):
             connection.request("GET", "/api/x", headers=credential)
             response = connection.getresponse()
@@ -131,10 +138,13 @@ def main():
     parser.add_argument("--log", action="store_true")
     parser.add_argument("--traces", choices=TRACES, default="on")
     parser.add_argument("--limited", action="store_true")
-    parser.add_argument("--cookie", action="store_true")
+    caller = parser.add_mutually_exclusive_group()
+    caller.add_argument("--cookie", action="store_true")
+    caller.add_argument("--key", action="store_true")
     built = pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"
     parser.add_argument("binary", type=pathlib.Path, nargs="?", default=built)
     options = parser.parse_args()
+    identify = person if options.cookie else program if options.key else account
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
@@ -149,7 +159,7 @@ def main():
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:
             wait_for(ports["upstream"])
-            short, long = (count(options.binary, folder, ports, requests, options.cookie) for requests in (SHORT, LONG))
+            short, long = (count(options.binary, folder, ports, requests, identify) for requests in (SHORT, LONG))
         finally:
             nginx.terminate()
             nginx.wait()

@@ -1,4 +1,5 @@
-//! A million live API keys: memory a key, the time to read them, and CPU time a key that is accepted.
+//! A million live API keys: memory a key, the time to read them, and CPU time a key that is accepted. The argument is how many keys an
+//! owner has; owners are kept beside their keys.
 //!
 //!     ./run bench-revocation keys
 
@@ -89,27 +90,28 @@ fn resident() -> usize {
 }
 
 fn main() {
+    let owned = std::env::args().nth(1).and_then(|owned| owned.parse().ok()).unwrap_or(100);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut is_over = false;
-    for owned in [100, 10] {
-        let mirror = Mirror::new(Duration::from_secs(5));
-        let stored = Stored { owned, shown: std::sync::Mutex::default() };
-        let (before, begun) = (resident(), Instant::now());
-        runtime.block_on(mirror.refresh_api_keys(&stored, true)).expect("a store of this program");
-        let took = begun.elapsed();
-        let shown = stored.shown.into_inner().expect("a lock");
-        std::thread::sleep(Duration::from_secs(1));
-        let bytes = (resident().saturating_sub(before + shown.len() * 80)) as f64 / KEYS as f64;
-        let verdict = if bytes <= BOUND { "ok  " } else { "OVER" };
-        is_over |= owned == 100 && bytes > BOUND;
-        println!(
-            "{verdict} {KEYS} keys, {owned} an owner: {bytes:.1} bytes each (at most {BOUND}), read in {took:.2?}"
-        );
-        let begun = Instant::now();
-        for text in &shown {
-            black_box(mirror.api_keys().accept(text.as_bytes(), NOW).is_ok());
-        }
-        println!("     accepted in {:.0} ns each", begun.elapsed().as_nanos() as f64 / shown.len() as f64);
+    let mirror = Mirror::new(Duration::from_secs(5));
+    let stored = Stored { owned, shown: std::sync::Mutex::default() };
+    let (before, begun) = (resident(), Instant::now());
+    runtime.block_on(mirror.refresh_api_keys(&stored, true)).expect("a store of this program");
+    let took = begun.elapsed();
+    let shown = stored.shown.into_inner().expect("a lock");
+    // As the gateway's workers do when they have nothing else to do.
+    authgate::memory::give_back();
+    std::thread::sleep(Duration::from_secs(1));
+    authgate::memory::give_back();
+    let bytes = (resident().saturating_sub(before + shown.len() * 80)) as f64 / KEYS as f64;
+    let is_within = bytes <= BOUND;
+    let verdict = if is_within { "ok  " } else { "OVER" };
+    println!("{verdict} {KEYS} keys, {owned} an owner: {bytes:.1} bytes each (at most {BOUND})");
+    println!("     made and read in {took:.2?}");
+    let begun = Instant::now();
+    for text in &shown {
+        black_box(mirror.api_keys().accept(text.as_bytes(), NOW).is_ok());
     }
-    std::process::exit(i32::from(is_over));
+    println!("     accepted in {:.0} ns each", begun.elapsed().as_nanos() as f64 / shown.len() as f64);
+    // The bound is for keys that share their owners.
+    std::process::exit(i32::from(owned >= 100 && !is_within));
 }

@@ -300,7 +300,8 @@ def mirror(_):
 
 
 def keys(_):
-    example("api_keys")
+    for owned in (100, 10, 1):
+        example("api_keys", owned)
 
 
 def fleet(options):

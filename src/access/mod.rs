@@ -30,7 +30,7 @@ use crate::{
     oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{ExternalIssuer, KeyPrincipals, Principal, SessionCookies, TokenError, Verifier},
+    token::{Checked, ExternalIssuer, KeyPrincipals, Principal, SessionCookies, TokenError, Verifier},
     types::looks_like_api_key,
     upstream::Allowed,
 };
@@ -153,14 +153,8 @@ impl Access {
             }
             Credential::ApiKey(key) => return self.identify_by_key(key, None, on_stale, now),
             Credential::Basic(encoded) => return self.identify_by_basic(encoded, on_stale, now),
-            Credential::Bearer(token) => self.verifier.verify(token, now)?,
-            Credential::Cookie(token) => match self.verifier.verify_cookie(token, now) {
-                // Its key may be one that this gateway could not read yet: the cookie is not known to be dead.
-                Err(TokenError::UnknownKey) if self.mirror.staleness(now) != Staleness::Fresh => {
-                    return Err(Denied::Stale);
-                }
-                checked => checked?,
-            },
+            Credential::Bearer(token) => self.or_stale(self.verifier.verify(token, now), now)?,
+            Credential::Cookie(token) => self.or_stale(self.verifier.verify_cookie(token, now), now)?,
             Credential::CrossSite => return Err(Denied::CrossSite),
             Credential::Absent => return Err(Denied::NoToken),
             Credential::Unusable => return Err(Denied::UnusableCredential),
@@ -179,6 +173,16 @@ impl Access {
         }
         self.may_serve(staleness, on_stale)?;
         Ok(principal)
+    }
+
+    /// A key that is not known may be one that this gateway could not read yet: what it has signed is not known to be dead.
+    fn or_stale(&self, checked: Result<Checked, TokenError>, now: Now) -> Result<Checked, Denied> {
+        match checked {
+            Err(TokenError::UnknownKey) if self.mirror.staleness(now) != Staleness::Fresh => {
+                Err(Denied::Stale)
+            }
+            checked => Ok(checked?),
+        }
     }
 
     fn may_serve(&self, staleness: Staleness, on_stale: OnStale) -> Result<(), Denied> {

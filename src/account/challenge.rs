@@ -16,7 +16,7 @@ use crate::{
         AuthChallenge, ChallengePurpose, Factor, FactorKind, NewLink, NewMail, Purpose, SessionKind, User,
     },
     token::{OpaqueToken, SignedIn},
-    types::{Proofs, Secret, SessionId, UserId},
+    types::{Proofs, Secret, SessionId, UserId, hash::sha256},
 };
 
 /// The lifetime of a challenge.
@@ -306,11 +306,22 @@ impl Accounts {
         }
     }
 
-    /// Returns whether the client's device is remembered for this account.
-    pub(super) fn is_remembered(&self, user: &User, client: Client<'_>) -> bool {
-        let now = self.time.now().time;
-        let read = |token| self.factors.remembered.read(token, user.id, user.generation, now);
-        client.remembered.and_then(read).is_some()
+    /// Returns whether the client's device is remembered for this account with the factors that it has.
+    pub(super) async fn is_remembered(&self, user: &User, client: Client<'_>) -> Result<bool> {
+        let Some(token) = client.remembered.filter(|_| user.has_factors) else { return Ok(false) };
+        let (state, now) = (self.state_of_factors(user).await?, self.time.now().time);
+        Ok(self.factors.remembered.read(token, user.id, state, now).is_some())
+    }
+
+    /// Returns a number that stands for the account's generation and its factors: another factor may be there because a device was lost.
+    pub(super) async fn state_of_factors(&self, user: &User) -> Result<i64> {
+        let mut ids: Vec<_> =
+            self.store.factors(user.id).await?.into_iter().map(|factor| factor.id).collect();
+        ids.sort_unstable();
+        let mut text = user.generation.to_string();
+        ids.iter().for_each(|id| text.push_str(&format!(" {id}")));
+        let [a, b, c, d, e, f, g, h, ..] = sha256(text.as_bytes());
+        Ok(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
     /// Returns the account of an enrolment challenge, and the challenge.

@@ -11,7 +11,7 @@ use crate::{
     error::Kind,
     store::{Client, ClientChange, Event, LOG_MARGIN, LogEntry, NewClient, Revoked, StoreError},
     token::{AccessToken, AssertionError, ClientAssertion, ClientClaims, ClientKeys, OpaqueToken},
-    types::{ClientId, ExternalId, Roles, Secret, hash::sha256},
+    types::{ClientId, ExternalId, Roles, Secret, Subject, hash::sha256},
 };
 
 /// Characters of a name.
@@ -159,6 +159,10 @@ impl Accounts {
         let ttl = millis(self.issuer.ttl());
         let allowed = self.store.allow_client_token(client.id, client.generation, ttl).await?;
         let issued_at = allowed.ok_or(ClientError::Unknown)?;
+        if self.mirror.is_revoked(None, Subject::Client(client.id), client.generation) {
+            // The store has lost what had ended it, and is about to be told.
+            return Err(AccountError::Refused(Kind::Unavailable).into());
+        }
         let claims = ClientClaims {
             client: client.id,
             generation: client.generation,
@@ -201,13 +205,27 @@ impl Revoker {
         self.settle(entry).await
     }
 
-    async fn change_client(&self, id: ClientId, change: &ClientChange, event: &Event) -> Result<bool> {
-        match self.store.change_client(id, change, event).await? {
-            Some(entry) => {
+    /// Changes a client, which is of this generation as far as is known. Returns false if there is none.
+    ///
+    /// # Errors
+    /// The store's. If it leaves open whether that has happened, the client's tokens are denied here until it is settled.
+    async fn change_client(
+        &self,
+        id: ClientId,
+        generation: i64,
+        change: &ClientChange,
+        event: &Event,
+    ) -> Result<bool> {
+        match self.store.change_client(id, change, event).await {
+            Ok(Some(entry)) => {
                 self.in_force(&[entry]).await;
                 Ok(true)
             }
-            None => Ok(false),
+            Ok(None) => Ok(false),
+            Err(error) => {
+                self.deny_in_doubt(&error, Revoked::Client(id), change.below(generation + 1), None);
+                Err(error.into())
+            }
         }
     }
 }
@@ -271,19 +289,19 @@ impl Operator {
     ///
     /// # Errors
     /// `Not found`, or the store's.
-    pub async fn set_client_roles(&self, by: &Actor, id: ClientId, roles: Roles) -> Result<()> {
-        let event = by.event("client.set-roles", format!("client: {id}, roles: {roles}"));
-        self.change_client(id, &ClientChange::Roles(roles), &event).await
+    pub async fn set_client_roles(&self, by: &Actor, client: &Client, roles: Roles) -> Result<()> {
+        let event = by.event("client.set-roles", format!("client: {}, roles: {roles}", client.id));
+        self.change_client(client, &ClientChange::Roles(roles), &event).await
     }
 
-    /// Gives a client another secret; the one before and its tokens end.
+    /// Gives a client another secret; the one before, or its keys, and its tokens end.
     ///
     /// # Errors
     /// `Not found`, or the store's.
-    pub async fn renew_client_secret(&self, by: &Actor, id: ClientId) -> Result<Secret> {
+    pub async fn renew_client_secret(&self, by: &Actor, client: &Client) -> Result<Secret> {
         let secret = OpaqueToken::generate(&*self.random);
-        let event = by.event("client.renew-secret", format!("client: {id}"));
-        self.change_client(id, &ClientChange::Secret(secret.hash), &event).await?;
+        let event = by.event("client.renew-secret", format!("client: {}", client.id));
+        self.change_client(client, &ClientChange::Secret(secret.hash), &event).await?;
         Ok(secret.text)
     }
 
@@ -291,13 +309,13 @@ impl Operator {
     ///
     /// # Errors
     /// `Not found`, or the store's.
-    pub async fn remove_client(&self, by: &Actor, id: ClientId) -> Result<()> {
-        let event = by.event("client.remove", format!("client: {id}"));
-        self.change_client(id, &ClientChange::Remove, &event).await
+    pub async fn remove_client(&self, by: &Actor, client: &Client) -> Result<()> {
+        let event = by.event("client.remove", format!("client: {}", client.id));
+        self.change_client(client, &ClientChange::Remove, &event).await
     }
 
-    async fn change_client(&self, id: ClientId, change: &ClientChange, event: &Event) -> Result<()> {
-        match self.revoker.change_client(id, change, event).await? {
+    async fn change_client(&self, client: &Client, change: &ClientChange, event: &Event) -> Result<()> {
+        match self.revoker.change_client(client.id, client.generation, change, event).await? {
             true => Ok(()),
             false => Err(AccountError::Refused(Kind::NotFound)),
         }

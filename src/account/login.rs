@@ -121,7 +121,13 @@ impl Accounts {
             self.attempts.forgotten(attempt).await;
             return Err(error);
         }
-        let is_remembered = user.has_factors && self.is_remembered(&user, client);
+        let is_remembered = match self.is_remembered(&user, client).await {
+            Ok(is_remembered) => is_remembered,
+            Err(error) => {
+                self.attempts.forgotten(attempt).await;
+                return Err(error);
+            }
+        };
         if let Some(purpose) = self.required_challenge(&user).filter(|_| !is_remembered) {
             let proofs = Proofs::PASSWORD;
             let new = NewChallenge { purpose, session: None, proofs, holder, link: None };

@@ -115,7 +115,7 @@ impl Accounts {
             return Err(AccountError::Refused(Kind::InsufficientRole));
         }
         // A link is for good: it takes the factor itself.
-        let is_remembered = link.is_none() && user.has_factors && self.is_remembered(user, client);
+        let is_remembered = link.is_none() && self.is_remembered(user, client).await?;
         if let Some(purpose) = self.required_challenge(user).filter(|_| !is_remembered) {
             let new = NewChallenge { purpose, session: None, proofs: BY_PROVIDER, holder, link };
             return Err(AccountError::FactorNeeded(Box::new(self.create_challenge(user, new).await?)));

@@ -117,8 +117,12 @@ impl Accounts {
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let is_login = challenge.session.is_none();
         let remembers = is_login && self.remembers_devices() && response.remember_device;
-        let remembered =
-            remembers.then(|| self.factors.remembered.token(device, user.generation, self.time.now().time));
+        let remembered = if remembers {
+            let state = self.state_of_factors(&user).await?;
+            Some(self.factors.remembered.token(device, state, self.time.now().time))
+        } else {
+            None
+        };
         let device = is_login.then(|| self.device_token(device, user.generation));
         Ok(match challenge.kind {
             SessionKind::Browser => {

@@ -82,10 +82,9 @@ impl From<store::Client> for Client {
 }
 
 impl AdminApi {
-    async fn client(&self, id: &str) -> Result<ClientId, Failure> {
+    async fn client(&self, id: &str) -> Result<store::Client, Failure> {
         let id = ClientId::parse(id).ok_or(Kind::NotFound)?;
-        let found = self.operator.store.client(id).await?;
-        Ok(found.ok_or(Kind::NotFound)?.id)
+        Ok(self.operator.store.client(id).await?.ok_or(Kind::NotFound)?)
     }
 
     pub(super) async fn clients(&self, asked: Asked<'_>) -> CallResult {
@@ -113,20 +112,23 @@ impl AdminApi {
         let by = asked.by()?.clone();
         let client = self.client(asked.parameter(0)).await?;
         let wanted: Roles = read(asked.headers, asked.body).await?;
-        self.operator.set_client_roles(&by, client, parse_roles(&wanted.roles)?).await?;
+        self.operator.set_client_roles(&by, &client, parse_roles(&wanted.roles)?).await?;
         Ok(done("Set"))
     }
 
     pub(super) async fn renew_client_secret(&self, asked: Asked<'_>) -> CallResult {
         let client = self.client(asked.parameter(0)).await?;
-        let secret = self.operator.renew_client_secret(asked.by()?, client).await?;
+        let secret = self.operator.renew_client_secret(asked.by()?, &client).await?;
         let client_secret = Some(secret.expose().to_owned());
-        Ok(private_json(StatusCode::CREATED, &ClientSecret { client_id: client.to_string(), client_secret }))
+        Ok(private_json(
+            StatusCode::CREATED,
+            &ClientSecret { client_id: client.id.to_string(), client_secret },
+        ))
     }
 
     pub(super) async fn remove_client(&self, asked: Asked<'_>) -> CallResult {
         let client = self.client(asked.parameter(0)).await?;
-        self.operator.remove_client(asked.by()?, client).await?;
+        self.operator.remove_client(asked.by()?, &client).await?;
         Ok(done("Removed"))
     }
 }

@@ -130,25 +130,24 @@ impl Following {
         }
     }
 
-    /// Reads the API keys that are to be read again. All of them are read beside the polls, which must not wait for it.
+    /// Has the API keys read that are to be read again, beside the polls, which must not wait for it. Returns what became of it the last
+    /// time.
     async fn refresh_api_keys(&mut self) -> store::Result<()> {
-        let foundation = &self.foundation;
-        if !foundation.process.mirror.api_keys().wants_all() {
-            return foundation.process.mirror.refresh_api_keys(&*foundation.store, false).await;
-        }
-        match self.reading_keys.take() {
-            Some(reading) if !reading.is_finished() => self.reading_keys = Some(reading),
-            read => {
-                let foundation = foundation.clone();
-                self.reading_keys = Some(tokio::spawn(async move {
-                    foundation.process.mirror.refresh_api_keys(&*foundation.store, false).await
-                }));
-                if let Some(read) = read {
-                    return read.await.unwrap_or(Ok(()));
-                }
+        let read = match self.reading_keys.take() {
+            Some(reading) if !reading.is_finished() => {
+                self.reading_keys = Some(reading);
+                return Ok(());
             }
+            Some(read) => read.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        };
+        if self.foundation.process.mirror.api_keys().is_due() {
+            let foundation = self.foundation.clone();
+            self.reading_keys = Some(tokio::spawn(async move {
+                foundation.process.mirror.refresh_api_keys(&*foundation.store, false).await
+            }));
         }
-        Ok(())
+        read
     }
 
     async fn read_keys_again(&self) {

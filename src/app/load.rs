@@ -216,7 +216,9 @@ pub(super) fn builtin_calls(config: &Config) -> Vec<Builtin> {
     let builtin = |(method, path)| {
         Pattern::parse(&format!("{mount}{path}")).ok().map(|pattern| Builtin { method, pattern })
     };
-    let metadata = Pattern::parse(METADATA).ok().map(|pattern| Builtin { method: Method::GET, pattern });
+    // Where there is nothing to tell, that of another server behind this one is not in the way.
+    let metadata = config.public_base().and_then(|_| Pattern::parse(METADATA).ok());
+    let metadata = metadata.map(|pattern| Builtin { method: Method::GET, pattern });
     calls.chain(pages).filter_map(builtin).chain(metadata).collect()
 }
 

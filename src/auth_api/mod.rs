@@ -52,6 +52,7 @@ pub struct AuthApi {
 struct Caller<'a> {
     credential: Credential<'a>,
     client: Client<'a>,
+    request_id: &'a str,
 }
 
 impl AuthApi {
@@ -98,7 +99,7 @@ impl AuthApi {
             remembered: device::remembered(headers),
         };
         let credential = credential::of(&request, self.access.credential_kinds());
-        let caller = Caller { credential, client };
+        let caller = Caller { credential, client, request_id };
         match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{AuthApi, Caller, handler::CallResult};
 use crate::{
-    access::{Credential, Denied, Failure},
+    access::{Credential, Failure},
     account::{AccountError, ClientError, ClientProof},
     config::OnStale,
     error::{Kind, private_json},
@@ -60,7 +60,7 @@ struct ErrorBody {
 }
 
 impl OauthError {
-    fn response(self) -> Response<Bytes> {
+    fn response(self, request_id: &str) -> Response<Bytes> {
         let body =
             |status, error, error_description| private_json(status, &ErrorBody { error, error_description });
         match self {
@@ -79,6 +79,7 @@ impl OauthError {
                 response
             }
             Self::Failed(failure) => {
+                failure.log(request_id);
                 let kind = failure.problem.kind;
                 let is_away = kind.status() == StatusCode::SERVICE_UNAVAILABLE;
                 let error = if is_away { "temporarily_unavailable" } else { "server_error" };
@@ -186,7 +187,7 @@ impl AuthApi {
     }
 
     pub(super) async fn token(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        Ok(self.issue_token(request, caller).await.unwrap_or_else(OauthError::response))
+        Ok(self.issue_token(request, caller).await.unwrap_or_else(|error| error.response(caller.request_id)))
     }
 
     async fn issue_token(
@@ -220,7 +221,10 @@ impl AuthApi {
     }
 
     pub(super) async fn introspect(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        Ok(self.describe_token(request, caller).await.unwrap_or_else(OauthError::response))
+        Ok(self
+            .describe_token(request, caller)
+            .await
+            .unwrap_or_else(|error| error.response(caller.request_id)))
     }
 
     async fn describe_token(
@@ -234,8 +238,14 @@ impl AuthApi {
         let now = self.access.now();
         let identified = self.access.identify(Credential::Bearer(token.as_bytes()), OnStale::Deny, now);
         let body = match identified {
+            // Where a key is good cannot be told here.
+            Ok(principal) if principal.api_key().is_some_and(|key| key.scope.is_some()) => {
+                json!({"active": false})
+            }
             Ok(principal) => self.said_of(&principal, token),
-            Err(Denied::Stale) => return Err(OauthError::Failed(Kind::Unavailable.into())),
+            Err(denied) if denied.kind() == Kind::Unavailable => {
+                return Err(OauthError::Failed(Kind::Unavailable.into()));
+            }
             // Nothing is told of why (RFC 7662, section 2.2).
             Err(_) => json!({"active": false}),
         };
@@ -278,7 +288,7 @@ impl AuthApi {
     }
 
     pub(super) async fn revoke(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
-        Ok(self.revoke_token(request, caller).await.unwrap_or_else(OauthError::response))
+        Ok(self.revoke_token(request, caller).await.unwrap_or_else(|error| error.response(caller.request_id)))
     }
 
     async fn revoke_token(
@@ -300,7 +310,9 @@ impl AuthApi {
             }
             // It was issued to somebody else (RFC 7009, section 2.1).
             Ok(_) => return Err(OauthError::Request("unauthorized_client", "the token is another's")),
-            Err(Denied::Stale) => return Err(OauthError::Failed(Kind::Unavailable.into())),
+            Err(denied) if denied.kind() == Kind::Unavailable => {
+                return Err(OauthError::Failed(Kind::Unavailable.into()));
+            }
             // What is no token any more is revoked (RFC 7009, section 2.2).
             Err(_) => {}
         }

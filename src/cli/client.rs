@@ -35,18 +35,18 @@ pub(super) fn run(command: ClientCommand) -> Outcome {
             let roles = parse_roles(&roles)?;
             with_config(&config.config, async |operator| {
                 let client = find(operator, &client).await?;
-                operator.set_client_roles(&operator_name(), client.id, roles).await?;
+                operator.set_client_roles(&operator_name(), &client, roles).await?;
                 print("Roles set; the client's tokens have ended.\n")
             })
         }
         ClientCommand::RenewSecret { client, config } => with_config(&config.config, async |operator| {
             let client = find(operator, &client).await?;
-            let secret = operator.renew_client_secret(&operator_name(), client.id).await?;
+            let secret = operator.renew_client_secret(&operator_name(), &client).await?;
             print(&format!("client_secret: {}\n", secret.expose()))
         }),
         ClientCommand::Remove { client, config } => with_config(&config.config, async |operator| {
             let client = find(operator, &client).await?;
-            operator.remove_client(&operator_name(), client.id).await?;
+            operator.remove_client(&operator_name(), &client).await?;
             print("Removed; the client's tokens have ended.\n")
         }),
     }

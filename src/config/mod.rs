@@ -207,14 +207,15 @@ impl Config {
         Some(format!("{origin}{}/ui/register", self.auth.path))
     }
 
-    /// Returns what addresses of the gateway begin with, as far as that is known: the public URL, or the issuer if it is one.
+    /// Returns what addresses of the gateway begin with, as far as that is known: the public URL, or the origin of the issuer if that is
+    /// a URL.
     pub fn public_base(&self) -> Option<String> {
-        if let Some(browser) = &self.browser {
-            return Some(browser.public_url.origin.clone());
+        if let Some(public_url) = &self.public_url {
+            return Some(public_url.origin.clone());
         }
-        let issuer = self.auth.issuer.trim_end_matches('/');
-        let is_url = issuer.starts_with("https://") || issuer.starts_with("http://");
-        is_url.then(|| issuer.to_owned())
+        let (scheme, rest) = self.auth.issuer.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next().filter(|authority| !authority.is_empty())?;
+        matches!(scheme, "https" | "http").then(|| format!("{scheme}://{authority}"))
     }
 
     /// Returns the link to the page on which people set a new password, with `{token}` in it, if one is known.

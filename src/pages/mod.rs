@@ -179,7 +179,7 @@ impl Pages {
             }
             Err(failure) => self.failed(&visit, &failure, request.request_id),
         };
-        visit.set_cookies(&mut response);
+        visit.finish(&mut response);
         response
     }
 

@@ -109,7 +109,8 @@ impl Visit<'_> {
     }
 
     /// Returns the status of a failure, and logs what an operator should know.
-    pub(super) fn status_of(&self, error: &AccountError) -> StatusCode {
+    pub(super) fn status_of(&mut self, error: &AccountError) -> StatusCode {
+        self.retry_after = error.retry_after();
         if error.is_ours() {
             tracing::warn!(request.id = self.request.request_id, reason = %error, "{}", error.kind().message());
         }

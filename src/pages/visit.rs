@@ -1,6 +1,6 @@
 //! A request for a page: its user, its form, and the cookies of its response.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -44,6 +44,8 @@ pub(super) struct Visit<'a> {
     /// The visitor's cookie: the one that was sent, or a new one.
     visitor: Option<String>,
     cookies: Vec<HeaderValue>,
+    /// When to try again what has failed.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// The fields of a form.
@@ -85,6 +87,7 @@ impl Pages {
             credential: if credential.is_cookie() { credential } else { Credential::Absent },
             visitor: csrf::visitor(headers),
             cookies: Vec::new(),
+            retry_after: None,
         }
     }
 }
@@ -199,8 +202,12 @@ impl Visit<'_> {
         self.cookies.extend(device.and_then(|token| device::cookie(token, &self.pages.mount)));
     }
 
-    /// Adds the cookies to a response.
-    pub(super) fn set_cookies(self, response: &mut Response<Bytes>) {
+    /// Adds the cookies to a response and, after a failure, when to try again.
+    pub(super) fn finish(self, response: &mut Response<Bytes>) {
+        if let Some(after) = self.retry_after {
+            let seconds = u64::try_from(after.as_millis().div_ceil(1_000).max(1)).unwrap_or(u64::MAX);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         for cookie in self.cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

@@ -233,14 +233,10 @@ impl LiveApiKeys {
         self.is_behind.load(Acquire)
     }
 
-    /// Returns whether all keys are to be read.
-    pub fn wants_all(&self) -> bool {
-        self.wants_all.load(Acquire)
-    }
-
-    fn is_due(&self) -> bool {
+    /// Returns whether any keys are to be read.
+    pub fn is_due(&self) -> bool {
         let pending = lock(&self.pending);
-        self.wants_all() || !pending.ids.is_empty() || !pending.owners.is_empty()
+        self.wants_all.load(Acquire) || !pending.ids.is_empty() || !pending.owners.is_empty()
     }
 
     /// Reads what is to be read again; with `waits`, after whoever reads now. `has_ended` tells of a key that the log says has ended: the
@@ -292,8 +288,7 @@ impl LiveApiKeys {
         let seen: HashSet<ApiKeyId, RandomState> =
             if all { found.iter().map(|(id, _)| *id).collect() } else { HashSet::default() };
         while !found.is_empty() {
-            let rest = found.split_off(found.len().min(PIECE));
-            self.take_keys(mem::replace(&mut found, rest), has_ended);
+            self.take_keys(found.split_off(found.len().saturating_sub(PIECE)), has_ended);
             // Others on this thread have their turn.
             tokio::task::yield_now().await;
         }
@@ -348,9 +343,9 @@ impl LiveApiKeys {
     fn take_keys(&self, found: Vec<(ApiKeyId, Key)>, has_ended: &impl Fn(ApiKeyId) -> bool) {
         let keys = self.keys.pin();
         for (id, mut key) in found {
-            if let Some(owner) = lock(&self.owners).get(&key.owner.known.id) {
-                key.owner = owner.clone();
-            }
+            let owner =
+                lock(&self.owners).entry(key.owner.known.id).or_insert_with(|| key.owner.clone()).clone();
+            key.owner = owner;
             let is_same = |known: &Key| {
                 Arc::ptr_eq(&known.owner, &key.owner)
                     && known.hash == key.hash

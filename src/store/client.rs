@@ -52,7 +52,7 @@ pub struct NewClient {
 pub enum ClientChange {
     /// Other roles.
     Roles(Roles),
-    /// Another secret, by its SHA-256.
+    /// Another secret, by its SHA-256, also in place of keys.
     Secret([u8; 32]),
     /// Its end.
     Remove,
@@ -60,7 +60,7 @@ pub enum ClientChange {
 
 impl ClientChange {
     /// Returns the generation below which its tokens are dead; `raised` is its new one.
-    pub(super) fn below(&self, raised: i64) -> i64 {
+    pub fn below(&self, raised: i64) -> i64 {
         match self {
             Self::Remove => LogEntry::ALL,
             Self::Roles(_) | Self::Secret(_) => raised,

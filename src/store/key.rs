@@ -7,6 +7,10 @@ use async_trait::async_trait;
 use super::{Event, LogEntry, Result};
 use crate::clock::UnixMillis;
 
+/// The latest expiry of any token of a user or a client.
+pub(super) const LATEST_EXPIRY: &str = "SELECT max(latest) FROM (SELECT max(access_exp_max) AS latest FROM users \
+     UNION ALL SELECT max(access_exp_max) FROM clients) AS t";
+
 /// Keys to be revoked.
 #[derive(Debug, Clone)]
 pub struct KeyRevocation {

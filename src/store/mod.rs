@@ -73,7 +73,7 @@ pub use table::{Row, Rows, TableSource, read_table};
 pub use user::{NewUser, Opened, User, Users};
 pub use vault::{Rewrap, Rewrapped, StoredVault, Vault};
 
-use self::{client::CLIENT, session::SESSION, user::USER};
+use self::{client::CLIENT, key::LATEST_EXPIRY, session::SESSION, user::USER};
 
 use crate::{
     clock::{Clock, UnixMillis, millis},

@@ -23,6 +23,13 @@ impl ClientKeys {
     /// # Errors
     /// When no key of it can verify a signature.
     pub fn parse(jwks: &str) -> Result<Self, KeySetError> {
+        // A secret that came here by mistake is not to be kept.
+        let keys: serde_json::Value = serde_json::from_str(jwks).map_err(|_| KeySetError::NotASet)?;
+        let listed = keys.get("keys").and_then(serde_json::Value::as_array);
+        let is_secret = |key: &serde_json::Value| ["d", "k", "p"].iter().any(|name| key.get(name).is_some());
+        if listed.is_some_and(|keys| keys.iter().any(is_secret)) {
+            return Err(KeySetError::NoneUsable);
+        }
         let all = SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm);
         KeySet::parse(jwks.as_bytes(), &all, None).map(Self)
     }

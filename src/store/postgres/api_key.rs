@@ -156,10 +156,13 @@ async fn read(
          u.roles AS owner_roles, u.external_id, u.generation FROM api_keys k JOIN users u ON u.id = k.user_id \
          WHERE NOT u.disabled AND {LIVES} AND {selected}"
     );
-    tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
-    let statement = tx.prepare_cached(&sql).await?;
     let params: [&(dyn ToSql + Sync); 2] = [&ids, &owners];
-    let rows = log::in_time(patience, tx.query_raw(&statement, params)).await??;
+    let begin = async {
+        tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        let statement = tx.prepare_cached(&sql).await?;
+        Ok::<_, QueryError>(tx.query_raw(&statement, params).await?)
+    };
+    let rows = log::in_time(patience, begin).await??;
     let mut chunks = std::pin::pin!(rows.ready_chunks(CHUNK));
     while let Some(rows) = log::in_time(patience, chunks.next()).await? {
         for row in rows {

@@ -63,7 +63,7 @@ async fn change(
             run(tx, sql, &[&id.uuid(), &roles.to_string(), &raised]).await?;
         }
         ClientChange::Secret(hash) => {
-            let sql = "UPDATE clients SET secret_hash = $2, generation = $3 WHERE id = $1";
+            let sql = "UPDATE clients SET secret_hash = $2, jwks = NULL, generation = $3 WHERE id = $1";
             run(tx, sql, &[&id.uuid(), &hash.as_slice(), &raised]).await?;
         }
         ClientChange::Remove => {

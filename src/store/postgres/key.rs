@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, KeyRevocation, KeysRevoked, SigningKeys, StoredKey, rule::key as rule,
+        self, Event, KeyRevocation, KeysRevoked, LATEST_EXPIRY, SigningKeys, StoredKey, rule::key as rule,
         vault::is_of_another_master,
     },
 };
@@ -87,7 +87,7 @@ pub(super) async fn rotate_key(
 ) -> Result<StoredKey> {
     lock_keys(tx).await?;
     // Time goes on while it looks through all of them.
-    let row = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?;
+    let row = tx.query_one(LATEST_EXPIRY, &[]).await?;
     let now = now(tx).await?;
     let key = begin(tx, key, now, delay).await?;
     let expires_at = rule::predecessors_end(&key, access_ttl, row.try_get(0)?);
@@ -118,7 +118,7 @@ pub(super) async fn revoke_keys(
 ) -> Result<Option<KeysRevoked>> {
     lock_keys(tx).await?;
     // Before anybody has to wait for it.
-    let issued: Option<i64> = tx.query_one("SELECT max(access_exp_max) FROM users", &[]).await?.try_get(0)?;
+    let issued: Option<i64> = tx.query_one(LATEST_EXPIRY, &[]).await?.try_get(0)?;
     let sql = "DELETE FROM signing_keys WHERE kid = coalesce($1, kid) RETURNING kid";
     let rows = tx.query(sql, &[&revocation.kid]).await?;
     let kids = rows.iter().map(only::<String>).collect::<Result<Vec<_>>>()?;

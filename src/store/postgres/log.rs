@@ -223,10 +223,12 @@ pub(super) async fn restore(tx: &Transaction<'_>, entries: &[LogEntry]) -> Resul
     for entry in entries.iter().filter(|entry| matches!(entry.revoked, Revoked::Client(_))) {
         let id = entry.revoked.uuid();
         if entry.generation == LogEntry::ALL {
-            run(tx, "DELETE FROM clients WHERE id = $1", &[&id]).await?;
+            let sql = "DELETE FROM clients WHERE id = $1 RETURNING id, access_exp_max";
+            event(tx.query(sql, &[&id]).await?)?;
         } else {
-            let sql = "UPDATE clients SET generation = greatest(generation, $2) WHERE id = $1";
-            run(tx, sql, &[&id, &entry.generation]).await?;
+            let sql = "UPDATE clients SET generation = greatest(generation, $2) WHERE id = $1 \
+                 RETURNING id, access_exp_max";
+            event(tx.query(sql, &[&id, &entry.generation]).await?)?;
         }
     }
     let of = |kind: i16| entries.iter().filter(move |entry| entry.revoked.kind() == kind);

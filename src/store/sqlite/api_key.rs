@@ -234,7 +234,7 @@ impl ApiKeys for Sqlite {
         sink: ApiKeySink<'_>,
     ) -> store::Result<()> {
         let (which, now) = (which.cloned(), self.clock.wall());
-        self.connections.follow(move |db| read(db, which.as_ref(), now)).await?.into_iter().for_each(sink);
+        self.connections.read(move |db| read(db, which.as_ref(), now)).await?.into_iter().for_each(sink);
         Ok(())
     }
 

@@ -57,7 +57,7 @@ fn change(
             tx.execute(sql, params![bytes.as_bytes(), roles.to_string(), raised])?;
         }
         ClientChange::Secret(hash) => {
-            let sql = "UPDATE clients SET secret_hash = ?2, generation = ?3 WHERE id = ?1";
+            let sql = "UPDATE clients SET secret_hash = ?2, jwks = NULL, generation = ?3 WHERE id = ?1";
             tx.execute(sql, params![bytes.as_bytes(), hash, raised])?;
         }
         ClientChange::Remove => {

@@ -9,7 +9,7 @@ use super::{Sqlite, event, log, statement::Result, vault};
 use crate::{
     clock::UnixMillis,
     store::{
-        self, Event, KeyRevocation, KeysRevoked, SigningKeys, StoredKey, rule::key as rule,
+        self, Event, KeyRevocation, KeysRevoked, LATEST_EXPIRY, SigningKeys, StoredKey, rule::key as rule,
         vault::is_of_another_master,
     },
 };
@@ -76,7 +76,7 @@ pub(super) fn rotate_key(
     now: UnixMillis,
 ) -> Result<StoredKey> {
     let key = rule::begun(key, now, delay, None);
-    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
+    let issued: Option<i64> = tx.query_row(LATEST_EXPIRY, [], |row| row.get(0))?;
     let expires_at = rule::predecessors_end(&key, access_ttl, issued);
     tx.execute("UPDATE signing_keys SET expires_at = ?1 WHERE expires_at IS NULL", [expires_at])?;
     insert_key(tx, &key)?;
@@ -101,7 +101,7 @@ pub(super) fn revoke_keys(
     if revocation.kid.is_none() {
         tx.execute("DELETE FROM sessions", [])?;
     }
-    let issued: Option<i64> = tx.query_row("SELECT max(access_exp_max) FROM users", [], |row| row.get(0))?;
+    let issued: Option<i64> = tx.query_row(LATEST_EXPIRY, [], |row| row.get(0))?;
     let entries = rule::entries(revocation, &kids, now, issued);
     for (kid, entry) in kids.iter().zip(&entries) {
         log::append(tx, entry)?;

@@ -78,13 +78,13 @@ pub(super) fn settle(tx: &Transaction<'_>, entry: &LogEntry, now: UnixMillis) ->
         // Nothing of theirs is kept beside the log.
         Revoked::External(_) | Revoked::KeyOwner(_) => {}
         Revoked::Client(_) if entry.generation == LogEntry::ALL => {
-            tx.execute("DELETE FROM clients WHERE id = ?1", [id])?;
+            let end = "DELETE FROM clients WHERE id = ?1 RETURNING access_exp_max";
+            issued = tx.query_row(end, [id], |row| row.get(0)).optional()?;
         }
         Revoked::Client(_) => {
-            tx.execute(
-                "UPDATE clients SET generation = max(generation, ?2) WHERE id = ?1",
-                params![id, entry.generation],
-            )?;
+            let raise =
+                "UPDATE clients SET generation = max(generation, ?2) WHERE id = ?1 RETURNING access_exp_max";
+            issued = tx.query_row(raise, params![id, entry.generation], |row| row.get(0)).optional()?;
         }
         Revoked::ApiKey(key) if entry.generation == LogEntry::ALL => {
             tx.execute("DELETE FROM api_keys WHERE id = ?1", [key.number()])?;
