@@ -70,6 +70,68 @@ fn an_ended_session_of_an_administrator_is_none() {
 }
 
 #[test]
+fn accounts_are_found_by_what_is_exactly_theirs() {
+    for gateway in gateways() {
+        let admin = gateway.admin_token("root");
+        for (name, roles) in
+            [("alice", json!(["staff", "user"])), ("bob", json!(["staff_x"])), ("carol", json!([]))]
+        {
+            let new = json!({"username": name, "password": PASSWORD, "roles": roles, "email": format!("{name}@Example.com")});
+            assert_eq!(gateway.admin("POST", "/api/users", Some(&admin), Some(&new)).status, 201);
+        }
+        gateway.run(&["user", "disable", "carol"], "");
+        let found = |query: &str| {
+            let response = gateway.admin("GET", &format!("/api/users?{query}"), Some(&admin), None);
+            assert_eq!(response.status, 200, "{query}: {response:?}");
+            names(&response.json()).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(found("email=ALICE@example.com"), ["alice"]);
+        assert!(found("email=lice@example.com").is_empty() && found("external_id=4711").is_empty());
+        assert_eq!(found("role=staff"), ["alice"]);
+        assert_eq!(found("disabled=true"), ["carol"]);
+        assert_eq!(found("disabled=false&role=staff_x"), ["bob"]);
+        let illegal = gateway.admin("GET", "/api/users?role=No%20Role", Some(&admin), None);
+        assert_eq!(illegal.status, 400);
+    }
+}
+
+#[test]
+fn all_that_is_kept_about_an_account_is_exported_without_its_secrets() {
+    for gateway in gateways() {
+        let admin = gateway.admin_token("root");
+        let registered = gateway.register("alice");
+        let token = registered["access_token"].as_str().unwrap();
+        let key = gateway.send("POST", "/auth/keys", Some(token), Some(&json!({"name": "backup"}))).json();
+        let factor =
+            gateway.send("POST", "/auth/factors", Some(token), Some(&json!({"type": "totp"}))).json();
+        gateway.login("alice");
+        let path = format!("/api/users/{}/export", registered["user_id"].as_str().unwrap());
+        let exported = gateway.admin("GET", &path, Some(&admin), None);
+        assert_eq!(exported.status, 200, "{exported:?}");
+        assert!(exported.header("content-disposition").unwrap().starts_with("attachment"));
+        let body = exported.json();
+        assert_eq!((&body["account"]["username"], &body["has_password"]), (&json!("alice"), &json!(true)));
+        assert_eq!(body["sessions"].as_array().unwrap().len(), 2);
+        assert_eq!(body["keys"]["keys"][0]["name"], "backup");
+        let actions: Vec<_> = body["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["action"].as_str().unwrap())
+            .collect();
+        assert!(actions.contains(&"api-key.create") && actions.contains(&"user.login"), "{actions:?}");
+        let text = exported.text();
+        for secret in [&key["key"], &factor["secret"]] {
+            assert!(!text.contains(secret.as_str().unwrap()), "{text}");
+        }
+        assert!(!text.contains("argon2"));
+        let trail = gateway.admin("GET", "/api/audit?limit=1", Some(&admin), None).json();
+        assert_eq!(trail["entries"][0]["action"], "user.export");
+        assert_eq!(gateway.admin("GET", &path, Some(token), None).status, 403);
+    }
+}
+
+#[test]
 fn accounts_are_made_found_and_shown_in_pages() {
     for gateway in gateways() {
         let admin = gateway.admin_token("root");

@@ -151,7 +151,7 @@ fn accounts_are_kept_as_they_were_made() {
         assert_eq!(names, ["alice", "bob"]);
         assert_eq!(
             store
-                .users(&UserFilter { after: Some("alice".into()), limit: 10, search: None })
+                .users(&UserFilter { after: Some("alice".into()), limit: 10, ..UserFilter::default() })
                 .await
                 .unwrap()
                 .len(),

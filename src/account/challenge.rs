@@ -315,8 +315,8 @@ impl Accounts {
 
     /// Returns a number that stands for the account's generation and its factors: another factor may be there because a device was lost.
     pub(super) async fn state_of_factors(&self, user: &User) -> Result<i64> {
-        let mut ids: Vec<_> =
-            self.store.factors(user.id).await?.into_iter().map(|factor| factor.id).collect();
+        let factors = self.store.factors(user.id).await?.into_iter().filter(|factor| factor.is_confirmed);
+        let mut ids: Vec<_> = factors.map(|factor| factor.id).collect();
         ids.sort_unstable();
         let mut text = user.generation.to_string();
         ids.iter().for_each(|id| text.push_str(&format!(" {id}")));

@@ -76,7 +76,7 @@ impl AdminApi {
         Ok(Actor { id: Some(user.id), name: user.name.to_string(), address: Some(peer.to_string()) })
     }
 
-    async fn user(&self, id: &str) -> Result<crate::store::User, Failure> {
+    pub(super) async fn user(&self, id: &str) -> Result<crate::store::User, Failure> {
         let id = UserId::parse(id).ok_or(Kind::NotFound)?;
         Ok(self.operator.store.user(id).await?.ok_or(Kind::NotFound)?)
     }
@@ -234,7 +234,16 @@ impl AdminApi {
         let query: UserQuery = read_query(asked.query)?;
         let limit = limit(query.limit)?;
         // One more than asked for tells whether there is a next page.
-        let filter = UserFilter { after: query.after, search: query.search, limit: limit + 1 };
+        let role = query.role.map(|role| role.parse()).transpose().map_err(|_| Kind::MissingParameters)?;
+        let filter = UserFilter {
+            after: query.after,
+            search: query.search,
+            email: query.email,
+            external_id: query.external_id,
+            role,
+            disabled: query.disabled,
+            limit: limit + 1,
+        };
         let mut users = self.operator.store.users(&filter).await?;
         let more = users.len() > limit as usize;
         users.truncate(limit as usize);

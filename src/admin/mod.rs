@@ -3,6 +3,7 @@
 
 mod call;
 mod clients;
+mod export;
 mod handler;
 mod listener;
 mod shape;

@@ -180,16 +180,21 @@ pub(super) struct Page {
     pub(super) limit: Option<u32>,
 }
 
-impl From<ListedSessions> for Sessions {
-    fn from(listed: ListedSessions) -> Self {
-        let session = |session: store::Session| Session {
+impl From<store::Session> for Session {
+    fn from(session: store::Session) -> Self {
+        Self {
             id: session.id.to_string(),
             created_at: rfc3339(session.created_at),
             last_used_at: rfc3339(session.last_used_at),
             address: session.place.address,
             user_agent: session.place.user_agent,
-        };
-        Self { sessions: listed.sessions.into_iter().map(session).collect(), next: listed.next }
+        }
+    }
+}
+
+impl From<ListedSessions> for Sessions {
+    fn from(listed: ListedSessions) -> Self {
+        Self { sessions: listed.sessions.into_iter().map(Session::from).collect(), next: listed.next }
     }
 }
 
@@ -358,6 +363,10 @@ pub(super) struct Message {
 #[derive(Deserialize)]
 pub(super) struct UserQuery {
     pub(super) search: Option<String>,
+    pub(super) email: Option<String>,
+    pub(super) external_id: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) disabled: Option<bool>,
     pub(super) after: Option<String>,
     pub(super) limit: Option<u32>,
 }

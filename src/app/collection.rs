@@ -257,6 +257,7 @@ fn administration() -> Vec<Step> {
         step("A link to set its password, if there are pages", "makeResetLink", 201)
             .at(MADE)
             .body(json!({"expires": "1d"})),
+        step("All that is kept about it", "exportUser", 200).at(MADE),
         step("Disable it", "updateUser", 200)
             .at(MADE)
             .body(json!({"disabled": true}))

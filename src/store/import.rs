@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Event, Result, User};
-use crate::types::{Roles, UserId, Username};
+use crate::types::{Role, Roles, UserId, Username};
 
 /// A user as another program knew it, checked.
 #[derive(Clone)]
@@ -66,11 +66,24 @@ pub struct UserFilter {
     pub after: Option<String>,
     /// Only those with this text in their name or address.
     pub search: Option<String>,
+    /// Only the one with this address.
+    pub email: Option<String>,
+    /// Only the one that had this id in the program that it was imported from.
+    pub external_id: Option<String>,
+    /// Only those with this role.
+    pub role: Option<Role>,
+    /// Only those that are disabled, or are not.
+    pub disabled: Option<bool>,
     /// At most so many.
     pub limit: u32,
 }
 
 impl UserFilter {
+    /// The address in lower case, as keys are.
+    pub(super) fn email_key(&self) -> Option<String> {
+        self.email.as_ref().map(|email| email.to_lowercase())
+    }
+
     /// A pattern for `LIKE … ESCAPE '\'`, in lower case as names and keys are.
     pub(super) fn pattern(&self) -> String {
         let search = self.search.as_deref().unwrap_or_default().to_lowercase();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     AdminApi, Asked, CallResult,
+    export::Export,
     shape::{
         AuditTrail, Invitation, Key, Keys, Limit, LogSettings, Message, NewInvitation, NewResetLink, NewUser,
         Reloaded, ResetLink, Revocation, Revoked, Sessions, Upstreams, User, UserUpdate, Users,
@@ -129,6 +130,10 @@ fn user_calls() -> Vec<Call<Handler>> {
         Call {
             query: &[
                 ("search", "Part of a name or address", schema::<String>),
+                ("email", "Only the account with this address", schema::<String>),
+                ("external_id", "Only the account that had this id before its import", schema::<String>),
+                ("role", "Only accounts with this role", schema::<String>),
+                ("disabled", "Only accounts that are disabled, or are not", schema::<bool>),
                 ("after", "Only names after this one", schema::<String>),
                 ("limit", "At most so many; 100 without", schema::<Limit>),
             ],
@@ -154,6 +159,15 @@ fn user_calls() -> Vec<Call<Handler>> {
                 |api, asked| Box::pin(api.add_user(asked)),
             )
         },
+        call(
+            Method::GET,
+            "/api/users/{id}/export",
+            "exportUser",
+            "All that is kept about an account",
+            (200, JSON, schema::<Export>),
+            ONE,
+            |api, asked| Box::pin(api.export_user(asked)),
+        ),
         call(Method::GET, "/api/users/{id}", "showUser", "Show an account", USER, ONE, |api, asked| {
             Box::pin(api.show_user(asked))
         }),

@@ -1,7 +1,7 @@
 //! Accounts and sessions as they are read.
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Proofs, Roles, SessionId, UserId, Username},
+    types::{Proofs, Role, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row) -> Result<User> {
@@ -100,11 +100,24 @@ pub(super) async fn user_by_external_id(db: &impl GenericClient, id: &str) -> Re
 pub(super) async fn users(db: &Client, filter: &UserFilter) -> Result<Vec<User>> {
     let sql = format!(
         r#"SELECT {USER} FROM accounts WHERE name COLLATE "C" > $1 AND ($2 OR name LIKE $3 ESCAPE '\' OR email_key LIKE $3 ESCAPE '\')
+         AND ($5::text IS NULL OR email_key = $5) AND ($6::text IS NULL OR external_id = $6)
+         AND ($7::text IS NULL OR strpos(',' || roles || ',', ',' || $7 || ',') > 0) AND ($8::bool IS NULL OR disabled = $8)
          ORDER BY name COLLATE "C" LIMIT $4"#
     );
     let statement = db.prepare_cached(&sql).await?;
     let (after, all) = (filter.after.as_deref().unwrap_or_default(), filter.search.is_none());
-    let rows = db.query(&statement, &[&after, &all, &filter.pattern(), &i64::from(filter.limit)]).await?;
+    let role = filter.role.as_ref().map(Role::as_str);
+    let params: [&(dyn ToSql + Sync); 8] = [
+        &after,
+        &all,
+        &filter.pattern(),
+        &i64::from(filter.limit),
+        &filter.email_key(),
+        &filter.external_id,
+        &role,
+        &filter.disabled,
+    ];
+    let rows = db.query(&statement, &params).await?;
     rows.iter().map(read_user).collect()
 }
 

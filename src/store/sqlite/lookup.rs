@@ -6,7 +6,7 @@ use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Proofs, Roles, SessionId, UserId, Username},
+    types::{Proofs, Role, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
@@ -86,10 +86,21 @@ pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<Us
 pub(super) fn users(db: &Connection, filter: &UserFilter) -> Result<Vec<User>> {
     db.prepare_cached(&format!(
         "SELECT {USER} FROM accounts WHERE name > ?1 AND (?2 OR name LIKE ?3 ESCAPE '\\' OR email_key LIKE ?3 ESCAPE '\\') \
+         AND (?5 IS NULL OR email_key = ?5) AND (?6 IS NULL OR external_id = ?6) \
+         AND (?7 IS NULL OR instr(',' || roles || ',', ',' || ?7 || ',') > 0) AND (?8 IS NULL OR disabled = ?8) \
          ORDER BY name LIMIT ?4"
     ))?
     .query_map(
-        params![filter.after.as_deref().unwrap_or_default(), filter.search.is_none(), filter.pattern(), filter.limit],
+        params![
+            filter.after.as_deref().unwrap_or_default(),
+            filter.search.is_none(),
+            filter.pattern(),
+            filter.limit,
+            filter.email_key(),
+            filter.external_id,
+            filter.role.as_ref().map(Role::as_str),
+            filter.disabled
+        ],
         read_user,
     )?
     .collect()
