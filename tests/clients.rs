@@ -10,7 +10,7 @@ use crate::harness::{
     Cluster, Gateway, Response, Settings, Upstream, claims_of, eventually,
     fleet::{POLL, pair},
     issuer::IssuerKey,
-    python_file,
+    node_file, peer_folder, python_file,
 };
 
 const ISSUER: &str = "https://login.example.com";
@@ -348,8 +348,19 @@ fn tries_of_clients_that_are_none_are_throttled_by_address() {
     assert_eq!(form(&gateway, "/auth/token", &header, GRANT).status, 200);
 }
 
+/// Gets, shows and ends a token by Authlib and by openid-client.
+#[track_caller]
+fn by_libraries(base: &str, method: &str, id: &str, secret: &str) {
+    let printed = python_file("oauth_client.py", &[base, method, id, secret]);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["200", "True", "200", "False", "401"]);
+    let peers = peer_folder();
+    let args = [peers.to_str().unwrap(), base, ISSUER, method, id, secret];
+    let printed = node_file("oauth_client.mjs", &args);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["200 true", "401 false"]);
+}
+
 #[test]
-fn a_library_for_oauth_gets_shows_and_ends_tokens_by_the_metadata() {
+fn libraries_for_oauth_get_show_and_end_tokens_by_the_metadata() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, Settings::default());
     let metadata = gateway.get("/.well-known/oauth-authorization-server", None).json();
@@ -360,17 +371,13 @@ fn a_library_for_oauth_gets_shows_and_ends_tokens_by_the_metadata() {
     let base = format!("http://{}", gateway.address);
     let said = gateway.run(&["client", "add", "reports", "--role", "staff"], "");
     let of = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
-    let printed = python_file(
-        "oauth_client.py",
-        &[&base, "client_secret_basic", &of("client_id: "), &of("client_secret: ")],
-    );
-    assert_eq!(printed.lines().collect::<Vec<_>>(), ["200", "True", "200", "False", "401"]);
+    let (id, secret) = (of("client_id: "), of("client_secret: "));
+    by_libraries(&base, "client_secret_basic", &id, &secret);
     let (key, file) = (IssuerKey::p256("a"), gateway.folder.path().join("jwks.json"));
     fs::write(&file, json!({"keys": [key.jwk]}).to_string()).unwrap();
     let private = gateway.folder.path().join("key.pem");
     fs::write(&private, key.pem()).unwrap();
     let said = gateway.run(&["client", "add", "by key", "--jwks", file.to_str().unwrap()], "");
     let id = said.trim().strip_prefix("client_id: ").unwrap();
-    let printed = python_file("oauth_client.py", &[&base, "private_key_jwt", id, private.to_str().unwrap()]);
-    assert_eq!(printed.lines().collect::<Vec<_>>(), ["200", "True", "200", "False", "401"]);
+    by_libraries(&base, "private_key_jwt", id, private.to_str().unwrap());
 }

@@ -26,7 +26,7 @@ pub use dice::Dice;
 pub use faketime::Faketime;
 pub use gateway::{Gateway, Settings, authgate, errors_of, upstreams_are_errors, write_config};
 pub use peers::{
-    MailServer, PythonProcess, browser_program, peer, peer_folder, python, python_file, token_of,
+    MailServer, PythonProcess, browser_program, node_file, peer, peer_folder, python, python_file, token_of,
 };
 pub use protocol::Protocol;
 pub use proxy::Proxy;

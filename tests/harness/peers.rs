@@ -46,8 +46,19 @@ pub fn python(script: &str, args: &[&str]) -> String {
 /// What a program of the peers' prints.
 #[track_caller]
 pub fn python_file(name: &str, args: &[&str]) -> String {
+    printed(peer("venv/bin/python"), name, args)
+}
+
+/// The same for one in JavaScript.
+#[track_caller]
+pub fn node_file(name: &str, args: &[&str]) -> String {
+    printed(Command::new("node"), name, args)
+}
+
+#[track_caller]
+fn printed(mut program: Command, name: &str, args: &[&str]) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name);
-    let output = peer("venv/bin/python").arg(file).args(args).output().unwrap();
+    let output = program.arg(file).args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
