@@ -386,6 +386,12 @@ fn a_key_is_ended_by_its_owner_alone_and_stays_ended_after_a_restart() {
     {
         assert!(trail.contains(action) && trail.contains(&prefix), "{trail}");
     }
+    let more = text(&make(&gateway, &gateway.token("carol"), json!({"name": "hers"})), "key");
+    assert_eq!(gateway.command(&["api-key", "end", "alice"], "").status.code(), Some(2));
+    assert_eq!(gateway.run(&["api-key", "end", "alice", "--all"], ""), "Ended: 1.\n");
+    let kept = text(&kept, "key");
+    eventually("no key of hers opens", || (gateway.get("/api/x", Some(&kept)).status == 401).then_some(()));
+    assert_eq!(gateway.get("/api/x", Some(&more)).status, 200);
 }
 
 #[test]

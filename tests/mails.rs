@@ -559,3 +559,25 @@ fn a_verified_address_is_taken_to_log_in_where_the_config_says_so() {
         assert_eq!(gateway.try_login("alice@example.com", PASSWORD).status, 401);
     }
 }
+
+#[test]
+fn whoever_makes_an_api_key_of_somebody_they_are_told() {
+    let mail = MailServer::start("plain");
+    let gateway = gateway(&mail);
+    let alice = verified(&gateway, &mail, "alice");
+    let bob = register(&gateway, "bob");
+    mail.mail(1);
+    let make = |token: &Value| {
+        let made = gateway.send("POST", "/auth/keys", token.as_str(), Some(&json!({"name": "backup"})));
+        assert_eq!(made.status, 201, "{made:?}");
+    };
+    // Bob's address might be anybody's.
+    make(&bob["access_token"]);
+    make(&alice["access_token"]);
+    let told = mail.mail(2);
+    assert_eq!(told["to"], json!(["alice@example.com"]));
+    assert_eq!(told["subject"], "An API key of your account was made");
+    gateway.run(&["api-key", "add", "alice", "--name", "of an operator"], "");
+    assert_eq!(mail.mail(3)["to"], json!(["alice@example.com"]));
+    assert_eq!(mail.mails().len(), 4);
+}

@@ -9,7 +9,7 @@ use crate::{
     config::Pattern,
     error::Kind,
     revocation::Mirror,
-    store::{ApiKey, ApiKeyLimits, ApiKeyPage, Event, LogEntry, NewApiKey, Revoked, Store, User},
+    store::{ApiKey, ApiKeyLimits, ApiKeyPage, Event, LogEntry, NewApiKey, Purpose, Revoked, Store, User},
     token::SignedIn,
     types::{ApiKeyId, NewApiKeyText, Random, Roles, Secret, UserId},
 };
@@ -115,7 +115,7 @@ impl ApiKeyRequest {
         let lives_for = self.expires_in.map(|seconds| seconds * 1_000);
         let NewApiKeyText { id, text, hash } = NewApiKeyText::generate(random);
         let limits = ApiKeyLimits { roles, routes, networks };
-        Ok((NewApiKey { id, hash, name, limits, lives_for, most: MOST_KEYS }, text))
+        Ok((NewApiKey { id, hash, name, limits, lives_for, most: MOST_KEYS, mail: None }, text))
     }
 }
 
@@ -138,11 +138,13 @@ impl Accounts {
         address: IpAddr,
     ) -> Result<NewKey> {
         let me = self.me(caller).await?;
-        let (new, text) = wanted.generate(&me.roles, may_reach, &*self.random)?;
+        let (mut new, text) = wanted.generate(&me.roles, may_reach, &*self.random)?;
         self.need_proof(caller, &me).await?;
         let _counted = self.attempts.change(&me.name, address).await?;
+        new.mail = self.notice(&me, Purpose::KeyAdded).await?;
         let event = Event::own(me.id, address, CREATED, detail(&new));
         let key = self.revoker.add_api_key(me.id, caller.generation, &new, &event).await?;
+        self.mails_are_queued();
         Ok(NewKey { key: key.ok_or(AccountError::Refused(Kind::Unauthenticated))?, text })
     }
 
@@ -184,7 +186,8 @@ impl Operator {
         wanted: ApiKeyRequest,
         may_reach: MayReach<'_>,
     ) -> Result<NewKey> {
-        let (new, text) = wanted.generate(&owner.roles, may_reach, &*self.random)?;
+        let (mut new, text) = wanted.generate(&owner.roles, may_reach, &*self.random)?;
+        new.mail = self.notice(owner, Purpose::KeyAdded);
         let event = by.event(CREATED, detail(&new));
         let key = self.revoker.add_api_key(owner.id, owner.generation, &new, &event).await?;
         Ok(NewKey { key: key.ok_or(AccountError::Refused(Kind::NotFound))?, text })

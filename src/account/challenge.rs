@@ -298,10 +298,10 @@ impl Accounts {
         Ok(())
     }
 
-    /// Returns the mail about a change of factors, to the verified address.
-    pub(super) async fn mail_of_factors(&self, user: &User) -> Result<Option<NewMail>> {
+    /// Returns the mail that tells of a change to the verified address.
+    pub(super) async fn notice(&self, user: &User, purpose: Purpose) -> Result<Option<NewMail>> {
         match user.email.as_ref().filter(|_| user.email_verified) {
-            Some(address) => self.mail(user.id, Purpose::FactorsChanged, Some(address.clone())).await,
+            Some(address) => self.mail(user.id, purpose, Some(address.clone())).await,
             None => Ok(None),
         }
     }

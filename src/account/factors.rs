@@ -9,8 +9,8 @@ use crate::{
     error::Kind,
     factor::{Attestation, Registered, RelyingParty, Totp, recovery_code},
     store::{
-        Confirmation, Event, Factor, FactorKind, FactorOwner, FactorUse, NewFactor, Outcome, SessionKind,
-        User,
+        Confirmation, Event, Factor, FactorKind, FactorOwner, FactorUse, NewFactor, Outcome, Purpose,
+        SessionKind, User,
     },
     token::{DeviceTokens, FactorKeys, SignedIn},
     types::{FactorId, Secret, SessionId},
@@ -288,7 +288,7 @@ impl Accounts {
             meets,
             outcome,
             event: Event::own(me.id, address, "user.add-factor", factor.kind.name().to_owned()),
-            mail: self.mail_of_factors(&me).await?,
+            mail: self.notice(&me, Purpose::FactorsChanged).await?,
         };
         let confirmed = self.store.confirm_factor(&confirmation).await?;
         let Some(confirmed) = confirmed else {
@@ -379,7 +379,7 @@ impl Accounts {
             return Err(not_accepted("the account must have a factor: add another one first"));
         }
         // Of what was never confirmed there is nothing to tell.
-        let mail = if factor.is_confirmed { self.mail_of_factors(&me).await? } else { None };
+        let mail = if factor.is_confirmed { self.notice(&me, Purpose::FactorsChanged).await? } else { None };
         let event = Event::own(me.id, address, "user.remove-factor", factor.kind.name().to_owned());
         if !self.store.remove_factor(&owner(&me, caller), id, &event, mail.as_ref()).await? {
             return Err(not_found());

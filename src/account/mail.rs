@@ -57,6 +57,7 @@ fn label(purpose: Purpose) -> &'static str {
         Purpose::LoginCode => "login code",
         Purpose::FactorsChanged => "factors changed",
         Purpose::ResetLink => "reset link",
+        Purpose::KeyAdded => "key added",
     }
 }
 
@@ -221,6 +222,7 @@ pub struct MailWorker {
     address_changed: Template,
     login_code: Template,
     factors_changed: Template,
+    key_added: Template,
     factor_keys: FactorKeys,
     config: config::Email,
     stopped: AtomicBool,
@@ -251,6 +253,7 @@ impl MailWorker {
             address_changed: Template::address_changed(folder)?,
             login_code: Template::login_code(folder)?,
             factors_changed: Template::factors_changed(folder)?,
+            key_added: Template::key_added(folder)?,
             factor_keys,
             config: config.clone(),
             stopped: AtomicBool::new(false),
@@ -270,6 +273,7 @@ impl MailWorker {
         Template::address_changed(folder)?;
         Template::login_code(folder)?;
         Template::factors_changed(folder)?;
+        Template::key_added(folder)?;
         Mailer::new(config).map(drop)
     }
 
@@ -355,9 +359,10 @@ impl MailWorker {
             Purpose::ResetPassword | Purpose::LoginCode => {
                 mail.user.email.as_deref().filter(|_| mail.user.email_verified)
             }
-            Purpose::PasswordChanged | Purpose::AddressChanged | Purpose::FactorsChanged => {
-                mail.recipient.as_deref()
-            }
+            Purpose::PasswordChanged
+            | Purpose::AddressChanged
+            | Purpose::FactorsChanged
+            | Purpose::KeyAdded => mail.recipient.as_deref(),
             // Who made it has given it away.
             Purpose::ResetLink => None,
         };
@@ -373,6 +378,7 @@ impl MailWorker {
             Purpose::AddressChanged => (&self.address_changed, none),
             Purpose::LoginCode => (&self.login_code, ("", HOLDS_FOR)),
             Purpose::FactorsChanged => (&self.factors_changed, none),
+            Purpose::KeyAdded => (&self.key_added, none),
             Purpose::ResetLink => return Ok(false),
         };
         let link = link.replace("{token}", self.token(mail.purpose, mail.id).expose());

@@ -164,6 +164,21 @@ impl Operator {
         self.change(by, user, change).await
     }
 
+    /// Returns the mail that tells of a change to the verified address.
+    pub(super) fn notice(&self, user: &User, purpose: Purpose) -> Option<NewMail> {
+        let verified = user.email.clone().filter(|_| user.email_verified && self.has_mail);
+        verified.map(|address| NewMail {
+            id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
+            user: user.id,
+            purpose,
+            recipient: Some(address),
+            // It carries no token.
+            token_hash: self.random.bytes(),
+            most_live: 3,
+            most_live_to_address: 10,
+        })
+    }
+
     /// Removes the second factors and recovery codes of an account whose owner has lost them; its sessions end, and they get a mail.
     ///
     /// # Errors
@@ -175,17 +190,7 @@ impl Operator {
                 "administrators remove their own factors as everybody does",
             ));
         }
-        let verified = user.email.clone().filter(|_| user.email_verified && self.has_mail);
-        let mail = verified.map(|address| NewMail {
-            id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
-            user: user.id,
-            purpose: Purpose::FactorsChanged,
-            recipient: Some(address),
-            // It carries no token.
-            token_hash: self.random.bytes(),
-            most_live: 3,
-            most_live_to_address: 10,
-        });
+        let mail = self.notice(user, Purpose::FactorsChanged);
         let change = AccountChange {
             remove_factors: true,
             mails: mail.into_iter().collect(),

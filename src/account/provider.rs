@@ -302,7 +302,7 @@ impl Accounts {
 
     /// Queues the mail that tells of a link that was made or removed.
     async fn tell_of_link(&self, user: &User) -> Result<()> {
-        if let Some(mail) = self.mail_of_factors(user).await? {
+        if let Some(mail) = self.notice(user, Purpose::FactorsChanged).await? {
             self.store.enqueue_mail(&mail).await?;
             self.mails_are_queued();
         }

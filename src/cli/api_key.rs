@@ -1,7 +1,7 @@
 //! `authgate api-key …`.
 
 use super::{
-    Outcome,
+    Outcome, Refused,
     args::ApiKeyCommand,
     inspect::columns,
     load,
@@ -13,6 +13,8 @@ use crate::{
     access::may_reach,
     account::{ApiKeyRequest, MOST_KEYS, Operator, list_keys},
     config::Span,
+    error::Kind,
+    store::User,
 };
 
 pub(super) fn run(command: ApiKeyCommand) -> Outcome {
@@ -37,11 +39,33 @@ pub(super) fn run(command: ApiKeyCommand) -> Outcome {
         ApiKeyCommand::List { owner, config } => {
             with_config(&config.config, async |operator| list(operator, &owner).await)
         }
-        ApiKeyCommand::End { owner, id, config } => with_config(&config.config, async |operator| {
+        ApiKeyCommand::End { owner, id, all: _, config } => with_config(&config.config, async |operator| {
             let owner = find(operator, &owner).await?;
-            operator.end_api_key(&operator_name(), owner.id, &id).await?;
-            print("Ended.\n")
+            let ended = match id {
+                Some(id) => operator.end_api_key(&operator_name(), owner.id, &id).await.map(|()| 1)?,
+                None => end_all(operator, &owner).await?,
+            };
+            print(&format!("Ended: {ended}.\n"))
         }),
+    }
+}
+
+/// Ends the keys of an account until there is none, also of those that are made meanwhile. Returns how many.
+async fn end_all(operator: &Operator, owner: &User) -> Result<usize, Refused> {
+    let mut ended = 0;
+    loop {
+        let listed = list_keys(&*operator.store, owner.id, MOST_KEYS, None).await?;
+        if listed.keys.is_empty() {
+            return Ok(ended);
+        }
+        for key in &listed.keys {
+            match operator.end_api_key(&operator_name(), owner.id, &key.id.to_string()).await {
+                Ok(()) => ended += 1,
+                // Its owner was sooner.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 

@@ -388,7 +388,11 @@ pub(super) enum ApiKeyCommand {
         /// The account's name
         owner: String,
         /// The key, as `api-key list` names it
-        id: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// All keys of the account
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         config: ConfigFile,
     },

@@ -104,6 +104,14 @@ impl Template {
         Self::load(folder, "factors-changed", include_str!("factors-changed.txt"), NOTICE)
     }
 
+    /// The text that tells of a new API key.
+    ///
+    /// # Errors
+    /// When the operator's own text cannot be used.
+    pub fn key_added(folder: Option<&Path>) -> Result<Self, MailSetupError> {
+        Self::load(folder, "key-added", include_str!("key-added.txt"), NOTICE)
+    }
+
     fn load(
         folder: Option<&Path>,
         name: &str,

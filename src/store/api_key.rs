@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use super::{Event, LogEntry, Result, Revoked, millis};
+use super::{Event, LogEntry, NewMail, Result, Revoked, millis};
 use crate::{
     clock::UnixMillis,
     types::{ApiKeyId, Roles, UserId},
@@ -38,6 +38,22 @@ pub struct NewApiKey {
     pub lives_for: Option<i64>,
     /// The most keys that an account may have, this one included.
     pub most: u32,
+    /// The mail that tells the owner.
+    pub mail: Option<NewMail>,
+}
+
+impl NewApiKey {
+    /// Returns the key as it is when it was made at `now`.
+    pub(super) fn stored_at(&self, now: UnixMillis) -> ApiKey {
+        ApiKey {
+            id: self.id,
+            name: self.name.clone(),
+            limits: self.limits.clone(),
+            created_at: now,
+            expires_at: self.lives_for.map(|span| now.saturating_add(span)),
+            last_used_at: None,
+        }
+    }
 }
 
 /// An API key that lives.

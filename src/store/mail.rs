@@ -26,6 +26,8 @@ pub enum Purpose {
     FactorsChanged,
     /// To set a new password, by a link that an operator gives away: no mail is sent.
     ResetLink,
+    /// To tell that an API key was made.
+    KeyAdded,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
             Self::LoginCode => 5,
             Self::FactorsChanged => 6,
             Self::ResetLink => 7,
+            Self::KeyAdded => 8,
         }
     }
 
@@ -50,13 +53,14 @@ impl Purpose {
             5 => Some(Self::LoginCode),
             6 => Some(Self::FactorsChanged),
             7 => Some(Self::ResetLink),
+            8 => Some(Self::KeyAdded),
             _ => None,
         }
     }
 
     /// Whether it only tells of a change.
     pub fn is_notice(self) -> bool {
-        matches!(self, Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged)
+        matches!(self, Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged | Self::KeyAdded)
     }
 
     /// What must still be the same when the token comes back: the address that was written to, and
@@ -67,7 +71,7 @@ impl Purpose {
         match self {
             Self::VerifyEmail => sha256(newest.as_bytes()),
             // They carry no token.
-            Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged => {
+            Self::PasswordChanged | Self::AddressChanged | Self::FactorsChanged | Self::KeyAdded => {
                 sha256(user.id.to_string().as_bytes())
             }
             Self::LoginCode => sha256(email.as_bytes()),

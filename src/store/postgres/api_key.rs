@@ -13,6 +13,7 @@ use super::{
     connection::{QueryError, QueryResult as Result, convert},
     event, log,
     lookup::lock_user,
+    mail,
     statement::{NOW, now, one, only_i64, run},
 };
 use crate::{
@@ -82,23 +83,18 @@ async fn add(
         return Ok(ApiKeyAdded::TooMany);
     }
     let now = now(tx).await?;
-    let expires_at = new.lives_for.map(|span| now.saturating_add(span));
+    let key = new.stored_at(now);
     let (roles, routes, networks) = new.limits.joined();
     let sql = "INSERT INTO api_keys (id, user_id, name, hash, roles, routes, networks, created_at, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let (id, user, hash) = (new.id.number(), owner.id.uuid(), new.hash.as_slice());
-    run(tx, sql, &[&id, &user, &new.name, &hash, &roles, &routes, &networks, &now, &expires_at]).await?;
+    run(tx, sql, &[&id, &user, &new.name, &hash, &roles, &routes, &networks, &now, &key.expires_at]).await?;
     let entry = LogEntry::of_new_api_key(new.id, now);
     log::append(tx, &entry).await?;
     event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
-    let key = ApiKey {
-        id: new.id,
-        name: new.name.clone(),
-        limits: new.limits.clone(),
-        created_at: now,
-        expires_at,
-        last_used_at: None,
-    };
+    if let Some(mail) = &new.mail {
+        mail::enqueue(tx, mail).await?;
+    }
     Ok(ApiKeyAdded::Done(key, entry))
 }
 

@@ -11,6 +11,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{
     Sqlite, event, log,
     lookup::user,
+    mail,
     statement::{Result, broken, uuid},
 };
 use crate::{
@@ -76,7 +77,7 @@ fn add(
     if count >= i64::from(new.most) {
         return Ok(ApiKeyAdded::TooMany);
     }
-    let expires_at = new.lives_for.map(|span| now.saturating_add(span));
+    let key = new.stored_at(now);
     let (roles, routes, networks) = new.limits.joined();
     tx.execute(
         "INSERT INTO api_keys (id, user_id, name, hash, roles, routes, networks, created_at, expires_at) \
@@ -90,20 +91,15 @@ fn add(
             routes,
             networks,
             now,
-            expires_at
+            key.expires_at
         ],
     )?;
     let entry = LogEntry::of_new_api_key(new.id, now);
     log::append(tx, &entry)?;
     event::append(tx, event, Some(owner.id), owner.name.as_str(), now)?;
-    let key = ApiKey {
-        id: new.id,
-        name: new.name.clone(),
-        limits: new.limits.clone(),
-        created_at: now,
-        expires_at,
-        last_used_at: None,
-    };
+    if let Some(mail) = &new.mail {
+        mail::enqueue(tx, mail, now)?;
+    }
     Ok(ApiKeyAdded::Done(key, entry))
 }
 
