@@ -11,7 +11,8 @@
 
 latency  Three gateways on one throw-away PostgreSQL, each under a load of protected requests. A user logs out on
          the first; the others are asked with the token until they refuse. Counted from the logout's answer to
-         the first refusal; then again with the notifications lost on their way. Writes latency.svg.
+         the first refusal; then for API keys that are ended in place of sessions; then again with the notifications
+         lost on their way. Writes latency.svg.
 races    Logouts beside requests with the same token on the same gateway, on SQLite and on PostgreSQL: how many that
          began after the logout's answer succeeded.
 mirror   Memory an entry and CPU time a look-up in the gateway's copy of the log, with nothing around it.
@@ -204,7 +205,22 @@ class Deaf:
             await writer.drain()
 
 
-def measure(gateways, rounds, rate, prefix):
+def session(connection, name):
+    """A bearer of a session, and what ends it."""
+    token = register(connection, name)
+    return token, lambda: call(connection, "POST", "/auth/logout", token)
+
+
+def api_key(connection, name):
+    """An API key, and what ends it."""
+    token = register(connection, name)
+    status, answer = call(connection, "POST", "/auth/keys", token, {"name": "bench"})
+    assert status == 201, answer
+    made = json.loads(answer)
+    return made["key"], lambda: call(connection, "DELETE", f"/auth/keys/{made['id']}", token)
+
+
+def measure(gateways, rounds, rate, prefix, credential=session):
     connections = [gateway.connection() for gateway in gateways]
     loads = []
     if rate:
@@ -213,12 +229,15 @@ def measure(gateways, rounds, rate, prefix):
         [load.start() for load in loads]
     delays, begun, chance = [], time.perf_counter(), random.Random(1)
     for index in range(rounds):
-        token = register(connections[0], f"{prefix}{index}")
-        for connection in connections:
-            assert call(connection, "GET", "/api/x", token)[0] == 200
+        token, end = credential(connections[0], f"{prefix}{index}")
+        assert call(connections[0], "GET", "/api/x", token)[0] == 200
+        for connection in connections[1:]:
+            # Another gateway learns of a key as it learns of a logout; tokens it has to know already.
+            while (status := call(connection, "GET", "/api/x", token)[0]) != 200:
+                assert credential is api_key and status in (401, 503), status
         # At any moment between two polls.
         time.sleep(chance.random() * 0.02)
-        assert call(connections[0], "POST", "/auth/logout", token)[0] == 200
+        assert end()[0] == 200
         answered = time.perf_counter()
         assert call(connections[0], "GET", "/api/x", token)[0] == 401, "a success after the logout's answer"
         waiting = connections[1:]
@@ -249,7 +268,7 @@ def plot(runs, path):
     for share in (0, 0.5, 0.99):
         out.append(f'<line x1="{left}" x2="{width - 30}" y1="{y(share):.1f}" y2="{y(share):.1f}" stroke="#ddd"/>'
                    f'<text x="{left - 8}" y="{y(share) + 4:.1f}" text-anchor="end" fill="#222">{share:.0%}</text>')
-    for (name, delays), colour in zip(runs.items(), ("#0b7285", "#c2410c")):
+    for (name, delays), colour in zip(runs.items(), ("#0b7285", "#7048e8", "#c2410c")):
         ordered = sorted(delays)
         points = " ".join(f"{x(delay):.1f},{y((rank + 1) / len(ordered)):.1f}" for rank, delay in enumerate(ordered))
         out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -264,6 +283,7 @@ def latency(options):
     with accounts.Cluster() as url, tempfile.TemporaryDirectory() as root:
         gateways = [Gateway(root, index, url).__enter__() for index in range(3)]
         runs["with notifications"], rates["with notifications"] = measure(gateways, options.rounds, options.rate, "a")
+        runs["API keys"], rates["API keys"] = measure(gateways, options.rounds, options.rate, "k", api_key)
         [gateway.__exit__() for gateway in gateways]
         deaf = Deaf(url)
         gateways = [Gateway(root, index + 3, url if index == 0 else deaf.url).__enter__() for index in range(3)]
@@ -274,9 +294,10 @@ def latency(options):
         assert deaf.lost >= rounds, deaf.lost
     for name, delays in runs.items():
         print(f"{name}: {summary(delays)} ({len(delays)} refusals; protected requests a second on each: {rates[name]})")
-    told = runs["with notifications"]
-    print(f"with notifications: p50 {judged(statistics.median(told), 5)} 5 ms, p99 {judged(percentile(told, 0.99), 25)} 25 ms, "
-          f"max {judged(max(told), POLL_MILLIS)} {POLL_MILLIS} ms")
+    for name in ("with notifications", "API keys"):
+        told = runs[name]
+        print(f"{name}: p50 {judged(statistics.median(told), 5)} 5 ms, p99 {judged(percentile(told, 0.99), 25)} 25 ms, "
+              f"max {judged(max(told), POLL_MILLIS)} {POLL_MILLIS} ms")
     lost = max(runs["notifications lost"])
     print(f"notifications lost: max {judged(lost, POLL_MILLIS + 100)} {POLL_MILLIS + 100} ms")
     plot(runs, HERE / "latency.svg")
