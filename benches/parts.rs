@@ -1,7 +1,9 @@
 //! The parts of a request that authgate adds: `cargo bench`.
 
 use std::{
+    fmt::Write,
     hint::black_box,
+    io::{BufReader, Read},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +12,7 @@ use authgate::{
     clock::{ManualClock, TimeKeeper},
     config::{self, Pattern},
     limit::{Left, Rate, Rates},
-    password::{Hasher, Origin},
+    password::{Breached, Hasher, Origin, build},
     revocation::Mirror,
     route::{Builtin, Table},
     store::{LogEntry, Revoked},
@@ -174,6 +176,7 @@ fn passwords(c: &mut Criterion) {
     let settings = config::Password {
         min_length: 15,
         reject_common: true,
+        breached: None,
         memory_kib: 19 << 10,
         iterations: 2,
         parallelism: 1,
@@ -182,19 +185,80 @@ fn passwords(c: &mut Criterion) {
         queue_timeout: Duration::from_secs(10),
     };
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    let hasher = Hasher::start(&settings, Arc::new(OsRandom), metrics).expect("a pool");
+    let hasher = Hasher::start(&settings, None, Arc::new(OsRandom), metrics).expect("a pool");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut group = c.benchmark_group("passwords");
     group.sample_size(30);
     group.bench_function("one hash through the pool", |b| {
         b.iter(|| {
             runtime
-                .block_on(hasher.hash(Secret::new("the password of somebody"), false, Origin::default()))
+                .block_on(hasher.hash_again(Secret::new("the password of somebody"), Origin::default()))
                 .expect("a hash")
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, tokens, routes, revocations, rates, passwords);
+/// A sorted list of hashes that are spread evenly, as text.
+struct Hashes {
+    next: u64,
+    count: u64,
+    text: String,
+    read: usize,
+}
+
+impl Hashes {
+    fn new(count: u64) -> Self {
+        Self { next: 0, count, text: String::new(), read: 0 }
+    }
+}
+
+impl Read for Hashes {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.read == self.text.len() {
+            self.text.clear();
+            self.read = 0;
+            let until = (self.next + 10_000).min(self.count);
+            for number in self.next..until {
+                let start = u64::MAX / self.count * number;
+                writeln!(self.text, "{start:016X}000000000000000000000000:10").expect("room");
+            }
+            self.next = until;
+        }
+        let length = into.len().min(self.text.len() - self.read);
+        into[..length].copy_from_slice(&self.text.as_bytes()[self.read..self.read + length]);
+        self.read += length;
+        Ok(length)
+    }
+}
+
+fn stolen_passwords(c: &mut Criterion) {
+    for count in [1_000_000_u64, 100_000_000] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let begun = Instant::now();
+        let out = std::io::BufWriter::with_capacity(1 << 20, file.as_file());
+        let built = build(BufReader::with_capacity(1 << 20, Hashes::new(count)), 0, out).expect("a list");
+        let built_after = begun.elapsed();
+        let list = Breached::load(file.path()).expect("a list");
+        let read_after = begun.elapsed() - built_after;
+        println!("{} hashes: built in {built_after:.1?}, read in {read_after:.1?}", built.taken);
+        let mut number = 0_u64;
+        let false_positives = (0..10_000_000)
+            .filter(|number| list.contains(&Secret::new(format!("not in the list {number}"))))
+            .count();
+        println!("{false_positives} of 10,000,000 others are taken for one");
+        c.bench_function(&format!("a password among {count} stolen ones"), |b| {
+            b.iter_batched(
+                || {
+                    number += 1;
+                    Secret::new(format!("a password of somebody {number}"))
+                },
+                |password| black_box(list.contains(&password)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, tokens, routes, revocations, rates, passwords, stolen_passwords);
 criterion_main!(benches);

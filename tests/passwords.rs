@@ -1,10 +1,11 @@
 //! Guessing, flooding and telling names apart.
 
-use std::{sync::Arc, thread};
+use std::{io::Write, path::Path, process::Stdio, sync::Arc, thread};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Response, Settings};
+use crate::harness::{Gateway, PASSWORD, Response, Settings, authgate, eventually};
 
 /// What a response shows, but for what differs in any two answers.
 fn shown(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
@@ -170,4 +171,131 @@ fn a_hash_from_before_the_config_was_changed_still_logs_in() {
     assert_eq!(second.try_login("alice", "not the password at all").status, 401);
     assert_eq!(second.try_login("alice", PASSWORD).status, 200);
     assert_eq!(second.try_login("alice", PASSWORD).status, 200, "renewed");
+}
+
+/// A list of stolen passwords in the form in which such lists are published.
+fn stolen(passwords: &[&str]) -> String {
+    let hash = |password: &&str| {
+        let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
+        let hexadecimal: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("{hexadecimal}:7\r\n")
+    };
+    let mut lines: Vec<_> = passwords.iter().map(hash).collect();
+    lines.sort();
+    lines.concat()
+}
+
+/// Makes the file `stolen.filter` in a folder.
+fn build_filter(folder: &Path, passwords: &[&str]) {
+    std::fs::write(folder.join("list.txt"), stolen(passwords)).unwrap();
+    let output = authgate()
+        .args(["password-filter", "build"])
+        .args([folder.join("stolen.filter"), folder.join("list.txt")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("{} passwords", passwords.len())), "{output:?}");
+}
+
+const STOLEN: &str = "a password that was stolen";
+const STOLEN_LATER: &str = "a password that is stolen later";
+
+#[test]
+fn a_stolen_password_is_nobodys_choice_and_goes_on_where_it_is_one() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    build_filter(folder.path(), &[STOLEN, "another one of somebody"]);
+    let plain = Settings::default();
+    let listed = Settings::default().auth("  password: {breached: stolen.filter}\n");
+    let nowhere = "127.0.0.1:9".parse().unwrap();
+    let mut gateway = Gateway::start_in(folder.clone(), nowhere, plain);
+    let body = |name: &str, password: &str| json!({"username": name, "password": password});
+    assert_eq!(gateway.post("/auth/register", &body("early", STOLEN)).status, 201);
+    let admin = gateway.admin_token("operator");
+    assert_eq!(gateway.reload(&admin, &listed).status, 200);
+
+    let refused = gateway.post("/auth/register", &body("late", STOLEN));
+    assert_eq!((refused.status, refused.message().as_str()), (400, "Password not accepted"));
+    assert_eq!(refused.json()["detail"], "this password is known from a theft of passwords");
+    assert_eq!(gateway.post("/auth/register", &body("late", STOLEN_LATER)).status, 201);
+    let early = gateway.try_login("early", STOLEN);
+    assert_eq!(early.status, 200);
+    let token = early.json()["access_token"].as_str().unwrap().to_owned();
+    let change =
+        json!({"new_password": "another one of somebody", "new_password_confirm": "another one of somebody"});
+    assert_eq!(
+        gateway.send("POST", "/auth/change", Some(&token), Some(&change)).message(),
+        "Password not accepted"
+    );
+    let set = gateway.command(&["user", "set-password", "early", "--password-stdin"], STOLEN);
+    assert!(!set.status.success() && String::from_utf8_lossy(&set.stderr).contains("theft"), "{set:?}");
+
+    // Another list in its place is taken up by a reload; one that is cut is not, and by no start.
+    build_filter(folder.path(), &[STOLEN_LATER]);
+    assert_eq!(gateway.reload(&admin, &listed).status, 200);
+    assert_eq!(
+        gateway.post("/auth/register", &body("third", STOLEN_LATER)).message(),
+        "Password not accepted"
+    );
+    assert_eq!(gateway.post("/auth/register", &body("third", STOLEN)).status, 201);
+    let file = folder.path().join("stolen.filter");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let reload = gateway.reload(&admin, &listed);
+    assert_eq!(reload.status, 422);
+    let check = gateway.command(&["check"], "");
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(
+        said.contains("auth.password.breached") && said.contains("stolen.filter: it is no whole file"),
+        "{said}"
+    );
+    assert_eq!(
+        gateway.post("/auth/register", &body("fourth", STOLEN_LATER)).message(),
+        "Password not accepted"
+    );
+    let mut damaged = whole;
+    damaged[8] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    let check = gateway.command(&["check"], "");
+    assert!(
+        String::from_utf8_lossy(&check.stderr).contains("stolen.filter: its checksum is wrong"),
+        "{check:?}"
+    );
+    // Commands that set no password do without it.
+    assert!(gateway.run(&["user", "list"], "").contains("early"));
+    gateway.stop();
+    let mut restarted = Gateway::spawn_in(folder, nowhere, listed);
+    assert!(!eventually("it does not start", || restarted.ended()).success());
+    assert!(restarted.log().contains("its checksum is wrong"), "{}", restarted.log());
+}
+
+#[test]
+fn a_list_is_made_whole_or_not_at_all_and_says_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    build_filter(folder.path(), &[STOLEN]);
+    let file = folder.path().join("stolen.filter");
+    let filter = |args: &[&str], input: &str| {
+        let mut child = authgate()
+            .arg("password-filter")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let file_name = file.to_str().unwrap();
+    let check = |password: &str| filter(&["check", file_name, "--password-stdin"], password).status.code();
+    assert_eq!((check(STOLEN), check(STOLEN_LATER)), (Some(3), Some(0)));
+
+    let failed = filter(&["build", file_name], &format!("{}password\n", stolen(&[STOLEN_LATER])));
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&failed.stderr).contains("standard input: line 2: expected a SHA-1 hash")
+    );
+    assert_eq!(check(STOLEN), Some(3), "the list before is still there");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "and nothing of the failed one");
+    assert!(filter(&["build", file_name, "--min-count", "8"], &stolen(&[STOLEN_LATER])).status.success());
+    assert_eq!((check(STOLEN), check(STOLEN_LATER)), (Some(0), Some(0)), "it was seen seven times");
 }

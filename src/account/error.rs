@@ -73,9 +73,9 @@ impl AccountError {
             Self::Key(
                 KeyError::NotYet(_) | KeyError::Revoked(_) | KeyError::NoneSigns | KeyError::Locked(_),
             ) => Kind::Unavailable,
-            Self::Store(StoreError::Failed(_)) | Self::Hash(HashError::Failed(_)) | Self::Key(_) => {
-                Kind::Internal
-            }
+            Self::Store(StoreError::Failed(_))
+            | Self::Hash(HashError::Failed(_) | HashError::List(_))
+            | Self::Key(_) => Kind::Internal,
             Self::Store(_) => Kind::Unavailable,
         }
     }

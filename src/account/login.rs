@@ -250,7 +250,7 @@ impl Accounts {
 
     /// Replaces a hash made with older parameters. The login does not depend on it.
     pub(super) async fn rehash(&self, Rehash { user, password, origin }: Rehash) {
-        let done = match self.hasher.hash(password, false, origin).await {
+        let done = match self.hasher.hash_again(password, origin).await {
             Ok(hash) => {
                 let old = user.password_hash.as_deref().unwrap_or_default();
                 self.store.rehash(user.id, old, &hash).await.map_err(AccountError::from)

@@ -164,16 +164,13 @@ pub struct Accounts {
 
 impl Accounts {
     fn rules(&self) -> Rules {
-        Rules {
-            min_length: self.config.password.min_length,
-            reject_common: self.config.password.reject_common,
-        }
+        Rules { min_length: self.config.password.min_length }
     }
 
-    /// Hashes a new password on behalf of `account`, unless it is a common one.
+    /// Hashes a new password on behalf of `account`, unless it is a common or a stolen one.
     async fn hash_new(&self, password: Secret, account: &Username, address: IpAddr) -> Result<String> {
         let origin = Origin::new(Some(&account.skeleton()), address);
-        Ok(self.hasher.hash(password, self.config.password.reject_common, origin).await?)
+        Ok(self.hasher.hash_new(password, origin).await?)
     }
 
     fn ttls(&self) -> Ttls {

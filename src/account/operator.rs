@@ -260,7 +260,7 @@ impl Operator {
     async fn hash(&self, password: &Secret, name: &Username) -> Result<String> {
         let password = Rules::prepare(password)?;
         self.rules.check(&password, name.as_str())?;
-        Ok(self.hasher.hash(password, self.rules.reject_common, Origin::default()).await?)
+        Ok(self.hasher.hash_new(password, Origin::default()).await?)
     }
 
     async fn change(&self, by: &Actor, user: &User, change: AccountChange) -> Result<()> {

@@ -255,7 +255,7 @@ fn operator(foundation: &Foundation, means: &Means, config: &Config) -> Operator
     Operator {
         store: foundation.store.clone(),
         hasher: means.hasher.clone(),
-        rules: Rules { min_length: auth.password.min_length, reject_common: auth.password.reject_common },
+        rules: Rules { min_length: auth.password.min_length },
         usernames: auth.username.clone(),
         clock: foundation.process.time.clone(),
         random: Arc::new(OsRandom),

@@ -13,6 +13,7 @@ use crate::{
     oidc::{Fetcher, read_key_file},
     otlp::Transport,
     pages,
+    password::{Breached, BreachedFile, HashError},
     route::{Builtin, Table},
     telemetry::LogSettings,
     tls::{ClientTls, ServerTls, TlsError},
@@ -83,6 +84,16 @@ pub fn load(path: &Path) -> Result<LoadedGateway, ConfigErrors> {
     compile(config::load_file(path, &further)?)
 }
 
+/// Reads the files that are only looked at when a config is loaded.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_files(loaded: &LoadedGateway) -> Result<(), ConfigErrors> {
+    let Some(list) = &loaded.config.auth.password.breached else { return Ok(()) };
+    let problem = |error| list.source.error(format!("{}: {error}", list.path.display()));
+    Breached::load(&list.path).map(drop).map_err(|error| ConfigErrors(vec![problem(error)]))
+}
+
 /// The errors that no single place of a config can be checked for.
 pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let mail =
@@ -98,6 +109,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let providers = config.providers.iter().filter_map(|provider| load_provider(provider).err());
     let traces = load_trace_transport(config).err();
     let acme = load_acme_client(config).err();
+    let breached = identify_breached(config).err();
     let pages = load_pages(config).err();
     let files = tls
         .chain(upstreams)
@@ -105,6 +117,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
         .chain(providers)
         .chain(traces)
         .chain(acme)
+        .chain(breached)
         .chain(pages)
         .flat_map(of);
     mail.into_iter().chain(routes).chain(files).collect()
@@ -123,6 +136,10 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let fetchers = config.issuers.iter().map(load_issuer).collect::<Result<Vec<_>, _>>()?;
     for (issuer, fetcher) in config.issuers.iter_mut().zip(&fetchers) {
         issuer.files = fetcher.digest();
+    }
+    let identity = identify_breached(&config)?;
+    if let Some(list) = &mut config.auth.password.breached {
+        list.identity = identity;
     }
     let provider_fetchers = config.providers.iter().map(load_provider).collect::<Result<_, _>>()?;
     let trace_transport = load_trace_transport(&config)?;
@@ -150,6 +167,24 @@ fn load_pages(config: &Config) -> Result<Option<pages::Loaded>, ConfigErrors> {
     let Some(browser) = &config.browser else { return Ok(None) };
     let loaded = pages::Loaded::load(browser, &config.auth.path);
     loaded.map(Some).map_err(|problem| ConfigErrors(vec![browser.pages.source.error(problem)]))
+}
+
+/// Reads the list of stolen passwords that a config names.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn load_breached(password: &config::Password) -> Result<Option<Arc<BreachedFile>>, HashError> {
+    let Some(list) = &password.breached else { return Ok(None) };
+    let file = BreachedFile::new(&list.path);
+    file.list()?;
+    Ok(Some(Arc::new(file)))
+}
+
+/// Returns what tells the list of stolen passwords from others, 0 without one.
+fn identify_breached(config: &Config) -> Result<u64, ConfigErrors> {
+    let Some(list) = &config.auth.password.breached else { return Ok(0) };
+    let problem = |error| list.source.error(format!("{}: {error}", list.path.display()));
+    Breached::identify(&list.path).map_err(|error| ConfigErrors(vec![problem(error)]))
 }
 
 /// Reads the certificates for the certificate authority.

@@ -33,7 +33,7 @@ pub use demo::{DemoOptions, demo};
 pub use describe::{describe_access, describe_action, describe_methods};
 pub use error::StartError;
 pub use inheritance::{InheritError, Inherited};
-pub use load::{LoadedGateway, load, log_settings};
+pub use load::{LoadedGateway, check_files, load, log_settings};
 pub use operator::{open_operator, open_store};
 pub use pid_file::PidFile;
 pub use server::{ServeError, Start, serve};

@@ -11,7 +11,7 @@ use crate::{
     account::{Operator, Revoker},
     clock::Clock,
     config::{self, Config},
-    password::{HashError, Hasher, Rules},
+    password::{BreachedFile, HashError, Hasher, Rules},
     store::{self, Store},
     telemetry::Metrics,
     types::{OsRandom, Random},
@@ -42,11 +42,13 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
     let password = &config.auth.password;
     // The command line hashes one password at a time, with a long timeout for busy machines.
     let own = config::Password { workers: 1, queue_timeout: OPERATOR_PATIENCE, ..password.clone() };
+    // Most commands need none.
+    let list = password.breached.as_ref().map(|list| BreachedFile::new(&list.path));
     let revoker = Revoker { store: store.clone(), clock: clock.clone(), gateway: None };
     let operator = Operator {
         store,
-        hasher: Arc::new(Hasher::start(&own, random.clone(), Arc::new(metrics))?),
-        rules: Rules { min_length: password.min_length, reject_common: password.reject_common },
+        hasher: Arc::new(Hasher::start(&own, list.map(Arc::new), random.clone(), Arc::new(metrics))?),
+        rules: Rules { min_length: password.min_length },
         usernames: config.auth.username.clone(),
         clock,
         random,

@@ -26,7 +26,7 @@ use super::{
     foundation::{Foundation, learn_schemes},
     inheritance::Inherited,
     listeners::{self, ListenError},
-    load::{LoadedGateway, load},
+    load::{LoadedGateway, load, load_breached},
     process::Reloads,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     gateway::{Listening, Snapshot},
     oidc::KeyFollower,
     otlp::Exporter,
-    password::Hasher,
+    password::{HashError, Hasher},
     types::OsRandom,
     upstream::Monitor,
 };
@@ -217,14 +217,22 @@ impl Reloader {
 
     /// Returns the password workers that a config wants, if those that run are others.
     async fn hasher_for(&self, before: &Config, wanted: &Config) -> Result<Option<Arc<Hasher>>, ReloadError> {
-        if before.auth.password.hashes_like(&wanted.auth.password) {
+        let list = self.foundation.hasher.load().breached();
+        let wanted_list = wanted.auth.password.breached.as_ref();
+        // By what was read, which may be another file than when it was looked at.
+        let has_list =
+            list.as_ref().and_then(|list| list.identity()) == wanted_list.map(|list| list.identity);
+        if has_list && before.auth.password.hashes_like(&wanted.auth.password) {
             return Ok(None);
         }
         let (password, metrics) = (wanted.auth.password.clone(), self.foundation.process.metrics.clone());
         let failed = |error: &dyn std::fmt::Display| ReloadError::Failed(error.to_string());
         // On a thread that has not given way: what it gave up its children could not take back.
-        let started =
-            self.vital.spawn_blocking(move || Hasher::start(&password, Arc::new(OsRandom), metrics)).await;
+        let start = move || -> Result<Hasher, HashError> {
+            let list = if has_list { list } else { load_breached(&password)? };
+            Hasher::start(&password, list, Arc::new(OsRandom), metrics)
+        };
+        let started = self.vital.spawn_blocking(start).await;
         let hasher = Arc::new(started.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?);
         learn_schemes(&*self.foundation.store, &hasher).await.map_err(|error| failed(&error))?;
         Ok(Some(hasher))

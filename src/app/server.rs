@@ -29,7 +29,7 @@ use super::{
     certificates, control,
     inheritance::{Inherited, Ready},
     listeners::{self, ListenError},
-    load::LoadedGateway,
+    load::{LoadedGateway, load_breached},
     pid_file::PidFile,
     process::Process,
     shutdown::{Fatal, Shutdown},
@@ -237,7 +237,9 @@ impl Control {
     async fn load(&self, loaded: LoadedGateway, runtime: &Runtime, vital: &Runtime) -> Result<(), String> {
         let (process, vital) = (self.process.clone(), vital.handle().clone());
         // Made here, where threads do not give way yet: what they gave up they could not take back.
-        let hasher = Hasher::start(&loaded.config.auth.password, Arc::new(OsRandom), process.metrics.clone());
+        let password = &loaded.config.auth.password;
+        let hasher = load_breached(password)
+            .and_then(|list| Hasher::start(password, list, Arc::new(OsRandom), process.metrics.clone()));
         let hasher = Arc::new(hasher.map_err(|error| error.to_string())?);
         let (source, admin_tls) = (self.source.clone(), loaded.admin_tls.clone());
         let started = runtime.spawn(control::start(loaded, source, process, hasher, vital)).await;

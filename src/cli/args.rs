@@ -68,6 +68,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// The list of stolen passwords that nobody may choose
+    PasswordFilter {
+        #[command(subcommand)]
+        command: PasswordFilterCommand,
+    },
     /// Show who changed what, when, from where; the newest first
     Audit(Audit),
     /// Print the JSON Schema of the config, for editors
@@ -441,6 +446,31 @@ pub(super) enum ClientCommand {
         client: String,
         #[command(flatten)]
         config: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PasswordFilterCommand {
+    /// Make the file for auth.password.breached from a list of SHA-1 hashes, such as that of Have I Been Pwned
+    ///
+    /// The list has a hash a line in hexadecimal, sorted, and perhaps `:` and how often it was seen.
+    Build {
+        /// The file to make; the one that is there is replaced once the new one is whole
+        output: PathBuf,
+        /// The list; `-` for standard input
+        #[arg(default_value = "-")]
+        list: PathBuf,
+        /// Leave out what was seen less often
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        min_count: u64,
+    },
+    /// Tell whether a password is in a file; exit code 3 if it is
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
     },
 }
 

@@ -18,6 +18,7 @@ const MOST_LINES: usize = 200;
 
 /// `authgate check`, with `--against` if there is an address.
 pub(super) fn check(loaded: LoadedGateway, against: Option<&str>) -> Outcome {
+    app::check_files(&loaded)?;
     let config = &loaded.config;
     let failed = failed_tests(&loaded);
     let mut text = table(config, &loaded.routes);

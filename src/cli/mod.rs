@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod key;
 mod operator;
+mod password_filter;
 mod user;
 
 use std::{
@@ -29,7 +30,7 @@ use crate::{
 
 /// Refused: a bad config or bad input.
 const REFUSED: u8 = 1;
-/// `explain`: the request would be denied.
+/// `explain`: the request would be denied. `password-filter check`: the password would be.
 const DENIED: u8 = 3;
 /// `explain`: no route or method takes the request.
 const NO_ROUTE: u8 = 4;
@@ -90,6 +91,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::ApiKey { command } => api_key::run(command),
         Command::Client { command } => client::run(command),
         Command::Key { command } => key::run(command),
+        Command::PasswordFilter { command } => password_filter::run(command),
         Command::Audit(audit) => audit::run(&audit),
         Command::Schema => print(&crate::config::json_schema()),
         Command::Postman => print(&format!("{:#}\n", app::collection())),

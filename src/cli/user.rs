@@ -136,13 +136,18 @@ pub(super) async fn find(operator: &Operator, name: &str) -> Result<User, Refuse
     })
 }
 
-/// From standard input, to its end or the end of the line; or twice from the terminal.
+/// Reads a password that is piped in, to the end of its line.
+pub(super) fn password_from_stdin() -> Result<Secret, Refused> {
+    let mut text = String::new();
+    std::io::stdin().take(64 << 10).read_to_string(&mut text)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+/// From standard input; or twice from the terminal.
 fn read_password(source: &PasswordSource) -> Result<Secret, Refused> {
     if source.password_stdin {
-        let mut text = String::new();
-        std::io::stdin().take(64 << 10).read_to_string(&mut text)?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        return Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)));
+        return password_from_stdin();
     }
     if !std::io::stdin().is_terminal() {
         return Err(Refused("there is no terminal to ask for a password; use --password-stdin".to_owned()));

@@ -206,6 +206,8 @@ pub struct Password {
     pub min_length: usize,
     /// Whether well-known ones are refused.
     pub reject_common: bool,
+    /// The list of stolen ones, which are refused.
+    pub breached: Option<BreachedList>,
     /// Argon2 memory in KiB.
     pub memory_kib: u32,
     /// Argon2 passes.
@@ -218,6 +220,17 @@ pub struct Password {
     pub queue: usize,
     /// How long one may wait.
     pub queue_timeout: Duration,
+}
+
+/// A file of `authgate password-filter build`.
+#[derive(Debug, Clone)]
+pub struct BreachedList {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What tells its contents from others.
+    pub identity: u64,
+    /// Where it is declared.
+    pub source: Source,
 }
 
 /// A rate: `count` in `per`.

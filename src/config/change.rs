@@ -51,13 +51,13 @@ impl Signing {
 }
 
 impl Password {
-    /// Returns whether both hash alike, and as much at once.
+    /// Returns whether both hash alike, as much at once, and refuse common passwords or not.
     pub fn hashes_like(&self, other: &Self) -> bool {
         let costs = |password: &Self| {
             let Self { memory_kib, iterations, parallelism, workers, queue, queue_timeout, .. } = password;
             (*memory_kib, *iterations, *parallelism, *workers, *queue, *queue_timeout)
         };
-        costs(self) == costs(other)
+        costs(self) == costs(other) && self.reject_common == other.reject_common
     }
 }
 

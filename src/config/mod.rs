@@ -44,8 +44,8 @@ use ipnet::IpNet;
 pub use access::{Access, Requirements, RoleRule};
 pub use acme::{Acme, ChallengeKind};
 pub use auth::{
-    ApiKeys, Auth, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Mfa, Password, Rate, Signing,
-    Smtp, Throttle,
+    ApiKeys, Auth, BreachedList, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Mfa, Password,
+    Rate, Signing, Smtp, Throttle,
 };
 pub use browser::{Browser, Cookies, Pages, PublicUrl};
 pub use error::{ConfigError, ConfigErrors};

@@ -93,6 +93,7 @@ fn password(error: &PasswordError, values: &mut BTreeMap<&'static str, u64>) -> 
         }
         PasswordError::TooLong => "error-password-too-long",
         PasswordError::Common => "error-password-common",
+        PasswordError::Breached => "error-password-breached",
         PasswordError::IsUsername => "error-password-is-username",
         PasswordError::NotAllowed => "error-password-characters",
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{
-    ForeignHash, PasswordError,
+    BreachedError, ForeignHash, PasswordError,
     share::{Origin, Place},
 };
 use crate::types::Secret;
@@ -32,6 +32,9 @@ pub enum HashError {
     /// The password breaks a rule.
     #[error(transparent)]
     Rejected(#[from] PasswordError),
+    /// The list of stolen passwords cannot be read.
+    #[error("the list of stolen passwords: {0}")]
+    List(#[from] BreachedError),
     /// The stored hash cannot be used, or the library refused.
     #[error("password hash: {0}")]
     Failed(String),
@@ -57,9 +60,9 @@ pub(super) enum Stored {
 }
 
 pub(super) enum Work {
-    /// Unless the password is a common one, if that matters.
     Hash {
-        reject_common: bool,
+        /// Whether somebody chooses the password now: it must not be a common or a stolen one.
+        is_new: bool,
         reply: oneshot::Sender<Result<String, HashError>>,
     },
     Verify(Stored, oneshot::Sender<Result<Verdict, HashError>>),
@@ -81,7 +84,7 @@ impl Job {
     #[cfg(test)]
     pub(super) fn for_test(origin: Origin) -> (Self, oneshot::Receiver<Result<String, HashError>>) {
         let (reply, waited_for) = oneshot::channel();
-        let work = Work::Hash { reject_common: false, reply };
+        let work = Work::Hash { is_new: false, reply };
         (
             Self {
                 origin,

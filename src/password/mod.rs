@@ -1,5 +1,6 @@
 //! Passwords: the rules for new ones, and hashing that cannot starve the request path.
 
+mod breached;
 mod cost;
 mod foreign;
 mod job;
@@ -8,6 +9,7 @@ mod queue;
 mod rule;
 mod share;
 
+pub use breached::{Breached, BreachedError, BreachedFile, Built, build};
 pub use foreign::{ForeignHash, ForeignHashError};
 pub use job::{Busy, HashError, Verdict};
 pub use pool::Hasher;

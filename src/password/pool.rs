@@ -17,7 +17,7 @@ use argon2::{
 use tokio::sync::oneshot;
 
 use super::{
-    ForeignHash, PasswordError,
+    BreachedFile, ForeignHash, PasswordError,
     cost::{Costs, thread_time},
     job::{Busy, HashError, Job, Stored, Verdict, Work},
     queue::Queue,
@@ -47,6 +47,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     params: Params,
+    reject_common: bool,
+    breached: Option<Arc<BreachedFile>>,
     capacity: usize,
     timeout: Duration,
     random: Arc<dyn Random>,
@@ -74,12 +76,13 @@ impl Drop for Hasher {
 }
 
 impl Hasher {
-    /// Starts the threads.
+    /// Starts the threads. The list of stolen passwords is read with the first new password, if it has not been yet.
     ///
     /// # Errors
     /// When argon2 refuses the parameters, or a thread cannot be made.
     pub fn start(
         config: &config::Password,
+        breached: Option<Arc<BreachedFile>>,
         random: Arc<dyn Random>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, HashError> {
@@ -91,6 +94,8 @@ impl Hasher {
                 queue: Mutex::default(),
                 wake: Condvar::new(),
                 params: params.clone(),
+                reject_common: config.reject_common,
+                breached: breached.clone(),
                 capacity: config.queue,
                 timeout: config.queue_timeout,
                 random: random.clone(),
@@ -127,6 +132,11 @@ impl Hasher {
         turn + floor
     }
 
+    /// The list of stolen passwords that it goes by.
+    pub fn breached(&self) -> Option<Arc<BreachedFile>> {
+        self.shared.breached.clone()
+    }
+
     /// Scheme and cost of the hashes that are made.
     pub fn own_scheme(&self) -> String {
         let params = &self.shared.params;
@@ -151,20 +161,27 @@ impl Hasher {
         Ok(())
     }
 
-    /// Hashes a password; the result is a PHC string. With `reject_common` one of those that are tried first is
-    /// refused, which may cost as much as the hash.
+    /// Hashes a password that somebody chooses now; the result is a PHC string. One of those that are tried first, if they
+    /// are refused, may cost as much as the hash.
     ///
     /// # Errors
     /// [`HashError::Busy`] when the queue is full or the wait was too long; [`HashError::Crowded`] when others of
-    /// the same origin are to blame.
-    pub async fn hash(
-        &self,
-        password: Secret,
-        reject_common: bool,
-        origin: Origin,
-    ) -> Result<String, HashError> {
+    /// the same origin are to blame; [`HashError::Rejected`] for a common or a stolen password.
+    pub async fn hash_new(&self, password: Secret, origin: Origin) -> Result<String, HashError> {
+        self.hash(password, true, origin).await
+    }
+
+    /// Hashes a password that an account has already, with the parameters of today.
+    ///
+    /// # Errors
+    /// As for [`Self::hash_new`], but that none is rejected.
+    pub async fn hash_again(&self, password: Secret, origin: Origin) -> Result<String, HashError> {
+        self.hash(password, false, origin).await
+    }
+
+    async fn hash(&self, password: Secret, is_new: bool, origin: Origin) -> Result<String, HashError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(&self.shared, password, Work::Hash { reject_common, reply }, Some(origin))?;
+        self.submit(&self.shared, password, Work::Hash { is_new, reply }, Some(origin))?;
         self.wait(answer).await
     }
 
@@ -274,10 +291,11 @@ impl Shared {
             };
             // The caller may have gone; then nobody hears the response.
             match work {
-                Work::Hash { reject_common, reply } => {
-                    let hash = match reject_common && rule::is_common(password.expose()) {
-                        true => Err(PasswordError::Common.into()),
-                        false => self.hash(&password, &mut blocks),
+                Work::Hash { is_new, reply } => {
+                    let screened = if is_new { self.screen(&password) } else { Ok(()) };
+                    let hash = match screened {
+                        Err(error) => Err(error),
+                        Ok(()) => self.hash(&password, &mut blocks),
                     };
                     count();
                     drop(reply.send(hash));
@@ -313,6 +331,19 @@ impl Shared {
             }
             queue = woken.0;
         }
+    }
+
+    /// Looks whether a new password is one that attackers have.
+    fn screen(&self, password: &Secret) -> Result<(), HashError> {
+        // What costs microseconds goes first.
+        let list = self.breached.as_ref().map(|file| file.list()).transpose()?;
+        if list.is_some_and(|list| list.contains(password)) {
+            return Err(PasswordError::Breached.into());
+        }
+        if self.reject_common && rule::is_common(password.expose()) {
+            return Err(PasswordError::Common.into());
+        }
+        Ok(())
     }
 
     fn hash(&self, password: &Secret, blocks: &mut Vec<Block>) -> Result<String, HashError> {

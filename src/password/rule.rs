@@ -20,6 +20,9 @@ pub enum PasswordError {
     /// One of those that are tried first.
     #[error("this password is among the most common ones")]
     Common,
+    /// One of those that were stolen somewhere.
+    #[error("this password is known from a theft of passwords")]
+    Breached,
     /// The same as the name.
     #[error("the password must not be the username")]
     IsUsername,
@@ -33,8 +36,6 @@ pub enum PasswordError {
 pub struct Rules {
     /// Least number of characters.
     pub min_length: usize,
-    /// Whether well-known passwords are refused.
-    pub reject_common: bool,
 }
 
 impl Rules {
@@ -51,8 +52,8 @@ impl Rules {
         Ok(Secret::new(precis::opaque(password.expose())))
     }
 
-    /// Checks a prepared new password of the account `username` by what costs nothing. Whether it is a common one is
-    /// for the password workers to find out.
+    /// Checks a prepared new password of the account `username` by what costs nothing. Whether it is a common or a stolen
+    /// one is for the password workers to find out.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -123,7 +124,7 @@ fn is_listed(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { min_length: 8, reject_common: true };
+    const RULES: Rules = Rules { min_length: 8 };
 
     fn check(text: &str) -> Result<(), PasswordError> {
         let prepared = Rules::prepare(&Secret::new(text))?;

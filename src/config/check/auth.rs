@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Check, Links};
 use crate::{
     config::{
-        ApiKeys, Auth, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
+        ApiKeys, Auth, BreachedList, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
         raw::{self, LoginName},
         units::{Number, Span},
     },
@@ -274,6 +274,12 @@ impl Check<'_> {
         Password {
             min_length: self.number(&format!("{key}.min_length"), raw.min_length, 15, (1, 128)),
             reject_common: raw.reject_common.is_none_or(|reject| reject.0),
+            breached: raw.breached.as_ref().map(|file| BreachedList {
+                path: self.document.folder.join(file),
+                // Nothing is read here.
+                identity: 0,
+                source: self.document.source(&format!("{key}.breached")),
+            }),
             // At most 1 GiB, so the number of KiB fits.
             memory_kib: (memory >> 10) as u32,
             iterations: self.number(&format!("{key}.argon2.iterations"), raw.argon2.iterations, 2, (1, 100))

@@ -266,6 +266,8 @@ pub struct Password {
     pub min_length: Option<Number>,
     /// Whether well-known passwords are refused. Default: true.
     pub reject_common: Option<Switch>,
+    /// A file of `authgate password-filter build`: passwords in it are refused. Default: none.
+    pub breached: Option<String>,
     /// The cost of one hash.
     #[serde(default)]
     pub argon2: Argon2,

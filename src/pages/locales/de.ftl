@@ -106,6 +106,7 @@ error-username-reserved = Dieser Benutzername ist reserviert.
 error-password-too-short = Ein Passwort hat mindestens { $min } Zeichen.
 error-password-too-long = Dieses Passwort ist zu lang.
 error-password-common = Dieses Passwort gehört zu denen, die zuerst probiert werden.
+error-password-breached = Dieses Passwort ist aus einem Diebstahl von Passwörtern bekannt. Wählen Sie ein anderes.
 error-password-is-username = Das Passwort darf nicht der Benutzername sein.
 error-password-characters = Ein Passwort darf keine Steuerzeichen enthalten.
 error-passwords-do-not-match = Die Passwörter sind verschieden.

@@ -106,6 +106,7 @@ error-username-reserved = This username is reserved.
 error-password-too-short = A password has at least { $min } characters.
 error-password-too-long = This password is too long.
 error-password-common = This password is among those that are tried first.
+error-password-breached = This password is known from a theft of passwords. Choose another.
 error-password-is-username = The password must not be the username.
 error-password-characters = A password must not hold control characters.
 error-passwords-do-not-match = The passwords differ.
