@@ -13,9 +13,9 @@ use std::{
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, Protocol, Settings, Upstream, eventually, ok, port_to_keep,
+    Client, Gateway, Protocol, Seen, Settings, Upstream, eventually, ok, port_to_keep,
     protocol::USUAL,
-    streaming::{UPGRADE, begin, streaming_upstream},
+    streaming::{UPGRADE, begin, held_upstream, streaming_upstream},
 };
 
 const ROUTES: &str =
@@ -173,12 +173,16 @@ fn a_stream_goes_on_as_long_as_the_config_allows_it() {
 
 #[test]
 fn what_was_begun_is_judged_and_finished_by_the_config_that_it_met() {
-    let (gateway, _upstream, admin) = start(routes(""));
+    let released = Arc::default();
+    let upstream = held_upstream(&released);
+    let gateway = Gateway::start(&upstream, routes(""));
+    let admin = gateway.admin_token("root");
     let mut slow = begin(&gateway, "/public/slow", None, "");
-    thread::sleep(Duration::from_millis(200));
+    eventually("the upstream has the request", || (!upstream.seen().is_empty()).then_some(()));
     let other = Settings::routes("  - {path: /other, auth: none, upstream: backend}\n");
     assert_eq!(gateway.reload(&admin, &other).status, 200);
     assert_eq!(gateway.get("/public/slow", None).status, 404);
+    released.store(true, SeqCst);
     let response = slow.response();
     assert_eq!((response.status, response.text().as_str()), (200, "late"));
     // And its connection goes on by the new one.
@@ -188,7 +192,10 @@ fn what_was_begun_is_judged_and_finished_by_the_config_that_it_met() {
 
 #[test]
 fn listeners_come_and_go() {
-    let (gateway, _upstream, admin) = start(routes(""));
+    let released = Arc::default();
+    let upstream = held_upstream(&released);
+    let gateway = Gateway::start(&upstream, routes(""));
+    let admin = gateway.admin_token("root");
     let second: SocketAddr = ([127, 0, 0, 1], port_to_keep()).into();
     let two = Settings { listener: format!("}}\n  - {{address: \"{second}\""), ..routes("") };
     assert_eq!(gateway.reload(&admin, &two).status, 200);
@@ -199,13 +206,15 @@ fn listeners_come_and_go() {
     let mut tunnel = Client::connect(second);
     tunnel.send(format!("GET /public/ws HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n"));
     assert_eq!(tunnel.head().0, 101);
-    thread::sleep(Duration::from_millis(200));
+    let is_slow = |seen: &Seen| seen.target == "/public/slow";
+    eventually("the upstream has the request", || upstream.seen().iter().any(is_slow).then_some(()));
     // A second one is the same listener, whatever is said beside it.
     assert_eq!(gateway.reload(&admin, &two.clone().extra("limits: {body: 2MiB}\n")).status, 200);
     assert_eq!(get(&mut resting, "/public/x", None), 200);
     assert_eq!(gateway.reload(&admin, &routes("")).status, 200);
     eventually("nobody listens there", || std::net::TcpStream::connect(second).err());
     // What was begun there is finished.
+    released.store(true, SeqCst);
     let response = busy.response();
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     assert!(resting.is_closed_silently());

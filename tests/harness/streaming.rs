@@ -2,11 +2,15 @@
 
 use std::{
     io::{Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
 
-use super::{Client, Gateway, Upstream, ok};
+use super::{Client, Gateway, Upstream, eventually, ok};
 
 /// The headers that ask for a WebSocket.
 pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -14,7 +18,17 @@ pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebS
 
 /// `…/ws` echoes, `…/events` sends an event now and then, `…/slow` takes its time; everything else is answered at once.
 pub fn streaming_upstream() -> Upstream {
-    Upstream::with(|seen, socket| match seen.target.rsplit('/').next().unwrap_or_default() {
+    streaming(|| thread::sleep(Duration::from_millis(800)))
+}
+
+/// The same, whose `…/slow` is held back until `released`.
+pub fn held_upstream(released: &Arc<AtomicBool>) -> Upstream {
+    let released = released.clone();
+    streaming(move || eventually("the response is released", || released.load(SeqCst).then_some(())))
+}
+
+fn streaming(wait: impl Fn() + Send + Sync + 'static) -> Upstream {
+    Upstream::with(move |seen, socket| match seen.target.rsplit('/').next().unwrap_or_default() {
         "ws" => {
             let _ = socket.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
@@ -36,7 +50,7 @@ pub fn streaming_upstream() -> Upstream {
             false
         }
         "slow" => {
-            thread::sleep(Duration::from_millis(800));
+            wait();
             socket.write_all(&ok("late")).is_ok()
         }
         _ => socket.write_all(&ok(&seen.target)).is_ok(),
