@@ -382,5 +382,5 @@ pub(super) struct AuditQuery {
 /// How many of a list are wanted.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct Limit(#[schemars(range(min = 1, max = 500))] u32);

@@ -161,11 +161,11 @@ impl Following {
         let process = self.foundation.process.clone();
         let followed = self.foundation.keys.load().follow(&self.foundation.keyring).await;
         let asked = process.time.now();
-        process.mirror.api_keys().log_is_read(asked);
+        process.mirror.api_keys().begin_log(asked);
         let refreshed = self.refresh_api_keys().await;
         let polled = self.follower.poll(followed.is_ok() && !process.mirror.api_keys().is_behind()).await;
         if let Ok(polled) = &polled {
-            process.mirror.api_keys().log_was_read(asked);
+            process.mirror.api_keys().end_log(asked);
             if polled.restored {
                 process.mirror.api_keys().read_all_again();
             }
@@ -180,7 +180,7 @@ impl Following {
             }
         }
         process.metrics.revocations.listening.set(i64::from(self.hints.is_some()));
-        // What the poll brought of them. Until that is read, those keys are good for nothing.
+        // Those that the poll named: they are refused until they are read.
         let refreshed = refreshed.and(self.refresh_api_keys().await);
         let polled = polled.map_err(StartError::from).and(refreshed.map_err(StartError::from));
         let error = followed.map_err(StartError::from).and(polled).err();

@@ -13,7 +13,7 @@ use crate::{
     oidc::{Fetcher, read_key_file},
     otlp::Transport,
     pages,
-    password::{Breached, BreachedFile, HashError},
+    password::{Breached, BreachedError, BreachedFile, HashError},
     route::{Builtin, Table},
     telemetry::LogSettings,
     tls::{ClientTls, ServerTls, TlsError},
@@ -90,8 +90,7 @@ pub fn load(path: &Path) -> Result<LoadedGateway, ConfigErrors> {
 /// What is wrong with them.
 pub fn check_files(loaded: &LoadedGateway) -> Result<(), ConfigErrors> {
     let Some(list) = &loaded.config.auth.password.breached else { return Ok(()) };
-    let problem = |error| list.source.error(format!("{}: {error}", list.path.display()));
-    Breached::load(&list.path).map(drop).map_err(|error| ConfigErrors(vec![problem(error)]))
+    Breached::load(&list.path).map(drop).map_err(|error| not_a_list(list, &error))
 }
 
 /// The errors that no single place of a config can be checked for.
@@ -109,7 +108,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let providers = config.providers.iter().filter_map(|provider| load_provider(provider).err());
     let traces = load_trace_transport(config).err();
     let acme = load_acme_client(config).err();
-    let breached = identify_breached(config).err();
+    let breached = look_at_breached(config).err();
     let pages = load_pages(config).err();
     let files = tls
         .chain(upstreams)
@@ -136,10 +135,6 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let fetchers = config.issuers.iter().map(load_issuer).collect::<Result<Vec<_>, _>>()?;
     for (issuer, fetcher) in config.issuers.iter_mut().zip(&fetchers) {
         issuer.files = fetcher.digest();
-    }
-    let identity = identify_breached(&config)?;
-    if let Some(list) = &mut config.auth.password.breached {
-        list.identity = identity;
     }
     let provider_fetchers = config.providers.iter().map(load_provider).collect::<Result<_, _>>()?;
     let trace_transport = load_trace_transport(&config)?;
@@ -180,11 +175,14 @@ pub(super) fn load_breached(password: &config::Password) -> Result<Option<Arc<Br
     Ok(Some(Arc::new(file)))
 }
 
-/// Returns what tells the list of stolen passwords from others, 0 without one.
-fn identify_breached(config: &Config) -> Result<u64, ConfigErrors> {
-    let Some(list) = &config.auth.password.breached else { return Ok(0) };
-    let problem = |error| list.source.error(format!("{}: {error}", list.path.display()));
-    Breached::identify(&list.path).map_err(|error| ConfigErrors(vec![problem(error)]))
+/// Checks that the list of stolen passwords is one, without reading it whole.
+fn look_at_breached(config: &Config) -> Result<(), ConfigErrors> {
+    let Some(list) = &config.auth.password.breached else { return Ok(()) };
+    Breached::identify(&list.path).map(drop).map_err(|error| not_a_list(list, &error))
+}
+
+fn not_a_list(list: &config::BreachedList, error: &BreachedError) -> ConfigErrors {
+    ConfigErrors(vec![list.source.error(format!("{}: {error}", list.path.display()))])
 }
 
 /// Reads the certificates for the certificate authority.
@@ -251,7 +249,7 @@ pub(super) fn builtin_calls(config: &Config) -> Vec<Builtin> {
     let builtin = |(method, path)| {
         Pattern::parse(&format!("{mount}{path}")).ok().map(|pattern| Builtin { method, pattern })
     };
-    // Where there is nothing to tell, that of another server behind this one is not in the way.
+    // Without a public address there is no metadata, and a route may serve that path for a server behind this one.
     let metadata = config.public_base().and_then(|_| Pattern::parse(METADATA).ok());
     let metadata = metadata.map(|pattern| Builtin { method: Method::GET, pattern });
     calls.chain(pages).filter_map(builtin).chain(metadata).collect()

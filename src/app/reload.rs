@@ -36,7 +36,7 @@ use crate::{
     gateway::{Listening, Snapshot},
     oidc::KeyFollower,
     otlp::Exporter,
-    password::{HashError, Hasher},
+    password::{Breached, HashError, Hasher},
     types::OsRandom,
     upstream::Monitor,
 };
@@ -217,23 +217,23 @@ impl Reloader {
 
     /// Returns the password workers that a config wants, if those that run are others.
     async fn hasher_for(&self, before: &Config, wanted: &Config) -> Result<Option<Arc<Hasher>>, ReloadError> {
+        let hashes_alike = before.auth.password.hashes_like(&wanted.auth.password);
         let list = self.foundation.hasher.load().breached();
-        let wanted_list = wanted.auth.password.breached.as_ref();
-        // By what was read, which may be another file than when it was looked at.
-        let has_list =
-            list.as_ref().and_then(|list| list.identity()) == wanted_list.map(|list| list.identity);
-        if has_list && before.auth.password.hashes_like(&wanted.auth.password) {
-            return Ok(None);
-        }
         let (password, metrics) = (wanted.auth.password.clone(), self.foundation.process.metrics.clone());
         let failed = |error: &dyn std::fmt::Display| ReloadError::Failed(error.to_string());
         // On a thread that has not given way: what it gave up its children could not take back.
-        let start = move || -> Result<Hasher, HashError> {
+        let start = move || -> Result<Option<Hasher>, HashError> {
+            let wanted_list =
+                password.breached.as_ref().map(|list| Breached::identify(&list.path)).transpose()?;
+            let has_list = list.as_ref().and_then(|list| list.identity()) == wanted_list;
+            if has_list && hashes_alike {
+                return Ok(None);
+            }
             let list = if has_list { list } else { load_breached(&password)? };
-            Hasher::start(&password, list, Arc::new(OsRandom), metrics)
+            Hasher::start(&password, list, Arc::new(OsRandom), metrics).map(Some)
         };
-        let started = self.vital.spawn_blocking(start).await;
-        let hasher = Arc::new(started.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?);
+        let started = self.vital.spawn_blocking(start).await.map_err(|error| failed(&error))?;
+        let Some(hasher) = started.map_err(|error| failed(&error))?.map(Arc::new) else { return Ok(None) };
         learn_schemes(&*self.foundation.store, &hasher).await.map_err(|error| failed(&error))?;
         Ok(Some(hasher))
     }

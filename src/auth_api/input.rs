@@ -70,7 +70,7 @@ pub(super) struct Page {
 /// How many of a list are wanted.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct Limit(#[schemars(range(min = 1, max = 200))] u32);
 
 /// Reads which page of a list is wanted.
@@ -211,7 +211,7 @@ pub(super) struct NewApiKey {
 
 /// The form by which a client asks for a token.
 #[derive(JsonSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct TokenRequest {
     /// client_credentials.
     grant_type: String,
@@ -226,7 +226,7 @@ pub(super) struct TokenRequest {
 /// The form by which a client asks about a token, or ends it.
 #[derive(JsonSchema)]
 #[schemars(rename = "ClientTokenRequest")]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct TokenOfClient {
     /// The token.
     token: String,

@@ -36,7 +36,7 @@ const ALGORITHMS: [&str; 7] = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES3
 
 /// A failed request of a client.
 enum OauthError {
-    /// The body, by its code.
+    /// The form is wrong: the error code, and its description.
     Request(&'static str, &'static str),
     /// The client has not shown who it is; whether it has tried by `Authorization`.
     Client { by_header: bool },

@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
 /// The response to a change: new tokens for the caller's own account, a message alone for another's.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) enum Changed {
     Own(Session<'static>),
     Other(Message),
@@ -180,7 +180,7 @@ pub(super) struct PendingChallenge(pub(super) serde_json::Map<String, serde_json
 /// The shape of a challenge.
 #[derive(JsonSchema)]
 #[schemars(rename = "Challenge")]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct Challenge {
     challenge: String,
     methods: Vec<String>,
@@ -191,7 +191,7 @@ pub(super) struct Challenge {
 /// The shape of the key set, which the keyring writes.
 #[derive(JsonSchema)]
 #[schemars(rename = "JwkSet")]
-#[allow(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct JwkSet {
     keys: Vec<serde_json::Map<String, serde_json::Value>>,
 }

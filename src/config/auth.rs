@@ -227,8 +227,6 @@ pub struct Password {
 pub struct BreachedList {
     /// Where it lies.
     pub path: PathBuf,
-    /// What tells its contents from others.
-    pub identity: u64,
     /// Where it is declared.
     pub source: Source,
 }

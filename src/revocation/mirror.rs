@@ -140,7 +140,7 @@ impl Mirror {
     /// latest expiry stand. Streams that it concerns are cut.
     pub fn apply(&self, entry: &LogEntry) {
         match entry.revoked {
-            Revoked::ApiKey(id) if entry.generation == 0 => return self.api_keys.is_new(id),
+            Revoked::ApiKey(id) if entry.generation == 0 => return self.api_keys.add(id),
             Revoked::KeyOwner(owner) => {
                 self.api_keys.outdate(owner, entry.generation);
                 return self.live.revoke(entry);
@@ -166,7 +166,7 @@ impl Mirror {
     /// Reads the API keys that are to be read again; with `waits`, after whoever reads them now.
     ///
     /// # Errors
-    /// When the store fails. What was to be read stays to be read, and those keys are good for nothing until then.
+    /// When the store fails. What was to be read stays to be read, and those keys are refused until then.
     pub async fn refresh_api_keys(&self, store: &(impl ApiKeys + ?Sized), waits: bool) -> store::Result<()> {
         let has_ended = |id| self.dead.pin().contains_key(&Revoked::ApiKey(id));
         self.api_keys.refresh(store, waits, has_ended).await

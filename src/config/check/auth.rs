@@ -276,8 +276,6 @@ impl Check<'_> {
             reject_common: raw.reject_common.is_none_or(|reject| reject.0),
             breached: raw.breached.as_ref().map(|file| BreachedList {
                 path: self.document.folder.join(file),
-                // Nothing is read here.
-                identity: 0,
                 source: self.document.source(&format!("{key}.breached")),
             }),
             // At most 1 GiB, so the number of KiB fits.

@@ -3,17 +3,19 @@
 //! What is required:
 //! - The set is read with the log, and read again where the log says that a key is new, or its owner another. A key that has ended is gone
 //!   with its entry, as a session is.
-//! - From the moment that an owner is known to have changed until they are read again, their keys are good for nothing: their roles may
+//! - From the moment that an owner is known to have changed until they are read again, their keys are refused: their roles may
 //!   have been taken away.
-//! - It takes no lock to look a key up, and as long for one that does not exist.
+//! - A look-up takes no lock, and as long for a key that does not exist.
+
+mod record;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool, AtomicI64, AtomicU8, AtomicU32,
+            AtomicBool, AtomicI64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -24,11 +26,11 @@ use foldhash::fast::RandomState;
 use papaya::ResizeMode;
 use seize::Collector;
 
+use self::record::{CURRENT, Key, OUTDATED, Owner, Owners, REPLACED, Reading};
 use crate::{
     clock::{Now, UnixMillis},
-    config::Pattern,
-    store::{self, ApiKeyLimits, ApiKeySelection, ApiKeys, LiveApiKey},
-    token::{KeyCaller, KeyOwner, KeyScope},
+    store::{self, ApiKeySelection, ApiKeys},
+    token::KeyCaller,
     types::{ApiKeyId, UserId, hash::sha256, read_api_key},
 };
 
@@ -38,40 +40,15 @@ const USES_APART: i64 = 20;
 /// The uses that are remembered until they are noted in the store.
 const MOST_USES: usize = 100_000;
 
-/// The log keeps what it says of new keys and changed owners for ten minutes. Who has not read it for half as long reads all keys, in
-/// milliseconds.
+/// After a pause of this length, in milliseconds, all keys are read: the log keeps entries about new keys and changed owners for ten
+/// minutes.
 const ALL_AFTER: i64 = 300_000;
 
-/// Readings in a row.
+/// The most readings in a row.
 const MOST_READINGS: usize = 3;
 
-/// Keys that are taken over without a pause.
+/// The most keys that are taken over without giving way to other tasks.
 const PIECE: usize = 10_000;
-
-/// The states of an owner as they were read.
-const CURRENT: u8 = 0;
-/// They have changed since.
-const OUTDATED: u8 = 1;
-/// They were read again; keys that are still theirs have ended.
-const REPLACED: u8 = 2;
-
-/// An owner as they were read.
-#[derive(Debug)]
-struct Owner {
-    known: Arc<KeyOwner>,
-    state: AtomicU8,
-}
-
-/// A key as it was read.
-struct Key {
-    hash: [u8; 32],
-    owner: Arc<Owner>,
-    scope: Option<Arc<KeyScope>>,
-    /// In Unix seconds.
-    expires_at: i64,
-    /// The span of time in which it was last used.
-    used: AtomicU32,
-}
 
 /// Keys and owners that are to be read again; owners with the generation that they are of since.
 #[derive(Default)]
@@ -81,7 +58,6 @@ struct Pending {
 }
 
 type Keys = papaya::HashMap<ApiKeyId, Key, RandomState>;
-type Owners = HashMap<UserId, Arc<Owner>, RandomState>;
 
 /// Why a key is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +126,7 @@ impl LiveApiKeys {
         let hash = sha256(text);
         let keys = self.keys.pin();
         let found = keys.get(&id);
-        // Compared with something in any case.
+        // An unknown key costs a comparison, too.
         let stored = found.map_or(&[0; 32], |key| &key.hash);
         let is_it = verify_slices_are_equal(stored, &hash).is_ok();
         let key = found.filter(|key| is_it && now.seconds() < key.expires_at).ok_or(KeyRefused::Unknown)?;
@@ -183,19 +159,19 @@ impl LiveApiKeys {
         })
     }
 
-    /// A key has ended.
+    /// Removes a key that has ended.
     pub(super) fn remove(&self, id: ApiKeyId) {
         self.keys.pin().remove(&id);
     }
 
-    /// There is a new key, which is to be read.
-    pub(super) fn is_new(&self, id: ApiKeyId) {
+    /// Has a new key read.
+    pub(super) fn add(&self, id: ApiKeyId) {
         if !self.keys.pin().contains_key(&id) {
             lock(&self.pending).ids.push(id);
         }
     }
 
-    /// An owner has changed, and is of this generation since.
+    /// Refuses the keys of an owner, who has changed and has this generation since, until they are read again.
     pub(super) fn outdate(&self, owner: UserId, generation: i64) {
         let owners = lock(&self.owners);
         if let Some(known) = owners.get(&owner) {
@@ -205,17 +181,17 @@ impl LiveApiKeys {
             }
             known.state.store(OUTDATED, Release);
         }
-        // Also of one who is not known: they may be being read.
+        // Also for an unknown owner, who may be being read at this moment.
         lock(&self.pending).owners.push((owner, generation));
     }
 
-    /// All keys are to be read: something that the log said may have been missed.
+    /// Has all keys read: an entry of the log may have been missed.
     pub fn read_all_again(&self) {
         self.wants_all.store(true, Release);
     }
 
-    /// The log is about to be read at `now`. If that was not done for long, all keys are to be read before anything is served by them.
-    pub fn log_is_read(&self, now: Now) {
+    /// Notes that the log is about to be read at `now`. After a long pause all keys are to be read before any is accepted.
+    pub fn begin_log(&self, now: Now) {
         let before = self.read_at.load(Relaxed);
         if before != i64::MIN && now.boot - before > ALL_AFTER {
             self.is_behind.store(true, Release);
@@ -223,12 +199,12 @@ impl LiveApiKeys {
         }
     }
 
-    /// The log was read as it was at `now`.
-    pub fn log_was_read(&self, now: Now) {
+    /// Notes that the log was read as it was at `now`.
+    pub fn end_log(&self, now: Now) {
         self.read_at.store(now.boot, Relaxed);
     }
 
-    /// Returns whether keys may have changed of which nothing will be heard until all of them were read.
+    /// Returns whether changes may have been missed, until all keys are read.
     pub fn is_behind(&self) -> bool {
         self.is_behind.load(Acquire)
     }
@@ -255,7 +231,7 @@ impl LiveApiKeys {
             Err(_) if waits => self.reading.lock().await,
             Err(_) => return Ok(()),
         };
-        // What is found to have changed meanwhile is read at once, and what changes without an end with the next look.
+        // What changes meanwhile is read at once, but not without end: the next poll goes on.
         for _ in 0..MOST_READINGS {
             if !self.is_due() {
                 break;
@@ -289,7 +265,6 @@ impl LiveApiKeys {
             if all { found.iter().map(|(id, _)| *id).collect() } else { HashSet::default() };
         while !found.is_empty() {
             self.take_keys(found.split_off(found.len().saturating_sub(PIECE)), has_ended);
-            // Others on this thread have their turn.
             tokio::task::yield_now().await;
         }
         for owner in replaced {
@@ -303,12 +278,12 @@ impl LiveApiKeys {
         Ok(())
     }
 
-    /// Takes over who was read. Returns whom they replace.
+    /// Takes over the owners that were read. Returns those that they replace.
     fn take_owners(&self, fresh: &Owners, all: bool, which: &ApiKeySelection) -> Vec<Arc<Owner>> {
         let mut owners = lock(&self.owners);
         let mut pending = lock(&self.pending);
         for (changed, generation) in &pending.owners {
-            // After they were read, perhaps.
+            // The change may be later than what was read.
             if let Some(owner) = fresh.get(changed).filter(|owner| owner.known.generation < *generation) {
                 owner.state.store(OUTDATED, Release);
             }
@@ -325,7 +300,7 @@ impl LiveApiKeys {
                 continue;
             }
             if let Some(known) = known.filter(|_| !all && !which.owners.contains(id)) {
-                // Not all of their keys were read: those wait until they are.
+                // Only some of their keys were read.
                 known.state.store(OUTDATED, Release);
                 pending.owners.push((*id, owner.known.generation));
                 continue;
@@ -356,7 +331,7 @@ impl LiveApiKeys {
                 continue;
             }
             keys.insert(id, key);
-            // Looked at after it is there: an entry that comes now finds it.
+            // After the insertion: an entry of the log that comes now finds the key.
             if has_ended(id) {
                 keys.remove(&id);
             }
@@ -386,57 +361,16 @@ impl LiveApiKeys {
     }
 }
 
-/// Keys as they come from the store.
-#[derive(Default)]
-struct Reading {
-    owners: Owners,
-    keys: Vec<(ApiKeyId, Key)>,
-    /// Keys of the same limits share them.
-    scopes: HashMap<String, Arc<KeyScope>, RandomState>,
-}
-
-impl Reading {
-    fn take(&mut self, key: LiveApiKey) {
-        let LiveApiKey { id, hash, limits, expires_at, owner, name, roles, external_id, generation } = key;
-        // One whose limits cannot be read opens nothing.
-        let Some(scope) = self.scope(limits) else {
-            return tracing::error!(
-                api_key.prefix = id.prefix(),
-                "an API key has limits that cannot be read"
-            );
-        };
-        let owner = self.owners.entry(owner).or_insert_with(|| {
-            let known = Arc::new(KeyOwner { id: owner, name, roles, external_id, generation });
-            Arc::new(Owner { known, state: AtomicU8::new(CURRENT) })
-        });
-        let expires_at = expires_at.map_or(i64::MAX, |at| at.div_euclid(1_000));
-        let key = Key { hash, owner: owner.clone(), scope, expires_at, used: AtomicU32::new(0) };
-        self.keys.push((id, key));
-    }
-
-    fn scope(&mut self, limits: ApiKeyLimits) -> Option<Option<Arc<KeyScope>>> {
-        if limits == ApiKeyLimits::default() {
-            return Some(None);
-        }
-        let text = format!("{limits:?}");
-        if let Some(known) = self.scopes.get(&text) {
-            return Some(Some(known.clone()));
-        }
-        let ApiKeyLimits { roles, routes, networks } = limits;
-        let routes = routes.iter().map(|route| Pattern::parse(route).ok()).collect::<Option<_>>()?;
-        let scope = Arc::new(KeyScope { roles, routes, networks });
-        self.scopes.insert(text, scope.clone());
-        Some(Some(scope))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
 
     use super::*;
     use crate::{
-        store::{ApiKey, ApiKeyAdded, ApiKeyPage, ApiKeySink, Event, LogEntry, NewApiKey, Result},
+        store::{
+            ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySink, Event, LiveApiKey, LogEntry,
+            NewApiKey, Result,
+        },
         types::{NewApiKeyText, OsRandom, Roles},
     };
 
@@ -552,7 +486,7 @@ mod tests {
             ..key
         };
         let (second, new) = key(owner, "user", 2);
-        live.is_new(second.id);
+        live.add(second.id);
         read(&live, vec![lowered(stored), new], &|| {}).await;
         assert_eq!(roles(&live, &first).as_deref(), Ok("user"));
         assert_eq!(roles(&live, &second).as_deref(), Ok("user"));
