@@ -98,7 +98,7 @@ fn a_config_that_is_wrong_changes_nothing_and_says_why() {
     let one = "  - {path: /one, auth: none, upstream: nowhere}\n";
     let said = faults(&routes(one));
     assert!(said.contains("gateway.yaml:") && said.contains("routes[2].upstream"), "{said}");
-    assert!(gateway.log().contains("routes[2].upstream"), "the log has it, too");
+    eventually("the log has it, too", || gateway.log().contains("routes[2].upstream").then_some(()));
     // Its own tests are run.
     let one = "  - {path: /one, auth: none, upstream: backend}\n";
     let test = "tests: [{method: GET, path: /one, expect: deny}]\n";

@@ -210,6 +210,19 @@ fn the_new_one_goes_by_the_config_as_it_is_then() {
 }
 
 #[test]
+fn whoever_is_told_of_an_upgrade_meets_the_new_one_only() {
+    let (gateway, _upstream) = start(|_| {});
+    for number in 0..6 {
+        let route = format!("  - {{path: /{number}, auth: none, upstream: backend}}\n");
+        gateway.write(&Settings::routes(&route));
+        upgraded(&gateway);
+        for _ in 0..20 {
+            assert_eq!(gateway.get(&format!("/{number}"), None).status, 200);
+        }
+    }
+}
+
+#[test]
 fn gateways_on_postgresql_are_upgraded_too() {
     let cluster = Cluster::start();
     let url = cluster.database();

@@ -4,9 +4,10 @@ use std::{
     fs::File,
     io::{self, PipeWriter, Write},
     net::TcpListener,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     os::unix::fs::MetadataExt,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub(super) const VARIABLE: &str = "AUTHGATE_INHERITED";
 
 /// What the address of an operators' socket begins with: it may be that of another listener, where the port is the system's choice.
 pub(super) const OF_OPERATORS: &str = "admin=";
+
+/// How long a predecessor may take until it accepts no more.
+const UNTIL_ALONE: Duration = Duration::from_secs(5);
 
 /// What a gateway hands over, as it stands in the variable: descriptors, which the successor has by the same numbers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,8 +138,32 @@ impl Ready {
     ///
     /// # Errors
     /// When the predecessor is gone: it was told to end, and so was this process by that.
-    pub(super) fn tell(mut self) -> io::Result<()> {
-        self.0.write_all(Self::WORD)
+    pub(super) fn tell(mut self) -> io::Result<Told> {
+        self.0.write_all(Self::WORD)?;
+        Ok(Told(self.0))
+    }
+}
+
+/// A predecessor that knows that this process serves.
+#[derive(Debug)]
+pub(super) struct Told(PipeWriter);
+
+impl Told {
+    /// Waits until it accepts no more: it closes the pipe then.
+    pub(super) fn wait_until_alone(self) {
+        let mut pipe = libc::pollfd { fd: self.0.as_raw_fd(), events: 0, revents: 0 };
+        let begun = Instant::now();
+        while let left = UNTIL_ALONE.saturating_sub(begun.elapsed())
+            && !left.is_zero()
+        {
+            // SAFETY: the call is given one descriptor, which is open.
+            match unsafe { libc::poll(&raw mut pipe, 1, left.as_millis() as libc::c_int) } {
+                // A signal; or a fraction of a millisecond is left.
+                ..=0 => {}
+                _ => return,
+            }
+        }
+        tracing::warn!("the process that has started this one still accepts");
     }
 }
 

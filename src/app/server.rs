@@ -142,6 +142,7 @@ pub fn serve(
     let process = Arc::new(Process::new(config, metrics, logs, placement.clone(), systemd));
     let fatal = Arc::new(Fatal::default());
     let (upgraded, successor_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let successor_waits: Arc<Mutex<_>> = Arc::default();
     let (ending, ends) = watch::channel(false);
     let pid_file = pid_file.map(Arc::new);
     let upgrader = Upgrader {
@@ -151,6 +152,7 @@ pub fn serve(
         lock,
         pid_file: pid_file.clone(),
         upgraded: upgraded.clone(),
+        successor_waits: successor_waits.clone(),
         successor_ended: successor_ended.clone(),
         ends,
     };
@@ -187,7 +189,8 @@ pub fn serve(
         };
         server.add_service(worker).add_dependency(&control);
     }
-    let shutdown = Shutdown { process, fatal: fatal.clone(), upgraded, successor_ended, ending };
+    let shutdown =
+        Shutdown { process, fatal: fatal.clone(), upgraded, successor_ended, successor_waits, ending };
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     if let Some(file) = pid_file {
         file.remove();
@@ -272,11 +275,7 @@ impl Control {
     }
 
     /// The process serves: whoever waits for that is told.
-    fn serves(&self, predecessor: Option<Ready>, vital: &Runtime) {
-        if let Some(Err(error)) = predecessor.map(Ready::tell) {
-            tracing::error!(%error, "the process that has started this one is gone");
-            return self.fatal.fail(&error);
-        }
+    fn serves(&self, vital: &Runtime) {
         tracing::info!("serving");
         // Heard from before anybody can know whom to signal.
         match (signal(SignalKind::user_defined2()), take(&self.upgrader)) {
@@ -322,23 +321,40 @@ impl ServiceWithDependents for Control {
         {
             return self.fatal.fail(&error);
         }
-        tokio::select! {
-            loaded = self.load(loaded, &runtime, &vital) => match loaded {
-                Ok(()) => {
-                    if predecessor.is_some() && let Err(error) = self.serve_operators(&hosts, &runtime, &vital) {
+        let loaded = tokio::select! {
+            loaded = self.load(loaded, &runtime, &vital) => Some(loaded),
+            _ = shutdown.wait_for(|stopping| *stopping) => None,
+        };
+        match loaded {
+            Some(Ok(())) => {
+                if predecessor.is_some()
+                    && let Err(error) = self.serve_operators(&hosts, &runtime, &vital)
+                {
+                    return self.fatal.fail(&error);
+                }
+                let told = match predecessor.map(Ready::tell).transpose() {
+                    Ok(told) => told,
+                    Err(error) => {
+                        tracing::error!(%error, "the process that has started this one is gone");
                         return self.fatal.fail(&error);
                     }
-                    self.serves(predecessor, &vital);
+                };
+                // The workers accept, beside those of the predecessor for a moment.
+                ready.notify_ready();
+                if let Some(told) = told {
+                    // Whoever hears that this process serves meets no other from then on.
+                    let _ = vital.spawn_blocking(move || told.wait_until_alone()).await;
                 }
-                Err(error) => {
-                    drop(predecessor);
-                    self.fatal.fail(&error);
-                }
-            },
-            _ = shutdown.wait_for(|stopping| *stopping) => {}
+                self.serves(&vital);
+            }
+            Some(Err(error)) => {
+                drop(predecessor);
+                self.fatal.fail(&error);
+                // Workers check themselves whether everything is loaded.
+                ready.notify_ready();
+            }
+            None => ready.notify_ready(),
         }
-        // The notifier also fires when it is dropped, so workers check themselves whether everything is loaded.
-        ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
         runtime.shutdown_background();
         vital.shutdown_background();

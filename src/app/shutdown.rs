@@ -1,8 +1,9 @@
 //! The end of the process: what brings it about, and what is waited for.
 
 use std::{
+    io::PipeReader,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -20,6 +21,9 @@ use super::{process::Process, systemd};
 
 /// How long connections have that are still open when all that a hand-over waits for is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long workers may take to accept no more, at a hand-over.
+const LAST_ACCEPTED: Duration = Duration::from_secs(2);
 
 /// How long the last traces have to be exported.
 const LAST_EXPORTS: Duration = Duration::from_secs(2);
@@ -48,6 +52,8 @@ pub(super) struct Shutdown {
     /// Told when another process serves, and when that one has ended.
     pub(super) upgraded: Arc<Notify>,
     pub(super) successor_ended: Arc<Notify>,
+    /// The pipe of that process, which waits until this one accepts no more.
+    pub(super) successor_waits: Arc<Mutex<Option<PipeReader>>>,
     /// Tells that the end begins.
     pub(super) ending: watch::Sender<bool>,
 }
@@ -95,6 +101,16 @@ impl Shutdown {
         let limit = self.process.settings().drain.limit;
         let begun = Instant::now();
         self.process.hands_over();
+        // Each worker hears of it in its turn.
+        let alone = async {
+            while self.process.drain.accepting() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(LAST_ACCEPTED, alone).await.is_err() {
+            tracing::warn!("a worker still accepts");
+        }
+        drop(self.successor_waits.lock().unwrap_or_else(PoisonError::into_inner).take());
         tokio::select! {
             () = self.drained(limit) => {}
             // It may be told to end all the same: then tunnels end, and requests have the rest of the time.

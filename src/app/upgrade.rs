@@ -11,7 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -90,6 +90,8 @@ pub(super) struct Upgrader {
     pub(super) pid_file: Option<Arc<PidFile>>,
     /// Told when another process serves.
     pub(super) upgraded: Arc<Notify>,
+    /// The pipe of that process, which waits for its end: it tells that this process accepts no more.
+    pub(super) successor_waits: Arc<Mutex<Option<io::PipeReader>>>,
     /// Told when that process has ended, though this one is still there.
     pub(super) successor_ended: Arc<Notify>,
     /// Told when this process is to end before that.
@@ -120,12 +122,13 @@ impl Upgrader {
                 None => continue,
             };
             match upgrader.clone().upgrade(&runtime).await {
-                Ok(mut child) => {
+                Ok((mut child, pipe)) => {
                     let pid = child.id();
                     tracing::info!(pid, "another process serves, this one drains");
                     systemd::main_pid(pid);
                     // Nothing is taken up here any more.
                     std::mem::forget(paused);
+                    *upgrader.successor_waits.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipe);
                     upgrader.upgraded.notify_one();
                     let ended = upgrader.successor_ended.clone();
                     // On a thread of its own: the end of the runtime would wait for it.
@@ -147,8 +150,8 @@ impl Upgrader {
         }
     }
 
-    /// Starts a successor. Returns it once it serves.
-    async fn upgrade(self: Arc<Self>, runtime: &Handle) -> Result<Child, UpgradeError> {
+    /// Starts a successor. Returns it once it serves, with its pipe.
+    async fn upgrade(self: Arc<Self>, runtime: &Handle) -> Result<(Child, io::PipeReader), UpgradeError> {
         if std::process::id() == 1 {
             return Err(UpgradeError::FirstProcess);
         }
@@ -163,12 +166,12 @@ impl Upgrader {
             let mut word = Vec::new();
             // It ends when nobody is left who could say anything.
             let read = ready.by_ref().take(Ready::WORD.len() as u64).read_to_end(&mut word);
-            let _ = tell.send(read.is_ok() && word == Ready::WORD);
+            let _ = tell.send((read.is_ok() && word == Ready::WORD).then_some(ready));
         });
         let mut ends = self.ends.clone();
         tokio::select! {
             told = tokio::time::timeout(UNTIL_READY, told) => match told {
-                Ok(Ok(true)) => child.0.take().ok_or(UpgradeError::NotReady),
+                Ok(Ok(Some(ready))) => child.0.take().map(|child| (child, ready)).ok_or(UpgradeError::NotReady),
                 Ok(_) => Err(UpgradeError::NotReady),
                 Err(_) => Err(UpgradeError::Timeout),
             },

@@ -123,7 +123,12 @@ where
         // SAFETY: the socket is owned here, so it stays open and the same until it is dropped.
         let own = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
         let (gone, is_gone) = watch::channel(None);
-        let task = tokio::spawn(self.accept(own, listener.clone(), is_gone));
+        let accepting = Counted::new(&self.drain.accepting);
+        let accept = self.accept(own, listener.clone(), is_gone);
+        let task = tokio::spawn(async move {
+            accept.await;
+            drop(accepting);
+        });
         Ok(Accepting { listener: listener.clone(), of: socket.clone(), gone, task })
     }
 

@@ -20,6 +20,7 @@ pub struct Drain {
     handed_over: Arc<AtomicBool>,
     pub(super) tell: watch::Sender<bool>,
     pub(super) live: Arc<AtomicUsize>,
+    pub(super) accepting: Arc<AtomicUsize>,
     pub(super) resting: Arc<AtomicUsize>,
 }
 
@@ -30,6 +31,7 @@ impl Default for Drain {
             handed_over: Arc::default(),
             tell: watch::Sender::new(false),
             live: Arc::default(),
+            accepting: Arc::default(),
             resting: Arc::default(),
         }
     }
@@ -171,6 +173,11 @@ impl Drain {
     /// Tells every worker to stop accepting and to finish requests in flight.
     pub fn begin(&self) {
         self.tell.send_replace(true);
+    }
+
+    /// How many tasks accept connections.
+    pub fn accepting(&self) -> usize {
+        self.accepting.load(Relaxed)
     }
 
     /// How many connections are open.

@@ -171,15 +171,28 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // One that took its place.
-        if let Some(pid) = self.pid().filter(|pid| *pid != self.child.id()) {
-            // SAFETY: the call takes no memory.
-            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        if self.log().contains("upgrading") {
+            self.kill_successors();
         }
     }
 }
 
 impl Gateway {
+    /// Kills the processes that took its place, also one that has not said so yet.
+    fn kill_successors(&self) {
+        let file = self.pid_file().display().to_string();
+        let has_file = |process: &fs::DirEntry| {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|argument| argument == file.as_bytes())
+        };
+        for process in fs::read_dir("/proc").unwrap().flatten().filter(has_file) {
+            if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) {
+                // SAFETY: the call takes no memory.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
+    }
+
     /// The file that holds the id of the process that serves.
     pub fn pid_file(&self) -> PathBuf {
         self.folder.path().join(format!("{}.pid", self.child.id()))
