@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     hint::black_box,
     io::{BufReader, Read},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use authgate::{
     store::{LogEntry, Revoked},
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Proofs, Roles, Secret, SessionId, Subject, UserId},
+    types::{ClaimValues, OsRandom, Proofs, Roles, Secret, SessionId, Subject, UserId},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
@@ -35,9 +36,11 @@ struct Parts {
 fn parts() -> Parts {
     let keyring = Keyring::of_secrets(&Secret::new("a-secret-for-benchmarks-only-0123456789"), None, None);
     let keyring = CurrentKeyring::new(keyring.expect("a secret"));
-    let verifier = Arc::new(Verifier::new("bench", "bench", keyring.clone(), Vec::new(), None));
-    let ttl = Duration::from_secs(900);
-    let issuer = Issuer::new("bench", "bench", ttl, keyring, Arc::new(OsRandom));
+    const CONFIG: &str = "listeners: [{address: \"127.0.0.1:0\"}]\nauth: {issuer: bench, audience: bench}\n";
+    let loaded = config::load("bench", CONFIG, Path::new("."), &|_| None, &|_| Vec::new());
+    let auth = loaded.expect("a config").config.auth;
+    let verifier = Arc::new(Verifier::new(&auth, keyring.clone(), Vec::new(), None));
+    let issuer = Issuer::new(&auth, keyring, Arc::new(OsRandom));
     let time = TimeKeeper::new(ManualClock::at(NOW));
     let mirror = Mirror::new(Duration::from_secs(5));
     mirror.confirm(time.now());
@@ -61,6 +64,7 @@ impl Parts {
                     session_ends_at: i64::MAX,
                     authenticated_at: 0,
                     proofs: Proofs::PASSWORD,
+                    claims: &ClaimValues::default(),
                 };
                 let key = self.issuer.key(NOW).expect("a key signs");
                 self.issuer.issue(&claims, &key).expect("a key signs").text

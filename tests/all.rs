@@ -12,6 +12,7 @@ mod audit;
 mod browsers;
 mod buffers;
 mod callers;
+mod claims;
 mod clients;
 mod clocks;
 mod clusters;

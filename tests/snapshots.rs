@@ -18,6 +18,7 @@ use authgate::{
     access::Access,
     app,
     clock::{SystemClock, TimeKeeper},
+    config,
     gateway::{
         BuiltinCall, BuiltinCalls, Drain, Inbox, Listener, Listening, Placement, Services, Snapshot, Worker,
     },
@@ -25,7 +26,7 @@ use authgate::{
     revocation::Mirror,
     telemetry::Metrics,
     token::{AccessClaims, CurrentKeyring, Issuer, Keyring, Verifier},
-    types::{OsRandom, Proofs, Roles, Secret, SessionId, UserId},
+    types::{ClaimValues, OsRandom, Proofs, Roles, Secret, SessionId, UserId},
 };
 use bytes::Bytes;
 use http::Response;
@@ -83,7 +84,11 @@ impl Parts {
         let now = authgate::clock::log_micros() / 1_000;
         let keyring = CurrentKeyring::new(Keyring::of_secrets(&Secret::new(SECRET), None, None).unwrap());
         let random = Arc::new(OsRandom);
-        let issuer = Issuer::new("tests", "tests", Duration::from_secs(900), keyring.clone(), random);
+        const CONFIG: &str =
+            "listeners: [{address: \"127.0.0.1:0\"}]\nauth: {issuer: tests, audience: tests}\n";
+        let loaded = config::load("tests", CONFIG, Path::new("."), &|_| None, &|_| Vec::new());
+        let auth = loaded.unwrap().config.auth;
+        let issuer = Issuer::new(&auth, keyring.clone(), random);
         let claims = AccessClaims {
             user: UserId::generate(now, &OsRandom),
             session: SessionId::generate(&OsRandom),
@@ -95,15 +100,15 @@ impl Parts {
             session_ends_at: i64::MAX,
             authenticated_at: 0,
             proofs: Proofs::PASSWORD,
+            claims: &ClaimValues::default(),
         };
         let token = issuer.issue(&claims, &issuer.key(now).unwrap()).unwrap().text;
         let time = Arc::new(TimeKeeper::new(Arc::new(SystemClock)));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(600)));
         mirror.confirm(time.now());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring, Vec::new(), None));
-        let access =
-            Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None, Default::default(), None));
+        let verifier = Arc::new(Verifier::new(&auth, keyring, Vec::new(), None));
+        let access = Arc::new(Access::new(verifier, mirror, time, metrics.clone(), None, &auth, None));
         let services = Services {
             traces: None,
             refusal_pages: None,

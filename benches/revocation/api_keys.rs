@@ -16,7 +16,7 @@ use authgate::{
         ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySelection, ApiKeySink, ApiKeys, Event,
         LiveApiKey, LogEntry, NewApiKey, Result,
     },
-    types::{ApiKeyId, NewApiKeyText, OsRandom, Roles, UserId},
+    types::{ApiKeyId, Attributes, NewApiKeyText, OsRandom, Roles, UserId},
 };
 
 #[global_allocator]
@@ -60,6 +60,9 @@ impl ApiKeys for Stored {
                 roles: Roles::parse_joined("user").expect("a role"),
                 external_id: None,
                 generation: 1,
+                email: None,
+                email_verified: false,
+                attributes: Attributes::default(),
             });
         }
         Ok(())

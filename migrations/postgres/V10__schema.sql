@@ -17,7 +17,9 @@ CREATE TABLE users (
     access_exp_max BIGINT NOT NULL DEFAULT 0,
     created_at     BIGINT NOT NULL,
     -- Users who came from another program keep the id that they had there.
-    external_id    TEXT
+    external_id    TEXT,
+    -- What the config declares beside that, as a JSON object of texts; empty for none.
+    attributes     TEXT NOT NULL DEFAULT ''
 );
 -- Lists of accounts go by the bytes of their names.
 CREATE INDEX users_by_name ON users (name COLLATE "C");
@@ -125,7 +127,7 @@ CREATE INDEX spent_states_by_expiry ON spent_states (expires_at);
 
 -- An account as it is read.
 CREATE VIEW accounts AS
-    SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id,
+    SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id, u.attributes,
         p.hash AS password_hash, own.address AS email, own.key AS email_key,
         own.verified_at IS NOT NULL AS email_verified, coalesce(own.is_weak, FALSE) AS email_is_weak, pending.address AS pending_email,
         coalesce(p.by_mail, FALSE) AS password_by_mail,

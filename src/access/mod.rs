@@ -82,17 +82,17 @@ pub struct Access {
 }
 
 impl Access {
-    /// A decider on these means. `introspector` asks the issuer of opaque tokens about them; `bad_keys` counts bad API keys.
+    /// A decider on these means, for the API keys of `auth`. `introspector` asks the issuer of opaque tokens about them; `bad_keys` counts bad API keys.
     pub fn new(
         verifier: Arc<Verifier>,
         mirror: Arc<Mirror>,
         time: Arc<TimeKeeper>,
         metrics: Arc<Metrics>,
         introspector: Option<Arc<Introspector>>,
-        key_kinds: config::ApiKeys,
+        auth: &config::Auth,
         bad_keys: Option<BadKeys>,
     ) -> Self {
-        let keys = KeyPrincipals::default();
+        let (key_kinds, keys) = (auth.keys, KeyPrincipals::new(auth.claims.clone()));
         Self { verifier, mirror, time, metrics, introspector, key_kinds, keys, bad_keys }
     }
 
@@ -324,7 +324,7 @@ mod tests {
         clock::ManualClock,
         store::{LogEntry, Revoked},
         token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
-        types::{KeyId, OsRandom, Proofs, Roles, Secret, SessionId, UserId},
+        types::{ClaimValues, KeyId, OsRandom, Proofs, Roles, Secret, SessionId, UserId},
     };
 
     const NOW: i64 = 1_800_000_000_000;
@@ -350,9 +350,9 @@ mod tests {
             Keyring::of_secrets(&Secret::new("a-secret-for-unit-tests-only-0123456789"), None, None).unwrap();
         let kid = keyring.signing(NOW).ok().unwrap().kid.clone();
         let keyring = CurrentKeyring::new(keyring);
-        let verifier = Arc::new(Verifier::new("tests", "tests", keyring.clone(), Vec::new(), None));
-        let ttl = Duration::from_secs(900);
-        let issuer = Issuer::new("tests", "tests", ttl, keyring, Arc::new(OsRandom));
+        let auth = config::tests::auth();
+        let verifier = Arc::new(Verifier::new(&auth, keyring.clone(), Vec::new(), None));
+        let issuer = Issuer::new(&auth, keyring, Arc::new(OsRandom));
         let session = SessionId::generate(&OsRandom);
         let claims = AccessClaims {
             user: UserId::generate(NOW, &OsRandom),
@@ -365,14 +365,14 @@ mod tests {
             session_ends_at: i64::MAX,
             authenticated_at: NOW,
             proofs: Proofs::PASSWORD,
+            claims: &ClaimValues::default(),
         };
         let token = issuer.issue(&claims, &issuer.key(NOW).unwrap()).unwrap().text;
         let clock = ManualClock::at(NOW);
         let time = Arc::new(TimeKeeper::new(clock.clone()));
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let access =
-            Access::new(verifier, mirror.clone(), time, metrics, None, config::ApiKeys::default(), None);
+        let access = Access::new(verifier, mirror.clone(), time, metrics, None, &auth, None);
         Parts { access, mirror, clock, token, session, kid }
     }
 
@@ -409,10 +409,10 @@ mod tests {
             keyring("another-secret-0123456789-abcdefgh"),
         );
         let browser = crate::config::tests::browser();
+        let auth = config::tests::auth();
         let cookies = |keyring: &Arc<CurrentKeyring>| {
-            let issuer =
-                Issuer::new("tests", "tests", Duration::from_secs(900), keyring.clone(), Arc::new(OsRandom));
-            Arc::new(SessionCookies::new(issuer, &browser, keyring.clone()))
+            let issuer = Issuer::new(&auth, keyring.clone(), Arc::new(OsRandom));
+            Arc::new(SessionCookies::new(issuer, &browser, keyring.clone(), None))
         };
         let claims = AccessClaims {
             user: UserId::generate(NOW, &OsRandom),
@@ -425,17 +425,16 @@ mod tests {
             session_ends_at: NOW + 1_000_000,
             authenticated_at: NOW,
             proofs: Proofs::PASSWORD,
+            claims: &ClaimValues::default(),
         };
         let set = cookies(&unknown).issue(&claims, false, &unknown.get().signing(NOW).ok().unwrap()).unwrap();
         let token = set.to_str().unwrap().split(['=', ';']).nth(1).unwrap().to_owned();
-        let verifier =
-            Arc::new(Verifier::new("tests", "tests", known.clone(), Vec::new(), Some(cookies(&known))));
+        let verifier = Arc::new(Verifier::new(&auth, known.clone(), Vec::new(), Some(cookies(&known))));
         let clock = ManualClock::at(NOW);
         let mirror = Arc::new(Mirror::new(Duration::from_secs(5)));
         let metrics = Arc::new(Metrics::new().unwrap());
         let time = Arc::new(TimeKeeper::new(clock.clone()));
-        let keys = config::ApiKeys::default();
-        let access = Access::new(verifier, mirror.clone(), time, metrics, None, keys, None);
+        let access = Access::new(verifier, mirror.clone(), time, metrics, None, &auth, None);
         let identify = || {
             access.identify(Credential::Cookie(token.as_bytes()), OnStale::Allow, access.now()).unwrap_err()
         };

@@ -50,7 +50,8 @@ impl Accounts {
     pub(super) async fn issue_cookie(&self, grant: Grant, keep: bool) -> Result<BrowserSession> {
         let cookies = self.cookies.as_ref().ok_or(AccountError::Refused(Kind::NotFound))?;
         let key = self.key_for(&grant).await?;
-        let cookie = cookies.issue(&claims(&grant), keep, &key)?;
+        let said = self.config.claims.of(&grant.user.profile());
+        let cookie = cookies.issue(&claims(&grant, &said), keep, &key)?;
         Ok(BrowserSession { user: grant.user, cookie, device: None, remembered: None })
     }
 

@@ -2,13 +2,17 @@
 
 use std::net::IpAddr;
 
-use super::{AccountError, Accounts, Actor, Changed, Holder, Result, login::Judged, register::check_email};
+use super::{
+    AccountError, Accounts, Actor, Changed, Holder, Result, claims::check_attributes, login::Judged,
+    register::check_email,
+};
 use crate::{
+    config::SetBy,
     error::Kind,
     password::Rules,
     store::{AccountChange, Change, Ends, NewMail, Place, Purpose, Rekey, User},
     token::SignedIn,
-    types::{Role, Secret, UserId, Username},
+    types::{AttributeChanges, Role, Secret, UserId, Username},
 };
 
 /// A change that a caller asks for.
@@ -22,6 +26,8 @@ pub struct ChangeRequest {
     pub new_password: Option<Secret>,
     /// A new e-mail address.
     pub new_email: Option<String>,
+    /// New values of attributes.
+    pub attributes: AttributeChanges,
     /// The new password again.
     pub new_password_confirm: Option<Secret>,
     /// The caller's own password, as proof.
@@ -40,7 +46,10 @@ impl Accounts {
         wanted: ChangeRequest,
         address: IpAddr,
     ) -> Result<Option<Changed>> {
-        if wanted.new_username.is_none() && wanted.new_password.is_none() && wanted.new_email.is_none() {
+        let is_of_attributes = !wanted.attributes.is_empty();
+        let is_of_credentials =
+            wanted.new_username.is_some() || wanted.new_password.is_some() || wanted.new_email.is_some();
+        if !is_of_attributes && !is_of_credentials {
             return Err(AccountError::Refused(Kind::MissingParameters));
         }
         let confirmed = wanted.new_password_confirm.as_ref().map(Secret::expose);
@@ -83,16 +92,27 @@ impl Accounts {
             // A mail to it may let somebody in.
             self.need_proof(caller, me).await?;
         }
-        let authenticated = self.prove(caller, me, wanted.current_password.as_ref(), address).await?;
+        let is_own = target.id == me.id;
+        let by = if is_own && !me.roles.contains(Role::ADMIN) { SetBy::Person } else { SetBy::Operator };
+        check_attributes(&self.config.attributes, &wanted.attributes, by)?;
+        let is_harmless = is_own && name.is_none() && password.is_none() && email.is_none();
+        // What people say of themselves lets nobody in.
+        let authenticated = match &wanted.current_password {
+            None if is_harmless => false,
+            current => self.prove(caller, me, current.as_ref(), address).await?,
+        };
         let password_hash = match password {
             Some(password) => Some(self.hash_new(password, &me.name, address).await?),
             None => None,
         };
-        let own = target.id == me.id;
         let holder = if caller.by_cookie { Holder::Browser { keep: caller.is_kept } } else { Holder::Tokens };
         let (session, refresh) = self.new_session(caller.session, Place::default(), holder);
-        let what =
-            [("name", name.is_some()), ("password", password_hash.is_some()), ("email", email.is_some())];
+        let what = [
+            ("name", name.is_some()),
+            ("password", password_hash.is_some()),
+            ("email", email.is_some()),
+            ("attributes", !wanted.attributes.is_empty()),
+        ];
         let what: Vec<&str> =
             what.into_iter().filter_map(|(what, changed)| changed.then_some(what)).collect();
         let by = Actor { id: Some(me.id), name: me.name.to_string(), address: Some(address.to_string()) };
@@ -104,11 +124,12 @@ impl Accounts {
             email: email.map(Some),
             name,
             password_hash,
+            attributes: wanted.attributes,
             expected_generation: Some(target.generation),
-            ends: if own { Ends::Others(Box::new(Rekey { session, authenticated })) } else { Ends::All },
+            ends: if is_own { Ends::Others(Box::new(Rekey { session, authenticated })) } else { Ends::All },
             ..AccountChange::default()
         };
-        if own {
+        if is_own {
             self.await_key().await?;
         }
         let changed = self.revoker.change(target.id, target.generation, &change).await?;
@@ -122,7 +143,7 @@ impl Accounts {
             })),
             Change::Done(_, None) => Ok(None),
             Change::NameTaken => Err(AccountError::Refused(Kind::UsernameExists)),
-            Change::Conflict | Change::Gone if !own => Err(AccountError::Refused(Kind::Conflict)),
+            Change::Conflict | Change::Gone if !is_own => Err(AccountError::Refused(Kind::Conflict)),
             // The account changed under our hands, or the session ended meanwhile.
             Change::Conflict | Change::Gone | Change::LastAdmin | Change::AddressTaken => {
                 Err(AccountError::Refused(Kind::Unauthenticated))

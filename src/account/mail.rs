@@ -193,7 +193,10 @@ impl Accounts {
             ..AccountChange::default()
         };
         match self.store.change_user(owner.id, &change).await? {
-            Change::Done(..) => Ok(()),
+            Change::Done(..) => {
+                self.revoker.keys_follow(owner.id, &change, owner.generation).await;
+                Ok(())
+            }
             // The token was used meanwhile, or another account has verified the address.
             _ => Err(invalid()),
         }

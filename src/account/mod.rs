@@ -9,6 +9,7 @@ mod attempts;
 mod browser;
 mod challenge;
 mod change;
+mod claims;
 mod clients;
 mod error;
 mod external;
@@ -35,6 +36,7 @@ pub use attempts::{AttemptCounts, Attempts};
 pub use browser::{BrowserSession, Changed};
 pub use challenge::{Method, PendingChallenge};
 pub use change::ChangeRequest;
+pub use claims::ClaimReader;
 pub use clients::{ClientError, ClientMade, ClientProof, ClientToken};
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};
@@ -61,7 +63,7 @@ use crate::{
         self, AccessToken, DeviceTokens, Issuer, KeyError, RefreshToken, RefreshTokens, SessionCookies,
         SigningKey,
     },
-    types::{KeyId, Proofs, Random, Secret, SessionId, Subject, UserId, Username},
+    types::{ClaimValues, KeyId, Proofs, Random, Secret, SessionId, Subject, UserId, Username},
 };
 
 /// The result of a use case.
@@ -231,7 +233,8 @@ impl Accounts {
 
     async fn issue(&self, grant: Grant, refresh: RefreshToken) -> Result<Tokens> {
         let key = self.key_for(&grant).await?;
-        let access = self.issuer.issue(&claims(&grant), &key)?;
+        let said = self.config.claims.of(&grant.user.profile());
+        let access = self.issuer.issue(&claims(&grant, &said), &key)?;
         Ok(Tokens { user: grant.user, access, refresh: refresh.text, device: None, remembered: None })
     }
 
@@ -260,7 +263,7 @@ impl Accounts {
 }
 
 /// Returns what a token says that a grant allows.
-fn claims(grant: &Grant) -> token::AccessClaims<'_> {
+fn claims<'a>(grant: &'a Grant, said: &'a ClaimValues) -> token::AccessClaims<'a> {
     token::AccessClaims {
         user: grant.user.id,
         session: grant.session,
@@ -272,5 +275,6 @@ fn claims(grant: &Grant) -> token::AccessClaims<'_> {
         session_ends_at: grant.session_ends_at,
         authenticated_at: grant.authenticated_at,
         proofs: grant.proofs,
+        claims: said,
     }
 }

@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
-use super::{AccountError, Keys, KeysError, Result, Revoker, register::check_email};
+use super::{
+    AccountError, Keys, KeysError, Result, Revoker, claims::check_attributes, register::check_email,
+};
 use crate::{
     clock::Clock,
-    config::UsernameRules,
+    config::{AttributeRules, SetBy, UsernameRules},
     error::Kind,
     password::{Hasher, Origin, Rules},
     store::{
         AccountChange, Change, Event, KeysRevoked, LogEntry, NewMail, NewUser, Purpose, Revoked, Store, User,
     },
-    types::{KeyId, Random, Roles, Secret, SessionId, UserId, Username, UsernameError},
+    types::{
+        AttributeChanges, Attributes, KeyId, Random, Roles, Secret, SessionId, UserId, Username,
+        UsernameError,
+    },
 };
 
 /// Who does something.
@@ -44,6 +49,8 @@ pub struct NewAccount<'a> {
     pub password: &'a Secret,
     /// Its roles.
     pub roles: Roles,
+    /// Its attributes.
+    pub attributes: AttributeChanges,
     /// Whether the name of a former account may be given out again.
     pub release: bool,
     /// Whether the name may look like another's.
@@ -61,6 +68,8 @@ pub struct Update {
     pub password: Option<Secret>,
     /// Its address.
     pub email: Option<Option<String>>,
+    /// New values of its attributes.
+    pub attributes: AttributeChanges,
     /// The generation that the account must be of.
     pub expected: Option<i64>,
 }
@@ -83,6 +92,8 @@ pub struct Operator {
     pub revoker: Revoker,
     /// Whether mails are sent.
     pub has_mail: bool,
+    /// The attributes that accounts may have.
+    pub attributes: AttributeRules,
 }
 
 impl Operator {
@@ -101,6 +112,7 @@ impl Operator {
             tracing::warn!(user.name = %name, %problem, "a name beyond auth.username");
         }
         let email = account.email.map(check_email).transpose()?;
+        check_attributes(&self.attributes, &account.attributes, SetBy::Operator)?;
         let password_hash = self.hash(account.password, &name).await?;
         let id = UserId::generate(self.clock.wall(), &*self.random);
         let event = Some(by.event("user.add", format!("roles: {roles}")));
@@ -110,6 +122,7 @@ impl Operator {
             release,
             similar,
             event,
+            attributes: Attributes::default().changed(&account.attributes),
             ..NewUser::new(id, name, roles)
         };
         let opened = self.store.create_user(&user, None).await?;
@@ -151,12 +164,14 @@ impl Operator {
             Some(None) => Some(None),
             None => None,
         };
+        check_attributes(&self.attributes, &update.attributes, SetBy::Operator)?;
         let (action, detail) = describe(&update);
         let change = AccountChange {
             roles: update.roles,
             disabled: update.disabled,
             password_hash,
             email,
+            attributes: update.attributes,
             event: Some(by.event(action, detail)),
             expected_generation: update.expected,
             ..AccountChange::default()
@@ -294,6 +309,10 @@ fn describe(update: &Update) -> (&'static str, String) {
     }
     if update.email.is_some() {
         parts.push("email".to_owned());
+    }
+    if !update.attributes.is_empty() {
+        let names: Vec<&str> = update.attributes.keys().map(String::as_str).collect();
+        parts.push(format!("attributes: {}", names.join(",")));
     }
     let action = match (&update.roles, update.disabled, &update.password) {
         (Some(_), None, None) => "user.set-roles",

@@ -130,15 +130,18 @@ impl Revoker {
                 self.deny(Revoked::User(user), generation + 1, None).await?;
             }
         }
-        if let Change::Done(Some(entry), _) = &done {
-            self.keys_follow(user, change, entry.generation).await;
+        if let Change::Done(entry, _) = &done {
+            let generation = entry.as_ref().map_or(generation, |entry| entry.generation);
+            self.keys_follow(user, change, generation).await;
         }
         Ok(done)
     }
 
     /// Has the API keys of an account follow a change of it, on this gateway.
-    async fn keys_follow(&self, owner: UserId, change: &AccountChange, generation: i64) {
-        if let (Some((mirror, _)), true) = (&self.gateway, change.touches_api_keys()) {
+    pub(super) async fn keys_follow(&self, owner: UserId, change: &AccountChange, generation: i64) {
+        if let (Some((mirror, _)), Some(generation)) =
+            (&self.gateway, change.key_owner_generation(generation))
+        {
             follow_owner(mirror, &*self.store, owner, generation).await;
         }
     }

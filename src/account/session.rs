@@ -1,6 +1,6 @@
 //! Sessions: refreshing, ending, listing.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
@@ -156,6 +156,11 @@ impl Accounts {
         let user = self.store.user(caller.user).await?;
         let live = |user: &User| !user.disabled && user.generation == caller.generation;
         user.filter(live).ok_or_else(unauthenticated)
+    }
+
+    /// Returns the attributes of an account that the config declares.
+    pub fn declared_attributes<'a>(&self, user: &'a User) -> BTreeMap<&'a str, &'a str> {
+        user.attributes.iter().filter(|(name, _)| self.config.attributes.contains_key(*name)).collect()
     }
 
     /// A page of the caller's live sessions.

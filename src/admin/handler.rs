@@ -297,6 +297,7 @@ impl AdminApi {
             email: new.email.as_deref(),
             password: &new.password,
             roles,
+            attributes: new.attributes,
             release: new.release,
             allow_similar: new.allow_similar,
         };
@@ -313,12 +314,14 @@ impl AdminApi {
             disabled: wanted.disabled,
             password: wanted.password,
             email: wanted.email,
+            attributes: wanted.attributes,
             expected,
         };
         let empty = update.roles.is_none()
             && update.disabled.is_none()
             && update.password.is_none()
-            && update.email.is_none();
+            && update.email.is_none()
+            && update.attributes.is_empty();
         if empty {
             return Err(Kind::MissingParameters.into());
         }

@@ -1,6 +1,6 @@
 //! What the admin API reads and writes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,7 +10,7 @@ use crate::{
     clock::rfc3339,
     config::{LogLevel, Span},
     store,
-    types::Secret,
+    types::{AttributeChanges, Secret},
     upstream::ServerReport,
 };
 
@@ -32,6 +32,9 @@ pub(super) struct NewUser {
     pub(super) allow_similar: bool,
     /// The roles; the default ones without.
     pub(super) roles: Option<Vec<String>>,
+    /// Attributes that the config declares.
+    #[serde(default)]
+    pub(super) attributes: AttributeChanges,
 }
 
 /// An invitation to be made.
@@ -102,6 +105,9 @@ pub(super) struct UserUpdate {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Option<String>")]
     pub(super) email: Option<Option<String>>,
+    /// New values of attributes that the config declares; null takes one away.
+    #[serde(default)]
+    pub(super) attributes: AttributeChanges,
 }
 
 /// Tells a member that is null from one that is not there.
@@ -122,6 +128,8 @@ pub(super) struct User {
     external_id: Option<String>,
     roles: Vec<String>,
     disabled: bool,
+    /// What is known beside that; also what the config does not declare any more.
+    attributes: BTreeMap<String, String>,
     created_at: String,
     /// Raised by every change; `If-Match` names it in quotes.
     version: i64,
@@ -138,6 +146,11 @@ impl From<store::User> for User {
             external_id: user.external_id,
             roles: user.roles.iter().map(ToString::to_string).collect(),
             disabled: user.disabled,
+            attributes: user
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             created_at: rfc3339(user.created_at),
             version: user.generation,
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::{Access, BadKeys},
-    account::{Accounts, Attempts, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker},
+    account::{Accounts, Attempts, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker},
     admin::AdminApi,
     auth_api::AuthApi,
     config::Config,
@@ -16,7 +16,7 @@ use crate::{
     otlp::Exporter,
     pages::{PageMeans, Pages},
     password::{Hasher, Rules},
-    token::{ExternalIssuer, Issuer, SessionCookies, Verifier},
+    token::{ExternalIssuer, FreshClaims, Issuer, SessionCookies, Verifier},
     types::OsRandom,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Assembled {
     pub(super) key_followers: Vec<KeyFollower>,
     /// Exports traces, once it is started.
     pub(super) exporter: Option<Exporter>,
+    /// Reads claims of accounts, once it is started.
+    pub(super) claim_reader: Option<ClaimReader>,
 }
 
 /// What of the foundation a config may come to change.
@@ -55,10 +57,11 @@ pub(super) fn assemble(
     let routes = Arc::new(routes);
     let before_it = before.map(Snapshot::access);
     let same = before_it.filter(|access| access.is_for(auth, &config.issuers, config.browser.as_ref()));
-    let (access, key_followers) = match same {
-        Some(access) => (access.clone(), Vec::new()),
+    let (access, key_followers, claim_reader) = match same {
+        Some(access) => (access.clone(), Vec::new(), None),
         None => access(foundation, config, fetchers, before_it),
     };
+    process.mirror.api_keys().keep_further(!auth.claims.is_empty());
     let cookies = access.cookies().cloned();
     let (mail_worker, queue) = match &auth.email {
         Some(email) => {
@@ -131,6 +134,7 @@ pub(super) fn assemble(
         mail_worker,
         key_followers,
         exporter,
+        claim_reader,
     })
 }
 
@@ -140,7 +144,7 @@ fn access(
     config: &Config,
     fetchers: Vec<Fetcher>,
     before: Option<&Arc<Access>>,
-) -> (Arc<Access>, Vec<KeyFollower>) {
+) -> (Arc<Access>, Vec<KeyFollower>, Option<ClaimReader>) {
     let (auth, process) = (&config.auth, &foundation.process);
     let (time, metrics) = (&process.time, &process.metrics);
     let known = before.map_or(&[][..], |before| before.external_issuers());
@@ -164,13 +168,23 @@ fn access(
         external.push(issuer);
     }
     let keyring = foundation.keyring.clone();
+    let mut claim_reader = None;
     let cookies = config.browser.as_ref().map(|browser| {
-        let random = foundation.random.clone();
-        let issuer =
-            Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring.clone(), random);
-        Arc::new(SessionCookies::new(issuer, browser, keyring.clone()))
+        let fresh = (!auth.claims.is_empty()).then(|| {
+            let (fresh, wanted) = FreshClaims::new();
+            claim_reader = Some(ClaimReader {
+                fresh: Arc::downgrade(&fresh),
+                wanted,
+                claims: auth.claims.clone(),
+                store: foundation.store.clone(),
+                time: time.clone(),
+            });
+            fresh
+        });
+        let issuer = Issuer::new(auth, keyring.clone(), foundation.random.clone());
+        Arc::new(SessionCookies::new(issuer, browser, keyring.clone(), fresh))
     });
-    let verifier = Arc::new(Verifier::new(&auth.issuer, &auth.audience, keyring, external, cookies));
+    let verifier = Arc::new(Verifier::new(auth, keyring, external, cookies));
     let introspector = asks.and_then(|(issuer, fetcher)| {
         let (verifier, time, metrics) = (verifier.clone(), time.clone(), metrics.clone());
         let refresh_tokens = foundation.root.refresh_tokens();
@@ -183,13 +197,13 @@ fn access(
         time.clone(),
         metrics.clone(),
         introspector,
-        auth.keys,
+        auth,
         Some(BadKeys::new(
             Attempts::new(foundation.attempts.clone(), auth.throttle),
             foundation.calls.clone(),
         )),
     );
-    (Arc::new(access), followers)
+    (Arc::new(access), followers, claim_reader)
 }
 
 fn accounts(
@@ -208,7 +222,7 @@ fn accounts(
         hasher: means.hasher.clone(),
         attempts: Attempts::new(foundation.attempts.clone(), auth.throttle),
         mail,
-        issuer: Issuer::new(&auth.issuer, &auth.audience, auth.access_token_ttl, keyring, random.clone()),
+        issuer: Issuer::new(auth, keyring, random.clone()),
         refresh_tokens: foundation.root.refresh_tokens(),
         cookies,
         device_tokens: foundation.root.device_tokens(),
@@ -261,5 +275,6 @@ fn operator(foundation: &Foundation, means: &Means, config: &Config) -> Operator
         random: Arc::new(OsRandom),
         revoker: revoker(foundation, config),
         has_mail: auth.email.is_some(),
+        attributes: auth.attributes.clone(),
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config, ConfigErrors},
     error::Kind,
     telemetry,
-    types::{OsRandom, Random, Roles, Secret},
+    types::{AttributeChanges, OsRandom, Random, Roles, Secret},
 };
 
 const CONFIG: &str = include_str!("../../config/demo.yaml");
@@ -172,6 +172,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
             email: None,
             password: &password,
             roles,
+            attributes: AttributeChanges::new(),
             release: false,
             allow_similar: false,
         };

@@ -54,6 +54,7 @@ pub async fn open_operator(config: &Config, clock: Arc<dyn Clock>) -> Result<(Op
         random,
         revoker,
         has_mail: config.auth.email.is_some(),
+        attributes: config.auth.attributes.clone(),
     };
     Ok((operator, vault))
 }

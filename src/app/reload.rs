@@ -30,7 +30,7 @@ use super::{
     process::Reloads,
 };
 use crate::{
-    account::MailWorker,
+    account::{ClaimReader, MailWorker},
     admin::{self, AdminApi},
     config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
@@ -103,11 +103,12 @@ impl Reloader {
         digest: u64,
         assembled: Assembled,
     ) -> (Arc<Self>, Arc<Snapshot>) {
-        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter } = assembled;
+        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter, claim_reader } = assembled;
         follow_servers(&vital, &snapshot, None).await;
         follow_keys(&foundation.calls, key_followers).await;
         send_mails(&foundation.calls, mail_worker.as_ref());
         export_traces(&foundation, exporter);
+        read_claims(&foundation, claim_reader);
         let reloader = Self {
             source,
             foundation,
@@ -179,7 +180,7 @@ impl Reloader {
         };
         let assembled = assemble(&self.foundation, &means, &config, parts, Some(&before));
         let assembled = assembled.map_err(|error| failed(&error))?;
-        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter } = assembled;
+        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter, claim_reader } = assembled;
         // Names are looked up, and keys fetched, before anything asks for them.
         follow_servers(&self.vital, &snapshot, Some(&before)).await;
         follow_keys(&self.foundation.calls, key_followers).await;
@@ -198,6 +199,7 @@ impl Reloader {
         }
         // Nothing fails from here on.
         export_traces(&self.foundation, exporter);
+        read_claims(&self.foundation, claim_reader);
         if let Some(hasher) = hasher {
             self.foundation.hasher.store(hasher);
         }
@@ -355,6 +357,13 @@ fn send_mails(runtime: &Handle, worker: Option<&Arc<MailWorker>>) {
 fn export_traces(foundation: &Foundation, exporter: Option<Exporter>) {
     if let Some(exporter) = exporter {
         foundation.calls.spawn(exporter.run(foundation.process.exports.subscribe()));
+    }
+}
+
+/// Begins to read claims of accounts. What reads them for the config before ends with the last request that it serves.
+fn read_claims(foundation: &Foundation, claim_reader: Option<ClaimReader>) {
+    if let Some(claim_reader) = claim_reader {
+        foundation.calls.spawn(claim_reader.run());
     }
 }
 

@@ -109,6 +109,7 @@ impl AuthApi {
             email_verified: user.email_verified,
             pending_email: user.pending_email.as_deref(),
             roles: &user.roles,
+            attributes: self.accounts.declared_attributes(&user),
             created_at: rfc3339(user.created_at),
         };
         Ok(private_json(StatusCode::OK, &account))
@@ -123,6 +124,7 @@ impl AuthApi {
             new_email: input.new_email,
             new_password: input.new_password,
             new_password_confirm: input.new_password_confirm,
+            attributes: input.attributes,
             current_password: input.current_password,
         };
         const MESSAGE: &str = "User credentials updated successfully";

@@ -9,7 +9,7 @@ use crate::{
     access::Failure,
     error::Kind,
     factor::{Assertion, Attestation},
-    types::Secret,
+    types::{AttributeChanges, Secret},
     web::media_type::{FORM, essence},
 };
 
@@ -276,6 +276,9 @@ pub(super) struct Change {
     pub(super) new_password: Option<Secret>,
     /// The new password again.
     pub(super) new_password_confirm: Option<Secret>,
+    /// New values of attributes that people set themselves; null takes one away.
+    #[serde(default)]
+    pub(super) attributes: AttributeChanges,
     /// The caller's own password, where the login is not recent.
     pub(super) current_password: Option<Secret>,
 }

@@ -69,6 +69,8 @@ pub(super) struct Account<'a> {
     pub(super) pending_email: Option<&'a str>,
     #[schemars(with = "Vec<String>")]
     pub(super) roles: &'a Roles,
+    /// What the config declares beside that, as far as it is set.
+    pub(super) attributes: BTreeMap<&'a str, &'a str>,
     pub(super) created_at: String,
 }
 

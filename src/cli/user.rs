@@ -22,7 +22,7 @@ use crate::{
     clock::{SystemClock, rfc3339},
     config::Span,
     store::{SessionPage, User, UserFilter},
-    types::Secret,
+    types::{AttributeChanges, Secret},
 };
 
 /// Accounts that are read at a time.
@@ -37,7 +37,18 @@ pub(super) fn run(command: UserCommand) -> Outcome {
                 named => parse_roles(named)?,
             };
             let (password, email) = (&read_password(&password)?, email.as_deref());
-            add(&loaded, NewAccount { name: &name, email, password, roles, release, allow_similar })
+            add(
+                &loaded,
+                NewAccount {
+                    name: &name,
+                    email,
+                    password,
+                    roles,
+                    attributes: AttributeChanges::new(),
+                    release,
+                    allow_similar,
+                },
+            )
         }
         UserCommand::Invite { roles, uses, expires: Span(holds_for), config } => {
             let loaded = load(&config.config)?;
@@ -79,6 +90,13 @@ pub(super) fn run(command: UserCommand) -> Outcome {
             update_user(operator, &name, Update { disabled: Some(true), ..Update::default() }).await?;
             print("Disabled; the account's sessions have ended.\n")
         }),
+        UserCommand::SetAttributes { name, attributes, config } => {
+            with_config(&config.config, async |operator| {
+                let attributes = attributes.into_iter().collect();
+                update_user(operator, &name, Update { attributes, ..Update::default() }).await?;
+                print("Set; the account's sessions have ended.\n")
+            })
+        }
         UserCommand::ResetFactors { name, config } => with_config(&config.config, async |operator| {
             operator.reset_factors(&operator_name(), &find(operator, &name).await?).await?;
             print("Removed; the account's sessions have ended.\n")
@@ -187,6 +205,9 @@ const SHOWN_SESSIONS: u32 = 100;
 
 async fn show(operator: &Operator, name: &str) -> Outcome {
     let user = find(operator, name).await?;
+    let attributes: Vec<String> =
+        user.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let attributes = if attributes.is_empty() { vec!["none".to_owned()] } else { attributes };
     let mut text = columns(&[
         ["name".to_owned(), user.name.to_string()],
         ["id".to_owned(), user.id.to_string()],
@@ -194,6 +215,7 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
         ["email verified".to_owned(), if user.email_verified { "yes" } else { "no" }.to_owned()],
         ["external id".to_owned(), user.external_id.clone().unwrap_or_else(|| "none".to_owned())],
         ["roles".to_owned(), user.roles.to_string()],
+        ["attributes".to_owned(), attributes.join(", ")],
         ["state".to_owned(), if user.disabled { "disabled" } else { "enabled" }.to_owned()],
         ["created".to_owned(), timestamp(user.created_at)],
         ["generation".to_owned(), user.generation.to_string()],

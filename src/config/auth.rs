@@ -1,10 +1,10 @@
 //! Accounts, passwords, tokens, mails: what the config says of them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Algorithm, Encryption, Registration, Source, UsernameRules};
+use super::{Algorithm, AttributeRules, Claims, Encryption, Registration, Source, UsernameRules};
 use crate::{
     error::Statuses,
     types::{Roles, Secret},
@@ -61,6 +61,10 @@ pub struct Auth {
     pub compat: Compat,
     /// Mails.
     pub email: Option<Email>,
+    /// What accounts may have beside their names and roles.
+    pub attributes: AttributeRules,
+    /// What tokens and headers say of accounts beside their names and roles.
+    pub claims: Arc<Claims>,
 }
 
 /// Second factors.

@@ -13,6 +13,8 @@ pub struct IdentityHeaders {
     pub roles: HeaderName,
     /// The id that an imported user had before.
     pub external_id: Option<HeaderName>,
+    /// Those of claims, in the order of the rules that have one.
+    pub claims: Vec<HeaderName>,
     /// Further headers that no client may send.
     pub strip: Vec<StripRule>,
 }
@@ -27,6 +29,11 @@ pub enum StripRule {
 }
 
 impl IdentityHeaders {
+    /// Returns the names of the headers that carry an identity, claims included.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        [&self.id, &self.name, &self.roles].into_iter().chain(&self.external_id).chain(&self.claims)
+    }
+
     /// Every header name that any preset or the defaults use: none of them may come from a client,
     /// because the backend may have been set up for another preset before.
     pub const RESERVED: &'static [&'static str] = &[
@@ -72,6 +79,6 @@ impl IdentityHeaders {
             _ => return None,
         };
         let [id, name, roles] = names.map(HeaderName::from_static);
-        Some(Self { id, name, roles, external_id: None, strip: Vec::new() })
+        Some(Self { id, name, roles, external_id: None, claims: Vec::new(), strip: Vec::new() })
     }
 }

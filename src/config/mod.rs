@@ -11,6 +11,7 @@ mod auth;
 mod browser;
 mod change;
 mod check;
+mod claims;
 mod error;
 mod http_url;
 mod identity_headers;
@@ -48,6 +49,7 @@ pub use auth::{
     Rate, Signing, Smtp, Throttle,
 };
 pub use browser::{Browser, Cookies, Pages, PublicUrl};
+pub use claims::{AttributeRule, AttributeRules, ClaimRule, ClaimSource, Claims, SetBy};
 pub use error::{ConfigError, ConfigErrors};
 pub use http_url::HttpUrl;
 pub use identity_headers::{IdentityHeaders, StripRule};
@@ -422,6 +424,14 @@ pub struct Log {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// Accounts and tokens of the issuer and for the audience `tests`.
+    pub(crate) fn auth() -> Auth {
+        const TEXT: &str =
+            "listeners: [{address: \"127.0.0.1:0\"}]\nauth: {issuer: tests, audience: tests}\n";
+        let loaded = load("test", TEXT, std::path::Path::new("."), &|_| None, &|_| Vec::new());
+        loaded.unwrap().config.auth
+    }
 
     /// People with browsers, as nothing else is said.
     pub(crate) fn browser() -> Browser {

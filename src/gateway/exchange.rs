@@ -331,7 +331,6 @@ mod tests {
     use super::*;
     use crate::{
         clock::{ManualClock, TimeKeeper},
-        config::ApiKeys,
         gateway::activity::Phase,
         revocation::Mirror,
         telemetry::Metrics,
@@ -362,13 +361,14 @@ mod tests {
     fn exchange() -> Arc<ThreadBound<Exchange>> {
         let secret = Secret::new("a-secret-for-unit-tests-only-0123456789");
         let keyring = CurrentKeyring::new(Keyring::of_secrets(&secret, None, None).unwrap());
+        let auth = crate::config::tests::auth();
         let access = Access::new(
-            Arc::new(Verifier::new("tests", "tests", keyring, Vec::new(), None)),
+            Arc::new(Verifier::new(&auth, keyring, Vec::new(), None)),
             Arc::new(Mirror::new(Duration::from_secs(5))),
             Arc::new(TimeKeeper::new(ManualClock::at(0))),
             Arc::new(Metrics::new().unwrap()),
             None,
-            ApiKeys::default(),
+            &auth,
             None,
         );
         let activity = Arc::new(ThreadBound::new(Activity::new(&LIMITS, None)));

@@ -154,7 +154,6 @@ fn length_bit(length: usize) -> u64 {
 impl Headers {
     /// Creates the rules. With `has_key_header`, `X-Api-Key` is a credential.
     pub(super) fn new(identity: IdentityHeaders, has_key_header: bool) -> Self {
-        let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
         let mut stripped: HashSet<Box<[u8]>, _> = IdentityHeaders::RESERVED
             .iter()
             .chain(HOP_BY_HOP)
@@ -162,7 +161,7 @@ impl Headers {
             .chain(PROXY_NAMES)
             .chain(has_key_header.then_some(&API_KEY))
             .copied()
-            .chain(own.map(HeaderName::as_str))
+            .chain(identity.names().map(HeaderName::as_str))
             .map(|name| name.as_bytes().into())
             .collect();
         let mut prefixes: Vec<Box<[u8]>> =
@@ -232,7 +231,7 @@ impl Headers {
         &'a self,
         principal: Option<&'a Principal>,
     ) -> impl Iterator<Item = (&'a HeaderName, Option<&'a HeaderValue>)> {
-        let IdentityHeaders { id, name, roles, external_id, .. } = &self.identity;
+        let IdentityHeaders { id, name, roles, external_id, claims, .. } = &self.identity;
         let usual = [
             (id, principal.map(|principal| &principal.id_value)),
             (name, principal.map(|principal| &principal.name_value)),
@@ -241,13 +240,16 @@ impl Headers {
         let external = external_id.as_ref();
         let external =
             external.map(|name| (name, principal.and_then(|principal| principal.external_id_value.as_ref())));
-        usual.into_iter().chain(external)
+        let values = principal.map_or(&[][..], |principal| &principal.claim_values);
+        let claims = claims.iter().enumerate();
+        let claims = claims.map(|(index, name)| (name, values.get(index).and_then(Option::as_ref)));
+        usual.into_iter().chain(external).chain(claims)
     }
 
     /// The headers that the gateway adds. A client's own of these names were stripped, so each stands
     /// exactly once.
     pub(super) fn added<'a>(&'a self, injected: &Injected<'a>) -> Added<'a> {
-        let mut added = Added { lines: [(&REQUEST_ID, injected.request_id); MAX_ADDED], count: 1 };
+        let mut added = Few { lines: [(&REQUEST_ID, injected.request_id); MAX_ADDED], count: 1 };
         added.push(&FORWARDED_FOR, &injected.forwarded.chain);
         added.push(&FORWARDED_PROTO, &injected.forwarded.proto);
         added.push(&header::VIA, injected.via);
@@ -271,24 +273,48 @@ impl Headers {
             if let (Some(name), Some(id)) = (&self.identity.external_id, &principal.external_id_value) {
                 added.push(name, id);
             }
+            if !principal.claim_values.is_empty() {
+                let told = self.identity.claims.iter().zip(&principal.claim_values);
+                let claims = told.filter_map(|(name, value)| Some((name, value.as_ref()?)));
+                return Added::WithClaims(added.lines().iter().copied().chain(claims).collect());
+            }
         }
-        added
+        Added::Few(added)
     }
 }
 
-/// A few headers, without an allocation.
-pub(super) struct Added<'a> {
-    lines: [(&'a HeaderName, &'a HeaderValue); MAX_ADDED],
-    count: usize,
+type Line<'a> = (&'a HeaderName, &'a HeaderValue);
+
+/// The headers that the gateway adds.
+pub(super) enum Added<'a> {
+    /// A few, without an allocation.
+    Few(Few<'a>),
+    /// With those of claims.
+    WithClaims(Vec<Line<'a>>),
 }
 
 impl<'a> Added<'a> {
+    pub(super) fn lines(&self) -> &[Line<'a>] {
+        match self {
+            Self::Few(few) => few.lines(),
+            Self::WithClaims(lines) => lines,
+        }
+    }
+}
+
+/// The headers that every request may get.
+pub(super) struct Few<'a> {
+    lines: [Line<'a>; MAX_ADDED],
+    count: usize,
+}
+
+impl<'a> Few<'a> {
     fn push(&mut self, name: &'a HeaderName, value: &'a HeaderValue) {
         self.lines[self.count] = (name, value);
         self.count += 1;
     }
 
-    pub(super) fn lines(&self) -> &[(&'a HeaderName, &'a HeaderValue)] {
+    fn lines(&self) -> &[Line<'a>] {
         &self.lines[..self.count]
     }
 }
@@ -321,6 +347,7 @@ mod tests {
             name: HeaderName::from_static("x-caller"),
             roles: HeaderName::from_static("x-user-roles"),
             external_id: None,
+            claims: vec![HeaderName::from_static("x-team")],
             strip: vec![StripRule::Name("x-mine".to_owned()), StripRule::Prefix("x-corp-".to_owned())],
         };
         Headers::new(identity, false).strip(&mut headers, false, trusted_peer);
@@ -368,6 +395,7 @@ mod tests {
             ("X_Envoy_Original_Path", "/x"),
             ("Via", "1.1 other"),
             ("X-Mine", "1"),
+            ("x_team", "1"),
             ("x_corp_user", "1"),
             ("X-Forwarded-A-Name-Of-More-Than-Sixty-Four-Bytes-Is-Stripped-By-The-Same-Rules", "1"),
             ("Content-Length", "0"),

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use super::{Event, LogEntry, NewMail, Result, Revoked, millis};
 use crate::{
     clock::UnixMillis,
-    types::{ApiKeyId, Roles, UserId},
+    types::{ApiKeyId, Attributes, Roles, UserId},
 };
 
 /// How long the log remembers that a key has ended: a database that is given back an older state is told of it again.
@@ -94,6 +94,12 @@ pub struct LiveApiKey {
     pub external_id: Option<String>,
     /// Its owner's generation.
     pub generation: i64,
+    /// Its owner's e-mail address.
+    pub email: Option<String>,
+    /// Whether that is verified.
+    pub email_verified: bool,
+    /// Its owner's attributes.
+    pub attributes: Attributes,
 }
 
 /// The result of storing a key.
@@ -177,7 +183,8 @@ impl LogEntry {
         Self::new(Revoked::ApiKey(id), Self::ALL, now + millis(ENDED_FOR), now)
     }
 
-    /// Returns the entry that has the keys of an owner read again.
+    /// Returns the entry that has the keys of an owner read again. With the generation 0 they are good meanwhile, too: nothing was taken
+    /// away.
     pub fn of_key_owner(owner: UserId, generation: i64, now: UnixMillis) -> Self {
         Self::new(Revoked::KeyOwner(owner), generation, 0, now)
     }

@@ -1,7 +1,7 @@
 //! Changes of accounts and their results.
 
-use super::{Event, Grant, LogEntry, NewMail, NewSession, Purpose};
-use crate::types::{Roles, Username};
+use super::{Event, Grant, LogEntry, NewMail, NewSession, Purpose, User};
+use crate::types::{AttributeChanges, Roles, Username};
 
 /// A change of an account.
 #[derive(Clone, Default)]
@@ -12,6 +12,8 @@ pub struct AccountChange {
     pub password_hash: Option<String>,
     /// New roles.
     pub roles: Option<Roles>,
+    /// New values of attributes.
+    pub attributes: AttributeChanges,
     /// Whether to disable or enable it.
     pub disabled: Option<bool>,
     /// A new unverified address, or none to remove it.
@@ -42,9 +44,25 @@ impl AccountChange {
         self.delete || self.disabled == Some(true)
     }
 
-    /// Returns whether the account's API keys, if it has any, are others after it: they show its name and its roles.
-    pub fn touches_api_keys(&self) -> bool {
-        self.ends_api_keys() || self.name.is_some() || self.roles.is_some()
+    /// Returns whether the account's API keys, if it has any, are others after it: they show its name, its roles, and what claims say.
+    fn touches_api_keys(&self) -> bool {
+        self.ends_api_keys()
+            || self.name.is_some()
+            || self.roles.is_some()
+            || self.email.is_some()
+            || !self.attributes.is_empty()
+    }
+
+    /// Returns the generation for [`LogEntry::of_key_owner`], if the account's API keys are to be read again after a change that led to
+    /// `generation`.
+    pub fn key_owner_generation(&self, generation: i64) -> Option<i64> {
+        // Verifying an address takes nothing away.
+        if self.touches_api_keys() { Some(generation) } else { self.verifies().then_some(0) }
+    }
+
+    /// Returns the attributes as they are stored after it, if it changes any.
+    pub(super) fn stored_attributes(&self, user: &User) -> Option<String> {
+        (!self.attributes.is_empty()).then(|| user.attributes.changed(&self.attributes).stored())
     }
 }
 

@@ -186,7 +186,7 @@ const REMOVED_AT_ONCE: i64 = 1_000;
 #[cfg(test)]
 mod tests {
     use super::{Place, Session, SessionKind, User};
-    use crate::types::{OsRandom, Proofs, Roles, SessionId, UserId, Username};
+    use crate::types::{Attributes, OsRandom, Proofs, Roles, SessionId, UserId, Username};
 
     /// An account that nothing is special about.
     pub(super) fn a_user() -> User {
@@ -205,6 +205,7 @@ mod tests {
             password_by_mail: false,
             has_factors: false,
             email_is_weak: false,
+            attributes: Attributes::default(),
         }
     }
 

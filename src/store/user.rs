@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use super::{AccountChange, Change, Event, Grant, NewLink, NewMail, NewSession, Result, UserFilter};
 use crate::{
     clock::UnixMillis,
-    types::{Roles, UserId, Username},
+    types::{Attributes, Profile, Roles, UserId, Username},
 };
 
 /// The columns of [`User`] in the view `accounts`.
 pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, \
-     external_id, pending_email, password_by_mail, has_factors, email_is_weak";
+     external_id, pending_email, password_by_mail, has_factors, email_is_weak, attributes";
 
 /// An account.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,9 +43,23 @@ pub struct User {
     pub has_factors: bool,
     /// Whether its address was given, and not verified, before it had one.
     pub email_is_weak: bool,
+    /// Its attributes, declared or not.
+    pub attributes: Attributes,
 }
 
 impl User {
+    /// Returns the fields that claims come from.
+    pub fn profile(&self) -> Profile<'_> {
+        Profile {
+            id: self.id,
+            name: self.name.as_str(),
+            email: self.email.as_deref(),
+            email_verified: self.email_verified,
+            external_id: self.external_id.as_deref(),
+            attributes: &self.attributes,
+        }
+    }
+
     /// Returns the address that a verification mail goes to: the newest unverified one.
     pub fn unverified_email(&self) -> Option<&str> {
         let unverified = self.email.as_deref().filter(|_| !self.email_verified);
@@ -71,6 +85,8 @@ pub struct NewUser {
     pub link: Option<NewLink>,
     /// Its roles.
     pub roles: Roles,
+    /// Its attributes.
+    pub attributes: Attributes,
     /// Whether the name may be a retired one.
     pub release: bool,
     /// Whether the name may have the skeleton of another account's name.
@@ -94,6 +110,7 @@ impl NewUser {
             password_hash: None,
             link: None,
             roles,
+            attributes: Attributes::default(),
             release: false,
             similar: false,
             invitation: None,

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
 use foldhash::fast::RandomState;
@@ -11,8 +11,8 @@ use moka::sync::Cache;
 
 use super::Principal;
 use crate::{
-    config::Pattern,
-    types::{ApiKeyId, Role, Roles, UserId, Username},
+    config::{Claims, Pattern},
+    types::{ApiKeyId, Attributes, Profile, Role, Roles, UserId, Username},
 };
 
 /// The owner of API keys, as they were last read. All of their keys share it.
@@ -28,11 +28,43 @@ pub struct KeyOwner {
     pub external_id: Option<String>,
     /// The account's generation when it was read.
     pub generation: i64,
+    /// What claims say of them, if there are claims.
+    pub further: Option<Box<OwnerFurther>>,
+}
+
+/// What claims may say of an owner of API keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnerFurther {
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// Whether that is verified.
+    pub email_verified: bool,
+    /// The attributes.
+    pub attributes: Attributes,
 }
 
 impl KeyOwner {
     /// Returns whether both say the same of a caller.
     pub fn is_like(&self, other: &Self) -> bool {
+        self.may_the_same(other) && self.further == other.further
+    }
+
+    /// Returns the fields that claims come from.
+    pub(super) fn profile(&self) -> Profile<'_> {
+        static NONE: LazyLock<OwnerFurther> = LazyLock::new(OwnerFurther::default);
+        let further = self.further.as_deref().unwrap_or(&NONE);
+        Profile {
+            id: self.id,
+            name: &self.name,
+            email: further.email.as_deref(),
+            email_verified: further.email_verified,
+            external_id: self.external_id.as_deref(),
+            attributes: &further.attributes,
+        }
+    }
+
+    /// Returns whether both are one caller with the same rights.
+    pub fn may_the_same(&self, other: &Self) -> bool {
         self.id == other.id
             && self.name == other.name
             && self.roles == other.roles
@@ -105,27 +137,30 @@ impl KeyCaller {
 const MOST_CALLERS: u64 = 100_000;
 
 /// The callers of keys that were used of late, with their headers for an upstream.
-pub struct KeyPrincipals(Cache<ApiKeyId, Arc<Principal>, RandomState>);
-
-impl Default for KeyPrincipals {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(MOST_CALLERS).build_with_hasher(RandomState::default()))
-    }
+pub struct KeyPrincipals {
+    ready: Cache<ApiKeyId, Arc<Principal>, RandomState>,
+    claims: Arc<Claims>,
 }
 
 impl KeyPrincipals {
+    /// An empty set, for upstreams that are told these claims.
+    pub fn new(claims: Arc<Claims>) -> Self {
+        let ready = Cache::builder().max_capacity(MOST_CALLERS).build_with_hasher(RandomState::default());
+        Self { ready, claims }
+    }
+
     /// Returns the principal of a key that was accepted. Returns `None` if a header value would be illegal.
     pub fn of(&self, caller: KeyCaller, expires_at: i64) -> Option<Arc<Principal>> {
         let is_same = |principal: &Arc<Principal>| {
             principal.expires_at == expires_at && principal.api_key().is_some_and(|known| known.is(&caller))
         };
-        if let Some(known) = self.0.get(&caller.id).filter(is_same) {
+        if let Some(known) = self.ready.get(&caller.id).filter(is_same) {
             return Some(known);
         }
         let id = caller.id;
         let in_use = Arc::new(AtomicBool::new(true));
-        let principal = Arc::new(Principal::of_api_key(caller, expires_at, in_use)?);
-        self.0.insert(id, principal.clone());
+        let principal = Arc::new(Principal::of_api_key(caller, expires_at, in_use, &self.claims)?);
+        self.ready.insert(id, principal.clone());
         Some(principal)
     }
 }
@@ -143,6 +178,7 @@ mod tests {
             roles,
             external_id: None,
             generation: 1,
+            further: None,
         };
         let id = NewApiKeyText::generate(&OsRandom).id;
         KeyCaller { id, owner: Arc::new(owner), scope: Some(Arc::new(scope)) }

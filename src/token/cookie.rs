@@ -10,11 +10,13 @@ use http::HeaderValue;
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{AccessClaims, CurrentKeyring, Issuer, KeyError, Principal, SigningKey};
+use super::{
+    AccessClaims, CurrentKeyring, FreshClaims, Issuer, KeyError, Principal, SigningKey, claims::TokenClaims,
+};
 use crate::{
     clock::{Now, millis},
     config::{self, Browser},
-    types::{Proofs, Roles, Subject},
+    types::{ClaimValues, Proofs, Roles, Subject},
 };
 
 /// The type of the token, in its header.
@@ -31,6 +33,8 @@ pub(super) struct CookieLife {
     pub(super) is_kept: bool,
     /// The id that an imported user had before.
     pub(super) external_id: Option<String>,
+    /// What claims say.
+    claims: ClaimValues,
     /// Its successor. One is enough for all requests that still bring this one.
     successor: OnceLock<HeaderValue>,
     /// An access token for upstreams that are to get one, and when it is made anew, in Unix seconds.
@@ -45,6 +49,7 @@ impl CookieLife {
         session_ends_at: i64,
         is_kept: bool,
         external_id: Option<String>,
+        claims: ClaimValues,
     ) -> Self {
         // Nothing is gained by another one at the end of the session.
         let renew_at =
@@ -54,6 +59,7 @@ impl CookieLife {
             renew_at,
             is_kept,
             external_id,
+            claims,
             successor: OnceLock::new(),
             access: Mutex::default(),
         }
@@ -77,6 +83,8 @@ struct Claims<'a> {
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
+    #[serde(flatten)]
+    claims: TokenClaims<'a>,
 }
 
 /// Makes the cookies of a config.
@@ -86,14 +94,21 @@ pub struct SessionCookies {
     browser: Browser,
     name: &'static str,
     keyring: Arc<CurrentKeyring>,
+    /// What claims say by now, if there are claims.
+    fresh_claims: Option<Arc<FreshClaims>>,
 }
 
 impl SessionCookies {
-    /// Cookies for the sessions of `access`, signed with the keys in use.
-    pub fn new(access: Issuer, browser: &Browser, keyring: Arc<CurrentKeyring>) -> Self {
+    /// Cookies for the sessions of `access`, signed with the keys in use. If there are claims, `fresh_claims` tells what they say by now.
+    pub fn new(
+        access: Issuer,
+        browser: &Browser,
+        keyring: Arc<CurrentKeyring>,
+        fresh_claims: Option<Arc<FreshClaims>>,
+    ) -> Self {
         // A browser takes `__Host-` for its own host only (RFC 6265bis, section 4.1.3.2).
         let name = if browser.cookies.domain.is_some() { "__Secure-authgate" } else { "__Host-authgate" };
-        Self { access, browser: browser.clone(), name, keyring }
+        Self { access, browser: browser.clone(), name, keyring, fresh_claims }
     }
 
     /// Whether these are the cookies of another config, too.
@@ -164,6 +179,7 @@ impl SessionCookies {
             amr: said.proofs,
             r#gen: said.generation,
             external_id: said.external_id,
+            claims: self.access.claims(said.claims),
         };
         let token = jsonwebtoken::encode(&header, &claims, &key.key).map_err(|_| unreadable())?;
         let age = is_kept.then(|| (end - iat).max(0));
@@ -197,8 +213,19 @@ impl SessionCookies {
         if let Some(successor) = life.successor.get() {
             return Some(successor.clone());
         }
+        let mut said = claims(principal, now)?;
+        let fresh = self.fresh_claims.as_ref().map(|fresh| fresh.get(said.user, now.seconds()));
+        match &fresh {
+            None => {}
+            Some(Some(fresh)) => said.claims = fresh,
+            // They are asked for; there is time yet.
+            Some(None) if now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 => {
+                return None;
+            }
+            Some(None) => {}
+        }
         let key = self.key(now)?;
-        let made = self.issue(&claims(principal, now)?, life.is_kept, &key).ok()?;
+        let made = self.issue(&said, life.is_kept, &key).ok()?;
         Some(life.successor.get_or_init(|| made).clone())
     }
 
@@ -239,6 +266,7 @@ fn claims(principal: &Principal, now: Now) -> Option<AccessClaims<'_>> {
         session_ends_at: life.session_ends_at * 1_000,
         authenticated_at: principal.authenticated_at * 1_000,
         proofs: principal.proofs,
+        claims: &life.claims,
     })
 }
 

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use jsonwebtoken::Header;
 use serde::Serialize;
 
-use super::{CurrentKeyring, KeyError, SigningKey};
+use super::{CurrentKeyring, KeyError, SigningKey, claims::TokenClaims};
 use crate::{
     clock::UnixMillis,
     config,
-    types::{ClientId, Proofs, Random, Roles, SessionId, UserId},
+    types::{ClaimValues, ClientId, Proofs, Random, Roles, SessionId, UserId},
 };
 
 /// What an access token says, from the locked read of the transaction that allowed it.
@@ -35,6 +35,8 @@ pub struct AccessClaims<'a> {
     pub authenticated_at: UnixMillis,
     /// How they have, in this session.
     pub proofs: Proofs,
+    /// What claims say, by the rules of the config.
+    pub claims: &'a ClaimValues,
 }
 
 /// What the access token of a client program says.
@@ -78,6 +80,8 @@ struct Claims<'a> {
     r#gen: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<&'a str>,
+    #[serde(flatten)]
+    claims: TokenClaims<'a>,
 }
 
 #[derive(Serialize)]
@@ -101,20 +105,27 @@ pub struct Issuer {
     issuer: String,
     audience: String,
     ttl: Duration,
+    claims: Arc<config::Claims>,
     keyring: Arc<CurrentKeyring>,
     random: Arc<dyn Random>,
 }
 
 impl Issuer {
-    /// An issuer that signs with the keys in use.
-    pub fn new(
-        issuer: &str,
-        audience: &str,
-        ttl: Duration,
-        keyring: Arc<CurrentKeyring>,
-        random: Arc<dyn Random>,
-    ) -> Self {
-        Self { issuer: issuer.to_owned(), audience: audience.to_owned(), ttl, keyring, random }
+    /// An issuer of the tokens of `auth`, which signs with the keys in use.
+    pub fn new(auth: &config::Auth, keyring: Arc<CurrentKeyring>, random: Arc<dyn Random>) -> Self {
+        Self {
+            issuer: auth.issuer.clone(),
+            audience: auth.audience.clone(),
+            ttl: auth.access_token_ttl,
+            claims: auth.claims.clone(),
+            keyring,
+            random,
+        }
+    }
+
+    /// Returns the claims as members of a token.
+    pub(super) fn claims<'a>(&'a self, values: &'a ClaimValues) -> TokenClaims<'a> {
+        TokenClaims { rules: &self.claims, values }
     }
 
     /// Returns `iss` of its tokens.
@@ -124,7 +135,10 @@ impl Issuer {
 
     /// Whether it issues what a config asks for.
     pub(super) fn is_for(&self, auth: &config::Auth) -> bool {
-        self.issuer == auth.issuer && self.audience == auth.audience && self.ttl == auth.access_token_ttl
+        self.issuer == auth.issuer
+            && self.audience == auth.audience
+            && self.ttl == auth.access_token_ttl
+            && self.claims == auth.claims
     }
 
     /// The key that signs while the store's clock stands at `now`.
@@ -158,6 +172,7 @@ impl Issuer {
             amr: said.proofs,
             r#gen: said.generation,
             external_id: said.external_id,
+            claims: self.claims(said.claims),
         };
         Ok(AccessToken { text: sign(&claims, key)?, expires_in: exp - iat })
     }

@@ -4,11 +4,14 @@
 //! that it was issued with. Or it is of another issuer that the config names, and then of that issuer alone.
 
 mod api_key;
+mod claims;
 mod client;
 mod cookie;
 mod device;
 mod external;
 mod factor;
+mod fresh_claims;
+mod header_text;
 mod issuer;
 mod jws;
 mod keyring;
@@ -21,12 +24,13 @@ mod root;
 mod ticket;
 mod verifier;
 
-pub use api_key::{KeyCaller, KeyOwner, KeyPrincipals, KeyScope};
+pub use api_key::{KeyCaller, KeyOwner, KeyPrincipals, KeyScope, OwnerFurther};
 pub use client::{AssertionError, ClientAssertion, ClientKeys};
 pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use factor::FactorKeys;
+pub use fresh_claims::FreshClaims;
 pub use issuer::{AccessClaims, AccessToken, ClientClaims, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};

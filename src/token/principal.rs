@@ -1,18 +1,20 @@
 //! The caller of a request, with the header values that identify it to an upstream.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use http::HeaderValue;
 
 use super::{
     api_key::{KeyCaller, KeyOwner},
+    claims,
     cookie::CookieLife,
     external::{ExternalCaller, ExternalIssuer},
+    header_text::encode,
 };
-use crate::types::{ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, Subject, UserId};
+use crate::{
+    config::Claims,
+    types::{ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, Subject, UserId},
+};
 
 /// The principal of a verified credential. The header values are made when the credential is verified, and shared by all of
 /// its requests.
@@ -42,6 +44,8 @@ pub struct Principal {
     pub roles_value: HeaderValue,
     /// The id that an imported user had before, for an upstream.
     pub external_id_value: Option<HeaderValue>,
+    /// The claims for an upstream, one for each header of [`IdentityHeaders::claims`](crate::config::IdentityHeaders::claims).
+    pub claim_values: Box<[Option<HeaderValue>]>,
     /// The key that signed the token.
     pub key: KeyId,
     pub(super) key_in_use: Arc<AtomicBool>,
@@ -85,6 +89,7 @@ pub(super) struct UserClaims {
     pub(super) name: String,
     pub(super) external_id: Option<String>,
     pub(super) roles: Roles,
+    pub(super) claim_values: Box<[Option<HeaderValue>]>,
 }
 
 /// The claims of an access token of a client program.
@@ -106,6 +111,7 @@ impl Principal {
             name_value: HeaderValue::try_from(encode(&caller.name)).ok()?,
             roles_value: HeaderValue::try_from(caller.roles.to_string()).ok()?,
             external_id_value: None,
+            claim_values: Box::default(),
             subject: Subject::Client(caller.client),
             session: None,
             generation: caller.generation,
@@ -134,6 +140,7 @@ impl Principal {
                 Some(id) => Some(HeaderValue::try_from(encode(&id)).ok()?),
                 None => None,
             },
+            claim_values: claims.claim_values,
             subject: Subject::User(claims.user),
             session: Some(claims.session),
             generation: claims.generation,
@@ -165,6 +172,7 @@ impl Principal {
             name_value: HeaderValue::try_from(encode(&caller.name)).ok()?,
             roles_value: HeaderValue::try_from(caller.roles.to_string()).ok()?,
             external_id_value: None,
+            claim_values: Box::default(),
             subject: Subject::External(caller.subject),
             session: None,
             generation: caller.issued_at,
@@ -184,8 +192,14 @@ impl Principal {
     }
 
     /// Creates the principal of an API key. Returns `None` if a header value would be illegal.
-    pub fn of_api_key(caller: KeyCaller, expires_at: i64, in_use: Arc<AtomicBool>) -> Option<Self> {
+    pub fn of_api_key(
+        caller: KeyCaller,
+        expires_at: i64,
+        in_use: Arc<AtomicBool>,
+        claims: &Claims,
+    ) -> Option<Self> {
         let roles = caller.roles();
+        let claim_values = claims::header_values(claims, &claims.of(&caller.owner.profile()))?;
         let KeyOwner { id, name, external_id, .. } = &*caller.owner;
         Some(Self {
             id_value: HeaderValue::try_from(id.to_string()).ok()?,
@@ -195,6 +209,7 @@ impl Principal {
                 Some(id) => Some(HeaderValue::try_from(encode(id)).ok()?),
                 None => None,
             },
+            claim_values,
             subject: Subject::User(*id),
             session: None,
             // What ends the owner's sessions does not end their keys.
@@ -232,7 +247,8 @@ impl Principal {
     /// Returns roughly how many bytes it takes.
     pub(super) fn size(&self) -> usize {
         let values = [&self.id_value, &self.name_value, &self.roles_value];
-        let values: usize = values.iter().map(|value| value.len()).sum();
+        let values = values.into_iter().chain(self.claim_values.iter().flatten());
+        let values: usize = values.map(HeaderValue::len).sum();
         // The roles lie there once more, each by itself.
         values * 2 + self.name.len() + self.roles.len() * 32
     }
@@ -254,31 +270,5 @@ impl Principal {
             }
             _ => None,
         }
-    }
-}
-
-/// Percent-encodes `%`, control characters and everything beyond ASCII, by UTF-8 bytes.
-fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if (0x21..0x7f).contains(&byte) && byte != b'%' {
-            encoded.push(byte as char);
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::encode;
-
-    #[test]
-    fn names_beyond_ascii_are_percent_encoded() {
-        assert_eq!(encode("alice"), "alice");
-        assert_eq!(encode("j\u{f6}rg%1"), "j%C3%B6rg%251");
-        assert_eq!(encode("a\r\nb c"), "a%0D%0Ab%20c");
     }
 }

@@ -7,11 +7,12 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use foldhash::quality::RandomState;
+use http::HeaderValue;
 use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{
-    CurrentKeyring, ExternalIssuer, Principal, SessionCookies,
+    CurrentKeyring, ExternalIssuer, Principal, SessionCookies, claims,
     cookie::{self, CookieLife},
     external::issuer_of,
     jws::{MAX_TOKEN_BYTES, TokenError, verify_signature},
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     clock::Now,
     config,
-    types::{ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, UserId, Username},
+    types::{ClaimValues, ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, UserId, Username},
 };
 
 /// The most memory that verified tokens may take.
@@ -33,6 +34,7 @@ const ENTRY_BYTES: usize = 500;
 pub struct Verifier {
     issuer: String,
     audience: String,
+    claims: Arc<config::Claims>,
     keyring: Arc<CurrentKeyring>,
     external: Vec<Arc<ExternalIssuer>>,
     cache: Tokens,
@@ -111,7 +113,11 @@ struct User {
 
 impl User {
     /// Only what this program could have issued: a name that is canonical, a few roles.
-    fn checked(self, expires_at: i64) -> Result<UserClaims, TokenError> {
+    fn checked(
+        self,
+        expires_at: i64,
+        claim_values: Box<[Option<HeaderValue>]>,
+    ) -> Result<UserClaims, TokenError> {
         let roles = Roles::parse_all(&self.roles).map_err(|_| TokenError::Claims)?;
         let name = Username::new(&self.name).map_err(|_| TokenError::Claims)?;
         if name.as_str() != self.name || self.r#gen < 0 || self.client_id.is_some() {
@@ -127,6 +133,7 @@ impl User {
             name: self.name,
             external_id: self.external_id,
             roles,
+            claim_values,
         })
     }
 }
@@ -151,17 +158,16 @@ impl Claims {
 }
 
 impl Verifier {
-    /// A verifier of tokens for `audience` by `issuer`, of those of `external` issuers, and of cookies if there are any.
+    /// A verifier of the tokens of `auth`, of those of `external` issuers, and of cookies if there are any.
     pub fn new(
-        issuer: &str,
-        audience: &str,
+        auth: &config::Auth,
         keyring: Arc<CurrentKeyring>,
         external: Vec<Arc<ExternalIssuer>>,
         cookies: Option<Arc<SessionCookies>>,
     ) -> Self {
-        let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
+        let (issuer, audience, claims) = (auth.issuer.clone(), auth.audience.clone(), auth.claims.clone());
         let cookies = cookies.map(|cookies| (cookies, tokens()));
-        Self { issuer, audience, keyring, external, cache: tokens(), cookies }
+        Self { issuer, audience, claims, keyring, external, cache: tokens(), cookies }
     }
 
     /// Returns what makes the cookies, if there are any.
@@ -185,6 +191,7 @@ impl Verifier {
         same_cookies
             && self.issuer == auth.issuer
             && self.audience == auth.audience
+            && self.claims == auth.claims
             && self.external.len() == external.len()
             && self.external.iter().zip(external).all(same)
     }
@@ -285,9 +292,16 @@ impl Verifier {
         let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
         let principal = match claims.of_client()? {
             Some(client) => Principal::of_client(client, kid, key.in_use.clone()),
-            None => Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone()),
+            None => {
+                let said = self.header_values(&claims::read(&self.claims, &payload.bytes)?)?;
+                Principal::new(claims.user.checked(claims.exp, said)?, kid, key.in_use.clone())
+            }
         };
         principal.ok_or(TokenError::Claims)
+    }
+
+    fn header_values(&self, said: &ClaimValues) -> Result<Box<[Option<HeaderValue>]>, TokenError> {
+        claims::header_values(&self.claims, said).ok_or(TokenError::Claims)
     }
 
     /// Only the gateway's own keys verify a cookie, whatever other issuers there are.
@@ -308,9 +322,11 @@ impl Verifier {
             return Err(TokenError::Claims);
         }
         let external_id = claims.user.external_id.clone();
-        let life = CookieLife::new(claims.iat, claims.exp, claims.end, claims.keep, external_id);
+        let said = claims::read(&self.claims, &payload.bytes)?;
+        let values = self.header_values(&said)?;
+        let life = CookieLife::new(claims.iat, claims.exp, claims.end, claims.keep, external_id, said);
         let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
-        let principal = Principal::new(claims.user.checked(claims.exp)?, kid, key.in_use.clone());
+        let principal = Principal::new(claims.user.checked(claims.exp, values)?, kid, key.in_use.clone());
         Ok(Principal { cookie: Some(Box::new(life)), ..principal.ok_or(TokenError::Claims)? })
     }
 }

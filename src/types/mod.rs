@@ -1,7 +1,9 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
 mod api_key;
+mod attributes;
 pub mod chunked;
+mod claim;
 mod controls;
 pub mod cookies;
 pub mod fields;
@@ -23,6 +25,8 @@ pub mod trailers;
 mod username;
 
 pub use api_key::{API_KEY_LENGTH, ApiKeyId, NewApiKeyText, looks_like_api_key, read_api_key};
+pub use attributes::{AttributeChanges, Attributes};
+pub use claim::{ClaimValue, ClaimValues, Profile};
 pub use id::{ClientId, ExternalId, FactorId, KeyId, SessionId, Subject, UserId};
 pub use proof::{Proof, Proofs};
 pub use pseudonym::Pseudonyms;

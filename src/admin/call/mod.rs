@@ -177,7 +177,7 @@ fn user_calls() -> Vec<Call<Handler>> {
                 Method::PATCH,
                 "/api/users/{id}",
                 "updateUser",
-                "Set roles, password or address, disable or enable; the account's sessions end",
+                "Set roles, password, address or attributes, disable or enable; the account's sessions end",
                 USER,
                 WRITE,
                 |api, asked| Box::pin(api.update(asked)),

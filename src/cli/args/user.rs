@@ -82,6 +82,16 @@ pub(in crate::cli) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Set attributes that the config declares; the account's sessions end
+    SetAttributes {
+        /// The account's name
+        name: String,
+        /// New values; without one an attribute is taken away
+        #[arg(required = true, value_name = "ATTRIBUTE=[VALUE]", value_parser = attribute)]
+        attributes: Vec<(String, Option<String>)>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Forbid logging in; the account's sessions end
     Disable {
         /// The account's name
@@ -125,6 +135,12 @@ pub(in crate::cli) enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+}
+
+/// Reads `name=value`, or `name=` for none.
+fn attribute(text: &str) -> Result<(String, Option<String>), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected ATTRIBUTE=VALUE")?;
+    Ok((name.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
 }
 
 /// Where users come from, and which columns hold what.

@@ -1,13 +1,14 @@
 //! Accounts and tokens: `auth`.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
 use super::{Check, Links};
 use crate::{
     config::{
-        ApiKeys, Auth, BreachedList, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle, UsernameRules,
+        ApiKeys, AttributeRules, Auth, BreachedList, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle,
+        UsernameRules,
         raw::{self, LoginName},
         units::{Number, Span},
     },
@@ -166,6 +167,9 @@ impl Check<'_> {
             cors: raw.cors.map(|cors| self.cors("auth.cors", cors)),
             compat: self.compat(raw.compat),
             email,
+            // Beside `auth` in the file.
+            attributes: AttributeRules::new(),
+            claims: Arc::default(),
         }
     }
 

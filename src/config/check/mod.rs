@@ -3,6 +3,7 @@
 mod acme;
 mod auth;
 mod browser;
+mod claims;
 mod cors;
 mod email;
 mod issuer;
@@ -15,14 +16,14 @@ mod route;
 mod telemetry;
 mod upstream;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Drain, ForwardAuth, ForwardedBy, Http2Limits, IdentityHeaders, Limits,
-    Loaded, Log, PostgresUrl, PublicUrl, Rate, Revocation, Store, StoreLocation, StripRule,
+    Auth, Config, ConfigError, ConfigErrors, Drain, ForwardAuth, ForwardedBy, Http2Limits, IdentityHeaders,
+    Limits, Loaded, Log, PostgresUrl, PublicUrl, Rate, Revocation, Store, StoreLocation, StripRule,
     load::{Document, Further},
     raw,
     units::{Number, Size, Span},
@@ -127,14 +128,19 @@ impl Check<'_> {
         let store = self.store(raw.store);
         let public_url = self.public_url(raw.public_url.as_deref());
         let links = Links { public_url: public_url.as_ref(), has_pages: raw.pages.is_some() };
+        let identity_headers = self.identity_headers(raw.identity_headers);
+        let attributes = self.attributes(raw.attributes);
+        let claims = self.claims(raw.claims, &attributes, &identity_headers);
+        let identity_headers =
+            IdentityHeaders { claims: claims.headers().cloned().collect(), ..identity_headers };
         let auth = self.auth(raw.auth, &store, cores, links);
+        let auth = Auth { attributes, claims: Arc::new(claims), ..auth };
         let has_public_url = raw.public_url.is_some();
         let browser = self.browser(public_url.clone(), has_public_url, raw.pages, raw.cookies);
         let issuers = self.issuers(raw.issuers, &auth.issuer);
         let providers = self.providers(raw.providers, browser.is_some());
         let forward_auth = self.forward_auth(&raw.forward_auth, browser.is_some());
         let revocation = self.revocation(&raw.revocation);
-        let identity_headers = self.identity_headers(raw.identity_headers);
         let limits = self.limits(&raw.limits);
         let own: Vec<SocketAddr> = addresses.iter().copied().chain(admin.address.ip()).collect();
         let upstreams = self.upstreams(raw.upstreams, &own);
@@ -260,6 +266,7 @@ impl Check<'_> {
             name: HeaderName::from_static("x-user-name"),
             roles: HeaderName::from_static("x-user-roles"),
             external_id: None,
+            claims: Vec::new(),
             strip: Vec::new(),
         };
         let names = match raw {
@@ -282,6 +289,7 @@ impl Check<'_> {
             external_id: names
                 .external_id
                 .map(|name| self.identity_header("external_id", Some(name), default.roles)),
+            claims: Vec::new(),
             strip: self.strip_rules(&names.strip),
         };
         let all =
@@ -321,12 +329,16 @@ impl Check<'_> {
     }
 
     fn identity_header(&mut self, key: &str, name: Option<String>, default: HeaderName) -> HeaderName {
+        self.own_header(&format!("identity_headers.{key}"), name, default)
+    }
+
+    /// Returns the name of a header that the gateway gives upstreams.
+    fn own_header(&mut self, key: &str, name: Option<String>, default: HeaderName) -> HeaderName {
         let Some(text) = name else { return default };
-        let key = format!("identity_headers.{key}");
         // Only names that every backend reads alike: `_` and `.` fold to `-` in some.
         let plain = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let Some(name) = HeaderName::try_from(text.as_str()).ok().filter(|_| plain) else {
-            self.error(&key, "expected a header name of at most 64 letters, digits and `-`");
+            self.error(key, "expected a header name of at most 64 letters, digits and `-`");
             return default;
         };
         const TAKEN: &[&str] = &[
@@ -360,7 +372,7 @@ impl Check<'_> {
             "range",
         ];
         if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
-            self.error(&key, "this header has a meaning of its own; choose another name, such as X-User-Id");
+            self.error(key, "this header has a meaning of its own; choose another name, such as X-User-Id");
             return default;
         }
         name

@@ -186,7 +186,7 @@ impl Check<'_> {
 
 /// Whether a folded name is one that carries an identity, here or under any preset, or is stripped for that reason.
 fn is_identity(folded: &str, identity: &IdentityHeaders) -> bool {
-    let own = [&identity.id, &identity.name, &identity.roles].into_iter().chain(&identity.external_id);
+    let own = identity.names();
     IdentityHeaders::RESERVED.contains(&folded)
         || own.map(HeaderName::as_str).any(|name| name == folded)
         || identity.strip.iter().any(|rule| match rule {

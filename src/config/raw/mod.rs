@@ -3,6 +3,7 @@
 mod acme;
 mod auth;
 mod browser;
+mod claims;
 mod issuer;
 mod provider;
 mod route;
@@ -24,6 +25,7 @@ pub use auth::{
 
 pub use browser::{Cookies, Pages};
 
+pub use claims::{Attribute, Claim, SetBy};
 pub use issuer::{Claims, Issuer};
 
 pub use provider::{Link, Provider, ProviderKind, Register};
@@ -85,6 +87,12 @@ pub struct Gateway {
     /// The headers that tell an upstream who is calling, or the name of a preset.
     #[serde(default)]
     pub identity_headers: IdentityHeaders,
+    /// What accounts have beside their names and roles, by name. Default: nothing.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, Attribute>,
+    /// What access tokens and headers say of accounts beside that, by name. Default: nothing.
+    #[serde(default)]
+    pub claims: BTreeMap<String, Claim>,
     /// Bounds of what a client may send and how long it may take.
     #[serde(default)]
     pub limits: Limits,

@@ -16,7 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicI64,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
 };
@@ -85,6 +85,8 @@ pub struct LiveApiKeys {
     pending: Mutex<Pending>,
     wants_all: AtomicBool,
     is_behind: AtomicBool,
+    /// Whether what claims say of owners is kept.
+    keeps_further: AtomicBool,
     /// When the log was last read with the keys, by the boot clock.
     read_at: AtomicI64,
     used: Mutex<Vec<(ApiKeyId, UnixMillis)>>,
@@ -105,6 +107,7 @@ impl Default for LiveApiKeys {
             pending: Mutex::default(),
             wants_all: AtomicBool::new(true),
             is_behind: AtomicBool::new(false),
+            keeps_further: AtomicBool::new(false),
             read_at: AtomicI64::new(i64::MIN),
             used: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -153,7 +156,7 @@ impl LiveApiKeys {
     pub fn holds(&self, caller: &KeyCaller, now: Now) -> bool {
         let keys = self.keys.pin();
         keys.get(&caller.id).is_some_and(|key| {
-            key.owner.known.is_like(&caller.owner)
+            key.owner.known.may_the_same(&caller.owner)
                 && key.owner.state.load(Acquire) == CURRENT
                 && now.seconds() < key.expires_at
         })
@@ -171,8 +174,12 @@ impl LiveApiKeys {
         }
     }
 
-    /// Refuses the keys of an owner, who has changed and has this generation since, until they are read again.
+    /// Refuses the keys of an owner, who has changed and has this generation since, until they are read again. With the generation 0 they
+    /// are read again and not refused: nothing was taken away.
     pub(super) fn outdate(&self, owner: UserId, generation: i64) {
+        if generation == 0 {
+            return lock(&self.pending).owners.push((owner, generation));
+        }
         let owners = lock(&self.owners);
         if let Some(known) = owners.get(&owner) {
             if known.known.generation >= generation {
@@ -183,6 +190,13 @@ impl LiveApiKeys {
         }
         // Also for an unknown owner, who may be being read at this moment.
         lock(&self.pending).owners.push((owner, generation));
+    }
+
+    /// Sets whether what claims say of owners is kept. If it was not, all keys are read again.
+    pub fn keep_further(&self, keep: bool) {
+        if !self.keeps_further.swap(keep, AcqRel) && keep {
+            self.read_all_again();
+        }
     }
 
     /// Has all keys read: an entry of the log may have been missed.
@@ -250,7 +264,7 @@ impl LiveApiKeys {
         let pending = mem::take(&mut *lock(&self.pending));
         let owners: Vec<UserId> = pending.owners.iter().map(|(owner, _)| *owner).collect();
         let which = ApiKeySelection { ids: pending.ids.clone(), owners };
-        let mut read = Reading::default();
+        let mut read = Reading::new(self.keeps_further.load(Acquire));
         let selection = Some(&which).filter(|_| !all);
         if let Err(error) = store.read_api_keys(selection, &mut |key| read.take(key)).await {
             let mut again = lock(&self.pending);
@@ -301,12 +315,16 @@ impl LiveApiKeys {
             }
             if let Some(known) = known.filter(|_| !all && !which.owners.contains(id)) {
                 // Only some of their keys were read.
-                known.state.store(OUTDATED, Release);
+                if !known.known.may_the_same(&owner.known) {
+                    known.state.store(OUTDATED, Release);
+                }
                 pending.owners.push((*id, owner.known.generation));
                 continue;
             }
             if let Some(before) = owners.insert(*id, owner.clone()) {
-                before.state.store(OUTDATED, Release);
+                if !before.known.may_the_same(&owner.known) {
+                    before.state.store(OUTDATED, Release);
+                }
                 replaced.push(before);
             }
         }
@@ -371,7 +389,7 @@ mod tests {
             ApiKey, ApiKeyAdded, ApiKeyLimits, ApiKeyPage, ApiKeySink, Event, LiveApiKey, LogEntry,
             NewApiKey, Result,
         },
-        types::{NewApiKeyText, OsRandom, Roles},
+        types::{Attributes, NewApiKeyText, OsRandom, Roles},
     };
 
     /// The keys of a store, and what happens while they are read.
@@ -424,6 +442,9 @@ mod tests {
             roles: Roles::parse_joined(roles).unwrap(),
             external_id: None,
             generation,
+            email: None,
+            email_verified: false,
+            attributes: Attributes::default(),
         };
         (new, live)
     }

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use crate::{
     config::Pattern,
     store::{ApiKeyLimits, LiveApiKey},
-    token::{KeyOwner, KeyScope},
+    token::{KeyOwner, KeyScope, OwnerFurther},
     types::{ApiKeyId, UserId},
 };
 
@@ -51,12 +51,23 @@ pub(super) struct Reading {
     pub(super) keys: Vec<(ApiKeyId, Key)>,
     /// Keys of the same limits share them.
     scopes: HashMap<String, Arc<KeyScope>, RandomState>,
+    /// Whether what claims say of owners is kept.
+    keeps_further: bool,
 }
 
 impl Reading {
+    /// Nothing is read yet. With `keeps_further`, what claims say of owners is kept.
+    pub(super) fn new(keeps_further: bool) -> Self {
+        Self { keeps_further, ..Self::default() }
+    }
+
     /// Takes the next key.
     pub(super) fn take(&mut self, key: LiveApiKey) {
-        let LiveApiKey { id, hash, limits, expires_at, owner, name, roles, external_id, generation } = key;
+        let LiveApiKey { id, hash, limits, expires_at, owner, name, roles, external_id, generation, .. } =
+            key;
+        let further =
+            OwnerFurther { email: key.email, email_verified: key.email_verified, attributes: key.attributes };
+        let further = Some(further).filter(|_| self.keeps_further).map(Box::new);
         // One whose limits cannot be read opens nothing.
         let Some(scope) = self.scope(limits) else {
             return tracing::error!(
@@ -65,7 +76,7 @@ impl Reading {
             );
         };
         let owner = self.owners.entry(owner).or_insert_with(|| {
-            let known = Arc::new(KeyOwner { id: owner, name, roles, external_id, generation });
+            let known = Arc::new(KeyOwner { id: owner, name, roles, external_id, generation, further });
             Arc::new(Owner { known, state: AtomicU8::new(CURRENT) })
         });
         let expires_at = expires_at.map_or(i64::MAX, |at| at.div_euclid(1_000));

@@ -12,7 +12,7 @@ use super::{
     Postgres,
     connection::{QueryError, QueryResult as Result, convert},
     event, log,
-    lookup::lock_user,
+    lookup::{lock_user, read_attributes},
     mail,
     statement::{NOW, now, one, only_i64, run},
 };
@@ -65,6 +65,9 @@ fn read_live(row: &Row) -> Result<LiveApiKey> {
         roles: roles.map_err(|_| QueryError::Broken("users.roles"))?,
         external_id: row.try_get("external_id")?,
         generation: row.try_get("generation")?,
+        email: row.try_get("email")?,
+        email_verified: row.try_get("email_verified")?,
+        attributes: read_attributes(row)?,
     })
 }
 
@@ -123,7 +126,7 @@ pub(super) async fn follow_change(
         for row in tx.query(&statement, &[&owner.id.uuid()]).await? {
             log::append(tx, &LogEntry::of_ended_api_key(read_id(&row)?, now)).await?;
         }
-    } else if change.touches_api_keys() {
+    } else if let Some(generation) = change.key_owner_generation(generation) {
         let sql = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE user_id = $1 LIMIT 1) AS k";
         if one(tx, sql, &[&owner.id.uuid()], only_i64).await? != Some(0) {
             log::append(tx, &LogEntry::of_key_owner(owner.id, generation, now)).await?;
@@ -149,7 +152,8 @@ async fn read(
     };
     let sql = format!(
         "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-         u.roles AS owner_roles, u.external_id, u.generation FROM api_keys k JOIN users u ON u.id = k.user_id \
+         u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified, u.attributes \
+         FROM api_keys k JOIN accounts u ON u.id = k.user_id \
          WHERE NOT u.disabled AND {LIVES} AND {selected}"
     );
     let params: [&(dyn ToSql + Sync); 2] = [&ids, &owners];

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Proofs, Role, Roles, SessionId, UserId, Username},
+    types::{Attributes, Proofs, Role, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row) -> Result<User> {
@@ -29,7 +29,12 @@ pub(super) fn read_user(row: &Row) -> Result<User> {
         password_by_mail: row.try_get("password_by_mail")?,
         has_factors: row.try_get("has_factors")?,
         email_is_weak: row.try_get("email_is_weak")?,
+        attributes: read_attributes(row)?,
     })
+}
+
+pub(super) fn read_attributes(row: &Row) -> Result<Attributes> {
+    Attributes::parse(row.try_get("attributes")?).ok_or(QueryError::Broken("users.attributes"))
 }
 
 fn fixed<const N: usize>(bytes: &[u8], column: &'static str) -> Result<[u8; N]> {

@@ -41,10 +41,10 @@ async fn create_user(
     let made = run(
         tx,
         &format!(
-            "INSERT INTO users (id, name, skeleton, roles, created_at) VALUES ($1, $2, $3, $4, {NOW}) \
-             ON CONFLICT DO NOTHING"
+            "INSERT INTO users (id, name, skeleton, roles, attributes, created_at) \
+             VALUES ($1, $2, $3, $4, $5, {NOW}) ON CONFLICT DO NOTHING"
         ),
-        &[&new.id.uuid(), &new.name.as_str(), &skeleton, &new.roles.to_string()],
+        &[&new.id.uuid(), &new.name.as_str(), &skeleton, &new.roles.to_string(), &new.attributes.stored()],
     )
     .await?;
     if made == 0 {
@@ -253,10 +253,11 @@ async fn change_user(
     if let Some(hash) = &change.password_hash {
         set_password(tx, id, hash, change.is_by_mail()).await?;
     }
-    let sql = "UPDATE users SET generation = $2, roles = coalesce($3, roles), disabled = coalesce($4, disabled) \
-         WHERE id = $1";
+    let sql = "UPDATE users SET generation = $2, roles = coalesce($3, roles), disabled = coalesce($4, disabled), \
+         attributes = coalesce($5, attributes) WHERE id = $1";
     let roles = change.roles.as_ref().map(Roles::to_string);
-    run(tx, sql, &[&id.uuid(), &plan.generation, &roles, &change.disabled]).await?;
+    let attributes = change.stored_attributes(&facts.user);
+    run(tx, sql, &[&id.uuid(), &plan.generation, &roles, &change.disabled, &attributes]).await?;
     if change.remove_factors {
         factor::remove_all(tx, id).await?;
     }

@@ -105,14 +105,15 @@ impl AccountChange {
         self.keep_last_admin && loses && user.roles.contains(Role::ADMIN) && !user.disabled
     }
 
-    /// Returns whether sessions end. Only a change of addresses may end none: tokens show the name and the roles, and a
+    /// Returns whether sessions end. Only a change of addresses may end none: tokens show the name, the roles and attributes, and a
     /// password that is changed may be known to a thief.
     fn ends_sessions(&self) -> bool {
         let changes_more = self.delete
             || self.name.is_some()
             || self.password_hash.is_some()
             || self.roles.is_some()
-            || self.disabled.is_some();
+            || self.disabled.is_some()
+            || !self.attributes.is_empty();
         changes_more || !matches!(self.ends, Ends::Nothing)
     }
 

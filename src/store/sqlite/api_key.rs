@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
     Sqlite, event, log,
-    lookup::user,
+    lookup::{read_attributes, user},
     mail,
     statement::{Result, broken, uuid},
 };
@@ -56,6 +56,9 @@ fn read_live(row: &Row<'_>) -> Result<LiveApiKey> {
         roles: Roles::parse_joined(&roles).map_err(|_| broken("users.roles"))?,
         external_id: row.get("external_id")?,
         generation: row.get("generation")?,
+        email: row.get("email")?,
+        email_verified: row.get("email_verified")?,
+        attributes: read_attributes(row)?,
     })
 }
 
@@ -136,7 +139,7 @@ pub(super) fn follow_change(
         for id in ids {
             log::append(tx, &LogEntry::of_ended_api_key(id, now))?;
         }
-    } else if change.touches_api_keys() {
+    } else if let Some(generation) = change.key_owner_generation(generation) {
         let sql = "SELECT EXISTS (SELECT 1 FROM api_keys WHERE user_id = ?1)";
         if tx.query_row(sql, [id.as_bytes()], |row| row.get(0))? {
             log::append(tx, &LogEntry::of_key_owner(owner.id, generation, now))?;
@@ -146,7 +149,7 @@ pub(super) fn follow_change(
 }
 
 const LIVE: &str = "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-     u.roles AS owner_roles, u.external_id, u.generation FROM api_keys k JOIN users u ON u.id = k.user_id \
+     u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified, u.attributes FROM api_keys k JOIN accounts u ON u.id = k.user_id \
      WHERE NOT u.disabled AND coalesce(k.expires_at > ?1, TRUE)";
 
 fn read(db: &Connection, which: Option<&ApiKeySelection>, now: UnixMillis) -> Result<Vec<LiveApiKey>> {

@@ -6,7 +6,7 @@ use super::statement::{Result, broken, uuid};
 use crate::{
     clock::UnixMillis,
     store::{Place, SESSION, Session, SessionKind, SessionPage, USER, User, UserFilter},
-    types::{Proofs, Role, Roles, SessionId, UserId, Username},
+    types::{Attributes, Proofs, Role, Roles, SessionId, UserId, Username},
 };
 
 pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
@@ -25,7 +25,12 @@ pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
         password_by_mail: row.get("password_by_mail")?,
         has_factors: row.get("has_factors")?,
         email_is_weak: row.get("email_is_weak")?,
+        attributes: read_attributes(row)?,
     })
+}
+
+pub(super) fn read_attributes(row: &Row<'_>) -> Result<Attributes> {
+    Attributes::parse(row.get_ref("attributes")?.as_str()?).ok_or_else(|| broken("users.attributes"))
 }
 
 pub(super) fn read_session(row: &Row<'_>) -> Result<Session> {

@@ -45,8 +45,15 @@ fn create_user(
     }
     let skeleton = skeleton(new, is_taken);
     let made = tx.execute(
-        "INSERT OR IGNORE INTO users (id, name, skeleton, roles, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![new.id.uuid().as_bytes(), new.name.as_str(), skeleton, new.roles.to_string(), now],
+        "INSERT OR IGNORE INTO users (id, name, skeleton, roles, attributes, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            new.id.uuid().as_bytes(),
+            new.name.as_str(),
+            skeleton,
+            new.roles.to_string(),
+            new.attributes.stored(),
+            now
+        ],
     )?;
     if made == 0 {
         return Ok(None);
@@ -257,13 +264,14 @@ fn change_user(
         set_password(tx, id, hash, change.is_by_mail(), now)?;
     }
     tx.execute(
-        "UPDATE users SET generation = ?2, roles = coalesce(?3, roles), disabled = coalesce(?4, disabled) \
-         WHERE id = ?1",
+        "UPDATE users SET generation = ?2, roles = coalesce(?3, roles), disabled = coalesce(?4, disabled), \
+         attributes = coalesce(?5, attributes) WHERE id = ?1",
         params![
             id.uuid().as_bytes(),
             plan.generation,
             change.roles.as_ref().map(Roles::to_string),
-            change.disabled
+            change.disabled,
+            change.stored_attributes(&facts.user)
         ],
     )?;
     if change.remove_factors {
