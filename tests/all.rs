@@ -71,3 +71,4 @@ mod traces;
 mod upgrade;
 mod upstream_tls;
 mod upstreams;
+mod webhooks;

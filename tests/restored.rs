@@ -86,7 +86,14 @@ fn a_failover_that_forgets_a_revoked_key_leaves_one_that_signs() {
     eventually("it is noticed", || {
         (gateway.metric("authgate_store_regressions_total") == Some(1.0)).then_some(())
     });
-    assert_eq!(status(&gateway, access(&response)), 401);
+    eventually("the token is known to be dead", || match status(&gateway, access(&response)) {
+        401 => Some(()),
+        // On a busy machine the mirror was stale by then.
+        status => {
+            assert_eq!(status, 503);
+            None
+        }
+    });
     let login = eventually("a new key signs", || {
         let response = gateway.try_login("alice", PASSWORD);
         (response.status == 200).then(|| response.json())

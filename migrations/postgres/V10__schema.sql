@@ -264,6 +264,47 @@ CREATE INDEX events_by_actor ON events (actor_id, seq) WHERE actor_id IS NOT NUL
 -- What is older than it is kept for is found by its time.
 CREATE INDEX events_by_time ON events (at);
 
+-- Receivers that are told of events, by their addresses. One that fails is asked seldom, and after a week not any more.
+CREATE TABLE webhook_endpoints (
+    url           TEXT PRIMARY KEY NOT NULL,
+    failures      BIGINT NOT NULL DEFAULT 0,
+    failing_since BIGINT,
+    -- When it is asked again at the earliest, after a failure.
+    retry_at      BIGINT NOT NULL DEFAULT 0,
+    disabled_at   BIGINT
+);
+
+-- What each is told of: actions of events, and the kinds that these are told as.
+CREATE TABLE webhook_subscriptions (
+    action TEXT NOT NULL,
+    url    TEXT NOT NULL,
+    type   TEXT NOT NULL,
+    PRIMARY KEY (action, url, type)
+);
+
+-- What is to be told. The message is made of the event when it is sent.
+CREATE TABLE webhook_deliveries (
+    url       TEXT NOT NULL,
+    seq       BIGINT NOT NULL,
+    type      TEXT NOT NULL,
+    attempts  BIGINT NOT NULL DEFAULT 0,
+    queued_at BIGINT NOT NULL,
+    due_at    BIGINT NOT NULL,
+    PRIMARY KEY (url, seq, type)
+);
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (url, due_at);
+CREATE INDEX webhook_deliveries_by_time ON webhook_deliveries (queued_at);
+
+CREATE FUNCTION tell_of_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO webhook_deliveries (url, seq, type, queued_at, due_at)
+        SELECT s.url, NEW.seq, s.type, NEW.at, NEW.at
+        FROM webhook_subscriptions s JOIN webhook_endpoints e ON e.url = s.url
+        WHERE s.action = NEW.action AND e.disabled_at IS NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell_of_event AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION tell_of_event();
+
 -- Accounts that were deleted, and up to which event their names were replaced.
 CREATE TABLE departed_users (
     user_id  TEXT PRIMARY KEY NOT NULL,

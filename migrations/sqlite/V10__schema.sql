@@ -248,6 +248,44 @@ CREATE INDEX events_by_actor ON events (actor_id, seq) WHERE actor_id IS NOT NUL
 -- What is older than it is kept for is found by its time.
 CREATE INDEX events_by_time ON events (at);
 
+-- Receivers that are told of events, by their addresses. One that fails is asked seldom, and after a week not any more.
+CREATE TABLE webhook_endpoints (
+    url           TEXT PRIMARY KEY NOT NULL,
+    failures      INTEGER NOT NULL DEFAULT 0,
+    failing_since INTEGER,
+    -- When it is asked again at the earliest, after a failure.
+    retry_at      INTEGER NOT NULL DEFAULT 0,
+    disabled_at   INTEGER
+) STRICT;
+
+-- What each is told of: actions of events, and the kinds that these are told as.
+CREATE TABLE webhook_subscriptions (
+    action TEXT NOT NULL,
+    url    TEXT NOT NULL,
+    type   TEXT NOT NULL,
+    PRIMARY KEY (action, url, type)
+) STRICT;
+
+-- What is to be told. The message is made of the event when it is sent.
+CREATE TABLE webhook_deliveries (
+    url       TEXT NOT NULL,
+    seq       INTEGER NOT NULL,
+    type      TEXT NOT NULL,
+    attempts  INTEGER NOT NULL DEFAULT 0,
+    queued_at INTEGER NOT NULL,
+    due_at    INTEGER NOT NULL,
+    PRIMARY KEY (url, seq, type)
+) STRICT;
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (url, due_at);
+CREATE INDEX webhook_deliveries_by_time ON webhook_deliveries (queued_at);
+
+CREATE TRIGGER tell_of_event AFTER INSERT ON events BEGIN
+    INSERT INTO webhook_deliveries (url, seq, type, queued_at, due_at)
+        SELECT s.url, NEW.seq, s.type, NEW.at, NEW.at
+        FROM webhook_subscriptions s JOIN webhook_endpoints e ON e.url = s.url
+        WHERE s.action = NEW.action AND e.disabled_at IS NULL;
+END;
+
 -- Accounts that were deleted, and up to which event their names were replaced.
 CREATE TABLE departed_users (
     user_id  TEXT PRIMARY KEY NOT NULL,

@@ -28,6 +28,7 @@ mod respond;
 mod revoke;
 mod session;
 mod verify_factor;
+mod webhooks;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -51,6 +52,7 @@ pub use reset_link::{RESET_LINK_HOLDS_FOR, ResetLink};
 pub use respond::{ChallengeResponse, Issued, Responder};
 pub use revoke::Revoker;
 pub use session::{ListedSessions, list_sessions};
+pub use webhooks::WebhookWorker;
 
 use crate::{
     clock::{Clock, TimeKeeper, UnixMillis},

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::{Access, BadKeys},
-    account::{Accounts, Attempts, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker},
+    account::{
+        Accounts, Attempts, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker,
+        WebhookWorker,
+    },
     admin::AdminApi,
     auth_api::AuthApi,
     config::Config,
@@ -32,6 +35,8 @@ pub(super) struct Assembled {
     pub(super) exporter: Option<Exporter>,
     /// Reads claims of accounts, once it is started.
     pub(super) claim_reader: Option<ClaimReader>,
+    /// Tells others of events, once it is started.
+    pub(super) webhook_worker: Arc<WebhookWorker>,
 }
 
 /// What of the foundation a config may come to change.
@@ -52,7 +57,8 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages } = parts;
+    let Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, webhook_clients, pages } =
+        parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let routes = Arc::new(routes);
     let before_it = before.map(Snapshot::access);
@@ -112,6 +118,14 @@ pub(super) fn assemble(
         config.registration_page(),
         config.reset_page(),
     );
+    let webhook_worker = WebhookWorker::new(
+        &config.webhooks,
+        webhook_clients,
+        foundation.store.clone(),
+        process.time.clone(),
+        foundation.random.clone(),
+        process.metrics.clone(),
+    );
     let instance = || foundation.instance.to_string();
     let exporter = config.telemetry.otlp.as_ref().zip(trace_transport);
     let (traces, exporter) = exporter
@@ -135,6 +149,7 @@ pub(super) fn assemble(
         key_followers,
         exporter,
         claim_reader,
+        webhook_worker: Arc::new(webhook_worker),
     })
 }
 

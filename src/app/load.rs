@@ -40,6 +40,8 @@ pub struct LoadedGateway {
     pub provider_fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub trace_transport: Option<Transport>,
+    /// What reaches the receivers of events, in their order.
+    pub webhook_clients: Vec<HttpClient>,
     /// Pages for people with browsers, if there are any.
     pub pages: Option<pages::Loaded>,
     /// What reaches the certificate authority.
@@ -63,6 +65,8 @@ pub(super) struct Parts {
     pub(super) provider_fetchers: Vec<Fetcher>,
     /// The way to what takes traces.
     pub(super) trace_transport: Option<Transport>,
+    /// What reaches the receivers of events, in their order.
+    pub(super) webhook_clients: Vec<HttpClient>,
     pub(super) pages: Option<pages::Loaded>,
 }
 
@@ -70,9 +74,26 @@ impl LoadedGateway {
     /// Returns the config, and what was compiled of it.
     pub(super) fn split(self) -> (Config, Parts) {
         let Self {
-            config, routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages, ..
+            config,
+            routes,
+            upstream_tls,
+            fetchers,
+            provider_fetchers,
+            trace_transport,
+            webhook_clients,
+            pages,
+            ..
         } = self;
-        (config, Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, pages })
+        let parts = Parts {
+            routes,
+            upstream_tls,
+            fetchers,
+            provider_fetchers,
+            trace_transport,
+            webhook_clients,
+            pages,
+        };
+        (config, parts)
     }
 }
 
@@ -107,6 +128,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let issuers = config.issuers.iter().filter_map(|issuer| load_issuer(issuer).err());
     let providers = config.providers.iter().filter_map(|provider| load_provider(provider).err());
     let traces = load_trace_transport(config).err();
+    let webhooks = config.webhooks.iter().filter_map(|webhook| load_webhook_client(webhook).err());
     let acme = load_acme_client(config).err();
     let breached = look_at_breached(config).err();
     let pages = load_pages(config).err();
@@ -115,6 +137,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
         .chain(issuers)
         .chain(providers)
         .chain(traces)
+        .chain(webhooks)
         .chain(acme)
         .chain(breached)
         .chain(pages)
@@ -138,6 +161,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     }
     let provider_fetchers = config.providers.iter().map(load_provider).collect::<Result<_, _>>()?;
     let trace_transport = load_trace_transport(&config)?;
+    let webhook_clients = config.webhooks.iter().map(load_webhook_client).collect::<Result<_, _>>()?;
     let acme_client = load_acme_client(&config)?;
     let pages = load_pages(&config)?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
@@ -149,6 +173,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         fetchers,
         provider_fetchers,
         trace_transport,
+        webhook_clients,
         acme_client,
         pages,
         admin_tls,
@@ -196,6 +221,12 @@ fn load_acme_client(config: &Config) -> Result<Option<Arc<HttpClient>>, ConfigEr
 fn load_trace_transport(config: &Config) -> Result<Option<Transport>, ConfigErrors> {
     let transport = config.telemetry.otlp.as_ref().map(Transport::new).transpose();
     transport.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
+}
+
+/// Reads the certificates for a receiver of events.
+fn load_webhook_client(webhook: &config::Webhook) -> Result<HttpClient, ConfigErrors> {
+    let client = HttpClient::new(&webhook.tls);
+    client.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
 }
 
 /// Reads the certificates for an upstream.

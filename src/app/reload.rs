@@ -30,7 +30,7 @@ use super::{
     process::Reloads,
 };
 use crate::{
-    account::{ClaimReader, MailWorker},
+    account::{ClaimReader, MailWorker, WebhookWorker},
     admin::{self, AdminApi},
     config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
@@ -91,6 +91,7 @@ pub(super) struct Reloader {
 struct Current {
     config: Config,
     mail_worker: Option<Arc<MailWorker>>,
+    webhook_worker: Arc<WebhookWorker>,
 }
 
 impl Reloader {
@@ -103,18 +104,27 @@ impl Reloader {
         digest: u64,
         assembled: Assembled,
     ) -> (Arc<Self>, Arc<Snapshot>) {
-        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter, claim_reader } = assembled;
+        let Assembled {
+            snapshot,
+            admin_api,
+            mail_worker,
+            key_followers,
+            exporter,
+            claim_reader,
+            webhook_worker,
+        } = assembled;
         follow_servers(&vital, &snapshot, None).await;
         follow_keys(&foundation.calls, key_followers).await;
         send_mails(&foundation.calls, mail_worker.as_ref());
         export_traces(&foundation, exporter);
         read_claims(&foundation, claim_reader);
+        tell_of_events(&foundation, &webhook_worker).await;
         let reloader = Self {
             source,
             foundation,
             vital,
             admin_api: ArcSwap::new(admin_api),
-            current: Arc::new(Mutex::new(Current { config, mail_worker })),
+            current: Arc::new(Mutex::new(Current { config, mail_worker, webhook_worker })),
             known: AtomicU64::new(digest),
         };
         (Arc::new(reloader), snapshot)
@@ -180,7 +190,15 @@ impl Reloader {
         };
         let assembled = assemble(&self.foundation, &means, &config, parts, Some(&before));
         let assembled = assembled.map_err(|error| failed(&error))?;
-        let Assembled { snapshot, admin_api, mail_worker, key_followers, exporter, claim_reader } = assembled;
+        let Assembled {
+            snapshot,
+            admin_api,
+            mail_worker,
+            key_followers,
+            exporter,
+            claim_reader,
+            webhook_worker,
+        } = assembled;
         // Names are looked up, and keys fetched, before anything asks for them.
         follow_servers(&self.vital, &snapshot, Some(&before)).await;
         follow_keys(&self.foundation.calls, key_followers).await;
@@ -213,6 +231,8 @@ impl Reloader {
         }
         send_mails(&self.foundation.calls, mail_worker.as_ref());
         current.mail_worker = mail_worker;
+        std::mem::replace(&mut current.webhook_worker, webhook_worker.clone()).stop();
+        tell_of_events(&self.foundation, &webhook_worker).await;
         current.config = config;
         Ok(Reloaded { routes, warnings })
     }
@@ -350,6 +370,16 @@ async fn follow_keys(runtime: &Handle, followers: Vec<KeyFollower>) {
 fn send_mails(runtime: &Handle, worker: Option<&Arc<MailWorker>>) {
     for worker in worker.into_iter().flat_map(|worker| std::iter::repeat_n(worker, MAIL_TASKS)) {
         runtime.spawn(worker.clone().work());
+    }
+}
+
+/// Begins to tell others of events. Everything from now on is queued for them, also while nothing can be sent.
+async fn tell_of_events(foundation: &Foundation, worker: &Arc<WebhookWorker>) {
+    if let Err(error) = worker.subscribe().await {
+        tracing::warn!(%error, "the receivers of webhooks could not be noted yet");
+    }
+    for number in 0..worker.receivers() {
+        foundation.calls.spawn(worker.clone().work(number));
     }
 }
 

@@ -10,6 +10,7 @@ mod key;
 mod operator;
 mod password_filter;
 mod user;
+mod webhook;
 
 use std::{
     fmt::Display,
@@ -90,6 +91,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::User { command } => user::run(command),
         Command::ApiKey { command } => api_key::run(command),
         Command::Client { command } => client::run(command),
+        Command::Webhook { command } => webhook::run(command),
         Command::Key { command } => key::run(command),
         Command::PasswordFilter { command } => password_filter::run(command),
         Command::Audit(audit) => audit::run(&audit),

@@ -32,6 +32,7 @@ mod tls;
 mod units;
 mod upstream;
 mod username;
+mod webhook;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -72,6 +73,7 @@ pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, Ups
 pub use units::Span;
 pub use upstream::{Balance, Buffer, Ejection, HashKey, Health, Probe, Retries, Upstream, WeightedServer};
 pub use username::UsernameRules;
+pub use webhook::Webhook;
 
 use crate::types::Roles;
 
@@ -126,6 +128,8 @@ pub struct Config {
     pub drain: Drain,
     /// How long lines of the audit trail are kept.
     pub keep_audit: Duration,
+    /// Receivers that are told of events.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// For other proxies that ask about requests.

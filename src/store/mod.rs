@@ -36,6 +36,7 @@ mod sqlite;
 mod table;
 mod user;
 mod vault;
+mod webhook;
 
 use std::{
     fs::File,
@@ -72,6 +73,10 @@ pub use session::{
 pub use table::{Row, Rows, TableSource, read_table};
 pub use user::{NewUser, Opened, User, Users};
 pub use vault::{Rewrap, Rewrapped, StoredVault, Vault};
+pub use webhook::{
+    ClaimedDelivery, Delivered, DeliveryLease, DeliveryNote, WEBHOOK_PATIENCE, WebhookState,
+    WebhookSubscription, Webhooks,
+};
 
 use self::{client::CLIENT, key::LATEST_EXPIRY, session::SESSION, user::USER};
 
@@ -107,6 +112,7 @@ pub trait Store:
     + Links
     + ApiKeys
     + Clients
+    + Webhooks
     + Send
     + Sync
 {

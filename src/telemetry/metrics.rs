@@ -86,6 +86,7 @@ pub struct Metrics {
     log_lines_lost: IntCounter,
     traces: IntCounterVec,
     acme_orders: IntCounterVec,
+    webhook_deliveries: IntCounterVec,
     /// Hashes that wait.
     pub password_queue_depth: IntGauge,
     /// How long a hash took, without its wait.
@@ -378,6 +379,11 @@ impl Metrics {
                 "Orders of certificates by ACME, by their outcome.",
                 &["result"],
             )?,
+            webhook_deliveries: made.counters(
+                "webhook_deliveries_total",
+                "Attempts to tell a receiver of an event, by their outcome.",
+                &["receiver", "result"],
+            )?,
             password_queue_depth: made.gauge("password_queue_depth", "Password hashes waiting.")?,
             password_seconds: made.histogram("password_seconds", "Time to hash one password.")?,
             registry,
@@ -481,6 +487,11 @@ impl Metrics {
     /// Counts an order of a certificate, and whether it was obtained.
     pub fn acme_order(&self, obtained: bool) {
         self.acme_orders.with_label_values(&[if obtained { "obtained" } else { "failed" }]).inc();
+    }
+
+    /// Counts an attempt to tell a receiver, by its host and port, of an event; `result` is one of a fixed set.
+    pub fn webhook_delivery(&self, receiver: &str, result: &'static str) {
+        self.webhook_deliveries.with_label_values(&[receiver, result]).inc();
     }
 
     /// Counts traced requests that were exported, or lost.

@@ -3,8 +3,11 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    thread,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::{self, JoinHandle},
 };
 
 /// A request as the upstream saw it.
@@ -52,6 +55,8 @@ struct Record {
 pub struct Upstream {
     pub address: SocketAddr,
     record: Arc<Mutex<Record>>,
+    stopped: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 /// A plain 200 with a length.
@@ -72,18 +77,43 @@ impl Upstream {
 
     /// Lets `respond` write to the socket; when it gives false the connection closes.
     pub fn with(respond: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), respond)
+    }
+
+    /// Answers at a listener of the test's own.
+    pub fn on(listener: TcpListener, respond: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::listening(listener, move |seen, socket| socket.write_all(&respond(seen)).is_ok())
+    }
+
+    fn listening(
+        listener: TcpListener,
+        respond: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
-        let record: Arc<Mutex<Record>> = Arc::default();
-        let respond: Arc<Responder> = Arc::new(respond);
-        let kept = record.clone();
-        thread::spawn(move || {
+        let (record, stopped): (Arc<Mutex<Record>>, Arc<AtomicBool>) = Default::default();
+        let (kept, ends) = (record.clone(), stopped.clone());
+        let respond: Arc<Responder> =
+            Arc::new(move |seen, socket| !ends.load(SeqCst) && respond(seen, socket));
+        let ends = stopped.clone();
+        let accepting = thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
+                if ends.load(SeqCst) {
+                    return;
+                }
                 let (record, respond) = (kept.clone(), respond.clone());
                 thread::spawn(move || serve(socket, &record, &*respond));
             }
         });
-        Self { address, record }
+        Self { address, record, stopped, accepting: Some(accepting) }
+    }
+
+    /// Listens no more, and answers nothing that has come already.
+    pub fn stop(mut self) {
+        self.stopped.store(true, SeqCst);
+        let _ = TcpStream::connect(self.address);
+        if let Some(accepting) = self.accepting.take() {
+            accepting.join().unwrap();
+        }
     }
 
     /// Lets `respond` response when only the head of a request is there; it reads the body by the function that it is
@@ -113,7 +143,7 @@ impl Upstream {
                 }
             }
         });
-        Self { address, record: Arc::default() }
+        Self { address, record: Arc::default(), stopped: Arc::default(), accepting: None }
     }
 
     /// Every request so far.

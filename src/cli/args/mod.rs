@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 pub(super) use self::{
-    program::{ApiKeyCommand, ClientCommand},
+    program::{ApiKeyCommand, ClientCommand, WebhookCommand},
     user::{Import, ImportSource, UserCommand},
 };
 use crate::app::DemoOptions;
@@ -69,6 +69,11 @@ pub(super) enum Command {
     Client {
         #[command(subcommand)]
         command: ClientCommand,
+    },
+    /// Receivers that are told of events
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
     },
     /// Signing keys
     Key {

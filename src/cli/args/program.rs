@@ -54,6 +54,32 @@ pub(in crate::cli) enum ApiKeyCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(in crate::cli) enum WebhookCommand {
+    /// List the receivers that are told of events, and how they fare
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Tell a receiver again of what happened, by the same message ids
+    Replay {
+        /// Its address, as the config has it
+        url: String,
+        /// Of how far back, such as 2d
+        #[arg(long, value_name = "SPAN")]
+        since: Span,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Ask a receiver again that has failed for a week, or wanted nothing any more
+    Enable {
+        /// Its address, as the config has it
+        url: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ClientCommand {
     /// Make a client and print its id and its secret, which is not shown again
     Add {

@@ -15,6 +15,7 @@ mod rewrite;
 mod route;
 mod telemetry;
 mod upstream;
+mod webhook;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -155,6 +156,7 @@ impl Check<'_> {
         let telemetry = self.telemetry(raw.telemetry);
         let year_and_more = Duration::from_secs(400 * 86_400);
         let keep_audit = self.span("audit.keep", raw.audit.keep, year_and_more);
+        let webhooks = self.webhooks(raw.webhooks, keep_audit);
         let drain = Drain {
             delay: raw.drain.delay.map_or(Duration::ZERO, |Span(delay)| delay),
             limit: self.span("drain.limit", raw.drain.limit, Duration::from_secs(30)),
@@ -163,6 +165,7 @@ impl Check<'_> {
             listeners,
             drain,
             keep_audit,
+            webhooks,
             admin,
             admin_hosts: raw.admin.hosts,
             workers,

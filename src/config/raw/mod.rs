@@ -10,6 +10,7 @@ mod route;
 mod telemetry;
 mod tls;
 mod upstream;
+mod webhook;
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,8 @@ pub use upstream::{
     Balance, Ejection, Expected, HashHeader, HashKey, Health, Retries, RetryOn, RetryRules, Server, Upstream,
     UpstreamTls,
 };
+
+pub use webhook::Webhook;
 
 use super::units::{Number, Size, Span, Switch};
 use crate::types::Secret;
@@ -122,6 +125,9 @@ pub struct Gateway {
     /// The audit trail.
     #[serde(default)]
     pub audit: Audit,
+    /// Receivers that are told of events. Default: none.
+    #[serde(default)]
+    pub webhooks: Vec<Webhook>,
 }
 
 /// How other proxies tell of the requests that they ask about.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Transaction};
+use tokio_postgres::Row;
 
 use super::{
     Postgres,
@@ -60,27 +61,35 @@ pub(super) async fn record(tx: &Transaction<'_>, subject: Option<UserId>, event:
     .map(drop)
 }
 
+fn read(row: &Row) -> Result<AuditEntry> {
+    Ok(AuditEntry {
+        seq: row.try_get("seq")?,
+        at: row.try_get("at")?,
+        actor_id: row.try_get("actor_id")?,
+        actor: row.try_get("actor")?,
+        address: row.try_get("address")?,
+        action: row.try_get("action")?,
+        subject_id: row.try_get("subject_id")?,
+        subject: row.try_get("subject")?,
+        detail: row.try_get("detail")?,
+    })
+}
+
+/// Returns the events of these numbers, as far as they are there.
+pub(super) async fn of_numbers(tx: &Transaction<'_>, numbers: &[i64]) -> Result<Vec<AuditEntry>> {
+    let sql = "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events \
+         WHERE seq = ANY($1)";
+    let statement = tx.prepare_cached(sql).await?;
+    tx.query(&statement, &[&numbers]).await?.iter().map(read).collect()
+}
+
 pub(super) async fn entries(db: &Client, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
     let sql = "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events \
          WHERE seq < $1 AND ($2::text IS NULL OR subject_id = $2) ORDER BY seq DESC LIMIT $3";
     let statement = db.prepare_cached(sql).await?;
     let (before, subject) = (filter.before.unwrap_or(i64::MAX), filter.subject.map(|id| id.to_string()));
     let rows = db.query(&statement, &[&before, &subject, &i64::from(filter.limit)]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(AuditEntry {
-                seq: row.try_get("seq")?,
-                at: row.try_get("at")?,
-                actor_id: row.try_get("actor_id")?,
-                actor: row.try_get("actor")?,
-                address: row.try_get("address")?,
-                action: row.try_get("action")?,
-                subject_id: row.try_get("subject_id")?,
-                subject: row.try_get("subject")?,
-                detail: row.try_get("detail")?,
-            })
-        })
-        .collect()
+    rows.iter().map(read).collect()
 }
 
 #[async_trait]

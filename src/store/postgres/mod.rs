@@ -26,6 +26,7 @@ mod table;
 mod tls;
 mod user;
 mod vault;
+mod webhook;
 
 use std::{sync::OnceLock, time::Duration};
 

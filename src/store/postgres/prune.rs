@@ -20,7 +20,7 @@ const GATEWAY_GONE_MILLIS: i64 = 24 * 3_600 * 1_000;
 
 /// Tables, what is over in them at `$1`, and by how much later than the others they are cleaned. Each
 /// condition has an index.
-const OVER: [(&str, &str, i64); 11] = [
+const OVER: [(&str, &str, i64); 12] = [
     ("revocations", "expires_at <= $1", 0),
     ("signing_keys", "expires_at <= $1", 0),
     ("sessions", "refresh_expires_at <= $1 AND access_exp_max <= $1", 0),
@@ -32,6 +32,8 @@ const OVER: [(&str, &str, i64); 11] = [
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= $1", 86_400_000),
     ("api_keys", "expires_at <= $1", 0),
+    // Of receivers that are not asked any more.
+    ("webhook_deliveries", "queued_at <= $1", 604_800_000),
     ("gateways", "seen_at <= $1", GATEWAY_GONE_MILLIS),
 ];
 

@@ -1,7 +1,7 @@
 //! What has happened.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Sqlite, lookup::user, statement::Result};
 use crate::{
@@ -48,6 +48,29 @@ pub(super) fn record(
     }
 }
 
+fn read(row: &Row<'_>) -> Result<AuditEntry> {
+    Ok(AuditEntry {
+        seq: row.get("seq")?,
+        at: row.get("at")?,
+        actor_id: row.get("actor_id")?,
+        actor: row.get("actor")?,
+        address: row.get("address")?,
+        action: row.get("action")?,
+        subject_id: row.get("subject_id")?,
+        subject: row.get("subject")?,
+        detail: row.get("detail")?,
+    })
+}
+
+/// Returns the event of a number.
+pub(super) fn entry(tx: &Transaction<'_>, seq: i64) -> Result<Option<AuditEntry>> {
+    tx.prepare_cached(
+        "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events WHERE seq = ?1",
+    )?
+    .query_row([seq], read)
+    .optional()
+}
+
 pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditEntry>> {
     db.prepare_cached(
         "SELECT seq, at, actor_id, actor, address, action, subject_id, subject, detail FROM events \
@@ -55,19 +78,7 @@ pub(super) fn entries(db: &Connection, filter: &AuditFilter) -> Result<Vec<Audit
     )?
     .query_map(
         params![filter.before.unwrap_or(i64::MAX), filter.subject.map(|id| id.to_string()), filter.limit],
-        |row| {
-            Ok(AuditEntry {
-                seq: row.get("seq")?,
-                at: row.get("at")?,
-                actor_id: row.get("actor_id")?,
-                actor: row.get("actor")?,
-                address: row.get("address")?,
-                action: row.get("action")?,
-                subject_id: row.get("subject_id")?,
-                subject: row.get("subject")?,
-                detail: row.get("detail")?,
-            })
-        },
+        read,
     )?
     .collect()
 }

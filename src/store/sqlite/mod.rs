@@ -25,6 +25,7 @@ mod sweep;
 mod table;
 mod user;
 mod vault;
+mod webhook;
 
 use std::{
     fs::{self, File},

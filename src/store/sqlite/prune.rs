@@ -14,7 +14,7 @@ use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 const PIECE: usize = 5_000;
 
 /// Tables, and what is over in them at `?1`.
-const OVER: [(&str, &str); 9] = [
+const OVER: [(&str, &str); 10] = [
     ("revocations", "expires_at <= ?1"),
     ("signing_keys", "expires_at <= ?1"),
     ("sessions", "refresh_expires_at <= ?1 AND access_exp_max <= ?1"),
@@ -24,6 +24,8 @@ const OVER: [(&str, &str); 9] = [
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= ?1 - 86400000"),
     ("api_keys", "expires_at <= ?1"),
+    // Of receivers that are not asked any more.
+    ("webhook_deliveries", "queued_at <= ?1 - 604800000"),
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
 ];
 
