@@ -738,3 +738,23 @@ fn an_operator_gives_somebody_a_link_to_set_a_new_password_where_there_is_no_mai
     assert!(!gateway.log().contains(token));
     assert!(gateway.run(&["audit"], "").contains("user.reset-link"));
 }
+
+#[test]
+fn who_must_change_a_password_is_led_to_choose_one_and_signs_in_with_it() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings());
+    gateway.run(&["user", "add", "alice", "--must-change", "--password-stdin"], PASSWORD);
+    let mut alice = Browser::default();
+    let form = only_form(&alice.go(&gateway, "/auth/ui/login"));
+    let led = alice.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
+    assert!(led.status == 303 && alice.session().is_none(), "{led:?}");
+    let place = led.header("location").unwrap().to_owned();
+    assert!(place.starts_with("/auth/ui/reset?token="), "{place}");
+    let form = only_form(&alice.go(&gateway, &place));
+    is_page(&alice.submit(&gateway, &form, &[("password", PASSWORD)]), 400);
+    let form = only_form(&alice.go(&gateway, &place));
+    is_page(&alice.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 200);
+    let form = only_form(&alice.go(&gateway, "/auth/ui/login"));
+    let signed_in = alice.submit(&gateway, &form, &[("username", "alice"), ("password", NEW_PASSWORD)]);
+    assert!(signed_in.status == 303 && alice.session().is_some(), "{signed_in:?}");
+}

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path, process::Stdio, sync::Arc, thread};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Response, Settings, authgate, eventually};
+use crate::harness::{Gateway, PASSWORD, Response, Settings, authgate, eventually, shared_database};
 
 /// What a response shows, but for what differs in any two answers.
 fn shown(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
@@ -298,4 +298,52 @@ fn a_list_is_made_whole_or_not_at_all_and_says_what_is_in_it() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "and nothing of the failed one");
     assert!(filter(&["build", file_name, "--min-count", "8"], &stolen(&[STOLEN_LATER])).status.success());
     assert_eq!((check(STOLEN), check(STOLEN_LATER)), (Some(0), Some(0)), "it was seen seven times");
+}
+
+#[test]
+fn who_must_change_a_password_gets_nothing_until_another_one_is_chosen() {
+    const NEW: &str = "a password of their own choice";
+    for url in ["sqlite:authgate.db".to_owned(), shared_database()] {
+        let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..Settings::default() };
+        let gateway = Gateway::alone(settings);
+        gateway.run(&["user", "add", "alice", "--must-change", "--password-stdin"], PASSWORD);
+        assert!(gateway.run(&["user", "show", "alice"], "").contains("must change password  yes"));
+        let wrong = gateway.try_login("alice", "not the password at all");
+        assert_eq!((wrong.status, wrong.message().as_str()), (401, "Invalid credentials"));
+        let refused = gateway.try_login("alice", PASSWORD);
+        assert_eq!((refused.status, &refused.json()["code"]), (401, &json!("password_change_required")));
+        assert!(refused.json().get("access_token").is_none(), "{refused:?}");
+        let token = refused.json()["reset_token"].clone();
+        let reset = |password: &str| {
+            gateway.post("/auth/password/reset", &json!({"token": token, "new_password": password}))
+        };
+        let same = reset(PASSWORD);
+        assert_eq!((same.status, same.message().as_str()), (400, "Password not accepted"));
+        assert_eq!(reset("short").status, 400);
+        assert_eq!(reset(NEW).status, 200);
+        assert_eq!(reset("and another one after that").status, 400, "the token is used up");
+        assert_eq!(gateway.try_login("alice", PASSWORD).status, 401);
+        let login = gateway.try_login("alice", NEW);
+        assert_eq!(login.status, 200);
+
+        // By the admin API, of somebody who is signed in.
+        let root = gateway.admin_token("root");
+        let path = format!("/api/users/{}", login.json()["user_id"].as_str().unwrap());
+        let body = json!({"must_change_password": true});
+        let changed = gateway.admin("PATCH", &path, Some(&root), Some(&body));
+        assert_eq!((changed.status, &changed.json()["must_change_password"]), (200, &json!(true)));
+        assert_eq!(gateway.get("/auth/me", login.json()["access_token"].as_str()).status, 401);
+        assert_eq!(gateway.refresh(login.json()["refresh_token"].as_str().unwrap()).status, 401);
+        assert_eq!(gateway.try_login("alice", NEW).json()["code"], "password_change_required");
+        let body = json!({"must_change_password": false});
+        assert_eq!(gateway.admin("PATCH", &path, Some(&root), Some(&body)).status, 200);
+        assert_eq!(gateway.try_login("alice", NEW).status, 200);
+        gateway.run(&["user", "set-password", "alice", "--must-change", "--password-stdin"], PASSWORD);
+        assert_eq!(gateway.try_login("alice", PASSWORD).json()["code"], "password_change_required");
+        gateway.run(&["user", "set-password", "alice", "--password-stdin"], PASSWORD);
+        assert_eq!(gateway.try_login("alice", PASSWORD).status, 200);
+        let trail = gateway.run(&["audit"], "");
+        assert!(trail.contains("must change it") && trail.contains("user.must-change-password"), "{trail}");
+        assert!(!gateway.log().contains(token.as_str().unwrap()));
+    }
 }

@@ -397,6 +397,7 @@ const UNTOLD: &[&str] = &[
     "log.level",
     "name.release",
     "user.export",
+    "user.must-change-password",
     "user.proof",
     "user.proof-failed",
     "user.renew-recovery-codes",

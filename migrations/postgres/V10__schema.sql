@@ -33,7 +33,9 @@ CREATE TABLE passwords (
     -- When the password was chosen, as far as is known: a better hash of the same one changes nothing.
     changed_at     BIGINT NOT NULL,
     -- Whether it was chosen by whoever read a mail: another mail proves nothing beside it.
-    by_mail        BOOLEAN NOT NULL DEFAULT FALSE
+    by_mail        BOOLEAN NOT NULL DEFAULT FALSE,
+    -- Whether its owner is to choose another one before anything else.
+    must_change    BOOLEAN NOT NULL DEFAULT FALSE
 );
 CREATE INDEX passwords_by_foreign_scheme ON passwords (foreign_scheme) WHERE foreign_scheme IS NOT NULL;
 
@@ -130,7 +132,7 @@ CREATE VIEW accounts AS
     SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id, u.attributes,
         p.hash AS password_hash, own.address AS email, own.key AS email_key,
         own.verified_at IS NOT NULL AS email_verified, coalesce(own.is_weak, FALSE) AS email_is_weak, pending.address AS pending_email,
-        coalesce(p.by_mail, FALSE) AS password_by_mail,
+        coalesce(p.by_mail, FALSE) AS password_by_mail, coalesce(p.must_change, FALSE) AS must_change_password,
         EXISTS (SELECT 1 FROM factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS has_factors
     FROM users u
     LEFT JOIN passwords p ON p.user_id = u.id

@@ -31,7 +31,9 @@ CREATE TABLE passwords (
     -- When the password was chosen, as far as is known: a better hash of the same one changes nothing.
     changed_at     INTEGER NOT NULL,
     -- Whether it was chosen by whoever read a mail: another mail proves nothing beside it.
-    by_mail        INTEGER NOT NULL DEFAULT 0
+    by_mail        INTEGER NOT NULL DEFAULT 0,
+    -- Whether its owner is to choose another one before anything else.
+    must_change    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX passwords_by_foreign_scheme ON passwords (foreign_scheme) WHERE foreign_scheme IS NOT NULL;
 
@@ -128,7 +130,7 @@ CREATE VIEW accounts AS
     SELECT u.id, u.name, u.skeleton, u.roles, u.disabled, u.generation, u.created_at, u.external_id, u.attributes,
         p.hash AS password_hash, own.address AS email, own.key AS email_key,
         own.verified_at IS NOT NULL AS email_verified, coalesce(own.is_weak, 0) AS email_is_weak, pending.address AS pending_email,
-        coalesce(p.by_mail, 0) AS password_by_mail,
+        coalesce(p.by_mail, 0) AS password_by_mail, coalesce(p.must_change, 0) AS must_change_password,
         EXISTS (SELECT 1 FROM factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS has_factors
     FROM users u
     LEFT JOIN passwords p ON p.user_id = u.id

@@ -61,6 +61,10 @@ impl From<AccountError> for Failure {
             },
             further: match &error {
                 AccountError::FactorNeeded(asked) => Some(Box::new(asked.members())),
+                AccountError::PasswordChangeNeeded(token) => {
+                    let member = ("reset_token".to_owned(), token.expose().into());
+                    Some(Box::new([member].into_iter().collect()))
+                }
                 _ => None,
             },
             ..kind.into()

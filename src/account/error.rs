@@ -11,7 +11,7 @@ use crate::{
     password::{HashError, PasswordError},
     store::{ChallengePurpose, StoreError},
     token::KeyError,
-    types::UsernameError,
+    types::{Secret, UsernameError},
 };
 
 /// A failed use case. `Display` is for the log.
@@ -26,6 +26,9 @@ pub enum AccountError {
     /// A second factor is asked for, or a first one is to be got.
     #[error("a factor is needed")]
     FactorNeeded(Box<PendingChallenge>),
+    /// Another password is to be chosen first, by this token.
+    #[error("another password is to be chosen")]
+    PasswordChangeNeeded(Secret),
     /// It is too long ago that the caller has shown who they are, or it was not by a factor.
     #[error("the proof of who they are is too old, or not by a factor")]
     Unproved(Unproved),
@@ -64,6 +67,7 @@ impl AccountError {
                 ChallengePurpose::Enrolment => Kind::FactorEnrolmentRequired,
                 _ => Kind::SecondFactorRequired,
             },
+            Self::PasswordChangeNeeded(_) => Kind::PasswordChangeRequired,
             Self::Unproved(_) => Kind::InsufficientUserAuthentication,
             Self::Username(_) => Kind::UsernameNotAccepted,
             Self::Password(_) => Kind::PasswordNotAccepted,

@@ -1,6 +1,9 @@
 //! Logging in.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use super::{
     AccountError, Accounts, Client, Holder, Result, Tokens,
@@ -9,12 +12,16 @@ use super::{
     register::check_email,
 };
 use crate::{
+    clock::millis,
     error::Kind,
     password::{HashError, Origin, Rules, Verdict},
-    store::{ChallengePurpose, Event, Grant, NewSession, User},
-    token::{Device, RefreshToken},
+    store::{ChallengePurpose, Event, Grant, NewResetLink, NewSession, User},
+    token::{Device, OpaqueToken, RefreshToken},
     types::{Proofs, Roles, Secret, SessionId, Username},
 };
+
+/// How long somebody has to choose another password who must.
+const MUST_CHANGE_WITHIN: Duration = Duration::from_secs(900);
 
 /// A session that was opened for a password.
 pub(super) struct Authenticated {
@@ -121,6 +128,14 @@ impl Accounts {
             self.attempts.forgotten(attempt).await;
             return Err(error);
         }
+        if user.must_change_password {
+            let made = self.password_change_token(&user, address).await;
+            match &made {
+                Ok(_) => self.attempts.passed(attempt).await,
+                Err(_) => self.attempts.forgotten(attempt).await,
+            }
+            return Err(AccountError::PasswordChangeNeeded(made?));
+        }
         let is_remembered = match self.is_remembered(&user, client).await {
             Ok(is_remembered) => is_remembered,
             Err(error) => {
@@ -149,6 +164,21 @@ impl Accounts {
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let rehash = verdict.outdated.then_some(Rehash { user, password, origin });
         Ok(Authenticated { grant, refresh, device, rehash })
+    }
+
+    /// Makes a token by which the owner of an account, whose password was right, chooses another one.
+    async fn password_change_token(&self, user: &User, address: IpAddr) -> Result<Secret> {
+        let token = OpaqueToken::generate(&*self.random);
+        let new = NewResetLink {
+            id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
+            user: user.id,
+            token_hash: token.hash,
+            holds_for: millis(MUST_CHANGE_WITHIN),
+        };
+        let event = Event::own(user.id, address, "user.must-change-password", String::new());
+        let made = self.store.add_reset_link(&new, &event).await?;
+        made.ok_or(AccountError::Refused(Kind::InvalidCredentials))?;
+        Ok(token.text)
     }
 
     /// Returns whether one of these roles requires a factor.

@@ -155,6 +155,12 @@ impl Accounts {
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
         let _counted = self.attempts.change(&user.name, address).await?;
+        if user.must_change_password && self.is_password(&user, &password, address).await? {
+            return Err(AccountError::Explained(
+                Kind::PasswordNotAccepted,
+                "choose another password than the one that you were given",
+            ));
+        }
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = Actor { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };
         // The holder of the address is notified, because others may read the same mailbox.

@@ -47,6 +47,8 @@ pub struct NewAccount<'a> {
     pub email: Option<&'a str>,
     /// Its password.
     pub password: &'a Secret,
+    /// Whether the owner is to choose another one at the first login.
+    pub must_change_password: bool,
     /// Its roles.
     pub roles: Roles,
     /// Its attributes.
@@ -66,6 +68,8 @@ pub struct Update {
     pub disabled: Option<bool>,
     /// Its password.
     pub password: Option<Secret>,
+    /// Whether the owner is to choose another one at the next login.
+    pub must_change_password: Option<bool>,
     /// Its address.
     pub email: Option<Option<String>>,
     /// New values of its attributes.
@@ -119,6 +123,7 @@ impl Operator {
         let user = NewUser {
             email,
             password_hash: Some(password_hash),
+            must_change_password: account.must_change_password,
             release,
             similar,
             event,
@@ -170,6 +175,7 @@ impl Operator {
             roles: update.roles,
             disabled: update.disabled,
             password_hash,
+            must_change_password: update.must_change_password,
             email,
             attributes: update.attributes,
             event: Some(by.event(action, detail)),
@@ -306,6 +312,9 @@ fn describe(update: &Update) -> (&'static str, String) {
     }
     if update.password.is_some() {
         parts.push("password".to_owned());
+    }
+    if let Some(must_change) = update.must_change_password {
+        parts.push(if must_change { "must change it" } else { "need not change it" }.to_owned());
     }
     if update.email.is_some() {
         parts.push("email".to_owned());

@@ -296,6 +296,7 @@ impl AdminApi {
             name: &new.username,
             email: new.email.as_deref(),
             password: &new.password,
+            must_change_password: new.must_change_password,
             roles,
             attributes: new.attributes,
             release: new.release,
@@ -313,6 +314,7 @@ impl AdminApi {
             roles: wanted.roles.as_deref().map(parse_roles).transpose()?,
             disabled: wanted.disabled,
             password: wanted.password,
+            must_change_password: wanted.must_change_password,
             email: wanted.email,
             attributes: wanted.attributes,
             expected,
@@ -320,6 +322,7 @@ impl AdminApi {
         let empty = update.roles.is_none()
             && update.disabled.is_none()
             && update.password.is_none()
+            && update.must_change_password.is_none()
             && update.email.is_none()
             && update.attributes.is_empty();
         if empty {

@@ -22,6 +22,9 @@ pub(super) struct NewUser {
     /// The password.
     #[schemars(with = "String")]
     pub(super) password: Secret,
+    /// Whether the owner is to choose another one at the first login.
+    #[serde(default)]
+    pub(super) must_change_password: bool,
     /// An e-mail address.
     pub(super) email: Option<String>,
     /// Whether the name of a former account may be given out again.
@@ -101,6 +104,8 @@ pub(super) struct UserUpdate {
     /// The password.
     #[schemars(with = "Option<String>")]
     pub(super) password: Option<Secret>,
+    /// Whether the owner is to choose another password at the next login.
+    pub(super) must_change_password: Option<bool>,
     /// The e-mail address, not verified yet; null takes it away.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Option<String>")]
@@ -128,6 +133,8 @@ pub(super) struct User {
     external_id: Option<String>,
     roles: Vec<String>,
     disabled: bool,
+    /// Whether the owner is to choose another password at the next login.
+    must_change_password: bool,
     /// What is known beside that; also what the config does not declare any more.
     attributes: BTreeMap<String, String>,
     created_at: String,
@@ -146,6 +153,7 @@ impl From<store::User> for User {
             external_id: user.external_id,
             roles: user.roles.iter().map(ToString::to_string).collect(),
             disabled: user.disabled,
+            must_change_password: user.must_change_password,
             attributes: user
                 .attributes
                 .iter()

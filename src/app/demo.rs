@@ -172,6 +172,7 @@ fn ensure_administrator(config: &Config, file: &Path) -> Result<Secret, DemoErro
             email: None,
             password: &password,
             roles,
+            must_change_password: false,
             attributes: AttributeChanges::new(),
             release: false,
             allow_similar: false,

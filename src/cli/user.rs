@@ -30,7 +30,7 @@ const PAGE: u32 = 500;
 
 pub(super) fn run(command: UserCommand) -> Outcome {
     match command {
-        UserCommand::Add { name, roles, email, release, allow_similar, password, config } => {
+        UserCommand::Add { name, roles, email, release, allow_similar, must_change, password, config } => {
             let loaded = load(&config.config)?;
             let roles = match roles.as_slice() {
                 [] => loaded.config.auth.default_roles.clone(),
@@ -43,6 +43,7 @@ pub(super) fn run(command: UserCommand) -> Outcome {
                     name: &name,
                     email,
                     password,
+                    must_change_password: must_change,
                     roles,
                     attributes: AttributeChanges::new(),
                     release,
@@ -69,11 +70,12 @@ pub(super) fn run(command: UserCommand) -> Outcome {
         UserCommand::Show { name, config } => {
             with_config(&config.config, async |operator| show(operator, &name).await)
         }
-        UserCommand::SetPassword { name, password, config } => {
+        UserCommand::SetPassword { name, must_change, password, config } => {
             let loaded = load(&config.config)?;
             let password = read_password(&password)?;
             with(&loaded, async |operator| {
-                let update = Update { password: Some(password), ..Update::default() };
+                let must_change_password = Some(must_change);
+                let update = Update { password: Some(password), must_change_password, ..Update::default() };
                 update_user(operator, &name, update).await?;
                 print("Password set; the account's sessions have ended.\n")
             })
@@ -214,6 +216,7 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
         ["email".to_owned(), user.email.clone().unwrap_or_else(|| "none".to_owned())],
         ["email verified".to_owned(), if user.email_verified { "yes" } else { "no" }.to_owned()],
         ["external id".to_owned(), user.external_id.clone().unwrap_or_else(|| "none".to_owned())],
+        ["must change password".to_owned(), if user.must_change_password { "yes" } else { "no" }.to_owned()],
         ["roles".to_owned(), user.roles.to_string()],
         ["attributes".to_owned(), attributes.join(", ")],
         ["state".to_owned(), if user.disabled { "disabled" } else { "enabled" }.to_owned()],

@@ -36,6 +36,8 @@ pub enum Kind {
     SecondFactorRequired,
     /// The password was right, and the account must get a second factor.
     FactorEnrolmentRequired,
+    /// The password was right, and another one is to be chosen first.
+    PasswordChangeRequired,
     /// A factor breaks a rule; `detail` says which.
     FactorNotAccepted,
     /// No bearer token, or one that does not hold.
@@ -112,6 +114,9 @@ impl Kind {
             }
             Self::FactorEnrolmentRequired => {
                 (S::UNAUTHORIZED, "Factor enrolment required", "factor_enrolment_required")
+            }
+            Self::PasswordChangeRequired => {
+                (S::UNAUTHORIZED, "Password change required", "password_change_required")
             }
             Self::FactorNotAccepted => (S::BAD_REQUEST, "Factor not accepted", "factor_not_accepted"),
             Self::Unauthenticated => {

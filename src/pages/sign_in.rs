@@ -96,6 +96,10 @@ impl Visit<'_> {
                         return Ok(self.go_on(&sent));
                     }
                     Err(AccountError::FactorNeeded(asked)) => return Ok(self.ask(&asked, &sent)),
+                    Err(AccountError::PasswordChangeNeeded(token)) => {
+                        let place = format!("{}/reset?token={}", self.pages.loaded.ui, token.expose());
+                        return Ok(see_other(&place));
+                    }
                     Err(error) => (self.status_of(&error), Message::of(&error, "username")),
                 }
             }

@@ -10,6 +10,8 @@ pub struct AccountChange {
     pub name: Option<Username>,
     /// The hash of a new password.
     pub password_hash: Option<String>,
+    /// Whether the owner is to choose another password before anything else; a new password says no unless this says yes.
+    pub must_change_password: Option<bool>,
     /// New roles.
     pub roles: Option<Roles>,
     /// New values of attributes.

@@ -209,6 +209,7 @@ mod tests {
             external_id: None,
             pending_email: None,
             password_by_mail: false,
+            must_change_password: false,
             has_factors: false,
             email_is_weak: false,
             attributes: Attributes::default(),

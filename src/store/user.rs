@@ -10,7 +10,8 @@ use crate::{
 
 /// The columns of [`User`] in the view `accounts`.
 pub(super) const USER: &str = "id, name, email, password_hash, roles, disabled, generation, created_at, email_verified, \
-     external_id, pending_email, password_by_mail, has_factors, email_is_weak, attributes";
+     external_id, pending_email, password_by_mail, has_factors, email_is_weak, attributes, \
+     must_change_password";
 
 /// An account.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct User {
     pub pending_email: Option<String>,
     /// Whether its password was chosen by whoever read a mail.
     pub password_by_mail: bool,
+    /// Whether its owner is to choose another password before anything else.
+    pub must_change_password: bool,
     /// Whether it has a second factor.
     pub has_factors: bool,
     /// Whether its address was given, and not verified, before it had one.
@@ -81,6 +84,8 @@ pub struct NewUser {
     pub email_verified: Option<bool>,
     /// The password's hash; none for an account whose owner signs in by a provider.
     pub password_hash: Option<String>,
+    /// Whether the owner is to choose another one at the first login.
+    pub must_change_password: bool,
     /// The link to that.
     pub link: Option<NewLink>,
     /// Its roles.
@@ -108,6 +113,7 @@ impl NewUser {
             email: None,
             email_verified: None,
             password_hash: None,
+            must_change_password: false,
             link: None,
             roles,
             attributes: Attributes::default(),

@@ -224,6 +224,7 @@ fn login_calls() -> Vec<Call<Handler>> {
                 Kind::InvalidCredentials,
                 Kind::SecondFactorRequired,
                 Kind::FactorEnrolmentRequired,
+                Kind::PasswordChangeRequired,
                 Kind::TooManyRequests,
             ],
             ..call(

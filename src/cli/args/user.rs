@@ -25,6 +25,9 @@ pub(in crate::cli) enum UserCommand {
         /// Let the name look like that of another account
         #[arg(long)]
         allow_similar: bool,
+        /// The owner is to choose another password at the first login
+        #[arg(long)]
+        must_change: bool,
         #[command(flatten)]
         password: PasswordSource,
         #[command(flatten)]
@@ -67,6 +70,9 @@ pub(in crate::cli) enum UserCommand {
     SetPassword {
         /// The account's name
         name: String,
+        /// The owner is to choose another password at the next login
+        #[arg(long)]
+        must_change: bool,
         #[command(flatten)]
         password: PasswordSource,
         #[command(flatten)]

@@ -27,6 +27,7 @@ pub(super) fn read_user(row: &Row) -> Result<User> {
         external_id: row.try_get("external_id")?,
         pending_email: row.try_get("pending_email")?,
         password_by_mail: row.try_get("password_by_mail")?,
+        must_change_password: row.try_get("must_change_password")?,
         has_factors: row.try_get("has_factors")?,
         email_is_weak: row.try_get("email_is_weak")?,
         attributes: read_attributes(row)?,

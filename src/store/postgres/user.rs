@@ -51,7 +51,7 @@ async fn create_user(
         return Ok(None);
     }
     if let Some(hash) = &new.password_hash {
-        set_password(tx, new.id, hash, false).await?;
+        set_password(tx, new.id, hash, (false, new.must_change_password)).await?;
     }
     set_address(tx, new.id, OWN, new.email.as_deref(), false).await?;
     if let Some(is_trusted) = new.email_verified {
@@ -127,13 +127,18 @@ async fn release_name(
 const OWN: i16 = 1;
 const PENDING: i16 = 2;
 
-async fn set_password(tx: &Transaction<'_>, user: UserId, hash: &str, is_by_mail: bool) -> Result<()> {
+async fn set_password(
+    tx: &Transaction<'_>,
+    user: UserId,
+    hash: &str,
+    (is_by_mail, must_change): (bool, bool),
+) -> Result<()> {
     let sql = format!(
-        "INSERT INTO passwords (user_id, hash, changed_at, by_mail) VALUES ($1, $2, {NOW}, $3) \
+        "INSERT INTO passwords (user_id, hash, changed_at, by_mail, must_change) VALUES ($1, $2, {NOW}, $3, $4) \
          ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, foreign_scheme = NULL, \
-         changed_at = excluded.changed_at, by_mail = excluded.by_mail"
+         changed_at = excluded.changed_at, by_mail = excluded.by_mail, must_change = excluded.must_change"
     );
-    run(tx, &sql, &[&user.uuid(), &hash, &is_by_mail]).await.map(drop)
+    run(tx, &sql, &[&user.uuid(), &hash, &is_by_mail, &must_change]).await.map(drop)
 }
 
 async fn set_address(
@@ -251,7 +256,11 @@ async fn change_user(
         moved => moved?,
     }
     if let Some(hash) = &change.password_hash {
-        set_password(tx, id, hash, change.is_by_mail()).await?;
+        let marks = (change.is_by_mail(), change.must_change_password.unwrap_or(false));
+        set_password(tx, id, hash, marks).await?;
+    } else if let Some(must_change) = change.must_change_password {
+        let sql = "UPDATE passwords SET must_change = $2 WHERE user_id = $1";
+        run(tx, sql, &[&id.uuid(), &must_change]).await?;
     }
     let sql = "UPDATE users SET generation = $2, roles = coalesce($3, roles), disabled = coalesce($4, disabled), \
          attributes = coalesce($5, attributes) WHERE id = $1";

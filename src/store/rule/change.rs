@@ -111,6 +111,7 @@ impl AccountChange {
         let changes_more = self.delete
             || self.name.is_some()
             || self.password_hash.is_some()
+            || self.must_change_password.is_some()
             || self.roles.is_some()
             || self.disabled.is_some()
             || !self.attributes.is_empty();

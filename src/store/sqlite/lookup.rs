@@ -23,6 +23,7 @@ pub(super) fn read_user(row: &Row<'_>) -> Result<User> {
         external_id: row.get("external_id")?,
         pending_email: row.get("pending_email")?,
         password_by_mail: row.get("password_by_mail")?,
+        must_change_password: row.get("must_change_password")?,
         has_factors: row.get("has_factors")?,
         email_is_weak: row.get("email_is_weak")?,
         attributes: read_attributes(row)?,

@@ -66,7 +66,7 @@ fn create_user(
         return Ok(None);
     }
     if let Some(hash) = &new.password_hash {
-        set_password(tx, new.id, hash, false, now)?;
+        set_password(tx, new.id, hash, (false, new.must_change_password), now)?;
     }
     set_address(tx, new.id, OWN, new.email.as_deref(), false)?;
     if let Some(is_trusted) = new.email_verified {
@@ -125,14 +125,14 @@ fn set_password(
     tx: &Transaction<'_>,
     user: UserId,
     hash: &str,
-    is_by_mail: bool,
+    (is_by_mail, must_change): (bool, bool),
     now: UnixMillis,
 ) -> Result<()> {
     tx.execute(
-        "INSERT INTO passwords (user_id, hash, changed_at, by_mail) VALUES (?1, ?2, ?3, ?4) \
+        "INSERT INTO passwords (user_id, hash, changed_at, by_mail, must_change) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, foreign_scheme = NULL, \
-         changed_at = excluded.changed_at, by_mail = excluded.by_mail",
-        params![user.uuid().as_bytes(), hash, now, is_by_mail],
+         changed_at = excluded.changed_at, by_mail = excluded.by_mail, must_change = excluded.must_change",
+        params![user.uuid().as_bytes(), hash, now, is_by_mail, must_change],
     )?;
     Ok(())
 }
@@ -261,7 +261,11 @@ fn change_user(
     }
     move_addresses(tx, id, &plan.address, now)?;
     if let Some(hash) = &change.password_hash {
-        set_password(tx, id, hash, change.is_by_mail(), now)?;
+        let marks = (change.is_by_mail(), change.must_change_password.unwrap_or(false));
+        set_password(tx, id, hash, marks, now)?;
+    } else if let Some(must_change) = change.must_change_password {
+        let sql = "UPDATE passwords SET must_change = ?2 WHERE user_id = ?1";
+        tx.execute(sql, params![id.uuid().as_bytes(), must_change])?;
     }
     tx.execute(
         "UPDATE users SET generation = ?2, roles = coalesce(?3, roles), disabled = coalesce(?4, disabled), \
