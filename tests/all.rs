@@ -65,6 +65,7 @@ mod smuggling;
 mod snapshots;
 mod store;
 mod streams;
+mod tabs;
 mod throttling;
 mod tls;
 mod traces;
