@@ -5,7 +5,7 @@
 
 Logins: unknown name, wrong password, disabled account and users with hashes of other programs, all with a
 wrong password, interleaved; the medians and their greatest distance. Requests for a reset: known and
-unknown address, likewise. Imports: 100,000 users from a SQLite table into SQLite and into PostgreSQL, with
+unknown address, likewise. API keys that are refused, by what is wrong with them. Imports: 100,000 users from a SQLite table into SQLite and into PostgreSQL, with
 the greatest memory beside that of 10,000. Needs `./run setup` and a release build.
 """
 
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 AUTHGATE = ROOT / "target/release/authgate"
@@ -41,6 +42,7 @@ auth:
   audience: bench
   throttle: {{account: {{failures: 1000000, per: 1s}}, address: {{failures: 1000000, per: 1s}}, mails: {{requests: 1000000, per: 1s}}}}
   email: {{smtp: {{host: 127.0.0.1, port: 9, encryption: none}}, from: a@example.com, base_url: "https://a.example.com"}}
+routes: [{{path: /x, respond: {{status: 200, json: {{}}}}}}]
 log: {{level: error, access: false}}
 """
 
@@ -74,6 +76,13 @@ class Gateway:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait()
+
+    def get(self, connection, path, token):
+        begun = time.perf_counter()
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        response.read()
+        return response.status, time.perf_counter() - begun
 
     def post(self, connection, path, body):
         begun = time.perf_counter()
@@ -144,6 +153,51 @@ def resets(tries):
                     body = {"email": f"{name}@example.com"}
                     status, took = gateway.post(connection, "/auth/password/forgot", body)
                     assert status == 200, status
+                    samples[name].append(took)
+        return spread(samples)
+
+
+def checked(body):
+    """A key of this body: the check is its CRC-32 in the digits of keys."""
+    number, digits = zlib.crc32(body.encode()), []
+    for _ in range(6):
+        number, digit = divmod(number, 62)
+        digits.append("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[digit])
+    return f"{body}_{''.join(reversed(digits))}"
+
+
+def api_keys(tries):
+    with tempfile.TemporaryDirectory() as folder:
+        gateway = Gateway(folder, "sqlite:authgate.db")
+
+        def key(owner, *more):
+            said = gateway.run("api-key", "add", owner, "--name", "bench", *more)
+            return next(word for word in said.split() if word.startswith("agk_") and word.count("_") == 3)
+
+        for name in ("alice", "bob"):
+            gateway.run("user", "add", name, "--password-stdin", stdin=PASSWORD)
+        live, of_disabled, expired, ended = key("alice"), key("bob"), key("alice", "--expires", "1s"), key("alice")
+        assert checked(live.rsplit("_", 1)[0]) == live
+        gateway.run("user", "disable", "bob")
+        gateway.run("api-key", "end", "alice", ended.split("_")[1])
+        head, secret, _ = live.rsplit("_", 2)
+        shown = {
+            "unknown": ended,
+            "another secret": checked(f"{head}_{secret[::-1]}"),
+            "disabled owner": of_disabled,
+            "expired": expired,
+            "mistyped": live[:-1] + ("a" if live[-1] != "a" else "b"),
+            "cut": live[:-5],
+        }
+        samples = {name: [] for name in shown}
+        time.sleep(1.5)
+        with gateway:
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port)
+            assert gateway.get(connection, "/x", live)[0] == 200
+            for _ in range(tries):
+                for name, text in shown.items():
+                    status, took = gateway.get(connection, "/x", text)
+                    assert status == 401, (name, status)
                     samples[name].append(took)
         return spread(samples)
 
@@ -223,6 +277,11 @@ def main():
     print(f"requests for a reset, medians of {tries // 4} interleaved tries")
     for name, median in medians.items():
         print(f"  {name:10} {median:8.2f} ms")
+    print(f"  greatest distance {distance:.2%}")
+    medians, distance = api_keys(tries)
+    print(f"refused API keys, medians of {tries} interleaved tries")
+    for name, median in medians.items():
+        print(f"  {name:15} {median:8.3f} ms")
     print(f"  greatest distance {distance:.2%}")
     count = 100_000
     small, memory_small = imports("sqlite:authgate.db", count // 10)
