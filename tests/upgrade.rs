@@ -289,6 +289,45 @@ fn a_gateway_whose_successor_dies_ends_so_that_whoever_watches_it_sees_it() {
     assert!(!status.success(), "{status}");
 }
 
+#[test]
+fn the_first_one_carries_its_tunnel_on_while_its_successors_are_upgraded_too() {
+    let (mut gateway, _upstream) = start(|settings| {
+        settings.extra = "drain: {limit: 60s}\n".to_owned();
+    });
+    let token = gateway.token("alice");
+    let first = gateway.pid().unwrap();
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    let second = upgraded(&gateway);
+    let third = upgraded(&gateway);
+    eventually("the second one has drained", || (!is_there(second)).then_some(()));
+    eventually("the first one has seen that", || gateway.log().contains("has drained").then_some(()));
+    tunnel.send("ping");
+    assert_eq!(tunnel.read_some(4), b"ping");
+    assert!(is_there(first) && is_there(third));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    // SAFETY: the call takes no memory.
+    unsafe { libc::kill(first as libc::pid_t, libc::SIGTERM) };
+    let status = eventually("the first one ends", || gateway.ended());
+    assert!(status.success() && is_there(third), "{status}");
+}
+
+#[test]
+fn the_first_one_ends_with_the_service() {
+    let (mut gateway, _upstream) = start(|settings| {
+        settings.extra = "drain: {limit: 60s}\n".to_owned();
+    });
+    let token = gateway.token("alice");
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    let second = upgraded(&gateway);
+    // SAFETY: the call takes no memory.
+    unsafe { libc::kill(second as libc::pid_t, libc::SIGTERM) };
+    tunnel.until_closed_or_refused();
+    let status = eventually("the first one ends", || gateway.ended());
+    assert!(status.success(), "{status}");
+}
+
 /// A gateway as systemd starts it.
 struct Service {
     child: Child,

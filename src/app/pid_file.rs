@@ -38,6 +38,11 @@ impl PidFile {
         fs::rename(&fresh, &self.0)
     }
 
+    /// Returns whether it names a process other than `pid`, which serves in its place.
+    pub(super) fn names_another_than(&self, pid: u32) -> bool {
+        read(&self.0).is_ok_and(|written| written.pid != pid && written.pid != std::process::id())
+    }
+
     /// Removes the file, unless another process serves by now.
     pub(super) fn remove(&self) {
         if read(&self.0).is_ok_and(|written| written.pid == std::process::id()) {

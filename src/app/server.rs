@@ -34,7 +34,7 @@ use super::{
     process::Process,
     shutdown::{Fatal, Shutdown},
     systemd,
-    upgrade::{Program, Upgrader},
+    upgrade::{Program, SuccessorEnds, Upgrader},
 };
 use crate::{
     admin,
@@ -141,7 +141,7 @@ pub fn serve(
     let metrics = Arc::new(Metrics::new()?);
     let process = Arc::new(Process::new(config, metrics, logs, placement.clone(), systemd));
     let fatal = Arc::new(Fatal::default());
-    let (upgraded, successor_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (upgraded, successor_ends): (Arc<Notify>, Arc<SuccessorEnds>) = Default::default();
     let successor_waits: Arc<Mutex<_>> = Arc::default();
     let (ending, ends) = watch::channel(false);
     let pid_file = pid_file.map(Arc::new);
@@ -153,7 +153,7 @@ pub fn serve(
         pid_file: pid_file.clone(),
         upgraded: upgraded.clone(),
         successor_waits: successor_waits.clone(),
-        successor_ended: successor_ended.clone(),
+        successor_ends: successor_ends.clone(),
         ends,
     };
 
@@ -190,7 +190,7 @@ pub fn serve(
         server.add_service(worker).add_dependency(&control);
     }
     let shutdown =
-        Shutdown { process, fatal: fatal.clone(), upgraded, successor_ended, successor_waits, ending };
+        Shutdown { process, fatal: fatal.clone(), upgraded, successor_ends, successor_waits, ending };
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     if let Some(file) = pid_file {
         file.remove();

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{process::Process, systemd};
+use super::{process::Process, systemd, upgrade::SuccessorEnds};
 
 /// How long connections have that are still open when all that a hand-over waits for is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ pub(super) struct Shutdown {
     pub(super) fatal: Arc<Fatal>,
     /// Told when another process serves, and when that one has ended.
     pub(super) upgraded: Arc<Notify>,
-    pub(super) successor_ended: Arc<Notify>,
+    pub(super) successor_ends: Arc<SuccessorEnds>,
     /// The pipe of that process, which waits until this one accepts no more.
     pub(super) successor_waits: Arc<Mutex<Option<PipeReader>>>,
     /// Tells that the end begins.
@@ -115,8 +115,9 @@ impl Shutdown {
             () = self.drained(limit) => {}
             // It may be told to end all the same: then tunnels end, and requests have the rest of the time.
             () = self.told_to_end() => {}
+            () = self.successor_ends.ended.notified() => {}
             // Nobody serves: whoever watches this process is to see it.
-            () = self.successor_ended.notified() => return self.fatal.failed.store(true, Relaxed),
+            () = self.successor_ends.failed.notified() => return self.fatal.failed.store(true, Relaxed),
         }
         self.process.ends();
         if self.process.drain.live() > 0 {

@@ -10,7 +10,7 @@ use std::{
         unix::process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -93,9 +93,18 @@ pub(super) struct Upgrader {
     /// The pipe of that process, which waits for its end: it tells that this process accepts no more.
     pub(super) successor_waits: Arc<Mutex<Option<io::PipeReader>>>,
     /// Told when that process has ended, though this one is still there.
-    pub(super) successor_ended: Arc<Notify>,
+    pub(super) successor_ends: Arc<SuccessorEnds>,
     /// Told when this process is to end before that.
     pub(super) ends: watch::Receiver<bool>,
+}
+
+/// How a process has ended that had taken this one's place.
+#[derive(Debug, Default)]
+pub(super) struct SuccessorEnds {
+    /// By a failure: nobody serves.
+    pub(super) failed: Notify,
+    /// As it was told to: the service ends.
+    pub(super) ended: Notify,
 }
 
 /// A process that does not serve yet. It ends with this, also when this process ends meanwhile.
@@ -130,12 +139,23 @@ impl Upgrader {
                     std::mem::forget(paused);
                     *upgrader.successor_waits.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipe);
                     upgrader.upgraded.notify_one();
-                    let ended = upgrader.successor_ended.clone();
+                    let (ends, file) = (upgrader.successor_ends.clone(), upgrader.pid_file.clone());
                     // On a thread of its own: the end of the runtime would wait for it.
                     std::thread::spawn(move || {
                         let status = child.wait();
-                        tracing::error!(pid, ?status, "the process that took this one's place has ended");
-                        ended.notify_one();
+                        if !status.as_ref().is_ok_and(ExitStatus::success) {
+                            tracing::error!(
+                                pid,
+                                ?status,
+                                "the process that took this one's place has failed"
+                            );
+                            ends.failed.notify_one();
+                        } else if file.is_none_or(|file| file.names_another_than(pid)) {
+                            // It was upgraded, too. What is open here goes on.
+                            tracing::info!(pid, "the process that took this one's place has drained");
+                        } else {
+                            ends.ended.notify_one();
+                        }
                     });
                     return;
                 }
