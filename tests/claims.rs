@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Gateway, MailServer, PASSWORD, Response, Settings, Upstream,
-    browser::{Browser, with_pages},
+    browser::{Browser, only_form, with_pages},
     claims_of, errors_of, eventually,
     fleet::{self, access},
     shared_database, token_of,
@@ -167,6 +167,34 @@ fn people_set_what_is_declared_as_theirs_and_nothing_else() {
     let removed = change(&gateway, token, json!({"city": null})).json();
     assert_eq!(claims_of(access(&removed)).get("city"), None);
     assert_eq!(gateway.get("/auth/me", Some(access(&removed))).json()["attributes"], json!({}));
+}
+
+#[test]
+fn people_say_of_themselves_on_the_page_of_their_name_what_is_theirs_to_say() {
+    let upstream = Upstream::start();
+    let extra = format!("{}{CLAIMS}", with_pages(""));
+    let gateway = Gateway::start(&upstream, Settings { extra, ..Settings::default() });
+    let mut alice = Browser::register(&gateway, "alice");
+    let page = alice.go(&gateway, "/auth/ui/account/name");
+    assert!(page.text().contains("attribute.city") && !page.text().contains("attribute.team"), "{page:?}");
+    let form = only_form(&page);
+    let wrong = [("username", "alice"), ("attribute.city", &*"x".repeat(65))];
+    assert_eq!(alice.submit(&gateway, &form, &wrong).status, 400);
+    let fields = [("username", "alice"), ("attribute.city", "K\u{f6}ln <b>"), ("attribute.team", "red")];
+    let saved = alice.submit(&gateway, &form, &fields);
+    assert_eq!(
+        (saved.status, saved.header("location")),
+        (303, Some("/auth/ui/account?done=profile")),
+        "{saved:?}"
+    );
+    assert_eq!(claims_of(alice.session().unwrap())["city"], "K\u{f6}ln <b>");
+    let page = alice.go(&gateway, "/auth/ui/account/name");
+    assert!(page.text().contains("K\u{f6}ln &lt;b&gt;") && !page.text().contains("<b>"), "{page:?}");
+    assert!(!gateway.run(&["user", "show", "alice"], "").contains("team"));
+    let form = only_form(&page);
+    let renamed = alice.submit(&gateway, &form, &[("username", "alicia"), ("attribute.city", "")]);
+    assert_eq!(renamed.header("location"), Some("/auth/ui/account?done=name"), "{renamed:?}");
+    assert!(gateway.run(&["user", "show", "alicia"], "").contains("attributes            none"));
 }
 
 #[test]

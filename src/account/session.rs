@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{AccountError, Accounts, Result, Tokens};
 use crate::{
+    config::SetBy,
     error::Kind,
     store::{
         AccountChange, ChallengePurpose, Change, Event, LogEntry, Revoked, Rotation, RotationRequest,
@@ -161,6 +162,12 @@ impl Accounts {
     /// Returns the attributes of an account that the config declares.
     pub fn declared_attributes<'a>(&self, user: &'a User) -> BTreeMap<&'a str, &'a str> {
         user.attributes.iter().filter(|(name, _)| self.config.attributes.contains_key(*name)).collect()
+    }
+
+    /// Returns the attributes that the owner of an account sets, and their values.
+    pub fn own_attributes<'a>(&'a self, user: &'a User) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        let own = self.config.attributes.iter().filter(|(_, rule)| rule.by == SetBy::Person);
+        own.map(|(name, _)| (name.as_str(), user.attributes.get(name)))
     }
 
     /// A page of the caller's live sessions.

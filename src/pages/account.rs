@@ -8,7 +8,7 @@ use super::{
     endpoint::PageResult,
     message::Message,
     see_other,
-    view::{self, Account, Change, Sessions, What, Wrong},
+    view::{self, Account, Attribute, Change, Sessions, What, Wrong},
     visit::{Sent, Visit},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     clock::{UnixMillis, rfc3339},
     error::Kind,
     token::SignedIn,
+    types::AttributeChanges,
 };
 
 /// Sessions of a page.
@@ -25,6 +26,7 @@ const SESSIONS: u32 = 50;
 /// What was done a moment ago, by the word in the address.
 const NOTICES: &[(&str, &str)] = &[
     ("name", "saved-name"),
+    ("profile", "saved-profile"),
     ("password", "saved-password"),
     ("email", "saved-email"),
     ("sent", "saved-sent"),
@@ -79,8 +81,13 @@ impl Visit<'_> {
         if what == What::Email && user.has_factors {
             accounts.need_proof(person, &user).await?;
         }
+        let attributes = self.pages.accounts.own_attributes(&user).map(|(name, value)| Attribute {
+            name: name.to_owned(),
+            value: value.unwrap_or_default().to_owned(),
+        });
         Ok(Change {
             what,
+            attributes: attributes.filter(|_| what == What::Name).collect(),
             form: self.form(person),
             value: match what {
                 What::Name => user.name.to_string(),
@@ -121,6 +128,9 @@ impl Visit<'_> {
                 Err(error) if error.kind() == Kind::Unauthenticated => return Err(error.into()),
                 Err(error) => {
                     let message = match error {
+                        AccountError::Explained(Kind::MissingParameters, _) => {
+                            Message::general("error-attribute")
+                        }
                         AccountError::Explained(Kind::InvalidCredentials, _) => {
                             Message::about("current_password", "error-current-password-needed")
                         }
@@ -151,9 +161,7 @@ impl Visit<'_> {
         let accounts = &self.pages.accounts;
         let current_password = sent.secret("current_password");
         let wanted = match what {
-            What::Name => {
-                ChangeRequest { new_username: Some(sent.text("username")), ..ChangeRequest::default() }
-            }
+            What::Name => self.wanted_profile(person, sent).await?,
             What::Email => ChangeRequest { new_email: Some(sent.text("email")), ..ChangeRequest::default() },
             What::Password => {
                 ChangeRequest { new_password: sent.secret("password"), ..ChangeRequest::default() }
@@ -168,6 +176,7 @@ impl Visit<'_> {
             }
         };
         let done = match what {
+            What::Name if wanted.new_username.is_none() => "profile",
             What::Name => "name",
             What::Email => "email",
             What::Password | What::Delete => "password",
@@ -179,6 +188,23 @@ impl Visit<'_> {
             self.set_session_cookie(session.cookie);
         }
         Ok(see_other(&self.account_address(done)))
+    }
+
+    /// Returns what is to change of the name and of what people say of themselves.
+    async fn wanted_profile(&self, person: &SignedIn, sent: &Sent) -> Result<ChangeRequest, AccountError> {
+        let user = self.pages.accounts.me(person).await?;
+        let mut attributes = AttributeChanges::new();
+        for (name, value) in self.pages.accounts.own_attributes(&user) {
+            let key = format!("attribute.{name}");
+            let typed = sent.text(&key);
+            if sent.is_set(&key) && typed != value.unwrap_or_default() {
+                attributes.insert(name.to_owned(), Some(typed).filter(|typed| !typed.is_empty()));
+            }
+        }
+        let name = sent.text("username");
+        let is_as_before = name == user.name.as_str() && !attributes.is_empty();
+        let new_username = Some(name).filter(|_| !is_as_before);
+        Ok(ChangeRequest { new_username, attributes, ..ChangeRequest::default() })
     }
 
     pub(super) async fn show_sessions(&mut self) -> PageResult {

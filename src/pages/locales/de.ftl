@@ -84,6 +84,7 @@ delete-button = Mein Konto löschen
 delete-done = Ihr Konto ist gelöscht.
 
 saved-name = Ihr Name ist geändert.
+saved-profile = Ihre Änderungen sind gespeichert.
 saved-password = Ihr Passwort ist geändert.
 saved-email = Ihre Adresse ist geändert. Bitte bestätigen Sie sie mit der Mail, die Sie bekommen.
 saved-sent = Die Mail ist unterwegs.
@@ -97,6 +98,7 @@ error-too-many-requests = Zu viele Versuche. Bitte versuchen Sie es in { $second
     [one] einer Sekunde
    *[other] { $seconds } Sekunden
 } wieder.
+error-attribute = Bitte eine Zeile Text, die nicht zu lang ist.
 error-username-already-exists = Dieser Benutzername ist vergeben oder sieht einem vergebenen gleich.
 error-username-characters = Ein Benutzername hat keine Leerzeichen und keine ungewöhnlichen Zeichen.
 error-username-form = Ein Benutzername hat nur Buchstaben, Ziffern, „.“, „_“ und „-“.

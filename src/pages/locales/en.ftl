@@ -84,6 +84,7 @@ delete-button = Delete my account
 delete-done = Your account is deleted.
 
 saved-name = Your name was changed.
+saved-profile = Your changes were saved.
 saved-password = Your password was changed.
 saved-email = Your address was changed. Please confirm it by the mail that was sent.
 saved-sent = The mail is on its way.
@@ -97,6 +98,7 @@ error-too-many-requests = Too many attempts. Please try again in { $seconds ->
     [one] one second
    *[other] { $seconds } seconds
 }.
+error-attribute = A line of text that is not too long, please.
 error-username-already-exists = This username is taken, or looks like one that is.
 error-username-characters = A username has no spaces and no unusual symbols.
 error-username-form = A username has letters, digits, “.”, “_” and “-” only.

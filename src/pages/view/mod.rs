@@ -246,8 +246,17 @@ pub(super) struct Change {
     pub(super) account: String,
     /// The name or the address.
     pub(super) value: String,
+    /// Beside the name, what people say of themselves.
+    pub(super) attributes: Vec<Attribute>,
     pub(super) needs_password: bool,
     pub(super) min_length: usize,
+}
+
+/// An attribute that its owner sets.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Attribute {
+    pub(super) name: String,
+    pub(super) value: String,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -197,6 +197,7 @@ pub(in crate::pages) fn each(
             wrong: wrong(),
             account: hostile(),
             value: hostile(),
+            attributes: vec![Attribute { name: "city".to_owned(), value: hostile() }],
             needs_password: true,
             min_length: 15,
         };
