@@ -368,6 +368,7 @@ fn libraries_for_oauth_get_show_and_end_tokens_by_the_metadata() {
         (&metadata["issuer"], &metadata["token_endpoint"]),
         (&json!(ISSUER), &json!(format!("{ISSUER}/auth/token")))
     );
+    assert_eq!(gateway.get("/.well-known/oauth-authorization-server/tenant", None).status, 404);
     let base = format!("http://{}", gateway.address);
     let said = gateway.run(&["client", "add", "reports", "--role", "staff"], "");
     let of = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
@@ -380,4 +381,25 @@ fn libraries_for_oauth_get_show_and_end_tokens_by_the_metadata() {
     let said = gateway.run(&["client", "add", "by key", "--jwks", file.to_str().unwrap()], "");
     let id = said.trim().strip_prefix("client_id: ").unwrap();
     by_libraries(&base, "private_key_jwt", id, private.to_str().unwrap());
+}
+
+#[test]
+fn the_metadata_of_an_issuer_with_a_path_stands_before_that_path() {
+    let gateway = Gateway::alone(Settings::default());
+    let root = gateway.admin_token("root");
+    let file = gateway.folder.path().join("gateway.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(&format!("issuer: {ISSUER}"), &format!("issuer: {ISSUER}/tenants/one/")))
+        .unwrap();
+    let reloaded = gateway.admin("POST", "/api/config/reload", Some(&root), None);
+    assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    const METADATA: &str = "/.well-known/oauth-authorization-server";
+    for path in ["", "/tenants/one"] {
+        let metadata = gateway.get(&format!("{METADATA}{path}"), None);
+        assert_eq!(metadata.status, 200, "{path}");
+        assert_eq!(metadata.json()["issuer"], format!("{ISSUER}/tenants/one/"));
+    }
+    for path in ["/tenants", "/tenants/one/", "/tenants/two"] {
+        assert_eq!(gateway.get(&format!("{METADATA}{path}"), None).status, 404, "{path}");
+    }
 }

@@ -111,7 +111,9 @@ impl AuthApi {
     }
 
     async fn route(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Result<Response<Bytes>, Failure> {
-        if request.uri().path() == METADATA {
+        if let Some(path) = request.uri().path().strip_prefix(METADATA)
+            && (path.is_empty() || path == self.accounts.config.issuer_path())
+        {
             return self.metadata();
         }
         let path = request.uri().path().strip_prefix(self.mount.as_str()).unwrap_or_default();

@@ -67,6 +67,15 @@ pub struct Auth {
     pub claims: Arc<Claims>,
 }
 
+impl Auth {
+    /// Returns the path of the issuer, if it is a URL with one. It stands behind the path of the metadata (RFC 8414, section 3).
+    pub fn issuer_path(&self) -> &str {
+        let authority = self.issuer.split_once("://").map(|(_, rest)| rest);
+        let path = authority.and_then(|rest| rest.find('/').map(|start| &rest[start..]));
+        path.filter(|path| !path.contains(['?', '#'])).unwrap_or_default().trim_end_matches('/')
+    }
+}
+
 /// Second factors.
 #[derive(Debug, Clone)]
 pub struct Mfa {
