@@ -61,7 +61,7 @@ pub enum HttpVersion {
 /// What a response may be.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseBounds {
-    /// The largest body, in bytes.
+    /// The largest body, in bytes; with 0 none is read, and the head is all that matters.
     pub body: usize,
     /// The longest time for the whole exchange.
     pub timeout: Duration,
@@ -183,6 +183,10 @@ async fn driven<T>(
 
 async fn whole(response: Response<Incoming>, most: usize) -> Result<Response<Collected<Bytes>>, HttpError> {
     let (head, body) = response.into_parts();
+    if most == 0 {
+        let Ok(none) = Full::new(Bytes::new()).collect().await;
+        return Ok(Response::from_parts(head, none));
+    }
     let body = Limited::new(body, most).collect().await.map_err(|_| HttpError::Body)?;
     Ok(Response::from_parts(head, body))
 }

@@ -307,6 +307,52 @@ fn a_reload_takes_up_claims_and_attributes() {
 }
 
 #[test]
+fn a_token_says_nothing_by_rules_that_came_later() {
+    let upstream = Upstream::start();
+    let by = |from: &str| {
+        Settings::default().extra(&format!("claims: {{mail: {{from: {from}, header: X-User-Email}}}}\n"))
+    };
+    let gateway = Gateway::start(&upstream, by("email"));
+    let root = gateway.admin_token("root");
+    let alice = register(&gateway, "alice");
+    let token = access(&alice);
+    assert_eq!(told(&gateway, &upstream, token, "x-user-email").as_deref(), Some("alice@example.com"));
+    // What the name means by now is another thing.
+    assert_eq!(gateway.reload(&root, &by("verified_email")).status, 200);
+    assert_eq!(told(&gateway, &upstream, token, "x-user-email"), None);
+    let refreshed = gateway.refresh(fleet::refresh(&alice)).json();
+    assert_eq!(told(&gateway, &upstream, access(&refreshed), "x-user-email"), None, "it is not verified");
+    assert_eq!(gateway.reload(&root, &by("email")).status, 200);
+    assert_eq!(told(&gateway, &upstream, token, "x-user-email").as_deref(), Some("alice@example.com"));
+}
+
+#[test]
+fn a_cookie_that_is_signed_anew_brings_back_nothing_that_an_operator_has_taken_away() {
+    let upstream = Upstream::start();
+    let extra = format!("{}{CLAIMS}", with_pages("cookies: {idle: 4s, ttl: 60s}\n"));
+    let gateway = Gateway::start(&upstream, Settings { extra, ..Settings::default() });
+    gateway.register("alice");
+    gateway.run(&["user", "set-attributes", "alice", "team=red"], "");
+    let mut before = Browser::sign_in(&gateway, "alice");
+    let first = before.session().unwrap().to_owned();
+    eventually("the cookie is signed anew, by what was read for it", || {
+        assert_eq!(before.fetch(&gateway, "GET", "/api/x").status, 200);
+        (before.session() != Some(first.as_str())).then_some(())
+    });
+    assert_eq!(upstream.seen().pop().unwrap().header("x-team"), Some("red"));
+    gateway.run(&["user", "set-attributes", "alice", "team="], "");
+    let mut after = Browser::sign_in(&gateway, "alice");
+    let first = after.session().unwrap().to_owned();
+    eventually("the cookie is signed anew", || {
+        assert_eq!(after.fetch(&gateway, "GET", "/api/x").status, 200);
+        assert_eq!(upstream.seen().pop()?.header("x-team"), None);
+        (after.session() != Some(first.as_str())).then_some(())
+    });
+    assert_eq!(after.fetch(&gateway, "GET", "/api/x").status, 200);
+    assert_eq!(upstream.seen().pop().unwrap().header("x-team"), None);
+}
+
+#[test]
 fn a_claim_that_means_something_already_or_comes_from_nowhere_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     const HEAD: &str =

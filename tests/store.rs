@@ -1255,6 +1255,7 @@ fn a_link_to_set_a_password_holds_once_and_only_the_newest() {
         let new = user("alice", "user");
         store.create_user(&new, None).await.unwrap();
         let link = |hash: u8, holds_for| NewResetLink {
+            generation: None,
             id: uuid::Builder::from_random_bytes([hash; 16]).into_uuid(),
             user: new.id,
             token_hash: [hash; 32],
@@ -1290,6 +1291,13 @@ fn a_link_to_set_a_password_holds_once_and_only_the_newest() {
         let other = AccountChange { password_hash: Some("other".to_owned()), ..AccountChange::default() };
         store.change_user(new.id, &other).await.unwrap();
         assert!(!is_live(4).await);
+        // Nor for whoever has shown a password that was another one by then.
+        let now = store.user(new.id).await.unwrap().unwrap().generation;
+        for (generation, holds) in [(now - 1, false), (now, true)] {
+            let link = NewResetLink { generation: Some(generation), ..link(6, 60_000) };
+            let made = store.add_reset_link(&link, &event("user.must-change-password")).await.unwrap();
+            assert_eq!(made.is_some(), holds);
+        }
         let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
         store.change_user(new.id, &disabled).await.unwrap();
         assert!(made(5, 60_000).await.is_none());

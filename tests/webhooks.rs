@@ -385,8 +385,41 @@ fn a_receiver_that_cannot_be_one_is_a_fault() {
         for part in parts {
             assert!(errors.contains(part), "{part:?} is not in: {errors}");
         }
-        assert!(!errors.contains("MfKQ9r8G"), "{errors}");
+        assert!(!errors.contains("MfKQ9r8G") && !errors.contains("u:p@"), "{errors}");
     }
+}
+
+#[test]
+fn a_receiver_has_taken_a_message_with_the_head_of_its_response() {
+    let receiver = Upstream::with(|seen, socket| {
+        use std::io::Write;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+        // It never ends.
+        thread::sleep(Duration::from_secs(20));
+        seen.method.is_empty()
+    });
+    let gateway = Gateway::alone(settings(&receiver, "user.created"));
+    gateway.register("alice");
+    eventually("nothing waits any more", || {
+        (receiver.seen().len() == 1 && state(&gateway)[1..] == ["enabled", "0"]).then_some(())
+    });
+}
+
+#[test]
+fn what_an_operator_changes_together_is_told_of_as_each_of_it() {
+    let receiver = Upstream::start();
+    let gateway = Gateway::alone(settings(&receiver, "user.updated, user.disabled, user.enabled"));
+    let root = gateway.admin_token("root");
+    let alice = gateway.register("alice");
+    let path = format!("/api/users/{}", user_id(&alice));
+    for disabled in [true, false] {
+        let body = json!({"disabled": disabled, "roles": ["staff"], "email": "a@example.com"});
+        assert_eq!(gateway.admin("PATCH", &path, Some(&root), Some(&body)).status, 200);
+    }
+    told(&receiver, 4);
+    let mut sorted = kinds(&receiver);
+    sorted.sort();
+    assert_eq!(sorted, ["user.disabled", "user.enabled", "user.updated", "user.updated"]);
 }
 
 /// Actions of the audit trail that nobody is told of.

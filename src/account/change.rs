@@ -15,6 +15,9 @@ use crate::{
     types::{AttributeChanges, Role, Secret, UserId, Username},
 };
 
+/// Said to whoever must change the password that an operator has given them.
+pub(super) const ANOTHER_PASSWORD: &str = "choose another password than the one that you were given";
+
 /// A change that a caller asks for.
 #[derive(Debug, Default)]
 pub struct ChangeRequest {
@@ -101,6 +104,11 @@ impl Accounts {
             None if is_harmless => false,
             current => self.prove(caller, me, current.as_ref(), address).await?,
         };
+        if let Some(password) = password.as_ref().filter(|_| me.must_change_password && is_own)
+            && self.is_password(me, password, address).await?
+        {
+            return Err(AccountError::Explained(Kind::PasswordNotAccepted, ANOTHER_PASSWORD));
+        }
         let password_hash = match password {
             Some(password) => Some(self.hash_new(password, &me.name, address).await?),
             None => None,

@@ -36,7 +36,8 @@ impl ClaimReader {
             // Without it the cookie is signed anew by what it says, when it has to be.
             match self.store.user(id).await {
                 Ok(Some(user)) => {
-                    fresh.learn(id, self.claims.of(&user.profile()), self.time.now().seconds());
+                    let values = self.claims.of(&user.profile());
+                    fresh.learn(id, user.generation, values, self.time.now().seconds());
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the claims of an account could not be read"),

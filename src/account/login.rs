@@ -173,6 +173,7 @@ impl Accounts {
             id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
             user: user.id,
             token_hash: token.hash,
+            generation: Some(user.generation),
             holds_for: millis(MUST_CHANGE_WITHIN),
         };
         let event = Event::own(user.id, address, "user.must-change-password", String::new());

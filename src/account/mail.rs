@@ -16,7 +16,10 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, register::check_email};
+use super::{
+    AccountError, Accounts, Actor, Result, challenge::HOLDS_FOR, change::ANOTHER_PASSWORD,
+    register::check_email,
+};
 use crate::{
     clock::millis,
     config,
@@ -156,10 +159,7 @@ impl Accounts {
         self.rules().check(&password, user.name.as_str())?;
         let _counted = self.attempts.change(&user.name, address).await?;
         if user.must_change_password && self.is_password(&user, &password, address).await? {
-            return Err(AccountError::Explained(
-                Kind::PasswordNotAccepted,
-                "choose another password than the one that you were given",
-            ));
+            return Err(AccountError::Explained(Kind::PasswordNotAccepted, ANOTHER_PASSWORD));
         }
         let password_hash = self.hash_new(password, &user.name, address).await?;
         let by = Actor { id: Some(user.id), name: user.name.to_string(), address: Some(address.to_string()) };

@@ -170,6 +170,12 @@ impl Operator {
             None => None,
         };
         check_attributes(&self.attributes, &update.attributes, SetBy::Operator)?;
+        if update.must_change_password == Some(true)
+            && update.password.is_none()
+            && user.password_hash.is_none()
+        {
+            return Err(AccountError::Explained(Kind::MissingParameters, "the account has no password"));
+        }
         let (action, detail) = describe(&update);
         let change = AccountChange {
             roles: update.roles,
@@ -325,8 +331,9 @@ fn describe(update: &Update) -> (&'static str, String) {
     }
     let action = match (&update.roles, update.disabled, &update.password) {
         (Some(_), None, None) => "user.set-roles",
-        (None, Some(true), None) => "user.disable",
-        (None, Some(false), None) => "user.enable",
+        // Whatever else is changed with it.
+        (_, Some(true), _) => "user.disable",
+        (_, Some(false), _) => "user.enable",
         (None, None, Some(_)) => "user.set-password",
         _ => "user.update",
     };

@@ -47,6 +47,7 @@ impl Operator {
             id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),
             user: user.id,
             token_hash: token.hash,
+            generation: None,
             holds_for: millis(holds_for),
         };
         let made = self.store.add_reset_link(&new, &by.event("user.reset-link", String::new())).await?;

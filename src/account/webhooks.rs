@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::{
     clock::{TimeKeeper, millis, rfc3339},
@@ -39,9 +39,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How much longer than the message itself a claim holds.
 const LEEWAY: Duration = Duration::from_secs(10);
 
-/// The most of a response that is read, in bytes. Nothing is made of it.
-const MOST_OF_RESPONSE: usize = 256 << 10;
-
 /// The waits between attempts at a message, in milliseconds: doubled each time, between these.
 const FIRST_WAIT: i64 = 1_000;
 const LAST_WAIT: i64 = 3_600_000;
@@ -56,7 +53,8 @@ pub struct WebhookWorker {
     time: Arc<TimeKeeper>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
-    subscribed: AtomicBool,
+    /// One config is subscribed at a time, and the last one is the last.
+    turn: Arc<Mutex<()>>,
     stopped: AtomicBool,
     wake: Notify,
 }
@@ -83,6 +81,7 @@ impl WebhookWorker {
         time: Arc<TimeKeeper>,
         random: Arc<dyn Random>,
         metrics: Arc<Metrics>,
+        turn: Arc<Mutex<()>>,
     ) -> Self {
         let receivers = webhooks.iter().cloned().zip(clients);
         Self {
@@ -91,7 +90,7 @@ impl WebhookWorker {
             time,
             random,
             metrics,
-            subscribed: AtomicBool::new(false),
+            turn,
             stopped: AtomicBool::new(false),
             wake: Notify::new(),
         }
@@ -102,19 +101,29 @@ impl WebhookWorker {
         self.receivers.len()
     }
 
-    /// Has everything queued from now on that the receivers are told of.
+    /// Has everything queued from now on that the receivers are told of, unless this was stopped.
     ///
     /// # Errors
     /// The store's.
     pub async fn subscribe(&self) -> crate::store::Result<()> {
+        let _turn = self.turn.lock().await;
+        if self.stopped.load(Relaxed) {
+            return Ok(());
+        }
         let subscription = |receiver: &Receiver| WebhookSubscription {
             url: receiver.config.name.clone(),
             events: receiver.config.events.clone(),
         };
         let subscriptions: Vec<_> = self.receivers.iter().map(subscription).collect();
-        self.store.subscribe_webhooks(&subscriptions).await?;
-        self.subscribed.store(true, Relaxed);
-        Ok(())
+        self.store.subscribe_webhooks(&subscriptions).await
+    }
+
+    /// Subscribes once the store can be reached again.
+    pub async fn keep_subscribing(self: Arc<Self>) {
+        while let Err(error) = self.subscribe().await {
+            tracing::debug!(%error, "the receivers of webhooks could not be noted");
+            let _ = tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await;
+        }
     }
 
     /// Lets what is being sent be the last.
@@ -127,11 +136,7 @@ impl WebhookWorker {
     pub async fn work(self: Arc<Self>, number: usize) {
         let Some(receiver) = self.receivers.get(number) else { return };
         while !self.stopped.load(Relaxed) {
-            let done = match self.subscribed.load(Relaxed) {
-                true => self.deliver(receiver).await,
-                false => self.subscribe().await.map(|()| true),
-            };
-            match done {
+            match self.deliver(receiver).await {
                 Ok(true) => {}
                 Ok(false) => drop(tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await),
                 Err(error) => {
@@ -187,7 +192,7 @@ impl WebhookWorker {
             .header("webhook-signature", signature)
             .body(Full::new(body))
             .map_err(|error| NotTaken::Failed(error.into()))?;
-        let bounds = ResponseBounds { body: MOST_OF_RESPONSE, timeout: config.timeout };
+        let bounds = ResponseBounds { body: 0, timeout: config.timeout };
         let response = receiver.client.send(&config.url, HttpVersion::Http1, request, bounds).await;
         let response = response.map_err(NotTaken::Failed)?;
         match response.status() {

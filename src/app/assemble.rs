@@ -125,6 +125,7 @@ pub(super) fn assemble(
         process.time.clone(),
         foundation.random.clone(),
         process.metrics.clone(),
+        foundation.webhook_turn.clone(),
     );
     let instance = || foundation.instance.to_string();
     let exporter = config.telemetry.otlp.as_ref().zip(trace_transport);

@@ -39,6 +39,8 @@ pub(super) struct Foundation {
     pub(super) instance: Uuid,
     /// Obtains certificates.
     pub(super) acme: Arc<acme::Worker>,
+    /// Whose turn it is to say who is told of events.
+    pub(super) webhook_turn: Arc<Mutex<()>>,
     /// Where calls below `auth.path` run.
     pub(super) calls: Handle,
 }
@@ -94,6 +96,7 @@ pub(super) async fn load(
     let foundation = Foundation {
         acme: Arc::new(acme),
         attempts: AttemptCounts::new(store.clone(), process.time.clone()),
+        webhook_turn: Arc::default(),
         calls: Handle::current(),
         keys: ArcSwap::from_pointee(keys),
         keyring,

@@ -377,6 +377,7 @@ fn send_mails(runtime: &Handle, worker: Option<&Arc<MailWorker>>) {
 async fn tell_of_events(foundation: &Foundation, worker: &Arc<WebhookWorker>) {
     if let Err(error) = worker.subscribe().await {
         tracing::warn!(%error, "the receivers of webhooks could not be noted yet");
+        foundation.calls.spawn(worker.clone().keep_subscribing());
     }
     for number in 0..worker.receivers() {
         foundation.calls.spawn(worker.clone().work(number));

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, watch},
     time::Instant,
 };
@@ -61,9 +61,14 @@ pub(super) struct Shutdown {
 #[async_trait]
 impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
+        // One is heard whenever it comes.
+        let mut signals = EndSignals::new();
+        if signals.is_none() {
+            self.fatal.fail(&"signals cannot be received");
+        }
         tokio::select! {
-            () = self.told_to_end() => self.drain().await,
-            () = self.upgraded.notified() => self.hand_over().await,
+            () = self.told_to_end(&mut signals) => self.drain(&mut signals).await,
+            () = self.upgraded.notified() => self.hand_over(&mut signals).await,
         }
         self.process.exports.send_replace(true);
         if tokio::time::timeout(LAST_EXPORTS, self.process.exports.closed()).await.is_err() {
@@ -75,7 +80,7 @@ impl ShutdownSignalWatch for Shutdown {
 
 impl Shutdown {
     /// Lets what is in flight come to its end.
-    async fn drain(&self) {
+    async fn drain(&self, signals: &mut Option<EndSignals>) {
         self.ending.send_replace(true);
         // What never served does not speak for the service.
         if self.process.serves.load(Relaxed) {
@@ -88,7 +93,7 @@ impl Shutdown {
             tokio::select! {
                 () = tokio::time::sleep(drain.delay) => {}
                 // Told twice, it does not wait.
-                () = self.told_to_end() => {}
+                () = self.told_to_end(signals) => {}
             }
         }
         tracing::info!("draining");
@@ -97,7 +102,7 @@ impl Shutdown {
     }
 
     /// Lets what is open come to its end, tunnels included, while another process serves.
-    async fn hand_over(&self) {
+    async fn hand_over(&self, signals: &mut Option<EndSignals>) {
         let limit = self.process.settings().drain.limit;
         let begun = Instant::now();
         self.process.hands_over();
@@ -114,7 +119,7 @@ impl Shutdown {
         tokio::select! {
             () = self.drained(limit) => {}
             // It may be told to end all the same: then tunnels end, and requests have the rest of the time.
-            () = self.told_to_end() => {}
+            () = self.told_to_end(signals) => {}
             () = self.successor_ends.ended.notified() => {}
             // Nobody serves: whoever watches this process is to see it.
             () = self.successor_ends.failed.notified() => return self.fatal.failed.store(true, Relaxed),
@@ -137,17 +142,36 @@ impl Shutdown {
         }
     }
 
-    async fn told_to_end(&self) {
-        let signals =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::quit()));
-        let (Ok(mut term), Ok(mut int), Ok(mut quit)) = signals else {
-            return self.fatal.fail(&"signals cannot be received");
+    async fn told_to_end(&self, signals: &mut Option<EndSignals>) {
+        let told = async {
+            match signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
+            }
         };
+        tokio::select! {
+            () = told => {}
+            () = self.fatal.notify.notified() => {}
+        }
+    }
+}
+
+/// The signals that tell the process to end.
+struct EndSignals([Signal; 3]);
+
+impl EndSignals {
+    fn new() -> Option<Self> {
+        let [term, int, quit] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
+        Some(Self([term.ok()?, int.ok()?, quit.ok()?]))
+    }
+
+    async fn next(&mut self) {
+        let [term, int, quit] = &mut self.0;
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
             _ = quit.recv() => {}
-            () = self.fatal.notify.notified() => {}
         }
     }
 }

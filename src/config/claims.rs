@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use crate::types::{ClaimValue, ClaimValues, Profile};
+use crate::types::{ClaimValue, ClaimValues, Profile, hash::sha256};
 
 /// Where the value of a claim comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum ClaimSource {
     Username,
     /// Its e-mail address, verified or not.
     Email,
-    /// Its e-mail address if that is verified.
+    /// Its e-mail address if that is verified, and not by the word of a provider whose word is not ours.
     VerifiedEmail,
     /// Whether its e-mail address is verified.
     EmailVerified,
@@ -40,7 +40,10 @@ pub struct ClaimRule {
 
 /// The claims of a config.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claims(Vec<ClaimRule>);
+pub struct Claims {
+    rules: Vec<ClaimRule>,
+    digest: String,
+}
 
 impl Claims {
     /// The most claims.
@@ -48,22 +51,30 @@ impl Claims {
 
     /// Claims by these rules.
     pub fn new(rules: Vec<ClaimRule>) -> Self {
-        Self(rules)
+        let sources: Vec<_> = rules.iter().map(|rule| (&rule.key, &rule.from, &rule.token)).collect();
+        let [a, b, c, d, e, f, ..] = sha256(format!("{sources:?}").as_bytes());
+        let digest = [a, b, c, d, e, f].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { rules, digest }
     }
 
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
     }
 
     /// Returns the rules.
     pub fn rules(&self) -> &[ClaimRule] {
-        &self.0
+        &self.rules
+    }
+
+    /// Returns a text that tells these rules from others: what is said, by which name, and where it comes from.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Returns the headers that tell claims to upstreams, in the order of the rules.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.0.iter().filter_map(|rule| rule.header.as_ref())
+        self.rules.iter().filter_map(|rule| rule.header.as_ref())
     }
 
     /// Returns what is said of an account.
@@ -79,7 +90,7 @@ impl Claims {
             ClaimSource::ExternalId => profile.external_id.and_then(text),
             ClaimSource::Attribute(name) => profile.attributes.get(name).and_then(text),
         };
-        self.0.iter().map(value).collect()
+        self.rules.iter().map(value).collect()
     }
 }
 

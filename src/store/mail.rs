@@ -111,8 +111,17 @@ pub struct NewResetLink {
     pub user: UserId,
     /// SHA-256 of its token.
     pub token_hash: [u8; 32],
+    /// The generation that the account must be of, if it matters: what was shown for the link may be worth nothing by now.
+    pub generation: Option<i64>,
     /// How long it holds, in milliseconds.
     pub holds_for: i64,
+}
+
+impl NewResetLink {
+    /// Returns whether an account may be given it.
+    pub(super) fn is_for(&self, owner: &User) -> bool {
+        !owner.disabled && self.generation.is_none_or(|generation| generation == owner.generation)
+    }
 }
 
 /// A mail that this gateway may send now, and no other does for a while.
@@ -179,7 +188,7 @@ pub trait Mails: Send + Sync {
     async fn mail_sent(&self, id: Uuid, sent: Sent) -> Result<()>;
 
     /// Makes a link to set a new password, in place of those that an account has, and returns when it expires; `None` if the
-    /// account is disabled or gone.
+    /// account is disabled, gone, or of another generation.
     async fn add_reset_link(&self, link: &NewResetLink, event: &Event) -> Result<Option<UnixMillis>>;
 
     /// Whose live token this is. It is not used up.

@@ -57,7 +57,7 @@ impl User {
             id: self.id,
             name: self.name.as_str(),
             email: self.email.as_deref(),
-            email_verified: self.email_verified,
+            email_verified: self.email_verified && !self.email_is_weak,
             external_id: self.external_id.as_deref(),
             attributes: &self.attributes,
         }

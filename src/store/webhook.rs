@@ -12,6 +12,9 @@ pub const WEBHOOK_PATIENCE: i64 = 7 * 86_400_000;
 const FIRST_WAIT: i64 = 1_000;
 const LAST_WAIT: i64 = 60_000;
 
+/// Events that are looked through at once, to be told again.
+pub(super) const REPLAYED_AT_ONCE: i64 = 5_000;
+
 /// A receiver, and what it is told of.
 #[derive(Debug, Clone)]
 pub struct WebhookSubscription {
@@ -90,7 +93,7 @@ pub struct WebhookState {
 /// What receivers of events are to be told.
 #[async_trait]
 pub trait Webhooks: Send + Sync {
-    /// Sets who is told of what from now on. What waits for a receiver that is not named any more is dropped.
+    /// Sets who is told of what from now on. What waits for a receiver that is not named any more is dropped, in time.
     async fn subscribe_webhooks(&self, subscriptions: &[WebhookSubscription]) -> Result<()>;
 
     /// Takes messages for a receiver that are due.
@@ -122,6 +125,9 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// A receiver that takes what it is sent.
+    pub(super) const FINE: Self = Self { failures: 0, failing_since: None, retry_at: 0, disabled_at: None };
+
     /// Returns how many messages it may be sent at `now`, of at most so many.
     pub(super) fn takes(&self, now: UnixMillis, most: u32) -> u32 {
         match self {
@@ -139,7 +145,7 @@ impl Standing {
             return Self { disabled_at: Some(now), ..*self };
         }
         if is_any(|delivered| delivered == Delivered::Done) {
-            return Self { failures: 0, failing_since: None, retry_at: 0, disabled_at: self.disabled_at };
+            return Self { disabled_at: self.disabled_at, ..Self::FINE };
         }
         let since = self.failing_since.unwrap_or(now);
         let doublings = u32::try_from(self.failures).unwrap_or(u32::MAX).min(16);
@@ -157,8 +163,6 @@ impl Standing {
 mod tests {
     use super::*;
 
-    const FINE: Standing = Standing { failures: 0, failing_since: None, retry_at: 0, disabled_at: None };
-
     fn notes(delivered: &[Delivered]) -> Vec<DeliveryNote> {
         let note = |(seq, delivered): (i64, &Delivered)| DeliveryNote {
             seq,
@@ -171,7 +175,7 @@ mod tests {
     #[test]
     fn a_receiver_that_fails_is_sent_one_message_now_and_then_until_it_takes_one() {
         let failed = notes(&[Delivered::Again(1), Delivered::GivenUp]);
-        let mut standing = FINE;
+        let mut standing = Standing::FINE;
         for (now, wait) in [(10, 1_000), (2_000, 2_000), (5_000, 4_000)] {
             standing = standing.after(&failed, now);
             assert_eq!((standing.retry_at - now, standing.failing_since), (wait, Some(10)));
@@ -182,18 +186,21 @@ mod tests {
         }
         assert_eq!(standing.retry_at, 10_019 + LAST_WAIT);
         let one = standing.after(&notes(&[Delivered::Again(1), Delivered::Done]), 20_000);
-        assert_eq!((one, one.takes(20_000, 16)), (FINE, 16));
+        assert_eq!((one, one.takes(20_000, 16)), (Standing::FINE, 16));
     }
 
     #[test]
     fn a_receiver_that_fails_for_a_week_or_wants_nothing_is_not_asked_any_more() {
         let failed = notes(&[Delivered::Again(1)]);
-        let failing = FINE.after(&failed, 10);
+        let failing = Standing::FINE.after(&failed, 10);
         let later = |span: i64| failing.after(&failed, 10 + span);
         assert_eq!(later(WEBHOOK_PATIENCE - 1).disabled_at, None);
         let disabled = later(WEBHOOK_PATIENCE);
         assert_eq!(disabled.disabled_at, Some(10 + WEBHOOK_PATIENCE));
         assert_eq!(disabled.takes(i64::MAX, 16), 0);
-        assert_eq!(FINE.after(&notes(&[Delivered::Unwanted, Delivered::Done]), 5).disabled_at, Some(5));
+        assert_eq!(
+            Standing::FINE.after(&notes(&[Delivered::Unwanted, Delivered::Done]), 5).disabled_at,
+            Some(5)
+        );
     }
 }

@@ -15,6 +15,9 @@ use crate::{
 /// The member of a token with the claims that only upstreams are told, by their names in the config.
 const FOR_HEADERS: &str = "headers";
 
+/// The member that tells by which rules claims were said: what a name means may be another thing after a reload.
+const RULES: &str = "claims";
+
 /// The claims of an account as members of a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TokenClaims<'a> {
@@ -28,6 +31,9 @@ impl Serialize for TokenClaims<'_> {
         let said = said.filter_map(|(rule, value)| Some((rule, json(value?))));
         let (own, for_headers): (Vec<_>, Vec<_>) = said.partition(|(rule, _)| rule.token.is_some());
         let mut map = serializer.serialize_map(None)?;
+        if !self.rules.is_empty() {
+            map.serialize_entry(RULES, self.rules.digest())?;
+        }
         for (rule, value) in &own {
             map.serialize_entry(rule.token.as_deref().unwrap_or_default(), value)?;
         }
@@ -47,12 +53,16 @@ fn json(value: &ClaimValue) -> Value {
     }
 }
 
-/// Reads the claims of a token whose signature was verified. One that it does not have, or has in another form, is absent.
-pub(super) fn read(rules: &Claims, payload: &[u8]) -> Result<ClaimValues, TokenError> {
+/// Reads the claims of a token whose signature was verified. One that it does not have, or has in another form, is absent. Returns `None` if it
+/// was made by other rules.
+pub(super) fn read(rules: &Claims, payload: &[u8]) -> Result<Option<ClaimValues>, TokenError> {
     if rules.is_empty() {
-        return Ok(ClaimValues::default());
+        return Ok(Some(ClaimValues::default()));
     }
     let members: HashMap<String, Value> = serde_json::from_slice(payload).map_err(|_| TokenError::Claims)?;
+    if members.get(RULES).and_then(Value::as_str) != Some(rules.digest()) {
+        return Ok(None);
+    }
     let value = |rule: &ClaimRule| {
         let member = match &rule.token {
             Some(name) => members.get(name),
@@ -64,7 +74,7 @@ pub(super) fn read(rules: &Claims, payload: &[u8]) -> Result<ClaimValues, TokenE
             _ => None,
         }
     };
-    Ok(rules.rules().iter().map(value).collect())
+    Ok(Some(rules.rules().iter().map(value).collect()))
 }
 
 /// Returns the values for the headers of an upstream, one for each rule that has one. Returns `None` if one would be illegal.

@@ -49,17 +49,21 @@ impl CookieLife {
         session_ends_at: i64,
         is_kept: bool,
         external_id: Option<String>,
-        claims: ClaimValues,
+        claims: Option<ClaimValues>,
     ) -> Self {
         // Nothing is gained by another one at the end of the session.
-        let renew_at =
-            if expires_at >= session_ends_at { i64::MAX } else { issued_at + (expires_at - issued_at) / 2 };
+        let renew_at = match &claims {
+            // Its claims were said by other rules.
+            None => issued_at,
+            Some(_) if expires_at >= session_ends_at => i64::MAX,
+            Some(_) => issued_at + (expires_at - issued_at) / 2,
+        };
         Self {
             session_ends_at,
             renew_at,
             is_kept,
             external_id,
-            claims,
+            claims: claims.unwrap_or_default(),
             successor: OnceLock::new(),
             access: Mutex::default(),
         }
@@ -214,7 +218,8 @@ impl SessionCookies {
             return Some(successor.clone());
         }
         let mut said = claims(principal, now)?;
-        let fresh = self.fresh_claims.as_ref().map(|fresh| fresh.get(said.user, now.seconds()));
+        let fresh =
+            self.fresh_claims.as_ref().map(|fresh| fresh.get(said.user, said.generation, now.seconds()));
         match &fresh {
             None => {}
             Some(Some(fresh)) => said.claims = fresh,

@@ -27,6 +27,8 @@ pub struct FreshClaims {
 #[derive(Clone)]
 struct Known {
     values: Arc<ClaimValues>,
+    /// The account's generation then.
+    generation: i64,
     /// In Unix seconds.
     read_at: i64,
 }
@@ -39,14 +41,15 @@ impl FreshClaims {
         (Arc::new(Self { known, wanted }), receiver)
     }
 
-    /// Takes claims that were read at `now`, in Unix seconds.
-    pub fn learn(&self, user: UserId, values: ClaimValues, now: i64) {
-        self.known.insert(user, Known { values: Arc::new(values), read_at: now });
+    /// Takes claims that were read at `now`, in Unix seconds, of an account that has this generation.
+    pub fn learn(&self, user: UserId, generation: i64, values: ClaimValues, now: i64) {
+        self.known.insert(user, Known { values: Arc::new(values), generation, read_at: now });
     }
 
-    /// Returns the claims of an account if they are fresh at `now`, in Unix seconds. If not, they are asked for.
-    pub(super) fn get(&self, user: UserId, now: i64) -> Option<Arc<ClaimValues>> {
-        let fresh = self.known.get(&user).filter(|known| now - known.read_at < FRESH_FOR);
+    /// Returns the claims of an account in a generation if they are fresh at `now`, in Unix seconds. If not, they are asked for.
+    pub(super) fn get(&self, user: UserId, generation: i64, now: i64) -> Option<Arc<ClaimValues>> {
+        let is_fresh = |known: &Known| known.generation == generation && now - known.read_at < FRESH_FOR;
+        let fresh = self.known.get(&user).filter(is_fresh);
         if fresh.is_none() {
             // With too many in the queue the next request asks again.
             let _ = self.wanted.try_send(user);

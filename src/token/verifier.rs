@@ -293,7 +293,8 @@ impl Verifier {
         let principal = match claims.of_client()? {
             Some(client) => Principal::of_client(client, kid, key.in_use.clone()),
             None => {
-                let said = self.header_values(&claims::read(&self.claims, &payload.bytes)?)?;
+                let said =
+                    self.header_values(&claims::read(&self.claims, &payload.bytes)?.unwrap_or_default())?;
                 Principal::new(claims.user.checked(claims.exp, said)?, kid, key.in_use.clone())
             }
         };
@@ -323,7 +324,7 @@ impl Verifier {
         }
         let external_id = claims.user.external_id.clone();
         let said = claims::read(&self.claims, &payload.bytes)?;
-        let values = self.header_values(&said)?;
+        let values = self.header_values(said.as_ref().unwrap_or(&ClaimValues::default()))?;
         let life = CookieLife::new(claims.iat, claims.exp, claims.end, claims.keep, external_id, said);
         let kid = KeyId::of(payload.kid.as_deref().unwrap_or_default());
         let principal = Principal::new(claims.user.checked(claims.exp, values)?, kid, key.in_use.clone());

@@ -152,7 +152,7 @@ async fn read(
     };
     let sql = format!(
         "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-         u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified, u.attributes \
+         u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified AND NOT u.email_is_weak AS email_verified, u.attributes \
          FROM api_keys k JOIN accounts u ON u.id = k.user_id \
          WHERE NOT u.disabled AND {LIVES} AND {selected}"
     );

@@ -83,7 +83,7 @@ async fn add_reset_link(
     new: &NewResetLink,
     event: &Event,
 ) -> Result<Option<UnixMillis>> {
-    let owner = lock_user(tx, new.user).await?.filter(|owner| !owner.disabled);
+    let owner = lock_user(tx, new.user).await?.filter(|owner| new.is_for(owner));
     let Some(owner) = owner else { return Ok(None) };
     let (id, purpose, now) = (owner.id.uuid(), Purpose::ResetLink, now(tx).await?);
     let expires_at = now + new.holds_for;

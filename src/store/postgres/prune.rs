@@ -20,7 +20,7 @@ const GATEWAY_GONE_MILLIS: i64 = 24 * 3_600 * 1_000;
 
 /// Tables, what is over in them at `$1`, and by how much later than the others they are cleaned. Each
 /// condition has an index.
-const OVER: [(&str, &str, i64); 12] = [
+const OVER: [(&str, &str, i64); 13] = [
     ("revocations", "expires_at <= $1", 0),
     ("signing_keys", "expires_at <= $1", 0),
     ("sessions", "refresh_expires_at <= $1 AND access_exp_max <= $1", 0),
@@ -32,8 +32,13 @@ const OVER: [(&str, &str, i64); 12] = [
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= $1", 86_400_000),
     ("api_keys", "expires_at <= $1", 0),
-    // Of receivers that are not asked any more.
-    ("webhook_deliveries", "queued_at <= $1", 604_800_000),
+    // Of receivers that are no more, or are not asked any more.
+    ("webhook_deliveries", "queued_at <= $1 AND url NOT IN (SELECT url FROM webhook_endpoints)", 0),
+    (
+        "webhook_deliveries",
+        "queued_at <= $1 AND url IN (SELECT url FROM webhook_endpoints WHERE disabled_at IS NOT NULL)",
+        604_800_000,
+    ),
     ("gateways", "seen_at <= $1", GATEWAY_GONE_MILLIS),
 ];
 

@@ -15,7 +15,8 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, ClaimedDelivery, Delivered, DeliveryLease, DeliveryNote, WebhookState, WebhookSubscription,
-        Webhooks, webhook::Standing,
+        Webhooks,
+        webhook::{REPLAYED_AT_ONCE, Standing},
     },
 };
 
@@ -24,9 +25,8 @@ async fn subscribe(tx: &Transaction<'_>, subscriptions: &[WebhookSubscription]) 
     tx.execute("SELECT pg_advisory_xact_lock(hashtext('authgate webhooks'))", &[]).await?;
     let urls: Vec<&str> = subscriptions.iter().map(|subscription| subscription.url.as_str()).collect();
     run(tx, "DELETE FROM webhook_subscriptions", &[]).await?;
-    for table in ["webhook_endpoints", "webhook_deliveries"] {
-        run(tx, &format!("DELETE FROM {table} WHERE url <> ALL($1)"), &[&urls]).await?;
-    }
+    // What waits for them is removed later, in pieces.
+    run(tx, "DELETE FROM webhook_endpoints WHERE url <> ALL($1)", &[&urls]).await?;
     for subscription in subscriptions {
         let sql = "INSERT INTO webhook_endpoints (url) VALUES ($1) ON CONFLICT DO NOTHING";
         run(tx, sql, &[&subscription.url]).await?;
@@ -117,7 +117,11 @@ async fn note(tx: &Transaction<'_>, url: &str, notes: &[DeliveryNote]) -> Result
         let sql = "UPDATE webhook_deliveries SET due_at = $4 WHERE url = $1 AND seq = $2 AND type = $3";
         run(tx, sql, &[&url, seq, kind, &(now + wait)]).await?;
     }
-    let after = known.after(notes, now);
+    let mut after = known.after(notes, now);
+    let sql = "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE url = $1)";
+    if after.failures > 0 && one(tx, sql, &[&url], only_bool).await? == Some(false) {
+        after = Standing { disabled_at: after.disabled_at, ..Standing::FINE };
+    }
     if after != known {
         set_standing(tx, url, after).await?;
     }
@@ -126,21 +130,27 @@ async fn note(tx: &Transaction<'_>, url: &str, notes: &[DeliveryNote]) -> Result
 
 async fn enable(tx: &Transaction<'_>, url: &str) -> Result<bool> {
     let Some(_) = standing(tx, url).await? else { return Ok(false) };
-    let now = now(tx).await?;
-    let fresh = Standing { failures: 0, failing_since: None, retry_at: 0, disabled_at: None };
-    set_standing(tx, url, fresh).await?;
-    run(tx, "UPDATE webhook_deliveries SET due_at = $2 WHERE url = $1", &[&url, &now]).await?;
+    set_standing(tx, url, Standing::FINE).await?;
     Ok(true)
 }
 
-async fn replay(tx: &Transaction<'_>, url: &str, since: UnixMillis) -> Result<Option<u64>> {
+/// Queues a piece of what happened after the event `after` and since a time. Returns how many messages that are, and the last event, if there
+/// was any.
+async fn replay(
+    tx: &Transaction<'_>,
+    url: &str,
+    (after, since): (i64, UnixMillis),
+) -> Result<Option<(u64, Option<i64>)>> {
     let Some(_) = standing(tx, url).await? else { return Ok(None) };
     let now = now(tx).await?;
+    let sql = "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > $1 AND at >= $2 ORDER BY seq LIMIT $3) AS piece";
+    let last = one(tx, sql, &[&after, &since, &REPLAYED_AT_ONCE], |row| Ok(row.try_get(0)?)).await?.flatten();
     let sql = "INSERT INTO webhook_deliveries (url, seq, type, queued_at, due_at) \
          SELECT s.url, e.seq, s.type, $3::bigint, $3 FROM events e JOIN webhook_subscriptions s ON s.action = e.action \
-         WHERE s.url = $1 AND e.at >= $2 \
+         WHERE s.url = $1 AND e.at >= $2 AND e.seq > $4 AND e.seq <= $5 \
          ON CONFLICT (url, seq, type) DO UPDATE SET due_at = excluded.due_at, queued_at = excluded.queued_at";
-    Ok(Some(run(tx, sql, &[&url, &since, &now]).await?))
+    let told = run(tx, sql, &[&url, &since, &now, &after, &last.unwrap_or(after)]).await?;
+    Ok(Some((told, last)))
 }
 
 #[async_trait]
@@ -191,6 +201,13 @@ impl Webhooks for Postgres {
     }
 
     async fn replay_webhook(&self, url: &str, since: UnixMillis) -> store::Result<Option<u64>> {
-        self.pool.write(async |tx| replay(tx, url, since).await).await
+        let (mut all, mut after) = (0, 0);
+        loop {
+            let piece = self.pool.write(async |tx| replay(tx, url, (after, since)).await).await?;
+            let Some((told, last)) = piece else { return Ok(None) };
+            all += told;
+            let Some(last) = last else { return Ok(Some(all)) };
+            after = last;
+        }
     }
 }

@@ -149,7 +149,7 @@ pub(super) fn follow_change(
 }
 
 const LIVE: &str = "SELECT k.id, k.hash, k.roles, k.routes, k.networks, k.expires_at, k.user_id, u.name AS owner_name, \
-     u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified, u.attributes FROM api_keys k JOIN accounts u ON u.id = k.user_id \
+     u.roles AS owner_roles, u.external_id, u.generation, u.email, u.email_verified AND NOT u.email_is_weak AS email_verified, u.attributes FROM api_keys k JOIN accounts u ON u.id = k.user_id \
      WHERE NOT u.disabled AND coalesce(k.expires_at > ?1, TRUE)";
 
 fn read(db: &Connection, which: Option<&ApiKeySelection>, now: UnixMillis) -> Result<Vec<LiveApiKey>> {

@@ -76,7 +76,7 @@ fn add_reset_link(
     event: &Event,
     now: UnixMillis,
 ) -> Result<Option<UnixMillis>> {
-    let Some(owner) = user(tx, new.user)?.filter(|owner| !owner.disabled) else { return Ok(None) };
+    let Some(owner) = user(tx, new.user)?.filter(|owner| new.is_for(owner)) else { return Ok(None) };
     let (purpose, id, expires_at) = (Purpose::ResetLink, owner.id.uuid(), now + new.holds_for);
     tx.execute(
         "DELETE FROM mails WHERE user_id = ?1 AND purpose = ?2",

@@ -14,7 +14,7 @@ use crate::{clock::UnixMillis, store::Result, types::Pseudonyms};
 const PIECE: usize = 5_000;
 
 /// Tables, and what is over in them at `?1`.
-const OVER: [(&str, &str); 10] = [
+const OVER: [(&str, &str); 11] = [
     ("revocations", "expires_at <= ?1"),
     ("signing_keys", "expires_at <= ?1"),
     ("sessions", "refresh_expires_at <= ?1 AND access_exp_max <= ?1"),
@@ -24,8 +24,12 @@ const OVER: [(&str, &str); 10] = [
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= ?1 - 86400000"),
     ("api_keys", "expires_at <= ?1"),
-    // Of receivers that are not asked any more.
-    ("webhook_deliveries", "queued_at <= ?1 - 604800000"),
+    // Of receivers that are no more, or are not asked any more.
+    ("webhook_deliveries", "queued_at <= ?1 AND url NOT IN (SELECT url FROM webhook_endpoints)"),
+    (
+        "webhook_deliveries",
+        "queued_at <= ?1 - 604800000 AND url IN (SELECT url FROM webhook_endpoints WHERE disabled_at IS NOT NULL)",
+    ),
     ("mails", "next_attempt_at IS NULL AND coalesce(expires_at, 0) <= ?1"),
 ];
 

@@ -8,7 +8,8 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, ClaimedDelivery, Delivered, DeliveryLease, DeliveryNote, WebhookState, WebhookSubscription,
-        Webhooks, webhook::Standing,
+        Webhooks,
+        webhook::{REPLAYED_AT_ONCE, Standing},
     },
 };
 
@@ -16,10 +17,8 @@ fn subscribe(tx: &Transaction<'_>, subscriptions: &[WebhookSubscription]) -> Res
     let urls: Vec<&str> = subscriptions.iter().map(|subscription| subscription.url.as_str()).collect();
     let urls = serde_json::json!(urls).to_string();
     tx.execute("DELETE FROM webhook_subscriptions", [])?;
-    for table in ["webhook_endpoints", "webhook_deliveries"] {
-        let sql = format!("DELETE FROM {table} WHERE url NOT IN (SELECT value FROM json_each(?1))");
-        tx.execute(&sql, [&urls])?;
-    }
+    // What waits for them is removed later, in pieces.
+    tx.execute("DELETE FROM webhook_endpoints WHERE url NOT IN (SELECT value FROM json_each(?1))", [&urls])?;
     for subscription in subscriptions {
         tx.prepare_cached("INSERT OR IGNORE INTO webhook_endpoints (url) VALUES (?1)")?
             .execute([&subscription.url])?;
@@ -119,7 +118,11 @@ fn note(tx: &Transaction<'_>, url: &str, notes: &[DeliveryNote], now: UnixMillis
         )?
         .execute(params![url, seq, kind, now + wait])?;
     }
-    let after = known.after(notes, now);
+    let mut after = known.after(notes, now);
+    let sql = "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE url = ?1)";
+    if after.failures > 0 && !tx.query_row(sql, [url], |row| row.get(0))? {
+        after = Standing { disabled_at: after.disabled_at, ..Standing::FINE };
+    }
     if after != known {
         set_standing(tx, url, after)?;
     }
@@ -143,24 +146,32 @@ fn states(tx: &Transaction<'_>) -> Result<Vec<WebhookState>> {
     .collect()
 }
 
-fn enable(tx: &Transaction<'_>, url: &str, now: UnixMillis) -> Result<bool> {
+fn enable(tx: &Transaction<'_>, url: &str) -> Result<bool> {
     let Some(_) = standing(tx, url)? else { return Ok(false) };
-    let fresh = Standing { failures: 0, failing_since: None, retry_at: 0, disabled_at: None };
-    set_standing(tx, url, fresh)?;
-    tx.execute("UPDATE webhook_deliveries SET due_at = ?2 WHERE url = ?1", params![url, now])?;
+    set_standing(tx, url, Standing::FINE)?;
     Ok(true)
 }
 
-fn replay(tx: &Transaction<'_>, url: &str, since: UnixMillis, now: UnixMillis) -> Result<Option<u64>> {
+/// Queues a piece of what happened after the event `after` and since a time. Returns how many messages that are, and the last event, if there
+/// was any.
+fn replay(
+    tx: &Transaction<'_>,
+    url: &str,
+    (after, since): (i64, UnixMillis),
+    now: UnixMillis,
+) -> Result<Option<(u64, Option<i64>)>> {
     let Some(_) = standing(tx, url)? else { return Ok(None) };
+    let sql =
+        "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 AND at >= ?2 ORDER BY seq LIMIT ?3)";
+    let last: Option<i64> = tx.query_row(sql, params![after, since, REPLAYED_AT_ONCE], |row| row.get(0))?;
     let told = tx.execute(
         "INSERT INTO webhook_deliveries (url, seq, type, queued_at, due_at) \
          SELECT s.url, e.seq, s.type, ?3, ?3 FROM events e JOIN webhook_subscriptions s ON s.action = e.action \
-         WHERE s.url = ?1 AND e.at >= ?2 \
+         WHERE s.url = ?1 AND e.at >= ?2 AND e.seq > ?4 AND e.seq <= ?5 \
          ON CONFLICT (url, seq, type) DO UPDATE SET due_at = ?3, queued_at = ?3",
-        params![url, since, now],
+        params![url, since, now, after, last.unwrap_or(after)],
     )?;
-    Ok(Some(told as u64))
+    Ok(Some((told as u64, last)))
 }
 
 #[async_trait]
@@ -190,12 +201,19 @@ impl Webhooks for Sqlite {
     }
 
     async fn enable_webhook(&self, url: &str) -> store::Result<bool> {
-        let (url, now) = (url.to_owned(), self.clock.wall());
-        self.connections.write(move |tx| enable(tx, &url, now)).await
+        let url = url.to_owned();
+        self.connections.write(move |tx| enable(tx, &url)).await
     }
 
     async fn replay_webhook(&self, url: &str, since: UnixMillis) -> store::Result<Option<u64>> {
-        let (url, now) = (url.to_owned(), self.clock.wall());
-        self.connections.write(move |tx| replay(tx, &url, since, now)).await
+        let (mut all, mut after, now) = (0, 0, self.clock.wall());
+        loop {
+            let url = url.to_owned();
+            let piece = self.connections.write(move |tx| replay(tx, &url, (after, since), now)).await?;
+            let Some((told, last)) = piece else { return Ok(None) };
+            all += told;
+            let Some(last) = last else { return Ok(Some(all)) };
+            after = last;
+        }
     }
 }
