@@ -194,7 +194,7 @@ fn people_say_of_themselves_on_the_page_of_their_name_what_is_theirs_to_say() {
     let form = only_form(&page);
     let renamed = alice.submit(&gateway, &form, &[("username", "alicia"), ("attribute.city", "")]);
     assert_eq!(renamed.header("location"), Some("/auth/ui/account?done=name"), "{renamed:?}");
-    assert!(gateway.run(&["user", "show", "alicia"], "").contains("attributes            none"));
+    assert!(gateway.run(&["user", "show", "alicia"], "").contains("attributes      none"));
 }
 
 #[test]

@@ -307,7 +307,7 @@ fn who_must_change_a_password_gets_nothing_until_another_one_is_chosen() {
         let settings = Settings { store: format!("{{url: \"{url}\"}}"), ..Settings::default() };
         let gateway = Gateway::alone(settings);
         gateway.run(&["user", "add", "alice", "--must-change", "--password-stdin"], PASSWORD);
-        assert!(gateway.run(&["user", "show", "alice"], "").contains("must change password  yes"));
+        assert!(gateway.run(&["user", "show", "alice"], "").contains("password        must be changed"));
         let wrong = gateway.try_login("alice", "not the password at all");
         assert_eq!((wrong.status, wrong.message().as_str()), (401, "Invalid credentials"));
         let refused = gateway.try_login("alice", PASSWORD);

@@ -207,6 +207,11 @@ const SHOWN_SESSIONS: u32 = 100;
 
 async fn show(operator: &Operator, name: &str) -> Outcome {
     let user = find(operator, name).await?;
+    let password = match &user.password_hash {
+        None => "none",
+        Some(_) if user.must_change_password => "must be changed",
+        Some(_) => "set",
+    };
     let attributes: Vec<String> =
         user.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let attributes = if attributes.is_empty() { vec!["none".to_owned()] } else { attributes };
@@ -216,7 +221,7 @@ async fn show(operator: &Operator, name: &str) -> Outcome {
         ["email".to_owned(), user.email.clone().unwrap_or_else(|| "none".to_owned())],
         ["email verified".to_owned(), if user.email_verified { "yes" } else { "no" }.to_owned()],
         ["external id".to_owned(), user.external_id.clone().unwrap_or_else(|| "none".to_owned())],
-        ["must change password".to_owned(), if user.must_change_password { "yes" } else { "no" }.to_owned()],
+        ["password".to_owned(), password.to_owned()],
         ["roles".to_owned(), user.roles.to_string()],
         ["attributes".to_owned(), attributes.join(", ")],
         ["state".to_owned(), if user.disabled { "disabled" } else { "enabled" }.to_owned()],
