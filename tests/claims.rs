@@ -360,6 +360,8 @@ fn a_claim_that_means_something_already_or_comes_from_nowhere_is_a_fault() {
     for (lines, parts) in [
         ("claims: {a: {from: email, token: roles}}", &["claims.a.token", "`roles`", "meaning"][..]),
         ("claims: {a: {from: email, token: sub}}", &["claims.a.token", "meaning"]),
+        ("claims: {a: {from: email, token: headers}}", &["claims.a.token", "meaning"]),
+        ("claims: {a: {from: email, token: claims}}", &["claims.a.token", "meaning"]),
         ("claims: {a: {from: email, header: Host}}", &["claims.a.header", "meaning"]),
         ("claims: {a: {from: email, header: X-User-Id}}", &["claims.a.header", "who is calling"]),
         ("claims: {a: {from: email, header: x_team}}", &["claims.a.header", "letters, digits and `-`"]),

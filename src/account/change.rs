@@ -99,7 +99,7 @@ impl Accounts {
         let by = if is_own && !me.roles.contains(Role::ADMIN) { SetBy::Person } else { SetBy::Operator };
         check_attributes(&self.config.attributes, &wanted.attributes, by)?;
         let is_harmless = is_own && name.is_none() && password.is_none() && email.is_none();
-        // What people say of themselves lets nobody in.
+        // Attributes that people set themselves give no access.
         let authenticated = match &wanted.current_password {
             None if is_harmless => false,
             current => self.prove(caller, me, current.as_ref(), address).await?,

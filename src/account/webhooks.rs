@@ -53,7 +53,7 @@ pub struct WebhookWorker {
     time: Arc<TimeKeeper>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
-    /// One config is subscribed at a time, and the last one is the last.
+    /// Held while the receivers of a config are subscribed, so that those of an older config never replace them.
     turn: Arc<Mutex<()>>,
     stopped: AtomicBool,
     wake: Notify,

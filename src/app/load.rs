@@ -281,10 +281,10 @@ pub(super) fn builtin_calls(config: &Config) -> Vec<Builtin> {
         Pattern::parse(&format!("{mount}{path}")).ok().map(|pattern| Builtin { method, pattern })
     };
     // Without a public address there is no metadata, and a route may serve that path for a server behind this one.
-    let path = config.auth.issuer_path();
-    let of_path = Some(format!("{METADATA}{path}")).filter(|_| !path.is_empty());
-    let metadata = config.public_base().map(|_| METADATA.to_owned()).into_iter().chain(of_path);
-    let metadata = metadata.filter_map(|path| Pattern::parse(&path).ok());
+    let paths = ["", config.auth.issuer_path()];
+    let paths = if paths[1].is_empty() { &paths[..1] } else { &paths[..] };
+    let metadata = config.public_base().into_iter().flat_map(|_| paths);
+    let metadata = metadata.filter_map(|path| Pattern::parse(&format!("{METADATA}{path}")).ok());
     let metadata = metadata.map(|pattern| Builtin { method: Method::GET, pattern });
     calls.chain(pages).filter_map(builtin).chain(metadata).collect()
 }

@@ -61,7 +61,7 @@ pub(super) struct Shutdown {
 #[async_trait]
 impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
-        // One is heard whenever it comes.
+        // Created once, so that no signal is missed between two waits.
         let mut signals = EndSignals::new();
         if signals.is_none() {
             self.fatal.fail(&"signals cannot be received");

@@ -23,7 +23,7 @@ pub(super) fn run(command: WebhookCommand) -> Outcome {
             if !operator.store.enable_webhook(&url).await? {
                 return Err(unknown(&url));
             }
-            print("Enabled; what waits for it is sent now.\n")
+            print("Enabled; what waits for it is sent within an hour or so.\n")
         }),
     }
 }

@@ -15,7 +15,7 @@ pub enum ClaimSource {
     Username,
     /// Its e-mail address, verified or not.
     Email,
-    /// Its e-mail address if that is verified, and not by the word of a provider whose word is not ours.
+    /// Its e-mail address if it was verified by a mail, or by a provider that is trusted for that.
     VerifiedEmail,
     /// Whether its e-mail address is verified.
     EmailVerified,
@@ -85,7 +85,7 @@ impl Claims {
             ClaimSource::Username => text(profile.name),
             ClaimSource::Email => profile.email.and_then(text),
             ClaimSource::VerifiedEmail => profile.email.filter(|_| profile.email_verified).and_then(text),
-            // Nothing is said of an address that there is not.
+            // Without an address there is no claim.
             ClaimSource::EmailVerified => profile.email.map(|_| ClaimValue::Flag(profile.email_verified)),
             ClaimSource::ExternalId => profile.external_id.and_then(text),
             ClaimSource::Attribute(name) => profile.attributes.get(name).and_then(text),

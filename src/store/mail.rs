@@ -111,7 +111,7 @@ pub struct NewResetLink {
     pub user: UserId,
     /// SHA-256 of its token.
     pub token_hash: [u8; 32],
-    /// The generation that the account must be of, if it matters: what was shown for the link may be worth nothing by now.
+    /// The generation that the account must be of, if a password was shown for the link: that may have been replaced.
     pub generation: Option<i64>,
     /// How long it holds, in milliseconds.
     pub holds_for: i64,

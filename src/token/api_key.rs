@@ -46,7 +46,7 @@ pub struct OwnerFurther {
 impl KeyOwner {
     /// Returns whether both say the same of a caller.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.may_the_same(other) && self.further == other.further
+        self.has_rights_of(other) && self.further == other.further
     }
 
     /// Returns the fields that claims come from.
@@ -63,8 +63,8 @@ impl KeyOwner {
         }
     }
 
-    /// Returns whether both are one caller with the same rights.
-    pub fn may_the_same(&self, other: &Self) -> bool {
+    /// Returns whether both are the same caller with the same rights.
+    pub fn has_rights_of(&self, other: &Self) -> bool {
         self.id == other.id
             && self.name == other.name
             && self.roles == other.roles

@@ -37,6 +37,7 @@ const TAKEN: &[&str] = &[
     "keep",
     "events",
     "headers",
+    "claims",
 ];
 
 /// The most attributes.

@@ -156,7 +156,7 @@ impl LiveApiKeys {
     pub fn holds(&self, caller: &KeyCaller, now: Now) -> bool {
         let keys = self.keys.pin();
         keys.get(&caller.id).is_some_and(|key| {
-            key.owner.known.may_the_same(&caller.owner)
+            key.owner.known.has_rights_of(&caller.owner)
                 && key.owner.state.load(Acquire) == CURRENT
                 && now.seconds() < key.expires_at
         })
@@ -315,14 +315,14 @@ impl LiveApiKeys {
             }
             if let Some(known) = known.filter(|_| !all && !which.owners.contains(id)) {
                 // Only some of their keys were read.
-                if !known.known.may_the_same(&owner.known) {
+                if !known.known.has_rights_of(&owner.known) {
                     known.state.store(OUTDATED, Release);
                 }
                 pending.owners.push((*id, owner.known.generation));
                 continue;
             }
             if let Some(before) = owners.insert(*id, owner.clone()) {
-                if !before.known.may_the_same(&owner.known) {
+                if !before.known.has_rights_of(&owner.known) {
                     before.state.store(OUTDATED, Release);
                 }
                 replaced.push(before);
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_of_an_owner_who_has_changed_are_good_for_nothing_until_they_are_read_again() {
+    async fn keys_of_an_owner_who_has_changed_are_refused_until_they_are_read_again() {
         let (live, owner) = (LiveApiKeys::default(), UserId::generate(1, &OsRandom));
         let (text, stored) = key(owner, "admin", 1);
         read(&live, vec![stored.clone()], &|| {}).await;

@@ -32,7 +32,7 @@ const OVER: [(&str, &str, i64); 13] = [
     // What was begun and never confirmed is over long before.
     ("factors", "confirmed_at IS NULL AND created_at <= $1", 86_400_000),
     ("api_keys", "expires_at <= $1", 0),
-    // Of receivers that are no more, or are not asked any more.
+    // Of receivers that were removed or disabled.
     ("webhook_deliveries", "queued_at <= $1 AND url NOT IN (SELECT url FROM webhook_endpoints)", 0),
     (
         "webhook_deliveries",
