@@ -20,12 +20,15 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Authority, Client, Gateway, Issued, Protocol, Settings, Upstream, eventually, ok};
+use crate::harness::{
+    Authority, Client, Gateway, Issued, Protocol, Settings, Upstream, eventually, ok,
+    streaming::{UPGRADE, begin},
+};
 
 /// A request as the server saw it.
 #[derive(Debug, Clone)]
@@ -93,6 +96,9 @@ impl Server {
                         let socket: Box<dyn Socket> = match tls {
                             None => Box::new(socket),
                             Some(tls) => match TlsAcceptor::from(tls).accept(socket).await {
+                                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"http/1.1") => {
+                                    return echo(stream).await;
+                                }
                                 Ok(stream) => Box::new(stream),
                                 Err(_) => return,
                             },
@@ -124,6 +130,21 @@ impl Server {
     fn count(&self, path: &str) -> usize {
         self.seen().iter().filter(|seen| seen.uri.ends_with(path)).count()
     }
+}
+
+/// What a server of HTTP/1.1 does: it takes a WebSocket, and sends back what comes.
+async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let (mut stream, mut head) = (stream, Vec::new());
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        head.push(byte);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.contains("upgrade: websocket"), "{head}");
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let _ = stream.write_all(switching.as_bytes()).await;
+    let (mut read, mut write) = tokio::io::split(stream);
+    let _ = tokio::io::copy(&mut read, &mut write).await;
 }
 
 async fn handle(
@@ -626,6 +647,30 @@ fn a_server_by_tls_chooses_its_protocol() {
     assert!(server.seen().iter().all(|seen| seen.uri.starts_with("https://")), "{:?}", server.seen()[0]);
     eventually("it is probed", || (server.count("/healthz") > 2).then_some(()));
     assert_eq!(gateway.get("/public/x", None).status, 200);
+}
+
+#[test]
+fn a_websocket_to_a_server_that_prefers_http_2_goes_by_http_1_1() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["localhost"]);
+    let server = Server::start_tls("tls", &issued, &["h2", "http/1.1"]);
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let settings = Settings {
+        servers: format!("{{url: \"https://localhost:{}\"}}", server.address.port()),
+        upstream: ", tls: {ca: ca.pem}".to_owned(),
+        ..Settings::default()
+    };
+    let gateway = Gateway::start_in(folder, Upstream::start().address, settings);
+    let token = gateway.token("alice");
+    // Before and after the server has chosen HTTP/2.
+    for _ in 0..2 {
+        let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+        assert_eq!(tunnel.head().0, 101);
+        tunnel.send("ping");
+        assert_eq!(tunnel.read_some(4), b"ping");
+        assert_eq!(send(&mut gateway.client(), "POST", "x", "hi"), (200, "tls 2".to_owned()));
+    }
 }
 
 #[test]

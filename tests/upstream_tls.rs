@@ -90,6 +90,50 @@ fn serve(
     }
 }
 
+/// A server by TLS that is gone after its first response: the connection is closed with the next request on it, and no other is taken.
+fn dying(issued: &Issued) -> SocketAddr {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+        let mut chunk = [0; 16 << 10];
+        let _ = stream.read(&mut chunk);
+        let _ = stream.write_all(&ok("first")).and_then(|()| stream.flush());
+        let _ = stream.read(&mut chunk);
+    });
+    address
+}
+
+#[test]
+fn a_server_that_dies_with_a_resting_connection_costs_no_request() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["localhost"]);
+    for retries in ["", ", retries: {attempts: 2, on: [connect, reset]}"] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        let (dies, (lives, _)) = (dying(&issued), server(&issued, None));
+        let url = |address: SocketAddr| format!("{{url: \"https://localhost:{}\"}}", address.port());
+        let servers = format!("{}, {}", url(dies), url(lives));
+        let upstream = format!(", balance: round_robin, tls: {{ca: ca.pem}}{retries}");
+        let settings = Settings { servers, upstream, workers: 1, ..Settings::default() };
+        let gateway = Gateway::start_in(folder, Upstream::start().address, settings);
+        let mut client = gateway.client();
+        let texts: Vec<_> = (0..10)
+            .map(|_| client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response())
+            .map(|response| (response.status, response.text()))
+            .collect();
+        assert!(texts.contains(&(200, "first".to_owned())), "{texts:?}");
+        assert!(texts.iter().all(|(status, _)| *status == 200), "{texts:?}");
+    }
+}
+
 fn write(folder: &Path, name: &str, issued: &Issued) {
     fs::write(folder.join(format!("{name}.pem")), &issued.certificate).unwrap();
     fs::write(folder.join(format!("{name}.key")), &issued.key).unwrap();

@@ -74,9 +74,11 @@ where
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
-            let tried = match pool.is_http2(allowed).await {
+            // A WebSocket needs HTTP/1.1 (RFC 6455), which a server by TLS is asked for, whatever it prefers.
+            let is_http2 = if is_upgrade && pool.is_tls() { Ok(false) } else { pool.is_http2(allowed).await };
+            let tried = match is_http2 {
                 Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
-                Ok(false) => self.try_http1(allowed, &chosen, &asked, body, progress).await,
+                Ok(false) => self.try_http1(allowed, &chosen, &asked, body, &mut tries, progress).await,
                 Err(error) => Tried::NoConnection(error.into(), body),
             };
             match tried {
@@ -182,6 +184,7 @@ where
         chosen: &Chosen<B>,
         asked: &Asked<'_>,
         body: B,
+        tries: &mut Tries,
         progress: &impl Progress,
     ) -> Tried<B> {
         let pool = chosen.pool.clone();
@@ -201,7 +204,7 @@ where
             }
         };
         let mut rested = connection.is_used();
-        let (mut stale, mut repeated, mut hinted) = (MAX_TRIES, false, false);
+        let (mut stale, mut hinted) = (MAX_TRIES, false);
         let fields = head.fields.clone();
         let whole = RequestHead { method: head.method, uri: head.uri, fields };
         connection.begin(whole, asked.added, body);
@@ -219,20 +222,15 @@ where
                 Ok(Head::Final(response)) => {
                     return Tried::Answered(Sent::Response(response, Body::new(connection, pool)), hinted);
                 }
-                Err(broken)
-                    if rested
-                        && stale > 0
-                        && !hinted
-                        && (broken.unsent || (broken.unanswered && *repeatable && !repeated)) =>
-                {
+                Err(broken) if rested && stale > 0 && !hinted && broken.may_be_stale(*repeatable, tries) => {
                     // It was closed while it rested.
                     stale -= 1;
-                    repeated |= !broken.unsent;
                     let request = connection.into_request();
                     progress.connects(id);
                     connection = match pool.connect(allowed).await {
                         Ok(connection) => connection,
-                        Err(_) => return Tried::Broken(broken, None),
+                        // Another server may take it, unless its body is gone.
+                        Err(_) => return Tried::Broken(broken, (!*has_body).then(B::default)),
                     };
                     rested = connection.is_used();
                     connection.resume(request);
