@@ -373,6 +373,9 @@ fn whoever_must_have_a_factor_gets_one_on_the_way_in() {
         let confirmed = confirm(&totp(&secret, place.now()));
         let access = token(&confirmed);
         assert_eq!(confirmed.json()["recovery_codes"].as_array().unwrap().len(), 10);
+        let trail = place.gateway.run(&["audit"], "");
+        let told = ["user.add-factor", "user.login "].map(|action| trail.matches(action).count());
+        assert_eq!(told, [1, 1], "{trail}");
         assert_eq!(claims_of(&access)["amr"], json!(["pwd", "otp", "mfa"]));
         assert_eq!(place.gateway.get("/safe/x", Some(&access)).status, 200);
         assert_eq!(place.gateway.refresh(&text(&confirmed.json()["refresh_token"])).status, 200);

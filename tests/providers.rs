@@ -424,11 +424,17 @@ fn an_address_links_where_both_have_verified_it_and_the_config_says_so_after_the
         owner.go(&gateway, "/auth/ui/account/providers").text().matches("name=\"id\"").count()
     };
     let before = links(&mut owner);
+    let told = || {
+        let trail = gateway.run(&["audit"], "");
+        ["user.link", "user.login"].map(|action| trail.matches(action).count())
+    };
+    let [linked, logged_in] = told();
     let form = only_form(&browser.go(&gateway, &step));
     let right = browser.submit(&gateway, &form, &[("code", &totp(&secret, now() + 30))]);
     assert_eq!(location(&right), "/api/orders?page=2");
     assert_eq!(claims_of(browser.session().unwrap())["amr"], json!(["fed", "otp", "mfa"]));
     assert_eq!((name(&browser).as_str(), links(&mut owner)), ("alice", before + 1));
+    assert_eq!(told(), [linked + 1, logged_in + 1]);
     // A linked account with a factor is asked for it, too.
     let mut browser = Browser::default();
     assert!(

@@ -268,6 +268,10 @@ impl Accounts {
             }
         };
         let new_id = SessionId::generate(&*self.random);
+        let added = Event::own(me.id, address, "user.add-factor", factor.kind.name().to_owned());
+        // An enrolment at a login completes the login, and makes the link that the login was to make.
+        let login = meets.map(|_| Event::own(me.id, address, "user.login", format!("session: {new_id}")));
+        let linked = link.as_ref().map(|link| Self::link_event(&me, link, address));
         let (mut opened, refresh) = self.new_session(new_id, client.place(), holder);
         let outcome = match (enroller, session) {
             (Enroller::Person(caller), _) => Outcome::StepUp(Box::new(self.step_up(caller, by.proof()))),
@@ -287,7 +291,7 @@ impl Accounts {
             recovery,
             meets,
             outcome,
-            event: Event::own(me.id, address, "user.add-factor", factor.kind.name().to_owned()),
+            events: [added].into_iter().chain(linked).chain(login).collect(),
             mail: self.notice(&me, Purpose::FactorsChanged).await?,
         };
         let confirmed = self.store.confirm_factor(&confirmation).await?;

@@ -129,7 +129,7 @@ impl Accounts {
         // The account was changed meanwhile.
         let grant = opened.ok_or(AccountError::Refused(Kind::Conflict))?;
         if let Some(link) = link {
-            let event = Event::own(user.id, client.address, "user.link", link.provider.clone());
+            let event = Self::link_event(user, &link, client.address);
             match self.store.add_link(user.id, user.generation, &link, &event).await? {
                 Linked::Done => self.tell_of_link(user).await?,
                 Linked::Taken | Linked::Gone => return Err(AccountError::Refused(Kind::Conflict)),
@@ -292,7 +292,7 @@ impl Accounts {
         let me = self.me(caller).await?;
         self.need_proof(caller, &me).await?;
         let link = self.link(provider, identity);
-        let event = Event::own(me.id, address, "user.link", provider.name.clone());
+        let event = Self::link_event(&me, &link, address);
         match self.store.add_link(me.id, me.generation, &link, &event).await? {
             Linked::Done => self.tell_of_link(&me).await,
             Linked::Taken => Err(AccountError::Refused(Kind::Conflict)),
@@ -300,8 +300,13 @@ impl Accounts {
         }
     }
 
+    /// Returns the event of a link that is made.
+    pub(super) fn link_event(user: &User, link: &NewLink, address: IpAddr) -> Event {
+        Event::own(user.id, address, "user.link", link.provider.clone())
+    }
+
     /// Queues the mail that tells of a link that was made or removed.
-    async fn tell_of_link(&self, user: &User) -> Result<()> {
+    pub(super) async fn tell_of_link(&self, user: &User) -> Result<()> {
         if let Some(mail) = self.notice(user, Purpose::FactorsChanged).await? {
             self.store.enqueue_mail(&mail).await?;
             self.mails_are_queued();

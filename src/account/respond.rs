@@ -173,6 +173,8 @@ impl Accounts {
                 ("user.login", Outcome::Open(Box::new(opened)))
             }
         };
+        let event = Event::own(user.id, address, action, format!("session: {session}; {method}"));
+        let linked = challenge.link.as_ref().map(|link| Self::link_event(user, link, address));
         let completion = ChallengeCompletion {
             token_hash: challenge.token_hash,
             user: user.id,
@@ -180,12 +182,14 @@ impl Accounts {
             by,
             outcome,
             link: challenge.link.clone(),
-            event: Event::own(user.id, address, action, format!("session: {session}; {method}")),
+            events: [event].into_iter().chain(linked).collect(),
         };
         let grant = self.store.complete_auth_challenge(&completion).await?;
         if grant.is_none() {
             // The code was used before, or the account has changed meanwhile.
             self.record(Some(user.id), failed("used before")).await;
+        } else if challenge.link.is_some() {
+            self.tell_of_link(user).await?;
         }
         Ok(grant.map(|grant| (grant, refresh)))
     }

@@ -223,8 +223,8 @@ pub struct ChallengeCompletion {
     pub outcome: Outcome,
     /// The link to a provider to be created with it.
     pub link: Option<NewLink>,
-    /// The event to be recorded.
-    pub event: Event,
+    /// The events to be recorded.
+    pub events: Vec<Event>,
 }
 
 /// The confirmation of a factor.
@@ -250,8 +250,8 @@ pub struct Confirmation {
     pub link: Option<NewLink>,
     /// The outcome.
     pub outcome: Outcome,
-    /// The event to be recorded.
-    pub event: Event,
+    /// The events to be recorded.
+    pub events: Vec<Event>,
     /// The mail about it.
     pub mail: Option<NewMail>,
 }

@@ -178,7 +178,9 @@ async fn confirm(tx: &Transaction<'_>, wanted: &Confirmation) -> Result<Option<C
     {
         return Ok(None);
     }
-    event::append(tx, &wanted.event, Some(owner.id), owner.name.as_str()).await?;
+    for event in &wanted.events {
+        event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
+    }
     if let Some(mail) = &wanted.mail {
         mail::enqueue(tx, mail).await?;
     }
@@ -202,7 +204,9 @@ async fn complete_challenge(tx: &Transaction<'_>, completion: &ChallengeCompleti
     {
         return Ok(None);
     }
-    event::append(tx, &completion.event, Some(owner.id), owner.name.as_str()).await?;
+    for event in &completion.events {
+        event::append(tx, event, Some(owner.id), owner.name.as_str()).await?;
+    }
     grant(tx, owner, completion.generation, &completion.outcome).await
 }
 

@@ -203,7 +203,9 @@ fn confirm(tx: &Transaction<'_>, wanted: &Confirmation, now: UnixMillis) -> Resu
     {
         return Ok(None);
     }
-    event::append(tx, &wanted.event, Some(owner.id), owner.name.as_str(), now)?;
+    for event in &wanted.events {
+        event::append(tx, event, Some(owner.id), owner.name.as_str(), now)?;
+    }
     if let Some(mail) = &wanted.mail {
         mail::enqueue(tx, mail, now)?;
     }
@@ -230,7 +232,9 @@ fn complete_challenge(
     {
         return Ok(None);
     }
-    event::append(tx, &completion.event, Some(owner.id), owner.name.as_str(), now)?;
+    for event in &completion.events {
+        event::append(tx, event, Some(owner.id), owner.name.as_str(), now)?;
+    }
     grant(tx, owner, completion.generation, &completion.outcome, now)
 }
 
