@@ -85,24 +85,29 @@ pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// Describes an API.
+/// Describes an API. `cookie` is the name of the one that authenticates in place of a bearer token.
 pub fn describe<Handler>(
     title: &str,
     about: &str,
     mount: &str,
     calls: &[Call<Handler>],
     statuses: &Statuses,
+    cookie: Option<&str>,
 ) -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for call in calls {
-        let operation = operation(call, statuses, &mut generator);
+        let operation = operation(call, statuses, cookie.is_some(), &mut generator);
         let methods = paths.entry(format!("{mount}{}", call.path)).or_default();
         methods.insert(call.method.as_str().to_ascii_lowercase(), operation);
     }
     let schemas = generator.take_definitions(true);
+    let mut schemes = json!({"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}});
+    if let Some(name) = cookie {
+        schemes["cookie"] = json!({"type": "apiKey", "in": "cookie", "name": name});
+    }
     json!({
         "openapi": "3.1.1",
         "info": {
@@ -114,14 +119,17 @@ pub fn describe<Handler>(
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-            },
+            "securitySchemes": schemes,
         },
     })
 }
 
-fn operation<Handler>(call: &Call<Handler>, statuses: &Statuses, generator: &mut SchemaGenerator) -> Value {
+fn operation<Handler>(
+    call: &Call<Handler>,
+    statuses: &Statuses,
+    has_cookie: bool,
+    generator: &mut SchemaGenerator,
+) -> Value {
     let mut operation = Map::new();
     operation.insert("operationId".into(), call.id.into());
     operation.insert("summary".into(), call.summary.into());
@@ -134,10 +142,11 @@ fn operation<Handler>(call: &Call<Handler>, statuses: &Statuses, generator: &mut
         let content = json!({media_type: {"schema": schema(generator)}});
         operation.insert("requestBody".into(), json!({"required": required, "content": content}));
     }
-    match call.bearer {
-        Bearer::None => {}
-        Bearer::Optional => drop(operation.insert("security".into(), json!([{}, {"bearer": []}]))),
-        Bearer::Required => drop(operation.insert("security".into(), json!([{"bearer": []}]))),
+    let anonymous = (call.bearer == Bearer::Optional).then(|| json!({}));
+    let by_cookie = has_cookie.then(|| json!({"cookie": []}));
+    if call.bearer != Bearer::None {
+        let security = anonymous.into_iter().chain([json!({"bearer": []})]).chain(by_cookie);
+        operation.insert("security".into(), security.collect());
     }
     operation.insert("responses".into(), responses(call, statuses, generator).into());
     operation.into()

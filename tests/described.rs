@@ -107,3 +107,21 @@ fn the_description_knows_the_mount_and_the_statuses_that_older_clients_expect() 
     let body = &described["components"]["schemas"]["RegisterRequest"];
     assert_eq!(body["required"], json!(["username", "password"]), "{body}");
 }
+
+#[test]
+fn the_description_names_the_cookie_where_there_are_pages() {
+    let domain = "cookies: {domain: example.com}\n";
+    let host = Gateway::alone(Settings::default().extra(&with_pages("")));
+    let shared =
+        Gateway::alone(Settings::default().extra(&with_pages(domain).replace("localhost", "example.com")));
+    for (gateway, name) in [(host, Some("__Host-authgate")), (shared, Some("__Secure-authgate"))] {
+        let described = gateway.get("/auth/openapi.json", None).json();
+        assert_eq!(described["components"]["securitySchemes"]["cookie"]["name"].as_str(), name);
+        let security = |path: &str| described["paths"][path]["get"]["security"].clone();
+        assert_eq!(security("/auth/me"), json!([{"bearer": []}, {"cookie": []}]));
+        assert_eq!(security("/auth/openapi.json"), Value::Null);
+    }
+    let described = Gateway::alone(Settings::default()).get("/auth/openapi.json", None).json();
+    assert_eq!(described["components"]["securitySchemes"]["cookie"], Value::Null);
+    assert_eq!(described["paths"]["/auth/me"]["get"]["security"], json!([{"bearer": []}]));
+}

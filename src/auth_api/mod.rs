@@ -68,7 +68,8 @@ impl AuthApi {
         public_base: Option<String>,
     ) -> Self {
         let compat = accounts.config.compat.clone();
-        let description = call::description(mount, &compat.statuses).to_string().into();
+        let cookie = access.cookies().map(|cookies| cookies.name());
+        let description = call::description(mount, &compat.statuses, cookie).to_string().into();
         Self {
             mount: mount.to_owned(),
             accounts,

@@ -26,7 +26,7 @@ const JSON: &str = "application/json";
 pub(super) fn description() -> Value {
     const ABOUT: &str = "For a bearer with the role `admin`, which is looked up in the store at each call. \
         Every change is noted in the audit trail.";
-    describe("authgate admin API", ABOUT, "", &calls(), &Statuses::default())
+    describe("authgate admin API", ABOUT, "", &calls(), &Statuses::default(), None)
 }
 
 /// The response to come.

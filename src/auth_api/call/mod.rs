@@ -26,11 +26,11 @@ use crate::{
 
 const JSON: &str = "application/json";
 
-/// The description of the API at `mount`.
-pub(super) fn description(mount: &str, statuses: &Statuses) -> Value {
+/// The description of the API at `mount`, with the name of the cookie of a session, if there is one.
+pub(super) fn description(mount: &str, statuses: &Statuses, cookie: Option<&str>) -> Value {
     const ABOUT: &str =
         "Accounts and sessions. Failures are problem details (RFC 9457) with a stable `code`.";
-    describe("authgate", ABOUT, mount, &calls(), statuses)
+    describe("authgate", ABOUT, mount, &calls(), statuses, cookie)
 }
 
 /// The response to come.
