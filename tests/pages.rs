@@ -526,7 +526,7 @@ fn links_in_mails_lead_to_pages_that_act_by_a_button() {
     let login = other.go(&gateway, "/auth/ui/login?return_to=/api/x");
     assert!(login.text().contains("/auth/ui/forgot?return_to=%2Fapi%2Fx"));
     for address in ["alice@example.com", "nobody@example.com"] {
-        let form = only_form(&other.go(&gateway, "/auth/ui/forgot"));
+        let form = only_form(&other.go(&gateway, "/auth/ui/forgot?return_to=/api/x"));
         let page = other.submit(&gateway, &form, &[("email", address)]);
         is_page(&page, 200);
         assert!(page.text().contains("a mail is on its way"));
@@ -535,7 +535,11 @@ fn links_in_mails_lead_to_pages_that_act_by_a_button() {
     assert!(sent["text"].as_str().unwrap().contains(&format!("{ORIGIN}/auth/ui/reset?token=")), "{sent}");
     let form = only_form(&other.go(&gateway, &format!("/auth/ui/reset?token={}", token_of(&sent))));
     is_page(&other.submit(&gateway, &form, &[("password", "short")]), 400);
-    is_page(&other.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 200);
+    let done = other.submit(&gateway, &form, &[("password", NEW_PASSWORD)]);
+    is_page(&done, 200);
+    // In the browser that asked for the mail, the way goes on.
+    assert!(done.text().contains("/auth/ui/login?return_to=%2Fapi%2Fx"), "{}", done.text());
+    assert!(!other.cookies.contains_key("__Host-authgate-destination"), "{:?}", other.cookies);
     assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 401);
     assert_eq!(gateway.try_login("alice", NEW_PASSWORD).status, 200);
 }
@@ -745,16 +749,92 @@ fn who_must_change_a_password_is_led_to_choose_one_and_signs_in_with_it() {
     let gateway = Gateway::start(&upstream, settings());
     gateway.run(&["user", "add", "alice", "--must-change", "--password-stdin"], PASSWORD);
     let mut alice = Browser::default();
-    let form = only_form(&alice.go(&gateway, "/auth/ui/login"));
+    let form = only_form(&alice.go(&gateway, "/auth/ui/login?return_to=/api/orders?page=2"));
     let led = alice.submit(&gateway, &form, &[("username", "alice"), ("password", PASSWORD)]);
     assert!(led.status == 303 && alice.session().is_none(), "{led:?}");
     let place = led.header("location").unwrap().to_owned();
-    assert!(place.starts_with("/auth/ui/reset?token="), "{place}");
+    assert!(place.starts_with("/auth/ui/reset?return_to=%2Fapi%2Forders%3Fpage%3D2&token="), "{place}");
     let form = only_form(&alice.go(&gateway, &place));
-    is_page(&alice.submit(&gateway, &form, &[("password", PASSWORD)]), 400);
-    let form = only_form(&alice.go(&gateway, &place));
-    is_page(&alice.submit(&gateway, &form, &[("password", NEW_PASSWORD)]), 200);
-    let form = only_form(&alice.go(&gateway, "/auth/ui/login"));
+    let again = alice.submit(&gateway, &form, &[("password", PASSWORD)]);
+    is_page(&again, 400);
+    // Where she was going is carried on to the sign-in that follows.
+    let done = alice.submit(&gateway, &only_form(&again), &[("password", NEW_PASSWORD)]);
+    is_page(&done, 200);
+    assert!(done.text().contains("/auth/ui/login?return_to=%2Fapi%2Forders%3Fpage%3D2"), "{}", done.text());
+    let form = only_form(&alice.go(&gateway, "/auth/ui/login?return_to=/api/orders?page=2"));
     let signed_in = alice.submit(&gateway, &form, &[("username", "alice"), ("password", NEW_PASSWORD)]);
-    assert!(signed_in.status == 303 && alice.session().is_some(), "{signed_in:?}");
+    assert!(alice.session().is_some());
+    assert_eq!(location(&signed_in), "/api/orders?page=2");
+}
+
+#[test]
+fn calls_sign_a_cookie_anew_and_take_it_away_once_its_session_has_ended() {
+    let upstream = Upstream::start();
+    let extra = with_pages("cookies: {idle: 4s}\n");
+    let gateway = Gateway::start(&upstream, Settings { extra, ..settings() });
+    let mut browser = Browser::register(&gateway, "alice");
+    let first = browser.session().unwrap().to_owned();
+    eventually("the cookie is signed anew", || {
+        assert_eq!(browser.fetch(&gateway, "GET", "/auth/me").status, 200);
+        (browser.session() != Some(first.as_str())).then_some(())
+    });
+    let mut other_tab = browser.clone();
+    assert_eq!(browser.fetch(&gateway, "POST", "/auth/logout").status, 200);
+    assert!(browser.session().is_none());
+    assert_eq!(other_tab.fetch(&gateway, "GET", "/auth/me").status, 401);
+    assert!(other_tab.session().is_none());
+}
+
+#[test]
+fn a_navigation_with_a_credential_of_a_program_is_refused_and_led_nowhere() {
+    let (gateway, _upstream) = start();
+    for line in [
+        "Authorization: Bearer no.such.token",
+        "Authorization: Basic YTpi",
+        "Cookie: __Host-authgate=a; __Host-authgate=b",
+    ] {
+        let mut browser = Browser::default();
+        let response = browser.send(
+            &gateway,
+            "GET",
+            "/api/x",
+            &["Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: none", line],
+            "",
+        );
+        is_page(&response, 401);
+        assert!(
+            response.header("www-authenticate").is_some_and(|by| by.starts_with("Bearer")),
+            "{response:?}"
+        );
+    }
+    // A session that has ended leads to the next one.
+    let mut browser = Browser::default();
+    browser.cookies.insert("__Host-authgate".to_owned(), "no.such.cookie".to_owned());
+    assert!(location(&browser.go(&gateway, "/api/x")).starts_with("/auth/ui/login"));
+}
+
+#[test]
+fn people_go_back_to_the_host_that_they_came_from() {
+    let extra = with_pages("cookies: {domain: example.com}\n");
+    let routes = "  - {host: shop.example.com, path: /cart/**, upstream: backend}\n  - {host: app.example.com, path: /api/**, upstream: backend}\n";
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings { extra, ..Settings::routes(routes) });
+    for (host, goes) in
+        [("shop.example.com", true), ("SHOP.example.com:443", true), ("app.example.com", false)]
+    {
+        let page = gateway
+            .client()
+            .send(format!("GET /auth/ui/login?return_to=/cart/1 HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .response();
+        let is_kept = only_form(&page).hidden.contains(&("return_to".to_owned(), "/cart/1".to_owned()));
+        assert_eq!(is_kept, goes, "{host}");
+    }
+}
+
+#[test]
+fn where_no_mail_is_sent_the_page_of_forgotten_passwords_says_so() {
+    let (gateway, _upstream) = start();
+    let page = Browser::default().go(&gateway, "/auth/ui/forgot");
+    is_page(&page, 200);
+    assert!(page.text().contains("Ask the operator") && forms(&page).is_empty(), "{}", page.text());
 }

@@ -8,7 +8,7 @@ use crate::harness::{
     Gateway, PASSWORD, Response, Seen, Settings, Upstream,
     authenticator::totp,
     browser::{Browser, forms, only_form, with_pages},
-    claims_of, errors_of,
+    claims_of, errors_of, eventually,
     issuer::now,
     ok,
     provider::{Provider, decoded},
@@ -578,4 +578,80 @@ fn mistakes_about_providers_are_told_with_their_place() {
         let said = errors_of(folder.path(), &text);
         assert!(said.contains(key) && said.contains(problem), "{provider}: {said}");
     }
+}
+
+/// Sets out to a provider by its button, and returns what it is asked.
+#[track_caller]
+fn set_out_to(browser: &mut Browser, gateway: &Gateway, name: &str) -> BTreeMap<String, String> {
+    query(&location(&browser.go(gateway, &format!("/auth/ui/provider/{name}?return_to=/api/x"))))
+}
+
+#[test]
+fn a_response_of_one_provider_is_none_of_another_one() {
+    let (corp, other) = (Provider::start(), Provider::start());
+    let both = format!(
+        ", register: true}}\n  - {{name: other, issuer: \"{}\", client_id: gateway, client_secret: the secret of the gateway there, register: true",
+        other.url
+    );
+    let (gateway, _upstream) = start(&corp, &both);
+    let back_at = |browser: &mut Browser, name: &str, parameters: &str| {
+        let path = format!("/auth/ui/provider/{name}/callback?{parameters}");
+        browser.send(&gateway, "GET", &path, &["Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: cross-site"], "")
+    };
+    // Begun at one and ended at the other one's address, with the code of either.
+    for (begun, ended) in [("corp", "other"), ("other", "corp")] {
+        for provider in [&corp, &other] {
+            let mut browser = Browser::default();
+            let asked = set_out_to(&mut browser, &gateway, begun);
+            let code = provider.code(&asked, &json!({}));
+            let parameters = format!("code={code}&state={}", asked["state"]);
+            is_failed(&back_at(&mut browser, ended, &parameters), &browser, 400);
+        }
+    }
+    // The code of one at the other, as a provider that is evil has it done (RFC 9207, section 2.4).
+    let mut browser = Browser::default();
+    let asked = set_out_to(&mut browser, &gateway, "corp");
+    let code = other.code(&asked, &json!({}));
+    let failed = back_at(&mut browser, "corp", &format!("code={code}&state={}", asked["state"]));
+    assert!(failed.status >= 400 && browser.session().is_none(), "{failed:?}");
+    // Each for itself signs in, and the same subject of both is two people.
+    let names: Vec<String> = [("corp", &corp), ("other", &other)]
+        .into_iter()
+        .map(|(at, provider)| {
+            let mut browser = Browser::default();
+            let asked = set_out_to(&mut browser, &gateway, at);
+            let code = provider.code(&asked, &json!({"sub": "the same"}));
+            location(&back_at(&mut browser, at, &format!("code={code}&state={}", asked["state"])));
+            name(&browser)
+        })
+        .collect();
+    assert_ne!(names[0], names[1]);
+}
+
+#[test]
+fn who_has_no_password_proves_who_they_are_by_the_provider() {
+    let provider = Provider::start();
+    let upstream = Upstream::start();
+    let routes =
+        "  - {path: /fresh/**, fresh: 3s, upstream: backend}\n  - {path: /api/**, upstream: backend}\n";
+    let own = settings(&provider.url, ", register: true");
+    let gateway = Gateway::start(&upstream, Settings { extra: own.extra, ..Settings::routes(routes) });
+    let mut anna = Browser::default();
+    location(&sign_in(&mut anna, &gateway, &provider, json!({"sub": "anna"})));
+    let mut led = String::new();
+    eventually("a proof is asked for", || {
+        let response = anna.go(&gateway, "/fresh/orders?page=2");
+        led = response.header("location")?.to_owned();
+        Some(())
+    });
+    assert!(led.starts_with("/auth/ui/prove?return_to="), "{led}");
+    let page = anna.go(&gateway, &led);
+    assert!(forms(&page).is_empty(), "there is no password to ask for: {}", page.text());
+    let text = page.text();
+    let button = text.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+    let asked = query(&location(&anna.go(&gateway, &button.replace("&amp;", "&"))));
+    let code = provider.code(&asked, &json!({"sub": "anna"}));
+    let back = location(&come_back(&mut anna, &gateway, &format!("code={code}&state={}", asked["state"])));
+    assert_eq!(back, "/fresh/orders?page=2");
+    assert_eq!(anna.go(&gateway, &back).status, 200);
 }

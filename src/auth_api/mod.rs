@@ -14,7 +14,7 @@ mod output;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 
 pub use call::calls;
 pub use oauth::METADATA;
@@ -101,13 +101,35 @@ impl AuthApi {
         };
         let credential = credential::of(&request, self.access.credential_kinds());
         let caller = Caller { credential, client, request_id };
-        match self.route(&request, &caller).await {
+        let mut response = match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {
                 let failure = self.count_bad_key(failure, &caller).await;
                 failure.log(request_id);
                 failure.problem.response(request_id, &self.compat.statuses)
             }
+        };
+        if let Some(cookie) = self.cookie_after(&caller, &response) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    /// Returns the line that replaces the caller's cookie after a call: its successor when it is time, or nothing once its session has ended,
+    /// perhaps by this call.
+    fn cookie_after(&self, caller: &Caller<'_>, response: &Response<Bytes>) -> Option<HeaderValue> {
+        let cookies = self.access.cookies().filter(|_| caller.credential.is_cookie())?;
+        let headers = response.headers();
+        // The call has set it, or the response is for others, too.
+        let is_set = headers.get_all(header::SET_COOKIE).iter().any(|set| cookies.is_set_by(set));
+        let is_shared =
+            headers.get(header::CACHE_CONTROL).is_some_and(|by| by.as_bytes().starts_with(b"public"));
+        if is_set || is_shared {
+            return None;
+        }
+        match self.access.identify(caller.credential, OnStale::Deny, self.access.now()) {
+            Ok(principal) => self.access.renewed_cookie(&principal),
+            Err(denied) => cookies.removal().filter(|_| denied.is_dead()),
         }
     }
 

@@ -26,22 +26,24 @@ impl Navigation {
         Some(Self { pages: pages.clone(), languages: head.fields.get(&header::ACCEPT_LANGUAGE).cloned() })
     }
 
-    /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request.
+    /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request. `is_program` says
+    /// whether the request has a credential that no sign-in replaces.
     pub(super) fn refused(
         &self,
         refusal: &Refusal,
         target: Option<&str>,
+        is_program: bool,
         request_id: &HeaderValue,
     ) -> Option<Response<Bytes>> {
         let kind = refusal.kind();
         let mut response = match (kind, target) {
-            (Kind::Unauthenticated, Some(target)) => self.pages.login(target),
+            (Kind::Unauthenticated, Some(target)) if !is_program => self.pages.login(target),
             (Kind::InsufficientUserAuthentication, Some(target)) => {
                 self.pages.prove(target, refusal.needs_factors())
             }
             (kind, _) => self.pages.page(kind, self.languages.as_ref(), request_id)?,
         };
-        refusal.add_fields(response.headers_mut());
+        refusal.add_fields(&mut response);
         Some(response)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{
     head::{Asked, Delimiter, format},
@@ -68,10 +68,12 @@ impl Refusal {
         self.reason
     }
 
-    /// Adds the fields of the refusal that say when or by which method to try again.
-    pub(super) fn add_fields(&self, headers: &mut http::HeaderMap) {
+    /// Adds the fields of the refusal that say when, by which method or by what credential to try again.
+    pub(super) fn add_fields(&self, response: &mut Response<Bytes>) {
         let own = self.problem.response("", &Statuses::default());
-        for name in [header::RETRY_AFTER, header::ALLOW] {
+        let by_what = (response.status() == StatusCode::UNAUTHORIZED).then_some(header::WWW_AUTHENTICATE);
+        let headers = response.headers_mut();
+        for name in [header::RETRY_AFTER, header::ALLOW].into_iter().chain(by_what) {
             if let Some(value) = own.headers().get(&name) {
                 headers.insert(name, value.clone());
             }

@@ -41,7 +41,7 @@ use super::{
     view::View,
 };
 use crate::{
-    access::{Access, Lease, Permit},
+    access::{Access, Credential, Lease, Permit},
     config::Action,
     error::Kind,
     route::{Match, Route},
@@ -161,7 +161,11 @@ impl ConnectionState {
                 }
                 let navigation = trace.rare.as_ref().and_then(|rare| rare.navigation.as_ref());
                 let target = request.head.uri.path_and_query().map(|target| target.as_str());
-                let page = navigation.and_then(|page| page.refused(&refusal, target, &trace.request_id));
+                let page = navigation.and_then(|page| {
+                    let credential = snapshot.credential(&request.head.method, &request.head.fields);
+                    let is_program = !matches!(credential, Credential::Absent | Credential::Cookie(_));
+                    page.refused(&refusal, target, is_program, &trace.request_id)
+                });
                 let response = match page {
                     Some(page) => page,
                     None if is_grpc => grpc::refusal(refusal.kind()),

@@ -7,7 +7,7 @@ use super::{
     factor::{message, page, response},
     message::Message,
     query_of, see_other,
-    view::{Factor, Form, Prove, Wrong},
+    view::{Factor, Form, Prove, ProviderButton, Wrong},
     visit::{Sent, Visit},
 };
 use crate::{
@@ -22,6 +22,19 @@ impl Visit<'_> {
     fn prove_page(&self, person: &SignedIn, return_to: Option<String>) -> Prove {
         let account = self.signed_in().map(|principal| principal.name.clone()).unwrap_or_default();
         Prove { form: self.form_to(person, return_to), account, ..Prove::default() }
+    }
+
+    /// Returns the providers that an account without a password is linked to: to sign in by one of them is its only proof.
+    async fn providers_to_prove_by(
+        &self,
+        person: &SignedIn,
+        query: &str,
+    ) -> Result<Vec<ProviderButton>, Failure> {
+        if self.pages.accounts.me(person).await.map_err(Failure::from)?.password_hash.is_some() {
+            return Ok(Vec::new());
+        }
+        let links = self.pages.accounts.links(person).await.map_err(Failure::from)?;
+        Ok(self.buttons_of(query, |name| links.iter().any(|link| link.provider == name)))
     }
 
     /// Returns a form of who is signed in that leads on.
@@ -51,7 +64,8 @@ impl Visit<'_> {
                 return Ok(see_other(&format!("{}/account/factors{query}", self.pages.loaded.ui)));
             }
             let page = self.prove_page(&person, return_to);
-            return self.show(StatusCode::OK, &page);
+            let providers = self.providers_to_prove_by(&person, &page.form.query).await?;
+            return self.show(StatusCode::OK, &Prove { providers, ..page });
         }
         let wanted = Method::parse(&self.query("method"));
         let begun = self.step_up(&person).await?;

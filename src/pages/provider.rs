@@ -68,11 +68,17 @@ impl Pages {
 impl Visit<'_> {
     /// Returns a button for each provider, which leads on to `return_to`.
     pub(super) fn provider_buttons(&self, query: &str) -> Vec<ProviderButton> {
+        self.buttons_of(query, |_| true)
+    }
+
+    /// Returns a button for each provider whose name `is_one` takes, which leads on to `return_to`.
+    pub(super) fn buttons_of(&self, query: &str, is_one: impl Fn(&str) -> bool) -> Vec<ProviderButton> {
         let button = |provider: &ProviderClient| ProviderButton {
             title: provider.config().title.clone(),
             address: format!("{}/provider/{}{query}", self.pages.loaded.ui, provider.config().name),
         };
-        self.pages.providers.iter().map(button).collect()
+        let providers = self.pages.providers.iter();
+        providers.filter(|provider| is_one(&provider.config().name)).map(button).collect()
     }
 
     fn redirect_uri(&self, name: &str) -> String {

@@ -11,6 +11,7 @@ use crate::error::Kind;
 /// Kinds that people meet on their way, with the title and the text of their page.
 const KINDS: &[(Kind, &str, &str)] = &[
     (Kind::BadRequest, "failed-400", "failed-400-text"),
+    (Kind::Unauthenticated, "failed-401", "failed-401-text"),
     (Kind::InsufficientRole, "failed-403", "failed-403-text"),
     (Kind::CrossSiteRequest, "failed-403", "failed-403-cross-site"),
     (Kind::NotFound, "failed-404", "failed-404-text"),

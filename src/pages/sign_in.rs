@@ -97,7 +97,9 @@ impl Visit<'_> {
                     }
                     Err(AccountError::FactorNeeded(asked)) => return Ok(self.ask(&asked, &sent)),
                     Err(AccountError::PasswordChangeNeeded(token)) => {
-                        let place = format!("{}/reset?token={}", self.pages.loaded.ui, token.expose());
+                        let to = self.destination(&sent.text("return_to"));
+                        let query = to.as_deref().map(query_of).unwrap_or_else(|| "?".to_owned());
+                        let place = format!("{}/reset{query}&token={}", self.pages.loaded.ui, token.expose());
                         return Ok(see_other(&place));
                     }
                     Err(error) => (self.status_of(&error), Message::of(&error, "username")),
@@ -177,11 +179,8 @@ impl Visit<'_> {
     }
 
     pub(super) fn show_forgot(&mut self) -> PageResult {
-        if !self.has_mail() {
-            return Err(Kind::NotFound.into());
-        }
         let form = self.form_by_query();
-        self.show(OK, &Forgot { form, ..Forgot::default() })
+        self.show(OK, &Forgot { form, has_mail: self.has_mail(), ..Forgot::default() })
     }
 
     pub(super) async fn forgot(&mut self) -> PageResult {
@@ -190,11 +189,16 @@ impl Visit<'_> {
         let asked = self.pages.accounts.clone().forgot_password(&email, self.client.address).await;
         let form = self.form_again(&sent);
         match asked {
-            Ok(()) => self.show(OK, &Forgot { form, is_done: true, ..Forgot::default() }),
+            Ok(()) => {
+                if let Some(target) = &form.return_to {
+                    self.keep_destination(target);
+                }
+                self.show(OK, &Forgot { form, has_mail: true, is_done: true, ..Forgot::default() })
+            }
             Err(error) => {
                 let status = self.status_of(&error);
                 let wrong = Wrong::of(Message::of(&error, "email"));
-                self.show(status, &Forgot { form, wrong, email, is_done: false })
+                self.show(status, &Forgot { form, has_mail: true, wrong, email, is_done: false })
             }
         }
     }
@@ -205,7 +209,8 @@ impl Visit<'_> {
     }
 
     pub(super) fn show_reset(&mut self) -> PageResult {
-        let (form, token) = (self.visitor_form(None), self.query("token"));
+        let return_to = self.destination(&self.query("return_to")).or_else(|| self.kept_destination());
+        let (form, token) = (self.visitor_form(return_to), self.query("token"));
         self.show(OK, &self.reset_page(form, token))
     }
 
@@ -220,14 +225,18 @@ impl Visit<'_> {
                         if self.signed_in().is_err() {
                             self.remove_session_cookie();
                         }
-                        return self.show(OK, &Reset { is_done: true, ..Reset::default() });
+                        if self.kept_destination().is_some() {
+                            self.forget_destination();
+                        }
+                        let form = self.form_again(&sent);
+                        return self.show(OK, &Reset { form, is_done: true, ..Reset::default() });
                     }
                     Err(error) => (self.status_of(&error), Message::of(&error, "password")),
                 }
             }
             None => (StatusCode::BAD_REQUEST, Message::about("password", "error-missing")),
         };
-        let form = self.visitor_form(None);
+        let form = self.form_again(&sent);
         let page = Reset { wrong: Wrong::of(message), ..self.reset_page(form, token) };
         self.show(status, &page)
     }

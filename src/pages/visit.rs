@@ -19,7 +19,7 @@ use crate::{
     config::OnStale,
     error::Kind,
     token::{Principal, SignedIn},
-    types::Secret,
+    types::{Secret, host::name_of},
     web::{
         credential, device,
         media_type::{FORM, essence},
@@ -29,6 +29,12 @@ use crate::{
 /// The cookie of a challenge: the browser that has given the password meets it, and no other.
 const CHALLENGE: &str = "__Host-authgate-challenge";
 const CHALLENGE_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
+
+/// The cookie that keeps where a person wants to go while they follow a link in a mail, for so many seconds, and its longest value before
+/// it is encoded.
+const DESTINATION: &str = "__Host-authgate-destination";
+const KEPT_FOR: u32 = 3_600;
+const LONGEST_KEPT: usize = 1_000;
 
 /// The most fields of a form.
 const MAX_FIELDS: usize = 32;
@@ -289,8 +295,33 @@ impl Visit<'_> {
         let path = target.split('?').next().unwrap_or_default();
         let is_page = path.strip_prefix(ui).is_some_and(endpoint::is_of_account)
             && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\');
-        let host = self.pages.loaded.config.public_url.host.as_str();
-        (is_page || (self.request.is_routed)(host, target)).then(|| target.to_owned())
+        // The address that the browser shows; a cookie with a domain is for several hosts.
+        let host = self.request.request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.unwrap_or(&self.pages.loaded.config.public_url.host);
+        (is_page || (self.request.is_routed)(&name_of(host), target)).then(|| target.to_owned())
+    }
+
+    /// Keeps in the browser where the person wants to go, while they follow a link in a mail.
+    pub(super) fn keep_destination(&mut self, target: &str) {
+        if target.len() <= LONGEST_KEPT {
+            let value = query_of(target);
+            let cookie = format!("{DESTINATION}={}; {CHALLENGE_ATTRIBUTES}; Max-Age={KEPT_FOR}", &value[1..]);
+            self.cookies.extend(HeaderValue::try_from(cookie));
+        }
+    }
+
+    /// Returns where the person wanted to go before they followed a link in a mail.
+    pub(super) fn kept_destination(&self) -> Option<String> {
+        let lines = self.request.request.headers().get_all(header::COOKIE);
+        let Credential::Cookie(value) = Credential::of_cookies(lines, DESTINATION) else { return None };
+        let kept: HashMap<String, String> = serde_urlencoded::from_bytes(value).ok()?;
+        self.destination(kept.get("return_to")?)
+    }
+
+    /// Forgets it.
+    pub(super) fn forget_destination(&mut self) {
+        let cookie = format!("{DESTINATION}=; {CHALLENGE_ATTRIBUTES}; Max-Age=0");
+        self.cookies.extend(HeaderValue::try_from(cookie));
     }
 
     /// Returns where people go who came for nothing else.

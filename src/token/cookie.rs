@@ -195,6 +195,11 @@ impl SessionCookies {
         self.set("", Some(0))
     }
 
+    /// Returns whether a value of `Set-Cookie` sets the cookie.
+    pub fn is_set_by(&self, value: &HeaderValue) -> bool {
+        value.as_bytes().strip_prefix(self.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    }
+
     fn set(&self, value: &str, max_age: Option<i64>) -> Option<HeaderValue> {
         let mut text = format!("{}={value}; Path=/; Secure; HttpOnly; SameSite=Lax", self.name);
         if let Some(domain) = &self.browser.cookies.domain {

@@ -40,6 +40,7 @@ have-account = Sie haben schon ein Konto?
 login-link = Anmelden
 
 forgot-text = Geben Sie die Adresse Ihres Kontos an. Ist sie bestätigt, bekommen Sie eine Mail mit einem Link.
+forgot-no-mail = Hier werden keine Passwörter per Mail zurückgesetzt. Bitten Sie den Betreiber um einen Link, mit dem Sie ein anderes wählen.
 forgot-button = Mail senden
 forgot-sent = Gehört die Adresse zu einem Konto, ist eine Mail unterwegs. Ihr Link gilt nur kurze Zeit.
 reset-text = Danach müssen sich alle, die in Ihrem Konto angemeldet sind, neu anmelden, auch Sie.
@@ -50,6 +51,7 @@ verify-button = Bestätigen
 verify-done = Danke. Ihre Adresse ist bestätigt.
 link-incomplete = Dieser Link ist nicht vollständig. Bitte öffnen Sie den aus der Mail noch einmal.
 
+prove-by-provider-text = Diese Seite möchte noch einmal wissen, dass Sie es sind, denn Ihre Anmeldung ist eine Weile her. Melden Sie sich noch einmal so an wie zuvor.
 prove-text = Diese Seite fragt noch einmal nach Ihrem Passwort, denn Ihre Anmeldung ist eine Weile her.
 
 logout-text = Möchten Sie sich auf diesem Gerät abmelden?
@@ -123,6 +125,8 @@ error-other = Das wurde nicht angenommen.
 
 failed-400 = Das geht nicht
 failed-400-text = Die Adresse ist nicht zu verstehen.
+failed-401 = Nicht angemeldet
+failed-401-text = Was gesendet wurde, um zu sagen, wer Sie sind, wird hier nicht angenommen.
 failed-403 = Kein Zugang
 failed-403-text = Diese Seite dürfen Sie nicht öffnen.
 failed-403-cross-site = Bitte gehen Sie zurück und senden Sie das Formular noch einmal.

@@ -40,6 +40,7 @@ have-account = You have an account already?
 login-link = Sign in
 
 forgot-text = Give the address of your account. If it was confirmed, you get a mail with a link.
+forgot-no-mail = Passwords are not reset by mail here. Ask the operator for a link by which you choose another one.
 forgot-button = Send the mail
 forgot-sent = If the address belongs to an account, a mail is on its way. Its link works for a short time only.
 reset-text = Everybody who is signed in to your account, you among them, has to sign in again afterwards.
@@ -50,6 +51,7 @@ verify-button = Confirm
 verify-done = Thank you. Your address is confirmed.
 link-incomplete = This link is not complete. Please open the one in the mail once more.
 
+prove-by-provider-text = This page wants to know once more that it is you, since you signed in a while ago. Sign in again the way that you did.
 prove-text = This page asks for your password once more, since you signed in a while ago.
 
 logout-text = Do you want to sign out on this device?
@@ -123,6 +125,8 @@ error-other = This was not accepted.
 
 failed-400 = That does not work
 failed-400-text = The address cannot be understood.
+failed-401 = Not signed in
+failed-401-text = What was sent to say who you are is not accepted here.
 failed-403 = No access
 failed-403-text = You may not open this page.
 failed-403-cross-site = Please go back, and send the form once more.

@@ -99,6 +99,8 @@ pub(super) fn last_link() -> Message {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Forgot {
     pub(super) form: Form,
+    /// Whether mails are sent here at all.
+    pub(super) has_mail: bool,
     #[serde(flatten)]
     pub(super) wrong: Wrong,
     pub(super) email: String,
@@ -132,6 +134,8 @@ pub(super) struct Prove {
     pub(super) wrong: Wrong,
     /// The account's name.
     pub(super) account: String,
+    /// The providers to sign in by once more, for an account without a password.
+    pub(super) providers: Vec<ProviderButton>,
 }
 
 /// The second step of a login, or the proof of who is signed in.

@@ -73,8 +73,8 @@ pub(in crate::pages) fn each(
             buttons: vec![ProviderButton { title: hostile(), address: hostile() }],
         },
         Forgot::default(),
-        Forgot { form: form(), wrong: wrong(), email: hostile(), is_done: false },
-        Forgot { is_done: true, ..Forgot::default() },
+        Forgot { form: form(), has_mail: true, wrong: wrong(), email: hostile(), is_done: false },
+        Forgot { has_mail: true, is_done: true, ..Forgot::default() },
         Reset::default(),
         Reset { form: form(), wrong: wrong(), token: hostile(), min_length: 15, is_done: false },
         Reset { is_done: true, ..Reset::default() },
@@ -82,7 +82,12 @@ pub(in crate::pages) fn each(
         Verify { form: form(), wrong: wrong(), token: hostile(), ..Verify::default() },
         Verify { is_done: true, continue_to: "/".to_owned(), ..Verify::default() },
         Prove::default(),
-        Prove { form: form(), wrong: wrong(), account: hostile() },
+        Prove { form: form(), wrong: wrong(), account: hostile(), ..Prove::default() },
+        Prove {
+            account: hostile(),
+            providers: vec![ProviderButton { title: hostile(), address: hostile() }],
+            ..Prove::default()
+        },
         Factor::default(),
         Factor { method: "totp", others: vec!["recovery"], may_remember: true, ..Factor::default() },
         Factor {
