@@ -2,13 +2,13 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--cookie | --key] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--check] [--cookie | --key] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
 count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
 default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
-route has a rate limit by user; with --cookie the caller is known by a browser's cookie, with --key by an API key. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
+route has a rate limit by user; with --check another proxy asks about each request at /auth/verify; with --cookie the caller is known by a browser's cookie, with --key by an API key. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
 release build.
 """
 
@@ -48,6 +48,7 @@ auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1d
 upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
 routes: [{{path: /api/**, upstream: backend{limit}}}]
 log: {{level: error, access: {log}}}
+trusted_proxies: [127.0.0.1/32]
 {traces}
 {pages}
 """
@@ -59,6 +60,7 @@ TRACES = {
     "sampled-out": "telemetry: {otlp: {endpoint: 'http://127.0.0.1:9', protocol: grpc, sample: 0}}",
 }
 PAGES = "public_url: 'http://127.0.0.1:{port}'\npages: {{name: Bench}}"
+TOLD = {"X-Forwarded-Method": "GET", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example.com", "X-Forwarded-Uri": "/api/x"}
 LIMIT = ", rate_limit: {requests: 10000000, per: 1s, by: user}"
 
 
@@ -106,7 +108,7 @@ def program(connection, name):
     return {"Authorization": f"Bearer {json.loads(connection.getresponse().read())['key']}"}
 
 
-def count(binary, folder, ports, requests, identify):
+def count(binary, folder, ports, requests, identify, target, told):
     output = folder / f"callgrind.{requests}"
     tool = ["--tool=callgrind", f"--callgrind-out-file={output}", "--separate-threads=yes", *CACHES]
     command = ["valgrind", *tool, binary]
@@ -117,7 +119,7 @@ def count(binary, folder, ports, requests, identify):
         connection = http.client.HTTPConnection("127.0.0.1", ports["port"], timeout=120)
         credential = identify(connection, f"user{requests}")
         for _ in range(requests):
-            connection.request("GET", "/api/x", headers=credential)
+            connection.request("GET", target, headers={**credential, **told})
             response = connection.getresponse()
             response.read()
             assert response.status == 200, response.status
@@ -138,12 +140,14 @@ def main():
     parser.add_argument("--log", action="store_true")
     parser.add_argument("--traces", choices=TRACES, default="on")
     parser.add_argument("--limited", action="store_true")
+    parser.add_argument("--check", action="store_true")
     caller = parser.add_mutually_exclusive_group()
     caller.add_argument("--cookie", action="store_true")
     caller.add_argument("--key", action="store_true")
     built = pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"
     parser.add_argument("binary", type=pathlib.Path, nargs="?", default=built)
     options = parser.parse_args()
+    target, told = ("/auth/verify", TOLD) if options.check else ("/api/x", {})
     identify = person if options.cookie else program if options.key else account
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -159,7 +163,7 @@ def main():
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:
             wait_for(ports["upstream"])
-            short, long = (count(options.binary, folder, ports, requests, identify) for requests in (SHORT, LONG))
+            short, long = (count(options.binary, folder, ports, requests, identify, target, told) for requests in (SHORT, LONG))
         finally:
             nginx.terminate()
             nginx.wait()

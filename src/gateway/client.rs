@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -36,7 +37,8 @@ const NOT_KNOWN: u64 = u64::MAX;
 impl Peer {
     pub(super) fn new(peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical();
-        Self { address, value: to_value(&address.to_string()), trust: AtomicU64::new(NOT_KNOWN) }
+        let value = HeaderValue::from_str(&address.to_string()).unwrap_or(UNKNOWN);
+        Self { address, value, trust: AtomicU64::new(NOT_KNOWN) }
     }
 
     /// Returns the same peer for another request of its connection.
@@ -80,11 +82,6 @@ pub(super) struct Forwarded {
 }
 
 impl Forwarded {
-    /// The client's address, as logs have it.
-    pub(super) fn client_value(&self) -> HeaderValue {
-        to_value(&self.client.to_string())
-    }
-
     /// Believes nothing but the socket, unless the peer is a trusted proxy.
     ///
     /// # Errors
@@ -117,13 +114,14 @@ impl Forwarded {
         let Some(client) = believed.last() else {
             return Ok(Self { proto, host, ..self });
         };
-        let mut chain = String::new();
+        let mut chain = Vec::with_capacity((believed.len() + 1) * LONGEST_IPV4);
         for address in believed.iter().rev() {
-            chain.push_str(&address.to_string());
-            chain.push_str(", ");
+            push_address(&mut chain, *address);
+            chain.extend_from_slice(b", ");
         }
-        chain.push_str(&self.client.to_string());
-        Ok(Self { client: *client, chain: to_value(&chain), proto, host })
+        push_address(&mut chain, self.client);
+        let chain = HeaderValue::from_maybe_shared(Bytes::from(chain)).unwrap_or(UNKNOWN);
+        Ok(Self { client: *client, chain, proto, host })
     }
 }
 
@@ -162,9 +160,25 @@ fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
     trusted_proxies.iter().any(|network| network.contains(&address))
 }
 
-/// Addresses are plain ASCII, which a header value always takes.
-fn to_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+/// Stands for an address, which is plain ASCII that a header value always takes.
+const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
+/// The length of most addresses in a chain at most, with what stands between two.
+const LONGEST_IPV4: usize = "255.255.255.255, ".len();
+
+/// Writes an address. Another proxy in front tells of one with each request.
+fn push_address(text: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            text.extend_from_slice(itoa::Buffer::new().format(first).as_bytes());
+            for octet in rest {
+                text.push(b'.');
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(address) => text.extend_from_slice(address.to_string().as_bytes()),
+    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,16 @@ const CONTENT_LENGTH: &[u8] = b"content-length";
 pub(super) const METHOD_OVERRIDES: &[&str] =
     &["x-http-method-override", "x-http-method", "x-method-override"];
 
+/// Returns whether a header names another method, in whatever spelling.
+pub(super) fn is_method_override(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let is_it = |known: &&str| {
+        let mut bytes = name.iter().zip(known.bytes());
+        name.len() == known.len() && bytes.all(|(byte, known)| IdentityHeaders::fold_byte(*byte) == known)
+    };
+    METHOD_OVERRIDES.iter().any(is_it)
+}
+
 /// The rules for headers on their way to upstreams.
 pub(super) struct Headers {
     identity: IdentityHeaders,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
@@ -22,6 +22,12 @@ pub(super) static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratel
 
 /// The most limits of a route, which the config is checked for.
 const MOST: usize = config::MOST_RATE_LIMITS;
+
+/// The memory of which values are cut off.
+const BLOCK: usize = 4 << 10;
+
+/// More than most items are long.
+const LONGEST_ITEM: usize = 48;
 
 /// Whoever asks, as far as limits count by it.
 pub(super) struct Asker<'a> {
@@ -114,11 +120,11 @@ impl RouteLimits {
     /// Returns what is left, as clients read it.
     fn left_value(&self, left: &[Left]) -> HeaderValue {
         thread_local! {
-            // Used again, so that a value costs no memory but its own.
-            static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            // Values are cut off its front, so that each costs a count and no memory of its own.
+            static TEXT: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
         }
         TEXT.with_borrow_mut(|text| {
-            text.clear();
+            text.reserve(left.len() * LONGEST_ITEM);
             for (limit, left) in self.limits.iter().zip(left) {
                 if !text.is_empty() {
                     text.extend_from_slice(b", ");
@@ -129,7 +135,7 @@ impl RouteLimits {
                 text.extend_from_slice(itoa::Buffer::new().format(rounded_up(left.full_in)).as_bytes());
             }
             // SAFETY: the names of limits are part of the policy, which is a header value; the rest is visible ASCII.
-            unsafe { HeaderValue::from_maybe_shared_unchecked(Bytes::copy_from_slice(text)) }
+            unsafe { HeaderValue::from_maybe_shared_unchecked(text.split().freeze()) }
         })
     }
 }

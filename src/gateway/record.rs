@@ -1,6 +1,7 @@
 //! What the access log says of a request, gathered on its way and written when its response ends.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,12 +68,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The record of a request that begins; none if there is no access log and the request is not sampled. `client` is its address
-    /// as text.
+    /// The record of a request that begins, whose client is at `client`; none if there is no access log and the request is not
+    /// sampled.
     pub(super) fn of(
         view: &Arc<View>,
         connection: &ConnectionState,
-        client: &HeaderValue,
+        client: IpAddr,
         request: &RequestHead,
         request_id: &HeaderValue,
         sampled: Option<Box<Sampled>>,
@@ -98,8 +99,13 @@ impl Record {
             sampled,
             is_https: connection.scheme() == Scheme::Https,
         });
-        record.keep(Part::Client, client.as_bytes());
-        record.keep(Part::Peer, connection.peer.value().as_bytes());
+        let peer = connection.peer.value().as_bytes();
+        if client == connection.peer.address() {
+            record.keep(Part::Client, peer);
+        } else {
+            record.keep(Part::Client, client.to_string().as_bytes());
+        }
+        record.keep(Part::Peer, peer);
         record.keep(Part::Path, request.uri.path().as_bytes());
         record.keep(Part::RequestId, request_id.as_bytes());
         for (part, name) in [(Part::Host, header::HOST), (Part::UserAgent, header::USER_AGENT)] {

@@ -66,23 +66,23 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
+    /// The fields about the route's rate limits.
+    limited: Option<RateLimitFields<'a>>,
     /// What most requests have nothing of.
-    rare: Option<Box<Rare<'a>>>,
+    rare: Option<Box<Rare>>,
 }
 
 /// What few requests have. It lies beside their future, which is to stay small for all of them.
 #[derive(Default)]
-struct Rare<'a> {
+struct Rare {
     /// The navigation that the request is.
     navigation: Option<Navigation>,
     /// `Set-Cookie`, if the caller's cookie is to be another.
     cookie: Option<HeaderValue>,
-    /// The fields about the route's rate limits.
-    limited: Option<RateLimitFields<'a>>,
 }
 
-impl<'a> Trace<'a> {
-    fn rare(&mut self) -> &mut Rare<'a> {
+impl Trace<'_> {
+    fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
 
@@ -124,8 +124,7 @@ impl ConnectionState {
         let (request_id, sampled) = snapshot.tracing.begin(&mut request.head.fields, is_trusted);
         let origin =
             client::Forwarded::of(&self.peer, &request.head.fields, self.scheme(), &snapshot.trusted_proxies);
-        let client = origin.as_ref().ok().filter(|_| is_trusted).map(client::Forwarded::client_value);
-        let client = client.as_ref().unwrap_or(self.peer.value());
+        let client = origin.as_ref().map_or(self.peer.address(), |origin| origin.client);
         let sent = SentAfter::new(begun, sampled.as_ref().map(|sampled| sampled.tries.clone()));
         let mut trace = Trace {
             record: Record::of(view, self, client, &request.head, &request_id, sampled, begun),
@@ -134,6 +133,7 @@ impl ConnectionState {
             upstream: NO_UPSTREAM,
             sent,
             sharing: None,
+            limited: None,
             rare: None,
         };
         if let Some(navigation) = Navigation::of(snapshot, &request.head) {
@@ -182,11 +182,10 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
-        let Rare { cookie, limited, .. } = trace.rare.take().map_or_else(Rare::default, |rare| *rare);
-        if let Some(cookie) = cookie {
+        if let Some(cookie) = trace.rare.take().and_then(|rare| rare.cookie) {
             cookies::set(cookie, trace.sent.begun, &mut response.fields);
         }
-        if let Some(RateLimitFields { policy, left }) = limited {
+        if let Some(RateLimitFields { policy, left }) = trace.limited.take() {
             // All names in one pass over the lines.
             response
                 .fields
@@ -286,7 +285,7 @@ impl ConnectionState {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
                 let begun = trace.sent.begun;
-                let limits = &mut |fields| trace.rare().limited = Some(fields);
+                let limits = &mut |fields| trace.limited = Some(fields);
                 match verify::verify(snapshot, head, is_trusted, origin, begun, limits) {
                     Ok(fields) => {
                         trace.upstream = OTHER_PROXY;
@@ -360,7 +359,7 @@ impl ConnectionState {
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
                     let begun = trace.sent.begun;
-                    let limits = &mut |fields| trace.rare().limited = Some(fields);
+                    let limits = &mut |fields| trace.limited = Some(fields);
                     snapshot.take_from_limits(route.index, &asker, begun, limits)?;
                 }
                 if let Some(rewritten) = rewritten {

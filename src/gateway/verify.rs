@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, uri:
 use super::{
     client,
     client::FORWARDED_HOST,
-    headers::METHOD_OVERRIDES,
+    headers::{METHOD_OVERRIDES, is_method_override},
     method,
     navigation::is_navigation,
     rate_limits::{Asker, RateLimitFields},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    config::{self, ForwardedBy, IdentityHeaders},
+    config::{self, ForwardedBy},
     error::Kind,
     route::{Match, Route},
     token::Principal,
@@ -67,7 +67,9 @@ pub(super) fn verify<'a>(
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth.headers)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
-    let (permit, _) = decide(snapshot, &asked, begun, limits)?;
+    let decided = decide(snapshot, &asked, begun, limits);
+    told.fields.reuse();
+    let (permit, _) = decided?;
     Ok(allowed(snapshot, permit.principal().map(AsRef::as_ref)))
 }
 
@@ -123,11 +125,10 @@ pub(super) fn decide<'a>(
     )?;
     // The proxy passes them on, and the backend may believe them.
     for (name, value) in fields {
-        let folded = IdentityHeaders::fold(name.as_str());
-        if !METHOD_OVERRIDES.contains(&folded.as_str()) {
+        if !is_method_override(name) {
             continue;
         }
-        if folded != name.as_str() {
+        if !METHOD_OVERRIDES.contains(&name.as_str()) {
             // With another spelling it would escape the decision about the method.
             return Err(Kind::InsufficientRole.into());
         }
@@ -182,7 +183,7 @@ pub(super) fn head_of(method: &str, host: &str, target: &str) -> Option<RequestH
         return None;
     }
     let uri: Uri = PathAndQuery::try_from(target).ok()?.into();
-    let mut fields = Fields::default();
+    let mut fields = Fields::with_capacity(1);
     fields.append(header::HOST, HeaderValue::try_from(host).ok()?);
     let method = Method::from_bytes(method.as_bytes()).ok()?;
     Some(RequestHead { method, uri, version: Version::HTTP_11, fields })
@@ -190,7 +191,8 @@ pub(super) fn head_of(method: &str, host: &str, target: &str) -> Option<RequestH
 
 /// Returns the headers of the response for an allowed request: who it is, for the one who asks to pass on.
 fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
-    let mut fields = Fields::default();
+    // As many as there are of identities, with a few that are added.
+    let mut fields = Fields::with_capacity(4);
     fields.append(header::CACHE_CONTROL, NO_STORE);
     for (name, value) in snapshot.headers.identity(principal) {
         fields.append(name.clone(), value.cloned().unwrap_or(NOBODY));

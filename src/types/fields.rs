@@ -14,7 +14,7 @@ const SPARE_LISTS: usize = 32;
 const SPARE_CAPACITY: usize = 48;
 
 /// The lines that are added to a message on its way, for which a list has room from the beginning.
-const ADDED_LINES: usize = 4;
+const ADDED_LINES: usize = 6;
 
 thread_local! {
     /// Lists that were used before. The last one is likely to be in the processor's cache.
