@@ -3,19 +3,21 @@
 
   benches/soak/run.py [--seconds N] [--clients N] [--binary FILE]
 
-Clients with accounts of their own send requests, uploads and downloads to both gateways, log out and in again, and have their roles
-changed. Meanwhile configs are taken up, one gateway is upgraded in place, its certificate is renewed, one of two upstreams is killed
+Clients with accounts of their own send requests, uploads and downloads to both gateways, hold WebSockets and gRPC streams, log out and
+in again, and have their roles changed. Meanwhile configs are taken up, one gateway is upgraded in place, its certificate is renewed, one of two upstreams is killed
 and comes back, and the database is frozen for a while. Each client knows what must become of each of its requests:
 
 - with a live token: 200, and the upstream was told this account and its roles, whatever happens around;
 - with one that has ended: 401 at once by the gateway that ended it, and by the other one within the bound;
+- a WebSocket or stream: every message comes back while its token lives, through upgrades of the binary, too; once the token has ended
+  it is cut, at once or within the bound as above;
 - on a route for a role: 200 or 403, as the role is at that moment.
 
 What may fail is said by what was done to whom: changes of accounts while the database is frozen, and what an upstream that is
 killed has in its hands and cannot be sent again. Anything else that fails is a fault, and so is memory of the gateway that is never
 upgraded that grows by more than 5 percent from the second quarter to the last, or a certificate that is not shown in time.
 
-Needs PostgreSQL, openssl and `cargo build --release`, which ./run soak sees to. Ends with 1 if anything was wrong.
+Needs PostgreSQL, openssl, Python's grpcio and websockets, and `cargo build --release`, which ./run soak sees to. Ends with 1 if anything was wrong.
 """
 
 import argparse
@@ -36,6 +38,9 @@ import sys
 import tempfile
 import time
 
+import grpc
+import websockets
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PASSWORD = "the password of a soak"
 # How long a logout may take to be known by the other gateway, and a little; in seconds.
@@ -48,6 +53,10 @@ MISSED = 3.0
 LONGEST_LOGIN = 20
 UPLOAD = bytes(256 << 10)
 PARTS, PART = 20, b"x" * 4096
+# The messages of a WebSocket or a stream, and the seconds between two.
+MESSAGES, PAUSE = 30, 0.1
+# A cut "at once" is seen by a client of a busy machine within this, in seconds.
+AT_ONCE = 1.0
 
 
 def free_port():
@@ -163,7 +172,7 @@ class Soak:
         self.faults, self.counts = [], {}
         self.frozen, self.upstream_died, self.ends = (0.0, 0.0), 0.0, time.monotonic() + options.seconds
         self.ports = {name: free_port() for name in ("a", "b", "a_tls", "a_admin", "b_admin", "one", "two")}
-        self.processes, self.extra_routes, self.memory = {}, 0, []
+        self.processes, self.peers, self.memory = {}, {}, []
 
     # What runs.
 
@@ -171,7 +180,7 @@ class Soak:
         other = f'\n  - {{address: "127.0.0.1:{self.ports["a_tls"]}", tls: {{certificate: cert.pem, key: cert.key}}}}' if name == "a" else ""
         extra = "".join(f"  - {{path: /extra/{number}/**, roles: {{any: [nobody]}}, upstream: backend}}\n" for number in range(reloads % 50))
         text = f"""listeners:
-  - address: "127.0.0.1:{self.ports[name]}"{other}
+  - {{address: "127.0.0.1:{self.ports[name]}", http2: true}}{other}
 admin: {{address: "127.0.0.1:{self.ports[name + '_admin']}"}}
 workers: 2
 store: {{url: "{self.database.url()}", timeout: 10s}}
@@ -184,13 +193,19 @@ auth:
   throttle: {{account: {{failures: 10000, per: 1s}}, address: {{failures: 10000, per: 1s}}}}
   password: {{argon2: {{memory: 19MiB, iterations: 2}}}}
 revocation: {{max_staleness: 2s}}
+# What an upgraded process carries is carried to its end.
+drain: {{limit: 1m}}
 upstreams:
+  sockets: {{servers: [{{url: "http://127.0.0.1:{self.peers['websocket.py'][1]}"}}]}}
+  calls: {{servers: [{{url: "h2c://127.0.0.1:{self.peers['grpc_server.py'][1]}"}}]}}
   backend:
     servers: [{{url: "http://127.0.0.1:{self.ports['one']}"}}, {{url: "http://127.0.0.1:{self.ports['two']}"}}]
     ejection: {{failures: 2, for: 1s}}
 routes:
   - {{path: /api/**, upstream: backend, timeout: 30s}}
   - {{path: /staff/**, roles: {{any: [staff]}}, upstream: backend}}
+  - {{path: /ws/**, upstream: sockets}}
+  - {{path: /api.Calls/**, upstream: calls}}
 {extra}log: {{access: false, level: warn}}
 """
         path = self.folder / f"{name}.new"
@@ -220,12 +235,21 @@ routes:
     def start_upstream(self, name):
         self.processes[name] = subprocess.Popen([sys.executable, "-c", UPSTREAM, str(self.ports[name])], stderr=subprocess.DEVNULL)
 
+    def start_peer(self, name):
+        process = subprocess.Popen([sys.executable, ROOT / "tests/peers" / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        port = int(process.stdout.readline().split()[1])
+        # What it prints is not read.
+        subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+        self.peers[name] = process, port
+
     def start(self):
         self.database = Database(self.folder)
         self.authority = Authority(self.folder)
         self.authority.issue()
         for name in ("one", "two"):
             self.start_upstream(name)
+        for name in ("websocket.py", "grpc_server.py"):
+            self.start_peer(name)
         for name in ("a", "b"):
             self.write_config(name)
             self.start_gateway(name)
@@ -250,6 +274,8 @@ routes:
                 process.wait(10) if process.poll() is None and process.args[0] == str(self.options.binary) else process.kill()
             except subprocess.TimeoutExpired:
                 process.kill()
+        for process, _ in self.peers.values():
+            process.kill()
         self.database.send(signal.SIGCONT)
         self.database.process.send_signal(signal.SIGQUIT)
         self.database.process.wait()
@@ -501,10 +527,82 @@ class Client:
         if not self.soak.upstream_was_missing(begun):
             self.soak.fault(f"a download: {told and (told[0], len(told[1]))}")
 
+    async def open_socket(self, gateway):
+        """Opens a WebSocket. Returns what sends a message and gives its echo, and what closes it."""
+        uri, headers = f"ws://127.0.0.1:{self.soak.ports[gateway]}/ws/x", {"Authorization": f"Bearer {self.token}"}
+        connection = await websockets.connect(uri, additional_headers=headers, proxy=None)
+        hello = await connection.recv()
+        if hello != f"hello {self.name} None":
+            raise ValueError(f"the upstream was told {hello}")
+
+        async def echo(message):
+            await connection.send(message)
+            return await connection.recv()
+        return echo, connection.close
+
+    async def open_stream(self, gateway):
+        """The same with a gRPC stream."""
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.soak.ports[gateway]}")
+        stream = channel.stream_stream("/api.Calls/Echoes")(metadata=(("authorization", f"Bearer {self.token}"),))
+
+        async def echo(message):
+            await stream.write(message.encode())
+            told = await stream.read()
+            return told if told is grpc.aio.EOF else told.decode().lower()
+
+        async def close():
+            stream.cancel()
+            await channel.close()
+        return echo, close
+
+    async def hold(self, open_one, kind):
+        """Holds a WebSocket or a stream for a while; half of them until their token ends."""
+        gateway = random.choice("ab")
+        try:
+            echo, close = await asyncio.wait_for(open_one(gateway), 10)
+        except Exception as error:  # Whatever it is, it is a fault.
+            return self.soak.fault(f"a {kind} of {self.name} at {gateway}: {error!r}")
+        try:
+            for number in range(MESSAGES):
+                told = await asyncio.wait_for(echo(f"message {number}"), 10)
+                if told != f"message {number}":
+                    raise ValueError(f"another message: {told}")
+                self.soak.count(f"{kind} messages")
+                await asyncio.sleep(PAUSE)
+        except Exception as error:
+            self.soak.fault(f"a {kind} of {self.name} at {gateway} broke: {error!r}")
+        else:
+            if random.random() < 0.5:
+                await self.see_cut(echo, kind, gateway)
+        finally:
+            await close()
+
+    async def see_cut(self, echo, kind, gateway):
+        before = len(self.ended)
+        await self.log_out()
+        if len(self.ended) == before:
+            return
+        _, ended_by, ended = self.ended[-1]
+        until = ended + (AT_ONCE if ended_by == gateway else BOUND)
+        while True:
+            begun = time.monotonic()
+            try:
+                told = await asyncio.wait_for(echo("after the end"), 10)
+            except asyncio.TimeoutError:
+                return self.soak.fault(f"a {kind} of {self.name} neither goes on nor ends")
+            except Exception:
+                return self.soak.count(f"{kind}s cut")
+            if told is grpc.aio.EOF:
+                return self.soak.count(f"{kind}s cut")
+            if begun > until:
+                return self.soak.fault(f"a {kind} of {self.name} at {gateway} went on after its token was ended by {ended_by}")
+            await asyncio.sleep(PAUSE)
+
     async def live(self, queue):
         await self.login()
         actions = [(self.ask, 900), (self.ask_dead, 40), (self.ask_staff, 40), (self.upload, 10), (self.download, 4), (self.log_out, 4),
-                   (lambda: self.change_roles(queue), 2)]
+                   (lambda: self.change_roles(queue), 2), (lambda: self.hold(self.open_socket, "websocket"), 2),
+                   (lambda: self.hold(self.open_stream, "gRPC stream"), 2)]
         kinds, weights = zip(*actions)
         while time.monotonic() < self.soak.ends:
             await random.choices(kinds, weights)[0]()
