@@ -114,6 +114,41 @@ fn another_binary_serves_and_what_was_begun_is_finished() {
     assert!(is_there(new) && gateway.get("/public/x", None).status == 200);
 }
 
+/// The bytes of the program that a process runs.
+fn program_of(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/exe")).unwrap()
+}
+
+#[test]
+fn a_build_of_another_kind_takes_over_and_gives_back() {
+    let (gateway, _upstream) = start(|_| {});
+    let first = Path::new(authgate().get_program()).to_owned();
+    let other = first.with_file_name("examples").join("other_build");
+    let program = gateway.folder.path().join("authgate");
+    assert!(fs::read(&first).unwrap() != fs::read(&other).unwrap());
+    let gone = gateway.token("bob");
+    assert_eq!(gateway.logout(&gone).status, 200);
+    let mut ended = vec![gone];
+    for (next, name) in [(&other, "alice"), (&first, "carol"), (&other, "dave")] {
+        let token = gateway.token(name);
+        let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+        assert_eq!(tunnel.head().0, 101);
+        install(next, &program);
+        let pid = upgraded(&gateway);
+        assert!(program_of(pid) == fs::read(next).unwrap(), "the build that was put there serves");
+        // What one has issued and ended the other knows, and both write to one store.
+        assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+        for gone in &ended {
+            assert_eq!(gateway.get("/api/x", Some(gone)).status, 401);
+        }
+        tunnel.send("ping");
+        assert_eq!(tunnel.read_some(4), b"ping");
+        assert_eq!(gateway.logout(&token).status, 200);
+        tunnel.until_closed_or_refused();
+        ended.push(token);
+    }
+}
+
 #[test]
 fn upgrades_under_load_lose_no_request() {
     for protocol in [Protocol::Http1, Protocol::Tls, Protocol::Http2] {

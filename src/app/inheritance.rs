@@ -176,3 +176,21 @@ fn take(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, and the predecessor has handed it over to nothing else in this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_version_hands_over_is_understood() {
+        // One that knows of more, and one that knows of no lock.
+        for text in [
+            r#"{"by": 1, "sockets": [["127.0.0.1:80", 3]], "lock": 4, "ready": 5, "later": {"a": 1}}"#,
+            r#"{"by": 1, "sockets": [["127.0.0.1:80", 3]], "ready": 5}"#,
+        ] {
+            let handed_over: HandedOver = serde_json::from_str(text).unwrap();
+            assert_eq!(handed_over.sockets, [("127.0.0.1:80".to_owned(), 3)]);
+            assert_eq!((handed_over.by, handed_over.ready), (1, 5));
+        }
+    }
+}
