@@ -409,9 +409,9 @@ fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy)
 fn nginx_asks_as_its_config_says() {
     behind("x-original", |gateway, application| {
         let finish = |text: String, address: SocketAddr, root: &Path| {
-            let root = root.display();
+            let (root, text) = (root.display(), text.replace("listen 8000", &format!("listen {address}")));
             format!(
-                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\nserver {{ listen {address};\n{text}\n}} }}\n"
+                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{text}\n}}\n"
             )
         };
         Proxy::start("nginx.conf", gateway, application, finish, |file, root| {
