@@ -10,7 +10,7 @@ Needs nothing but Python's standard library, so that it can run wherever a relea
 
 What the load is made of decides what the compiler makes fast. Nearly all of it is signed-in requests at several
 concurrencies, on TCP and TLS, by HTTP/1.1 and HTTP/2 on both sides; the rest is there so that nothing which a gateway does
-each second is taken for cold.
+each second is taken for cold: cookies and API keys, rate limits, checks for other proxies.
 """
 
 import argparse
@@ -30,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 
 CONFIG = """
 listeners:
@@ -38,6 +40,9 @@ listeners:
 {secure}admin: {{address: "127.0.0.1:{admin}"}}
 workers: 1
 store: {{url: "sqlite:authgate.db"}}
+public_url: http://127.0.0.1:{port}
+pages: {{name: Training}}
+trusted_proxies: [{proxy}/32]
 auth:
   issuer: https://login.example.com
   audience: training
@@ -55,6 +60,7 @@ routes:
   - {{path: /api/**, upstream: backend}}
   - {{path: "/users/{{id}}/orders/{{order}}", upstream: backend}}
   - {{path: /admin/**, roles: {{any: [admin]}}, upstream: backend}}
+  - {{path: /limited/**, upstream: backend, rate_limit: {{requests: 10000000, per: 1s, by: user}}}}
   - {{path: /hello, respond: {{json: {{message: "Welcome {{user.name}}"}}}}}}
 log: {{access: true, level: info}}
 """
@@ -67,6 +73,8 @@ BROWSER = (
     "Cookie: theme=dark; seen=1; visitor=4c2f0a9be1\r\nConnection: keep-alive\r\n"
 )
 SCRIPT = "User-Agent: curl/8.5.0\r\nAccept: */*\r\n"
+# Where another proxy connects from that asks about the requests of its clients.
+PROXY = "127.0.0.2"
 
 
 def body_of(size):
@@ -321,8 +329,9 @@ def response_length(held):
     return whole if len(held) >= whole else None
 
 
-def load(port, connections, total, requests):
-    """`total` requests over so many connections, each sending its next one when it has the response. How often each status came."""
+def load(port, connections, total, requests, source="127.0.0.1"):
+    """`total` requests over so many connections from `source`, each sending its next one when it has the response. How often each status
+    came."""
     loop, kept, left, statuses = select.epoll(), {}, total, collections.Counter()
     requests = itertools.cycle(requests)
 
@@ -333,7 +342,7 @@ def load(port, connections, total, requests):
         client.sendall(next(requests))
 
     def opened():
-        client = socket.create_connection(("127.0.0.1", port))
+        client = socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kept[client.fileno()] = (client, bytearray())
         loop.register(client, select.EPOLLIN)
@@ -383,6 +392,43 @@ def request(method, path, token=None, headers=SCRIPT, body=b"", chunked=False):
     return (head + "\r\n").encode() + body
 
 
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Takes a response that leads on as it is."""
+
+    def http_error_303(self, request, response, code, message, headers):
+        return response
+
+
+def sign_in(port, name):
+    """Makes an account by the page. Returns the cookie of its session."""
+    page, pages = f"http://127.0.0.1:{port}/auth/ui/register", urllib.request.build_opener(Stay)
+    with pages.open(page, timeout=60) as shown:
+        visitor = shown.headers["Set-Cookie"].split(";")[0]
+        token = re.search(r'name="form_token" value="([^"]+)"', shown.read().decode())[1]
+    form = urllib.parse.urlencode({"form_token": token, "username": name, "password": f"the password of {name}"})
+    with pages.open(urllib.request.Request(page, form.encode(), {"Cookie": visitor}), timeout=60) as signed_in:
+        cookies = [value.split(";")[0] for value in signed_in.headers.get_all("Set-Cookie")]
+    return next(cookie for cookie in cookies if cookie.startswith("__Host-authgate="))
+
+
+def train_features(port, tokens, share):
+    """What another credential, a rate limit, and a check for another proxy take."""
+    told = {"Method": "GET", "Proto": "https", "Host": "shop.example.com", "Uri": "/api/orders/1"}
+    told = "".join(f"X-Forwarded-{name}: {value}\r\n" for name, value in told.items()) + "X-Forwarded-For: 198.51.100.7\r\n"
+    key = call(port, "POST", "/auth/keys", tokens[0], {"name": "training"})["key"]
+    cookie = f"Cookie: theme=dark; {sign_in(port, 'training-person')}\r\n"
+    ways = [
+        [request("GET", "/auth/verify", one, SCRIPT + told) for one in tokens],
+        [request("GET", "/limited/orders/1", one) for one in tokens],
+        [request("GET", "/api/orders/1", key)],
+        [request("GET", "/api/orders/1", headers=SCRIPT + cookie)],
+    ]
+    for connections, total in ((1, 1_000), (16, 5_000), (64, 10_000), (512, 5_000)):
+        for number, requests in enumerate(ways):
+            statuses = load(port, connections, int(total * share), requests, "127.0.0.1" if number else PROXY)
+            assert set(statuses) == {"200"}, statuses
+
+
 def train(ports, share):
     port = ports["port"]
     accounts = [{"username": f"training-{number}", "password": f"the password of training {number}"} for number in range(4)]
@@ -430,6 +476,7 @@ def train(ports, share):
         signed = call(port, "POST", "/auth/refresh", body={"refresh_token": signed["refresh_token"]})
         call(port, "POST", "/auth/logout", signed["access_token"])
         call(port, "POST", "/auth/login", body=account | {"password": "not the password at all"})
+    train_features(port, tokens, share)
     train_protocols(ports, tokens[0], share)
     # Connections that have rested.
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
@@ -469,7 +516,7 @@ def certificate(folder):
 
 def serve_and_train(options, upstream, upstream2):
     names = ("port", "http2", "tls", "admin")
-    ports = {name: free_port() for name in names} | {"upstream": upstream, "upstream2": upstream2}
+    ports = {name: free_port() for name in names} | {"upstream": upstream, "upstream2": upstream2, "proxy": PROXY}
     environment = dict(os.environ)
     if options.profiles:
         environment["LLVM_PROFILE_FILE"] = str(options.profiles.resolve() / "authgate-%p.profraw")
