@@ -1,15 +1,20 @@
 //! Upstreams as people run them: uvicorn, hypercorn and Node, by HTTP/1.1 and HTTP/2.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Protocol, Settings, Upstream, peer, python_file};
+use crate::harness::{
+    Gateway, Protocol, Settings, Upstream,
+    browser::{Browser, ORIGIN},
+    eventually, peer, port_to_keep, python_file,
+};
 
 /// An application that runs until it is dropped.
 struct Application {
@@ -39,9 +44,24 @@ impl Application {
         Self::start(peer("venv/bin/python"), "application.py", server)
     }
 
+    /// A program of the sample in deploy/sample, with a port for `{port}`.
+    fn of_the_sample(arguments: &[&str]) -> Self {
+        let port = port_to_keep();
+        let mut command = Command::new("python3");
+        command.args(arguments.iter().map(|argument| argument.replace("{port}", &port.to_string())));
+        command.current_dir(sample()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { child, port }
+    }
+
     fn node(server: &str) -> Self {
         Self::start(Command::new("node"), "application.mjs", server)
     }
+}
+
+fn sample() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sample")
 }
 
 /// A gateway before an application that is spoken to by a scheme.
@@ -130,4 +150,39 @@ fn a_websocket_over_a_stream_reaches_an_application() {
         let said = python_file("websocket_http2.py", &[&address, "/api/x", &gateway.token("alice")]);
         assert_eq!(said.lines().collect::<Vec<_>>(), ["200", "hello alice", "True", "short"], "{server}");
     }
+}
+
+#[test]
+fn the_sample_signs_people_in_before_files_and_an_api() {
+    let site = Application::of_the_sample(&[
+        "-m",
+        "http.server",
+        "{port}",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        "site",
+    ]);
+    let api = Application::of_the_sample(&["api.py", "{port}"]);
+    let config = fs::read_to_string(sample().join("gateway.yaml")).unwrap();
+    let config = config
+        .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("http://localhost:8080", ORIGIN)
+        .replace("127.0.0.1:9001", &format!("127.0.0.1:{}", site.port))
+        .replace("127.0.0.1:9002", &format!("127.0.0.1:{}", api.port));
+    let gateway = Gateway::by_text(&format!("{config}admin: {{address: \"127.0.0.1:0\"}}\n"), Vec::new());
+    let mut visitor = Browser::default();
+    assert!(visitor.go(&gateway, "/").text().contains("Your orders"));
+    let led = visitor.go(&gateway, "/orders.html");
+    assert_eq!((led.status, led.header("location")), (303, Some("/auth/ui/login?return_to=%2Forders.html")));
+    assert_eq!(visitor.fetch(&gateway, "GET", "/api/orders").status, 401);
+    let mut alice = Browser::register(&gateway, "alice");
+    assert!(alice.go(&gateway, "/orders.html").text().contains("/orders.js"));
+    let headers = ["Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin"];
+    let sent = alice.send(&gateway, "POST", "/api/orders", &headers, "{\"what\": \"tea\"}");
+    assert_eq!(sent.json(), json!({"user": "alice", "orders": ["tea"]}));
+    let mut bob = Browser::register(&gateway, "bob");
+    assert_eq!(bob.fetch(&gateway, "GET", "/api/orders").json(), json!({"user": "bob", "orders": []}));
+    alice.sign_out(&gateway);
+    assert_eq!(alice.fetch(&gateway, "GET", "/api/orders").status, 401);
 }

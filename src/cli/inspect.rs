@@ -94,6 +94,9 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
+/// What follows where another proxy that asks about the request is told otherwise.
+const TO_PROXIES: &str = "; another proxy that asks about it is told 403";
+
 /// `authgate explain`.
 pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
     let roles = parse_roles(&explain.roles)?;
@@ -109,10 +112,17 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
         Verdict::NotCanonical => {
             return Err(Refused(format!("{}: not a canonical path; the gateway answers 400", explain.path)));
         }
-        Verdict::Own => ("allowed: authgate answers this call itself\n".to_owned(), ExitCode::SUCCESS),
-        Verdict::NoRoute => ("no route: the gateway answers 404\n".to_owned(), ExitCode::from(NO_ROUTE)),
+        Verdict::Own => {
+            (format!("allowed: authgate answers this call itself{TO_PROXIES}\n"), ExitCode::SUCCESS)
+        }
+        Verdict::NoRoute => {
+            (format!("no route: the gateway answers 404{TO_PROXIES}\n"), ExitCode::from(NO_ROUTE))
+        }
         Verdict::WrongMethod(allow) => (
-            format!("no route takes {}: the gateway answers 405, Allow: {allow}\n", explain.method),
+            format!(
+                "no route takes {}: the gateway answers 405, Allow: {allow}{TO_PROXIES}\n",
+                explain.method
+            ),
             ExitCode::from(NO_ROUTE),
         ),
         Verdict::Route(route, decision) => {

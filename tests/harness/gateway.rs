@@ -237,11 +237,17 @@ impl Gateway {
             entry.file_name().to_str()?.starts_with(&format!("{letter}-")).then(|| entry.path())
         };
         let seed = fs::read_dir(seeds).unwrap().find_map(|entry| find(entry.unwrap())).unwrap();
-        let folder = Arc::new(tempfile::tempdir().unwrap());
         let env = [("LISTEN", "127.0.0.1:0"), ("ADMIN", "127.0.0.1:0")].iter().chain(env);
         let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::by_text(&fs::read_to_string(seed).unwrap(), env)
+    }
+
+    /// A gateway with a config of its own.
+    #[track_caller]
+    pub fn by_text(text: &str, env: Vec<(String, String)>) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = write_config(folder.path(), &fs::read_to_string(seed).unwrap());
+        let config = write_config(folder.path(), text);
         let mut gateway = Self::spawn(folder, nowhere, Settings { env, ..Settings::default() }, &config);
         gateway.wait();
         gateway
