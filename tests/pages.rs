@@ -3,7 +3,7 @@
 use crate::harness::{
     Gateway, MailServer, PASSWORD, Response, Settings, Upstream,
     browser::{Browser, Form, ORIGIN, forms, only_form, with_pages},
-    claims_of, eventually, forge, header_of, shared_database, token_of,
+    claims_of, eventually, forge, header_of, port_to_keep, shared_database, token_of,
 };
 
 const NEW_PASSWORD: &str = "another password for the tests";
@@ -568,6 +568,34 @@ fn navigations_get_pages_in_their_language_and_programs_do_not() {
     assert!(login.body.len() + response.body.len() < 30 << 10);
     assert_eq!(browser.go(&gateway, "/auth/ui/nothing").status, 404);
     assert_eq!(browser.send(&gateway, "DELETE", "/auth/ui/login", &[], "").status, 405);
+}
+
+#[test]
+fn a_person_reads_of_a_rate_that_is_exceeded_and_of_upstreams_that_fail() {
+    let upstream = Upstream::start();
+    let routes = "  - {path: /often/**, rate_limit: {requests: 1, per: 1h}, upstream: backend}\n  - {path: /api/**, upstream: backend}\n";
+    let gateway = Gateway::start(&upstream, Settings { routes: routes.to_owned(), ..settings() });
+    let mut browser = Browser::register(&gateway, "alice");
+    assert_eq!(browser.go(&gateway, "/often/x").status, 200);
+    let often = browser.go(&gateway, "/often/x");
+    is_page(&often, 429);
+    assert!(often.header("retry-after").is_some() && often.header("ratelimit").is_some(), "{often:?}");
+    for (health, status) in
+        [("", 502), (", health: {path: /healthz, interval: 50ms, unhealthy_after: 1}", 503)]
+    {
+        let nowhere = format!("{{url: \"http://127.0.0.1:{}\"}}", port_to_keep());
+        let gone = Settings { servers: nowhere, upstream: health.to_owned(), ..settings() };
+        let gateway = Gateway::start(&upstream, gone);
+        let mut browser = Browser::register(&gateway, "bob");
+        eventually("the upstream is known to be away", || {
+            let response = browser.go(&gateway, "/api/x");
+            (response.status == status).then(|| is_page(&response, status))
+        });
+        assert_ne!(
+            browser.fetch(&gateway, "GET", "/api/x").header("content-type"),
+            Some("text/html; charset=utf-8")
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 Installs what is missing by apt, starts everything on loopback, and loads it in interleaved rounds with wrk (HTTP/1.1) and
 h2load (HTTP/2). CPU time a request is what the proxy's process used, from /proc, over the requests that were answered.
-authgate checks a bearer token at each request, the others check nothing. Prints a table of medians with their spread.
+authgate checks a bearer token at each request, the others check nothing. Prints a table of medians with their spread, and whether
+authgate keeps within its bounds: 1.15 of the better of the others, handshakes in 1/1.3 of nginx's time, and with an upstream by h2c 0.95 of
+nginx's plain proxy_pass at 64 clients and 0.75 at 512. Ends with 1 if it does not.
 
     benches/gateway/protocols.py [--rounds N] [--seconds N] [--binary FILE] [--only TEXT]   TEXT: of the rows that have it in their names
 
@@ -152,6 +154,24 @@ log: {{access: false, level: warn}}
         return self.measured(name, ["h2load", *options, "-H", self.bearer, url or f"https://127.0.0.1:{PORTS[name]}{PATH}"], requests)
 
 
+def verdicts(medians):
+    """What was promised, as far as it was measured: a text, the value, the most that it may be."""
+    for row, names, _ in ROWS:
+        found = {name: medians[row, name] for name in names if (row, name) in medians}
+        if "authgate" not in found:
+            continue
+        ours = found.pop("authgate")
+        if "full handshake" in row and "nginx" in found:
+            yield f"{row}, of nginx's", ours / found["nginx"], 1 / 1.3
+        elif "upstream by h2c" in row:
+            plain = medians.get((row.replace("h2c", "HTTP/1.1"), "nginx"))
+            bound = {"64 clients": 0.95, "512 clients": 0.75}.get(row.rsplit(", ", 1)[1])
+            if plain and bound:
+                yield f"{row}, of nginx's by HTTP/1.1", ours / plain, bound
+        elif found and names is not PLAIN:
+            yield f"{row}, of the better one's", ours / min(found.values()), 1.15
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -167,6 +187,7 @@ def main():
     built = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
     openssl = re.search(r"running with OpenSSL ([\d.]+)", built) or re.search(r"built with OpenSSL ([\d.]+)", built)
     print(f"nginx {run.version('nginx', '-v')} HAProxy {run.version('haproxy', '-v')} OpenSSL {openssl.group(1) if openssl else 'unknown'}")
+    medians = {}
     with tempfile.TemporaryDirectory() as folder:
         load = Load(pathlib.Path(folder), options.binary.resolve(), options.seconds)
         try:
@@ -182,11 +203,17 @@ def main():
                 for name in names:
                     rounds = kept[row, name]
                     total = [one["cpu_us"] for one in rounds]
+                    medians[row, name] = statistics.median(total)
                     middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
                     print(f"{row:46} {name:9} {middle['cpu_us']:8.2f} us ({min(total):.2f}-{max(total):.2f}), "
                           f"user {middle['user_us']:.2f}, kernel {middle['kernel_us']:.2f}", flush=True)
         finally:
             load.stop()
+    over = False
+    for text, value, bound in verdicts(medians):
+        over |= value > bound
+        print(f"{'ok  ' if value <= bound else 'OVER'} {text}: {value:.2f} (at most {bound:.2f})")
+    return over
 
 
 if __name__ == "__main__":
