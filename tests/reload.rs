@@ -110,6 +110,9 @@ fn a_config_that_is_wrong_changes_nothing_and_says_why() {
     for key in ["workers", "store"] {
         assert!(said.contains(&format!("{key}: has changed, which needs a restart")), "{said}");
     }
+    let as_it_is = Settings::default().store.trim_end_matches('}').to_owned();
+    let said = faults(&Settings { store: format!("{as_it_is}, migrate: false}}"), ..routes(one) });
+    assert!(said.contains("store: has changed"), "{said}");
     let said = faults(&Settings { admin: ", hosts: [console.example.com]".to_owned(), ..routes(one) });
     assert!(said.contains("admin: has changed"), "{said}");
     let master = "  master_key: \"another-master-key-for-tests-0123456789\"\n";

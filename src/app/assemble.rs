@@ -67,7 +67,6 @@ pub(super) fn assemble(
         Some(access) => (access.clone(), Vec::new(), None),
         None => access(foundation, config, fetchers, before_it),
     };
-    process.mirror.api_keys().keep_further(!auth.claims.is_empty());
     let cookies = access.cookies().cloned();
     let (mail_worker, queue) = match &auth.email {
         Some(email) => {
@@ -81,6 +80,8 @@ pub(super) fn assemble(
         }
         None => (None, None),
     };
+    // Nothing fails from here on, so what runs may be changed.
+    process.mirror.api_keys().keep_further(!auth.claims.is_empty());
     let accounts = Arc::new(accounts(foundation, means, config, queue, cookies));
     let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
     let pages = pages.map(|loaded| {

@@ -1,6 +1,6 @@
 //! How one config differs from another, as far as a running gateway has to know.
 
-use super::{Config, Listener, ListenerTls, MasterKeySource, Password, Signing, StoreLocation};
+use super::{Config, Listener, ListenerTls, MasterKeySource, Password, Signing, Store, StoreLocation};
 
 impl Config {
     /// Returns the keys in which `next` differs from this config that a running gateway cannot take up.
@@ -35,7 +35,8 @@ impl Config {
             }
             _ => false,
         };
-        same_place && one.pool_size == other.pool_size && one.timeout == other.timeout
+        let numbers = |store: &Store| (store.pool_size, store.timeout, store.migrate);
+        same_place && numbers(one) == numbers(other)
     }
 }
 
