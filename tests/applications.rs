@@ -183,6 +183,15 @@ fn the_sample_signs_people_in_before_files_and_an_api() {
     assert_eq!(sent.json(), json!({"user": "alice", "orders": ["tea"]}));
     let mut bob = Browser::register(&gateway, "bob");
     assert_eq!(bob.fetch(&gateway, "GET", "/api/orders").json(), json!({"user": "bob", "orders": []}));
+    // A body that nobody reads is no request with headers of its own.
+    let victim = bob.fetch(&gateway, "GET", "/auth/me").json()["user_id"].as_str().unwrap().to_owned();
+    let hidden = format!(
+        "POST /api/orders HTTP/1.1\r\nX-User-Id: {victim}\r\nContent-Length: 18\r\n\r\n{{\"what\": \"poison\"}}"
+    );
+    alice.send(&gateway, "GET", "/api/orders", &headers, &hidden);
+    for _ in 0..5 {
+        assert_eq!(bob.fetch(&gateway, "GET", "/api/orders").json(), json!({"user": "bob", "orders": []}));
+    }
     alice.sign_out(&gateway);
     assert_eq!(alice.fetch(&gateway, "GET", "/api/orders").status, 401);
 }
