@@ -671,6 +671,25 @@ fn a_websocket_to_a_server_that_prefers_http_2_goes_by_http_1_1() {
         assert_eq!(tunnel.read_some(4), b"ping");
         assert_eq!(send(&mut gateway.client(), "POST", "x", "hi"), (200, "tls 2".to_owned()));
     }
+    // One that speaks nothing else takes none, and is as well as before.
+    let server = Server::start_tls("only", &issued, &["h2"]);
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let settings = Settings {
+        servers: format!("{{url: \"https://localhost:{}\"}}", server.address.port()),
+        upstream: ", tls: {ca: ca.pem}, ejection: {failures: 2, for: 1h}".to_owned(),
+        workers: 1,
+        ..Settings::default()
+    };
+    let gateway = Gateway::start_in(folder, Upstream::start().address, settings);
+    let (token, mut client) = (gateway.token("alice"), gateway.client());
+    assert_eq!(send(&mut client, "POST", "x", "hi"), (200, "only 2".to_owned()));
+    for _ in 0..5 {
+        assert_eq!(begin(&gateway, "/api/ws", Some(&token), UPGRADE).head().0, 502);
+        assert_eq!(send(&mut client, "POST", "x", "hi"), (200, "only 2".to_owned()));
+    }
+    // Each of the five was a connection of its own; the requests share the first one.
+    assert_eq!(server.connections.load(SeqCst), 6);
 }
 
 #[test]

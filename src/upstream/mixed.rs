@@ -93,6 +93,10 @@ where
                     asked.head.fields.reuse();
                     return Ok(sent);
                 }
+                // It may speak nothing else, which says nothing of it.
+                Tried::NoConnection(error, _) if is_upgrade && pool.has_agreed_to_http2() => {
+                    return Err(error);
+                }
                 Tried::NoConnection(error, kept) => {
                     tries.tried.push(pool.endpoint().id);
                     if matches!(error, SendError::NoConnection(ConnectError::Busy)) {

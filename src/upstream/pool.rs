@@ -148,6 +148,11 @@ where
         matches!(self.server(), Server::Tls(_))
     }
 
+    /// Returns whether the server has agreed to HTTP/2.
+    pub(super) fn has_agreed_to_http2(&self) -> bool {
+        self.endpoint.agreed() == Some(Offer::Http2)
+    }
+
     /// Returns whether the server is spoken to in HTTP/2; asks it if that is not known.
     ///
     /// # Errors
@@ -335,7 +340,12 @@ where
         let (stream, _) = pingora_timeout::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| ConnectError::Timeout)?
-            .inspect_err(|_| self.endpoint.agrees(None))?;
+            .inspect_err(|_| {
+                // One that has agreed to HTTP/2 was asked for HTTP/1.1 by a WebSocket alone.
+                if self.endpoint.agreed() != Some(Offer::Http2) {
+                    self.endpoint.agrees(None);
+                }
+            })?;
         Ok(Box::new(Connection::new(stream, self.header_limits(), slot)))
     }
 
