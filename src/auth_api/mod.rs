@@ -11,7 +11,7 @@ mod keys;
 mod oauth;
 mod output;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -26,7 +26,7 @@ use crate::{
     error::Kind,
     openapi::Call,
     route::Table,
-    token::{CurrentKeyring, SignedIn},
+    token::{CurrentKeyring, Principal, SessionCookies, SignedIn},
     web::{credential, device},
 };
 
@@ -101,6 +101,7 @@ impl AuthApi {
         };
         let credential = credential::of(&request, self.access.credential_kinds());
         let caller = Caller { credential, client, request_id };
+        let (begun, arrived) = (Instant::now(), self.arrived_with(&caller));
         let mut response = match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {
@@ -109,16 +110,32 @@ impl AuthApi {
                 failure.problem.response(request_id, &self.compat.statuses)
             }
         };
-        if let Some(cookie) = self.cookie_after(&caller, &response) {
+        let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_late = begun.elapsed() > SessionCookies::LATEST;
+        if let Some(arrived) = arrived.filter(|_| !is_late)
+            && let Some(cookie) = self.cookie_after(arrived, &caller, &response, is_read_only)
+        {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         response
     }
 
-    /// Returns the line that replaces the caller's cookie after a call: its successor when it is time, or nothing once its session has ended,
-    /// perhaps by this call.
-    fn cookie_after(&self, caller: &Caller<'_>, response: &Response<Bytes>) -> Option<HeaderValue> {
-        let cookies = self.access.cookies().filter(|_| caller.credential.is_cookie())?;
+    /// Returns who the caller's cookie is of, or why of nobody; none if there is no cookie.
+    fn arrived_with(&self, caller: &Caller<'_>) -> Option<Result<Arc<Principal>, Denied>> {
+        let credential = caller.credential;
+        credential.is_cookie().then(|| self.access.identify(credential, OnStale::Deny, self.access.now()))
+    }
+
+    /// Returns what replaces the caller's cookie after a call: its successor when it is time, or nothing if its session had ended when it
+    /// `arrived`, or has ended by this call. What has ended it meanwhile may have given the browser another one, which is to stay.
+    fn cookie_after(
+        &self,
+        arrived: Result<Arc<Principal>, Denied>,
+        caller: &Caller<'_>,
+        response: &Response<Bytes>,
+        is_read_only: bool,
+    ) -> Option<HeaderValue> {
+        let cookies = self.access.cookies()?;
         let headers = response.headers();
         // The call has set it, or the response is for others, too.
         let is_set = headers.get_all(header::SET_COOKIE).iter().any(|set| cookies.is_set_by(set));
@@ -127,9 +144,11 @@ impl AuthApi {
         if is_set || is_shared {
             return None;
         }
-        match self.access.identify(caller.credential, OnStale::Deny, self.access.now()) {
-            Ok(principal) => self.access.renewed_cookie(&principal),
-            Err(denied) => cookies.removal().filter(|_| denied.is_dead()),
+        let may_end = !is_read_only && response.status().is_success();
+        match (arrived, self.arrived_with(caller)?) {
+            (Err(denied), _) => cookies.removal().filter(|_| denied.is_dead()),
+            (Ok(_), Ok(principal)) => self.access.renewed_cookie(&principal),
+            (Ok(_), Err(denied)) => cookies.removal().filter(|_| may_end && denied.is_dead()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cookies of callers: decided on, signed anew, taken away.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, header};
 
@@ -9,12 +9,9 @@ use crate::{
     access::{Access, Denied, Permit, Place},
     config,
     route::Route,
+    token::SessionCookies,
     types::fields::Fields,
 };
-
-/// How old the decision on a cookie may be when its response leaves: meanwhile the browser may have got another one, which must not be
-/// replaced.
-const LATEST: Duration = Duration::from_secs(2);
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
@@ -29,7 +26,7 @@ pub(super) fn set(cookie: HeaderValue, begun: Instant, fields: &mut Fields) {
         is_shared |= matches!(name.as_str(), "public" | "s-maxage");
         is_private |= matches!(name.as_str(), "private" | "no-store");
     }
-    if is_shared || begun.elapsed() > LATEST {
+    if is_shared || begun.elapsed() > SessionCookies::LATEST {
         return;
     }
     if !is_private {

@@ -4,7 +4,10 @@
 //! of its life it is signed anew on the way, without a write to the store, so that any number of tabs at any number of gateways never
 //! race. It ends with its session, by the same mirror as every token.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use jsonwebtoken::Header;
@@ -103,6 +106,10 @@ pub struct SessionCookies {
 }
 
 impl SessionCookies {
+    /// How old the decision on a cookie may be when its response leaves: meanwhile the browser may have got another one, which must not be
+    /// replaced.
+    pub const LATEST: Duration = Duration::from_secs(2);
+
     /// Cookies for the sessions of `access`, signed with the keys in use. If there are claims, `fresh_claims` tells what they say by now.
     pub fn new(
         access: Issuer,
