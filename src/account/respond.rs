@@ -188,8 +188,11 @@ impl Accounts {
         if grant.is_none() {
             // The code was used before, or the account has changed meanwhile.
             self.record(Some(user.id), failed("used before")).await;
-        } else if challenge.link.is_some() {
-            self.tell_of_link(user).await?;
+        } else if challenge.link.is_some()
+            && let Err(error) = self.tell_of_link(user).await
+        {
+            // The login is done, and must not fail for it.
+            tracing::warn!(user.id = %user.id, %error, "a link is not told of by mail");
         }
         Ok(grant.map(|grant| (grant, refresh)))
     }
