@@ -50,6 +50,8 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
         |target: &str| [told("GET", target), vec!["Sec-Fetch-Mode: navigate".to_owned()]].concat();
     let led = ask(&mut client, "GET", &navigation("/api/x?y=1"), None);
     assert_eq!(led.status, 303, "{led:?}");
+    // A program's token stays what it is, so it would come back in vain.
+    assert_eq!(ask(&mut client, "GET", &navigation("/api/x?y=1"), Some("no.such.token")).status, 401);
     let login = "https://shop.example/auth/ui/login?return_to=%2Fapi%2Fx%3Fy%3D1";
     assert_eq!(led.header("location"), Some(login));
     assert_eq!(led.header("cache-control"), Some("no-store"));

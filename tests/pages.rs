@@ -835,6 +835,16 @@ fn a_navigation_with_a_credential_of_a_program_is_refused_and_led_nowhere() {
             "{response:?}"
         );
     }
+    // What is not recent enough is told to a program, too, and by no page.
+    let routes =
+        "  - {path: /api/**, upstream: backend}\n  - {path: /mfa/**, mfa: true, upstream: backend}\n";
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, Settings { routes: routes.to_owned(), ..settings() });
+    let bearer = format!("Authorization: Bearer {}", gateway.token("alice"));
+    let response =
+        Browser::default().send(&gateway, "GET", "/mfa/x", &["Sec-Fetch-Mode: navigate", &bearer], "");
+    assert_eq!(response.status, 401, "{response:?}");
+    assert!(response.header("www-authenticate").unwrap().contains("insufficient_user_authentication"));
     // A session that has ended leads to the next one.
     let mut browser = Browser::default();
     browser.cookies.insert("__Host-authgate".to_owned(), "no.such.cookie".to_owned());

@@ -645,13 +645,33 @@ fn who_has_no_password_proves_who_they_are_by_the_provider() {
         Some(())
     });
     assert!(led.starts_with("/auth/ui/prove?return_to="), "{led}");
-    let page = anna.go(&gateway, &led);
-    assert!(forms(&page).is_empty(), "there is no password to ask for: {}", page.text());
-    let text = page.text();
-    let button = text.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
-    let asked = query(&location(&anna.go(&gateway, &button.replace("&amp;", "&"))));
-    let code = provider.code(&asked, &json!({"sub": "anna"}));
-    let back = location(&come_back(&mut anna, &gateway, &format!("code={code}&state={}", asked["state"])));
+    let session = |browser: &Browser| claims_of(browser.session().unwrap())["sid"].clone();
+    let before = session(&anna);
+    let prove = |browser: &mut Browser, claims: Value| {
+        let page = browser.go(&gateway, &led);
+        assert!(forms(&page).is_empty(), "there is no password to ask for: {}", page.text());
+        let text = page.text();
+        let button = text.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+        let asked = query(&location(&browser.go(&gateway, &button.replace("&amp;", "&"))));
+        assert_eq!(asked["max_age"], "0", "they are to be asked anew");
+        let code = provider.code(&asked, &claims);
+        come_back(browser, &gateway, &format!("code={code}&state={}", asked["state"]))
+    };
+    // Somebody else there, known here or not, or one whom the provider has not asked, proves nothing and becomes nobody.
+    location(&sign_in(&mut Browser::default(), &gateway, &provider, json!({"sub": "bert"})));
+    for claims in [
+        json!({"sub": "bert"}),
+        json!({"sub": "a stranger"}),
+        json!({"sub": "anna", "auth_time": now() - 600}),
+    ] {
+        assert_eq!(prove(&mut anna, claims).status, 400);
+        assert_eq!(session(&anna), before);
+        assert_eq!(anna.go(&gateway, "/fresh/orders?page=2").status, 303);
+    }
+    let back = location(&prove(&mut anna, json!({"sub": "anna", "auth_time": now()})));
     assert_eq!(back, "/fresh/orders?page=2");
-    assert_eq!(anna.go(&gateway, &back).status, 200);
+    assert_eq!((anna.go(&gateway, &back).status, session(&anna)), (200, before));
+    // Only from our own page.
+    let begun = anna.go(&gateway, "/auth/ui/provider/corp?proof=none&return_to=/api/x");
+    assert_eq!(begun.status, 403, "{begun:?}");
 }

@@ -70,9 +70,20 @@ impl Accounts {
             Judged::Right => {}
             Judged::Wrong => return Err(AccountError::Refused(Kind::InvalidCredentials)),
         }
+        self.step_up_browser(caller, &me, Proof::Password, address).await
+    }
+
+    /// Steps up a browser's session by a proof that was judged.
+    pub(super) async fn step_up_browser(
+        &self,
+        caller: &SignedIn,
+        me: &User,
+        proof: Proof,
+        address: IpAddr,
+    ) -> Result<BrowserSession> {
         self.await_key().await?;
         let event = Event::own(me.id, address, "user.proof", format!("session: {}", caller.session));
-        let step_up = self.step_up(caller, Proof::Password);
+        let step_up = self.step_up(caller, proof);
         let grant = self.store.reauthenticate_session(me.id, caller.generation, &step_up, &event).await?;
         // It ended meanwhile, or the account was changed.
         let grant = grant.ok_or(AccountError::Refused(Kind::Unauthenticated))?;

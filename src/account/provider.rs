@@ -305,6 +305,25 @@ impl Accounts {
         Event::own(user.id, address, "user.link", link.provider.clone())
     }
 
+    /// Steps up a browser's session by the word of a provider that its account is linked to.
+    ///
+    /// # Errors
+    /// `Changed meanwhile` if the provider names somebody else; or [`AccountError`].
+    pub async fn prove_by_provider(
+        &self,
+        caller: &SignedIn,
+        identity: &Identity,
+        address: IpAddr,
+    ) -> Result<BrowserSession> {
+        let me = self.me(caller).await?;
+        let linked = self.store.linked_user(&identity.issuer, &identity.subject).await?;
+        // An account with a factor shows the factor, which is more.
+        if me.has_factors || linked.is_none_or(|user| user.id != me.id) {
+            return Err(AccountError::Refused(Kind::Conflict));
+        }
+        self.step_up_browser(caller, &me, Proof::Provider, address).await
+    }
+
     /// Queues the mail that tells of a link that was made or removed.
     pub(super) async fn tell_of_link(&self, user: &User) -> Result<()> {
         if let Some(mail) = self.notice(user, Purpose::FactorsChanged).await? {

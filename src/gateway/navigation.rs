@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header};
 
 use super::{refusal::Refusal, refusal_pages::RefusalPages, request_head::RequestHead, snapshot::Snapshot};
-use crate::{error::Kind, types::fields::Fields};
+use crate::{access::Credential, error::Kind, types::fields::Fields};
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -27,7 +27,7 @@ impl Navigation {
     }
 
     /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request. `is_program` says
-    /// whether the request has a credential that no sign-in replaces.
+    /// whether the request has a credential that no sign-in replaces ([`is_program`]).
     pub(super) fn refused(
         &self,
         refusal: &Refusal,
@@ -38,6 +38,7 @@ impl Navigation {
         let kind = refusal.kind();
         let mut response = match (kind, target) {
             (Kind::Unauthenticated, Some(target)) if !is_program => self.pages.login(target),
+            (Kind::InsufficientUserAuthentication, Some(_)) if is_program => return None,
             (Kind::InsufficientUserAuthentication, Some(target)) => {
                 self.pages.prove(target, refusal.needs_factors())
             }
@@ -46,6 +47,11 @@ impl Navigation {
         refusal.add_fields(&mut response);
         Some(response)
     }
+}
+
+/// Returns whether a request has a credential of a program, which stays whatever a person does: neither nothing nor a session's cookie.
+pub(super) fn is_program(snapshot: &Snapshot, method: &Method, fields: &Fields) -> bool {
+    !matches!(snapshot.credential(method, fields), Credential::Absent | Credential::Cookie(_))
 }
 
 /// Returns whether a browser follows a link (Fetch Metadata Request Headers, section 2.2), or looks like it if the browser does

@@ -23,7 +23,7 @@ use super::{
     headers::{METHOD_OVERRIDES, REQUEST_ID, clean_response},
     message::{ClientRequest, ClientResponse},
     method,
-    navigation::Navigation,
+    navigation::{Navigation, is_program},
     rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
     record::Record,
     refusal::Refusal,
@@ -41,7 +41,7 @@ use super::{
     view::View,
 };
 use crate::{
-    access::{Access, Credential, Lease, Permit},
+    access::{Access, Lease, Permit},
     config::Action,
     error::Kind,
     route::{Match, Route},
@@ -162,8 +162,7 @@ impl ConnectionState {
                 let navigation = trace.rare.as_ref().and_then(|rare| rare.navigation.as_ref());
                 let target = request.head.uri.path_and_query().map(|target| target.as_str());
                 let page = navigation.and_then(|page| {
-                    let credential = snapshot.credential(&request.head.method, &request.head.fields);
-                    let is_program = !matches!(credential, Credential::Absent | Credential::Cookie(_));
+                    let is_program = is_program(snapshot, &request.head.method, &request.head.fields);
                     page.refused(&refusal, target, is_program, &trace.request_id)
                 });
                 let response = match page {

@@ -11,7 +11,7 @@ use super::{
     client::FORWARDED_HOST,
     headers::{METHOD_OVERRIDES, is_method_override},
     method,
-    navigation::is_navigation,
+    navigation::{is_navigation, is_program},
     rate_limits::{Asker, RateLimitFields},
     refusal::Refusal,
     request_head::RequestHead,
@@ -86,7 +86,7 @@ pub(super) fn login(
         return None;
     }
     let (told, _) = told(&head.fields, snapshot.forward_auth.headers)?;
-    if !is_navigation(&told.method, &head.fields) {
+    if !is_navigation(&told.method, &head.fields) || is_program(snapshot, &told.method, &head.fields) {
         return None;
     }
     // Another host's pages are nowhere to go back to.

@@ -9,7 +9,7 @@ use super::{
     discovery::Metadata,
     provider::{address_of, failed_fetch, read},
 };
-use crate::{config::HttpUrl, types::Secret};
+use crate::{clock::UnixMillis, config::HttpUrl, types::Secret};
 use ProviderError::Rejected;
 
 /// The longest subject, in bytes (OpenID Connect Core 1.0, section 2).
@@ -28,6 +28,8 @@ pub struct Identity {
     pub email: Option<(String, bool)>,
     /// Their roles there, or `None` if the provider does not say.
     pub roles: Option<Vec<String>>,
+    /// When they were asked for their credentials there, if the provider says so.
+    pub authenticated_at: Option<UnixMillis>,
 }
 
 impl ProviderClient {
@@ -41,6 +43,7 @@ impl ProviderClient {
     ) -> Result<Identity, ProviderError> {
         let subject = claims["sub"].as_str().and_then(checked_subject);
         let subject = subject.ok_or_else(|| Rejected("its ID token: no `sub`".to_owned()))?;
+        let authenticated_at = claims["auth_time"].as_i64().map(|seconds| seconds.saturating_mul(1_000));
         // Claims that are not in the token may be in userinfo (OpenID Connect Core 1.0, section 5.3).
         let lacks = |name: &str| claims.get(name).is_none();
         let at = |claims: &Value| {
@@ -87,6 +90,7 @@ impl ProviderClient {
             name: text("preferred_username"),
             email: text("email").map(|email| (email, is_verified)),
             roles,
+            authenticated_at,
         })
     }
 
@@ -125,6 +129,7 @@ impl ProviderClient {
             name: Some(person.login),
             email: primary.map(|email| (email.email, email.verified)),
             roles: None,
+            authenticated_at: None,
         })
     }
 }

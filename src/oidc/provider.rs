@@ -64,6 +64,8 @@ pub struct AuthorizationRequest<'a> {
     pub nonce: &'a str,
     /// The PKCE challenge (RFC 7636, section 4.2).
     pub challenge: &'a str,
+    /// Whether the person is to be asked anew, although they are signed in there.
+    pub is_proof: bool,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +140,10 @@ impl ProviderClient {
         let address = match &self.config.kind {
             ProviderKind::OpenId { .. } => {
                 parameters.push(("nonce", request.nonce));
+                if request.is_proof {
+                    // OpenID Connect Core 1.0, section 3.1.2.1.
+                    parameters.push(("max_age", "0"));
+                }
                 self.metadata(now).await?.authorization
             }
             ProviderKind::GitHub { web, .. } => address_of(&web.below("/login/oauth/authorize")),

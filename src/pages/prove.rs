@@ -24,17 +24,18 @@ impl Visit<'_> {
         Prove { form: self.form_to(person, return_to), account, ..Prove::default() }
     }
 
-    /// Returns the providers that an account without a password is linked to: to sign in by one of them is its only proof.
+    /// Returns the providers that an account without a password is linked to: their word is its only proof.
     async fn providers_to_prove_by(
         &self,
         person: &SignedIn,
-        query: &str,
+        form: &Form,
     ) -> Result<Vec<ProviderButton>, Failure> {
         if self.pages.accounts.me(person).await.map_err(Failure::from)?.password_hash.is_some() {
             return Ok(Vec::new());
         }
         let links = self.pages.accounts.links(person).await.map_err(Failure::from)?;
-        Ok(self.buttons_of(query, |name| links.iter().any(|link| link.provider == name)))
+        let query = format!("?proof={}&{}", form.token, form.query.trim_start_matches('?'));
+        Ok(self.buttons_of(&query, |name| links.iter().any(|link| link.provider == name)))
     }
 
     /// Returns a form of who is signed in that leads on.
@@ -64,7 +65,7 @@ impl Visit<'_> {
                 return Ok(see_other(&format!("{}/account/factors{query}", self.pages.loaded.ui)));
             }
             let page = self.prove_page(&person, return_to);
-            let providers = self.providers_to_prove_by(&person, &page.form.query).await?;
+            let providers = self.providers_to_prove_by(&person, &page.form).await?;
             return self.show(StatusCode::OK, &Prove { providers, ..page });
         }
         let wanted = Method::parse(&self.query("method"));

@@ -15,14 +15,16 @@ use crate::{
     account::AccountError,
     clock::{UnixMillis, millis},
     error::Kind,
-    oidc::{AuthorizationRequest, ProviderClient, ProviderError},
+    oidc::{AuthorizationRequest, Identity, ProviderClient, ProviderError},
     store::ChallengePurpose,
-    token::{Ticket, is_state},
-    types::SessionId,
+    token::{SignedIn, Ticket, TicketPurpose, is_state},
 };
 
 /// How long a sign-in by a provider may take.
 const TICKET_HOLDS_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// How far a provider's clock may be from ours.
+const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The longest address to go on to that a ticket keeps.
 const LONGEST_RETURN: usize = 2_000;
@@ -44,6 +46,8 @@ enum Failed {
     NoAccount,
     /// Another account is linked to the person.
     Taken,
+    /// The person is not who is signed in.
+    Another,
 }
 
 impl Failed {
@@ -54,6 +58,7 @@ impl Failed {
             Self::Unavailable => (StatusCode::BAD_GATEWAY, "provider-away"),
             Self::NoAccount => (StatusCode::FORBIDDEN, "provider-no-account"),
             Self::Taken => (StatusCode::BAD_REQUEST, "provider-taken"),
+            Self::Another => (StatusCode::BAD_REQUEST, "provider-another"),
         }
     }
 }
@@ -102,14 +107,17 @@ impl Visit<'_> {
         let provider = self.pages.provider(name)?;
         let return_to = self.destination(&self.query("return_to"));
         self.pages.accounts.count_provider_request(self.client.address).await.map_err(Failure::from)?;
-        let link = self.query("link");
-        let session = if link.is_empty() {
-            None
+        let (link, proof) = (self.query("link"), self.query("proof"));
+        let purpose = if link.is_empty() && proof.is_empty() {
+            TicketPurpose::SignIn
         } else {
             let person = self.person()?;
             // Only from our own page: another site's link would make a link with whomever it has signed in there.
-            if !self.is_from_form(&person, &link) {
+            if !self.is_from_form(&person, if link.is_empty() { &proof } else { &link }) {
                 return Err(Kind::CrossSiteRequest.into());
+            }
+            if link.is_empty() {
+                return self.begin(provider, return_to, TicketPurpose::Proof(person.session)).await;
             }
             if let Err(error) = self.pages.accounts.may_change(&person).await {
                 return match error {
@@ -121,28 +129,33 @@ impl Visit<'_> {
                     error => Err(error.into()),
                 };
             }
-            Some(person.session)
+            TicketPurpose::Link(person.session)
         };
-        self.begin(provider, return_to, session).await
+        self.begin(provider, return_to, purpose).await
     }
 
     async fn begin(
         &mut self,
         provider: &ProviderClient,
         return_to: Option<String>,
-        session: Option<SessionId>,
+        purpose: TicketPurpose,
     ) -> PageResult {
         let (pages, now) = (self.pages, self.now());
         let name = &provider.config().name;
         let expires_at = now + millis(TICKET_HOLDS_FOR);
         // A browser keeps no cookie that is longer than 4,096 bytes.
         let return_to = return_to.filter(|target| target.len() <= LONGEST_RETURN);
-        let ticket = Ticket::new(&*pages.random, name, return_to, session, expires_at);
+        let ticket = Ticket::new(&*pages.random, name, return_to, purpose, expires_at);
         let state = ticket.state.as_str();
         let (nonce, challenge) = (pages.tickets.nonce(state), pages.tickets.challenge(state));
         let redirect_uri = self.redirect_uri(name);
-        let request =
-            AuthorizationRequest { redirect_uri: &redirect_uri, state, nonce: &nonce, challenge: &challenge };
+        let request = AuthorizationRequest {
+            redirect_uri: &redirect_uri,
+            state,
+            nonce: &nonce,
+            challenge: &challenge,
+            is_proof: matches!(purpose, TicketPurpose::Proof(_)),
+        };
         match provider.authorization_url(&request, now).await {
             Ok(address) => {
                 let cookie = ticket_cookie(state, &pages.tickets.seal(&ticket), TICKET_HOLDS_FOR.as_secs());
@@ -200,12 +213,21 @@ impl Visit<'_> {
             Ok(identity) => identity,
             Err(error) => return self.failed_by_provider(of_provider(&error), &error.to_string()),
         };
-        if ticket.is_for_link() {
+        let begun_in = match ticket.purpose() {
+            Some(TicketPurpose::SignIn) => None,
+            Some(TicketPurpose::Link(session) | TicketPurpose::Proof(session)) => Some(session),
+            None => return self.failed_by_provider(Failed::Unusable, "the ticket names no session"),
+        };
+        if let Some(session) = begun_in {
             let Ok(person) = self.person() else {
                 return self.failed_by_provider(Failed::Unusable, "nobody is signed in any more");
             };
-            if ticket.session() != Some(person.session) {
+            if session != person.session {
                 return self.failed_by_provider(Failed::Unusable, "it was begun in another session");
+            }
+            if matches!(ticket.purpose(), Some(TicketPurpose::Proof(_))) {
+                let begun_at = ticket.expires_at() - millis(TICKET_HOLDS_FOR);
+                return self.prove_by_provider(&person, &ticket, &state, &identity, begun_at).await;
             }
             let linked =
                 pages.accounts.link_provider(&person, provider.config(), &identity, self.client.address);
@@ -241,6 +263,35 @@ impl Visit<'_> {
             }
             Err(AccountError::Refused(Kind::Conflict)) => {
                 self.failed_by_provider(Failed::Taken, "the account was changed meanwhile")
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Steps the session up of a person whom their provider has identified again since `begun_at`.
+    async fn prove_by_provider(
+        &mut self,
+        person: &SignedIn,
+        ticket: &Ticket,
+        state: &str,
+        identity: &Identity,
+        begun_at: UnixMillis,
+    ) -> PageResult {
+        // A provider that says when it has asked must have asked for this.
+        let is_old = |at: UnixMillis| at < begun_at - millis(CLOCKS_APART);
+        if identity.authenticated_at.is_some_and(is_old) {
+            return self.failed_by_provider(Failed::Unusable, "the provider has not asked anew");
+        }
+        let accounts = &self.pages.accounts;
+        match accounts.prove_by_provider(person, identity, self.client.address).await {
+            Ok(session) => {
+                self.set_session_cookie(session.cookie);
+                // The ticket is taken away with it.
+                self.add_cookie(ticket_cookie(state, "", 0));
+                Ok(see_other(ticket.return_to.as_deref().unwrap_or(self.after_login())))
+            }
+            Err(AccountError::Refused(Kind::Conflict)) => {
+                self.failed_by_provider(Failed::Another, "it is not who is signed in")
             }
             Err(error) => Err(error.into()),
         }

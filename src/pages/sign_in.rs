@@ -190,8 +190,9 @@ impl Visit<'_> {
         let form = self.form_again(&sent);
         match asked {
             Ok(()) => {
-                if let Some(target) = &form.return_to {
-                    self.keep_destination(target);
+                match &form.return_to {
+                    Some(target) => self.keep_destination(target),
+                    None => self.forget_destination(),
                 }
                 self.show(OK, &Forgot { form, has_mail: true, is_done: true, ..Forgot::default() })
             }

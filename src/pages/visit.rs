@@ -295,10 +295,13 @@ impl Visit<'_> {
         let path = target.split('?').next().unwrap_or_default();
         let is_page = path.strip_prefix(ui).is_some_and(endpoint::is_of_account)
             && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\');
-        // The address that the browser shows; a cookie with a domain is for several hosts.
-        let host = self.request.request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = host.unwrap_or(&self.pages.loaded.config.public_url.host);
-        (is_page || (self.request.is_routed)(&name_of(host), target)).then(|| target.to_owned())
+        // The address that the browser shows, which may be another one below a cookie's domain; or, as another proxy in front may
+        // replace it, that which people type.
+        let shown = self.request.request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let typed = self.pages.loaded.config.public_url.host.as_str();
+        let mut hosts = shown.into_iter().chain([typed]);
+        let is_place = is_page || hosts.any(|host| (self.request.is_routed)(&name_of(host), target));
+        is_place.then(|| target.to_owned())
     }
 
     /// Keeps in the browser where the person wants to go, while they follow a link in a mail.
@@ -307,6 +310,8 @@ impl Visit<'_> {
             let value = query_of(target);
             let cookie = format!("{DESTINATION}={}; {CHALLENGE_ATTRIBUTES}; Max-Age={KEPT_FOR}", &value[1..]);
             self.cookies.extend(HeaderValue::try_from(cookie));
+        } else {
+            self.forget_destination();
         }
     }
 

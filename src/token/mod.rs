@@ -40,5 +40,5 @@ pub use opaque::OpaqueToken;
 pub use principal::{Principal, SignedIn};
 pub use refresh::{Presented, RefreshToken, RefreshTokens};
 pub use root::RootSecret;
-pub use ticket::{Ticket, Tickets, is_state};
+pub use ticket::{Ticket, TicketPurpose, Tickets, is_state};
 pub use verifier::{Checked, Verifier};

@@ -24,10 +24,24 @@ pub struct Ticket {
     pub state: String,
     /// The address to continue at.
     pub return_to: Option<String>,
-    /// The session whose account is to be linked; `None` for a sign-in.
+    /// The session that it was begun in, unless it is a sign-in.
     session: Option<String>,
+    /// Whether that session is to be proved, and no link made.
+    #[serde(default)]
+    is_proof: bool,
     /// Its expiry.
     expires_at: UnixMillis,
+}
+
+/// The purpose of an authorization request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TicketPurpose {
+    /// Somebody signs in.
+    SignIn,
+    /// The account of this session is linked.
+    Link(SessionId),
+    /// The owner of this session proves their identity again.
+    Proof(SessionId),
 }
 
 impl Ticket {
@@ -36,26 +50,34 @@ impl Ticket {
         random: &dyn Random,
         provider: &str,
         return_to: Option<String>,
-        session: Option<SessionId>,
+        purpose: TicketPurpose,
         expires_at: UnixMillis,
     ) -> Self {
+        let (session, is_proof) = match purpose {
+            TicketPurpose::SignIn => (None, false),
+            TicketPurpose::Link(session) => (Some(session), false),
+            TicketPurpose::Proof(session) => (Some(session), true),
+        };
         Self {
             provider: provider.to_owned(),
             state: URL_SAFE_NO_PAD.encode(random.bytes::<32>()),
             return_to,
             session: session.map(|session| session.to_string()),
+            is_proof,
             expires_at,
         }
     }
 
-    /// Returns the session whose account is to be linked.
-    pub fn session(&self) -> Option<SessionId> {
-        self.session.as_deref().and_then(SessionId::parse)
+    /// Returns its expiry.
+    pub fn expires_at(&self) -> UnixMillis {
+        self.expires_at
     }
 
-    /// Returns whether an account is to be linked.
-    pub fn is_for_link(&self) -> bool {
-        self.session.is_some()
+    /// Returns its purpose; `None` if its session is none.
+    pub fn purpose(&self) -> Option<TicketPurpose> {
+        let Some(session) = &self.session else { return Some(TicketPurpose::SignIn) };
+        let session = SessionId::parse(session)?;
+        Some(if self.is_proof { TicketPurpose::Proof(session) } else { TicketPurpose::Link(session) })
     }
 }
 
@@ -125,11 +147,15 @@ mod tests {
     fn a_ticket_is_of_one_state_and_time_and_cannot_be_made_elsewhere() {
         let tickets = |root: &[u8]| RootSecret::new(root, Arc::new(OsRandom)).tickets();
         let session = SessionId::generate(&OsRandom);
-        let ticket = Ticket::new(&OsRandom, "corp", Some("/a".to_owned()), Some(session), 1_000);
+        let purpose = TicketPurpose::Link(session);
+        let ticket = Ticket::new(&OsRandom, "corp", Some("/a".to_owned()), purpose, 1_000);
         let (ours, theirs) = (tickets(b"a"), tickets(b"b"));
         let sealed = ours.seal(&ticket);
         assert_eq!(ours.open(&sealed, &ticket.state, 999), Some(ticket.clone()));
-        assert_eq!((ticket.session(), ticket.is_for_link()), (Some(session), true));
+        assert_eq!(ticket.purpose(), Some(purpose));
+        for purpose in [TicketPurpose::SignIn, TicketPurpose::Proof(session)] {
+            assert_eq!(Ticket::new(&OsRandom, "corp", None, purpose, 1).purpose(), Some(purpose));
+        }
         assert_eq!(ours.open(&sealed, &ticket.state, 1_000), None);
         assert_eq!(ours.open(&sealed, "other", 999), None);
         assert_eq!(theirs.open(&sealed, &ticket.state, 999), None);

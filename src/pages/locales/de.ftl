@@ -211,6 +211,7 @@ provider-unusable = Diese Anmeldung wurde anderswo begonnen, hat zu lange gedaue
 provider-denied = Sie haben uns nicht wissen lassen, wer Sie sind. Sie sind nicht angemeldet.
 provider-away = Der andere Dienst ist gerade nicht zu erreichen. Bitte versuchen Sie es gleich noch einmal, oder melden Sie sich mit Ihrem Passwort an.
 provider-no-account = Hier gibt es kein Konto für Sie. Melden Sie sich zuerst in Ihrem an, und verbinden Sie den anderen Dienst auf der Seite Ihres Kontos; oder fragen Sie den Betreiber.
+provider-another = Dort sind Sie jemand anderes als hier. Melden Sie sich zuerst hier ab, oder dort als die Person an, die Sie hier sind.
 provider-taken = Das ist mit einem anderen Konto verbunden.
 saved-linked = Verbunden.
 error-last-link = Das ist der einzige Weg zu Ihrem Konto. Wählen Sie zuerst ein Passwort.

@@ -211,6 +211,7 @@ provider-unusable = This sign-in was begun elsewhere, took too long, or was used
 provider-denied = You did not let us know who you are, so you are not signed in.
 provider-away = The other service cannot be reached just now. Please try again in a moment, or sign in with your password.
 provider-no-account = There is no account for you here. Sign in to yours first, and connect the other service on your account page; or ask the operator.
+provider-another = You are somebody else there than here. Sign out here first, or sign in there as who you are here.
 provider-taken = This is connected to another account.
 saved-linked = It is connected.
 error-last-link = This is the only way to your account. Choose a password first.
