@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
@@ -53,11 +53,20 @@ struct Limit {
 }
 
 /// The fields by which a client learns of the limits of a route.
+#[derive(Clone)]
 pub(super) struct RateLimitFields<'a> {
     /// `RateLimit-Policy`.
     pub(super) policy: &'a HeaderValue,
-    /// `RateLimit`.
-    pub(super) left: HeaderValue,
+    /// `RateLimit`: its bytes alone, which take less of a request's future than a value.
+    left: Bytes,
+}
+
+impl RateLimitFields<'_> {
+    /// Returns `RateLimit`.
+    pub(super) fn into_left(self) -> HeaderValue {
+        // SAFETY: the names of limits are part of the policy, which is a header value; the rest is visible ASCII.
+        unsafe { HeaderValue::from_maybe_shared_unchecked(self.left) }
+    }
 }
 
 /// What a request found.
@@ -114,11 +123,11 @@ impl RouteLimits {
         let count = rates.take(&keys[..self.limits.len().min(N)], at, &mut left);
         let left = &left[..count];
         let wait = left.last().and_then(|last| last.wait);
-        Taken { wait, fields: RateLimitFields { policy: &self.policy, left: self.left_value(left) } }
+        Taken { wait, fields: RateLimitFields { policy: &self.policy, left: self.text_of(left) } }
     }
 
     /// Returns what is left, as clients read it.
-    fn left_value(&self, left: &[Left]) -> HeaderValue {
+    fn text_of(&self, left: &[Left]) -> Bytes {
         thread_local! {
             // Values are cut off its front, so that each costs a count and no memory of its own.
             static TEXT: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
@@ -134,8 +143,7 @@ impl RouteLimits {
                 text.extend_from_slice(b";t=");
                 text.extend_from_slice(itoa::Buffer::new().format(rounded_up(left.full_in)).as_bytes());
             }
-            // SAFETY: the names of limits are part of the policy, which is a header value; the rest is visible ASCII.
-            unsafe { HeaderValue::from_maybe_shared_unchecked(text.split().freeze()) }
+            text.split().freeze()
         })
     }
 }

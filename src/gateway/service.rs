@@ -184,13 +184,13 @@ impl ConnectionState {
         if let Some(cookie) = trace.rare.take().and_then(|rare| rare.cookie) {
             cookies::set(cookie, trace.sent.begun, &mut response.fields);
         }
-        if let Some(RateLimitFields { policy, left }) = trace.limited.take() {
+        if let Some(limited) = trace.limited.take() {
             // All names in one pass over the lines.
             response
                 .fields
                 .retain(|name| *name != RATE_LIMIT_POLICY && *name != RATE_LIMIT && *name != REQUEST_ID);
-            response.fields.append(RATE_LIMIT_POLICY.clone(), policy.clone());
-            response.fields.append(RATE_LIMIT.clone(), left);
+            response.fields.append(RATE_LIMIT_POLICY.clone(), limited.policy.clone());
+            response.fields.append(RATE_LIMIT.clone(), limited.into_left());
         } else {
             response.fields.remove(&REQUEST_ID);
         }

@@ -270,7 +270,8 @@ fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<S
 }
 
 fn limits(limited: Option<&RateLimitFields<'_>>) -> Vec<HeaderValueOption> {
-    let Some(RateLimitFields { policy, left }) = limited else { return Vec::new() };
+    let Some(limited) = limited else { return Vec::new() };
+    let (policy, left) = (limited.policy, &limited.clone().into_left());
     vec![
         HeaderValueOption::overwrite(&RATE_LIMIT_POLICY, policy),
         HeaderValueOption::overwrite(&RATE_LIMIT, left),
