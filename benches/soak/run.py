@@ -22,12 +22,14 @@ Needs PostgreSQL, openssl, Python's grpcio and websockets, and `cargo build --re
 
 import argparse
 import asyncio
+import collections
 import glob
 import http.client
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -645,6 +647,11 @@ def main():
         if late > early * 1.05:
             soak.faults.append(f"memory grew by {late / early - 1:.1%}")
     print(f"{len(soak.faults)} faults" + "".join(f"\n  {fault}" for fault in soak.faults[:50]))
+    # Of many, when there were how many of each kind.
+    kinds = collections.Counter((fault.split(" s: ")[0], re.sub(r"client\d+|[0-9a-f]{32}", "*", fault.split(" s: ", 1)[-1])[:100])
+                                for fault in soak.faults)
+    for (when, kind), count in kinds.most_common(20):
+        print(f"{count:9,} x {when} s: {kind}")
     sys.exit(bool(soak.faults))
 
 
