@@ -317,7 +317,7 @@ impl Accounts {
     ) -> Result<BrowserSession> {
         let me = self.me(caller).await?;
         let linked = self.store.linked_user(&identity.issuer, &identity.subject).await?;
-        // An account with a factor shows the factor, which is more.
+        // An account with factors proves itself by a factor.
         if me.has_factors || linked.is_none_or(|user| user.id != me.id) {
             return Err(AccountError::Refused(Kind::Conflict));
         }

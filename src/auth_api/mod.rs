@@ -101,7 +101,7 @@ impl AuthApi {
         };
         let credential = credential::of(&request, self.access.credential_kinds());
         let caller = Caller { credential, client, request_id };
-        let (begun, arrived) = (Instant::now(), self.arrived_with(&caller));
+        let (begun, before) = (Instant::now(), self.identify_cookie(&caller));
         let mut response = match self.route(&request, &caller).await {
             Ok(response) => response,
             Err(failure) => {
@@ -112,25 +112,25 @@ impl AuthApi {
         };
         let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
         let is_late = begun.elapsed() > SessionCookies::LATEST;
-        if let Some(arrived) = arrived.filter(|_| !is_late)
-            && let Some(cookie) = self.cookie_after(arrived, &caller, &response, is_read_only)
+        if let Some(before) = before.filter(|_| !is_late)
+            && let Some(cookie) = self.cookie_after(before, &caller, &response, is_read_only)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         response
     }
 
-    /// Returns who the caller's cookie is of, or why of nobody; none if there is no cookie.
-    fn arrived_with(&self, caller: &Caller<'_>) -> Option<Result<Arc<Principal>, Denied>> {
+    /// Returns the owner of the caller's cookie, or why it is refused; `None` for a caller without a cookie.
+    fn identify_cookie(&self, caller: &Caller<'_>) -> Option<Result<Arc<Principal>, Denied>> {
         let credential = caller.credential;
         credential.is_cookie().then(|| self.access.identify(credential, OnStale::Deny, self.access.now()))
     }
 
-    /// Returns what replaces the caller's cookie after a call: its successor when it is time, or nothing if its session had ended when it
-    /// `arrived`, or has ended by this call. What has ended it meanwhile may have given the browser another one, which is to stay.
+    /// Returns the `Set-Cookie` of a response: a renewed cookie when it is due, or a removal if the session had ended `before` the call or
+    /// was ended by it. A parallel call that ended the session may have set another cookie, which must not be removed.
     fn cookie_after(
         &self,
-        arrived: Result<Arc<Principal>, Denied>,
+        before: Result<Arc<Principal>, Denied>,
         caller: &Caller<'_>,
         response: &Response<Bytes>,
         is_read_only: bool,
@@ -145,7 +145,7 @@ impl AuthApi {
             return None;
         }
         let may_end = !is_read_only && response.status().is_success();
-        match (arrived, self.arrived_with(caller)?) {
+        match (before, self.identify_cookie(caller)?) {
             (Err(denied), _) => cookies.removal().filter(|_| denied.is_dead()),
             (Ok(_), Ok(principal)) => self.access.renewed_cookie(&principal),
             (Ok(_), Err(denied)) => cookies.removal().filter(|_| may_end && denied.is_dead()),

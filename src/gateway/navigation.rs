@@ -26,8 +26,8 @@ impl Navigation {
         Some(Self { pages: pages.clone(), languages: head.fields.get(&header::ACCEPT_LANGUAGE).cloned() })
     }
 
-    /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request. `is_program` says
-    /// whether the request has a credential that no sign-in replaces ([`is_program`]).
+    /// Returns the page in place of a refusal; none for one that is left to the browser. `target` is that of the request. `is_program` is
+    /// the result of [`is_program`].
     pub(super) fn refused(
         &self,
         refusal: &Refusal,
@@ -49,7 +49,7 @@ impl Navigation {
     }
 }
 
-/// Returns whether a request has a credential of a program, which stays whatever a person does: neither nothing nor a session's cookie.
+/// Returns whether a request has a credential other than a session's cookie. A browser would send it again after a sign-in.
 pub(super) fn is_program(snapshot: &Snapshot, method: &Method, fields: &Fields) -> bool {
     !matches!(snapshot.credential(method, fields), Credential::Absent | Credential::Cookie(_))
 }

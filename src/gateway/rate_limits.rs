@@ -23,10 +23,10 @@ pub(super) static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratel
 /// The most limits of a route, which the config is checked for.
 const MOST: usize = config::MOST_RATE_LIMITS;
 
-/// The memory of which values are cut off.
+/// The size of the buffer whose memory values share, in bytes.
 const BLOCK: usize = 4 << 10;
 
-/// More than most items are long.
+/// The room that is reserved for an item of a value, in bytes.
 const LONGEST_ITEM: usize = 48;
 
 /// Whoever asks, as far as limits count by it.
@@ -129,7 +129,7 @@ impl RouteLimits {
     /// Returns what is left, as clients read it.
     fn text_of(&self, left: &[Left]) -> Bytes {
         thread_local! {
-            // Values are cut off its front, so that each costs a count and no memory of its own.
+            // Each value is split off this buffer and shares its memory, so that it needs no allocation.
             static TEXT: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
         }
         TEXT.with_borrow_mut(|text| {

@@ -323,7 +323,7 @@ impl Visit<'_> {
         self.destination(kept.get("return_to")?)
     }
 
-    /// Forgets it.
+    /// Removes the cookie of the kept destination.
     pub(super) fn forget_destination(&mut self) {
         let cookie = format!("{DESTINATION}=; {CHALLENGE_ATTRIBUTES}; Max-Age=0");
         self.cookies.extend(HeaderValue::try_from(cookie));

@@ -74,7 +74,7 @@ where
             let now = coarse_millis();
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
-            // A WebSocket needs HTTP/1.1 (RFC 6455), which a server by TLS is asked for, whatever it prefers.
+            // A WebSocket needs HTTP/1.1 (RFC 6455), so that is what ALPN offers for it.
             let is_http2 = if is_upgrade && pool.is_tls() { Ok(false) } else { pool.is_http2(allowed).await };
             let tried = match is_http2 {
                 Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
@@ -93,7 +93,7 @@ where
                     asked.head.fields.reuse();
                     return Ok(sent);
                 }
-                // It may speak nothing else, which says nothing of it.
+                // A server of HTTP/2 alone refuses the protocol of a WebSocket, which is no failure of the server.
                 Tried::NoConnection(error, _) if is_upgrade && pool.has_agreed_to_http2() => {
                     return Err(error);
                 }

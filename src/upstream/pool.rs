@@ -341,7 +341,7 @@ where
             .await
             .map_err(|_| ConnectError::Timeout)?
             .inspect_err(|_| {
-                // One that has agreed to HTTP/2 was asked for HTTP/1.1 by a WebSocket alone.
+                // With a server that has agreed to HTTP/2, only a WebSocket asks for HTTP/1.1.
                 if self.endpoint.agreed() != Some(Offer::Http2) {
                     self.endpoint.agrees(None);
                 }
