@@ -137,6 +137,9 @@ impl Upgrader {
                     systemd::main_pid(pid);
                     // Nothing is taken up here any more.
                     std::mem::forget(paused);
+                    if let Some(file) = &upgrader.pid_file {
+                        file.give_up();
+                    }
                     *upgrader.successor_waits.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipe);
                     upgrader.upgraded.notify_one();
                     let (ends, file) = (upgrader.successor_ends.clone(), upgrader.pid_file.clone());
@@ -149,8 +152,11 @@ impl Upgrader {
                                 ?status,
                                 "the process that took this one's place has failed"
                             );
+                            if let Some(file) = file {
+                                file.take_back();
+                            }
                             ends.failed.notify_one();
-                        } else if file.is_none_or(|file| file.names_another_than(pid)) {
+                        } else if file.is_none_or(|file| file.is_a_successors()) {
                             // It was upgraded, too. What is open here goes on.
                             tracing::info!(pid, "the process that took this one's place has drained");
                         } else {
