@@ -488,6 +488,64 @@ fn a_server_of_weight_0_is_drained() {
 }
 
 #[test]
+fn a_server_that_a_reload_drains_finishes_what_it_has() {
+    let (begun, ends) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (tells, awaits) = (begun.clone(), ends.clone());
+    let a = Upstream::with(move |seen, socket| {
+        if seen.target.ends_with("/slow") {
+            tells.store(true, SeqCst);
+            eventually("the reload is done", || awaits.load(SeqCst).then_some(()));
+        }
+        socket.write_all(&ok("a")).is_ok()
+    });
+    let b = named("b");
+    let settings = |weight: u32| Settings::default().servers(&[(&a, weight), (&b, 1)]);
+    let gateway = Gateway::start(&a, Settings::default().servers(&[(&a, 1)]));
+    let admin = gateway.admin_token("root");
+    let mut slow = gateway.client();
+    slow.send("GET /public/slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is there", || begun.load(SeqCst).then_some(()));
+    assert_eq!(gateway.reload(&admin, &settings(0)).status, 200);
+    assert_eq!(counted(&mut gateway.client(), 50), HashMap::from([("b".to_owned(), 50)]));
+    ends.store(true, SeqCst);
+    assert_eq!(slow.response().text(), "a");
+    assert_eq!(gateway.reload(&admin, &settings(1)).status, 200);
+    assert_eq!(counted(&mut gateway.client(), 50).len(), 2);
+}
+
+#[test]
+fn what_is_known_of_a_server_outlives_a_reload_that_changes_its_upstream() {
+    let status = Arc::new(AtomicU16::new(502));
+    let (ill, ejected, well) =
+        (with_status(&status), resetting(&Arc::new(AtomicBool::new(true)), "ejected"), named("well"));
+    let rules = |wait: &str| {
+        format!(
+            ", balance: round_robin, max_wait: {wait}, ejection: {{failures: 2, for: 1h, at_most: 100%}}, health: {{path: /healthz, interval: 50ms, timeout: 5s, healthy_after: 1, unhealthy_after: 2, expect: 200-204}}"
+        )
+    };
+    let settings = |wait: &str| {
+        let upstream = rules(wait);
+        Settings { upstream, ..Settings::default() }.servers(&[(&ill, 1), (&ejected, 1), (&well, 1)])
+    };
+    let gateway = Gateway::start(&well, settings("1s"));
+    let admin = gateway.admin_token("root");
+    let both = || {
+        let states = states(&gateway, &admin);
+        (states[0].1 != "up" && states[1].1 != "up").then_some(())
+    };
+    eventually("both are out", both);
+    let before = ill.seen().iter().filter(|seen| seen.target != "/healthz").count();
+    for wait in ["2s", "3s"] {
+        assert_eq!(gateway.reload(&admin, &settings(wait)).status, 200);
+        both().expect("both are out still");
+        assert_eq!(counted(&mut gateway.client(), 30), HashMap::from([("well".to_owned(), 30)]));
+    }
+    assert_eq!(ill.seen().iter().filter(|seen| seen.target != "/healthz").count(), before);
+    status.store(204, SeqCst);
+    eventually("it is up again", || (state(&gateway, &admin, &ill) == "up").then_some(()));
+}
+
+#[test]
 fn each_address_of_a_name_is_a_server() {
     // `localhost` is 127.0.0.1, and ::1 where there is IPv6; nobody listens at the latter.
     let a = named("a");

@@ -97,7 +97,15 @@ impl Snapshot {
             let as_before = known.iter().find(|upstream| upstream.is_for(wanted, tls.as_deref())).cloned();
             as_before.unwrap_or_else(|| {
                 let counters = services.metrics.upstream_counters(&wanted.name);
-                Arc::new(Cluster::new(wanted.clone(), config.workers, config.own_addresses(), tls, counters))
+                let before = known.iter().find(|upstream| upstream.config.name == wanted.name);
+                Arc::new(Cluster::new(
+                    wanted.clone(),
+                    config.workers,
+                    config.own_addresses(),
+                    tls,
+                    counters,
+                    before.map(|before| &**before),
+                ))
             })
         };
         Self {

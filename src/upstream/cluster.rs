@@ -18,11 +18,11 @@ use super::{
     endpoint::{Address, Endpoint},
     pool::Pool,
     retry::{Budget, Window},
-    standing::Admission,
+    standing::{Admission, Standing},
 };
 use crate::{
     clock::coarse_millis,
-    config::{self, Server},
+    config::{self, Server, WeightedServer},
     telemetry::{UpstreamCounters, WarningLimit},
     tls::ClientTls,
 };
@@ -47,6 +47,15 @@ pub struct Cluster<B> {
     generation: AtomicU64,
     pub(super) budget: Budget,
     ejecting: Mutex<()>,
+    /// What was known of servers when another config held.
+    before: Vec<Before>,
+}
+
+/// What was known of a server when another config held.
+struct Before {
+    server: Server,
+    address: Address,
+    standing: Standing,
 }
 
 /// After so long without an answer a trial has failed, whatever ended it.
@@ -72,13 +81,14 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
 {
     /// Creates a cluster for `workers` workers. Servers with names are there once those were looked up, and are none of
-    /// `listeners`.
+    /// `listeners`. What was known of the same servers `before` still holds.
     pub fn new(
         config: config::Upstream,
         workers: usize,
         listeners: Vec<SocketAddr>,
         tls: Option<Arc<ClientTls>>,
         counters: UpstreamCounters,
+        before: Option<&Self>,
     ) -> Self {
         let cluster = Self {
             counters,
@@ -94,6 +104,7 @@ where
             generation: AtomicU64::new(0),
             budget: Budget::default(),
             ejecting: Mutex::default(),
+            before: before.map(Self::known).unwrap_or_default(),
             config,
         };
         let servers = cluster.config.servers.iter().enumerate();
@@ -128,14 +139,15 @@ where
         let before = self.endpoints.load();
         let mut endpoints: Vec<Arc<Endpoint<B>>> = Vec::with_capacity(addresses.len());
         for (server, address) in addresses {
-            if endpoints.iter().any(|endpoint| endpoint.address == address) {
+            let mut there = endpoints.iter().filter(|endpoint| endpoint.address == address);
+            if there.any(|endpoint| self.are_one(endpoint.server, server)) {
                 continue;
             }
             let is_same =
                 |endpoint: &&Arc<Endpoint<B>>| endpoint.server == server && endpoint.address == address;
             let endpoint = before.iter().find(is_same).cloned().unwrap_or_else(|| {
-                let weight = self.config.servers[server].weight;
-                Arc::new(Endpoint::new(address, server, weight, self.config.max_connections, self.workers))
+                let is_shared = endpoints.iter().any(|endpoint| endpoint.address == address);
+                Arc::new(self.endpoint(server, address, is_shared))
             });
             endpoints.push(endpoint);
         }
@@ -145,6 +157,35 @@ where
             self.endpoints.store(Arc::new(endpoints));
             self.generation.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Returns whether two places in the config are one server if they have one address: what is asked for by TLS tells them
+    /// apart, and the protocol.
+    fn are_one(&self, one: usize, other: usize) -> bool {
+        one == other || is_same_server(&self.config.servers[one].server, &self.config.servers[other].server)
+    }
+
+    /// Creates the endpoint of a place in the config, whose address others may share.
+    fn endpoint(&self, place: usize, address: Address, is_shared: bool) -> Endpoint<B> {
+        let WeightedServer { server, weight, .. } = &self.config.servers[place];
+        let name = if is_shared { format!("{address} ({})", server.url()) } else { address.to_string() };
+        let known = self
+            .before
+            .iter()
+            .find(|known| known.address == address && is_same_server(&known.server, server));
+        let standing = known.map(|known| known.standing.carried_on(self.config.health.is_some()));
+        Endpoint::new(address, name, place, *weight, self.config.max_connections, self.workers)
+            .standing(standing.unwrap_or_else(Standing::new))
+    }
+
+    /// Returns what is known of the servers, for another config.
+    fn known(&self) -> Vec<Before> {
+        let known = |endpoint: &Arc<Endpoint<B>>| Before {
+            server: self.config.servers[endpoint.server].server.clone(),
+            address: endpoint.address.clone(),
+            standing: endpoint.standing.carried_on(true),
+        };
+        self.endpoints.load().iter().map(known).collect()
     }
 
     /// Returns TLS to the server at a place in the config, and its name, if it wants that.
@@ -245,6 +286,13 @@ where
             );
         }
     }
+}
+
+/// Returns whether servers in the config are one if they have one address.
+fn is_same_server(one: &Server, other: &Server) -> bool {
+    let has_name = matches!(one, Server::Tls(_));
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+        && (!has_name || one.host_name() == other.host_name())
 }
 
 /// The client of one worker for a cluster.

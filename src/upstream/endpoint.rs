@@ -99,7 +99,7 @@ impl fmt::Display for Address {
 /// A server of a cluster.
 pub(super) struct Endpoint<B> {
     pub(super) address: Address,
-    /// The address as logs and metrics have it.
+    /// The address as logs and metrics have it; with its host, if another server of the upstream has the same address.
     pub(super) name: String,
     /// What it is known by to those who choose.
     pub(super) id: u64,
@@ -152,12 +152,12 @@ where
     /// Creates the endpoint for a server, used by `workers` workers.
     pub(super) fn new(
         address: Address,
+        name: String,
         server: usize,
         weight: u32,
         max_connections: usize,
         workers: usize,
     ) -> Self {
-        let name = address.to_string();
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
             id: hash(name.as_bytes()),
@@ -172,6 +172,11 @@ where
             waiting: AtomicUsize::new(0),
             workers: (0..workers.max(1)).map(|_| shelf()).collect(),
         }
+    }
+
+    /// The same with another standing.
+    pub(super) fn standing(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 
     /// Returns what was agreed on with the server by TLS, if that is known.

@@ -20,7 +20,12 @@ use pingora_core::{Error, ErrorType, protocols::l4::socket::SocketAddr as Pingor
 use pingora_load_balancing::{Backend, Backends, discovery::ServiceDiscovery, health_check::HealthCheck};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::{Cluster, endpoint::Address, probe::probe, resolve::look_up};
+use super::{
+    Cluster,
+    endpoint::{Address, Endpoint},
+    probe::probe,
+    resolve::look_up,
+};
 use crate::{
     clock::coarse_millis,
     config::{Health, Server, WeightedServer},
@@ -191,31 +196,32 @@ where
         backends.run_health_check(true).await;
         let endpoints = cluster.endpoints();
         for backend in &*backends.get_backend() {
-            let Some(address) = address_of(backend) else { continue };
             let ready = backends.ready(backend);
-            for endpoint in endpoints.iter().filter(|endpoint| endpoint.address == address) {
-                if endpoint.standing.set_healthy(ready, coarse_millis()) {
-                    let (name, address) = (&cluster.config.name, &endpoint.name);
-                    if ready {
-                        tracing::info!(upstream.name = name, upstream.address = address, "server is healthy");
-                    } else {
-                        tracing::warn!(
-                            upstream.name = name,
-                            upstream.address = address,
-                            "server is unhealthy"
-                        );
-                    }
+            if let Some(endpoint) = endpoint_of(&endpoints, backend)
+                && endpoint.standing.set_healthy(ready, coarse_millis())
+            {
+                let (name, address) = (&cluster.config.name, &endpoint.name);
+                if ready {
+                    tracing::info!(upstream.name = name, upstream.address = address, "server is healthy");
+                } else {
+                    tracing::warn!(upstream.name = name, upstream.address = address, "server is unhealthy");
                 }
             }
         }
     }
 }
 
-fn address_of(backend: &Backend) -> Option<Address> {
-    match &backend.addr {
-        PingoraAddr::Inet(address) => Some(Address::Tcp(*address)),
-        PingoraAddr::Unix(address) => Some(Address::Unix(address.as_pathname()?.to_owned())),
-    }
+/// Returns what is probed for a server. Two that share an address are told apart by the weight, which nobody else reads.
+fn backend_of<B>(endpoint: &Endpoint<B>) -> Option<Backend> {
+    let addr = match &endpoint.address {
+        Address::Tcp(address) => PingoraAddr::Inet(*address),
+        Address::Unix(path) => PingoraAddr::Unix(UnixAddr::from_pathname(path).ok()?),
+    };
+    Some(Backend { addr, weight: endpoint.server + 1, ext: Extensions::new() })
+}
+
+fn endpoint_of<'a, B>(endpoints: &'a [Arc<Endpoint<B>>], backend: &Backend) -> Option<&'a Arc<Endpoint<B>>> {
+    endpoints.iter().find(|endpoint| backend_of(endpoint).as_ref() == Some(backend))
 }
 
 #[async_trait]
@@ -225,15 +231,8 @@ where
 {
     async fn discover(&self) -> pingora_core::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let Some(cluster) = self.0.upgrade() else { return Ok((BTreeSet::new(), HashMap::new())) };
-        let endpoints = cluster.endpoints();
-        let backend = |address: &Address| {
-            let addr = match address {
-                Address::Tcp(address) => PingoraAddr::Inet(*address),
-                Address::Unix(path) => PingoraAddr::Unix(UnixAddr::from_pathname(path).ok()?),
-            };
-            Some(Backend { addr, weight: 1, ext: Extensions::new() })
-        };
-        Ok((endpoints.iter().filter_map(|endpoint| backend(&endpoint.address)).collect(), HashMap::new()))
+        let backends = cluster.endpoints().iter().filter_map(|endpoint| backend_of(endpoint)).collect();
+        Ok((backends, HashMap::new()))
     }
 }
 
@@ -243,24 +242,24 @@ where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin + Send + Sync,
 {
     async fn check(&self, target: &Backend) -> pingora_core::Result<()> {
-        let (Some(address), Some(cluster)) = (address_of(target), self.cluster.upgrade()) else {
-            return Ok(());
-        };
+        let Some(cluster) = self.cluster.upgrade() else { return Ok(()) };
         let endpoints = cluster.endpoints();
-        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.address == address) else {
-            return Ok(());
-        };
+        let Some(endpoint) = endpoint_of(&endpoints, target) else { return Ok(()) };
         let server = &cluster.config.servers[endpoint.server].server;
         let (host, is_http2) = (server.host(), matches!(server, Server::H2c(_)));
         let tls = cluster.tls_of(endpoint.server);
         let probed =
-            timeout(self.health.timeout, probe(&address, tls, is_http2, host, &self.health.probe)).await;
+            timeout(self.health.timeout, probe(&endpoint.address, tls, is_http2, host, &self.health.probe))
+                .await;
         let reason = match probed {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => {
+                endpoint.standing.confirm();
+                return Ok(());
+            }
             Ok(Err(reason)) => reason,
             Err(_) => "no response in time".to_owned(),
         };
-        let (name, address) = (&cluster.config.name, address.to_string());
+        let (name, address) = (&cluster.config.name, &endpoint.name);
         tracing::debug!(upstream.name = name, upstream.address = address, reason, "probe failed");
         Err(Error::explain(ErrorType::ConnectError, reason))
     }

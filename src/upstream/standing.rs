@@ -12,6 +12,8 @@ const WHOLE: u64 = 1_000;
 /// Where a server stands. Workers read it at each request, and write only when something changes.
 pub(super) struct Standing {
     healthy: AtomicBool,
+    /// Whether it was unhealthy when another config came to hold, and no probe has succeeded since.
+    unconfirmed: AtomicBool,
     failures: AtomicU32,
     /// Responses that broke off in their bodies, in a row. Their heads were successes.
     cuts: AtomicU32,
@@ -64,11 +66,26 @@ impl Standing {
     pub(super) fn new() -> Self {
         Self {
             healthy: AtomicBool::new(true),
+            unconfirmed: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             on_trial: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the same standing for another config, which may have the server probed.
+    pub(super) fn carried_on(&self, is_probed: bool) -> Self {
+        let healthy = !is_probed || self.healthy.load(Relaxed);
+        Self {
+            healthy: AtomicBool::new(healthy),
+            unconfirmed: AtomicBool::new(!healthy),
+            failures: AtomicU32::new(self.failures.load(Relaxed)),
+            cuts: AtomicU32::new(self.cuts.load(Relaxed)),
+            ejected_until: AtomicU64::new(self.ejected_until.load(Relaxed)),
+            on_trial: AtomicBool::new(false),
+            back_since: AtomicU64::new(self.back_since.load(Relaxed)),
         }
     }
 
@@ -94,8 +111,17 @@ impl Standing {
         self.on_trial.store(false, Relaxed);
     }
 
+    /// Notes that a probe has succeeded.
+    pub(super) fn confirm(&self) {
+        self.unconfirmed.store(false, Relaxed);
+    }
+
     /// Notes what the probes say. Returns whether that is new.
     pub(super) fn set_healthy(&self, healthy: bool, now: u64) -> bool {
+        // Whoever counts them begins with a server that is well.
+        if healthy && self.unconfirmed.load(Relaxed) {
+            return false;
+        }
         let changed = self.healthy.swap(healthy, Relaxed) != healthy;
         if changed && healthy {
             self.comes_back(now);
@@ -200,6 +226,22 @@ mod tests {
         assert_eq!(standing.admission(199), Admission::Closed);
         assert!(standing.begin_trial() && !standing.succeeds(false, 200) && standing.succeeds(true, 200));
         assert_eq!((standing.admission(200), standing.state()), (Admission::Open, ServerState::Up));
+    }
+
+    #[test]
+    fn what_is_known_of_a_server_holds_under_another_config() {
+        let standing = Standing::new();
+        standing.eject(100);
+        assert!(standing.begin_trial());
+        let after = standing.carried_on(true);
+        assert_eq!((after.admission(99), after.admission(100)), (Admission::Closed, Admission::Trial));
+        standing.set_healthy(false, 5);
+        let after = standing.carried_on(true);
+        assert!(!after.set_healthy(true, 6), "no probe has succeeded");
+        assert_eq!(after.state(), ServerState::Unhealthy);
+        after.confirm();
+        assert!(after.set_healthy(true, 7));
+        assert_eq!(standing.carried_on(false).state(), ServerState::Ejected, "it is probed no more");
     }
 
     #[test]
