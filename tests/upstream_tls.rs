@@ -83,6 +83,9 @@ fn serve(
         }
         bytes.drain(..length);
         let certificates = stream.conn.peer_certificates().map_or(0, <[_]>::len);
+        if let Some(late) = head.split("x-late: ").nth(1).and_then(|rest| rest.split("\r\n").next()) {
+            thread::sleep(std::time::Duration::from_millis(late.parse().unwrap()));
+        }
         seen.lock().unwrap().push((stream.conn.server_name().map(str::to_owned), certificates));
         let body = if head.contains("/big") { "x".repeat(3 << 20) } else { length.to_string() };
         stream.write_all(&ok(&body))?;
@@ -196,6 +199,49 @@ fn the_gateway_shows_a_certificate_where_it_has_one() {
     assert_eq!(seen.lock().unwrap()[0].1, 1);
     let bare = gateway(&authority, None, &url, ", tls: {ca: ca.pem}");
     assert_eq!(bare.get("/public/x", None).status, 502);
+}
+
+#[test]
+fn two_names_at_one_address_are_two_servers() {
+    let authority = Authority::new();
+    let (address, seen) = server(&authority.issue(&["localhost", "127.0.0.1"]), None);
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let port = address.port();
+    let servers = format!("{{url: \"https://127.0.0.1:{port}\"}}, {{url: \"https://localhost:{port}\"}}");
+    let upstream = ", balance: round_robin, health: {path: /healthz, interval: 50ms, unhealthy_after: 1}, tls: {ca: ca.pem}".to_owned();
+    let gateway = Gateway::start_in(
+        folder,
+        Upstream::start().address,
+        Settings { servers, upstream, ..Settings::default() },
+    );
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/public/x", None).status, 200);
+    }
+    // An address is not asked for by name (RFC 6066, section 3).
+    let names: Vec<_> = seen.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
+    assert!(names.contains(&None) && names.contains(&Some("localhost".to_owned())), "{names:?}");
+    let up = |server: &str| {
+        gateway.metric(&format!("authgate_upstream_server_up{{server=\"{server}\",upstream=\"backend\"}}"))
+    };
+    assert_eq!(up(&address.to_string()), Some(1.0));
+    assert_eq!(up(&format!("{address} (https://localhost:{port})")), Some(1.0));
+}
+
+#[test]
+fn a_request_waits_for_the_only_connection_also_before_a_protocol_is_agreed_on() {
+    let authority = Authority::new();
+    let (address, _) = server(&authority.issue(&["localhost"]), None);
+    let url = format!("https://localhost:{}", address.port());
+    let only = ", tls: {ca: ca.pem}, max_connections: 1, max_wait: 10s";
+    let gateway = gateway(&authority, None, &url, only);
+    // A WebSocket offers HTTP/1.1 alone, so nothing is known of others; the body is awaited.
+    let mut upload = gateway.client();
+    upload.send("GET /public/x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Late: 300\r\n\r\n");
+    let active = || gateway.metric(r#"authgate_upstream_connections{state="active",upstream="backend"}"#);
+    crate::harness::eventually("the connection is taken", || (active() == Some(1.0)).then_some(()));
+    assert_eq!(gateway.get("/public/x", None).status, 200);
+    assert_eq!(upload.response().status, 200);
 }
 
 #[test]

@@ -167,24 +167,39 @@ where
             return Ok(agreed == Offer::Http2);
         }
         let config = &self.cluster.config;
-        let asking = async {
-            let _opening = self.opening.lock().await;
-            if let Some(agreed) = self.endpoint.agreed() {
-                return Ok(agreed == Offer::Http2);
+        let until = Instant::now() + config.max_wait;
+        let mut slot = None;
+        loop {
+            // What was agreed on is forgotten when a connection fails, and others may go on.
+            if self.share(coarse_millis()).is_some() {
+                return Ok(true);
             }
-            let slot = self.endpoint.slot_of_any().ok_or(ConnectError::Busy)?;
-            let tls = self.cluster.tls_of(self.endpoint.server);
-            let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
-            if is_http2 {
-                self.multiplexed(stream, slot);
-            } else {
-                let limits = self.header_limits();
-                self.put(Box::new(Connection::new(stream, limits, slot)));
+            let asked = pingora_timeout::timeout(config.connect_timeout, self.ask(&mut slot)).await;
+            match asked.map_err(|_| ConnectError::Timeout)?? {
+                Some(is_http2) => return Ok(is_http2),
+                None => slot = self.wait_for_room(until).await?,
             }
-            self.endpoint.agrees(Some(if is_http2 { Offer::Http2 } else { Offer::Http1 }));
-            Ok(is_http2)
-        };
-        pingora_timeout::timeout(config.connect_timeout, asking).await.map_err(|_| ConnectError::Timeout)?
+        }
+    }
+
+    /// Asks the server whether it speaks HTTP/2, unless another request has done so meanwhile, with a slot that may be there
+    /// already. Returns none if there is none.
+    async fn ask(&self, slot: &mut Option<OwnedSemaphorePermit>) -> Result<Option<bool>, ConnectError> {
+        let _opening = self.opening.lock().await;
+        if let Some(agreed) = self.endpoint.agreed() {
+            return Ok(Some(agreed == Offer::Http2));
+        }
+        let Some(slot) = slot.take().or_else(|| self.endpoint.slot_of_any()) else { return Ok(None) };
+        let tls = self.cluster.tls_of(self.endpoint.server);
+        let (stream, is_http2) = self.endpoint.address.connect(tls, Offer::Either).await?;
+        if is_http2 {
+            self.multiplexed(stream, slot);
+        } else {
+            let limits = self.header_limits();
+            self.put(Box::new(Connection::new(stream, limits, slot)));
+        }
+        self.endpoint.agrees(Some(if is_http2 { Offer::Http2 } else { Offer::Http1 }));
+        Ok(Some(is_http2))
     }
 
     /// Returns a connection of HTTP/2 that has room for another request.
