@@ -27,6 +27,7 @@ mod differential;
 mod doubt;
 mod durability;
 mod factors;
+mod failing_servers;
 mod forward_auth;
 mod gateways;
 mod grpc;

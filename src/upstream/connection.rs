@@ -44,6 +44,8 @@ pub struct Broken {
     reason: String,
     /// Not a byte of a response arrived: the connection was closed while it rested, or at once.
     pub unanswered: bool,
+    /// It broke off before the head of a response was whole. What came of it went to nobody.
+    pub headless: bool,
     /// Not a byte of the request left: it is still whole, for another connection.
     pub unsent: bool,
     /// The server has told that it will not process the request, which is no failure.
@@ -55,17 +57,17 @@ pub struct Broken {
 impl Broken {
     /// A stream of HTTP/2 that ended before its response; `refused` if the server did not process the request.
     pub(super) fn of_stream(reason: String, refused: bool) -> Self {
-        Self { reason, unanswered: true, unsent: refused, refused, of_body: false }
+        Self { reason, unanswered: true, headless: true, unsent: refused, refused, of_body: false }
     }
 
     /// A request that its own body ended.
     pub(super) fn of_body(reason: String) -> Self {
-        Self { reason, unanswered: true, unsent: false, refused: false, of_body: true }
+        Self { reason, unanswered: true, headless: true, unsent: false, refused: false, of_body: true }
     }
 
     /// The same after a part of a response went to the client.
     pub(super) fn answered(self) -> Self {
-        Self { unanswered: false, unsent: false, refused: false, ..self }
+        Self { unanswered: false, headless: false, unsent: false, refused: false, ..self }
     }
 
     /// Returns whether the server is to blame.
@@ -187,6 +189,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
             return Poll::Ready(Err(Broken {
                 reason,
                 unanswered: true,
+                headless: true,
                 unsent: true,
                 refused: false,
                 of_body: false,
@@ -199,11 +202,15 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
                 Err(reason) => return Poll::Ready(Err(self.broken(reason.to_owned()))),
             }
             match ready!(self.io.poll_receive(cx, &mut self.received, SMALL_READ)) {
-                Ok(0) => return Poll::Ready(Err(self.broken("closed without a response".to_owned()))),
+                Ok(0) => return Poll::Ready(Err(self.cut_off("closed without a response".to_owned()))),
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(self.broken(error.to_string()))),
+                Err(error) => return Poll::Ready(Err(self.cut_off(error.to_string()))),
             }
         }
+    }
+
+    fn cut_off(&self, reason: String) -> Broken {
+        Broken { headless: !self.answered, ..self.broken(reason) }
     }
 
     fn broken(&self, reason: String) -> Broken {
@@ -211,7 +218,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Connection<B> {
         let unsent = unanswered && !self.outgoing.has_begun();
         // A server that gives up on a body that does not come is not to blame.
         let of_body = !unsent && self.outgoing.is_uploading();
-        Broken { reason, unanswered, unsent, refused: false, of_body }
+        Broken { reason, unanswered, headless: unanswered, unsent, refused: false, of_body }
     }
 
     /// Parses the head of the response. Returns `None` while it is incomplete.

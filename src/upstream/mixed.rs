@@ -13,7 +13,7 @@ use super::{
     Sent,
     cluster::Chosen,
     exchange::Exchange,
-    send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent},
+    send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent, tells_of_idleness},
 };
 use crate::clock::coarse_millis;
 
@@ -127,7 +127,7 @@ where
                     tries.tried.push(pool.endpoint().id);
                     let unprocessed = broken.unsent && !is_upgrade;
                     let may = (unprocessed && rules.on_connect)
-                        || (broken.unanswered && repeatable && rules.on_reset);
+                        || (broken.headless && repeatable && rules.on_reset);
                     let kept = kept.filter(|_| broken.is_of_the_server() && may);
                     match kept.filter(|_| self.takes_retry(&mut tries)) {
                         Some(kept) => body = kept,
@@ -224,7 +224,24 @@ where
                     return Tried::Answered(Sent::Switched(response, connection), hinted);
                 }
                 Ok(Head::Final(response)) => {
-                    return Tried::Answered(Sent::Response(response, Body::new(connection, pool)), hinted);
+                    let is_late = rested && stale > 0 && !hinted && tells_of_idleness(&response);
+                    if !(is_late && tries.repeats(*repeatable)) {
+                        return Tried::Answered(
+                            Sent::Response(response, Body::new(connection, pool)),
+                            hinted,
+                        );
+                    }
+                    stale -= 1;
+                    let request = connection.into_request();
+                    progress.connects(id);
+                    connection = match pool.connect(allowed).await {
+                        Ok(connection) => connection,
+                        // Nothing has read the request, which has no body.
+                        Err(error) => return Tried::NoConnection(error.into(), B::default()),
+                    };
+                    rested = connection.is_used();
+                    connection.resume(request);
+                    connection.counts(Some(pool.enters()));
                 }
                 Err(broken) if rested && stale > 0 && !hinted && broken.may_be_stale(*repeatable, tries) => {
                     // It was closed while it rested.

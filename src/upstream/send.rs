@@ -10,7 +10,7 @@ use super::{
     Allowed, Body, Broken, Client, ConnectError, Connection, Head, RequestHead, ResponseHead, Rewind,
     cluster::Chosen,
 };
-use crate::clock::coarse_millis;
+use crate::{clock::coarse_millis, types::hop_by_hop::names_option};
 
 /// The number of idle connections that a request may find closed before it fails.
 pub(super) const MAX_TRIES: u8 = 3;
@@ -159,6 +159,14 @@ where
                     stale = 0;
                     continue;
                 }
+                Ok(Head::Final(response))
+                    if rested && stale > 0 && tells_of_idleness(&response) && tries.repeats(repeatable) =>
+                {
+                    stale -= 1;
+                    way = Box::pin(self.fresh(way, allowed, &mut tries, progress)).await?;
+                    rested = way.connection.is_used();
+                    continue;
+                }
                 Ok(Head::Final(response)) => {
                     let has_failed = FAILURES.contains(&response.status);
                     if !(repeatable && self.tries_status_again(response.status, &way.chosen, &mut tries)) {
@@ -169,12 +177,9 @@ where
                 }
                 Err(broken) if rested && stale > 0 && broken.may_be_stale(repeatable, &mut tries) => {
                     stale -= 1;
-                    let request = way.connection.into_request();
-                    way = Box::pin(self.connect(way.chosen, allowed, &mut tries, progress)).await?;
+                    way = Box::pin(self.fresh(way, allowed, &mut tries, progress)).await?;
                     // A connection that another request gave back was idle, too.
                     rested = way.connection.is_used();
-                    way.connection.resume(request);
-                    way.placed(progress);
                     continue;
                 }
                 Err(broken) => Some(broken),
@@ -182,7 +187,7 @@ where
             if let Some(broken) = &broken {
                 let may = !is_upgrade
                     && ((broken.unsent && rules.on_connect)
-                        || (broken.unanswered && repeatable && rules.on_reset));
+                        || (broken.headless && repeatable && rules.on_reset));
                 tries.tried.push(way.chosen.pool.endpoint().id);
                 may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries);
             }
@@ -193,6 +198,21 @@ where
             way = Box::pin(self.again(way, broken, refused, allowed, &mut tries, progress)).await?;
             rested = way.connection.is_used();
         }
+    }
+
+    /// Sends a request on another connection, since the server has closed the first one while it rested.
+    async fn fresh(
+        &self,
+        way: Way<B>,
+        allowed: &impl Allowed,
+        tries: &mut Tries,
+        progress: &impl Progress,
+    ) -> Result<Way<B>, SendError> {
+        let request = way.connection.into_request();
+        let mut way = self.connect(way.chosen, allowed, tries, progress).await?;
+        way.connection.resume(request);
+        way.placed(progress);
+        Ok(way)
     }
 
     /// Sends a request that has failed to another server. It was `broken` off, or answered with the status `refused`.
@@ -366,12 +386,22 @@ impl Broken {
     /// Returns whether a request that failed on a connection that had rested is sent again on another: the server has closed
     /// it meanwhile. One that may have been read is sent again once, and only where retries are wanted at all.
     pub(super) fn may_be_stale(&self, repeatable: bool, tries: &mut Tries) -> bool {
-        self.unsent
-            || (self.unanswered
-                && repeatable
-                && tries.left > 0
-                && !std::mem::replace(&mut tries.repeated, true))
+        self.unsent || (self.unanswered && tries.repeats(repeatable))
     }
+}
+
+impl Tries {
+    /// Returns whether a request is sent again on another connection because the first one had rested: once, and only where
+    /// retries are wanted at all.
+    pub(super) fn repeats(&mut self, repeatable: bool) -> bool {
+        repeatable && self.left > 0 && !std::mem::replace(&mut self.repeated, true)
+    }
+}
+
+/// Returns whether a response on a connection that had rested says that no request came in time: the server sent it when it
+/// closed the connection, and has not seen the request (RFC 9110, section 15.5.9).
+pub(super) fn tells_of_idleness(response: &ResponseHead) -> bool {
+    response.status == StatusCode::REQUEST_TIMEOUT && names_option(&response.fields, "close")
 }
 
 pub(super) fn is_idempotent(method: &Method) -> bool {
