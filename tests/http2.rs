@@ -415,6 +415,8 @@ fn frames_that_cost_nothing_are_counted_and_too_many_end_the_connection() {
         ("empty", open.clone(), frame(DATA, 0, 1, &[])),
         ("empty", open.clone(), frame(DATA, PADDED, 1, &[1, 0])),
         ("others", gone.clone(), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
+        ("others", open.clone(), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
+        ("others", vec![], frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
         ("others", vec![], frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9])),
         ("others", vec![], frame(200, 0, 0, &[])),
     ] {
@@ -432,9 +434,29 @@ fn frames_that_cost_nothing_are_counted_and_too_many_end_the_connection() {
     };
     eventually("they are counted", || {
         let sum: f64 = ["settings", "pings", "empty", "others", "frames"].map(counted).iter().sum();
-        (sum == 7.0).then_some(())
+        (sum == 9.0).then_some(())
     });
     others_are_unaffected(&gateway);
+}
+
+#[test]
+fn header_lists_that_are_too_large_are_counted_and_too_many_end_the_connection() {
+    let (gateway, upstream) = start();
+    let mut bomb = get("/public/x", &[]);
+    bomb.extend([0x40, 1, b'b', 0x7f, 0x81, 0x1e]);
+    bomb.extend(vec![b'x'; 4_000]);
+    bomb.extend(vec![0xbe; 200]);
+    let mut raw = Raw::connect(&gateway);
+    let mut reading = Raw(raw.0.try_clone().unwrap());
+    let reader = std::thread::spawn(move || reading.goes_away());
+    for index in 0..2_000 {
+        raw.ask(1 + 2 * index, &bomb);
+    }
+    assert_eq!(reader.join().unwrap(), ENHANCE_YOUR_CALM);
+    let counted = || gateway.metric("authgate_http2_floods_total{kind=\"header_lists\"}");
+    eventually("it is counted", || (counted() == Some(1.0)).then_some(()));
+    others_are_unaffected(&gateway);
+    assert!(upstream.seen().iter().all(|seen| seen.header("b").is_none()));
 }
 
 #[test]

@@ -15,11 +15,13 @@ pub enum Flood {
     Empty,
     /// CONTINUATION, and header blocks without an end.
     Continuations,
-    /// PRIORITY, frames that are not known, and those of streams that are over.
+    /// Lists of header lines that are too large when they are decompressed.
+    HeaderLists,
+    /// PRIORITY, frames that are not known, those of streams that are over, and room for what was never sent.
     Others,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// The time in which frames are counted, in milliseconds; resets have their own.
 const WINDOW: u64 = 10_000;
@@ -33,6 +35,7 @@ impl Flood {
             Self::Pings => "pings",
             Self::Empty => "empty",
             Self::Continuations => "continuations",
+            Self::HeaderLists => "header_lists",
             Self::Others => "others",
         }
     }
@@ -45,6 +48,7 @@ impl Flood {
             Self::Pings => 2_000,
             Self::Empty => 1_000,
             Self::Continuations => 1_000,
+            Self::HeaderLists => 100,
             Self::Others => 10_000,
         }
     }

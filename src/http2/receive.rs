@@ -129,6 +129,14 @@ impl Receiver<'_> {
         }
     }
 
+    /// Counts room that the other side gives, unless it got something for which it may.
+    fn counts_update(&mut self) {
+        match self.state.updates_granted.checked_sub(1) {
+            Some(left) => self.state.updates_granted = left,
+            None => self.counts_late(),
+        }
+    }
+
     /// Resets a stream because of what the other side did, which is told to its task, too.
     fn provoked(&mut self, key: usize, reason: Reason, fault: &'static str) {
         self.counts(Flood::Resets);
@@ -145,6 +153,9 @@ impl Receiver<'_> {
         let mut head = Head::new();
         let limits = self.header_limits;
         self.decoder.decode(block, |line| head.add(line, limits)).map_err(|_| Reason::COMPRESSION_ERROR)?;
+        if head.is_over && self.state.role == Role::Server {
+            self.counts(Flood::HeaderLists);
+        }
         let is_new = self.state.role == Role::Server && stream % 2 == 1 && stream > self.state.last;
         if is_new {
             return self.opens(stream, head, ends);
@@ -366,6 +377,7 @@ impl Receiver<'_> {
 
     fn widens(&mut self, stream: u32, by: u32) -> Result<(), Reason> {
         if stream == 0 {
+            self.counts_update();
             self.state.send_window += i64::from(by);
             if by == 0 {
                 return Err(Reason::PROTOCOL_ERROR);
@@ -380,6 +392,7 @@ impl Receiver<'_> {
             self.counts_late_word();
             return Ok(());
         };
+        self.counts_update();
         let Some(slot) = self.state.slots.get_mut(key) else { return Ok(()) };
         slot.send_window += i64::from(by);
         if by == 0 {

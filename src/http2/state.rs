@@ -135,6 +135,8 @@ pub(super) struct State {
     /// are over.
     pub(super) pings_granted: u32,
     pub(super) words_granted: u32,
+    /// How often it may still give room for what it got.
+    pub(super) updates_granted: u32,
     /// Bytes of bodies that may still come on streams that this side has ended.
     late_granted: u64,
     /// Whether the other side keeps fewer lines in its table than it did, and was not told that none are needed; and whether it
@@ -187,6 +189,7 @@ impl State {
             is_stuck: false,
             pings_granted: 0,
             words_granted: 0,
+            updates_granted: 0,
             late_granted: 0,
             must_resize: false,
             has_resized: false,
@@ -292,9 +295,11 @@ impl State {
     }
 
     /// Takes note of a part of a message that is sent: it may be answered by a PING, as clients do that measure the way, and by a
-    /// word on a stream that is over by then.
+    /// word on a stream that is over by then. Whoever reads it bit by bit may give room as often.
     pub(super) fn grants(&mut self) {
         const MOST: u32 = 10_000;
+        const BITS: u32 = 16;
+        self.updates_granted = (self.updates_granted + BITS).min(BITS * MOST);
         self.pings_granted = (self.pings_granted + 1).min(MOST);
         self.words_granted = (self.words_granted + 1).min(MOST);
     }
