@@ -7,6 +7,7 @@ use std::{
 
 use crate::harness::{
     Gateway, Protocol, PythonProcess, Settings, Upstream, eventually, protocol::USUAL, python,
+    streaming::streaming_upstream,
 };
 
 const ROUTES: &str = "  - {path: /api.Calls/**, upstream: backend}\n  - {path: /api.Admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /api.Short/**, auth: none, timeout: 300ms, rewrite: {strip_prefix: /api.Short, add_prefix: /api.Calls}, upstream: backend}\n";
@@ -116,6 +117,27 @@ fn deadlines_and_cancelled_calls_end_at_the_server() {
     let script = "future = channel.unary_unary('/api.Calls/Sleeps').future(b'', metadata=bearer)\ntime.sleep(0.3)\nfuture.cancel()\nprint(future.cancelled())";
     assert_eq!(call(&gateway, Protocol::H2c, &token, script), "True");
     eventually("the server is told", || server.said("sleep ended").then_some(()));
+}
+
+#[test]
+fn the_deadline_of_a_stream_ends_it_whatever_its_server_does() {
+    // One that knows of no deadlines.
+    let upstream = streaming_upstream();
+    let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+    let begun = Instant::now();
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--http2-prior-knowledge", "--max-time", "30", "--output", "/dev/null"])
+        .args(["--write-out", "%{http_code} %{size_download}", "--header", "Content-Type: application/grpc"])
+        .args(["--header", "TE: trailers", "--header", "grpc-timeout: 700m"])
+        .arg(format!("http://localhost:{}/public/events", gateway.address.port()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (status, size) = said.split_once(' ').unwrap();
+    assert!(status == "200" && size.parse::<u64>().unwrap() > 0, "{said}");
+    // A stream that was reset (CURLE_HTTP2_STREAM), and not one that was given up.
+    assert_eq!(output.status.code(), Some(92), "{output:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

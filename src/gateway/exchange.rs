@@ -78,6 +78,8 @@ pub(super) struct Exchange {
     access: Arc<Access>,
     stage: Cell<Stage>,
     due: Cell<u64>,
+    /// The moment at which all of it ends, however it moves.
+    end: Cell<u64>,
     is_expired: Cell<bool>,
     body: Cell<BodyState>,
     failure: Cell<Option<BodyFailure>>,
@@ -106,6 +108,7 @@ impl Exchange {
             access,
             stage: Cell::new(Stage::Over),
             due: Cell::new(0),
+            end: Cell::new(u64::MAX),
             is_expired: Cell::new(false),
             body: Cell::new(BodyState::Complete),
             failure: Cell::new(None),
@@ -154,6 +157,7 @@ impl Exchange {
         self.is_settled.set(false);
         self.has_begun.set(true);
         self.received.set(0);
+        self.end.set(u64::MAX);
         self.pause.set(self.usual_pause);
         self.body.set(if body { BodyState::Open } else { BodyState::Complete });
         self.enter(Stage::Request, self.moment(timeout));
@@ -166,8 +170,18 @@ impl Exchange {
 
     fn enter(&self, stage: Stage, due: u64) {
         self.stage.set(stage);
-        self.due.set(due);
+        self.is_due(due);
         self.is_expired.set(false);
+    }
+
+    fn is_due(&self, at: u64) {
+        self.due.set(at.min(self.end.get()));
+    }
+
+    /// Ends all of it at `end`, a moment of [`Self::moment`], the response included.
+    pub(super) fn ends_by(&self, end: u64) {
+        self.end.set(end);
+        self.is_due(self.due.get());
     }
 
     /// Sets the deadline of the request to `at`, a moment of [`Self::moment`], even if an earlier one has passed. Has no
@@ -198,7 +212,7 @@ impl Exchange {
     pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
         self.received.set(self.received.get() + bytes);
         match self.stage.get() {
-            Stage::Request => self.due.set(at),
+            Stage::Request => self.is_due(at),
             Stage::Response => self.response_moves(),
             Stage::Over => {}
         }
@@ -245,11 +259,12 @@ impl Exchange {
     /// Moves the deadline of the response ahead.
     pub(super) fn response_moves(&self) {
         if self.stage.get() == Stage::Response {
-            self.due.set(self.next_body_byte());
+            self.is_due(self.next_body_byte());
         }
     }
 
     fn ends(&self) {
+        self.end.set(u64::MAX);
         self.enter(Stage::Over, u64::MAX);
         self.registration.take();
         self.activity.exchange_ends();
@@ -388,6 +403,21 @@ mod tests {
         exchange.response_begins();
         exchange.expect_by(0);
         assert!(exchange.due() > 0, "once the response has begun, its own progress counts");
+    }
+
+    #[test]
+    fn an_exchange_with_an_end_is_not_prolonged_by_its_progress() {
+        let exchange = exchange();
+        exchange.begins(9 * SECOND, true);
+        let end = exchange.moment(SECOND / 2);
+        exchange.ends_by(end);
+        assert_eq!(exchange.due(), end);
+        exchange.upload_moves(5, end + 5_000);
+        exchange.response_begins();
+        exchange.response_moves();
+        assert_eq!(exchange.due(), end);
+        exchange.begins(9 * SECOND, true);
+        assert!(exchange.due() > end, "the next one has none");
     }
 
     #[test]

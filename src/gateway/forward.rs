@@ -195,6 +195,10 @@ impl Forwarding<'_> {
 
     fn body_bounds(&self, head: &RequestHead) -> BodyBounds {
         let named = if grpc::is_call(head) { grpc::timeout(&head.fields) } else { None };
+        // The client's own deadline is that of the whole call, also when it streams.
+        if let Some(named) = named {
+            self.state.exchange.ends_by(self.state.exchange.moment(named));
+        }
         let timeout = named.map_or(self.route.timeout, |named| named.min(self.route.timeout));
         BodyBounds {
             limit: self.route.body,
