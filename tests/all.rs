@@ -55,6 +55,7 @@ mod proxy_protocol;
 mod rate_limits;
 mod refresh;
 mod reload;
+mod resolving;
 mod resting;
 mod restored;
 mod revocation;

@@ -8,6 +8,7 @@ mod dice;
 mod faketime;
 pub mod fleet;
 mod gateway;
+mod hosts;
 mod http2;
 pub mod issuer;
 pub mod pebble;
@@ -25,6 +26,7 @@ pub use database::{Cluster, Pooler, SqlSession, shared_database, shared_sql};
 pub use dice::Dice;
 pub use faketime::Faketime;
 pub use gateway::{Gateway, Settings, authgate, errors_of, upstreams_are_errors, write_config};
+pub use hosts::Hosts;
 pub use peers::{
     MailServer, PythonProcess, browser_program, node_file, peer, peer_folder, python, python_file, token_of,
 };

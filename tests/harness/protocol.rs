@@ -63,24 +63,24 @@ pub static USUAL: LazyLock<(Authority, Issued)> = LazyLock::new(|| {
 
 /// Runs tests of this file by the other protocols, too: each is a test of its own, named by its protocol.
 macro_rules! by_each_protocol {
-    ($($test:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $test:ident),* $(,)?) => {
         mod by_tls {
-            $(#[test] fn $test() { crate::harness::Protocol::Tls.run(super::$test); })*
+            $($(#[$attribute])* #[test] fn $test() { crate::harness::Protocol::Tls.run(super::$test); })*
         }
         mod by_http2 {
-            $(#[test] fn $test() { crate::harness::Protocol::Http2.run(super::$test); })*
+            $($(#[$attribute])* #[test] fn $test() { crate::harness::Protocol::Http2.run(super::$test); })*
         }
         mod by_h2c {
-            $(#[test] fn $test() { crate::harness::Protocol::H2c.run(super::$test); })*
+            $($(#[$attribute])* #[test] fn $test() { crate::harness::Protocol::H2c.run(super::$test); })*
         }
     };
 }
 
 /// The same for tests of what only HTTP/1.1 can say.
 macro_rules! by_tls {
-    ($($test:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $test:ident),* $(,)?) => {
         mod by_tls {
-            $(#[test] fn $test() { crate::harness::Protocol::Tls.run(super::$test); })*
+            $($(#[$attribute])* #[test] fn $test() { crate::harness::Protocol::Tls.run(super::$test); })*
         }
     };
 }
