@@ -283,6 +283,7 @@ fn a_refreshed_token_is_no_recent_login() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn an_access_token_does_not_outlive_its_session() {
     for store in [Settings::default(), Settings::postgres(&shared_database())] {
         let gateway = Gateway::alone(store.auth("  session_max_ttl: 6s\n  access_token_ttl: 10m\n"));

@@ -61,6 +61,7 @@ fn obtained(gateway: &Gateway) -> f64 {
 }
 
 #[test]
+#[ignore = "slow"]
 fn what_routes_and_config_name_is_obtained_and_there_after_a_restart() {
     for challenges in ["[tls-alpn-01]", "[http-01]"] {
         let ports = ports();
@@ -93,6 +94,7 @@ fn what_routes_and_config_name_is_obtained_and_there_after_a_restart() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn two_gateways_obtain_one_certificate_and_either_proves_what_the_other_orders() {
     let cluster = Cluster::start();
     let url = cluster.database();
@@ -121,6 +123,7 @@ fn two_gateways_obtain_one_certificate_and_either_proves_what_the_other_orders()
 }
 
 #[test]
+#[ignore = "slow"]
 fn an_order_whose_gateway_is_killed_is_finished_by_another() {
     let cluster = Cluster::start();
     let url = cluster.database();
@@ -153,6 +156,7 @@ fn an_order_whose_gateway_is_killed_is_finished_by_another() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn an_authority_that_is_away_costs_nothing_and_is_asked_again() {
     let ports = ports();
     let mut pebble = Pebble::prepare(ports.http, ports.https, DAYS, &[]);
@@ -168,6 +172,7 @@ fn an_authority_that_is_away_costs_nothing_and_is_asked_again() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_certificate_is_renewed_before_it_ends() {
     let ports = ports();
     let pebble = Pebble::start(ports.http, ports.https, 21, &[("PEBBLE_WFE_NONCEREJECT", "5")]);
@@ -183,6 +188,7 @@ fn a_certificate_is_renewed_before_it_ends() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn another_authority_and_one_that_has_forgotten_the_account_are_no_obstacle() {
     let ports = ports();
     let mut first = Pebble::start(ports.http, ports.https, DAYS, &[]);

@@ -48,6 +48,7 @@ fn by_all_ways() -> Settings {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_key_opens_what_its_owner_may_and_is_shown_once() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, by_all_ways());
@@ -611,6 +612,7 @@ fn a_stream_by_a_key_in_a_header_ends_when_the_config_takes_no_such_keys() {
 }
 
 by_each_protocol!(
+    #[ignore = "slow"]
     a_key_opens_what_its_owner_may_and_is_shown_once,
     a_key_is_limited_to_routes_roles_addresses_and_time,
 );

@@ -40,6 +40,7 @@ fn walk(protocol: Protocol, host: &str) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn chromium_finds_nothing_in_the_way_of_people() {
     walk(Protocol::Tls, "localhost");
 }

@@ -46,6 +46,7 @@ fn call(
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_flood_of_any_call_costs_others_nothing() {
     for store in ["sqlite:authgate.db".to_owned(), shared_database()] {
         let upstream = Upstream::start();

@@ -196,6 +196,7 @@ fn the_command_line_waits_for_its_hash_however_short_the_queue_is() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn the_load_that_a_release_is_trained_on_is_served() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/release/train.py");
     let trained = Command::new("python3")

@@ -45,6 +45,7 @@ fn schemathesis(gateway: &Gateway, url: &str, token: &str, without: &[&str]) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn schemathesis_finds_no_response_outside_the_description_of_the_public_api() {
     let mail = MailServer::start("plain");
     let gateway = Gateway::alone(settings(&mail));
@@ -56,6 +57,7 @@ fn schemathesis_finds_no_response_outside_the_description_of_the_public_api() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn schemathesis_finds_no_response_outside_the_description_of_the_admin_api() {
     let mail = MailServer::start("plain");
     let gateway = Gateway::alone(settings(&mail));
@@ -64,6 +66,7 @@ fn schemathesis_finds_no_response_outside_the_description_of_the_admin_api() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn newman_passes_the_postman_collection() {
     let gateway = Gateway::alone(Settings::default().extra(&with_pages("")));
     gateway.run(&["user", "add", "root", "--role", "admin", "--password-stdin"], PASSWORD);

@@ -295,6 +295,7 @@ fn is_as_asked(seen: &Seen, asked: &Asked, caller: &Caller, tells: bool) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn what_is_decided_and_what_is_forwarded_is_what_a_plain_model_says() {
     let number = |name: &str, default| std::env::var(name).ok().map_or(default, |text| text.parse().unwrap());
     let seed = number("AUTHGATE_DIFFERENTIAL_SEED", u64::from(std::process::id()));

@@ -762,6 +762,7 @@ fn a_quiet_stream_does_not_make_its_connection_idle() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn neither_silence_nor_a_flood_holds_up_a_drain() {
     for (name, listener) in
         [("http2", ", http2: true"), ("proxy_protocol", ", proxy_protocol: {from: [10.0.0.0/8]}")]
@@ -807,6 +808,7 @@ fn a_client_that_never_makes_room_is_given_up_in_time() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn clients_by_tls_that_read_nothing_are_given_up_in_time() {
     let upstream = Upstream::answering(|seen| {
         let length = seen.target.rsplit('/').next().unwrap().parse().unwrap();

@@ -180,6 +180,7 @@ fn no_token_of_one_issuer_is_verified_by_anothers_key() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_new_key_is_fetched_when_a_token_names_it_and_an_old_one_ends_its_tokens() {
     let (old, new) = (IssuerKey::ed25519("old"), IssuerKey::p256("new"));
     let issuer = Issuer::start(&[&old]);

@@ -81,6 +81,7 @@ fn a_gateway_waits_for_a_store_that_is_away_at_the_start() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn requests_that_wait_for_the_database_do_not_make_the_mirror_stale() {
     let cluster = Cluster::start();
     let url = cluster.database();
@@ -148,6 +149,7 @@ fn connections_that_fall_silent_while_they_are_made_hold_nothing_up() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn logouts_that_wait_for_a_lock_do_not_make_the_mirror_stale() {
     let url = shared_database();
     let settings = Settings { store: format!("{{url: \"{url}\", timeout: 8s}}"), ..Settings::default() }

@@ -223,6 +223,7 @@ fn a_response_that_is_not_of_this_browser_provider_or_time_signs_nobody_in() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_provider_that_is_away_refuses_or_mixes_up_is_told_so() {
     let provider = Provider::start();
     provider.set_away(true);

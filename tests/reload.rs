@@ -280,6 +280,7 @@ fn upstreams_that_did_not_change_keep_their_connections_and_others_begin_anew() 
 }
 
 #[test]
+#[ignore = "slow"]
 fn reloads_under_load_cost_no_request() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let settings = |more: &str| Settings { protocol, ..routes(more) };
@@ -462,6 +463,7 @@ fn an_upload_of_nobody_is_judged_again_and_a_caller_is_known_where_none_was_aske
 }
 
 #[test]
+#[ignore = "slow"]
 fn what_stands_in_the_file_is_taken_up_however_it_came_there() {
     let (gateway, _upstream, _admin) = start(routes(""));
     let config = gateway.folder.path().join("gateway.yaml");

@@ -19,6 +19,7 @@ fn get(client: &mut Client) -> u16 {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_connection_that_rests_takes_a_few_kilobytes_and_serves_its_next_request() {
     const COUNT: usize = 1_000;
     let (gateway, _upstream) = gateway("");

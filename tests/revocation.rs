@@ -17,6 +17,7 @@ fn both_stores() -> [Settings; 2] {
 }
 
 #[test]
+#[ignore = "slow"]
 fn no_request_begun_after_a_logout_response_succeeds() {
     for settings in both_stores() {
         let gateway = Arc::new(Gateway::alone(
@@ -69,6 +70,7 @@ fn logout_all_ends_every_session_and_new_logins_live() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn what_the_command_line_does_reaches_a_running_gateway() {
     for settings in both_stores() {
         let gateway = Gateway::alone(settings);
@@ -97,6 +99,7 @@ fn what_the_command_line_does_reaches_a_running_gateway() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_rotated_key_signs_after_a_while_and_the_old_one_still_verifies() {
     for settings in both_stores() {
         let gateway = Gateway::alone(settings.extra("revocation: {max_staleness: 2s}\n"));
@@ -172,6 +175,8 @@ fn a_route_may_serve_on_when_the_log_is_away_but_never_a_revoked_token() {
 by_each_protocol!(
     no_request_begun_after_a_logout_response_succeeds,
     logout_all_ends_every_session_and_new_logins_live,
+    #[ignore = "slow"]
     a_gateway_without_its_log_is_not_ready_and_denies,
+    #[ignore = "slow"]
     a_route_may_serve_on_when_the_log_is_away_but_never_a_revoked_token,
 );

@@ -181,6 +181,7 @@ fn ask(address: SocketAddr, token: &str, stop: &AtomicBool, done: &AtomicUsize) 
 }
 
 #[test]
+#[ignore = "slow"]
 fn each_request_is_judged_and_served_by_one_snapshot_and_none_is_lost_by_an_exchange() {
     let [first, second, both] = [(); 3].map(|()| Upstream::answering(|_| ok("there")));
     let folder = tempfile::tempdir().unwrap();

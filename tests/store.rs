@@ -427,6 +427,7 @@ fn sessions_are_listed_by_the_page() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn any_number_of_sessions_end_at_once_and_their_rows_go_later() {
     on_both(async |store| {
         let (alice, bob) = (user("alice", ""), user("bob", ""));
@@ -976,6 +977,7 @@ fn rows_that_came_out_of_a_dump_are_read_once() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_server_that_counts_from_a_lower_number_than_was_seen_is_rewound() {
     let beat = |furthest: Option<&Cursor>| Beat {
         gateway: uuid::Uuid::from_u128(1),
