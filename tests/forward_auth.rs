@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream, browser::Browser, eventually,
-    issuer::Issuer, peer, port_to_keep, python,
+    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream,
+    browser::{Browser, with_pages},
+    eventually,
+    issuer::Issuer,
+    peer, port_to_keep, python,
 };
 
 const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
@@ -335,7 +338,7 @@ fn behind(headers: &str, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
 
 fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy) {
     let application = Upstream::start();
-    let gateway = Gateway::start(&Upstream::start(), settings);
+    let gateway = Gateway::start(&Upstream::start(), settings.extra(&with_pages("")));
     let proxy = proxy(&gateway, &application);
     let ask = |method: &str, target: &str, token: Option<&str>, more: &str| {
         let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -402,6 +405,29 @@ fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy)
             }
         }
     }
+    // A browser's cookie is as good where the request is of the site itself, and is not the application's.
+    let browser = Browser::register(&gateway, "bob");
+    let own = format!("__Host-authgate={}", browser.session().unwrap());
+    let with_cookies = |method: &str, more: &str| {
+        let mut client = Client::connect(proxy.address);
+        let cookies = format!("theirs=1; {own}; __Host-authgate-device=x; more=2");
+        client.send(format!(
+            "{method} /api/x HTTP/1.1\r\nHost: app.example.com\r\nCookie: {cookies}\r\nContent-Length: 0\r\n{more}\r\n"
+        ));
+        client.response().status
+    };
+    for (method, more, status) in [
+        ("GET", "", 200),
+        ("POST", "Sec-Fetch-Site: same-origin\r\n", 200),
+        ("POST", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ("POST", "", 403),
+    ] {
+        let count = application.seen().len();
+        assert_eq!(with_cookies(method, more), status, "{method} {more}");
+        assert_eq!(application.seen().len(), count + usize::from(status == 200), "{method} {more}");
+    }
+    let seen = application.last();
+    assert_eq!((seen.header("cookie"), seen.header("x-user-name")), (Some("theirs=1; more=2"), Some("bob")));
     // The calls go through, and a logout counts at once.
     assert_eq!(ask("POST", "/auth/logout", Some(&alice), "Content-Length: 0\r\n").status, 200);
     assert_eq!(ask("GET", "/api/x", Some(&alice), "").status, 401);

@@ -12,6 +12,30 @@ local function first(headers, name)
     return values and values[0]
 end
 
+-- What tells of a caller beside Authorization, and where a browser's request comes from.
+local told = { "x-api-key", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "accept", "upgrade", "sec-websocket-key" }
+
+-- All lines of a header, as one.
+local function joined(headers, name, separator)
+    local values, lines = headers[name], {}
+    for index = 0, values and #values or -1 do
+        lines[#lines + 1] = values[index]
+    end
+    return #lines > 0 and table.concat(lines, separator) or nil
+end
+
+-- Cookies without those of authgate.
+local function others(cookies)
+    local kept = {}
+    for cookie in cookies:gmatch("[^;]+") do
+        local text = cookie:gsub("^%s+", "")
+        if not (text:find("^__Host%-authgate") or text:find("^__Secure%-authgate")) then
+            kept[#kept + 1] = text
+        end
+    end
+    return table.concat(kept, "; ")
+end
+
 core.register_action("authgate", { "http-req" }, function(txn, url)
     local headers = txn.http:req_get_headers()
     for name in pairs(headers) do
@@ -39,9 +63,22 @@ core.register_action("authgate", { "http-req" }, function(txn, url)
     if authorization then
         asked["authorization"] = { authorization[0] }
     end
+    for _, name in ipairs(told) do
+        local value = joined(headers, name, ", ")
+        asked[name] = value and { value } or nil
+    end
+    local cookies = joined(headers, "cookie", "; ")
+    if cookies then
+        asked["cookie"] = { cookies }
+        txn.http:req_set_header("cookie", others(cookies))
+    end
     local answer = core.httpclient():get { url = url, headers = asked, timeout = 2000 }
     local status = answer and answer.status or 0
     txn:set_var("txn.authgate_status", status)
+    local renewed = answer and answer.headers and first(answer.headers, "set-cookie")
+    if status == 200 and renewed then
+        txn:set_var("txn.authgate_set_cookie", renewed)
+    end
     for _, name in ipairs({ "x-user-id", "x-user-name", "x-user-roles" }) do
         local value = answer and answer.headers and first(answer.headers, name)
         if status == 200 and value and value ~= "" then
