@@ -175,7 +175,12 @@ fn an_authority_that_is_away_costs_nothing_and_is_asked_again() {
 #[ignore = "slow"]
 fn a_certificate_is_renewed_before_it_ends() {
     let ports = ports();
-    let pebble = Pebble::start(ports.http, ports.https, 21, &[("PEBBLE_WFE_NONCEREJECT", "5")]);
+    let pebble = Pebble::start(
+        ports.http,
+        ports.https,
+        21,
+        &[("PEBBLE_WFE_NONCEREJECT", "5"), ("PEBBLE_AUTHZREUSE", "100")],
+    );
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream, settings(ports, &pebble.config("")));
     let client = pebble.client();

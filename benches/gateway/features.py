@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures what a feature of routes costs beside a plain forwarded request: a rate limit, a browser's cookie or an API key in place of a bearer
-token, and a check for another proxy; and how long it takes to take up a config of many routes.
+"""Measures what a feature of routes costs beside a plain forwarded request: a rate limit, a browser's cookie, an API key or another issuer's
+token (RS256) in place of a bearer token of the gateway, and a check for another proxy; and how long it takes to take up a config of many routes.
 
 One worker, one backend, wrk with 64 connections in many short rounds in turns: each round is compared with the plain one next to it, and
 the median of these pairs counts, so that what changes slowly on the machine changes both. CPU time a request is what authgate used, from
-/proc, over the requests that were answered. A check must cost at most 0.6 of a forwarded request, one with a cookie or a key at most 1.05,
-and a rate limit at most 0.15 us more; behind each stands the range in which the median lies with 95 percent. A reload is timed from SIGHUP
+/proc, over the requests that were answered. A check must cost at most 0.6 of a forwarded request, one with another credential at most
+1.05, and a rate limit at most 0.15 us more; behind each stands the range in which the median lies with 95 percent. A reload is timed from SIGHUP
 until the metrics count it, which is when every worker serves by it; it must take at most a second.
 
     benches/gateway/features.py [--rounds N] [--seconds N] [--binary FILE]
@@ -25,6 +25,7 @@ import time
 import urllib.parse
 import urllib.request
 
+import issuer
 import protocols
 import run
 
@@ -40,6 +41,7 @@ ROWS = {
     PLAIN: ("/api/orders/1", []),
     "forwarded, with a cookie": ("/api/orders/1", []),
     "forwarded, with an API key": ("/api/orders/1", []),
+    "forwarded, another issuer's": ("/api/orders/1", []),
     "forwarded, one rate limit": ("/limited/orders/1", []),
     "asked at /auth/verify": ("/auth/verify", ASKED),
 }
@@ -56,6 +58,7 @@ class Load(protocols.Load):
     def start(self):
         self.nginx("backend", f"""server {{ listen 127.0.0.1:{BACKEND} backlog=4096; location / {{
             default_type application/json; return 200 '{{"id":1,"state":"shipped"}}'; }} }}""", "multi_accept on;")
+        other = issuer.Issuer(self.folder)
         self.config = self.folder / "authgate.yaml"
         self.config.write_text(f"""
 listeners: [{{address: "127.0.0.1:{PORT}"}}]
@@ -67,6 +70,7 @@ store: {{url: "sqlite:authgate.db"}}
 public_url: http://127.0.0.1:{PORT}
 pages: {{name: Bench}}
 auth: {{issuer: bench, audience: bench, access_token_ttl: 1d, signing: {{algorithm: HS256, secret: {run.SECRET}}}}}
+{other.config("bench")}
 upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{BACKEND}"}}], idle_connections: 1024}}}}
 routes:
   - {{path: /api/**, upstream: backend}}
@@ -79,6 +83,7 @@ routes:
         self.bearer = f"Authorization: Bearer {token}"
         self.key = f"Authorization: Bearer {self.make_key(token)}"
         self.cookie = f"Cookie: {self.sign_in('bench-person')}"
+        self.foreign = f"Authorization: Bearer {other.token('bench-user', 'bench')}"
 
     @staticmethod
     def make_key(token):
@@ -103,7 +108,8 @@ routes:
     def row(self, name, path, headers):
         bearer = self.bearer
         try:
-            self.bearer = self.cookie if "cookie" in name else self.key if "API key" in name else bearer
+            others = {"cookie": self.cookie, "API key": self.key, "another issuer": self.foreign}
+            self.bearer = next((other for word, other in others.items() if word in name), bearer)
             return self.by_wrk("authgate", f"http://127.0.0.1:{PORT}{path}", 64, headers)
         finally:
             self.bearer = bearer

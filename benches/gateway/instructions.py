@@ -2,14 +2,15 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--check] [--cookie | --key] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--check] [--cookie | --key | --foreign] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
 count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
 default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
-route has a rate limit by user; with --check another proxy asks about each request at /auth/verify; with --cookie the caller is known by a browser's cookie, with --key by an API key. Needs valgrind, nginx and the build of `./run release` with its symbols, or another
-release build.
+route has a rate limit by user; with --check another proxy asks about each request at /auth/verify; with --cookie the caller is known by a
+browser's cookie, with --key by an API key, with --foreign by another issuer's token (RS256). Needs valgrind, nginx, openssl and
+the build of `./run release` with its symbols, or another release build.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import sys
 import tempfile
 import time
 import urllib.parse
+
+import issuer
 
 SHORT, LONG = 200, 2_200
 # The kernel's code, which shares the real caches, is not in the simulation.
@@ -51,6 +54,7 @@ log: {{level: error, access: {log}}}
 trusted_proxies: [127.0.0.1/32]
 {traces}
 {pages}
+{issuers}
 """
 TRACES = {
     "off": "telemetry: {traceparent: false}",
@@ -144,6 +148,7 @@ def main():
     caller = parser.add_mutually_exclusive_group()
     caller.add_argument("--cookie", action="store_true")
     caller.add_argument("--key", action="store_true")
+    caller.add_argument("--foreign", action="store_true")
     built = pathlib.Path(__file__).resolve().parents[2] / "target/dist/authgate"
     parser.add_argument("binary", type=pathlib.Path, nargs="?", default=built)
     options = parser.parse_args()
@@ -151,11 +156,15 @@ def main():
     identify = person if options.cookie else program if options.key else account
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
+        other = issuer.Issuer(folder) if options.foreign else None
+        if other:
+            identify = lambda _, name: {"Authorization": f"Bearer {other.token(name, 'bench')}"}
         ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
         (folder / "gateway.yaml").write_text(CONFIG.format(
             log=str(options.log).lower(),
             traces=TRACES[options.traces],
             limit=LIMIT if options.limited else "",
+            issuers=other.config("bench") if other else "",
             pages=PAGES.format(**ports) if options.cookie else "",
             **ports,
         ))

@@ -94,6 +94,7 @@ impl Pebble {
             .current_dir(self.folder.path())
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "20")
+            .env("PEBBLE_AUTHZREUSE", "50")
             .envs(self.env.iter().copied())
             .stdout(fs::File::create(self.folder.path().join("log")).unwrap())
             .stderr(Stdio::null())
