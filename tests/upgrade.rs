@@ -310,6 +310,57 @@ fn a_gateway_that_is_told_to_end_while_it_upgrades_leaves_nobody_behind() {
 }
 
 #[test]
+#[ignore = "slow"]
+fn a_successor_that_hangs_is_given_up_after_a_minute_and_changes_nothing() {
+    let (gateway, _upstream) = start(|_| {});
+    let (token, pid) = (gateway.token("alice"), gateway.pid().unwrap());
+    let program = gateway.folder.path().join("authgate");
+    install_text(b"#!/bin/sh\nexec sleep 300\n", &program);
+    let output = upgrade(&gateway);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("goes on"), "{said}");
+    assert!(gateway.log().contains("did not serve within 60 s"), "{}", gateway.log());
+    assert!(children(pid).is_empty() && gateway.pid() == Some(pid));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+    install(Path::new(authgate().get_program()), &program);
+    upgraded(&gateway);
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+}
+
+#[test]
+fn what_the_old_one_carries_has_as_long_as_a_drain() {
+    let (gateway, _upstream) = start(|settings| settings.extra = "drain: {limit: 1s}\n".to_owned());
+    let (token, old) = (gateway.token("alice"), gateway.pid().unwrap());
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    upgraded(&gateway);
+    tunnel.until_closed_or_refused();
+    eventually("the old one has ended", || (!is_there(old)).then_some(()));
+    assert_eq!(gateway.get("/api/x", Some(&token)).status, 200);
+}
+
+#[test]
+fn only_successors_serve_by_the_same_store() {
+    let (gateway, _upstream) = start(|settings| settings.extra = "drain: {limit: 60s}\n".to_owned());
+    let token = gateway.token("alice");
+    let mut tunnel = begin(&gateway, "/api/ws", Some(&token), UPGRADE);
+    assert_eq!(tunnel.head().0, 101);
+    let is_refused = || {
+        let config = gateway.folder.path().join("gateway.yaml");
+        let output = authgate().args(["serve", "--config"]).arg(config).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("another gateway serves"), "{said}");
+    };
+    is_refused();
+    // With two that have the lock, and with the one that is left.
+    upgraded(&gateway);
+    is_refused();
+    assert_eq!(gateway.logout(&token).status, 200);
+    tunnel.until_closed_or_refused();
+    is_refused();
+}
+
+#[test]
 fn a_gateway_whose_successor_dies_ends_so_that_whoever_watches_it_sees_it() {
     let (mut gateway, _upstream) = start(|settings| {
         settings.extra = "drain: {limit: 60s}\n".to_owned();
