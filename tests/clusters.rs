@@ -136,6 +136,26 @@ fn the_same_key_gets_the_same_server_and_keeps_it_when_another_leaves() {
 }
 
 #[test]
+fn an_address_keeps_its_server_and_weights_are_shares_of_the_addresses() {
+    let (a, b) = (named("a"), named("b"));
+    let upstream = ", balance: {hash: address}".to_owned();
+    let settings = Settings { upstream, ..Settings::default() }.extra("trusted_proxies: [127.0.0.1/32]\n");
+    let gateway = Gateway::start(&a, settings.servers(&[(&a, 3), (&b, 1)]));
+    let mut client = gateway.client();
+    let mut server = |address: usize| {
+        let (high, low) = (address / 250, address % 250);
+        let request =
+            format!("GET /public/x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.{high}.{low}\r\n\r\n");
+        client.send(request).response().text()
+    };
+    let first: Vec<String> = (0..1_000).map(&mut server).collect();
+    assert_eq!((0..1_000).map(&mut server).collect::<Vec<_>>(), first);
+    let share = first.iter().filter(|name| *name == "a").count();
+    // Three quarters, and four times what a thousand draws vary by.
+    assert!((695..805).contains(&share), "{share}");
+}
+
+#[test]
 fn a_server_whose_probes_fail_gets_no_requests_until_they_succeed() {
     let health = ", health: {path: /healthz, interval: 50ms, timeout: 500ms, healthy_after: 2, unhealthy_after: 2, host: probed.test}";
     let ill = Arc::new(AtomicBool::new(false));

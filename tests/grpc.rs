@@ -141,6 +141,32 @@ fn the_deadline_of_a_stream_ends_it_whatever_its_server_does() {
 }
 
 #[test]
+fn grpc_web_passes_as_any_request_does() {
+    let upstream = Upstream::answering(|seen| {
+        let begin = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web+proto\r\nContent-Length: ";
+        [format!("{begin}{}\r\n\r\n", seen.body.len()).as_bytes(), &seen.body].concat()
+    });
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let gateway = Gateway::start(&upstream, Settings { protocol, ..Settings::default() });
+        let token = gateway.token("alice");
+        let ask = |token: &str| {
+            let mut client = gateway.client();
+            client.send(format!(
+                "POST /api/a.B/C HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\nAuthorization: Bearer {token}\r\nContent-Length: 7\r\n\r\n"
+            ));
+            client.send(b"\0\0\0\0\x02hi");
+            client.response()
+        };
+        let response = ask(&token);
+        assert_eq!((response.status, response.body.as_slice()), (200, &b"\0\0\0\0\x02hi"[..]));
+        assert_eq!(response.header("content-type"), Some("application/grpc-web+proto"));
+        assert_eq!(upstream.last().header("x-grpc-web"), Some("1"));
+        let refused = ask("no.such.token");
+        assert_eq!((refused.status, refused.header("grpc-status")), (401, None), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_stream_ends_with_its_token() {
     let (gateway, _server) = start(Protocol::H2c);
     let token = gateway.token("alice");

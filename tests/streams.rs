@@ -553,6 +553,22 @@ fn a_route_says_how_long_its_streams_and_tunnels_may_be_idle() {
 }
 
 #[test]
+fn what_flows_may_flow_for_longer_than_its_route_waits_for_a_response() {
+    let upstream = Upstream::with(|_, socket| {
+        let mut sent = socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(100));
+            sent = sent.and_then(|()| socket.write_all(b"2\r\nhi\r\n"));
+        }
+        sent.and_then(|()| socket.write_all(b"0\r\n\r\n")).is_ok()
+    });
+    let routes = "  - {path: /**, auth: none, timeout: 300ms, upstream: backend}\n";
+    let gateway = Gateway::start(&upstream, Settings::routes(routes));
+    let mut client = gateway.client();
+    assert_eq!(client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "hi".repeat(10));
+}
+
+#[test]
 fn the_end_of_the_gateway_does_not_wait_for_tunnels() {
     let (mut gateway, _upstream, _) = start(Settings::default());
     let mut client = tunnel(&gateway, "/public/ws", None);

@@ -201,6 +201,23 @@ fn a_client_comes_back_with_its_ticket() {
 }
 
 #[test]
+fn no_ticket_is_good_for_early_data() {
+    let secure = Secure::usual();
+    let mut config = ClientConfig::clone(&secure.authority.client_of(None, &[&rustls::version::TLS13]));
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let mut client = Client::connect_tls(secure.address(), "localhost", &config);
+    assert_eq!(get(&mut client, "localhost"), 200);
+    // It would be sent twice by whoever has seen it (RFC 8446, section 8).
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut next = rustls::ClientConnection::new(config.clone(), name).unwrap();
+    assert!(next.early_data().is_none());
+    let mut client = Client::connect_tls(secure.address(), "localhost", &config);
+    assert_eq!(get(&mut client, "localhost"), 200);
+    assert_eq!(client.tls().handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
 fn clients_show_certificates_where_they_must_and_upstreams_may_be_told() {
     let forward = format!("{USUAL}, client_certificates: {{ca: ca.pem, forward: true}}");
     let secure = Secure::start(&forward, &[("a", &["localhost"])], Settings::default());
