@@ -876,3 +876,70 @@ fn where_no_mail_is_sent_the_page_of_forgotten_passwords_says_so() {
     is_page(&page, 200);
     assert!(page.text().contains("Ask the operator") && forms(&page).is_empty(), "{}", page.text());
 }
+
+#[test]
+fn texts_of_strangers_are_texts_on_every_page() {
+    const ATTACK: &str = "\"'></title><script>alert(1)</script><img src=x>";
+    let (gateway, _upstream) = start();
+    let mut alice = Browser::register(&gateway, "alice");
+    let token = gateway.login("alice")["access_token"].as_str().unwrap().to_owned();
+    let named = serde_json::json!({"name": ATTACK});
+    assert_eq!(gateway.send("POST", "/auth/keys", Some(&token), Some(&named)).status, 201);
+    // A session of a program with such a name.
+    let body = serde_json::json!({"username": "alice", "password": PASSWORD}).to_string();
+    let length = body.len();
+    let login = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: app.example.com\r\nUser-Agent: {ATTACK}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    assert_eq!(gateway.client().send(login).response().status, 200);
+    let query: String = ATTACK.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let keys = alice.go(&gateway, "/auth/ui/account/keys").text();
+    assert!(keys.contains("&lt;script"), "the name of a key is shown: {keys}");
+    let mut shown = Vec::new();
+    for page in
+        ["", "/name", "/password", "/email", "/sessions", "/factors", "/keys", "/providers", "/delete"]
+    {
+        for name in ["done", "error", "return_to", "id"] {
+            shown.push(alice.go(&gateway, &format!("/auth/ui/account{page}?{name}={query}")));
+        }
+        let page = alice.go(&gateway, &format!("/auth/ui/account{page}"));
+        for form in forms(&page) {
+            // Whatever the form wants, it gets such a text; but not that the account ends.
+            let fields = ["username", "email", "name", "code", "roles", "routes", "addresses", "id"];
+            let fields: Vec<_> = fields.iter().map(|name| (*name, ATTACK)).collect();
+            if !form.action.ends_with("/delete") && !form.action.ends_with("/logout") {
+                shown.push(alice.submit(&gateway, &form, &fields));
+            }
+            if alice.session().is_none() || alice.fetch(&gateway, "GET", "/auth/me").status != 200 {
+                // It was about the session.
+                alice = Browser::sign_in(&gateway, "alice");
+            }
+        }
+    }
+    for page in ["login", "register", "forgot", "reset", "verify", "logout"] {
+        let mut stranger = Browser::default();
+        for name in ["return_to", "token", "error", "invitation", "username"] {
+            shown.push(stranger.go(&gateway, &format!("/auth/ui/{page}?{name}={query}")));
+        }
+        for form in forms(shown.last().unwrap()) {
+            let fields = ["username", "email", "password", "token", "invitation"].map(|name| (name, ATTACK));
+            shown.push(stranger.submit(&gateway, &form, &fields));
+        }
+    }
+    shown.push(alice.go(&gateway, &format!("/nowhere/{query}?{query}")));
+    let language = format!("Accept-Language: {ATTACK}");
+    let headers = [
+        "Sec-Fetch-Mode: navigate",
+        "Sec-Fetch-Site: none",
+        language.as_str(),
+        "X-Request-Id: <script>alert(1)</script>",
+    ];
+    shown.push(Browser::default().send(&gateway, "GET", "/auth/ui/login", &headers, ""));
+    assert!(shown.len() > 60);
+    for page in shown {
+        let text = page.text();
+        for raw in ["<script>alert", "<img src=x", "\"'>"] {
+            assert!(!text.contains(raw), "{raw} in {text}");
+        }
+    }
+}
