@@ -109,6 +109,13 @@ fn the_old_id_is_kept_and_sent_to_the_upstream_where_it_is_wanted() {
     assert!(upstream.last().all("x-legacy-user-id").is_empty());
     let shown = gateway.run(&["user", "show", "alicia"], "");
     assert!(shown.contains("4711"), "{shown}");
+    // Operators find them by it.
+    let admin = gateway.admin_token("root");
+    for (id, names) in [("4711", vec!["alicia"]), ("471", vec![]), ("4712", vec![])] {
+        let found = gateway.admin("GET", &format!("/api/users?external_id={id}"), Some(&admin), None).json();
+        let found: Vec<_> = found["users"].as_array().unwrap().iter().map(|user| &user["username"]).collect();
+        assert_eq!(found, names, "{id}");
+    }
 }
 
 #[test]
