@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Gateway, Protocol, PythonProcess, Response, Settings, Upstream,
+    Client, Gateway, Protocol, PythonProcess, Response, Seen, Settings, Upstream,
     browser::{Browser, with_pages},
     eventually,
     issuer::Issuer,
-    peer, port_to_keep, python,
+    ok, peer, port_to_keep, python,
 };
 
 const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
@@ -433,55 +433,169 @@ fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy)
     assert_eq!(ask("GET", "/api/x", Some(&alice), "").status, 401);
 }
 
+fn nginx(gateway: &Gateway, application: &Upstream) -> Proxy {
+    let finish = |text: String, address: SocketAddr, root: &Path| {
+        let (root, text) = (root.display(), text.replace("listen 8000", &format!("listen {address}")));
+        format!(
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{text}\n}}\n"
+        )
+    };
+    Proxy::start("nginx.conf", gateway, application, finish, |file, root| {
+        let mut command = program("nginx");
+        command.arg("-c").arg(file).arg("-p").arg(root).arg("-e").arg(root.join("error.log"));
+        command
+    })
+}
+
+fn caddy(gateway: &Gateway, application: &Upstream) -> Proxy {
+    Proxy::start(
+        "Caddyfile",
+        gateway,
+        application,
+        |text, _, _| text,
+        |file, root| {
+            let mut command = program("caddy");
+            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("HOME", root);
+            command
+        },
+    )
+}
+
+fn haproxy(gateway: &Gateway, application: &Upstream) -> Proxy {
+    Proxy::start(
+        "haproxy.cfg",
+        gateway,
+        application,
+        |text, _, _| text,
+        |file, _| {
+            let mut command = program("haproxy");
+            command.arg("-db").arg("-f").arg(file);
+            command
+        },
+    )
+}
+
 #[test]
 fn nginx_asks_as_its_config_says() {
-    behind("x-original", |gateway, application| {
-        let finish = |text: String, address: SocketAddr, root: &Path| {
-            let (root, text) = (root.display(), text.replace("listen 8000", &format!("listen {address}")));
-            format!(
-                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log off;\nclient_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{text}\n}}\n"
-            )
-        };
-        Proxy::start("nginx.conf", gateway, application, finish, |file, root| {
-            let mut command = program("nginx");
-            command.arg("-c").arg(file).arg("-p").arg(root).arg("-e").arg(root.join("error.log"));
-            command
-        })
-    });
+    behind("x-original", nginx);
 }
 
 #[test]
 fn caddy_asks_as_its_config_says() {
-    behind("x-forwarded", |gateway, application| {
-        Proxy::start(
-            "Caddyfile",
-            gateway,
-            application,
-            |text, _, _| text,
-            |file, root| {
-                let mut command = program("caddy");
-                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("HOME", root);
-                command
-            },
-        )
-    });
+    behind("x-forwarded", caddy);
 }
 
 #[test]
 fn haproxy_asks_as_its_config_says() {
-    behind("x-forwarded", |gateway, application| {
-        Proxy::start(
-            "haproxy.cfg",
-            gateway,
-            application,
-            |text, _, _| text,
-            |file, _| {
-                let mut command = program("haproxy");
-                command.arg("-db").arg("-f").arg(file);
-                command
-            },
-        )
+    behind("x-forwarded", haproxy);
+}
+
+/// Each proxy with a gateway that has pages, as people with browsers meet them.
+fn with_browsers(
+    more: &str,
+    respond: impl Fn(&Seen) -> Vec<u8> + Send + Sync + Clone + 'static,
+    meet: impl Fn(&str, &Gateway, &Upstream, SocketAddr),
+) {
+    type Start = fn(&Gateway, &Upstream) -> Proxy;
+    let proxies: [(&str, &str, Start); 3] = [
+        ("nginx", "x-original", nginx),
+        ("caddy", "x-forwarded", caddy),
+        ("haproxy", "x-forwarded", haproxy),
+    ];
+    for (name, headers, start) in proxies {
+        let extra = format!(
+            "trusted_proxies: [127.0.0.1/32]\nforward_auth: {{headers: {headers}, login_redirect: true}}\n"
+        );
+        let settings = Settings::routes(ROUTES).extra(&extra).extra(&with_pages(more));
+        let application = Upstream::answering(respond.clone());
+        let gateway = Gateway::start(&Upstream::start(), settings);
+        let proxy = start(&gateway, &application);
+        meet(name, &gateway, &application, proxy.address);
+    }
+}
+
+fn browse(proxy: SocketAddr, path: &str, cookies: &str) -> Response {
+    let mut client = Client::connect(proxy);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: app.example.com\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: none\r\nAccept: text/html\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"));
+    client.response()
+}
+
+#[test]
+fn however_many_cookies_of_ours_there_are_no_application_gets_one() {
+    with_browsers(
+        "",
+        |seen| ok(&seen.target),
+        |name, gateway, application, proxy| {
+            let browser = Browser::register(gateway, "alice");
+            let own = browser.session().unwrap();
+            let others: Vec<String> =
+                (0..20).map(|number| format!("__Secure-authgate-ticket-{number}=x")).collect();
+            for few in [0, 1, 4, 20] {
+                let cookies =
+                    format!("first=1; __Host-authgate={own}; {}; last=\"2\"", others[..few].join("; "));
+                assert_eq!(browse(proxy, "/api/x", &cookies).status, 200, "{name}");
+                let seen = application.last();
+                assert_eq!(seen.header("x-user-name"), Some("alice"), "{name}");
+                let left = seen.header("cookie").unwrap_or_default();
+                assert!(!left.contains("authgate"), "{name}: {left}");
+                // nginx takes out a few, and all where there are more.
+                assert!((name == "nginx" && few > 4) || left.contains("first=1"), "{name}: {left}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_cookie_that_is_signed_anew_reaches_the_browser_and_no_cache() {
+    let respond = |seen: &Seen| {
+        let cache =
+            if seen.target.ends_with("/cached") { "Cache-Control: public, max-age=60\r\n" } else { "" };
+        format!("HTTP/1.1 200 OK\r\n{cache}Content-Length: 0\r\n\r\n").into_bytes()
+    };
+    with_browsers("cookies: {idle: 4s}\n", respond, |name, gateway, _, proxy| {
+        if name == "caddy" {
+            return;
+        }
+        let browser = Browser::register(gateway, "alice");
+        let cookies = format!("__Host-authgate={}", browser.session().unwrap());
+        let renewed = |path: &str| {
+            let response = browse(proxy, path, &cookies);
+            assert_eq!(response.status, 200, "{name}: {response:?}");
+            let cookie = response.header("set-cookie").map(str::to_owned);
+            let is_private = |(name, value): &(String, String)| {
+                name.eq_ignore_ascii_case("cache-control") && value == "private"
+            };
+            assert_eq!(response.headers.iter().any(is_private), cookie.is_some(), "{name}: {response:?}");
+            cookie
+        };
+        assert_eq!(renewed("/api/x"), None, "{name}");
+        let cookie = eventually("half of its life is over", || renewed("/api/x"));
+        assert!(cookie.starts_with("__Host-authgate="), "{name}: {cookie}");
+        assert_eq!(renewed("/api/cached"), None, "{name}");
     });
+}
+
+#[test]
+fn whoever_is_not_signed_in_is_led_to_that_or_told() {
+    with_browsers(
+        "",
+        |seen| ok(&seen.target),
+        |name, _, application, proxy| {
+            let response = browse(proxy, "/api/x?y=1", "a=b");
+            // nginx takes nothing else.
+            if name == "nginx" {
+                assert!([401, 500].contains(&response.status), "{name}: {response:?}");
+            } else {
+                assert_eq!(response.status, 303, "{name}: {response:?}");
+                let location = response.header("location").unwrap();
+                assert!(
+                    location.starts_with("https://app.example.com/auth/ui/login?return_to="),
+                    "{name}: {location}"
+                );
+            }
+            assert!(application.seen().is_empty());
+        },
+    );
 }
 
 #[test]

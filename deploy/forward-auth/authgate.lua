@@ -75,9 +75,12 @@ core.register_action("authgate", { "http-req" }, function(txn, url)
     local answer = core.httpclient():get { url = url, headers = asked, timeout = 2000 }
     local status = answer and answer.status or 0
     txn:set_var("txn.authgate_status", status)
-    local renewed = answer and answer.headers and first(answer.headers, "set-cookie")
-    if status == 200 and renewed then
-        txn:set_var("txn.authgate_set_cookie", renewed)
+    local told_back = answer and answer.headers or {}
+    for status_of, name in pairs({ [200] = "set-cookie", [303] = "location" }) do
+        local value = first(told_back, name)
+        if status == status_of and value then
+            txn:set_var("txn.authgate_" .. name:gsub("%-", "_"), value)
+        end
     end
     for _, name in ipairs({ "x-user-id", "x-user-name", "x-user-roles" }) do
         local value = answer and answer.headers and first(answer.headers, name)
