@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Connections, ServerState,
-    balance::{Balancer, Candidate},
+    balance::{Balancer, Candidate, hash},
     endpoint::{Address, Endpoint},
     pool::Pool,
     retry::{Budget, Window},
@@ -48,7 +48,7 @@ pub struct Cluster<B> {
     pub(super) budget: Budget,
     ejecting: Mutex<()>,
     /// What was known of servers when another config held.
-    before: Vec<Before>,
+    before: Mutex<Vec<Before>>,
 }
 
 /// What was known of a server when another config held.
@@ -104,7 +104,7 @@ where
             generation: AtomicU64::new(0),
             budget: Budget::default(),
             ejecting: Mutex::default(),
-            before: before.map(Self::known).unwrap_or_default(),
+            before: Mutex::new(before.map(Self::known).unwrap_or_default()),
             config,
         };
         let servers = cluster.config.servers.iter().enumerate();
@@ -138,7 +138,7 @@ where
     pub(super) fn set_servers(&self, addresses: Vec<(usize, Address)>) {
         let before = self.endpoints.load();
         let mut endpoints: Vec<Arc<Endpoint<B>>> = Vec::with_capacity(addresses.len());
-        for (server, address) in addresses {
+        for (server, address) in addresses.iter().cloned() {
             let mut there = endpoints.iter().filter(|endpoint| endpoint.address == address);
             if there.any(|endpoint| self.are_one(endpoint.server, server)) {
                 continue;
@@ -146,7 +146,9 @@ where
             let is_same =
                 |endpoint: &&Arc<Endpoint<B>>| endpoint.server == server && endpoint.address == address;
             let endpoint = before.iter().find(is_same).cloned().unwrap_or_else(|| {
-                let is_shared = endpoints.iter().any(|endpoint| endpoint.address == address);
+                let is_other =
+                    |(place, other): &(usize, Address)| *other == address && !self.are_one(*place, server);
+                let is_shared = addresses.iter().any(is_other);
                 Arc::new(self.endpoint(server, address, is_shared))
             });
             endpoints.push(endpoint);
@@ -169,13 +171,21 @@ where
     fn endpoint(&self, place: usize, address: Address, is_shared: bool) -> Endpoint<B> {
         let WeightedServer { server, weight, .. } = &self.config.servers[place];
         let name = if is_shared { format!("{address} ({})", server.url()) } else { address.to_string() };
-        let known = self
-            .before
-            .iter()
-            .find(|known| known.address == address && is_same_server(&known.server, server));
-        let standing = known.map(|known| known.standing.carried_on(self.config.health.is_some()));
-        Endpoint::new(address, name, place, *weight, self.config.max_connections, self.workers)
-            .standing(standing.unwrap_or_else(Standing::new))
+        let id = hash(format!("{address} {}", server.url()).as_bytes());
+        let standing = self.carried_on(server, &address).unwrap_or_else(Standing::new);
+        let most = self.config.max_connections;
+        Endpoint::new(address, name, id, place, *weight, most, self.workers).standing(standing)
+    }
+
+    /// Returns the standing of a server under another config, if it was there. That holds for the time of the change only.
+    fn carried_on(&self, server: &Server, address: &Address) -> Option<Standing> {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |known: &Before| known.address == *address && is_same_server(&known.server, server);
+        let known = before.iter().position(is_it).map(|at| before.swap_remove(at))?;
+        let used = self.config.servers.iter().filter(|server| server.weight > 0).count();
+        let may_be_ejected = used * self.config.ejection.at_most as usize >= 100;
+        let healthy_after = self.config.health.as_ref().map(|health| health.healthy_after);
+        Some(known.standing.carried_on(healthy_after, may_be_ejected))
     }
 
     /// Returns what is known of the servers, for another config.
@@ -183,7 +193,7 @@ where
         let known = |endpoint: &Arc<Endpoint<B>>| Before {
             server: self.config.servers[endpoint.server].server.clone(),
             address: endpoint.address.clone(),
-            standing: endpoint.standing.carried_on(true),
+            standing: endpoint.standing.carried_on(Some(1), true),
         };
         self.endpoints.load().iter().map(known).collect()
     }

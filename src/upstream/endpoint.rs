@@ -21,7 +21,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
-use super::{Connection, balance::hash, standing::Standing};
+use super::{Connection, standing::Standing};
 use crate::{
     config::Server,
     stream::Stream,
@@ -153,6 +153,7 @@ where
     pub(super) fn new(
         address: Address,
         name: String,
+        id: u64,
         server: usize,
         weight: u32,
         max_connections: usize,
@@ -160,7 +161,7 @@ where
     ) -> Self {
         let shelf = || Mutex::new(Shelf { idle: Vec::new(), waiters: VecDeque::new(), handed_over: 0 });
         Self {
-            id: hash(name.as_bytes()),
+            id,
             address,
             name,
             server,

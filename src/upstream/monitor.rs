@@ -253,12 +253,13 @@ where
                 .await;
         let reason = match probed {
             Ok(Ok(())) => {
-                endpoint.standing.confirm();
+                endpoint.standing.probed(true, self.health.healthy_after);
                 return Ok(());
             }
             Ok(Err(reason)) => reason,
             Err(_) => "no response in time".to_owned(),
         };
+        endpoint.standing.probed(false, self.health.healthy_after);
         let (name, address) = (&cluster.config.name, &endpoint.name);
         tracing::debug!(upstream.name = name, upstream.address = address, reason, "probe failed");
         Err(Error::explain(ErrorType::ConnectError, reason))

@@ -12,8 +12,8 @@ const WHOLE: u64 = 1_000;
 /// Where a server stands. Workers read it at each request, and write only when something changes.
 pub(super) struct Standing {
     healthy: AtomicBool,
-    /// Whether it was unhealthy when another config came to hold, and no probe has succeeded since.
-    unconfirmed: AtomicBool,
+    /// How many probes in a row must still succeed, since it was unhealthy when another config came to hold.
+    unconfirmed: AtomicU32,
     failures: AtomicU32,
     /// Responses that broke off in their bodies, in a row. Their heads were successes.
     cuts: AtomicU32,
@@ -66,7 +66,7 @@ impl Standing {
     pub(super) fn new() -> Self {
         Self {
             healthy: AtomicBool::new(true),
-            unconfirmed: AtomicBool::new(false),
+            unconfirmed: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
@@ -75,15 +75,18 @@ impl Standing {
         }
     }
 
-    /// Returns the same standing for another config, which may have the server probed.
-    pub(super) fn carried_on(&self, is_probed: bool) -> Self {
-        let healthy = !is_probed || self.healthy.load(Relaxed);
+    /// Returns the same standing for another config: one that has the server probed, and takes it for healthy after so many
+    /// probes, and one that may eject it.
+    pub(super) fn carried_on(&self, healthy_after: Option<usize>, may_be_ejected: bool) -> Self {
+        let healthy = healthy_after.is_none() || self.healthy.load(Relaxed);
+        let ejected_until = if may_be_ejected { self.ejected_until.load(Relaxed) } else { 0 };
+        let probes = healthy_after.and_then(|probes| u32::try_from(probes).ok()).unwrap_or(1);
         Self {
             healthy: AtomicBool::new(healthy),
-            unconfirmed: AtomicBool::new(!healthy),
+            unconfirmed: AtomicU32::new(if healthy { 0 } else { probes }),
             failures: AtomicU32::new(self.failures.load(Relaxed)),
             cuts: AtomicU32::new(self.cuts.load(Relaxed)),
-            ejected_until: AtomicU64::new(self.ejected_until.load(Relaxed)),
+            ejected_until: AtomicU64::new(ejected_until),
             on_trial: AtomicBool::new(false),
             back_since: AtomicU64::new(self.back_since.load(Relaxed)),
         }
@@ -111,15 +114,19 @@ impl Standing {
         self.on_trial.store(false, Relaxed);
     }
 
-    /// Notes that a probe has succeeded.
-    pub(super) fn confirm(&self) {
-        self.unconfirmed.store(false, Relaxed);
+    /// Notes what a probe says. After so many that succeed a server is healthy.
+    pub(super) fn probed(&self, succeeds: bool, healthy_after: usize) {
+        let left = self.unconfirmed.load(Relaxed);
+        if left > 0 {
+            let all = u32::try_from(healthy_after).unwrap_or(1);
+            self.unconfirmed.store(if succeeds { left - 1 } else { all }, Relaxed);
+        }
     }
 
     /// Notes what the probes say. Returns whether that is new.
     pub(super) fn set_healthy(&self, healthy: bool, now: u64) -> bool {
         // Whoever counts them begins with a server that is well.
-        if healthy && self.unconfirmed.load(Relaxed) {
+        if healthy && self.unconfirmed.load(Relaxed) > 0 {
             return false;
         }
         let changed = self.healthy.swap(healthy, Relaxed) != healthy;
@@ -233,15 +240,19 @@ mod tests {
         let standing = Standing::new();
         standing.eject(100);
         assert!(standing.begin_trial());
-        let after = standing.carried_on(true);
+        let after = standing.carried_on(None, true);
         assert_eq!((after.admission(99), after.admission(100)), (Admission::Closed, Admission::Trial));
         standing.set_healthy(false, 5);
-        let after = standing.carried_on(true);
-        assert!(!after.set_healthy(true, 6), "no probe has succeeded");
+        let after = standing.carried_on(Some(2), true);
+        for succeeds in [true, false, true] {
+            after.probed(succeeds, 2);
+            assert!(!after.set_healthy(true, 6), "two probes in a row are wanted");
+        }
         assert_eq!(after.state(), ServerState::Unhealthy);
-        after.confirm();
+        after.probed(true, 2);
         assert!(after.set_healthy(true, 7));
-        assert_eq!(standing.carried_on(false).state(), ServerState::Ejected, "it is probed no more");
+        assert_eq!(standing.carried_on(None, true).state(), ServerState::Ejected, "it is probed no more");
+        assert_eq!(standing.carried_on(None, false).state(), ServerState::Up, "it is the only one");
     }
 
     #[test]
