@@ -146,15 +146,15 @@ impl Upgrader {
                     // On a thread of its own: the end of the runtime would wait for it.
                     std::thread::spawn(move || {
                         let status = child.wait();
+                        if let Some(file) = &file {
+                            file.take_back();
+                        }
                         if !status.as_ref().is_ok_and(ExitStatus::success) {
                             tracing::error!(
                                 pid,
                                 ?status,
                                 "the process that took this one's place has failed"
                             );
-                            if let Some(file) = file {
-                                file.take_back();
-                            }
                             ends.failed.notify_one();
                         } else if file.is_none_or(|file| file.is_a_successors()) {
                             // It was upgraded, too. What is open here goes on.

@@ -95,6 +95,9 @@ impl SentAfter {
     }
 }
 
+/// How long after a call's deadline its stream is reset, so that its client sees the deadline and no reset.
+const GRACE: Duration = Duration::from_millis(100);
+
 impl Forwarding<'_> {
     /// Forwards a request, which spends the permit.
     ///
@@ -197,7 +200,7 @@ impl Forwarding<'_> {
         let named = if grpc::is_call(head) { grpc::timeout(&head.fields) } else { None };
         // The client's own deadline is that of the whole call, also when it streams.
         if let Some(named) = named {
-            self.state.exchange.ends_by(self.state.exchange.moment(named));
+            self.state.exchange.ends_by(self.state.exchange.moment(named + GRACE));
         }
         let timeout = named.map_or(self.route.timeout, |named| named.min(self.route.timeout));
         BodyBounds {

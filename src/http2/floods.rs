@@ -48,7 +48,7 @@ impl Flood {
             Self::Pings => 2_000,
             Self::Empty => 1_000,
             Self::Continuations => 1_000,
-            Self::HeaderLists => 100,
+            Self::HeaderLists => 1_000,
             Self::Others => 10_000,
         }
     }
