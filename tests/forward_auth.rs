@@ -28,7 +28,7 @@ fn start(more: &str) -> (Gateway, Upstream) {
     (Gateway::start(&upstream, Settings::routes(ROUTES).extra(&trusted)), upstream)
 }
 
-/// What Caddy and the like send.
+/// What Caddy sends, and Traefik by its documentation (`forwardAuth`, forward-request headers).
 fn told(method: &str, target: &str) -> Vec<String> {
     vec![
         format!("X-Forwarded-Method: {method}"),
