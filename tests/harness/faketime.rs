@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::preload::library;
+
 /// The wall clock of a process that was started with [`Faketime::env`].
 pub struct Faketime(PathBuf);
 
@@ -19,7 +21,7 @@ impl Faketime {
     /// What a process is started with.
     pub fn env(&self) -> [(String, String); 4] {
         [
-            ("LD_PRELOAD", library().display().to_string()),
+            ("LD_PRELOAD", library("faketime/libfaketimeMT.so.1").display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", self.0.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
@@ -31,17 +33,4 @@ impl Faketime {
     pub fn set(&self, offset: &str) {
         fs::write(&self.0, offset).unwrap();
     }
-}
-
-/// `./run setup` installs it.
-fn library() -> PathBuf {
-    let folders = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-    ];
-    let mut paths = folders.iter().map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
-    paths.find(|path| path.exists()).expect("libfaketime is missing; `./run setup` installs it")
 }

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::preload::library;
+
 /// The names of hosts for a process that was started with [`Hosts::env`].
 pub struct Hosts(PathBuf);
 
@@ -19,7 +21,7 @@ impl Hosts {
     /// What a process is started with.
     pub fn env(&self) -> Vec<(String, String)> {
         let env = [
-            ("LD_PRELOAD", library().display().to_string()),
+            ("LD_PRELOAD", library("libnss_wrapper.so").display().to_string()),
             ("NSS_WRAPPER_HOSTS", self.0.display().to_string()),
         ];
         env.map(|(name, value)| (name.to_owned(), value)).to_vec()
@@ -31,17 +33,4 @@ impl Hosts {
         fs::write(&fresh, lines).unwrap();
         fs::rename(&fresh, &self.0).unwrap();
     }
-}
-
-/// `./run setup` installs it.
-fn library() -> PathBuf {
-    let folders = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-    ];
-    let mut paths = folders.iter().map(|folder| PathBuf::from(folder).join("libnss_wrapper.so"));
-    paths.find(|path| path.exists()).expect("nss_wrapper is missing; `./run setup` installs it")
 }

@@ -13,6 +13,7 @@ mod http2;
 pub mod issuer;
 pub mod pebble;
 mod peers;
+mod preload;
 pub mod protocol;
 pub mod provider;
 mod proxy;
