@@ -54,8 +54,9 @@ impl PidFile {
         self.given_up.store(false, SeqCst);
     }
 
-    /// Returns whether a successor that has ended had a successor of its own: one that is told to end removes the file.
-    pub(super) fn is_a_successors(&self) -> bool {
+    /// Returns whether the file holds the id of another process. After the end of a successor that means that it had a successor of its
+    /// own, since one that is told to end removes the file.
+    pub(super) fn names_a_successor(&self) -> bool {
         read(&self.path).is_ok_and(|written| written.pid != std::process::id())
     }
 
@@ -103,14 +104,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = PidFile::new(folder.path().join("pid"));
         file.write();
-        assert!(!file.is_a_successors());
+        assert!(!file.names_a_successor());
         let other = std::process::id() + 1;
         fs::write(&file.path, format!("{other}\n")).unwrap();
-        assert!(file.is_a_successors());
+        assert!(file.names_a_successor());
         file.take_back();
         file.remove();
         assert_eq!(read(&file.path).unwrap().pid, other);
         fs::remove_file(&file.path).unwrap();
-        assert!(!file.is_a_successors());
+        assert!(!file.names_a_successor());
     }
 }

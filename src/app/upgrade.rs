@@ -156,7 +156,7 @@ impl Upgrader {
                                 "the process that took this one's place has failed"
                             );
                             ends.failed.notify_one();
-                        } else if file.is_none_or(|file| file.is_a_successors()) {
+                        } else if file.is_none_or(|file| file.names_a_successor()) {
                             // It was upgraded, too. What is open here goes on.
                             tracing::info!(pid, "the process that took this one's place has drained");
                         } else {

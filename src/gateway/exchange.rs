@@ -170,18 +170,18 @@ impl Exchange {
 
     fn enter(&self, stage: Stage, due: u64) {
         self.stage.set(stage);
-        self.is_due(due);
+        self.set_due(due);
         self.is_expired.set(false);
     }
 
-    fn is_due(&self, at: u64) {
+    fn set_due(&self, at: u64) {
         self.due.set(at.min(self.end.get()));
     }
 
     /// Ends all of it at `end`, a moment of [`Self::moment`], the response included.
     pub(super) fn ends_by(&self, end: u64) {
         self.end.set(end);
-        self.is_due(self.due.get());
+        self.set_due(self.due.get());
     }
 
     /// Sets the deadline of the request to `at`, a moment of [`Self::moment`], even if an earlier one has passed. Has no
@@ -212,7 +212,7 @@ impl Exchange {
     pub(super) fn upload_moves(&self, bytes: u64, at: u64) {
         self.received.set(self.received.get() + bytes);
         match self.stage.get() {
-            Stage::Request => self.is_due(at),
+            Stage::Request => self.set_due(at),
             Stage::Response => self.response_moves(),
             Stage::Over => {}
         }
@@ -259,7 +259,7 @@ impl Exchange {
     /// Moves the deadline of the response ahead.
     pub(super) fn response_moves(&self) {
         if self.stage.get() == Stage::Response {
-            self.is_due(self.next_body_byte());
+            self.set_due(self.next_body_byte());
         }
     }
 

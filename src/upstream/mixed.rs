@@ -13,7 +13,7 @@ use super::{
     Sent,
     cluster::Chosen,
     exchange::Exchange,
-    send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent, tells_of_idleness},
+    send::{FAILURES, MAX_TRIES, Tries, asks_for_upgrade, is_idempotent, is_idle_timeout},
 };
 use crate::clock::coarse_millis;
 
@@ -215,7 +215,32 @@ where
         connection.counts(Some(pool.enters()));
         progress.placed(made, id);
         loop {
-            match poll_fn(|cx| connection.poll_response(cx)).await {
+            let outcome = poll_fn(|cx| connection.poll_response(cx)).await;
+            // The server has closed the connection while it rested.
+            let is_stale = rested
+                && stale > 0
+                && !hinted
+                && match &outcome {
+                    Ok(Head::Final(response)) => is_idle_timeout(response) && tries.repeats(*repeatable),
+                    Ok(Head::Hints(_)) => false,
+                    Err(broken) => broken.may_be_stale(*repeatable, tries),
+                };
+            if is_stale {
+                stale -= 1;
+                let request = connection.into_request();
+                progress.connects(id);
+                connection = match (pool.connect(allowed).await, outcome) {
+                    (Ok(connection), _) => connection,
+                    // Another server may take it, unless its body is gone.
+                    (Err(_), Err(broken)) => return Tried::Broken(broken, (!*has_body).then(B::default)),
+                    (Err(error), Ok(_)) => return Tried::NoConnection(error.into(), B::default()),
+                };
+                rested = connection.is_used();
+                connection.resume(request);
+                connection.counts(Some(pool.enters()));
+                continue;
+            }
+            match outcome {
                 Ok(Head::Hints(hints)) => {
                     progress.hinted(hints);
                     hinted = true;
@@ -224,38 +249,7 @@ where
                     return Tried::Answered(Sent::Switched(response, connection), hinted);
                 }
                 Ok(Head::Final(response)) => {
-                    let is_late = rested && stale > 0 && !hinted && tells_of_idleness(&response);
-                    if !(is_late && tries.repeats(*repeatable)) {
-                        return Tried::Answered(
-                            Sent::Response(response, Body::new(connection, pool)),
-                            hinted,
-                        );
-                    }
-                    stale -= 1;
-                    let request = connection.into_request();
-                    progress.connects(id);
-                    connection = match pool.connect(allowed).await {
-                        Ok(connection) => connection,
-                        // Nothing has read the request, which has no body.
-                        Err(error) => return Tried::NoConnection(error.into(), B::default()),
-                    };
-                    rested = connection.is_used();
-                    connection.resume(request);
-                    connection.counts(Some(pool.enters()));
-                }
-                Err(broken) if rested && stale > 0 && !hinted && broken.may_be_stale(*repeatable, tries) => {
-                    // It was closed while it rested.
-                    stale -= 1;
-                    let request = connection.into_request();
-                    progress.connects(id);
-                    connection = match pool.connect(allowed).await {
-                        Ok(connection) => connection,
-                        // Another server may take it, unless its body is gone.
-                        Err(_) => return Tried::Broken(broken, (!*has_body).then(B::default)),
-                    };
-                    rested = connection.is_used();
-                    connection.resume(request);
-                    connection.counts(Some(pool.enters()));
+                    return Tried::Answered(Sent::Response(response, Body::new(connection, pool)), hinted);
                 }
                 Err(broken) => {
                     // One without a body can be asked for again.

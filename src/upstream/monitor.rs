@@ -211,7 +211,8 @@ where
     }
 }
 
-/// Returns what is probed for a server. Two that share an address are told apart by the weight, which nobody else reads.
+/// Returns what is probed for a server. Two that share an address are told apart by the weight, which
+/// only pingora's own balancing would read.
 fn backend_of<B>(endpoint: &Endpoint<B>) -> Option<Backend> {
     let addr = match &endpoint.address {
         Address::Tcp(address) => PingoraAddr::Inet(*address),

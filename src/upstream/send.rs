@@ -160,7 +160,7 @@ where
                     continue;
                 }
                 Ok(Head::Final(response))
-                    if rested && stale > 0 && tells_of_idleness(&response) && tries.repeats(repeatable) =>
+                    if rested && stale > 0 && is_idle_timeout(&response) && tries.repeats(repeatable) =>
                 {
                     stale -= 1;
                     way = Box::pin(self.fresh(way, allowed, &mut tries, progress)).await?;
@@ -400,7 +400,7 @@ impl Tries {
 
 /// Returns whether a response on a connection that had rested says that no request came in time: the server sent it when it
 /// closed the connection, and has not seen the request (RFC 9110, section 15.5.9).
-pub(super) fn tells_of_idleness(response: &ResponseHead) -> bool {
+pub(super) fn is_idle_timeout(response: &ResponseHead) -> bool {
     response.status == StatusCode::REQUEST_TIMEOUT && names_option(&response.fields, "close")
 }
 
