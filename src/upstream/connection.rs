@@ -44,7 +44,7 @@ pub struct Broken {
     reason: String,
     /// Not a byte of a response arrived: the connection was closed while it rested, or at once.
     pub unanswered: bool,
-    /// It broke off before the head of a response was whole. What came of it went to nobody.
+    /// It broke off before the head of a response was whole, so the client has no part of a response.
     pub headless: bool,
     /// Not a byte of the request left: it is still whole, for another connection.
     pub unsent: bool,
