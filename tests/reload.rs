@@ -310,10 +310,11 @@ fn reloads_under_load_cost_no_request() {
             let more = format!("  - {{path: /round/{round}, auth: none, upstream: backend}}\n");
             assert_eq!(gateway.reload(&admin, &settings(&more)).status, 200);
             assert_eq!(gateway.get(&format!("/round/{round}"), None).status, 200);
+            let before = served.load(SeqCst);
+            eventually("requests go on", || (served.load(SeqCst) > before + 4).then_some(()));
         }
         stop.store(true, SeqCst);
         clients.into_iter().for_each(|client| client.join().unwrap());
-        assert!(served.load(SeqCst) > 100);
         if let Some(mut tunnel) = tunnel {
             tunnel.send("ping");
             assert_eq!(tunnel.read_some(4), b"ping");
@@ -518,10 +519,11 @@ fn a_listener_that_changes_over_and_over_loses_no_connection() {
         }
         for round in 0..20 {
             assert_eq!(gateway.reload(&admin, &settings(1_001 + round)).status, 200);
+            let before = served.load(SeqCst);
+            eventually("connections go on", || (served.load(SeqCst) > before).then_some(()));
         }
         stop.store(true, SeqCst);
     });
-    assert!(served.load(SeqCst) > 20);
 }
 
 #[test]

@@ -8,13 +8,13 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::harness::{
     Dice, Gateway, PASSWORD, Response, Settings, Upstream,
     browser::{Browser, Form, forms, with_pages},
-    claims_of,
+    claims_of, eventually,
     fleet::{self, BOUND},
     shared_database,
 };
@@ -22,6 +22,10 @@ use crate::harness::{
 const GATEWAYS: usize = 3;
 const TABS: usize = 8;
 const ROUNDS: usize = 500;
+/// Every so many rounds, all tabs come at once with a cookie that is to be signed anew.
+const RENEWED_EVERY: usize = 50;
+/// How long a cookie lives, in seconds.
+const IDLE: i64 = 8;
 
 /// A tab: its requests carry the cookies of the browser as they are, and change them as the responses say, in whatever order these come.
 struct Tab<'a> {
@@ -91,6 +95,15 @@ fn session_of(cookie: &str) -> String {
     claims_of(cookie)["sid"].as_str().unwrap().to_owned()
 }
 
+/// Waits until the cookie is past half of its life.
+fn age(cookie: &str) {
+    let half = claims_of(cookie)["iat"].as_i64().unwrap() + IDLE / 2;
+    eventually("the cookie is past half of its life", || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        (i64::try_from(now).unwrap() > half).then_some(())
+    });
+}
+
 /// What a tab does in a round.
 #[derive(Clone, Copy)]
 enum Act {
@@ -108,7 +121,7 @@ fn many_tabs_before_three_gateways_are_signed_in_and_out_together() {
     let start = || {
         let Settings { auth, extra, store, .. } = fleet::settings(&url);
         let cheap = "  password: {argon2: {memory: 64KiB, iterations: 1}}\n";
-        let pages = with_pages("cookies: {idle: 2s, ttl: 10m}\n");
+        let pages = with_pages(&format!("cookies: {{idle: {IDLE}s, ttl: 10m}}\n"));
         // The proofs and logins of one account from one address.
         let auth = auth.replace(
             "throttle: {",
@@ -125,13 +138,16 @@ fn many_tabs_before_three_gateways_are_signed_in_and_out_together() {
     let gateways: Vec<Gateway> = (0..GATEWAYS).map(|_| start()).collect();
     let jar = Mutex::new(Browser::register(&gateways[0], "alice"));
     let ended: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-    let (renewed, sign_outs, mut dice) = (AtomicUsize::new(0), AtomicUsize::new(0), Dice::new(11));
-    let mut last = String::new();
+    let (mut renewed, sign_outs, mut dice) = (0, AtomicUsize::new(0), Dice::new(11));
+    let cookie_now = || jar.lock().unwrap().session().map(str::to_owned);
     for round in 0..ROUNDS {
-        let signs_out = dice.below(12) == 0;
+        let old = (round % RENEWED_EVERY == RENEWED_EVERY - 1).then(cookie_now).flatten();
+        old.as_deref().inspect(|cookie| age(cookie));
+        let signs_out = dice.below(12) == 0 && old.is_none();
         let acts: Vec<(Act, usize)> = (0..TABS)
             .map(|tab| {
                 let act = match (tab, dice.below(10)) {
+                    _ if old.is_some() => Act::Fetch,
                     (0, _) if signs_out => Act::SignOut,
                     (_, 0) => Act::SignIn,
                     (_, 1) => Act::Prove,
@@ -179,19 +195,21 @@ fn many_tabs_before_three_gateways_are_signed_in_and_out_together() {
         match now.session.clone() {
             Some(session) if !ended.lock().unwrap().contains(&session) => {
                 assert_eq!(status, 200, "round {round}: somebody is signed out who should not be");
-                let cookie = jar.lock().unwrap().session().unwrap_or_default().to_owned();
-                if !last.is_empty() && !cookie.is_empty() && cookie != last && session_of(&last) == session {
-                    renewed.fetch_add(1, SeqCst);
+                if let Some(old) = old {
+                    let new = cookie_now().expect("nobody has signed out");
+                    assert!(session_of(&new) == session_of(&old) && new != old, "round {round}: signed anew");
+                    renewed += 1;
                 }
-                last = cookie;
             }
             session => {
                 assert_eq!(status, 401, "round {round}: somebody stays in who should not; {session:?}");
                 assert!(now.sign_in(), "round {round}");
-                last.clear();
             }
         }
     }
-    let (renewed, sign_outs) = (renewed.into_inner(), sign_outs.into_inner());
-    assert!(renewed > 3 && sign_outs > ROUNDS / 25, "{renewed} renewed, {sign_outs} signed out");
+    let sign_outs = sign_outs.into_inner();
+    assert!(
+        renewed == ROUNDS / RENEWED_EVERY && sign_outs > ROUNDS / 25,
+        "{renewed} renewed, {sign_outs} signed out"
+    );
 }
