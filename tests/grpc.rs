@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    io::Write,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::harness::{
     Gateway, Protocol, PythonProcess, Settings, Upstream, eventually, protocol::USUAL, python,
-    streaming::streaming_upstream,
 };
 
 const ROUTES: &str = "  - {path: /api.Calls/**, upstream: backend}\n  - {path: /api.Admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /api.Short/**, auth: none, timeout: 300ms, rewrite: {strip_prefix: /api.Short, add_prefix: /api.Calls}, upstream: backend}\n";
@@ -119,25 +121,39 @@ fn deadlines_and_cancelled_calls_end_at_the_server() {
     eventually("the server is told", || server.said("sleep ended").then_some(()));
 }
 
+/// A server that knows of no deadlines, whose response has no end.
+fn endless_upstream(media: &'static str) -> Upstream {
+    Upstream::with(move |_, socket| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut sent = socket.write_all(head.as_bytes());
+        while sent.is_ok() {
+            sent = socket.write_all(b"7\r\n\0\0\0\0\x02hi\r\n");
+            thread::sleep(Duration::from_millis(20));
+        }
+        false
+    })
+}
+
 #[test]
 fn the_deadline_of_a_stream_ends_it_whatever_its_server_does() {
-    // One that knows of no deadlines.
-    let upstream = streaming_upstream();
-    let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
-    let begun = Instant::now();
-    let output = std::process::Command::new("curl")
-        .args(["--silent", "--http2-prior-knowledge", "--max-time", "30", "--output", "/dev/null"])
-        .args(["--write-out", "%{http_code} %{size_download}", "--header", "Content-Type: application/grpc"])
-        .args(["--header", "TE: trailers", "--header", "grpc-timeout: 700m"])
-        .arg(format!("http://localhost:{}/public/events", gateway.address.port()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (status, size) = said.split_once(' ').unwrap();
-    assert!(status == "200" && size.parse::<u64>().unwrap() > 0, "{said}");
-    // A stream that was reset (CURLE_HTTP2_STREAM), and not one that was given up.
-    assert_eq!(output.status.code(), Some(92), "{output:?}");
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    // A call is told its status; anything else is reset (CURLE_HTTP2_STREAM), and not given up.
+    for (media, exit) in [("application/grpc+proto", 0), ("text/plain", 92)] {
+        let upstream = endless_upstream(media);
+        let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
+        let begun = Instant::now();
+        let output = Command::new("curl")
+            .args(["--silent", "--http2-prior-knowledge", "--max-time", "30", "--dump-header", "-"])
+            .args(["--header", "Content-Type: application/grpc", "--header", "TE: trailers"])
+            .args(["--header", "grpc-timeout: 700m"])
+            .arg(format!("http://localhost:{}/public/events", gateway.address.port()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("HTTP/2 200") && said.contains("hi"), "{said}");
+        assert_eq!(said.contains("grpc-status: 4\r\n"), exit == 0, "{said}");
+        assert_eq!(output.status.code(), Some(exit), "{output:?}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
 }
 
 #[test]

@@ -18,9 +18,21 @@ pub(super) fn is_call(head: &RequestHead) -> bool {
     if head.version != Version::HTTP_2 {
         return false;
     }
-    let media = head.fields.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    is_of_a_call(&head.fields)
+}
+
+/// Returns whether the fields of a message say that it is one of gRPC.
+pub(super) fn is_of_a_call(fields: &Fields) -> bool {
+    let media = fields.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = media.and_then(|media| media.strip_prefix(MEDIA_TYPE.as_bytes()));
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';' | b' ')))
+}
+
+/// Returns the trailers of a call that has not ended in time.
+pub(super) fn deadline_exceeded() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    [("grpc-status", "4"), ("grpc-message", Kind::UpstreamTimeout.message())]
+        .into_iter()
+        .map(|(name, value)| (name, value.as_bytes()))
 }
 
 /// Returns how long the client waits for a call, if it says so.

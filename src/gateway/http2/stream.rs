@@ -17,6 +17,7 @@ use crate::{
     gateway::{
         deadline::Deadline,
         drain::Draining,
+        grpc,
         head::date,
         message::{ClientRequest, ClientResponse},
         response_body::ResponseBody,
@@ -47,6 +48,8 @@ struct Sending {
     /// A part of the body that the client has no room for yet, and whether it is the last one.
     part: Bytes,
     is_last: bool,
+    /// Whether it is the response to a call of gRPC.
+    is_call: bool,
 }
 
 /// A stream.
@@ -162,6 +165,7 @@ impl Stream {
             .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
         let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
         self.stream.send_head(status, lines, is_whole)?;
+        let is_call = !is_whole && grpc::is_of_a_call(&fields);
         fields.reuse();
         if let Some(opening) = opening {
             drop(body);
@@ -172,12 +176,24 @@ impl Stream {
         if is_whole {
             return Ok(false);
         }
-        self.stage = Stage::Response(Box::new(Sending { body, part: Bytes::new(), is_last: false }));
+        self.stage = Stage::Response(Box::new(Sending { body, part: Bytes::new(), is_last: false, is_call }));
         Ok(true)
     }
 
     fn reset(&self, reason: Reason) {
         self.stream.reset(reason);
+    }
+
+    /// Ends a response that breaks off. A call whose deadline has passed ends with a status that says so.
+    fn breaks_off(&self, reason: Reason) {
+        let is_late = self.state.exchange.cut().is_none() && self.state.is_expired();
+        match &self.stage {
+            Stage::Response(sending) if sending.is_call && is_late => {
+                // A client that has gone misses nothing.
+                let _ = self.stream.send_trailers(grpc::deadline_exceeded());
+            }
+            _ => self.reset(reason),
+        }
     }
 }
 
@@ -269,7 +285,7 @@ impl Future for Stream {
             match this.poll_stage(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(()),
                 Poll::Ready(Err(reason)) => {
-                    this.reset(reason);
+                    this.breaks_off(reason);
                     return Poll::Ready(());
                 }
                 Poll::Pending => {}
@@ -284,7 +300,7 @@ impl Future for Stream {
             }
             if state.exchange.cut().is_some() || state.is_expired() {
                 // The rest of the response may be waiting for a client who has no room, or it did not end by itself.
-                this.reset(Reason::CANCEL);
+                this.breaks_off(Reason::CANCEL);
                 return Poll::Ready(());
             }
             let (now, due) = state.clock();
