@@ -334,7 +334,7 @@ where
     pub(super) has_others: bool,
     is_trial: bool,
     /// When it was chosen, as the lower half of a coarse time.
-    since: u32,
+    pub(super) since: u32,
 }
 
 impl<B> Chosen<B>

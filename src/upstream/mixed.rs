@@ -75,7 +75,11 @@ where
             let chosen = self.choose(tries.key, &tries.tried, now).ok_or(SendError::NoServer)?;
             let pool = chosen.pool.clone();
             // A WebSocket needs HTTP/1.1 (RFC 6455), so that is what ALPN offers for it.
-            let is_http2 = if is_upgrade && pool.is_tls() { Ok(false) } else { pool.is_http2(allowed).await };
+            let is_http2 = if is_upgrade && pool.is_tls() {
+                Ok(false)
+            } else {
+                pool.is_http2(allowed, chosen.since).await
+            };
             let tried = match is_http2 {
                 Ok(true) => self.try_http2(allowed, &chosen, &asked, body, progress).await,
                 Ok(false) => self.try_http1(allowed, &chosen, &asked, body, &mut tries, progress).await,
@@ -153,7 +157,7 @@ where
         let pool = chosen.pool.clone();
         let id = pool.endpoint().id;
         progress.connects(id);
-        let (connection, made) = match pool.connect_shared(allowed).await {
+        let (connection, made) = match pool.connect_shared(allowed, chosen.since).await {
             Ok(connected) => connected,
             Err(error) => return Tried::NoConnection(error.into(), body),
         };
@@ -201,7 +205,7 @@ where
             Some(connection) => connection,
             None => {
                 progress.connects(id);
-                match pool.connect(allowed).await {
+                match pool.connect(allowed, chosen.since).await {
                     Ok(connection) => connection,
                     Err(error) => return Tried::NoConnection(error.into(), body),
                 }
@@ -229,7 +233,7 @@ where
                 stale -= 1;
                 let request = connection.into_request();
                 progress.connects(id);
-                connection = match (pool.connect(allowed).await, outcome) {
+                connection = match (pool.connect(allowed, chosen.since).await, outcome) {
                     (Ok(connection), _) => connection,
                     // Another server may take it, unless its body is gone.
                     (Err(_), Err(broken)) => return Tried::Broken(broken, (!*has_body).then(B::default)),

@@ -9,7 +9,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -153,11 +153,19 @@ where
         self.endpoint.agreed() == Some(Offer::Http2)
     }
 
-    /// Returns whether the server is spoken to in HTTP/2; asks it if that is not known.
+    /// Returns how much longer a request waits for a connection of this server, which it was sent to at the lower half of a coarse
+    /// time.
+    fn patience(&self, since: u32) -> Duration {
+        let waited = (coarse_millis() as u32).wrapping_sub(since);
+        self.cluster.config.max_wait.saturating_sub(Duration::from_millis(waited.into()))
+    }
+
+    /// Returns whether the server is spoken to in HTTP/2; asks it if that is not known. `since` is when the request was
+    /// sent to it, as the lower half of a coarse time.
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub(super) async fn is_http2(&self, _: &impl Allowed) -> Result<bool, ConnectError> {
+    pub(super) async fn is_http2(&self, _: &impl Allowed, since: u32) -> Result<bool, ConnectError> {
         match self.server() {
             Server::H2c(_) => return Ok(true),
             Server::Tls(_) => {}
@@ -167,7 +175,6 @@ where
             return Ok(agreed == Offer::Http2);
         }
         let config = &self.cluster.config;
-        let until = Instant::now() + config.max_wait;
         let mut slot = None;
         loop {
             // What was agreed on is forgotten when a connection fails, and others may go on.
@@ -177,7 +184,7 @@ where
             let asked = pingora_timeout::timeout(config.connect_timeout, self.ask(&mut slot)).await;
             match asked.map_err(|_| ConnectError::Timeout)?? {
                 Some(is_http2) => return Ok(is_http2),
-                None => slot = self.wait_for_room(until).await?,
+                None => slot = self.wait_for_room(since).await?,
             }
         }
     }
@@ -218,22 +225,25 @@ where
         (fresh, shared.iter().any(|connection| connection.is_settled()))
     }
 
-    /// Returns a connection of HTTP/2 with room, and whether it was opened for this.
+    /// Returns a connection of HTTP/2 with room, and whether it was opened for this. `since` is as for
+    /// [`Self::is_http2`].
     ///
     /// # Errors
     /// [`ConnectError`].
     pub(super) async fn connect_shared(
         &self,
         _: &impl Allowed,
+        since: u32,
     ) -> Result<(Arc<Multiplexed>, bool), ConnectError> {
         let config = &self.cluster.config;
-        let begun = Instant::now();
+        let begun = coarse_millis();
         let mut slot = None;
         loop {
-            if let Some(connection) = self.share(coarse_millis()) {
+            let now = coarse_millis();
+            if let Some(connection) = self.share(now) {
                 return Ok((connection, false));
             }
-            let left = config.connect_timeout.saturating_sub(begun.elapsed());
+            let left = config.connect_timeout.saturating_sub(span(begun, now));
             if let (Some(fresh), has_others) = self.unsettled()
                 && !left.is_zero()
             {
@@ -254,7 +264,7 @@ where
             match opened.map_err(|_| ConnectError::Timeout)?? {
                 Opened::Connection(connection, made) => return Ok((connection, made)),
                 Opened::Meanwhile => {}
-                Opened::NoSlot => slot = self.wait_for_room(begun + config.max_wait).await?,
+                Opened::NoSlot => slot = self.wait_for_room(since).await?,
             }
         }
     }
@@ -290,7 +300,7 @@ where
     }
 
     /// Waits until a connection of HTTP/2 has room, or another one may be opened, for which it returns a slot.
-    async fn wait_for_room(&self, until: Instant) -> Result<Option<OwnedSemaphorePermit>, ConnectError> {
+    async fn wait_for_room(&self, since: u32) -> Result<Option<OwnedSemaphorePermit>, ConnectError> {
         let most = self.cluster.config.max_waiting;
         let _waiting = Waiting::enter(&self.endpoint.waiting, most).ok_or(ConnectError::Busy)?;
         let next = async {
@@ -302,7 +312,7 @@ where
                 slot = self.endpoint.slots.clone().acquire_owned() => slot.ok(),
             }
         };
-        let rest = until.saturating_duration_since(Instant::now());
+        let rest = self.patience(since);
         if rest.is_zero() {
             return Err(ConnectError::Busy);
         }
@@ -331,16 +341,20 @@ where
             && idle.connection.is_quiet()
     }
 
-    /// Opens a connection, or waits for one that another request gives back.
+    /// Opens a connection, or waits for one that another request gives back. `since` is as for [`Self::is_http2`].
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub(super) async fn connect(&self, _: &impl Allowed) -> Result<Box<Connection<B>>, ConnectError> {
+    pub(super) async fn connect(
+        &self,
+        _: &impl Allowed,
+        since: u32,
+    ) -> Result<Box<Connection<B>>, ConnectError> {
         let slot = loop {
             if let Some(slot) = self.endpoint.slot_of_any() {
                 break slot;
             }
-            match self.wait().await? {
+            match self.wait(since).await? {
                 Next::Connection(mut connection) => {
                     if connection.is_quiet() {
                         return Ok(connection);
@@ -364,7 +378,7 @@ where
         Ok(Box::new(Connection::new(stream, self.header_limits(), slot)))
     }
 
-    async fn wait(&self) -> Result<Next<B>, ConnectError> {
+    async fn wait(&self, since: u32) -> Result<Next<B>, ConnectError> {
         let config = &self.cluster.config;
         let _waiting =
             Waiting::enter(&self.endpoint.waiting, config.max_waiting).ok_or(ConnectError::Busy)?;
@@ -388,7 +402,7 @@ where
                 else => std::future::pending().await,
             }
         };
-        pingora_timeout::timeout(config.max_wait, next).await.map_err(|_| ConnectError::Busy)
+        pingora_timeout::timeout(self.patience(since), next).await.map_err(|_| ConnectError::Busy)
     }
 
     /// Takes a connection back if its exchange is complete, and hands it to a waiting request or keeps it. Closes it
