@@ -1,6 +1,7 @@
 //! What one client or upstream does takes nothing from the others.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
@@ -266,6 +267,41 @@ fn upstream_connections_rest_and_age_only_so_long() {
         thread::sleep(Duration::from_millis(400));
         assert_eq!(get(), 200);
         assert_eq!(upstream.connections(), 2, "{limits}");
+    }
+}
+
+/// How often the threads of a process have gone to sleep of their own accord.
+fn sleeps(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map_while(Result::ok);
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok())
+    };
+    statuses.filter_map(count).sum()
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_costs_no_wakeup_for_each_and_is_served() {
+    const BYTES: usize = 3_000;
+    let gateway = Gateway::start(&Upstream::start(), Settings { workers: 1, ..Settings::default() });
+    let mut client = gateway.client();
+    let head = "GET /public/x HTTP/1.1\r\nHost: a\r\nX-Long: ";
+    for byte in head.bytes() {
+        client.send([byte]);
+    }
+    let before = sleeps(gateway.pid().unwrap());
+    for _ in 0..BYTES {
+        client.send("x");
+        thread::sleep(Duration::from_micros(200));
+    }
+    let during = sleeps(gateway.pid().unwrap()) - before;
+    let response = client.send("\r\n\r\n").response();
+    assert_eq!(response.status, 200);
+    assert!(during < BYTES as u64 / 2, "{during} sleeps for {BYTES} bytes");
+    // And what comes next on the connection comes at once.
+    for _ in 0..3 {
+        assert_eq!(client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     }
 }
 

@@ -41,11 +41,12 @@ const CHUNKED_COST: usize = 8;
 const SMALL_CHUNK: u64 = 1 << 10;
 const SMALL_CHUNKS_AT_ONCE: usize = 8 << 10;
 
-/// A read of so few bytes of a head brings a crumb. After a few in a row there is a pause before each: what costs a
-/// client a byte must not cost a wake-up here.
+/// A read of so few bytes of a head brings a crumb. After a few in a row there is a pause before each, in which the kernel
+/// does not tell of less than so many bytes: what costs a client a byte must not cost a wake-up here.
 const CRUMB: usize = 16;
 const MAX_CRUMBS: u8 = 16;
 const CRUMB_PAUSE: Duration = Duration::from_millis(10);
+const TOLD_IN_PAUSE: u16 = 4 << 10;
 
 /// The end of a line (RFC 9112, section 2.2).
 const LINE_END: &[u8] = b"\r\n";
@@ -164,6 +165,7 @@ impl Inbound {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
+                self.socket.is_readable_from(1);
             }
             let length = ready!(self.poll_read(cx, SMALL_READ))?;
             if length == 0 {
@@ -205,6 +207,7 @@ impl Inbound {
         }
         self.crumbs = self.crumbs.saturating_add(1);
         if self.crumbs > MAX_CRUMBS {
+            self.socket.is_readable_from(TOLD_IN_PAUSE);
             self.pause = Some(Box::pin(tokio::time::sleep(CRUMB_PAUSE)));
         }
     }

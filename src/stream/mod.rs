@@ -64,20 +64,21 @@ impl Stream {
     /// # Errors
     /// When the other end has gone, or has no address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().map_or_else(|| Err(io::ErrorKind::Unsupported.into()), TcpStream::peer_addr)
+    }
+
+    /// Returns its socket, if that is one of TCP.
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(socket) => socket.peer_addr(),
-            Self::Tls(stream) => stream.get_ref().0.peer_addr(),
-            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Unix(_) => None,
         }
     }
 
     /// Returns how many bytes that were written the other end has not acknowledged.
     pub fn unacknowledged(&self) -> usize {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Unix(_) => return 0,
-        };
+        let Some(socket) = self.tcp() else { return 0 };
         let mut bytes: libc::c_int = 0;
         // SAFETY: the socket is open, and the call writes a number to where `bytes` lies.
         let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
@@ -86,13 +87,27 @@ impl Stream {
 
     /// Lets the kernel take no more from the other end than it has to, for one who is not listened to any more.
     pub fn narrows(&self) {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Unix(_) => return,
-        };
-        // What fails here costs memory of the kernel alone.
-        let _ = SockRef::from(socket).set_recv_buffer_size(1);
+        if let Some(socket) = self.tcp() {
+            // What fails here costs memory of the kernel alone.
+            let _ = SockRef::from(socket).set_recv_buffer_size(1);
+        }
+    }
+
+    /// Lets the kernel say that there is something to read once that is so many bytes, or the end. Whoever makes it fewer is told at once
+    /// if they are there.
+    pub fn is_readable_from(&self, bytes: u16) {
+        let Some(socket) = self.tcp() else { return };
+        let bytes = libc::c_int::from(bytes);
+        // SAFETY: the socket is open, and the call reads a number from where `bytes` lies. What fails here costs time alone.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const bytes).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
+        }
     }
 
     /// Whether what is written may lie before the socket until it is flushed.
