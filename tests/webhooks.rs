@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,9 +15,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, Dice, Gateway, PASSWORD, Seen, Settings, Upstream, errors_of, eventually,
+    Authority, Cluster, Dice, Gateway, PASSWORD, Seen, Settings, Upstream, errors_of, eventually,
     fleet::{self, access, user_id},
     node_file, ok, peer_folder, port_to_keep, shared_database, shared_sql,
+    tls_server::server,
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -217,6 +218,31 @@ fn a_receiver_that_leads_elsewhere_is_not_followed() {
     told(&receiver, 2);
     assert!(elsewhere.seen().is_empty());
     assert_eq!(state(&gateway)[1], "failing");
+}
+
+#[test]
+fn a_receiver_that_shows_the_certificate_of_another_is_told_nothing() {
+    let authority = Authority::new();
+    let (lies, told_to_liar) = server(&authority.issue(&["elsewhere.test"]), None);
+    let (honest, told_to_honest) = server(&authority.issue(&["localhost"]), None);
+    let entry = |address: SocketAddr| {
+        let port = address.port();
+        format!(
+            "  - {{url: \"https://localhost:{port}/hook\", secret: {SECRET}, events: [user.created], ca: ca.pem}}\n"
+        )
+    };
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let settings = Settings::default().extra(&format!("webhooks:\n{}{}", entry(lies), entry(honest)));
+    let gateway = Gateway::start_in(folder, Upstream::start().address, settings);
+    gateway.register("alice");
+    eventually("the honest one is told", || (!told_to_honest.lock().unwrap().is_empty()).then_some(()));
+    eventually("the other one is failing", || {
+        let listed = gateway.run(&["webhook", "list"], "");
+        let line = listed.lines().find(|line| line.contains(&lies.port().to_string()))?;
+        line.contains("failing").then_some(())
+    });
+    assert!(told_to_liar.lock().unwrap().is_empty());
 }
 
 #[test]

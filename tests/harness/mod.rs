@@ -19,6 +19,7 @@ pub mod provider;
 mod proxy;
 pub mod streaming;
 mod tls;
+pub mod tls_server;
 mod token;
 mod upstream;
 
