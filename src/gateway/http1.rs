@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     future::Future,
     io::{self, Write as _},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -63,6 +63,18 @@ struct Sending {
     chunked: bool,
     /// The bytes that are still to come, if the head has told a length.
     left: Option<u64>,
+    hold: Hold,
+}
+
+/// Whether a head waits for its body before it is written. Many servers send the two one after the other, so that the second is there
+/// when the worker looks at its sockets next; and one write costs half of two.
+enum Hold {
+    /// It waits for that look.
+    Begins,
+    /// That look was taken.
+    Ends,
+    /// It waits for nothing.
+    Over,
 }
 
 /// What became of a body whose available part was gathered.
@@ -314,11 +326,15 @@ where
         fields.reuse();
         let has_body = delimiter != Delimiter::Nothing && !self.asked.to_head && exact != Some(0);
         let left = if let Delimiter::Length(length) = delimiter { Some(length) } else { None };
-        let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked, left };
+        let mut sending = Sending { body, chunked: delimiter == Delimiter::Chunked, left, hold: Hold::Over };
+        let length_of_head = self.unsent.len();
         if !has_body || matches!(sending.gather(&mut self.unsent, cx)?, Gathered::All) {
             drop(sending);
             self.response_ends();
         } else {
+            if self.unsent.len() == length_of_head {
+                sending.hold = Hold::Begins;
+            }
             self.stage = Stage::Response(Box::new(sending));
         }
         Ok(())
@@ -333,10 +349,28 @@ where
         self.stage = if self.ends { Stage::Last } else { Stage::Head };
     }
 
+    /// Ready once a head has waited for its body, with whether it has just done so.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Stage::Response(sending) = &mut self.stage else { return Poll::Ready(false) };
+        match sending.hold {
+            Hold::Begins => {
+                sending.hold = Hold::Ends;
+                // The runtime wakes those who yield once it has looked at the sockets.
+                pin!(tokio::task::yield_now()).poll(cx).map(|()| true)
+            }
+            Hold::Ends => {
+                sending.hold = Hold::Over;
+                Poll::Ready(true)
+            }
+            Hold::Over => Poll::Ready(false),
+        }
+    }
+
     /// Sends the response as it arrives.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if self.poll_send(cx)?.is_pending() {
+            let has_waited = ready!(self.poll_hold(cx));
+            if !has_waited && self.poll_send(cx)?.is_pending() {
                 let Stage::Response(sending) = &mut self.stage else { return Poll::Pending };
                 // A client that reads nothing makes it a long one, which ends with its token.
                 return if sending.body.may_wait(cx, self.unsent.len()) {
@@ -346,7 +380,13 @@ where
                 };
             }
             let Stage::Response(sending) = &mut self.stage else { return Poll::Ready(Ok(())) };
-            match sending.gather(&mut self.unsent, cx)? {
+            let gathered = sending.gather(&mut self.unsent, cx).inspect_err(|error| {
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    // The server broke off; the head that waited is the client's, unless its token has died.
+                    let _ = self.poll_send(cx);
+                }
+            })?;
+            match gathered {
                 Gathered::All => self.response_ends(),
                 Gathered::Full => {}
                 Gathered::Part => {
