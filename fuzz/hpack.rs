@@ -32,12 +32,16 @@ const WORDS: &[&[u8]] = &[
 fn what_is_decoded_is_bounded_and_can_be_encoded() {
     check!(name = "hpack").for_each(|input: &[u8]| {
         let Some(([blocks], rest)) = steered(input) else { return };
-        let mut decoder = Decoder::new();
+        let (mut decoder, mut remembering) = (Decoder::new(), Decoder::of_many());
         for block in rest.chunks(rest.len() / (usize::from(blocks % 4) + 1) + 1) {
             let block = spell(block, WORDS);
             let mut lines = Vec::new();
             let read = decoder.decode(&block, |line| lines.push(line.into_owned()));
             assert!(lines.len() <= block.len());
+            // What was remembered is what would be read.
+            let mut others = Vec::new();
+            let other = remembering.decode(&block, |line| others.push(line.into_owned()));
+            assert_eq!((other.is_ok(), format!("{others:?}")), (read.is_ok(), format!("{lines:?}")));
             for line in &lines {
                 let Name::Field(name) = &line.name else { continue };
                 let value = &line.value;

@@ -151,7 +151,10 @@ impl Connection {
             preface: b"",
             is_greeted: false,
             reader: Reader::new(config.header_limits.bytes + BLOCK_SLACK),
-            decoder: Decoder::new(),
+            decoder: match role {
+                Role::Client => Decoder::of_many(),
+                Role::Server => Decoder::new(),
+            },
             shared: Shared::new(state),
             header_limits: config.header_limits,
             silence: Silence::new(config.silence),

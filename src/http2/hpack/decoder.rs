@@ -7,7 +7,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     Undecodable, huffman,
-    table::{LINE_COST, Line, Name, Pseudo, Table},
+    repeated::Repeated,
+    table::{LINE_COST, Line, Name, Pseudo, STATIC_LINES, Table},
 };
 
 /// The size that the table of a decoder may have, in bytes: what a peer assumes that was told nothing else.
@@ -22,12 +23,19 @@ pub(in crate::http2) struct Decoder {
     table: Table,
     /// The string that is being decoded.
     scratch: Vec<u8>,
+    /// What was decoded before, where it is remembered.
+    repeated: Option<Box<Repeated>>,
 }
 
 impl Decoder {
     /// Creates the decoder of a connection that begins.
     pub(in crate::http2) fn new() -> Self {
-        Self { table: Table::new(TABLE_SIZE), scratch: Vec::new() }
+        Self { table: Table::new(TABLE_SIZE), scratch: Vec::new(), repeated: None }
+    }
+
+    /// The same for one that many messages with the same lines come on: those are remembered.
+    pub(in crate::http2) fn of_many() -> Self {
+        Self { repeated: Some(Box::default()), ..Self::new() }
     }
 
     /// Reads a whole block and gives each line to `take`.
@@ -69,6 +77,21 @@ impl Decoder {
 
     /// Reads a line whose name may have a number.
     fn literal(&mut self, block: &mut &[u8], prefix: u32) -> Result<Line, Undecodable> {
+        let Some(written) = self.repeated.as_ref().and_then(|_| lasting(block, prefix)) else {
+            return self.decode_literal(block, prefix);
+        };
+        if let Some(line) = self.repeated.as_ref().and_then(|repeated| repeated.get(written)) {
+            *block = &block[written.len()..];
+            return Ok(line.clone());
+        }
+        let line = self.decode_literal(block, prefix)?;
+        if let Some(repeated) = &mut self.repeated {
+            repeated.keep(written, &line);
+        }
+        Ok(line)
+    }
+
+    fn decode_literal(&mut self, block: &mut &[u8], prefix: u32) -> Result<Line, Undecodable> {
         let number = integer(block, prefix)?;
         let (mut name, name_length) = if number == 0 {
             let name = self.string(block)?;
@@ -98,6 +121,23 @@ impl Decoder {
         huffman::decode(string, &mut self.scratch)?;
         Ok(&self.scratch)
     }
+}
+
+/// Returns how the next line is written, if that says the same each time and is no secret: its name has no number of the table, which
+/// changes, and it is not one that is never to be kept (RFC 7541, section 6.2.3).
+fn lasting<'a>(block: &&'a [u8], prefix: u32) -> Option<&'a [u8]> {
+    const NEVER_KEPT: u8 = 0x10;
+    let mut rest = *block;
+    let is_secret = prefix == 4 && rest.first()? & NEVER_KEPT != 0;
+    let number = integer(&mut rest, prefix).ok()?;
+    if is_secret || number > STATIC_LINES {
+        return None;
+    }
+    for _ in 0..if number == 0 { 2 } else { 1 } {
+        let length = integer(&mut rest, 7).ok()?;
+        rest = rest.get(length..)?;
+    }
+    Some(&block[..block.len() - rest.len()])
 }
 
 /// Reads a number whose first byte has so many bits of it (RFC 7541, section 5.1). Larger ones than anything has are refused.
@@ -191,6 +231,23 @@ mod tests {
         ];
         let block = bytes("8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf");
         assert_eq!(read(&mut decoder, &block), pairs(&third));
+    }
+
+    #[test]
+    fn lines_that_come_again_are_read_as_at_first() {
+        // A new name and one of the static table with the same value, one by a number of the table that changes, a secret, and what is
+        // malformed.
+        let blocks = [
+            "40 01 61 01 62  54 01 62  7e 01 63",
+            "40 01 63 01 64  54 01 62  7e 01 63",
+            "00 01 61 01 62  04 01 62  14 01 62  1f 2f 01 64",
+            "40 01 41 01 62  40 01 61 02 20 62",
+        ];
+        let (mut plain, mut remembering) = (Decoder::new(), Decoder::of_many());
+        for block in blocks.iter().chain(&blocks).chain(&blocks) {
+            let block = bytes(block);
+            assert_eq!(read(&mut remembering, &block), read(&mut plain, &block));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod decoder;
 pub(super) mod encoder;
 mod huffman;
+mod repeated;
 mod table;
 
 use thiserror::Error;

@@ -9,6 +9,9 @@ use super::Undecodable;
 /// What a line in a table costs beyond its name and value, in bytes (RFC 7541, section 4.1).
 pub(in crate::http2) const LINE_COST: usize = 32;
 
+/// The lines that every table begins with (RFC 7541, appendix A).
+pub(super) const STATIC_LINES: usize = 61;
+
 /// A pseudo-header (RFC 9113, section 8.3; RFC 8441, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http2) enum Pseudo {
@@ -120,7 +123,7 @@ const fn field(name: HeaderName, length: usize, value: &'static str) -> Line {
 }
 
 /// RFC 7541, appendix A.
-static STATIC: [Line; 61] = [
+static STATIC: [Line; STATIC_LINES] = [
     pseudo(Pseudo::Authority, ""),
     pseudo(Pseudo::Method, "GET"),
     pseudo(Pseudo::Method, "POST"),
