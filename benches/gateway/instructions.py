@@ -2,13 +2,14 @@
 """Instructions of user code that one request takes, and lines of code that miss a simulated cache of 32 KiB, counted by
 valgrind: the same on a busy machine.
 
-  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--check] [--cookie | --key | --foreign] [BINARY]
+  benches/gateway/instructions.py [--log] [--traces MODE] [--limited] [--check] [--h2c]
+                                  [--cookie | --key | --foreign] [BINARY]
 
 One keep-alive connection, one worker, a cached token, nginx with a fixed answer as the upstream. Counted is what the
 worker's thread executes, its runtime included. Two runs of different length are subtracted, so that the start does not
 count. With --log the access log is on. --traces says what becomes of them: `off` (no `traceparent` is made), `on` (the
 default: it is made, nothing is exported) or `sampled-out` (they are exported, but none of these requests). With --limited the
-route has a rate limit by user; with --check another proxy asks about each request at /auth/verify; with --cookie the caller is known by a
+route has a rate limit by user; with --h2c the upstream is spoken to in HTTP/2; with --check another proxy asks about each request at /auth/verify; with --cookie the caller is known by a
 browser's cookie, with --key by an API key, with --foreign by another issuer's token (RS256). Needs valgrind, nginx, openssl and
 the build of `./run release` with its symbols, or another release build.
 """
@@ -38,7 +39,7 @@ daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{}}
 http {{
   access_log off; keepalive_requests 1000000;
-  server {{ listen 127.0.0.1:{upstream}; location / {{ return 200 "hello"; }} }}
+  server {{ listen 127.0.0.1:{upstream}{http2}; location / {{ return 200 "hello"; }} }}
 }}
 """
 
@@ -48,7 +49,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
 workers: 1
 store: {{url: "sqlite:authgate.db"}}
 auth: {{issuer: https://login.example.com, audience: bench, access_token_ttl: 1d}}
-upstreams: {{backend: {{servers: [{{url: "http://127.0.0.1:{upstream}"}}]}}}}
+upstreams: {{backend: {{servers: [{{url: "{scheme}://127.0.0.1:{upstream}"}}]}}}}
 routes: [{{path: /api/**, upstream: backend{limit}}}]
 log: {{level: error, access: {log}}}
 trusted_proxies: [127.0.0.1/32]
@@ -145,6 +146,7 @@ def main():
     parser.add_argument("--traces", choices=TRACES, default="on")
     parser.add_argument("--limited", action="store_true")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--h2c", action="store_true")
     caller = parser.add_mutually_exclusive_group()
     caller.add_argument("--cookie", action="store_true")
     caller.add_argument("--key", action="store_true")
@@ -162,13 +164,14 @@ def main():
         ports = {"port": free_port(), "admin": free_port(), "upstream": free_port()}
         (folder / "gateway.yaml").write_text(CONFIG.format(
             log=str(options.log).lower(),
+            scheme="h2c" if options.h2c else "http",
             traces=TRACES[options.traces],
             limit=LIMIT if options.limited else "",
             issuers=other.config("bench") if other else "",
             pages=PAGES.format(**ports) if options.cookie else "",
             **ports,
         ))
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, **ports))
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, http2=" http2" if options.h2c else "", **ports))
         nginx = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
         try:
             wait_for(ports["upstream"])

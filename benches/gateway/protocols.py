@@ -98,7 +98,7 @@ upstreams:
 routes:
   - {{path: /api/**, upstream: backend}}
   - {{path: /bench.Service/**, upstream: grpc}}
-  - {{path: /h2/**, upstream: h2c, rewrite: {{strip_prefix: /h2}}}}
+  - {{path: /h2/**, upstream: h2c}}
 log: {{access: false, level: warn}}
 """)
         self.pids["authgate"] = self.spawn("authgate", [str(self.binary), "serve", "--config", str(config)]).pid
