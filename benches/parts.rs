@@ -181,6 +181,7 @@ fn passwords(c: &mut Criterion) {
         min_length: 15,
         reject_common: true,
         breached: None,
+        breached_service: None,
         memory_kib: 19 << 10,
         iterations: 2,
         parallelism: 1,

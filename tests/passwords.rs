@@ -1,11 +1,22 @@
 //! Guessing, flooding and telling names apart.
 
-use std::{io::Write, path::Path, process::Stdio, sync::Arc, thread};
+use std::{
+    io::Write,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
 
-use crate::harness::{Gateway, PASSWORD, Response, Settings, authgate, eventually, shared_database};
+use crate::harness::{
+    Gateway, PASSWORD, Response, Settings, Upstream, authgate, errors_of, eventually, ok, shared_database,
+};
 
 /// What a response shows, but for what differs in any two answers.
 fn shown(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
@@ -267,6 +278,66 @@ fn a_stolen_password_is_nobodys_choice_and_goes_on_where_it_is_one() {
     let mut restarted = Gateway::spawn_in(folder, nowhere, listed);
     assert!(!eventually("it does not start", || restarted.ended()).success());
     assert!(restarted.log().contains("its checksum is wrong"), "{}", restarted.log());
+}
+
+/// A service that knows the stolen password by its hash, until it breaks.
+fn range_service(breaks: Arc<AtomicBool>) -> Upstream {
+    Upstream::with(move |seen, socket| {
+        let listed = stolen(&[STOLEN]);
+        let (begin, rest) = listed.split_at(5);
+        let padding = "0018A45C4D1DEF81644B54AB7F969B88D65:0\r\n";
+        let answer = match seen.target.strip_prefix("/range/") {
+            _ if breaks.load(SeqCst) => return false,
+            Some(asked) if asked == begin => ok(&format!("{padding}{rest}")),
+            Some(asked) if asked.len() == 5 => ok(padding),
+            _ => b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        };
+        socket.write_all(&answer).is_ok()
+    })
+}
+
+#[test]
+fn a_service_is_asked_about_stolen_passwords_and_missed_by_nobody() {
+    let breaks = Arc::new(AtomicBool::new(false));
+    let service = range_service(breaks.clone());
+    let url = format!("http://{}/range/", service.address);
+    let gateway = Gateway::alone(
+        Settings::default().auth(&format!("  password: {{breached_service: {{url: \"{url}\"}}}}\n")),
+    );
+    let body = |name: &str, password: &str| json!({"username": name, "password": password});
+    let refused = gateway.post("/auth/register", &body("alice", STOLEN));
+    assert_eq!((refused.status, refused.message().as_str()), (400, "Password not accepted"));
+    assert_eq!(refused.json()["detail"], "this password is known from a theft of passwords");
+    assert_eq!(gateway.post("/auth/register", &body("alice", STOLEN_LATER)).status, 201);
+    let token = gateway.try_login("alice", STOLEN_LATER).json()["access_token"].as_str().unwrap().to_owned();
+    let change = json!({"new_password": STOLEN, "new_password_confirm": STOLEN});
+    let changed = gateway.send("POST", "/auth/change", Some(&token), Some(&change));
+    assert_eq!(changed.message(), "Password not accepted");
+    // It is told five digits, by requests that are padded; and a login asks it nothing.
+    let seen = service.seen();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert!(seen.iter().all(|seen| seen.target.len() == "/range/".len() + 5));
+    assert!(seen.iter().all(|seen| seen.header("add-padding") == Some("true") && seen.body.is_empty()));
+    // While it is away nobody is refused, and an operator can read that.
+    breaks.store(true, SeqCst);
+    assert_eq!(gateway.post("/auth/register", &body("bob", STOLEN)).status, 201);
+    assert!(gateway.log().contains("a password was not looked up among stolen ones"), "{}", gateway.log());
+}
+
+#[test]
+fn a_service_for_stolen_passwords_that_cannot_be_one_is_a_fault() {
+    const HEAD: &str =
+        "listeners: [{address: \"127.0.0.1:0\"}]\nauth:\n  issuer: https://i.example\n  audience: a\n";
+    let folder = tempfile::tempdir().unwrap();
+    for (service, key, legal) in [
+        ("url: \"http://example.com/range/\"", "breached_service.url", "begins with https://"),
+        ("url: \"https://example.com/range/\", timeout: 1m", "breached_service.timeout", "at most 10s"),
+        ("url: \"https://example.com/range/\", ca: none.pem", "breached_service.ca", "none.pem"),
+    ] {
+        let text = format!("{HEAD}  password: {{breached_service: {{{service}}}}}\n");
+        let said = errors_of(folder.path(), &text);
+        assert!(said.contains(key) && said.contains(legal), "{said}");
+    }
 }
 
 #[test]

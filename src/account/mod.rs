@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod attempts;
+mod breached_service;
 mod browser;
 mod challenge;
 mod change;
@@ -34,6 +35,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use api_keys::{ApiKeyRequest, ListedKeys, MOST_KEYS, NewKey, list_keys};
 pub use attempts::{AttemptCounts, Attempts};
+pub use breached_service::BreachedService;
 pub use browser::{BrowserSession, Changed};
 pub use challenge::{Method, PendingChallenge};
 pub use change::ChangeRequest;
@@ -58,7 +60,7 @@ use crate::{
     clock::{Clock, TimeKeeper, UnixMillis},
     config,
     error::Kind,
-    password::{Hasher, Origin, Rules},
+    password::{Hasher, Origin, PasswordError, Rules},
     revocation::Mirror,
     store::{Event, Grant, NewSession, Place, SessionKind, Store, Ttls, User},
     token::{
@@ -142,6 +144,8 @@ pub struct Accounts {
     pub store: Arc<dyn Store>,
     /// The password workers.
     pub hasher: Arc<Hasher>,
+    /// The service that is asked about passwords that people choose.
+    pub breached_service: Option<BreachedService>,
     /// Counts attempts.
     pub attempts: Attempts,
     /// Queues mails, if any can be sent.
@@ -173,6 +177,11 @@ impl Accounts {
 
     /// Hashes a new password on behalf of `account`, unless it is a common or a stolen one.
     async fn hash_new(&self, password: Secret, account: &Username, address: IpAddr) -> Result<String> {
+        if let Some(service) = &self.breached_service
+            && service.knows(&password).await
+        {
+            return Err(PasswordError::Breached.into());
+        }
         let origin = Origin::new(Some(&account.skeleton()), address);
         Ok(self.hasher.hash_new(password, origin).await?)
     }

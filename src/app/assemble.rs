@@ -6,14 +6,15 @@ use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::{Access, BadKeys},
     account::{
-        Accounts, Attempts, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker,
-        WebhookWorker,
+        Accounts, Attempts, BreachedService, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator,
+        Revoker, WebhookWorker,
     },
     admin::AdminApi,
     auth_api::AuthApi,
     config::Config,
     factor::RelyingParty,
     gateway::{RefusalPages, Services, Snapshot},
+    http_client::HttpClient,
     mail::MailSetupError,
     oidc::{Fetcher, Introspector, KeyFollower, ProviderClient},
     otlp::Exporter,
@@ -57,8 +58,16 @@ pub(super) fn assemble(
     parts: Parts,
     before: Option<&Snapshot>,
 ) -> Result<Assembled, MailSetupError> {
-    let Parts { routes, upstream_tls, fetchers, provider_fetchers, trace_transport, webhook_clients, pages } =
-        parts;
+    let Parts {
+        routes,
+        upstream_tls,
+        fetchers,
+        provider_fetchers,
+        trace_transport,
+        webhook_clients,
+        breached_client,
+        pages,
+    } = parts;
     let (auth, process) = (&config.auth, &foundation.process);
     let routes = Arc::new(routes);
     let before_it = before.map(Snapshot::access);
@@ -82,7 +91,7 @@ pub(super) fn assemble(
     };
     // Nothing fails from here on, so what runs may be changed.
     process.mirror.api_keys().keep_further(!auth.claims.is_empty());
-    let accounts = Arc::new(accounts(foundation, means, config, queue, cookies));
+    let accounts = Arc::new(accounts(foundation, means, config, (queue, breached_client), cookies));
     let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
     let pages = pages.map(|loaded| {
         let providers = config.providers.iter().cloned().zip(provider_fetchers);
@@ -227,7 +236,7 @@ fn accounts(
     foundation: &Foundation,
     means: &Means,
     config: &Config,
-    mail: Option<MailQueue>,
+    (mail, breached_client): (Option<MailQueue>, Option<HttpClient>),
     cookies: Option<Arc<SessionCookies>>,
 ) -> Accounts {
     let auth = &config.auth;
@@ -237,6 +246,12 @@ fn accounts(
         config: auth.clone(),
         store: foundation.store.clone(),
         hasher: means.hasher.clone(),
+        breached_service: auth
+            .password
+            .breached_service
+            .clone()
+            .zip(breached_client)
+            .map(|(service, client)| BreachedService::new(service, client)),
         attempts: Attempts::new(foundation.attempts.clone(), auth.throttle),
         mail,
         issuer: Issuer::new(auth, keyring, random.clone()),

@@ -42,6 +42,8 @@ pub struct LoadedGateway {
     pub trace_transport: Option<Transport>,
     /// What reaches the receivers of events, in their order.
     pub webhook_clients: Vec<HttpClient>,
+    /// What reaches the service that knows stolen passwords.
+    pub breached_client: Option<HttpClient>,
     /// Pages for people with browsers, if there are any.
     pub pages: Option<pages::Loaded>,
     /// What reaches the certificate authority.
@@ -67,6 +69,8 @@ pub(super) struct Parts {
     pub(super) trace_transport: Option<Transport>,
     /// What reaches the receivers of events, in their order.
     pub(super) webhook_clients: Vec<HttpClient>,
+    /// What reaches the service that knows stolen passwords.
+    pub(super) breached_client: Option<HttpClient>,
     pub(super) pages: Option<pages::Loaded>,
 }
 
@@ -81,6 +85,7 @@ impl LoadedGateway {
             provider_fetchers,
             trace_transport,
             webhook_clients,
+            breached_client,
             pages,
             ..
         } = self;
@@ -91,6 +96,7 @@ impl LoadedGateway {
             provider_fetchers,
             trace_transport,
             webhook_clients,
+            breached_client,
             pages,
         };
         (config, parts)
@@ -131,6 +137,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
     let webhooks = config.webhooks.iter().filter_map(|webhook| load_webhook_client(webhook).err());
     let acme = load_acme_client(config).err();
     let breached = look_at_breached(config).err();
+    let breached_service = load_breached_client(config).err();
     let pages = load_pages(config).err();
     let files = tls
         .chain(upstreams)
@@ -140,6 +147,7 @@ pub(super) fn further(config: &Config) -> Vec<ConfigError> {
         .chain(webhooks)
         .chain(acme)
         .chain(breached)
+        .chain(breached_service)
         .chain(pages)
         .flat_map(of);
     mail.into_iter().chain(routes).chain(files).collect()
@@ -162,6 +170,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
     let provider_fetchers = config.providers.iter().map(load_provider).collect::<Result<_, _>>()?;
     let trace_transport = load_trace_transport(&config)?;
     let webhook_clients = config.webhooks.iter().map(load_webhook_client).collect::<Result<_, _>>()?;
+    let breached_client = load_breached_client(&config)?;
     let acme_client = load_acme_client(&config)?;
     let pages = load_pages(&config)?;
     let (warnings, digest) = (loaded.warnings, loaded.digest);
@@ -174,6 +183,7 @@ pub(super) fn compile(loaded: config::Loaded) -> Result<LoadedGateway, ConfigErr
         provider_fetchers,
         trace_transport,
         webhook_clients,
+        breached_client,
         acme_client,
         pages,
         admin_tls,
@@ -226,6 +236,13 @@ fn load_trace_transport(config: &Config) -> Result<Option<Transport>, ConfigErro
 /// Reads the certificates for a receiver of events.
 fn load_webhook_client(webhook: &config::Webhook) -> Result<HttpClient, ConfigErrors> {
     let client = HttpClient::new(&webhook.tls);
+    client.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
+}
+
+/// Reads the certificates for the service that knows stolen passwords.
+fn load_breached_client(config: &Config) -> Result<Option<HttpClient>, ConfigErrors> {
+    let service = config.auth.password.breached_service.as_ref();
+    let client = service.map(|service| HttpClient::new(&service.tls)).transpose();
     client.map_err(|(source, error)| ConfigErrors(vec![source.error(error.to_string())]))
 }
 

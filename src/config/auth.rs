@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Algorithm, AttributeRules, Claims, Encryption, Registration, Source, UsernameRules};
+use super::{
+    Algorithm, AttributeRules, Claims, Encryption, HttpUrl, Registration, Source, UpstreamTls, UsernameRules,
+};
 use crate::{
     error::Statuses,
     types::{Roles, Secret},
@@ -212,6 +214,17 @@ pub enum Signing {
     },
 }
 
+/// A service that knows stolen passwords by their hashes.
+#[derive(Debug, Clone)]
+pub struct BreachedService {
+    /// The address that the begin of a hash is appended to.
+    pub url: HttpUrl,
+    /// How long it is waited for.
+    pub timeout: Duration,
+    /// TLS to it.
+    pub tls: UpstreamTls,
+}
+
 /// Rules for passwords, and what hashing may cost.
 #[derive(Debug, Clone)]
 pub struct Password {
@@ -221,6 +234,8 @@ pub struct Password {
     pub reject_common: bool,
     /// The list of stolen ones, which are refused.
     pub breached: Option<BreachedList>,
+    /// The service that is asked about those that people choose.
+    pub breached_service: Option<BreachedService>,
     /// Argon2 memory in KiB.
     pub memory_kib: u32,
     /// Argon2 passes.

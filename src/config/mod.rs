@@ -46,8 +46,8 @@ use ipnet::IpNet;
 pub use access::{Access, Requirements, RoleRule};
 pub use acme::{Acme, ChallengeKind};
 pub use auth::{
-    ApiKeys, Auth, BreachedList, Compat, Cors, Email, LoginBy, MailsPerHour, MasterKeySource, Mfa, Password,
-    Rate, Signing, Smtp, Throttle,
+    ApiKeys, Auth, BreachedList, BreachedService, Compat, Cors, Email, LoginBy, MailsPerHour,
+    MasterKeySource, Mfa, Password, Rate, Signing, Smtp, Throttle,
 };
 pub use browser::{Browser, Cookies, Pages, PublicUrl};
 pub use claims::{AttributeRule, AttributeRules, ClaimRule, ClaimSource, Claims, SetBy};

@@ -96,6 +96,12 @@ pub struct Breached {
     file: Vec<u8>,
 }
 
+/// Returns the hash by which public lists know a password: SHA-1, in upper-case hexadecimal digits.
+pub fn public_hash(password: &Secret) -> String {
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, password.expose().as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
 impl Breached {
     /// Reads a file whole.
     ///

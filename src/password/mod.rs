@@ -9,7 +9,7 @@ mod queue;
 mod rule;
 mod share;
 
-pub use breached::{Breached, BreachedError, BreachedFile, Built, build};
+pub use breached::{Breached, BreachedError, BreachedFile, Built, build, public_hash};
 pub use foreign::{ForeignHash, ForeignHashError};
 pub use job::{Busy, HashError, Verdict};
 pub use pool::Hasher;

@@ -7,8 +7,8 @@ use http::StatusCode;
 use super::{Check, Links};
 use crate::{
     config::{
-        ApiKeys, AttributeRules, Auth, BreachedList, Compat, LoginBy, Mfa, Password, Rate, Store, Throttle,
-        UsernameRules,
+        ApiKeys, AttributeRules, Auth, BreachedList, BreachedService, Compat, HttpUrl, LoginBy, Mfa,
+        Password, Rate, Store, Throttle, UpstreamTls, UsernameRules,
         raw::{self, LoginName},
         units::{Number, Span},
     },
@@ -265,6 +265,24 @@ impl Check<'_> {
         Rate { count: count as u32, per }
     }
 
+    fn breached_service(&mut self, raw: &raw::BreachedService) -> Option<BreachedService> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        let key = "auth.password.breached_service";
+        let url = HttpUrl::parse(&raw.url).map_err(|legal| self.error(&format!("{key}.url"), legal)).ok();
+        let timeout = self.span(&format!("{key}.timeout"), raw.timeout, Duration::from_secs(2));
+        if timeout > LONGEST {
+            self.error(&format!("{key}.timeout"), "expected at most 10s");
+        }
+        let tls = UpstreamTls {
+            ca: raw.ca.as_ref().map(|ca| self.document.folder.join(ca)),
+            beside_system: false,
+            name: None,
+            own: None,
+            source: self.document.source(&format!("{key}.ca")),
+        };
+        Some(BreachedService { url: url?, timeout, tls })
+    }
+
     pub(super) fn password(&mut self, raw: &raw::Password, cores: usize) -> Password {
         let key = "auth.password";
         let parallelism =
@@ -282,6 +300,7 @@ impl Check<'_> {
                 path: self.document.folder.join(file),
                 source: self.document.source(&format!("{key}.breached")),
             }),
+            breached_service: raw.breached_service.as_ref().and_then(|raw| self.breached_service(raw)),
             // At most 1 GiB, so the number of KiB fits.
             memory_kib: (memory >> 10) as u32,
             iterations: self.number(&format!("{key}.argon2.iterations"), raw.argon2.iterations, 2, (1, 100))

@@ -258,6 +258,18 @@ pub struct Username {
     pub reserved: Option<Vec<String>>,
 }
 
+/// A service that says which stolen passwords have a hash that begins with the same five digits, as that of Have I Been Pwned does.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreachedService {
+    /// The address that the five digits are appended to: https, or http on this machine.
+    pub url: String,
+    /// How long it is waited for. What it does not say in time is taken for no. Default: 2s.
+    pub timeout: Option<Span>,
+    /// A PEM file with the authorities that its certificate may be of. Default: those of the system.
+    pub ca: Option<String>,
+}
+
 /// Rules for passwords.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -268,6 +280,8 @@ pub struct Password {
     pub reject_common: Option<Switch>,
     /// A file of `authgate password-filter build`: passwords in it are refused. Default: none.
     pub breached: Option<String>,
+    /// A service that is asked about passwords that people choose, by the begin of their hashes. Default: none.
+    pub breached_service: Option<BreachedService>,
     /// The cost of one hash.
     #[serde(default)]
     pub argon2: Argon2,

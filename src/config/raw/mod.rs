@@ -20,8 +20,8 @@ use serde::Deserialize;
 pub use acme::Acme;
 
 pub use auth::{
-    Algorithm, Auth, Compat, Cors, Email, Encryption, LoginName, Mfa, Password, Registration, Signing, Smtp,
-    Throttle, Username,
+    Algorithm, Auth, BreachedService, Compat, Cors, Email, Encryption, LoginName, Mfa, Password,
+    Registration, Signing, Smtp, Throttle, Username,
 };
 
 pub use browser::{Cookies, Pages};
