@@ -8,13 +8,15 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::harness::{
     Dice, Gateway, PASSWORD, Response, Settings, Upstream,
     browser::{Browser, Form, forms, with_pages},
-    claims_of, eventually, fleet, shared_database,
+    claims_of, eventually, fleet,
+    issuer::now,
+    shared_database,
 };
 
 const GATEWAYS: usize = 3;
@@ -101,10 +103,7 @@ fn session_of(cookie: &str) -> String {
 /// Waits until the cookie is past half of its life.
 fn age(cookie: &str) {
     let half = claims_of(cookie)["iat"].as_i64().unwrap() + IDLE / 2;
-    eventually("the cookie is past half of its life", || {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        (i64::try_from(now).unwrap() > half).then_some(())
-    });
+    eventually("the cookie is past half of its life", || (now() > half).then_some(()));
 }
 
 /// What a tab does in a round.

@@ -22,7 +22,7 @@ pub(super) struct Repeated {
 
 impl Repeated {
     fn places(&self, written: &[u8]) -> [usize; 2] {
-        let first = self.hasher.hash_one(written) as usize % LINES & !1;
+        let first = (self.hasher.hash_one(written) as usize % LINES) & !1;
         [first, first + 1]
     }
 
