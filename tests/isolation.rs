@@ -305,6 +305,20 @@ fn a_head_that_comes_byte_by_byte_costs_no_wakeup_for_each_and_is_served() {
     }
 }
 
+#[test]
+fn what_follows_a_head_that_came_byte_by_byte_is_read_as_it_comes() {
+    let upstream = Upstream::answering(|seen| ok(&String::from_utf8_lossy(&seen.body)));
+    let gateway = Gateway::start(&upstream, Settings { workers: 1, ..Settings::default() });
+    let mut client = gateway.client();
+    for byte in "POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n".bytes() {
+        client.send([byte]);
+        thread::sleep(Duration::from_millis(12));
+    }
+    client.send("bo");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(client.send("dy").response().text(), "body");
+}
+
 /// Reads so slowly that it is never done.
 fn read_slowly(mut socket: TcpStream) {
     while matches!(socket.read(&mut [0; 64]), Ok(1..)) {

@@ -117,7 +117,8 @@ impl Inbound {
     }
 
     /// Returns the socket and the bytes that were read from it and not processed.
-    pub(super) fn into_parts(self) -> (Stream, BytesMut) {
+    pub(super) fn into_parts(mut self) -> (Stream, BytesMut) {
+        self.ends_pause();
         (self.socket, self.received)
     }
 
@@ -131,6 +132,7 @@ impl Inbound {
 
     /// Drops what was received of a head that is refused. Returns whether its method is HEAD.
     pub(super) fn refuse(&mut self) -> bool {
+        self.ends_pause();
         let received = std::mem::take(&mut self.received);
         let begin = received.iter().position(|byte| !LINE_END.contains(byte)).unwrap_or(received.len());
         received[begin..].starts_with(b"HEAD ")
@@ -164,8 +166,7 @@ impl Inbound {
             }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-                self.socket.is_readable_from(1);
+                self.ends_pause();
             }
             let length = ready!(self.poll_read(cx, SMALL_READ))?;
             if length == 0 {
@@ -187,6 +188,7 @@ impl Inbound {
         };
         self.scanner = HeadScanner::default();
         self.crumbs = 0;
+        self.ends_pause();
         let bytes = self.received.split_to(head.length).freeze();
         self.frees();
         let request = parse(&bytes, &head).inspect_err(|_| self.received = BytesMut::from(&bytes[..]))?;
@@ -197,6 +199,13 @@ impl Inbound {
         };
         self.expects = request.expects_continue;
         Ok(Some(request))
+    }
+
+    /// Lets the kernel tell of each byte again.
+    fn ends_pause(&mut self) {
+        if self.pause.take().is_some() {
+            self.socket.is_readable_from(1);
+        }
     }
 
     /// Counts small reads of a head. After a few in a row, the next reads are delayed.
