@@ -122,9 +122,9 @@ fn deadlines_and_cancelled_calls_end_at_the_server() {
 }
 
 /// A server that knows of no deadlines, whose response has no end.
-fn endless_upstream(media: &'static str) -> Upstream {
+fn endless_upstream(media: &'static str, framing: &'static str) -> Upstream {
     Upstream::with(move |_, socket| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\n{framing}\r\n\r\n");
         let mut sent = socket.write_all(head.as_bytes());
         while sent.is_ok() {
             sent = socket.write_all(b"7\r\n\0\0\0\0\x02hi\r\n");
@@ -136,9 +136,15 @@ fn endless_upstream(media: &'static str) -> Upstream {
 
 #[test]
 fn the_deadline_of_a_stream_ends_it_whatever_its_server_does() {
-    // A call is told its status; anything else is reset (CURLE_HTTP2_STREAM), and not given up.
-    for (media, exit) in [("application/grpc+proto", 0), ("text/plain", 92)] {
-        let upstream = endless_upstream(media);
+    // A call is told its status; anything else is reset (CURLE_HTTP2_STREAM), and not given up. So is a call of a length that was told,
+    // which would be cut short.
+    let chunked = "Transfer-Encoding: chunked";
+    for (media, framing, exit) in [
+        ("application/grpc+proto", chunked, 0),
+        ("application/grpc+proto", "Content-Length: 1000000", 92),
+        ("text/plain", chunked, 92),
+    ] {
+        let upstream = endless_upstream(media, framing);
         let gateway = Gateway::start(&upstream, Settings { protocol: Protocol::H2c, ..Settings::default() });
         let begun = Instant::now();
         let output = Command::new("curl")

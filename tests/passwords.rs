@@ -331,6 +331,7 @@ fn a_service_for_stolen_passwords_that_cannot_be_one_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     for (service, key, legal) in [
         ("url: \"http://example.com/range/\"", "breached_service.url", "begins with https://"),
+        ("url: \"https://example.com/range\"", "breached_service.url", "a / at its end"),
         ("url: \"https://example.com/range/\", timeout: 1m", "breached_service.timeout", "at most 10s"),
         ("url: \"https://example.com/range/\", ca: none.pem", "breached_service.ca", "none.pem"),
     ] {

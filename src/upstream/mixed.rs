@@ -233,7 +233,7 @@ where
                 stale -= 1;
                 let request = connection.into_request();
                 progress.connects(id);
-                connection = match (pool.connect(allowed, chosen.since).await, outcome) {
+                connection = match (pool.connect(allowed, coarse_millis() as u32).await, outcome) {
                     (Ok(connection), _) => connection,
                     // Another server may take it, unless its body is gone.
                     (Err(_), Err(broken)) => return Tried::Broken(broken, (!*has_body).then(B::default)),

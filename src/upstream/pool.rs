@@ -153,7 +153,7 @@ where
         self.endpoint.agreed() == Some(Offer::Http2)
     }
 
-    /// Returns how much longer a request waits for a connection of this server, which it was sent to at the lower half of a coarse
+    /// Returns how much longer a request waits for a connection of this server, for which it was chosen at the lower half of a coarse
     /// time.
     fn patience(&self, since: u32) -> Duration {
         let waited = (coarse_millis() as u32).wrapping_sub(since);

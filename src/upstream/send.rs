@@ -332,7 +332,7 @@ where
     ) -> Result<Way<B>, SendError> {
         loop {
             progress.connects(chosen.pool.endpoint().id);
-            let error = match chosen.pool.connect(allowed, chosen.since).await {
+            let error = match chosen.pool.connect(allowed, coarse_millis() as u32).await {
                 Ok(connection) => return Ok(Way { chosen, connection, made: true }),
                 // The server is well, and others would only be busy next.
                 Err(ConnectError::Busy) => return Err(ConnectError::Busy.into()),

@@ -269,6 +269,9 @@ impl Check<'_> {
         const LONGEST: Duration = Duration::from_secs(10);
         let key = "auth.password.breached_service";
         let url = HttpUrl::parse(&raw.url).map_err(|legal| self.error(&format!("{key}.url"), legal)).ok();
+        if !raw.url.ends_with('/') {
+            self.error(&format!("{key}.url"), "expected a / at its end, behind which the digits come");
+        }
         let timeout = self.span(&format!("{key}.timeout"), raw.timeout, Duration::from_secs(2));
         if timeout > LONGEST {
             self.error(&format!("{key}.timeout"), "expected at most 10s");

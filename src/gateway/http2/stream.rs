@@ -48,7 +48,7 @@ struct Sending {
     /// A part of the body that the client has no room for yet, and whether it is the last one.
     part: Bytes,
     is_last: bool,
-    /// Whether it is the response to a call of gRPC.
+    /// Whether it is the response to a call of gRPC, of no length that was told: a body cut short of that may not end like a whole one.
     is_call: bool,
 }
 
@@ -165,7 +165,7 @@ impl Stream {
             .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
         let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
         self.stream.send_head(status, lines, is_whole)?;
-        let is_call = !is_whole && grpc::is_of_a_call(&fields);
+        let is_call = !is_whole && exact.is_none() && grpc::is_of_a_call(&fields);
         fields.reuse();
         if let Some(opening) = opening {
             drop(body);
