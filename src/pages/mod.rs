@@ -282,4 +282,31 @@ mod tests {
         });
         assert!(assets::Assets::load(&loaded.config.pages).unwrap().style().len() < 8_000);
     }
+
+    #[test]
+    #[ignore = "slow"]
+    fn chromium_finds_nothing_in_the_way_of_people_on_any_page() {
+        let (loaded, folder) = (loaded(), tempfile::tempdir().unwrap());
+        let assets = assets::Assets::load(&loaded.config.pages).unwrap();
+        std::fs::write(folder.path().join("style.css"), assets.style()).unwrap();
+        let mut count = 0;
+        view::samples::each(|render| {
+            for language in [0, 1] {
+                count += 1;
+                let html = render(&loaded.templates, language);
+                std::fs::write(folder.path().join(format!("{count:03}.html")), html).unwrap();
+            }
+        });
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let output = std::process::Command::new("node")
+            .arg(root.join("tests/peers/samples.mjs"))
+            .arg(folder.path())
+            .env("PEERS", root.join("target/peers"))
+            .output()
+            .unwrap();
+        let (said, failed) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{said}{failed}");
+        assert!(said.starts_with("looked ") && count > 90, "{said}");
+    }
 }
