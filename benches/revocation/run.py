@@ -321,7 +321,7 @@ def mirror(_):
 
 
 def keys(_):
-    for owned in (100, 10, 1):
+    for owned in (100, 10, 2, 1):
         example("api_keys", owned)
 
 

@@ -2,7 +2,13 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, LazyLock, atomic::AtomicBool},
+    sync::{
+        Arc, LazyLock,
+        atomic::{
+            AtomicBool, AtomicU8,
+            Ordering::{Acquire, Release},
+        },
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -15,38 +21,78 @@ use crate::{
     types::{ApiKeyId, Attributes, Profile, Role, Roles, UserId, Username},
 };
 
-/// The owner of API keys, as they were last read. All of their keys share it.
+/// The owner of API keys, as they were read once. All of their keys share it, and there may be as many owners as keys: what few have lies
+/// elsewhere.
 #[derive(Debug)]
 pub struct KeyOwner {
     /// The account.
     pub id: UserId,
     /// Its canonical name.
-    pub name: String,
-    /// Its roles.
-    pub roles: Roles,
-    /// Its id in the program that it was imported from.
-    pub external_id: Option<String>,
+    pub name: Box<str>,
+    /// Its roles, which accounts that have the same may share.
+    pub roles: Arc<Roles>,
     /// The account's generation when it was read.
     pub generation: i64,
-    /// What claims say of them, if there are claims.
+    /// What else is known of them.
     pub further: Option<Box<OwnerFurther>>,
+    /// Whether this still holds.
+    pub standing: OwnerStanding,
 }
 
-/// What claims may say of an owner of API keys.
+/// What few owners of API keys have, and what claims may say of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnerFurther {
-    /// The e-mail address.
+    /// The id in the program that the account was imported from.
+    pub external_id: Option<String>,
+    /// The e-mail address, if there are claims.
     pub email: Option<String>,
     /// Whether that is verified.
     pub email_verified: bool,
-    /// The attributes.
+    /// The attributes, if there are claims.
     pub attributes: Attributes,
+}
+
+/// Whether what was read of an owner still holds.
+#[derive(Debug, Default)]
+pub struct OwnerStanding(AtomicU8);
+
+/// What can be said of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// It does, as far as is known.
+    Current,
+    /// They have changed since.
+    Outdated,
+    /// They were read again; keys that are still of these have ended.
+    Replaced,
+}
+
+impl OwnerStanding {
+    /// Returns what was set last.
+    pub fn get(&self) -> Standing {
+        match self.0.load(Acquire) {
+            0 => Standing::Current,
+            1 => Standing::Outdated,
+            _ => Standing::Replaced,
+        }
+    }
+
+    /// Sets it for all of their keys.
+    pub fn set(&self, standing: Standing) {
+        self.0.store(standing as u8, Release);
+    }
 }
 
 impl KeyOwner {
     /// Returns whether both say the same of a caller.
     pub fn is_like(&self, other: &Self) -> bool {
         self.has_rights_of(other) && self.further == other.further
+    }
+
+    /// Returns the id in the program that the account was imported from.
+    pub fn external_id(&self) -> Option<&str> {
+        self.further.as_ref()?.external_id.as_deref()
     }
 
     /// Returns the fields that claims come from.
@@ -58,7 +104,7 @@ impl KeyOwner {
             name: &self.name,
             email: further.email.as_deref(),
             email_verified: further.email_verified,
-            external_id: self.external_id.as_deref(),
+            external_id: further.external_id.as_deref(),
             attributes: &further.attributes,
         }
     }
@@ -68,7 +114,7 @@ impl KeyOwner {
         self.id == other.id
             && self.name == other.name
             && self.roles == other.roles
-            && self.external_id == other.external_id
+            && self.external_id() == other.external_id()
     }
 }
 
@@ -107,10 +153,10 @@ impl KeyCaller {
 
     /// Returns whether a name that came with the key is its owner's, or the key's.
     pub fn is_user(&self, name: &str) -> bool {
-        name == self.owner.name
+        name == &*self.owner.name
             || name == self.id.to_string()
             || name == self.id.prefix()
-            || Username::new(name).is_ok_and(|name| name.as_str() == self.owner.name)
+            || Username::new(name).is_ok_and(|name| name.as_str() == &*self.owner.name)
     }
 
     /// Returns the roles of the key: those of its owner that it was given.
@@ -174,11 +220,11 @@ mod tests {
         let roles = Roles::parse_joined("a,b").unwrap();
         let owner = KeyOwner {
             id: UserId::generate(1, &OsRandom),
-            name: "ann".to_owned(),
-            roles,
-            external_id: None,
+            name: "ann".into(),
+            roles: Arc::new(roles),
             generation: 1,
             further: None,
+            standing: OwnerStanding::default(),
         };
         let id = NewApiKeyText::generate(&OsRandom).id;
         KeyCaller { id, owner: Arc::new(owner), scope: Some(Arc::new(scope)) }

@@ -200,12 +200,12 @@ impl Principal {
     ) -> Option<Self> {
         let roles = caller.roles();
         let claim_values = claims::header_values(claims, &claims.of(&caller.owner.profile()))?;
-        let KeyOwner { id, name, external_id, .. } = &*caller.owner;
+        let KeyOwner { id, name, .. } = &*caller.owner;
         Some(Self {
             id_value: HeaderValue::try_from(id.to_string()).ok()?,
             name_value: HeaderValue::try_from(encode(name)).ok()?,
             roles_value: HeaderValue::try_from(roles.to_string()).ok()?,
-            external_id_value: match external_id {
+            external_id_value: match caller.owner.external_id() {
                 Some(id) => Some(HeaderValue::try_from(encode(id)).ok()?),
                 None => None,
             },
@@ -217,7 +217,7 @@ impl Principal {
             expires_at,
             authenticated_at: 0,
             proofs: Proofs::NONE,
-            name: name.clone(),
+            name: name.to_string(),
             roles,
             key: KeyId::of(""),
             key_in_use: in_use,

@@ -26,11 +26,11 @@ use foldhash::fast::RandomState;
 use papaya::ResizeMode;
 use seize::Collector;
 
-use self::record::{CURRENT, Key, OUTDATED, Owner, Owners, REPLACED, Reading};
+use self::record::{Key, Owners, Reading};
 use crate::{
     clock::{Now, UnixMillis},
     store::{self, ApiKeySelection, ApiKeys},
-    token::KeyCaller,
+    token::{KeyCaller, KeyOwner, Standing},
     types::{ApiKeyId, UserId, hash::sha256, read_api_key},
 };
 
@@ -132,11 +132,12 @@ impl LiveApiKeys {
         // An unknown key costs a comparison, too.
         let stored = found.map_or(&[0; 32], |key| &key.hash);
         let is_it = verify_slices_are_equal(stored, &hash).is_ok();
-        let key = found.filter(|key| is_it && now.seconds() < key.expires_at).ok_or(KeyRefused::Unknown)?;
-        match key.owner.state.load(Acquire) {
-            CURRENT => {}
-            OUTDATED => return Err(KeyRefused::Outdated),
-            _ => return Err(KeyRefused::Unknown),
+        let key =
+            found.filter(|key| is_it && now.seconds() < key.expires.seconds()).ok_or(KeyRefused::Unknown)?;
+        match key.owner.standing.get() {
+            Standing::Current => {}
+            Standing::Outdated => return Err(KeyRefused::Outdated),
+            Standing::Replaced => return Err(KeyRefused::Unknown),
         }
         let span = u32::try_from(now.seconds() / USES_APART).unwrap_or_default();
         if key.used.load(Relaxed) != span && key.used.swap(span, Relaxed) != span {
@@ -145,20 +146,17 @@ impl LiveApiKeys {
                 used.push((id, now.time));
             }
         }
-        let owner = key.owner.known.clone();
-        Ok(AcceptedKey {
-            caller: KeyCaller { id, owner, scope: key.scope.clone() },
-            expires_at: key.expires_at,
-        })
+        let caller = KeyCaller { id, owner: key.owner.clone(), scope: key.scope.clone() };
+        Ok(AcceptedKey { caller, expires_at: key.expires.seconds() })
     }
 
     /// Returns whether a caller's key still is what it was.
     pub fn holds(&self, caller: &KeyCaller, now: Now) -> bool {
         let keys = self.keys.pin();
         keys.get(&caller.id).is_some_and(|key| {
-            key.owner.known.has_rights_of(&caller.owner)
-                && key.owner.state.load(Acquire) == CURRENT
-                && now.seconds() < key.expires_at
+            key.owner.has_rights_of(&caller.owner)
+                && key.owner.standing.get() == Standing::Current
+                && now.seconds() < key.expires.seconds()
         })
     }
 
@@ -182,11 +180,11 @@ impl LiveApiKeys {
         }
         let owners = lock(&self.owners);
         if let Some(known) = owners.get(&owner) {
-            if known.known.generation >= generation {
+            if known.generation >= generation {
                 // It is known; entries are told more than once.
                 return;
             }
-            known.state.store(OUTDATED, Release);
+            known.standing.set(Standing::Outdated);
         }
         // Also for an unknown owner, who may be being read at this moment.
         lock(&self.pending).owners.push((owner, generation));
@@ -282,53 +280,53 @@ impl LiveApiKeys {
             tokio::task::yield_now().await;
         }
         for owner in replaced {
-            owner.state.store(REPLACED, Release);
+            owner.standing.set(Standing::Replaced);
         }
         if all {
             self.keys.pin().retain(|id, _| seen.contains(id));
-            lock(&self.owners).retain(|id, _| fresh.contains_key(id));
+            lock(&self.owners).retain(|owner| fresh.contains(&owner.id));
             self.is_behind.store(false, Release);
         }
         Ok(())
     }
 
     /// Takes over the owners that were read. Returns those that they replace.
-    fn take_owners(&self, fresh: &Owners, all: bool, which: &ApiKeySelection) -> Vec<Arc<Owner>> {
+    fn take_owners(&self, fresh: &Owners, all: bool, which: &ApiKeySelection) -> Vec<Arc<KeyOwner>> {
         let mut owners = lock(&self.owners);
         let mut pending = lock(&self.pending);
         for (changed, generation) in &pending.owners {
             // The change may be later than what was read.
-            if let Some(owner) = fresh.get(changed).filter(|owner| owner.known.generation < *generation) {
-                owner.state.store(OUTDATED, Release);
+            if let Some(owner) = fresh.get(changed).filter(|owner| owner.generation < *generation) {
+                owner.standing.set(Standing::Outdated);
             }
         }
         let mut replaced = Vec::new();
-        for (id, owner) in fresh {
-            let known = owners.get(id);
+        for owner in fresh.iter() {
+            let known = owners.get(&owner.id);
             let is_as_before = known.is_some_and(|known| {
-                known.known.is_like(&owner.known)
-                    && known.state.load(Acquire) == CURRENT
-                    && owner.state.load(Acquire) == CURRENT
+                known.is_like(owner)
+                    && known.standing.get() == Standing::Current
+                    && owner.standing.get() == Standing::Current
             });
             if is_as_before {
                 continue;
             }
-            if let Some(known) = known.filter(|_| !all && !which.owners.contains(id)) {
+            if let Some(known) = known.filter(|_| !all && !which.owners.contains(&owner.id)) {
                 // Only some of their keys were read.
-                if !known.known.has_rights_of(&owner.known) {
-                    known.state.store(OUTDATED, Release);
+                if !known.has_rights_of(owner) {
+                    known.standing.set(Standing::Outdated);
                 }
-                pending.owners.push((*id, owner.known.generation));
+                pending.owners.push((owner.id, owner.generation));
                 continue;
             }
-            if let Some(before) = owners.insert(*id, owner.clone()) {
-                if !before.known.has_rights_of(&owner.known) {
-                    before.state.store(OUTDATED, Release);
+            if let Some(before) = owners.replace(owner.clone()) {
+                if !before.has_rights_of(owner) {
+                    before.standing.set(Standing::Outdated);
                 }
                 replaced.push(before);
             }
         }
-        let is_gone = |owner: &&UserId| !fresh.contains_key(owner);
+        let is_gone = |owner: &&UserId| !fresh.contains(owner);
         replaced.extend(which.owners.iter().filter(is_gone).filter_map(|owner| owners.remove(owner)));
         replaced
     }
@@ -336,14 +334,17 @@ impl LiveApiKeys {
     fn take_keys(&self, found: Vec<(ApiKeyId, Key)>, has_ended: &impl Fn(ApiKeyId) -> bool) {
         let keys = self.keys.pin();
         for (id, mut key) in found {
-            let owner =
-                lock(&self.owners).entry(key.owner.known.id).or_insert_with(|| key.owner.clone()).clone();
-            key.owner = owner;
+            let mut owners = lock(&self.owners);
+            match owners.get(&key.owner.id) {
+                Some(known) => key.owner = known.clone(),
+                None => drop(owners.replace(key.owner.clone())),
+            }
+            drop(owners);
             let is_same = |known: &Key| {
                 Arc::ptr_eq(&known.owner, &key.owner)
                     && known.hash == key.hash
                     && known.scope == key.scope
-                    && known.expires_at == key.expires_at
+                    && known.expires == key.expires
             };
             if keys.get(&id).is_some_and(is_same) {
                 continue;
@@ -358,9 +359,9 @@ impl LiveApiKeys {
 
     /// Forgets keys that have expired, and owners of none.
     pub(super) fn prune(&self, now: Now) {
-        self.keys.pin().retain(|_, key| now.seconds() < key.expires_at);
+        self.keys.pin().retain(|_, key| now.seconds() < key.expires.seconds());
         // The set of owners has one reference itself.
-        lock(&self.owners).retain(|_, owner| Arc::strong_count(owner) > 1);
+        lock(&self.owners).retain(|owner| Arc::strong_count(owner) > 1);
     }
 
     /// Takes the uses that are to be noted.
@@ -520,9 +521,9 @@ mod tests {
         read(&live, vec![LiveApiKey { expires_at: Some(5_000), ..stored }], &|| {}).await;
         assert!(roles(&live, &text).is_ok());
         assert_eq!(live.accept(text.text.expose().as_bytes(), at(5)).err(), Some(KeyRefused::Unknown));
-        assert_eq!((live.len(), lock(&live.owners).len()), (1, 1));
+        assert_eq!((live.len(), lock(&live.owners).iter().count()), (1, 1));
         live.prune(at(5));
-        assert!(live.is_empty() && lock(&live.owners).is_empty());
+        assert!(live.is_empty() && lock(&live.owners).iter().next().is_none());
     }
 
     #[tokio::test]
