@@ -100,6 +100,10 @@ fn the_old_id_is_kept_and_sent_to_the_upstream_where_it_is_wanted() {
     assert_eq!(gateway.client().send(spoofed).response().status, 200);
     assert_eq!(upstream.last().all("x-legacy-user-id"), ["4711"]);
     assert!(upstream.last().all("x_legacy_user_id").is_empty());
+    // So is it with a key.
+    let made = gateway.send("POST", "/auth/keys", Some(token), Some(&json!({"name": "backup"}))).json();
+    assert_eq!(gateway.get("/api/x", made["key"].as_str()).status, 200);
+    assert_eq!(upstream.last().all("x-legacy-user-id"), ["4711"]);
     // A client of the old service knows that id, and may send it as the number it was.
     let change = json!({"user_id": 4711, "new_username": "alicia"});
     assert_eq!(gateway.send("POST", "/auth/change", Some(token), Some(&change)).status, 200);
