@@ -598,23 +598,32 @@ fn whoever_is_not_signed_in_is_led_to_that_or_told() {
     );
 }
 
-#[test]
-fn envoy_asks_as_its_config_says() {
-    let port = port_to_keep();
-    // Spoken to as whoever asks at the usual listener is not trusted: only that for Envoy is.
-    decides_for(for_envoy(port, Settings::routes(ROUTES)), |gateway, application| {
+fn envoy(file: &'static str, asked: u16) -> impl Fn(&Gateway, &Upstream) -> Proxy {
+    move |gateway, application| {
         let finish = |text: String, address: SocketAddr, _: &Path| {
             text.replace("port_value: 8000", &format!("port_value: {}", address.port()))
                 .replace("port_value: 8080", &format!("port_value: {}", gateway.address.port()))
-                .replace("port_value: 8081", &format!("port_value: {port}"))
+                .replace("port_value: 8081", &format!("port_value: {asked}"))
                 .replace("port_value: 9000", &format!("port_value: {}", application.address.port()))
         };
-        Proxy::start("envoy.yaml", gateway, application, finish, |file, _| {
+        Proxy::start(file, gateway, application, finish, |file, _| {
             let mut command = peer("venv/bin/envoy");
             command.args(["--concurrency", "1", "--use-dynamic-base-id", "-c"]).arg(file);
             command
         })
-    });
+    }
+}
+
+#[test]
+fn envoy_asks_as_its_config_says() {
+    let port = port_to_keep();
+    // Spoken to as whoever asks at the usual listener is not trusted: only that for Envoy is.
+    decides_for(for_envoy(port, Settings::routes(ROUTES)), envoy("envoy.yaml", port));
+}
+
+#[test]
+fn envoy_asks_over_http_as_its_config_says() {
+    behind("x-forwarded", envoy("envoy-http.yaml", 0));
 }
 
 /// A second listener, for Envoy.
