@@ -275,7 +275,8 @@ fn dotenv_beside_the_config_is_read_and_the_environment_wins() {
         folder.path(),
         &(HEAD.replace("http://127.0.0.1:1", "http://${BACKEND}") + "  - {path: /a, upstream: orders}\n"),
     );
-    std::fs::write(folder.path().join(".env"), "BACKEND=10.0.0.1:81\n").unwrap();
+    let dotenv = folder.path().join(".env");
+    std::fs::write(&dotenv, "BACKEND=10.0.0.1:81\n").unwrap();
     let check = |env: Option<&str>| {
         let mut command = authgate();
         command.arg("check").arg("--config").arg(&config);
@@ -285,6 +286,14 @@ fn dotenv_beside_the_config_is_read_and_the_environment_wins() {
     let said = check(None);
     assert!(said.contains("http://10.0.0.1:81") && said.contains("may be read by others"), "{said}");
     assert!(check(Some("10.0.0.2:82")).contains("http://10.0.0.2:82"));
+    // Passwords have dollars.
+    std::fs::write(&dotenv, "# c\nSECRET=a secret $of \"34\" bytes$ and a few\nBACKEND='10.0.0.3:83'\n")
+        .unwrap();
+    assert!(check(None).contains("http://10.0.0.3:83"));
+    std::fs::write(&dotenv, "BACKEND=1\nSECRET='a secret\n").unwrap();
+    let failed = authgate().arg("check").arg("--config").arg(&config).output().unwrap();
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert!(said.contains(".env:2: has a quote that does not end") && !said.contains("a secret"), "{said}");
 }
 
 #[test]

@@ -324,9 +324,11 @@ fn an_upstream_may_be_a_socket_of_the_machine() {
 
 #[test]
 fn bytes_from_clients_and_to_them_are_counted() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    let either = Settings { listener: ", http2: true".to_owned(), ..Settings::default() };
+    let of = |protocol| Settings { protocol, ..Settings::default() };
+    for settings in [of(Protocol::Http1), of(Protocol::Http2), either] {
         let upstream = Upstream::answering(|_| ok(&"x".repeat(50_000)));
-        let gateway = Gateway::start(&upstream, Settings { protocol, ..Settings::default() });
+        let gateway = Gateway::start(&upstream, settings);
         let count = |direction: &str| {
             gateway.metric(&format!("authgate_bytes_total{{direction=\"{direction}\"}}")).unwrap_or_default()
         };

@@ -71,6 +71,7 @@ fn the_gateway_answers_itself_where_a_route_says_respond() {
         })
     );
     assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(response.header("Strict-Transport-Security"), None, "it is not by https");
     assert_eq!(gateway.get("/teapot", None).status, 418);
 }
 

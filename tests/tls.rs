@@ -75,6 +75,8 @@ fn requests_by_https_are_served_and_upstreams_are_told() {
     for _ in 0..3 {
         assert_eq!(get(&mut client, "localhost"), 200);
     }
+    let own = client.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").response();
+    assert_eq!(own.header("Strict-Transport-Security"), Some("max-age=31536000"));
     let absolute = "GET https://localhost/public/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(client.send(absolute).response().status, 200);
     let other = "GET http://localhost/public/x HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -85,6 +85,7 @@ fn a_trace_is_made_or_carried_on() {
     for wrong in [
         vec![("traceparent", "00-0-0-01"), ("tracestate", "rojo=1")],
         vec![("traceparent", CLIENTS), ("traceparent", CLIENTS), ("tracestate", "rojo=1")],
+        vec![("tracestate", "rojo=1")],
     ] {
         assert_eq!(with_headers(&gateway, "/public/x", &wrong), 200);
         let seen = upstream.last();
@@ -92,6 +93,12 @@ fn a_trace_is_made_or_carried_on() {
         assert!(made.len() == 55 && !made.contains(CLIENTS_TRACE), "{made}");
         assert_eq!(seen.header("tracestate"), None, "it belongs to a parent that is gone");
     }
+    // Nobody takes it away.
+    assert_eq!(with_headers(&gateway, "/public/x", &[("Connection", "close, traceparent")]), 200);
+    assert!(upstream.last().header("traceparent").is_some());
+    let told = [("Connection", "TraceParent, tracestate"), told[0], told[1]];
+    assert_eq!(with_headers(&gateway, "/public/x", &told), 200);
+    assert_eq!(upstream.last().header("traceparent"), Some(CLIENTS));
     let all: HashSet<String> = (0..200)
         .map(|_| {
             gateway.get("/public/x", None);

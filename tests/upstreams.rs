@@ -159,15 +159,15 @@ fn a_repeatable_request_survives_a_pooled_connection_that_closes_under_it() {
     let gateway = Gateway::start(&upstream, Settings::default());
     let mut client = gateway.client();
     assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
-    // Sent again on a fresh connection, because the first had rested; and once more, as `retries` says.
+    // Sent again on a fresh connection, because the first had rested, and not once more: a server may have read it twice.
     assert_eq!(client.send("GET /public/second HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 502);
-    assert_eq!(upstream.connections(), 3);
+    assert_eq!(upstream.connections(), 2);
     let sent = |target: &str| upstream.seen().iter().filter(|seen| seen.target == target).count();
-    assert_eq!(sent("/public/second"), 3);
+    assert_eq!(sent("/public/second"), 2);
     assert_eq!(client.send("GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n").response().status, 200);
     let post = "POST /public/second HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(client.send(post).response().status, 502);
-    assert_eq!(sent("/public/second"), 4);
+    assert_eq!(sent("/public/second"), 3);
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::{
 
 use serde_yaml::Value;
 
-use super::{Config, ConfigError, ConfigErrors, Lookup, check, interpolate, position, raw};
+use super::{
+    Config, ConfigError, ConfigErrors, Lookup, check,
+    dotenv::{self, Variable},
+    interpolate, position, raw,
+};
 
 /// A config is a page or a few; anything larger is a mistake.
 const MAX_BYTES: u64 = 16 << 20;
@@ -97,35 +101,34 @@ pub fn load_file(path: &Path, further: Further<'_>) -> Result<Loaded, ConfigErro
     let folder = path.parent().unwrap_or(Path::new("."));
     let bytes = read_file(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|_| whole("is not UTF-8".to_owned()))?;
+    let text = text.trim_start_matches('\u{feff}');
     let (dotenv, warning) = read_dotenv(&folder.join(".env"))?;
     let lookup = |variable: &str| {
         std::env::var(variable)
             .ok()
             .or_else(|| dotenv.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()))
     };
-    let mut loaded = load(&name, &text, folder, &lookup, further)?;
+    let mut loaded = load(&name, text, folder, &lookup, further)?;
     loaded.warnings.extend(warning);
     Ok(loaded)
 }
 
-type Variables = Vec<(String, String)>;
-
-fn read_dotenv(path: &Path) -> Result<(Variables, Option<String>), ConfigErrors> {
+fn read_dotenv(path: &Path) -> Result<(Vec<Variable>, Option<String>), ConfigErrors> {
     let Ok(metadata) = fs::metadata(path) else {
         return Ok((Vec::new(), None));
     };
-    let error = |problem: &str| {
+    let error = |line: usize, problem: &str| {
         ConfigErrors(vec![ConfigError {
             file: path.display().to_string(),
-            line: 0,
+            line,
             key: String::new(),
             found: None,
             problem: problem.to_owned(),
         }])
     };
-    let lines = dotenvy::from_path_iter(path).map_err(|_| error("cannot be read"))?;
-    // The parser's own error would quote the line, and with it a secret.
-    let variables = lines.collect::<Result<Vec<_>, _>>().map_err(|_| error("is not lines of NAME=value"))?;
+    let bytes = read_file(path).map_err(|problem| error(0, &format!("cannot be read: {problem}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| error(0, "is not UTF-8"))?;
+    let variables = dotenv::parse(&text).map_err(|(line, problem)| error(line, problem))?;
     let open = metadata.permissions().mode() & 0o007 != 0;
     let warning =
         open.then(|| format!("{} may be read by others; `chmod 600` keeps its secrets", path.display()));

@@ -12,6 +12,7 @@ mod browser;
 mod change;
 mod check;
 mod claims;
+mod dotenv;
 mod error;
 mod http_url;
 mod identity_headers;

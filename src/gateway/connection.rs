@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    stream::{SMALL_READ, Stream},
+    stream::{SMALL_READ, Stream, traffic},
     types::framing::HeadLimits,
 };
 
@@ -75,8 +75,13 @@ pub(super) async fn serve(
         Some(secured) => secured.is_http2,
         // Whoever came back from a rest has spoken HTTP/1.1 before.
         None if client.listener.config.http2 && client.rested_until.is_none() => {
-            let limits = views.get().snapshot.limits;
-            Box::pin(begins_with_http2(&mut client, &limits, &draining)).await?
+            let (limits, early) = (views.get().snapshot.limits, client.early.len());
+            let speaks_http2 = Box::pin(begins_with_http2(&mut client, &limits, &draining)).await?;
+            if !speaks_http2 {
+                // HTTP/2 counts what it takes of them itself.
+                traffic::received(client.early.len() - early);
+            }
+            speaks_http2
         }
         None => false,
     };

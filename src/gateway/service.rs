@@ -174,9 +174,7 @@ impl ConnectionState {
             }
         };
         if is_own && snapshot.security_headers && !is_grpc {
-            // A certificate for this machine is a developer's, whose other servers would be bound, too (RFC 6797, section 8.3).
-            let is_strict = self.secured.as_ref().is_some_and(|secured| !secured.covers("localhost"));
-            security_headers::add(&mut response.fields, is_strict);
+            security_headers::add(&mut response.fields, self.secured.is_some());
         }
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);

@@ -63,7 +63,7 @@ impl Tracing {
         if !self.writes_traceparent {
             return (request_id, None);
         }
-        if fields.contains(&TRACEPARENT) {
+        if fields.iter().any(|(name, _)| *name == TRACEPARENT || *name == TRACESTATE) {
             return (request_id, self.carry_on(fields, traceparent, is_sampled, is_trusted));
         }
         let sampled = if is_sampled { self.sample(&traceparent, None, None) } else { None };

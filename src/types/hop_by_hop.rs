@@ -51,6 +51,8 @@ pub fn names_upgrade(fields: &Fields, protocol: &HeaderValue) -> bool {
 pub fn nominated(fields: &Fields) -> Vec<HeaderName> {
     const KEPT: &[HeaderName] =
         &[header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::AUTHORIZATION, header::COOKIE];
+    // Written here as much as by clients.
+    const OF_TRACES: &[&str] = &["traceparent", "tracestate"];
     // What nearly every message says, and what nominates nothing that is not gone anyway.
     let usual = |line: &HeaderValue| line == "keep-alive" || line == "close";
     if fields.get_all(&header::CONNECTION).all(usual) {
@@ -58,7 +60,7 @@ pub fn nominated(fields: &Fields) -> Vec<HeaderName> {
     }
     options(fields)
         .filter_map(|option| HeaderName::from_bytes(option).ok())
-        .filter(|name| !KEPT.contains(name))
+        .filter(|name| !KEPT.contains(name) && !OF_TRACES.contains(&name.as_str()))
         .collect()
 }
 

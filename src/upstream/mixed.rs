@@ -59,13 +59,7 @@ where
         let rules = &self.cluster().config.retries;
         let is_upgrade = asks_for_upgrade(request.added);
         let repeatable = request.body.is_end_stream() && is_idempotent(request.head.method) && !is_upgrade;
-        let mut tries = Tries {
-            key: request.key,
-            tried: Vec::new(),
-            left: rules.attempts,
-            again: false,
-            repeated: false,
-        };
+        let mut tries = Tries::new(request.key, rules.attempts);
         let has_body = !request.body.is_end_stream();
         let Request { head, added, mut body, .. } = request;
         let asked = Asked { head, added, has_body, repeatable, is_upgrade };
@@ -133,7 +127,8 @@ where
                     let may = (unprocessed && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset);
                     let kept = kept.filter(|_| broken.is_of_the_server() && may);
-                    match kept.filter(|_| self.takes_retry(&mut tries)) {
+                    let may_read = !broken.unsent && !chosen.has_others;
+                    match kept.filter(|_| self.takes_retry(&mut tries, may_read)) {
                         Some(kept) => body = kept,
                         None => {
                             self.breaks(chosen, &broken, &tries);

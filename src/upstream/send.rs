@@ -92,6 +92,14 @@ pub(super) struct Tries {
     pub(super) again: bool,
     /// Whether it was repeated on another connection because the first one had rested.
     pub(super) repeated: bool,
+    /// Whether that is still to be counted as a try.
+    pub(super) owes: bool,
+}
+
+impl Tries {
+    pub(super) fn new(key: u64, attempts: u32) -> Self {
+        Self { key, tried: Vec::new(), left: attempts, again: false, repeated: false, owes: false }
+    }
 }
 
 impl<B> Sent<B>
@@ -135,7 +143,7 @@ where
         self.requests.count(now);
         let is_upgrade = asks_for_upgrade(added);
         let repeatable = body.is_end_stream() && is_idempotent(head.method) && !is_upgrade;
-        let mut tries = Tries { key, tried: Vec::new(), left: rules.attempts, again: false, repeated: false };
+        let mut tries = Tries::new(key, rules.attempts);
         let chosen = self.choose(key, &[], now).ok_or(SendError::NoServer)?;
         // One that rested may turn out closed, and an upgrade is never sent twice.
         let resting = if is_upgrade { None } else { chosen.pool.take(allowed) };
@@ -189,7 +197,8 @@ where
                     && ((broken.unsent && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset));
                 tries.tried.push(way.chosen.pool.endpoint().id);
-                may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries);
+                let may_read = !broken.unsent && !way.chosen.has_others;
+                may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries, may_read);
             }
             if let Some(broken) = broken.take_if(|_| !may_again) {
                 self.breaks(way.chosen, &broken, &tries);
@@ -290,11 +299,15 @@ where
             return false;
         }
         tries.tried.push(chosen.pool.endpoint().id);
-        self.has_another(&tries.tried, coarse_millis()) && self.takes_retry(tries)
+        self.has_another(&tries.tried, coarse_millis()) && self.takes_retry(tries, false)
     }
 
-    /// Takes a retry, if there is one.
-    pub(super) fn takes_retry(&self, tries: &mut Tries) -> bool {
+    /// Takes a retry, if there is one. The only server may have read the request already when it was repeated, and would for a third
+    /// time if it `may_read` it again: then that was a try.
+    pub(super) fn takes_retry(&self, tries: &mut Tries, may_read: bool) -> bool {
+        if may_read && std::mem::take(&mut tries.owes) {
+            tries.left = tries.left.saturating_sub(1);
+        }
         if tries.left == 0 {
             return false;
         }
@@ -394,7 +407,9 @@ impl Tries {
     /// Returns whether a request is sent again on another connection because the first one had rested: once, and only where
     /// retries are wanted at all.
     pub(super) fn repeats(&mut self, repeatable: bool) -> bool {
-        repeatable && self.left > 0 && !std::mem::replace(&mut self.repeated, true)
+        let repeats = repeatable && self.left > 0 && !std::mem::replace(&mut self.repeated, true);
+        self.owes |= repeats;
+        repeats
     }
 }
 

@@ -14,8 +14,15 @@ use crate::{
 };
 
 /// Headers of a request that the gateway writes itself, beside those of identities.
-const OURS_IN_REQUESTS: &[&str] =
-    &["content-length", "expect", "forwarded", "max-forwards", "via", "x-request-id"];
+const OURS_IN_REQUESTS: &[&str] = &[
+    "content-length",
+    "expect",
+    "forwarded",
+    "max-forwards",
+    "via",
+    "x-client-cert-subject",
+    "x-request-id",
+];
 const OURS_IN_RESPONSES: &[&str] = &["content-length", "x-request-id"];
 
 /// Which message a rule is for.
