@@ -372,6 +372,11 @@ fn a_claim_that_means_something_already_or_comes_from_nowhere_is_a_fault() {
         ("claims: {a: {from: email, token: e}, b: {from: id, token: e}}", &["claims.b.token", "another"]),
         ("claims: {a: {from: email}}", &["claims.a", "`token`, `header`"]),
         ("claims: {a: {from: password, token: p}}", &["claims.a.from", "`password`", "attributes.NAME"]),
+        // All that is wrong with one.
+        (
+            "claims: {a: {from: no, token: sub, header: Host}}",
+            &["claims.a.from", "claims.a.token", "claims.a.header"],
+        ),
         ("claims: {a: {from: attributes.team, token: t}}", &["claims.a.from", "no `team`"]),
         ("claims: {A b: {from: email, token: t}}", &["claims.A b", "lower-case"]),
         ("attributes: {team: {by: anybody}}", &["attributes.team.by", "operator"]),

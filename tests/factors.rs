@@ -202,6 +202,27 @@ fn with_an_app_a_password_alone_opens_nothing_and_each_code_is_good_once() {
 }
 
 #[test]
+fn whoever_must_change_a_password_shows_the_factor_first() {
+    for settings in stores() {
+        let place = Place::start(settings);
+        let (secret, ..) = place.app(&place.gateway.token("alice"));
+        place.gateway.run(&["user", "set-password", "alice", "--must-change", "--password-stdin"], PASSWORD);
+        let asked = place.challenge("alice");
+        assert_eq!(asked["reset_token"], Value::Null);
+        is_wrong(&place.answer(&asked, "totp", "000000"));
+        // The code that confirmed the app is used up.
+        let told = place.answer(&asked, "totp", &totp(&secret, place.now() + 30));
+        assert_eq!((told.status, &told.json()["code"]), (401, &json!("password_change_required")));
+        assert_eq!(told.json()["access_token"], Value::Null);
+        let body =
+            json!({"token": told.json()["reset_token"], "new_password": "a password of their own choice"});
+        assert_eq!(place.gateway.post("/auth/password/reset", &body).status, 200);
+        let asked = place.gateway.try_login("alice", "a password of their own choice").json();
+        assert_eq!(asked["code"], "second_factor_required");
+    }
+}
+
+#[test]
 fn a_code_holds_a_step_early_and_a_step_late_and_no_more() {
     let mut place = Place::start(settings());
     let (secret, _, codes) = place.app(&place.gateway.token("alice"));

@@ -67,6 +67,12 @@ fn a_navigation_leads_to_sign_in_and_back_and_a_call_is_refused() {
     let seen = upstream.last();
     assert_eq!(seen.header("x-user-name"), Some("alice"));
     assert_eq!((seen.header("cookie"), seen.header("authorization")), (None, None));
+    // The way back is in the one form that is taken.
+    let mut stranger = Browser::default();
+    assert_eq!(
+        location(&stranger.go(&gateway, "/api/%c3%bc?a=\\")),
+        "/auth/ui/login?return_to=%2Fapi%2F%25C3%25BC%3Fa%3D%255C"
+    );
     // Signed in, and still not everybody's.
     let denied = browser.go(&gateway, "/admin/x");
     is_page(&denied, 403);
@@ -74,6 +80,26 @@ fn a_navigation_leads_to_sign_in_and_back_and_a_call_is_refused() {
         browser.fetch(&gateway, "GET", "/admin/x").header("content-type"),
         Some("application/problem+json")
     );
+}
+
+#[test]
+fn a_page_about_a_refusal_has_the_status_that_old_clients_want() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings().auth("  compat: {unauthenticated: 403}\n"));
+    let mut client = gateway.client();
+    client.send(
+        "GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nSec-Fetch-Mode: navigate\r\n\r\n",
+    );
+    is_page(&client.response(), 403);
+}
+
+#[test]
+fn a_session_of_a_browser_ends_with_the_longest_one_there_may_be() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings().auth("  session_max_ttl: 3s\n"));
+    let mut browser = Browser::register(&gateway, "alice");
+    assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+    eventually("it ends", || (browser.fetch(&gateway, "GET", "/api/x").status == 401).then_some(()));
 }
 
 #[test]

@@ -157,7 +157,16 @@ fn a_response_that_is_not_of_this_browser_provider_or_time_signs_nobody_in() {
     is_failed(&come_back(&mut thief, &gateway, &good), &thief, 400);
     set_out(&mut thief, &gateway, "/api/x");
     is_failed(&come_back(&mut thief, &gateway, &good), &thief, 400);
-    for bad in ["", "code=x", "state=x&code=x", &format!("code={code}&state={}x", asked["state"])] {
+    for bad in [
+        "",
+        "code=x",
+        "state=x&code=x",
+        &format!("code={code}&state={}x", asked["state"]),
+        // Each once.
+        &format!("{good}&state=x"),
+        &format!("{good}&code={code}"),
+        &format!("{good}&iss=a&iss=b"),
+    ] {
         is_failed(&come_back(&mut victim, &gateway, bad), &victim, 400);
     }
     // Forged cookies of a ticket.

@@ -126,6 +126,15 @@ fn the_second_step_leads_on_to_where_the_person_was_going() {
     assert_eq!(location(&third.submit(&gateway, &form, &[("code", &recovery[0])])), "/api/x");
     // The page of the account knows what is left.
     assert!(third.go(&gateway, FACTORS).text().contains("You have 9 left."));
+
+    // Whoever must choose another password shows the factor first, and is not signed in by that.
+    gateway.run(&["user", "set-password", "alice", "--must-change", "--password-stdin"], PASSWORD);
+    let mut fourth = Browser::default();
+    let step = first_step(&mut fourth, &gateway, "alice", "/api/x");
+    let form = form_with(&fourth.go(&gateway, &step.replace("?", "?method=recovery&")), "name=\"code\"");
+    let led = location(&fourth.submit(&gateway, &form, &[("code", &recovery[1])]));
+    assert!(led.starts_with("/auth/ui/reset?return_to=%2Fapi%2Fx&token="), "{led}");
+    assert!(fourth.session().is_none());
 }
 
 #[test]

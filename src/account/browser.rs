@@ -38,10 +38,11 @@ pub enum Changed {
 
 impl Accounts {
     pub(super) fn browser_ttls(&self, keep: bool) -> Ttls {
+        let most = self.config.session_max_ttl;
         let session = match self.cookies.as_ref().map(|cookies| cookies.lifetimes()) {
-            Some(cookies) if keep => cookies.remember,
-            Some(cookies) => cookies.ttl,
-            None => self.config.session_max_ttl,
+            Some(cookies) if keep => cookies.remember.min(most),
+            Some(cookies) => cookies.ttl.min(most),
+            None => most,
         };
         // Its cookies are signed anew without a write, so each of them may live as long as the session.
         Ttls { access: session, refresh: session, session }

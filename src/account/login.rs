@@ -128,14 +128,6 @@ impl Accounts {
             self.attempts.forgotten(attempt).await;
             return Err(error);
         }
-        if user.must_change_password {
-            let made = self.password_change_token(&user, address).await;
-            match &made {
-                Ok(_) => self.attempts.passed(attempt).await,
-                Err(_) => self.attempts.forgotten(attempt).await,
-            }
-            return Err(AccountError::PasswordChangeNeeded(made?));
-        }
         let is_remembered = match self.is_remembered(&user, client).await {
             Ok(is_remembered) => is_remembered,
             Err(error) => {
@@ -143,6 +135,15 @@ impl Accounts {
                 return Err(error);
             }
         };
+        // The password alone is no reason to replace it where there are factors: they come first.
+        if user.must_change_password && (is_remembered || !user.has_factors) {
+            let made = self.password_change_token(&user, address).await;
+            match &made {
+                Ok(_) => self.attempts.passed(attempt).await,
+                Err(_) => self.attempts.forgotten(attempt).await,
+            }
+            return Err(AccountError::PasswordChangeNeeded(made?));
+        }
         if let Some(purpose) = self.required_challenge(&user).filter(|_| !is_remembered) {
             let proofs = Proofs::PASSWORD;
             let new = NewChallenge { purpose, session: None, proofs, holder, link: None };
@@ -167,7 +168,7 @@ impl Accounts {
     }
 
     /// Makes a token by which the owner of an account, whose password was right, chooses another one.
-    async fn password_change_token(&self, user: &User, address: IpAddr) -> Result<Secret> {
+    pub(super) async fn password_change_token(&self, user: &User, address: IpAddr) -> Result<Secret> {
         let token = OpaqueToken::generate(&*self.random);
         let new = NewResetLink {
             id: uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid(),

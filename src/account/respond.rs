@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Accounts, BrowserSession, Client, Holder, Method, Result, Tokens,
+    AccountError, Accounts, BrowserSession, Client, Holder, Method, Result, Tokens,
     attempts::Counted,
     challenge::{MOST_TRIES, wrong},
 };
@@ -11,7 +11,7 @@ use crate::{
     factor::Assertion,
     store::{AuthChallenge, ChallengeCompletion, Event, Factor, Grant, Outcome, SessionKind, StepUp, User},
     token::{AccessToken, OpaqueToken, RefreshToken, SignedIn},
-    types::{Secret, SessionId},
+    types::{Proofs, Secret, SessionId},
 };
 
 /// The response to a challenge.
@@ -56,6 +56,11 @@ impl Responder<'_> {
             None => self.is_page == (challenge.kind == SessionKind::Browser),
         }
     }
+}
+
+/// Returns whether another password is to be chosen once a challenge that followed the present one is completed.
+fn must_change(challenge: &AuthChallenge, user: &User) -> bool {
+    user.must_change_password && challenge.session.is_none() && challenge.proofs == Proofs::PASSWORD
 }
 
 impl Accounts {
@@ -114,6 +119,13 @@ impl Accounts {
             }
         };
         self.attempts.succeeded(attempt).await;
+        if must_change(&challenge, &user) {
+            // Nobody has the tokens of this session.
+            let entry = self.store.end_session(user.id, grant.session, None).await?;
+            self.revoker.in_force(entry.as_slice()).await;
+            let token = self.password_change_token(&user, client.address).await?;
+            return Err(AccountError::PasswordChangeNeeded(token));
+        }
         let device = device.unwrap_or_else(|| self.device_tokens.new_device(user.id));
         let is_login = challenge.session.is_none();
         let remembers = is_login && self.remembers_devices() && response.remember_device;
@@ -182,7 +194,8 @@ impl Accounts {
             by,
             outcome,
             link: challenge.link.clone(),
-            events: [event].into_iter().chain(linked).collect(),
+            // Whoever must choose another password is not signed in yet.
+            events: Some(event).filter(|_| !must_change(challenge, user)).into_iter().chain(linked).collect(),
         };
         let grant = self.store.complete_auth_challenge(&completion).await?;
         if grant.is_none() {

@@ -1,12 +1,20 @@
 //! Requests by which a browser goes to another page: a person reads what comes back.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{refusal::Refusal, refusal_pages::RefusalPages, request_head::RequestHead, snapshot::Snapshot};
-use crate::{access::Credential, error::Kind, types::fields::Fields};
+use crate::{
+    access::Credential,
+    error::{Kind, Statuses},
+    types::{
+        fields::Fields,
+        path::{Canonical, canonical},
+    },
+};
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -34,18 +42,34 @@ impl Navigation {
         target: Option<&str>,
         is_program: bool,
         request_id: &HeaderValue,
+        statuses: &Statuses,
     ) -> Option<Response<Bytes>> {
         let kind = refusal.kind();
         let mut response = match (kind, target) {
-            (Kind::Unauthenticated, Some(target)) if !is_program => self.pages.login(target),
+            (Kind::Unauthenticated, Some(target)) if !is_program => self.pages.login(&way_back(target)),
             (Kind::InsufficientUserAuthentication, Some(_)) if is_program => return None,
             (Kind::InsufficientUserAuthentication, Some(target)) => {
-                self.pages.prove(target, refusal.needs_factors())
+                self.pages.prove(&way_back(target), refusal.needs_factors())
             }
-            (kind, _) => self.pages.page(kind, self.languages.as_ref(), request_id)?,
+            (kind, _) => {
+                let mut page = self.pages.page(kind, self.languages.as_ref(), request_id)?;
+                *page.status_mut() = statuses.of(kind);
+                page
+            }
         };
         refusal.add_fields(&mut response);
         Some(response)
+    }
+}
+
+/// Returns a target in the one form in which it is led back to: the path as it is forwarded, and nothing raw in the query.
+fn way_back(target: &str) -> Cow<'_, str> {
+    const RAW: &AsciiSet = &CONTROLS.add(b' ').add(b'\\');
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let Ok(Canonical { wire, .. }) = canonical(path) else { return target.into() };
+    match query {
+        Some(query) => format!("{wire}?{}", utf8_percent_encode(query, RAW)).into(),
+        None => wire,
     }
 }
 

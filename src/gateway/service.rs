@@ -163,7 +163,7 @@ impl ConnectionState {
                 let target = request.head.uri.path_and_query().map(|target| target.as_str());
                 let page = navigation.and_then(|page| {
                     let is_program = is_program(snapshot, &request.head.method, &request.head.fields);
-                    page.refused(&refusal, target, is_program, &trace.request_id)
+                    page.refused(&refusal, target, is_program, &trace.request_id, &snapshot.statuses)
                 });
                 let response = match page {
                     Some(page) => page,

@@ -126,6 +126,9 @@ impl Visit<'_> {
                         return Ok(self.go_on(&sent));
                     }
                     Ok(_) => return Err(Kind::Internal.into()),
+                    Err(AccountError::PasswordChangeNeeded(token)) => {
+                        return Ok(self.to_new_password(&token, &sent));
+                    }
                     Err(error) => (self.status_of(&error), message(&error)),
                 }
             }

@@ -104,7 +104,7 @@ impl Locales {
     pub(super) fn preferred_index(&self, header: Option<&HeaderValue>) -> usize {
         let wanted = header.and_then(|value| value.to_str().ok()).filter(|value| value.len() <= MAX_HEADER);
         let Some(wanted) = wanted else { return 0 };
-        let wanted = accepted_languages::parse(wanted);
+        let wanted = accepted_languages::parse(&by_weight(wanted));
         let found = negotiate_languages(&wanted, &self.0, None, NegotiationStrategy::Lookup);
         let number = |found: &&Locale| self.0.iter().position(|locale| locale == *found);
         found.first().and_then(number).unwrap_or(0)
@@ -114,6 +114,21 @@ impl Locales {
     pub(super) fn all(&self) -> &[Locale] {
         &self.0
     }
+}
+
+/// Returns the languages of `Accept-Language`, those that are wanted most first, without their weights (RFC 9110, section 12.4.2), and without
+/// those that are not wanted.
+fn by_weight(header: &str) -> String {
+    let weigh = |part: &'_ str| {
+        let (language, parameters) = part.split_once(';').unwrap_or((part, ""));
+        let weight = parameters.trim().strip_prefix("q=").or_else(|| parameters.trim().strip_prefix("Q="));
+        let weight = weight.map_or(1.0, |weight| weight.trim().parse::<f32>().unwrap_or(0.0));
+        (language.trim().to_owned(), weight)
+    };
+    let mut languages: Vec<(String, f32)> = header.split(',').map(weigh).collect();
+    languages.retain(|(language, weight)| !language.is_empty() && *weight > 0.0);
+    languages.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    languages.into_iter().map(|(language, _)| language).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -131,6 +146,10 @@ mod tests {
             (Some("fr"), "en"),
             (Some("*"), "en"),
             (Some("de;;;,,"), "de"),
+            (Some("en;q=0.5,de;q=0.9"), "de"),
+            (Some("de;q=0,en"), "en"),
+            (Some("de;q=0.1, en;q=1.0"), "en"),
+            (Some("de; q=0.1, en ; q=nan"), "de"),
             (Some(""), "en"),
         ] {
             let header = header.map(HeaderValue::from_static);

@@ -182,6 +182,9 @@ impl Visit<'_> {
 
     pub(super) async fn provider_callback(&mut self, name: &str) -> PageResult {
         let (provider, state) = (self.pages.provider(name)?, self.query("state"));
+        if ["state", "iss", "code", "error"].into_iter().any(|name| self.is_repeated(name)) {
+            return self.failed_by_provider(Failed::Unusable, "a parameter came twice");
+        }
         let Some(ticket) = self.ticket(name, &state) else {
             return self.failed_by_provider(Failed::Unusable, "the state is not of this browser");
         };
@@ -208,6 +211,9 @@ impl Visit<'_> {
             _ => return self.failed_by_provider(Failed::Unusable, "the provider refused"),
         }
         let (code, redirect_uri) = (self.query("code"), self.redirect_uri(name));
+        if code.is_empty() {
+            return self.failed_by_provider(Failed::Unusable, "there is no code");
+        }
         let (verifier, nonce) = (pages.tickets.verifier(&state), pages.tickets.nonce(&state));
         let identity = match provider.identify(&code, &redirect_uri, &verifier, &nonce, now).await {
             Ok(identity) => identity,

@@ -16,6 +16,7 @@ use crate::{
     config,
     error::Kind,
     store::ChallengePurpose,
+    types::Secret,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -97,10 +98,7 @@ impl Visit<'_> {
                     }
                     Err(AccountError::FactorNeeded(asked)) => return Ok(self.ask(&asked, &sent)),
                     Err(AccountError::PasswordChangeNeeded(token)) => {
-                        let to = self.destination(&sent.text("return_to"));
-                        let query = to.as_deref().map(query_of).unwrap_or_else(|| "?".to_owned());
-                        let place = format!("{}/reset{query}&token={}", self.pages.loaded.ui, token.expose());
-                        return Ok(see_other(&place));
+                        return Ok(self.to_new_password(&token, &sent));
                     }
                     Err(error) => (self.status_of(&error), Message::of(&error, "username")),
                 }
@@ -112,6 +110,13 @@ impl Visit<'_> {
         let form = self.form_again(&sent);
         let page = Login { wrong: Wrong::of(message), username, remember, ..self.login_page(form) };
         self.show(status, &page)
+    }
+
+    /// Leads on to where another password is chosen.
+    pub(super) fn to_new_password(&self, token: &Secret, sent: &Sent) -> Response<Bytes> {
+        let to = self.destination(&sent.text("return_to"));
+        let query = to.as_deref().map(query_of).unwrap_or_else(|| "?".to_owned());
+        see_other(&format!("{}/reset{query}&token={}", self.pages.loaded.ui, token.expose()))
     }
 
     /// Returns the status of a failure, and logs what an operator should know.

@@ -284,9 +284,18 @@ impl Visit<'_> {
 
     /// Returns a parameter of the query; empty if it is not there.
     pub(super) fn query(&self, name: &str) -> String {
+        self.queries(name).next().unwrap_or_default()
+    }
+
+    /// Returns whether the query has a parameter more than once.
+    pub(super) fn is_repeated(&self, name: &str) -> bool {
+        self.queries(name).nth(1).is_some()
+    }
+
+    fn queries(&self, name: &str) -> impl Iterator<Item = String> {
         let query = self.request.request.uri().query().unwrap_or_default();
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
-        pairs.into_iter().find(|(known, _)| known == name).map(|(_, value)| value).unwrap_or_default()
+        pairs.into_iter().filter(move |(known, _)| known == name).map(|(_, value)| value)
     }
 
     /// Returns where the person wants to go, if they may be sent there: a path that a route takes, or a page of the account.

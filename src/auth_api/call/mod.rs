@@ -288,7 +288,12 @@ fn factor_calls() -> Vec<Call<Handler>> {
     vec![
         Call {
             body: Some((schema::<input::ChallengeResponse>, true)),
-            failures: &[Kind::MissingParameters, Kind::InvalidCredentials, Kind::TooManyRequests],
+            failures: &[
+                Kind::MissingParameters,
+                Kind::InvalidCredentials,
+                Kind::PasswordChangeRequired,
+                Kind::TooManyRequests,
+            ],
             ..call(
                 Method::POST,
                 "/login/factor",

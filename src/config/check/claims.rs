@@ -90,10 +90,9 @@ impl Check<'_> {
             if !is_name(&name) {
                 self.error(&key, "expected a name of at most 32 lower-case letters, digits and `_`");
             }
-            let Some(from) = self.claim_source(&format!("{key}.from"), &claim.from, attributes) else {
-                continue;
-            };
-            if let ClaimSource::Attribute(name) = &from {
+            // Whatever else is wrong with it is told, too.
+            let from = self.claim_source(&format!("{key}.from"), &claim.from, attributes);
+            if let Some(ClaimSource::Attribute(name)) = &from {
                 bytes += attributes.get(name).map_or(0, |rule| rule.max);
             }
             if let Some(token) = &claim.token {
@@ -121,7 +120,7 @@ impl Check<'_> {
             if claim.token.is_none() && header.is_none() {
                 self.error(&key, "expected `token`, `header`, or both");
             }
-            rules.push(ClaimRule { key: name, from, token: claim.token, header });
+            rules.extend(from.map(|from| ClaimRule { key: name, from, token: claim.token, header }));
         }
         if bytes > MOST_BYTES_IN_CLAIMS {
             let all = "expected attributes of at most 1024 bytes together (`max`): a cookie holds no more";
