@@ -14,7 +14,12 @@ fn walk(protocol: Protocol, host: &str) {
     let port = port_to_keep();
     let scheme = if protocol.is_tls() { "https" } else { "http" };
     let base = format!("{scheme}://{host}:{port}");
+    let away = format!(
+        "  - {{path: /away/**, redirect: {{to: \"{scheme}://127.0.0.1:{port}/public/away\", status: 302}}, auth: required}}\n"
+    );
+    let routes = Settings::default().routes + &away;
     let settings = Settings {
+        routes,
         listen: format!("127.0.0.1:{port}"),
         protocol,
         extra: format!("public_url: {base}\npages: {{name: Example}}\n"),

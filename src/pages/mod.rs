@@ -56,13 +56,9 @@ use crate::{
 /// The folder of the pages, below `auth.path`.
 pub const UI: &str = "/ui";
 
-/// What a page may load: its style and its logo, from here.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+/// What a page without a form may load: its style and its logo, from here.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'none'; \
      base-uri 'none'; frame-ancestors 'none'";
-
-/// The same of a page where a passkey is made or shown, which takes a script: ours.
-const POLICY_WITH_SCRIPT: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// What was loaded of a config: templates, texts, style.
 pub struct Loaded {
@@ -70,6 +66,8 @@ pub struct Loaded {
     assets: Assets,
     config: config::Browser,
     ui: String,
+    /// What a page with forms may load, and the same of one that takes a script: ours, by which a passkey is made or shown.
+    policies: [HeaderValue; 2],
 }
 
 impl std::fmt::Debug for Loaded {
@@ -96,7 +94,18 @@ impl Loaded {
             ui: ui.clone(),
         };
         let templates = Arc::new(Templates::load(pages.folder.as_deref(), locales, site)?);
-        Ok(Self { templates, assets, config: browser.clone(), ui })
+        // A form leads to where the person was going, and the application may send them on to another site: browsers hold all of that
+        // against `form-action`.
+        let anywhere = if browser.public_url.is_https { "https:" } else { "https: http:" };
+        let policy = |script: &str| {
+            let text = format!(
+                "default-src 'none'; {script}style-src 'self'; img-src 'self' data:; form-action 'self' {anywhere}; \
+                 base-uri 'none'; frame-ancestors 'none'"
+            );
+            HeaderValue::try_from(text).map_err(|_| "the policy of pages is no header".to_owned())
+        };
+        let policies = [policy("")?, policy("script-src 'self'; ")?];
+        Ok(Self { templates, assets, config: browser.clone(), ui, policies })
     }
 
     /// Returns the pages that take the place of refusals.
@@ -209,10 +218,8 @@ impl Pages {
             failure
         })?;
         let mut response = html_response(status, html.into());
-        if page.has_script() {
-            let policy = HeaderValue::from_static(POLICY_WITH_SCRIPT);
-            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-        }
+        let policy = self.loaded.policies[usize::from(page.has_script())].clone();
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
         Ok(response)
     }
 }
