@@ -201,8 +201,8 @@ fn each_fault_names_its_place_and_what_is_legal() {
             &["upstreams.orders.servers[0].url", "http://HOST:PORT"],
         ),
         (
-            HEAD.replace("http://127.0.0.1:1\"}]", "unix:orders.sock\"}]"),
-            &["upstreams.orders.servers[0].url", "`unix:orders.sock`", "absolute path"],
+            HEAD.replace("http://127.0.0.1:1\"}]", &format!("unix:/{}\"}}]", "o".repeat(107))),
+            &["upstreams.orders.servers[0].url", "absolute path of at most 107 bytes"],
         ),
         (
             HEAD.replace("address: 127.0.0.1:0", "address: 0.0.0.0:8123")
@@ -294,6 +294,22 @@ fn dotenv_beside_the_config_is_read_and_the_environment_wins() {
     let failed = authgate().arg("check").arg("--config").arg(&config).output().unwrap();
     let said = String::from_utf8(failed.stderr).unwrap();
     assert!(said.contains(".env:2: has a quote that does not end") && !said.contains("a secret"), "{said}");
+}
+
+#[test]
+fn the_path_of_a_socket_starts_at_the_configs_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        HEAD.replace("http://127.0.0.1:1", "unix:run/orders.sock") + "  - {path: /a, upstream: orders}\n";
+    write_config(folder.path(), &text);
+    let path = folder.path().join("run/orders.sock");
+    for (at, config) in
+        [("/", folder.path().join("gateway.yaml")), (folder.path().to_str().unwrap(), "gateway.yaml".into())]
+    {
+        let checked = authgate().arg("check").arg("--config").arg(config).current_dir(at).output().unwrap();
+        let said = String::from_utf8(checked.stdout).unwrap();
+        assert!(said.contains(&format!("unix:{}", path.display())), "{said}");
+    }
 }
 
 #[test]

@@ -304,6 +304,9 @@ fn a_subject_a_session_or_a_token_is_revoked_on_every_gateway() {
         eventually("it is revoked there", || (status(&there, &token) == 401).then_some(()));
         assert_eq!((status(&here, &other), status(&there, &other)), (200, 200));
     }
+    for nobody in [json!({"issuer": "corp", "sub": ""}), json!({"issuer": "corp", "sub": "a", "jti": ""})] {
+        assert_eq!(revoke(nobody).status, 400);
+    }
     // A subject comes back with a token that was issued later, but not before a given time.
     let later = |sub: &str| {
         let mut claims = issuer.claims(sub);
@@ -367,7 +370,12 @@ fn a_stream_ends_with_its_token() {
 fn an_issuer_tells_of_a_logout_itself() {
     let (key, stranger) = (IssuerKey::ed25519("a"), IssuerKey::ed25519("a"));
     let issuer = Issuer::start(&[&key]);
-    let (gateway, _upstream) = start(&issuer, "");
+    let cluster = Cluster::start();
+    let (gateway, there, _) = pair_with(&cluster, |settings| {
+        let own = corp(&issuer.url, "discovery: true", "");
+        settings.extra = own.extra;
+        settings.routes = own.routes;
+    });
     const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
     let claims = |more: Value| {
         let mut claims = json!({
@@ -408,6 +416,8 @@ fn an_issuer_tells_of_a_logout_itself() {
     assert_eq!((status(&gateway, &anna), status(&gateway, &bert)), (200, 200));
     assert_eq!(tell(&key.sign(&header, &claims(json!({"sub": "anna"})))), 200);
     assert_eq!((status(&gateway, &anna), status(&gateway, &bert)), (401, 200));
+    eventually("the other gateway knows", || (status(&there, &anna) == 401).then_some(()));
+    assert_eq!(status(&there, &bert), 200);
     let logout = key.sign(&header, &claims(json!({"sub": "bert", "sid": "session of bert"})));
     assert_eq!((tell(&logout), tell(&logout)), (200, 200));
     assert_eq!(status(&gateway, &bert), 401);

@@ -127,7 +127,8 @@ impl AdminApi {
             wanted.jti.as_deref().map(ExternalTarget::Token),
         ];
         let mut targets = targets.into_iter().flatten();
-        let (Some(target), None) = (targets.next(), targets.next()) else {
+        let is_empty = [&wanted.sub, &wanted.sid, &wanted.jti].into_iter().flatten().any(String::is_empty);
+        let (Some(target), None, false) = (targets.next(), targets.next(), is_empty) else {
             return Err(Kind::MissingParameters.into());
         };
         let ended = match &wanted.until {

@@ -108,7 +108,10 @@ pub async fn serve(
                 async move {
                     let response = if !is_ours(request.headers().get(header::HOST), &hosts) {
                         strange()
-                    } else if request.uri().path().starts_with("/api/") {
+                    } else if ["/api/", "/config/"]
+                        .iter()
+                        .any(|begin| request.uri().path().starts_with(begin))
+                    {
                         call(request, status, peer.ip(), &calls, running).await
                     } else {
                         probe(&request, &*status)

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The path at which a gateway tells its routes.
-const PATH: &str = "/api/config/routes";
+const PATH: &str = "/config/routes";
 
 /// The most roles that callers are made of, each by itself.
 const MOST_ROLES: usize = 50;

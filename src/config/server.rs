@@ -25,7 +25,7 @@ impl Server {
     /// What is legal.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         const LEGAL: &str =
-            "expected http://HOST:PORT, https://HOST:PORT or h2c://HOST:PORT without a path, or unix:/PATH";
+            "expected http://HOST:PORT, https://HOST:PORT or h2c://HOST:PORT without a path, or unix:PATH";
         if let Some(path) = url.strip_prefix("unix:") {
             let legal = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0');
             return if legal {

@@ -328,7 +328,7 @@ fn config_calls() -> Vec<Call<Handler>> {
             bearer: Bearer::None,
             ..call(
                 Method::GET,
-                "/api/config/routes",
+                "/config/routes",
                 "routes",
                 "The routes as they are, for `authgate check --against`: on this machine for everybody, elsewhere for administrators",
                 (200, JSON, schema::<serde_json::Map<String, Value>>),

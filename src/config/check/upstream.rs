@@ -72,7 +72,16 @@ impl Check<'_> {
         let mut servers: Vec<WeightedServer> = Vec::new();
         for (index, raw) in raw.iter().enumerate() {
             let key = format!("{upstream}.servers[{index}].url");
-            let server = match Server::parse(&raw.url) {
+            let relative =
+                raw.url.strip_prefix("unix:").filter(|path| !path.is_empty() && !path.starts_with('/'));
+            let url = match relative {
+                Some(path) => {
+                    let path = self.document.folder.join(path);
+                    format!("unix:{}", std::path::absolute(&path).unwrap_or(path).display())
+                }
+                None => raw.url.clone(),
+            };
+            let server = match Server::parse(&url) {
                 Ok(server) => server,
                 Err(problem) => {
                     self.error(&key, problem);

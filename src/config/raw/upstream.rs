@@ -68,7 +68,7 @@ pub struct Buffer {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT (HTTP/2 by prior knowledge), or unix:/PATH of a socket.
+    /// http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT (HTTP/2 by prior knowledge), or unix: and the path of a socket.
     pub url: String,
     /// Its share of the requests, relative to the others; 0 for none. Default: 1.
     pub weight: Option<Number>,
