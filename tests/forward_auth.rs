@@ -75,6 +75,15 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
     let with = |lines: Vec<String>| [lines, vec![cookie.clone()]].concat();
     let allowed = ask(&mut client, "GET", &with(told("GET", "/api/x")), None);
     assert_eq!((allowed.status, allowed.header("x-user-name")), (200, Some("alice")));
+    // A dead cookie is nobody's where nobody has to be, and is taken away.
+    let with_cookie = |cookie: &str, path: &str| {
+        let more = vec![format!("Cookie: __Host-authgate={cookie}")];
+        ask(&mut gateway.client(), "GET", &[told("GET", path), more].concat(), None)
+    };
+    let dead = with_cookie("dead", "/optional/x");
+    assert_eq!((dead.status, dead.header("x-user-name")), (200, Some("")));
+    assert!(dead.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{dead:?}");
+    assert_eq!(with_cookie("dead", "/public/x").header("set-cookie"), None);
     // What browsers are to be careful about is said where one reads it.
     let refused = ask(&mut client, "GET", &told("GET", "/api/x"), None);
     let policy = |response: &Response| response.header("content-security-policy").map(str::to_owned);

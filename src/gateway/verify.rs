@@ -69,8 +69,17 @@ pub(super) fn verify<'a>(
     let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
     let decided = decide(snapshot, &asked, begun, limits);
     told.fields.reuse();
-    let (permit, _) = decided?;
-    Ok(allowed(snapshot, permit.principal().map(AsRef::as_ref)))
+    let (permit, route) = decided?;
+    let principal = permit.principal().map(AsRef::as_ref);
+    let mut fields = allowed(snapshot, principal);
+    let is_dead = principal.is_none()
+        && !matches!(route.access, config::Access::Open)
+        && snapshot.credential(&Method::GET, &head.fields).is_cookie();
+    if let Some(removal) = snapshot.access.cookies().filter(|_| is_dead).and_then(|cookies| cookies.removal())
+    {
+        fields.append(header::SET_COOKIE, removal);
+    }
+    Ok(fields)
 }
 
 /// Returns the response that leads a person to the sign-in page, if the request that a trusted proxy tells of in `head` is a navigation that
