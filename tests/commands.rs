@@ -90,6 +90,8 @@ fn explain_tells_the_route_the_decision_and_why() {
         (&["explain", "GET", "/auth/login"], 4, "Allow: POST"),
         (&["explain", "POST", "/auth/login"], 0, "itself"),
         (&["explain", "GET", "/api/../x"], 1, "canonical"),
+        (&["explain", "get", "/public/x"], 1, "400"),
+        (&["explain", "CONNECT", "/public/x"], 1, "400"),
     ] {
         let output = gateway.command(args, "");
         let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();

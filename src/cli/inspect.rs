@@ -107,6 +107,14 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
         }
         host => host.map(name_of),
     };
+    let method = explain.method.as_str();
+    const STANDARD: &[&str] =
+        &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    // Methods are case-sensitive (RFC 9110, section 9.1).
+    let is_misspelt = STANDARD.iter().any(|known| method.eq_ignore_ascii_case(known) && method != *known);
+    if is_misspelt || method == "CONNECT" {
+        return Err(Refused(format!("{method}: no method that is served; the gateway answers 400")));
+    }
     let verdict = decide(&loaded.routes, &explain.method, host.as_deref(), &explain.path, roles.as_ref());
     let (text, code) = match verdict {
         Verdict::NotCanonical => {
