@@ -53,6 +53,9 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
         |target: &str| [told("GET", target), vec!["Sec-Fetch-Mode: navigate".to_owned()]].concat();
     let led = ask(&mut client, "GET", &navigation("/api/x?y=1"), None);
     assert_eq!(led.status, 303, "{led:?}");
+    let led_by_another_spelling = ask(&mut client, "GET", &navigation("/api/%c3%bc"), None);
+    let back = led_by_another_spelling.header("location").unwrap().to_owned();
+    assert!(back.ends_with("return_to=%2Fapi%2F%25C3%25BC"), "{back}");
     // A program's token stays what it is, so it would come back in vain.
     assert_eq!(ask(&mut client, "GET", &navigation("/api/x?y=1"), Some("no.such.token")).status, 401);
     let login = "https://shop.example/auth/ui/login?return_to=%2Fapi%2Fx%3Fy%3D1";
@@ -358,7 +361,7 @@ fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy)
         client.response()
     };
     let alice = gateway.token("alice");
-    let spoofed = "X-User-Id: 1\r\nX-User-Name: root\r\nX-User-Roles: admin\r\nX_User_Id: 1\r\nX_User-Roles: admin\r\nX.User.Name: root\r\nX-User_Roles: admin\r\nRemote-User: root\r\nX-Forwarded-User: root\r\nForwarded: for=1.2.3.4\r\n";
+    let spoofed = "X-User-Id: 1\r\nX-User-Name: root\r\nX-User-Roles: admin\r\nX_User_Id: 1\r\nX_User-Roles: admin\r\nX.User.Name: root\r\nX-User_Roles: admin\r\nRemote-User: root\r\nX-Forwarded-User: root\r\nX-Forwarded-Email: root@example.com\r\nX-Forwarded-Groups: admin\r\nForwarded: for=1.2.3.4\r\n";
     let response = ask("GET", "/api/x?q=%20a", Some(&alice), spoofed);
     assert_eq!((response.status, response.text().as_str()), (200, "/api/x?q=%20a"));
     let seen = application.last();
@@ -375,8 +378,16 @@ fn decides_for(settings: Settings, proxy: impl Fn(&Gateway, &Upstream) -> Proxy)
     let seen = application.last();
     for (name, value) in &seen.headers {
         let folded = name.to_lowercase().replace(['_', '.'], "-");
-        let is_of_identity =
-            ["x-user-", "remote-", "x-forwarded-user", "forwarded"].iter().any(|own| folded.starts_with(own));
+        let is_of_identity = [
+            "x-user-",
+            "remote-",
+            "x-forwarded-user",
+            "x-forwarded-email",
+            "x-forwarded-groups",
+            "forwarded",
+        ]
+        .iter()
+        .any(|own| folded.starts_with(own));
         assert!(!is_of_identity || value.is_empty(), "{name}: {value}");
     }
     let count = application.seen().len();

@@ -120,7 +120,8 @@ impl Accounts {
         };
         self.attempts.succeeded(attempt).await;
         if must_change(&challenge, &user) {
-            // Nobody has the tokens of this session.
+            // What made room for this session, and the session, whose tokens nobody has.
+            self.revoker.in_force(&grant.ended).await;
             let entry = self.store.end_session(user.id, grant.session, None).await?;
             self.revoker.in_force(entry.as_slice()).await;
             let token = self.password_change_token(&user, client.address).await?;

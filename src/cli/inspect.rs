@@ -111,7 +111,8 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
     const STANDARD: &[&str] =
         &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     // Methods are case-sensitive (RFC 9110, section 9.1).
-    let is_misspelt = STANDARD.iter().any(|known| method.eq_ignore_ascii_case(known) && method != *known);
+    let mut known = STANDARD.iter().copied().chain(loaded.routes.named_methods());
+    let is_misspelt = known.any(|known| method.eq_ignore_ascii_case(known) && method != known);
     if is_misspelt || method == "CONNECT" {
         return Err(Refused(format!("{method}: no method that is served; the gateway answers 400")));
     }

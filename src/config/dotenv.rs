@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Variable>, (usize, &'static str)> 
             }
             None => {
                 rest = behind_line(rest);
-                let comment = value.find(" #").or_else(|| value.find("\t#"));
+                let comment = [" #", "\t#"].into_iter().filter_map(|mark| value.find(mark)).min();
                 value[..comment.unwrap_or(value.len())].trim().to_owned()
             }
         };
@@ -100,6 +100,7 @@ mod tests {
             ("A=a=b", "a=b"),
             ("A=a b # not this", "a b"),
             ("A=a#b", "a#b"),
+            ("A=a\t# b #12", "a"),
             ("A=\"a$c # \\\"d\\\" \\\\ \\d\" # not this", "a$c # \"d\" \\ \\d"),
             ("A='a\\n$\"'", "a\\n$\""),
             ("A=\"one\ntwo\\nthree\"", "one\ntwo\nthree"),

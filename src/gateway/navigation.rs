@@ -63,7 +63,7 @@ impl Navigation {
 }
 
 /// Returns a target in the one form in which it is led back to: the path as it is forwarded, and nothing raw in the query.
-fn way_back(target: &str) -> Cow<'_, str> {
+pub(super) fn way_back(target: &str) -> Cow<'_, str> {
     const RAW: &AsciiSet = &CONTROLS.add(b' ').add(b'\\');
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let Ok(Canonical { wire, .. }) = canonical(path) else { return target.into() };

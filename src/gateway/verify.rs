@@ -1,7 +1,7 @@
 //! Deciding for another proxy: nginx's `auth_request`, Caddy's `forward_auth`, Traefik's ForwardAuth and the like ask
 //! before they forward a request, and say in headers which one it is.
 
-use std::{net::IpAddr, time::Instant};
+use std::{borrow::Cow, net::IpAddr, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, uri::PathAndQuery};
@@ -11,7 +11,7 @@ use super::{
     client::FORWARDED_HOST,
     headers::{METHOD_OVERRIDES, is_method_override},
     method,
-    navigation::{is_navigation, is_program},
+    navigation::{is_navigation, is_program, way_back},
     rate_limits::{Asker, RateLimitFields},
     refusal::Refusal,
     request_head::RequestHead,
@@ -101,7 +101,8 @@ pub(super) fn login(
     // Another host's pages are nowhere to go back to.
     let host = told.fields.get(&header::HOST)?.to_str().ok()?;
     let target = told.uri.path_and_query().filter(|_| name_of(host) == cookies.host());
-    let mut response = pages.login(target.map_or("", |target| target.as_str()));
+    let target = target.map_or_else(Cow::default, |target| way_back(target.as_str()));
+    let mut response = pages.login(&target);
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
     let location = HeaderValue::try_from(format!("{}{location}", cookies.origin())).ok()?;
     response.headers_mut().insert(header::LOCATION, location);

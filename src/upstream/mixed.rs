@@ -127,7 +127,7 @@ where
                     let may = (unprocessed && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset);
                     let kept = kept.filter(|_| broken.is_of_the_server() && may);
-                    let may_read = !broken.unsent && !chosen.has_others;
+                    let may_read = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
                     match kept.filter(|_| self.takes_retry(&mut tries, may_read)) {
                         Some(kept) => body = kept,
                         None => {
@@ -220,7 +220,9 @@ where
                 && stale > 0
                 && !hinted
                 && match &outcome {
-                    Ok(Head::Final(response)) => is_idle_timeout(response) && tries.repeats(*repeatable),
+                    Ok(Head::Final(response)) => {
+                        is_idle_timeout(response) && tries.repeats_unseen(*repeatable)
+                    }
                     Ok(Head::Hints(_)) => false,
                     Err(broken) => broken.may_be_stale(*repeatable, tries),
                 };
@@ -231,7 +233,10 @@ where
                 connection = match (pool.connect(allowed, coarse_millis() as u32).await, outcome) {
                     (Ok(connection), _) => connection,
                     // Another server may take it, unless its body is gone.
-                    (Err(_), Err(broken)) => return Tried::Broken(broken, (!*has_body).then(B::default)),
+                    (Err(_), Err(broken)) => {
+                        tries.owes = false;
+                        return Tried::Broken(broken, (!*has_body).then(B::default));
+                    }
                     (Err(error), Ok(_)) => return Tried::NoConnection(error.into(), B::default()),
                 };
                 rested = connection.is_used();

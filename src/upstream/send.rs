@@ -168,7 +168,10 @@ where
                     continue;
                 }
                 Ok(Head::Final(response))
-                    if rested && stale > 0 && is_idle_timeout(&response) && tries.repeats(repeatable) =>
+                    if rested
+                        && stale > 0
+                        && is_idle_timeout(&response)
+                        && tries.repeats_unseen(repeatable) =>
                 {
                     stale -= 1;
                     way = Box::pin(self.fresh(way, allowed, &mut tries, progress)).await?;
@@ -197,7 +200,7 @@ where
                     && ((broken.unsent && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset));
                 tries.tried.push(way.chosen.pool.endpoint().id);
-                let may_read = !broken.unsent && !way.chosen.has_others;
+                let may_read = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
                 may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries, may_read);
             }
             if let Some(broken) = broken.take_if(|_| !may_again) {
@@ -302,7 +305,7 @@ where
         self.has_another(&tries.tried, coarse_millis()) && self.takes_retry(tries, false)
     }
 
-    /// Takes a retry, if there is one. The only server may have read the request already when it was repeated, and would for a third
+    /// Takes a retry, if there is one. A server that no other stands beside may have read the request already when it was repeated, and would for a third
     /// time if it `may_read` it again: then that was a try.
     pub(super) fn takes_retry(&self, tries: &mut Tries, may_read: bool) -> bool {
         if may_read && std::mem::take(&mut tries.owes) {
@@ -409,6 +412,13 @@ impl Tries {
     pub(super) fn repeats(&mut self, repeatable: bool) -> bool {
         let repeats = repeatable && self.left > 0 && !std::mem::replace(&mut self.repeated, true);
         self.owes |= repeats;
+        repeats
+    }
+
+    /// The same of one that the server says it has not seen.
+    pub(super) fn repeats_unseen(&mut self, repeatable: bool) -> bool {
+        let (owes, repeats) = (self.owes, self.repeats(repeatable));
+        self.owes = owes;
         repeats
     }
 }
