@@ -127,8 +127,8 @@ where
                     let may = (unprocessed && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset);
                     let kept = kept.filter(|_| broken.is_of_the_server() && may);
-                    let may_read = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
-                    match kept.filter(|_| self.takes_retry(&mut tries, may_read)) {
+                    let counts_repeat = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
+                    match kept.filter(|_| self.takes_retry(&mut tries, counts_repeat)) {
                         Some(kept) => body = kept,
                         None => {
                             self.breaks(chosen, &broken, &tries);

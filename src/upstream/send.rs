@@ -96,12 +96,6 @@ pub(super) struct Tries {
     pub(super) owes: bool,
 }
 
-impl Tries {
-    pub(super) fn new(key: u64, attempts: u32) -> Self {
-        Self { key, tried: Vec::new(), left: attempts, again: false, repeated: false, owes: false }
-    }
-}
-
 impl<B> Sent<B>
 where
     B: http_body::Body<Data = Bytes, Error = io::Error> + Unpin,
@@ -200,8 +194,8 @@ where
                     && ((broken.unsent && rules.on_connect)
                         || (broken.headless && repeatable && rules.on_reset));
                 tries.tried.push(way.chosen.pool.endpoint().id);
-                let may_read = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
-                may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries, may_read);
+                let counts_repeat = !broken.unsent && !self.has_another(&tries.tried, coarse_millis());
+                may_again = broken.is_of_the_server() && may && self.takes_retry(&mut tries, counts_repeat);
             }
             if let Some(broken) = broken.take_if(|_| !may_again) {
                 self.breaks(way.chosen, &broken, &tries);
@@ -305,10 +299,10 @@ where
         self.has_another(&tries.tried, coarse_millis()) && self.takes_retry(tries, false)
     }
 
-    /// Takes a retry, if there is one. A server that no other stands beside may have read the request already when it was repeated, and would for a third
-    /// time if it `may_read` it again: then that was a try.
-    pub(super) fn takes_retry(&self, tries: &mut Tries, may_read: bool) -> bool {
-        if may_read && std::mem::take(&mut tries.owes) {
+    /// Takes a retry, if there is one. With `counts_repeat` the repetition on another connection was one: the server may have read the
+    /// request both times, and no other server could get it next.
+    pub(super) fn takes_retry(&self, tries: &mut Tries, counts_repeat: bool) -> bool {
+        if counts_repeat && std::mem::take(&mut tries.owes) {
             tries.left = tries.left.saturating_sub(1);
         }
         if tries.left == 0 {
@@ -407,6 +401,11 @@ impl Broken {
 }
 
 impl Tries {
+    /// Creates the tries of a request that may be tried again so often.
+    pub(super) fn new(key: u64, attempts: u32) -> Self {
+        Self { key, tried: Vec::new(), left: attempts, again: false, repeated: false, owes: false }
+    }
+
     /// Returns whether a request is sent again on another connection because the first one had rested: once, and only where
     /// retries are wanted at all.
     pub(super) fn repeats(&mut self, repeatable: bool) -> bool {
