@@ -1,7 +1,7 @@
 //! One request and its response: their progress and their deadline.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     sync::Arc,
     task::Context,
     time::Duration,
@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     activity::{Activity, millis},
+    rate_limits::LimitLines,
     thread_bound::ThreadBound,
     turn_budget::TurnBudget,
 };
@@ -98,6 +99,8 @@ pub(super) struct Exchange {
     /// The longest pause within a body, and what it is where a route says nothing, in milliseconds.
     pause: Cell<u64>,
     usual_pause: u64,
+    /// What the head of the response tells of rate limits.
+    limit_lines: RefCell<LimitLines>,
 }
 
 impl Exchange {
@@ -120,6 +123,7 @@ impl Exchange {
             has_begun: Cell::new(false),
             pause: Cell::new(millis(limits.body_idle_timeout)),
             usual_pause: millis(limits.body_idle_timeout),
+            limit_lines: RefCell::default(),
         }
     }
 
@@ -131,6 +135,11 @@ impl Exchange {
     /// Returns the budget of the connection's turn.
     pub(super) fn budget(&self) -> &TurnBudget {
         &self.activity.budget
+    }
+
+    /// Returns what the head of the response tells of rate limits. Whoever has written the head clears it.
+    pub(super) fn limit_lines(&self) -> RefMut<'_, LimitLines> {
+        self.limit_lines.borrow_mut()
     }
 
     /// Returns the moment after `span`.

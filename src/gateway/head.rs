@@ -104,12 +104,13 @@ pub(super) struct Asked {
     pub(super) to_head: bool,
 }
 
-/// Formats the head of a response. `last` tells whether the connection ends after it.
+/// Formats the head of a response. `more` are further lines, each with its end; `last` tells whether the connection ends after it.
 pub(super) fn format(
     out: &mut Vec<u8>,
     asked: Asked,
     status: StatusCode,
     fields: &Fields,
+    more: &[u8],
     delimiter: Delimiter,
     last: bool,
 ) {
@@ -128,6 +129,7 @@ pub(super) fn format(
         }
         write_line(out, name.as_str(), value.as_bytes());
     }
+    out.extend_from_slice(more);
     match delimiter {
         Delimiter::Length(length) if !has_length => {
             // Writing to a vector does not fail.
@@ -230,7 +232,7 @@ mod tests {
         }
         headers.append(header::DATE, HeaderValue::from_static("now"));
         let mut out = Vec::new();
-        format(&mut out, asked, StatusCode::from_u16(status).unwrap(), &headers, delimiter, last);
+        format(&mut out, asked, StatusCode::from_u16(status).unwrap(), &headers, b"", delimiter, last);
         String::from_utf8(out).unwrap().replace("date: now\r\n", "").replace("\r\n", "|")
     }
 
@@ -338,7 +340,7 @@ mod tests {
     #[test]
     fn a_response_without_a_date_gets_one() {
         let mut out = Vec::new();
-        format(&mut out, GET, StatusCode::OK, &Fields::default(), Delimiter::Nothing, false);
+        format(&mut out, GET, StatusCode::OK, &Fields::default(), b"", Delimiter::Nothing, false);
         let text = String::from_utf8(out).unwrap();
         let date = text.split("date: ").nth(1).and_then(|rest| rest.split('\r').next()).unwrap();
         assert!(httpdate::parse_http_date(date).is_ok(), "{date}");

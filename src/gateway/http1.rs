@@ -322,7 +322,11 @@ where
             || status == StatusCode::SWITCHING_PROTOCOLS;
         let out = self.unsent.bytes();
         out.reserve(RESPONSE_CAPACITY);
-        format(out, self.asked, status, &fields, delimiter, self.ends);
+        {
+            let mut limits = self.state.exchange.limit_lines();
+            format(out, self.asked, status, &fields, limits.as_bytes(), delimiter, self.ends);
+            limits.clear();
+        }
         fields.reuse();
         let has_body = delimiter != Delimiter::Nothing && !self.asked.to_head && exact != Some(0);
         let left = if let Delimiter::Length(length) = delimiter { Some(length) } else { None };

@@ -1,20 +1,18 @@
 //! The rate limits of a route (RFC 6585, section 4; draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::{
-    cell::RefCell,
     collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::{self, RateKey},
     limit::{Left, Prefix, Rate, Rates},
     token::Principal,
-    types::fields::Fields,
+    types::fields::{Fields, write_line},
 };
 
 pub(super) static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -23,11 +21,14 @@ pub(super) static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratel
 /// The most limits of a route, which the config is checked for.
 const MOST: usize = config::MOST_RATE_LIMITS;
 
-/// The size of the buffer whose memory values share, in bytes.
-const BLOCK: usize = 4 << 10;
-
 /// The room that is reserved for an item of a value, in bytes.
-const LONGEST_ITEM: usize = 48;
+const LONGEST_ITEM: usize = 64;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// What stands between a name and its value, and behind that.
+const SEPARATOR: &[u8] = b": ";
+const LINE_END: &[u8] = b"\r\n";
 
 /// Whoever asks, as far as limits count by it.
 pub(super) struct Asker<'a> {
@@ -39,41 +40,89 @@ pub(super) struct Asker<'a> {
 /// The limits of a route.
 pub(super) struct RouteLimits {
     limits: Vec<Limit>,
-    policy: HeaderValue,
+    /// The line `RateLimit-Policy`, and the name of the line `RateLimit`.
+    begin: Box<[u8]>,
+    /// Where the value of the policy ends in it.
+    policy_ends: usize,
 }
 
 /// A limit.
 struct Limit {
     /// The same under every config in which route and limit are as they are.
     id: u64,
-    /// How its item in the header begins: its name for clients, in quotes, and the key of what is left.
-    item: String,
     rate: Rate,
     by: RateKey,
+    /// How its item in the header begins: its name for clients, in quotes, and the key of what is left.
+    item: Box<[u8]>,
 }
 
-/// The fields by which a client learns of the limits of a route.
-#[derive(Clone)]
-pub(super) struct RateLimitFields<'a> {
-    /// `RateLimit-Policy`.
-    pub(super) policy: &'a HeaderValue,
-    /// `RateLimit`: its bytes alone, which take less of a request's future than a value.
-    left: Bytes,
-}
-
-impl RateLimitFields<'_> {
-    /// Returns `RateLimit`.
-    pub(super) fn into_left(self) -> HeaderValue {
-        // SAFETY: the names of limits are part of the policy, which is a header value; the rest is visible ASCII.
-        unsafe { HeaderValue::from_maybe_shared_unchecked(self.left) }
-    }
+/// What a client is told of the limits of a route.
+pub(super) struct Told<'a> {
+    limits: &'a RouteLimits,
+    /// What is left of the first.
+    first: Left,
+    /// What is left of the others, up to the one that has none.
+    others: Option<Box<[Left]>>,
 }
 
 /// What a request found.
 pub(super) struct Taken<'a> {
     /// How long to wait, if it was not taken.
     pub(super) wait: Option<Duration>,
-    pub(super) fields: RateLimitFields<'a>,
+    pub(super) told: Told<'a>,
+}
+
+/// The lines `RateLimit-Policy` and `RateLimit` of a response, as HTTP/1.1 writes them. Whoever writes one response after another uses
+/// their memory again.
+#[derive(Debug, Default)]
+pub(super) struct LimitLines {
+    text: Vec<u8>,
+    /// Where the value of the policy ends.
+    policy_ends: usize,
+}
+
+impl LimitLines {
+    /// Returns the lines, each with its end; nothing where no limit was looked at.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Returns the names and the values, if there are some.
+    pub(super) fn pairs(&self) -> Option<[(&'static str, &[u8]); 2]> {
+        let (policy, left) = (RATE_LIMIT_POLICY.as_str(), RATE_LIMIT.as_str());
+        let value = |begin: usize, end: usize| self.text.get(begin..end);
+        let policy_begins = policy.len() + SEPARATOR.len();
+        let left_begins = self.policy_ends + LINE_END.len() + left.len() + SEPARATOR.len();
+        let left_ends = self.text.len().checked_sub(LINE_END.len())?;
+        Some([(policy, value(policy_begins, self.policy_ends)?), (left, value(left_begins, left_ends)?)])
+    }
+
+    /// Takes the lines out.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+    }
+}
+
+impl Told<'_> {
+    /// Writes the lines, of which there are none in `lines`.
+    pub(super) fn write(&self, lines: &mut LimitLines) {
+        let RouteLimits { limits, begin, policy_ends } = self.limits;
+        let LimitLines { text, policy_ends: ends } = lines;
+        *ends = *policy_ends;
+        text.reserve(begin.len() + limits.len() * LONGEST_ITEM);
+        text.extend_from_slice(begin);
+        let others = self.others.as_deref().unwrap_or_default();
+        for (index, (limit, left)) in limits.iter().zip([&self.first].into_iter().chain(others)).enumerate() {
+            if index > 0 {
+                text.extend_from_slice(b", ");
+            }
+            text.extend_from_slice(&limit.item);
+            text.extend_from_slice(itoa::Buffer::new().format(left.requests).as_bytes());
+            text.extend_from_slice(b";t=");
+            text.extend_from_slice(itoa::Buffer::new().format(left.full_in.div_ceil(NANOS)).as_bytes());
+        }
+        text.extend_from_slice(LINE_END);
+    }
 }
 
 impl RouteLimits {
@@ -95,14 +144,18 @@ impl RouteLimits {
             policies.push(format!("{name};q={}{window}", limit.requests));
             limits.push(Limit {
                 id: rates.key((&route.host, route.pattern.to_string(), &methods, limit)),
-                item: format!("{name};r="),
                 rate: Rate::new(limit.requests, limit.per, limit.burst),
                 by: limit.by.clone(),
+                item: format!("{name};r=").into_bytes().into(),
             });
         }
-        // Names of headers are tokens.
-        let policy = HeaderValue::try_from(policies.join(", ")).ok()?;
-        (!limits.is_empty()).then_some(Self { limits, policy })
+        // Names of headers are tokens, so this is a value.
+        let mut begin = Vec::new();
+        write_line(&mut begin, RATE_LIMIT_POLICY.as_str(), policies.join(", ").as_bytes());
+        let policy_ends = begin.len() - LINE_END.len();
+        begin.extend_from_slice(RATE_LIMIT.as_str().as_bytes());
+        begin.extend_from_slice(SEPARATOR);
+        (!limits.is_empty()).then_some(Self { limits, begin: begin.into(), policy_ends })
     }
 
     /// Takes a request, if all limits have one left.
@@ -122,35 +175,12 @@ impl RouteLimits {
         }
         let count = rates.take(&keys[..self.limits.len().min(N)], at, &mut left);
         let left = &left[..count];
-        let wait = left.last().and_then(|last| last.wait);
-        Taken { wait, fields: RateLimitFields { policy: &self.policy, left: self.text_of(left) } }
+        let wait = left.last().and_then(|last| last.wait());
+        let (first, others) =
+            left.split_first().map_or((Left::default(), &[][..]), |(first, rest)| (*first, rest));
+        let others = (!others.is_empty()).then(|| others.into());
+        Taken { wait, told: Told { limits: self, first, others } }
     }
-
-    /// Returns what is left, as clients read it.
-    fn text_of(&self, left: &[Left]) -> Bytes {
-        thread_local! {
-            // Each value is split off this buffer and shares its memory, so that it needs no allocation.
-            static TEXT: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
-        }
-        TEXT.with_borrow_mut(|text| {
-            text.reserve(left.len() * LONGEST_ITEM);
-            for (limit, left) in self.limits.iter().zip(left) {
-                if !text.is_empty() {
-                    text.extend_from_slice(b", ");
-                }
-                text.extend_from_slice(limit.item.as_bytes());
-                text.extend_from_slice(itoa::Buffer::new().format(left.requests).as_bytes());
-                text.extend_from_slice(b";t=");
-                text.extend_from_slice(itoa::Buffer::new().format(rounded_up(left.full_in)).as_bytes());
-            }
-            text.split().freeze()
-        })
-    }
-}
-
-/// Returns whole seconds.
-fn rounded_up(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 impl Limit {

@@ -104,6 +104,7 @@ pub(super) fn raw(out: &mut Vec<u8>, kind: Kind, request_id: &HeaderValue, to_he
         Asked { is_old: false, to_head },
         response.status(),
         &response.headers().into(),
+        b"",
         length,
         true,
     );

@@ -24,7 +24,7 @@ use super::{
     message::{ClientRequest, ClientResponse},
     method,
     navigation::{Navigation, is_program},
-    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
+    rate_limits::{Asker, RATE_LIMIT, RATE_LIMIT_POLICY, Told},
     record::Record,
     refusal::Refusal,
     request_body::RequestBody,
@@ -66,8 +66,8 @@ struct Trace<'a> {
     record: Option<Box<Record>>,
     /// The CORS headers for its response.
     sharing: Option<cors::Sharing<'a>>,
-    /// The fields about the route's rate limits.
-    limited: Option<RateLimitFields<'a>>,
+    /// What the client is told of the route's rate limits.
+    limited: Option<Told<'a>>,
     /// What most requests have nothing of.
     rare: Option<Box<Rare>>,
 }
@@ -187,8 +187,7 @@ impl ConnectionState {
             response
                 .fields
                 .retain(|name| *name != RATE_LIMIT_POLICY && *name != RATE_LIMIT && *name != REQUEST_ID);
-            response.fields.append(RATE_LIMIT_POLICY.clone(), limited.policy.clone());
-            response.fields.append(RATE_LIMIT.clone(), limited.into_left());
+            limited.write(&mut self.exchange.limit_lines());
         } else {
             response.fields.remove(&REQUEST_ID);
         }
@@ -282,7 +281,7 @@ impl ConnectionState {
                 trace.set_route(BUILTIN);
                 let is_trusted = self.peer.is_trusted(&snapshot.trusted_proxies);
                 let begun = trace.sent.begun;
-                let limits = &mut |fields| trace.limited = Some(fields);
+                let limits = &mut |told| trace.limited = Some(told);
                 match verify::verify(snapshot, head, is_trusted, origin, begun, limits) {
                     Ok(fields) => {
                         trace.upstream = OTHER_PROXY;
@@ -356,7 +355,7 @@ impl ConnectionState {
                     let principal = permit.principal().map(AsRef::as_ref);
                     let asker = Asker { principal, client: origin.client, fields: &head.fields };
                     let begun = trace.sent.begun;
-                    let limits = &mut |fields| trace.limited = Some(fields);
+                    let limits = &mut |told| trace.limited = Some(told);
                     snapshot.take_from_limits(route.index, &asker, begun, limits)?;
                 }
                 if let Some(rewritten) = rewritten {

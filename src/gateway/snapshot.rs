@@ -8,7 +8,7 @@ use super::{
     builtin::{BuiltinCalls, Destinations},
     client::TrustedProxies,
     headers::Headers,
-    rate_limits::{Asker, RateLimitFields, RouteLimits},
+    rate_limits::{Asker, RouteLimits, Told},
     refusal::Refusal,
     refusal_pages::RefusalPages,
     request_body::RequestBody,
@@ -176,11 +176,11 @@ impl Snapshot {
         index: u32,
         asker: &Asker<'_>,
         at: Instant,
-        note: &mut dyn FnMut(RateLimitFields<'a>),
+        note: &mut dyn FnMut(Told<'a>),
     ) -> Result<(), Refusal> {
         let Some(Some(limits)) = self.rate_limits.get(index as usize) else { return Ok(()) };
         let taken = limits.take(&self.services.rates, asker, at);
-        note(taken.fields);
+        note(taken.told);
         let Some(wait) = taken.wait else { return Ok(()) };
         self.services.metrics.rate_limited(self.route_label(index));
         Err(Refusal::too_many(wait))

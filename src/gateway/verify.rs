@@ -12,7 +12,7 @@ use super::{
     headers::{METHOD_OVERRIDES, is_method_override},
     method,
     navigation::{is_navigation, is_program, way_back},
-    rate_limits::{Asker, RateLimitFields},
+    rate_limits::{Asker, Told},
     refusal::Refusal,
     request_head::RequestHead,
     request_target,
@@ -62,7 +62,7 @@ pub(super) fn verify<'a>(
     is_trusted: bool,
     origin: &client::Forwarded,
     begun: Instant,
-    limits: &mut dyn FnMut(RateLimitFields<'a>),
+    limits: &mut dyn FnMut(Told<'a>),
 ) -> Result<Fields, Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth.headers)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
@@ -118,7 +118,7 @@ pub(super) fn decide<'a>(
     snapshot: &'a Snapshot,
     asked: &Asked<'_>,
     begun: Instant,
-    limits: &mut dyn FnMut(RateLimitFields<'a>),
+    limits: &mut dyn FnMut(Told<'a>),
 ) -> Result<(Permit, &'a config::Route), Refusal> {
     let Asked { head, scheme, fields, client } = *asked;
     // Whatever is wrong with it, the one who asks is to refuse it.

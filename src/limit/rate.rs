@@ -32,6 +32,8 @@ const WAYS: usize = 8;
 /// The locks of those that are new.
 const LOCKS: usize = 64;
 
+const NANOS: u64 = 1_000_000_000;
+
 /// What stands in a place that is being given away.
 const TAKEN: u64 = u64::MAX;
 
@@ -58,10 +60,17 @@ impl Rate {
 pub struct Left {
     /// Requests.
     pub requests: u64,
-    /// Until the bucket is full again.
-    pub full_in: Duration,
-    /// Until another request is taken, if this one was not.
-    pub wait: Option<Duration>,
+    /// Until the bucket is full again, in nanoseconds.
+    pub full_in: u64,
+    /// Until another request is taken, if this one was not, or 0, in nanoseconds.
+    wait: u64,
+}
+
+impl Left {
+    /// Returns the time until another request is taken, if this one was not.
+    pub fn wait(&self) -> Option<Duration> {
+        (self.wait > 0).then(|| Duration::from_nanos(self.wait))
+    }
 }
 
 struct Place {
@@ -112,7 +121,8 @@ impl Rates {
 
     fn nanos(&self, at: Instant) -> u64 {
         // The bucket of a place that was never used is full at 0.
-        u64::try_from(at.saturating_duration_since(self.begun).as_nanos()).unwrap_or(TAKEN - 1) + 1
+        let since = at.saturating_duration_since(self.begun);
+        since.as_secs().saturating_mul(NANOS).saturating_add(since.subsec_nanos().into()).min(TAKEN - 2) + 1
     }
 
     /// Takes a request from the buckets of all `keys`, or from none of them, and tells what is `left` of each, up to the first that was
@@ -122,11 +132,11 @@ impl Rates {
         for (index, &(key, rate)) in keys.iter().enumerate() {
             let of = self.take_one(key, rate, now);
             left[index] = of;
-            if of.wait.is_some() {
+            if of.wait > 0 {
                 for (&(key, rate), left) in keys[..index].iter().zip(&mut *left) {
                     self.give_back(key, rate, now);
                     left.requests += 1;
-                    left.full_in = left.full_in.saturating_sub(Duration::from_nanos(rate.interval));
+                    left.full_in = left.full_in.saturating_sub(rate.interval);
                 }
                 return index + 1;
             }
@@ -146,12 +156,11 @@ impl Rates {
             if owed > rate.bucket {
                 let before = full_at.saturating_sub(now);
                 let left = rate.bucket.saturating_sub(before) / rate.interval;
-                let wait = Some(Duration::from_nanos(owed - rate.bucket));
-                return Left { requests: left, full_in: Duration::from_nanos(before), wait };
+                return Left { requests: left, full_in: before, wait: owed - rate.bucket };
             }
             if place.full_at.compare_exchange_weak(full_at, taken, Release, Relaxed).is_ok() {
                 let requests = (rate.bucket - owed) / rate.interval;
-                return Left { requests, full_in: Duration::from_nanos(owed), wait: None };
+                return Left { requests, full_in: owed, wait: 0 };
             }
         }
     }
@@ -234,16 +243,16 @@ mod tests {
         let begin = Instant::now();
         for left in [2, 1, 0] {
             let of = take(&rates, key, rate, begin);
-            assert_eq!((of.requests, of.wait), (left, None));
+            assert_eq!((of.requests, of.wait()), (left, None));
         }
         let of = take(&rates, key, rate, begin);
-        assert_eq!((of.requests, of.wait), (0, Some(SECOND / 10)));
-        assert_eq!(of.full_in, 3 * SECOND / 10);
-        assert!(take(&rates, key, rate, begin + SECOND / 10 - Duration::from_nanos(1)).wait.is_some());
-        assert_eq!(take(&rates, key, rate, begin + SECOND / 10).wait, None);
+        assert_eq!((of.requests, of.wait()), (0, Some(SECOND / 10)));
+        assert_eq!(of.full_in, 3 * NANOS / 10);
+        assert!(take(&rates, key, rate, begin + SECOND / 10 - Duration::from_nanos(1)).wait().is_some());
+        assert_eq!(take(&rates, key, rate, begin + SECOND / 10).wait(), None);
         // However long it rests, it holds no more than its size.
         let later = begin + 100 * SECOND;
-        assert_eq!((0..9).filter(|_| take(&rates, key, rate, later).wait.is_none()).count(), 3);
+        assert_eq!((0..9).filter(|_| take(&rates, key, rate, later).wait().is_none()).count(), 3);
         // Another one is another.
         assert_eq!(take(&rates, rates.key("bob"), rate, later).requests, 2);
     }
@@ -256,10 +265,10 @@ mod tests {
         let narrow = (rates.key("narrow"), Rate::new(1, SECOND, 1));
         let mut left = [Left::default(); 2];
         rates.take(&[wide, narrow], begin, &mut left);
-        assert_eq!(left[1].wait, None);
+        assert_eq!(left[1].wait(), None);
         for _ in 0..200 {
             rates.take(&[wide, narrow], begin, &mut left);
-            assert_eq!((left[0].requests, left[1].wait), (99, Some(SECOND)));
+            assert_eq!((left[0].requests, left[1].wait()), (99, Some(SECOND)));
         }
         assert_eq!(take(&rates, wide.0, wide.1, begin).requests, 98);
     }
@@ -277,7 +286,7 @@ mod tests {
                         // Half a second passes, and brings half as much again.
                         let at = begin + SECOND * (round / 400) / 200;
                         let key = round as usize % taken.len();
-                        if take(&rates, rates.key(key), rate, at).wait.is_none() {
+                        if take(&rates, rates.key(key), rate, at).wait().is_none() {
                             taken[key].fetch_add(1, SeqCst);
                         }
                     }
@@ -298,7 +307,7 @@ mod tests {
         let (slow, fast) = (Rate::new(1, 60 * SECOND, 1), Rate::new(1_000, SECOND, 1));
         let spent: Vec<_> = (0..4).map(|index| rates.key(("spent", index))).collect();
         for key in &spent {
-            assert_eq!(take(&rates, *key, slow, begin).wait, None);
+            assert_eq!(take(&rates, *key, slow, begin).wait(), None);
         }
         for index in 0..100_000 {
             take(&rates, rates.key(("flood", index)), fast, begin + SECOND);
@@ -308,7 +317,7 @@ mod tests {
             take(&rates, rates.free_key(index), slow, begin + SECOND);
         }
         for key in spent {
-            assert!(take(&rates, key, slow, begin + 2 * SECOND).wait.is_some());
+            assert!(take(&rates, key, slow, begin + 2 * SECOND).wait().is_some());
         }
     }
 }

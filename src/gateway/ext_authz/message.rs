@@ -157,9 +157,9 @@ impl HeaderValueOption {
     }
 
     /// A header in place of all of its name.
-    pub(super) fn overwrite(name: &http::HeaderName, value: &http::HeaderValue) -> Self {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let header = HeaderValue { key: name.as_str().to_owned(), value, raw_value: Vec::new() };
+    pub(super) fn overwrite(name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        let value = String::from_utf8_lossy(value.as_ref()).into_owned();
+        let header = HeaderValue { key: name.as_ref().to_owned(), value, raw_value: Vec::new() };
         Self { header: Some(header), append_action: OVERWRITE }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     client, forward, grpc,
     message::{ClientRequest, ClientResponse},
     own_cookies,
-    rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitFields},
+    rate_limits::{LimitLines, Told},
     record::Record,
     refusal::Refusal,
     request_body::{BodyBounds, RequestBody},
@@ -145,7 +145,7 @@ impl ConnectionState {
         let mut limited = None;
         let head = checked.head.as_ref().ok_or(Kind::InsufficientRole)?;
         let asked = Asked { head, scheme: checked.scheme, fields: &checked.fields, client: checked.client };
-        match verify::decide(snapshot, &asked, begun, &mut |fields| limited = Some(fields)) {
+        match verify::decide(snapshot, &asked, begun, &mut |told| limited = Some(told)) {
             Ok((permit, route)) => {
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
@@ -269,19 +269,18 @@ fn removed(snapshot: &Snapshot, fields: &Fields, route: &config::Route) -> Vec<S
     names.map(|name| name.as_str().to_owned()).collect()
 }
 
-fn limits(limited: Option<&RateLimitFields<'_>>) -> Vec<HeaderValueOption> {
+fn limits(limited: Option<&Told<'_>>) -> Vec<HeaderValueOption> {
     let Some(limited) = limited else { return Vec::new() };
-    let (policy, left) = (limited.policy, &limited.clone().into_left());
-    vec![
-        HeaderValueOption::overwrite(&RATE_LIMIT_POLICY, policy),
-        HeaderValueOption::overwrite(&RATE_LIMIT, left),
-    ]
+    let mut lines = LimitLines::default();
+    limited.write(&mut lines);
+    let pairs = lines.pairs().into_iter().flatten();
+    pairs.map(|(name, value)| HeaderValueOption::overwrite(name, value)).collect()
 }
 
 fn denied(
     snapshot: &Snapshot,
     refusal: &Refusal,
-    limited: Option<&RateLimitFields<'_>>,
+    limited: Option<&Told<'_>>,
     request_id: &HeaderValue,
 ) -> Decision {
     let response = refusal.response(request_id, &snapshot.statuses);

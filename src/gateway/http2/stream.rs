@@ -154,6 +154,7 @@ impl Stream {
         let mut digits = itoa::Buffer::new();
         let length = length.map(|length| digits.format(length));
         let date = (!fields.contains(&header::DATE)).then(date);
+        let limits = self.state.exchange.limit_lines();
         let lines = fields.iter().filter(|(name, _)| match *name {
             header::CONTENT_LENGTH => tells_length,
             header::SEC_WEBSOCKET_ACCEPT => opening.is_none(),
@@ -162,7 +163,8 @@ impl Stream {
         let lines = lines
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .chain(length.map(|length| ("content-length", length.as_bytes())))
-            .chain(date.as_ref().map(|date| ("date", date.as_bytes())));
+            .chain(date.as_ref().map(|date| ("date", date.as_bytes())))
+            .chain(limits.pairs().into_iter().flatten());
         let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
         self.stream.send_head(status, lines, is_whole)?;
         let is_call = !is_whole && exact.is_none() && grpc::is_of_a_call(&fields);
