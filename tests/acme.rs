@@ -95,14 +95,25 @@ fn what_routes_and_config_name_is_obtained_and_there_after_a_restart() {
 
 #[test]
 #[ignore = "slow"]
-fn two_gateways_obtain_one_certificate_and_either_proves_what_the_other_orders() {
+fn two_gateways_obtain_one_certificate_and_either_proves_by_tls_what_the_other_orders() {
+    share_certificates("tls-alpn-01");
+}
+
+#[test]
+#[ignore = "slow"]
+fn two_gateways_obtain_one_certificate_and_either_proves_by_http_what_the_other_orders() {
+    share_certificates("http-01");
+}
+
+#[track_caller]
+fn share_certificates(challenge: &str) {
     let cluster = Cluster::start();
     let url = cluster.database();
     let (one, other) = (ports(), ports());
     // The authority comes to the first alone.
     let pebble = Pebble::start(one.http, one.https, DAYS, &[]);
     let of = |ports, names: &str| {
-        let acme = pebble.config(&format!(", challenges: [tls-alpn-01], names: [{names}]"));
+        let acme = pebble.config(&format!(", challenges: [{challenge}], names: [{names}]"));
         Settings { store: format!("{{url: \"{url}\"}}"), ..settings(ports, &acme) }
             .auth("  master_key: tests-share-Hq7vK2xR9mB4wZ8nD5cF\n")
     };
@@ -190,6 +201,29 @@ fn a_certificate_is_renewed_before_it_ends() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{}\n{}", gateway.log(), pebble.log());
         thread::sleep(Duration::from_millis(200));
     }
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_certificate_is_served_while_its_renewal_fails() {
+    let ports = ports();
+    let mut pebble = Pebble::start(ports.http, ports.https, 60, &[]);
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings(ports, &pebble.config("")));
+    let client = pebble.client();
+    let first = shown(https(ports), "www.shop.example", &client);
+    pebble.stop();
+    let begun = Instant::now();
+    while !gateway.log().contains("a certificate could not be obtained") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", gateway.log());
+        assert_eq!(shown(https(ports), "www.shop.example", &client), first);
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(shown(https(ports), "www.shop.example", &client), first);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    assert_eq!(gateway.metric("authgate_acme_orders_total{result=\"failed\"}"), Some(1.0));
+    pebble.run();
+    assert_ne!(shown(https(ports), "www.shop.example", &pebble.client()), first);
 }
 
 #[test]

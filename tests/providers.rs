@@ -1,11 +1,17 @@
 //! Sign-in by others: by a certified provider, and by one that says what it likes.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, PASSWORD, Response, Seen, Settings, Upstream,
+    Client, Gateway, PASSWORD, Response, Seen, Settings, Upstream,
     authenticator::totp,
     browser::{Browser, forms, only_form, with_pages},
     claims_of, errors_of, eventually,
@@ -14,8 +20,6 @@ use crate::harness::{
     provider::{Provider, decoded},
     shared_database,
 };
-
-const CALLBACK: &str = "https://app.example.com/auth/ui/provider/corp/callback";
 
 fn settings(url: &str, more: &str) -> Settings {
     let provider = format!(
@@ -80,43 +84,64 @@ fn is_failed(response: &Response, browser: &Browser, status: u16) {
     assert!(browser.session().is_none());
 }
 
-#[test]
-fn people_sign_in_by_a_certified_provider_and_are_the_same_again() {
-    use std::{
-        io::{BufRead, BufReader},
-        process::{Command, Stdio},
-    };
-    let root = env!("CARGO_MANIFEST_DIR");
-    let mut process = Command::new("node")
-        .arg(format!("{root}/tests/peers/provider.mjs"))
-        .args([format!("{root}/target/peers"), "http://127.0.0.1:1".to_owned()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let line = lines.find_map(|line| line.ok().filter(|line| line.starts_with("port "))).unwrap();
-    let host = format!("127.0.0.1:{}", &line[5..]);
-    let upstream = Upstream::start();
-    let gateway = Gateway::start(&upstream, settings(&format!("http://{host}"), ", register: true"));
+/// A certified provider.
+struct Certified {
+    process: Child,
+    host: String,
+    /// What it prints, and would end by if nobody could read it.
+    _prints: Lines<BufReader<ChildStdout>>,
+}
 
-    let mut ids = Vec::new();
-    for _ in 0..2 {
-        let mut browser = Browser::default();
-        let login = location(&browser.go(&gateway, "/api/orders?page=2"));
-        let page = browser.go(&gateway, &login).text();
-        let button = page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
-        let mut address = location(&browser.go(&gateway, &button.replace("&amp;", "&")));
-        // There, with the cookies that it sets, until it leads back.
+impl Drop for Certified {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Certified {
+    fn start() -> Self {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let mut process = Command::new("node")
+            .arg(format!("{root}/tests/peers/provider.mjs"))
+            .args([format!("{root}/target/peers"), "http://127.0.0.1:1".to_owned()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines.find_map(|line| line.ok().filter(|line| line.starts_with("port "))).unwrap();
+        Self { process, host: format!("127.0.0.1:{}", &line[5..]), _prints: lines }
+    }
+
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.host)
+    }
+
+    fn get(&self, path: &str, cookies: &str) -> Response {
+        let mut client = Client::connect(self.host.parse().unwrap());
+        let host = &self.host;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\n\r\n")).response()
+    }
+
+    /// Says who signs in there from now on.
+    fn signs_in(&self, query: &str) {
+        assert_eq!(self.get(&format!("/as?{query}"), "").status, 200);
+    }
+
+    /// Goes there with what the gateway asks, with the cookies that it sets, until it leads back. Returns the parameters.
+    #[track_caller]
+    fn lead_back(&self, mut address: String) -> String {
         let mut cookies: BTreeMap<String, String> = BTreeMap::new();
-        while !address.starts_with(CALLBACK) {
-            let path = address.strip_prefix(&format!("http://{host}")).unwrap_or(&address);
+        while !address.starts_with("https://app.example.com/") {
+            let path = address.strip_prefix(&self.url()).unwrap_or(&address);
             let pairs: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let mut client = crate::harness::Client::connect(host.parse().unwrap());
-            let request =
-                format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {}\r\n\r\n", pairs.join("; "));
-            let response = client.send(request).response();
+            let response = self.get(path, &pairs.join("; "));
             for (name, value) in &response.headers {
                 if name.eq_ignore_ascii_case("set-cookie") {
                     let (name, value) = value.split(';').next().unwrap().split_once('=').unwrap();
@@ -126,22 +151,89 @@ fn people_sign_in_by_a_certified_provider_and_are_the_same_again() {
             assert!(response.status == 302 || response.status == 303, "{response:?} {}", response.text());
             address = response.header("location").unwrap().to_owned();
         }
-        let back = query(&address);
-        assert_eq!(back["iss"], format!("http://{host}"));
-        let parameters = address.split_once('?').unwrap().1;
-        assert_eq!(location(&come_back(&mut browser, &gateway, parameters)), "/api/orders?page=2");
+        address.split_once('?').unwrap().1.to_owned()
+    }
+}
+
+/// The address to which the button of a provider leads.
+#[track_caller]
+fn set_out_from(browser: &mut Browser, gateway: &Gateway, name: &str) -> String {
+    location(&browser.go(gateway, &format!("/auth/ui/provider/{name}?return_to=/api/x")))
+}
+
+#[test]
+fn people_sign_in_by_a_certified_provider_and_are_the_same_again() {
+    let provider = Certified::start();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings(&provider.url(), ", register: true"));
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut browser = Browser::default();
+        let login = location(&browser.go(&gateway, "/api/orders?page=2"));
+        let page = browser.go(&gateway, &login).text();
+        let button = page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+        let address = location(&browser.go(&gateway, &button.replace("&amp;", "&")));
+        let parameters = provider.lead_back(address);
+        assert_eq!(query(&format!("?{parameters}"))["iss"], provider.url());
+        assert_eq!(location(&come_back(&mut browser, &gateway, &parameters)), "/api/orders?page=2");
         assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
         let claims = claims_of(browser.session().unwrap());
         assert_eq!((&claims["name"], &claims["amr"]), (&json!("anna"), &json!(["fed"])));
         ids.push(claims["sub"].clone());
         // What came back is good once.
-        is_failed(&come_back(&mut Browser::default(), &gateway, parameters), &Browser::default(), 400);
+        is_failed(&come_back(&mut Browser::default(), &gateway, &parameters), &Browser::default(), 400);
     }
     assert_eq!(ids[0], ids[1], "it is one account");
     let account = gateway.run(&["user", "show", "anna"], "");
     assert!(account.contains("anna@example.com") && account.contains("verified"), "{account}");
-    process.kill().unwrap();
-    process.wait().unwrap();
+}
+
+#[test]
+fn what_a_certified_provider_says_to_another_browser_sign_in_or_gateway_signs_nobody_in() {
+    let (mut corp, other) = (Certified::start(), Certified::start());
+    let both = format!(
+        ", register: true}}\n  - {{name: other, issuer: \"{}\", client_id: gateway, client_secret: the secret of the gateway there, register: true",
+        other.url()
+    );
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings(&corp.url(), &both));
+    // The nonce of another sign-in, in a token that is right otherwise.
+    let mut browser = Browser::default();
+    let address = set_out_from(&mut browser, &gateway, "corp");
+    let nonce = &query(&address)["nonce"];
+    let parameters = corp.lead_back(address.replace(nonce.as_str(), "of-another-sign-in"));
+    is_failed(&come_back(&mut browser, &gateway, &parameters), &browser, 400);
+    // The challenge of another one, whose verifier is not there.
+    let address = set_out_from(&mut browser, &gateway, "corp");
+    let challenge = &query(&address)["code_challenge"];
+    let parameters = corp.lead_back(address.replace(challenge.as_str(), &"A".repeat(43)));
+    is_failed(&come_back(&mut browser, &gateway, &parameters), &browser, 400);
+    // Once more, with the cookies of before.
+    let address = set_out_from(&mut browser, &gateway, "corp");
+    let parameters = corp.lead_back(address);
+    let mut again = browser.clone();
+    assert_eq!(location(&come_back(&mut browser, &gateway, &parameters)), "/api/x");
+    is_failed(&come_back(&mut again, &gateway, &parameters), &again, 400);
+    // Of one provider, as if it were the other one's.
+    let mut browser = Browser::default();
+    let asked = query(&set_out_from(&mut browser, &gateway, "corp"));
+    let of_the_other = other.lead_back(set_out_from(&mut browser, &gateway, "other"));
+    is_failed(&come_back(&mut browser, &gateway, &of_the_other), &browser, 400);
+    let code = &query(&format!("?{of_the_other}"))["code"];
+    let mixed = format!("code={code}&state={}", asked["state"]);
+    is_failed(&come_back(&mut browser, &gateway, &mixed), &browser, 400);
+    // An address that it has not verified is not verified here, either.
+    corp.signs_in("sub=bert&unverified=1");
+    let mut browser = Browser::default();
+    let parameters = corp.lead_back(set_out_from(&mut browser, &gateway, "corp"));
+    assert_eq!(location(&come_back(&mut browser, &gateway, &parameters)), "/api/x");
+    let account = gateway.run(&["user", "show", "bert"], "");
+    assert!(account.contains("bert@example.com") && account.contains("email verified  no"), "{account}");
+    // It goes away between the sign-in there and the one here.
+    let mut browser = Browser::default();
+    let parameters = corp.lead_back(set_out_from(&mut browser, &gateway, "corp"));
+    corp.end();
+    is_failed(&come_back(&mut browser, &gateway, &parameters), &browser, 502);
 }
 
 #[test]

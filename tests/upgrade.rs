@@ -414,6 +414,9 @@ fn the_first_one_ends_with_the_service() {
     assert!(status.success(), "{status}");
 }
 
+/// How long systemd waits to be told that the gateway lives.
+const WATCHDOG: Duration = Duration::from_secs(3);
+
 /// A gateway as systemd starts it.
 struct Service {
     child: Child,
@@ -453,13 +456,19 @@ impl Service {
             .arg(authgate().get_program())
             .arg(config)
             .arg(folder.path().join("pid"))
-            .envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "public"), ("WATCHDOG_USEC", "3000000")])
+            .envs([
+                ("LISTEN_FDS", "1"),
+                ("LISTEN_FDNAMES", "public"),
+                ("WATCHDOG_USEC", &WATCHDOG.as_micros().to_string()),
+            ])
             .env("NOTIFY_SOCKET", folder.path().join("notify"))
             .stderr(Stdio::null());
-        // SAFETY: one call that is safe in a signal's handler.
+        // SAFETY: calls that are safe in a signal's handler.
         unsafe {
             command.pre_exec(move || {
-                if libc::dup2(passed, 3) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+                // A copy: what has this number already would be closed.
+                let copy = libc::fcntl(passed, libc::F_DUPFD, 10);
+                if libc::dup2(copy, 3) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
             });
         }
         let child = command.spawn().unwrap();
@@ -512,6 +521,57 @@ fn systemd_passes_sockets_is_told_of_the_state_and_sees_that_it_lives() {
     service.is_told("STOPPING=1");
     eventually("it has ended", || (!is_there(successor)).then_some(()));
     assert_eq!(service.pid(), None, "the file goes with it");
+}
+
+/// A thread of another process that stands still for as long as this lives. Made and dropped by one thread.
+struct Standing(libc::pid_t);
+
+impl Standing {
+    fn new(thread: libc::pid_t) -> Self {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests read and write no memory.
+        unsafe {
+            assert_eq!(
+                libc::ptrace(libc::PTRACE_SEIZE, thread, nothing, nothing),
+                0,
+                "{}",
+                std::io::Error::last_os_error()
+            );
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, nothing, nothing), 0);
+            let mut status = 0;
+            assert_eq!(libc::waitpid(thread, &mut status, libc::__WALL), thread);
+        }
+        Self(thread)
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request reads and writes no memory.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, nothing, nothing) };
+    }
+}
+
+#[test]
+fn systemd_is_not_told_that_a_gateway_lives_while_one_of_its_workers_hangs() {
+    let service = Service::start();
+    service.is_told("READY=1");
+    service.is_told("WATCHDOG=1");
+    let threads = fs::read_dir(format!("/proc/{}/task", service.child.id())).unwrap();
+    let worker = threads
+        .map(|thread| thread.unwrap().path())
+        .find(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "worker-1"));
+    let worker = worker.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let standing = Standing::new(worker);
+    // It would be ended when nothing has come for so long.
+    service.notified.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let heard = (0..5).position(|_| service.notified.recv(&mut [0; 1_024]).is_err());
+    assert!(heard.is_some(), "it is told again and again");
+    drop(standing);
+    service.notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    service.is_told("WATCHDOG=1");
+    service.serves();
 }
 
 #[test]

@@ -103,12 +103,17 @@ impl Pebble {
         eventually("Pebble listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
-    /// Ends it and lets another one run, which knows nothing of what was before.
-    pub fn restart(&mut self) {
+    /// Ends it. Whatever is run later knows nothing of what was before.
+    pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().unwrap();
             server.wait().unwrap();
         }
+    }
+
+    /// Ends it and lets another one run.
+    pub fn restart(&mut self) {
+        self.stop();
         self.run();
     }
 

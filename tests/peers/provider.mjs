@@ -2,7 +2,7 @@
 //
 //   provider.mjs PEERS GATEWAY    PEERS is the folder of its packages, GATEWAY the address of a gateway that it tells of logouts
 //
-// People sign in as whom GET /as?sub=S has named at last.
+// People sign in as whom GET /as?sub=S[&unverified=1] has named at last; with `unverified` their addresses are not.
 // GET /mint?sub=S&sid=S[&opaque=1]  an access token    GET /end?sub=S&sid=S  tells of a logout    GET /rotate  other keys
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import http from "node:http";
@@ -39,7 +39,8 @@ const make = () => {
   if (alg !== "RS256") keys.push(key("rsa", { modulusLength: 2048 }, "RS256"));
   const provider = new Provider(issuer, {
     clients: [{
-      client_id: "gateway", client_secret: SECRET, redirect_uris: ["https://app.example.com/auth/ui/provider/corp/callback"],
+      client_id: "gateway", client_secret: SECRET,
+      redirect_uris: ["corp", "other"].map((name) => `https://app.example.com/auth/ui/provider/${name}/callback`),
       backchannel_logout_uri: `${gateway}/auth/backchannel-logout`, backchannel_logout_session_required: true,
       id_token_signed_response_alg: alg,
     }],
@@ -62,14 +63,14 @@ const make = () => {
     findAccount: (_, accountId) => ({
       accountId,
       claims: () => ({
-        sub: accountId, preferred_username: accountId, email: `${accountId}@example.com`, email_verified: true,
+        sub: accountId, preferred_username: accountId, email: `${accountId}@example.com`, email_verified: isVerified,
       }),
     }),
   });
   return { alg, provider, serve: provider.callback() };
 };
 let { alg, provider, serve } = make();
-let person = "anna";
+let person = "anna", isVerified = true;
 
 server.on("request", async (request, response) => {
   const { pathname, searchParams } = new URL(request.url, issuer);
@@ -92,6 +93,7 @@ server.on("request", async (request, response) => {
       response.end("told");
     } else if (pathname === "/as") {
       person = sub;
+      isVerified = !searchParams.has("unverified");
       response.end("so be it");
     } else if (pathname.startsWith("/interaction/")) {
       await provider.interactionFinished(request, response, { login: { accountId: person } });
