@@ -115,6 +115,5 @@ fn main() {
         black_box(mirror.api_keys().accept(text.as_bytes(), NOW).is_ok());
     }
     println!("     accepted in {:.0} ns each", begun.elapsed().as_nanos() as f64 / shown.len() as f64);
-    // The bound is for keys: an owner of one takes more than the key.
-    std::process::exit(i32::from(owned >= 2 && !is_within));
+    std::process::exit(i32::from(!is_within));
 }

@@ -228,7 +228,7 @@ impl Access {
             subject: principal.subject,
             generation: principal.generation,
             others,
-            api_key: principal.api_key().map(|key| (key.id, key.owner.id, key.owner.generation)),
+            api_key: principal.api_key().map(|key| (key.id, key.owner.id, key.owner.generation())),
             key: principal.key,
             key_in_use: principal.key_in_use().clone(),
             expires_at: principal.expires_at,

@@ -3,10 +3,10 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{
-            AtomicBool, AtomicU8,
-            Ordering::{Acquire, Release},
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
 };
@@ -18,30 +18,27 @@ use moka::sync::Cache;
 use super::Principal;
 use crate::{
     config::{Claims, Pattern},
-    types::{ApiKeyId, Attributes, Profile, Role, Roles, UserId, Username},
+    types::{ApiKeyId, Attributes, Profile, Role, Roles, ShortText, UserId, Username},
 };
 
-/// The owner of API keys, as they were read once. All of their keys share it, and there may be as many owners as keys: what few have lies
-/// elsewhere.
+/// The owner of API keys, as they were read once. All of their keys share it, and there may be as many owners as keys, so it is small: what
+/// few have, or many have in common, lies elsewhere.
 #[derive(Debug)]
 pub struct KeyOwner {
     /// The account.
     pub id: UserId,
     /// Its canonical name.
-    pub name: Box<str>,
-    /// Its roles, which accounts that have the same may share.
-    pub roles: Arc<Roles>,
-    /// The account's generation when it was read.
-    pub generation: i64,
-    /// What else is known of them.
-    pub further: Option<Box<OwnerFurther>>,
-    /// Whether this still holds.
-    pub standing: OwnerStanding,
+    pub name: ShortText,
+    /// What else is known of them, which accounts of which the same is known may share.
+    pub about: Arc<AboutOwner>,
+    state: OwnerState,
 }
 
-/// What few owners of API keys have, and what claims may say of them.
+/// What is known of owners of API keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OwnerFurther {
+pub struct AboutOwner {
+    /// The roles.
+    pub roles: Roles,
     /// The id in the program that the account was imported from.
     pub external_id: Option<String>,
     /// The e-mail address, if there are claims.
@@ -52,9 +49,11 @@ pub struct OwnerFurther {
     pub attributes: Attributes,
 }
 
-/// Whether what was read of an owner still holds.
-#[derive(Debug, Default)]
-pub struct OwnerStanding(AtomicU8);
+/// The account's generation when it was read, and in the two lowest bits whether that still holds.
+#[derive(Debug)]
+struct OwnerState(AtomicU64);
+
+const STANDING: u64 = 3;
 
 /// What can be said of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +67,22 @@ pub enum Standing {
     Replaced,
 }
 
-impl OwnerStanding {
-    /// Returns what was set last.
-    pub fn get(&self) -> Standing {
-        match self.0.load(Acquire) {
+impl KeyOwner {
+    /// An owner who holds, as far as is known.
+    pub fn new(id: UserId, name: ShortText, about: Arc<AboutOwner>, generation: i64) -> Self {
+        // Generations count from 1.
+        let state = u64::try_from(generation).unwrap_or_default() << STANDING.count_ones();
+        Self { id, name, about, state: OwnerState(AtomicU64::new(state)) }
+    }
+
+    /// Returns the account's generation when it was read.
+    pub fn generation(&self) -> i64 {
+        (self.state.0.load(Acquire) >> STANDING.count_ones()) as i64
+    }
+
+    /// Returns whether what was read still holds.
+    pub fn standing(&self) -> Standing {
+        match self.state.0.load(Acquire) & STANDING {
             0 => Standing::Current,
             1 => Standing::Outdated,
             _ => Standing::Replaced,
@@ -79,33 +90,31 @@ impl OwnerStanding {
     }
 
     /// Sets it for all of their keys.
-    pub fn set(&self, standing: Standing) {
-        self.0.store(standing as u8, Release);
+    pub fn set_standing(&self, standing: Standing) {
+        let generation = self.state.0.load(Relaxed) & !STANDING;
+        self.state.0.store(generation | standing as u64, Release);
     }
-}
 
-impl KeyOwner {
     /// Returns whether both say the same of a caller.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.has_rights_of(other) && self.further == other.further
+        self.has_rights_of(other) && self.about == other.about
     }
 
     /// Returns the id in the program that the account was imported from.
     pub fn external_id(&self) -> Option<&str> {
-        self.further.as_ref()?.external_id.as_deref()
+        self.about.external_id.as_deref()
     }
 
     /// Returns the fields that claims come from.
     pub(super) fn profile(&self) -> Profile<'_> {
-        static NONE: LazyLock<OwnerFurther> = LazyLock::new(OwnerFurther::default);
-        let further = self.further.as_deref().unwrap_or(&NONE);
+        let AboutOwner { email, email_verified, external_id, attributes, .. } = &*self.about;
         Profile {
             id: self.id,
             name: &self.name,
-            email: further.email.as_deref(),
-            email_verified: further.email_verified,
-            external_id: further.external_id.as_deref(),
-            attributes: &further.attributes,
+            email: email.as_deref(),
+            email_verified: *email_verified,
+            external_id: external_id.as_deref(),
+            attributes,
         }
     }
 
@@ -113,7 +122,7 @@ impl KeyOwner {
     pub fn has_rights_of(&self, other: &Self) -> bool {
         self.id == other.id
             && self.name == other.name
-            && self.roles == other.roles
+            && self.about.roles == other.about.roles
             && self.external_id() == other.external_id()
     }
 }
@@ -163,7 +172,7 @@ impl KeyCaller {
     pub(super) fn roles(&self) -> Roles {
         let given = self.scope.as_ref().and_then(|scope| scope.roles.as_ref());
         let is_given = |role: &&Role| given.is_none_or(|given| given.contains(role.as_str()));
-        self.owner.roles.iter().filter(is_given).cloned().collect()
+        self.owner.about.roles.iter().filter(is_given).cloned().collect()
     }
 
     /// Returns whether the key is good for a path, which is canonical and decoded, and from an address. Of one that is not known the path
@@ -218,16 +227,21 @@ mod tests {
 
     fn caller(scope: KeyScope) -> KeyCaller {
         let roles = Roles::parse_joined("a,b").unwrap();
-        let owner = KeyOwner {
-            id: UserId::generate(1, &OsRandom),
-            name: "ann".into(),
-            roles: Arc::new(roles),
-            generation: 1,
-            further: None,
-            standing: OwnerStanding::default(),
-        };
+        let about = AboutOwner { roles, ..AboutOwner::default() };
+        let owner = KeyOwner::new(UserId::generate(1, &OsRandom), "ann".into(), Arc::new(about), 1);
         let id = NewApiKeyText::generate(&OsRandom).id;
         KeyCaller { id, owner: Arc::new(owner), scope: Some(Arc::new(scope)) }
+    }
+
+    #[test]
+    fn an_owner_keeps_the_generation_whatever_becomes_of_them() {
+        let owner = KeyOwner::new(UserId::generate(1, &OsRandom), "ann".into(), Arc::default(), 1 << 40);
+        for standing in [Standing::Outdated, Standing::Replaced, Standing::Current] {
+            owner.set_standing(standing);
+            assert_eq!((owner.standing(), owner.generation()), (standing, 1 << 40));
+        }
+        // The bound for a million keys, each of its own owner, counts on it.
+        assert_eq!(size_of::<KeyOwner>(), 48);
     }
 
     #[test]

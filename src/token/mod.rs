@@ -24,7 +24,7 @@ mod root;
 mod ticket;
 mod verifier;
 
-pub use api_key::{KeyCaller, KeyOwner, KeyPrincipals, KeyScope, OwnerFurther, OwnerStanding, Standing};
+pub use api_key::{AboutOwner, KeyCaller, KeyOwner, KeyPrincipals, KeyScope, Standing};
 pub use client::{AssertionError, ClientAssertion, ClientKeys};
 pub use cookie::SessionCookies;
 pub use device::{Device, DeviceTokens};

@@ -21,12 +21,11 @@ use std::{
     },
 };
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::fast::RandomState;
 use papaya::ResizeMode;
 use seize::Collector;
 
-use self::record::{Key, Owners, Reading};
+use self::record::{Digest, Key, Owners, Reading};
 use crate::{
     clock::{Now, UnixMillis},
     store::{self, ApiKeySelection, ApiKeys},
@@ -126,15 +125,15 @@ impl LiveApiKeys {
     /// Why it is not accepted.
     pub fn accept(&self, text: &[u8], now: Now) -> Result<AcceptedKey, KeyRefused> {
         let id = read_api_key(text).ok_or(KeyRefused::Unknown)?;
-        let hash = sha256(text);
+        let hash = Digest::of(&sha256(text));
         let keys = self.keys.pin();
         let found = keys.get(&id);
         // An unknown key costs a comparison, too.
-        let stored = found.map_or(&[0; 32], |key| &key.hash);
-        let is_it = verify_slices_are_equal(stored, &hash).is_ok();
+        let stored = found.map_or(&Digest::NONE, |key| &key.hash);
+        let is_it = stored.is(&hash);
         let key =
             found.filter(|key| is_it && now.seconds() < key.expires.seconds()).ok_or(KeyRefused::Unknown)?;
-        match key.owner.standing.get() {
+        match key.owner.standing() {
             Standing::Current => {}
             Standing::Outdated => return Err(KeyRefused::Outdated),
             Standing::Replaced => return Err(KeyRefused::Unknown),
@@ -155,7 +154,7 @@ impl LiveApiKeys {
         let keys = self.keys.pin();
         keys.get(&caller.id).is_some_and(|key| {
             key.owner.has_rights_of(&caller.owner)
-                && key.owner.standing.get() == Standing::Current
+                && key.owner.standing() == Standing::Current
                 && now.seconds() < key.expires.seconds()
         })
     }
@@ -180,11 +179,11 @@ impl LiveApiKeys {
         }
         let owners = lock(&self.owners);
         if let Some(known) = owners.get(&owner) {
-            if known.generation >= generation {
+            if known.generation() >= generation {
                 // It is known; entries are told more than once.
                 return;
             }
-            known.standing.set(Standing::Outdated);
+            known.set_standing(Standing::Outdated);
         }
         // Also for an unknown owner, who may be being read at this moment.
         lock(&self.pending).owners.push((owner, generation));
@@ -280,7 +279,7 @@ impl LiveApiKeys {
             tokio::task::yield_now().await;
         }
         for owner in replaced {
-            owner.standing.set(Standing::Replaced);
+            owner.set_standing(Standing::Replaced);
         }
         if all {
             self.keys.pin().retain(|id, _| seen.contains(id));
@@ -296,17 +295,22 @@ impl LiveApiKeys {
         let mut pending = lock(&self.pending);
         for (changed, generation) in &pending.owners {
             // The change may be later than what was read.
-            if let Some(owner) = fresh.get(changed).filter(|owner| owner.generation < *generation) {
-                owner.standing.set(Standing::Outdated);
+            if let Some(owner) = fresh.get(changed).filter(|owner| owner.generation() < *generation) {
+                owner.set_standing(Standing::Outdated);
             }
+        }
+        if owners.is_empty() {
+            // As the rest does, and none of its lists has room for more.
+            *owners = fresh.clone();
+            return Vec::new();
         }
         let mut replaced = Vec::new();
         for owner in fresh.iter() {
             let known = owners.get(&owner.id);
             let is_as_before = known.is_some_and(|known| {
                 known.is_like(owner)
-                    && known.standing.get() == Standing::Current
-                    && owner.standing.get() == Standing::Current
+                    && known.standing() == Standing::Current
+                    && owner.standing() == Standing::Current
             });
             if is_as_before {
                 continue;
@@ -314,14 +318,14 @@ impl LiveApiKeys {
             if let Some(known) = known.filter(|_| !all && !which.owners.contains(&owner.id)) {
                 // Only some of their keys were read.
                 if !known.has_rights_of(owner) {
-                    known.standing.set(Standing::Outdated);
+                    known.set_standing(Standing::Outdated);
                 }
-                pending.owners.push((owner.id, owner.generation));
+                pending.owners.push((owner.id, owner.generation()));
                 continue;
             }
             if let Some(before) = owners.replace(owner.clone()) {
                 if !before.has_rights_of(owner) {
-                    before.standing.set(Standing::Outdated);
+                    before.set_standing(Standing::Outdated);
                 }
                 replaced.push(before);
             }
@@ -456,7 +460,7 @@ mod tests {
 
     fn roles(live: &LiveApiKeys, key: &NewApiKeyText) -> std::result::Result<String, KeyRefused> {
         let accepted = live.accept(key.text.expose().as_bytes(), at(1))?;
-        Ok(accepted.caller.owner.roles.to_string())
+        Ok(accepted.caller.owner.about.roles.to_string())
     }
 
     #[tokio::test]
