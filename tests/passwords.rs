@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -322,6 +323,55 @@ fn a_service_is_asked_about_stolen_passwords_and_missed_by_nobody() {
     breaks.store(true, SeqCst);
     assert_eq!(gateway.post("/auth/register", &body("bob", STOLEN)).status, 201);
     assert!(gateway.log().contains("a password was not looked up among stolen ones"), "{}", gateway.log());
+}
+
+#[test]
+fn whoever_keeps_the_service_for_stolen_passwords_waiting_keeps_nobody_else() {
+    let holds = Arc::new(AtomicBool::new(true));
+    let listed = stolen(&[STOLEN]);
+    let service = Upstream::with({
+        let holds = holds.clone();
+        move |seen, socket| {
+            let (begin, rest) = listed.split_at(5);
+            let is_asked = seen.target.ends_with(begin);
+            while !is_asked && holds.load(SeqCst) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            socket.write_all(&ok(if is_asked { rest } else { "" })).is_ok()
+        }
+    });
+    let service_key =
+        format!("breached_service: {{url: \"http://{}/range/\", timeout: 10s}}", service.address);
+    let gateway =
+        Gateway::alone(Settings::default().extra("trusted_proxies: [127.0.0.1/32]\n").auth(&format!(
+            "  throttle: {{registrations: {{requests: 1000, per: 1m}}}}\n  password: {{{service_key}}}\n"
+        )));
+    let register = |address: &str, name: &str, password: &str| {
+        let body = json!({"username": name, "password": password}).to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /auth/register HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        gateway.client().send(request).response()
+    };
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..16)
+            .map(|number| {
+                let register = &register;
+                scope.spawn(move || register("192.0.2.1", &format!("user{number}"), STOLEN_LATER).status)
+            })
+            .collect();
+        eventually("all of them wait", || (service.seen().len() == 16).then_some(()));
+        let other = register("192.0.2.2", "bob", STOLEN);
+        assert_eq!((other.status, other.message().as_str()), (400, "Password not accepted"));
+        // One more of theirs is not asked about.
+        assert_eq!(register("192.0.2.1", "alice", STOLEN).status, 201);
+        holds.store(false, SeqCst);
+        for status in waiting {
+            assert_eq!(status.join().unwrap(), 201);
+        }
+    });
 }
 
 #[test]

@@ -4,14 +4,17 @@
 //! Whoever chooses a password waits for it, and is not refused because it is away: the list in memory (`password/breached.rs`) is for those
 //! who want to be sure.
 
+use std::{net::IpAddr, sync::Arc};
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     config,
     http_client::{HttpClient, HttpVersion, ResponseBounds},
+    limit::{CallGate, Prefix},
     password::public_hash,
     types::Secret,
 };
@@ -22,24 +25,29 @@ const TOLD: usize = 5;
 /// The longest response, in bytes. A thousand hashes take 40,000.
 const LONGEST_RESPONSE: usize = 1 << 20;
 
-/// Questions at once.
-const AT_ONCE: usize = 16;
+/// Questions at once, of which no client address has more than half: a service that is slow for one keeps nobody else waiting.
+const AT_ONCE: usize = 32;
 
 /// A service that knows stolen passwords by their hashes.
 pub struct BreachedService {
     config: config::BreachedService,
     client: HttpClient,
-    places: Semaphore,
+    gate: Arc<CallGate>,
 }
 
 impl BreachedService {
     /// Creates what asks the service, by a client for it.
     pub fn new(config: config::BreachedService, client: HttpClient) -> Self {
-        Self { config, client, places: Semaphore::new(AT_ONCE) }
+        Self { config, client, gate: CallGate::new(AT_ONCE) }
     }
 
-    /// Returns whether the service knows the password as a stolen one. What it does not say in time is taken for no.
-    pub(super) async fn knows(&self, password: &Secret) -> bool {
+    /// Returns whether the service knows the password as a stolen one, which somebody at `address` has chosen. What it does not say in time
+    /// is taken for no.
+    pub(super) async fn knows(&self, password: &Secret, address: IpAddr) -> bool {
+        let Some(_admitted) = self.gate.admit(Prefix::of(address)) else {
+            self.warn("too many are asked about at once");
+            return false;
+        };
         let hash = public_hash(password);
         let (told, rest) = hash.split_at(TOLD);
         match timeout(self.config.timeout, self.ask(told, rest)).await {
@@ -56,8 +64,6 @@ impl BreachedService {
     }
 
     async fn ask(&self, told: &str, rest: &str) -> Result<bool, String> {
-        // The semaphore is never closed.
-        let _place = self.places.acquire().await.map_err(|error| error.to_string())?;
         let mut url = self.config.url.clone();
         url.target.push_str(told);
         let mut request = Request::new(Full::new(Bytes::new()));

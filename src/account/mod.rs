@@ -178,7 +178,7 @@ impl Accounts {
     /// Hashes a new password on behalf of `account`, unless it is a common or a stolen one.
     async fn hash_new(&self, password: Secret, account: &Username, address: IpAddr) -> Result<String> {
         if let Some(service) = &self.breached_service
-            && service.knows(&password).await
+            && service.knows(&password, address).await
         {
             return Err(PasswordError::Breached.into());
         }
