@@ -1,8 +1,11 @@
 //! The command line.
 
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
 
-use crate::harness::{Gateway, PASSWORD, Settings, authgate, eventually};
+use crate::harness::{Gateway, PASSWORD, Settings, authgate, browser_program, eventually, peer_folder};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = authgate().args(args).output().unwrap();
@@ -146,34 +149,44 @@ fn the_demo_speaks_https_with_a_certificate_of_its_own() {
     demo_works(&["--tls"], "HTTP/2 401", "HTTP/2 403");
 }
 
+/// A demo that runs, and the lines that it has printed.
+struct Demo {
+    process: Child,
+    printed: Vec<String>,
+    _folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut process = authgate()
+            .args(["demo", "--listen", &free(), "--admin", &free(), "--data"])
+            .arg(folder.path().join("data"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let printed = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
+        Self { process, printed, _folder: folder }
+    }
+
+    fn end(mut self) {
+        // SAFETY: a signal to a child that was started here and not yet waited for.
+        unsafe { libc::kill(self.process.id() as i32, libc::SIGTERM) };
+        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+    }
+}
+
 fn demo_works(args: &[&str], unauthorized: &str, forbidden: &str) {
-    use std::{
-        io::{BufRead, BufReader},
-        process::Stdio,
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut demo = authgate()
-        .args(["demo", "--listen", &free(), "--admin", &free(), "--data"])
-        .arg(folder.path().join("data"))
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
-    let pasted = printed
-        .iter()
-        .filter(|line| line.starts_with("curl") || line.contains("=$(curl"))
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("\necho\n");
-    let output = std::process::Command::new("bash").arg("-c").arg(&pasted).output().unwrap();
+    let demo = Demo::start(args);
+    let is_pasted = |line: &&String| line.starts_with("curl") || line.contains("=$(curl");
+    let pasted = demo.printed.iter().filter(is_pasted).cloned().collect::<Vec<_>>().join("\necho\n");
+    let output = Command::new("bash").arg("-c").arg(&pasted).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    // SAFETY: a signal to a child that was started here and not yet waited for.
-    unsafe { libc::kill(demo.id() as i32, libc::SIGTERM) };
-    assert_eq!(demo.wait().unwrap().code(), Some(0));
+    demo.end();
     for part in [
         r#""path":"/public/hello""#,
         unauthorized,
@@ -187,6 +200,22 @@ fn demo_works(args: &[&str], unauthorized: &str, forbidden: &str) {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
     assert_eq!(said.matches(unauthorized).count(), 2);
+}
+
+#[test]
+#[ignore = "slow"]
+fn the_demo_in_a_browser_is_a_product() {
+    let demo = Demo::start(&[]);
+    let opened = demo.printed.iter().find_map(|line| line.split_once("Open ")?.1.split(' ').next());
+    let output = Command::new("node")
+        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/demo.mjs"), opened.unwrap()])
+        .env("PEERS", peer_folder())
+        .env("CHROMIUM", browser_program())
+        .output()
+        .unwrap();
+    demo.end();
+    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim() == "done", "{said}{failed}");
 }
 
 #[test]

@@ -5,10 +5,10 @@
 // BASE is the origin of a gateway with pages and a route /api/**. Pictures of the main pages go to FOLDER. What is found is printed, a line
 // each; the last line is `walked N pages`.
 
-import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { totp } from "./totp.mjs";
 
 const peers = createRequire(join(process.env.PEERS, "package.json"));
 const { chromium } = peers("playwright-core");
@@ -19,18 +19,6 @@ let walked = 0;
 const found = (where, what) => console.log(`${where}: ${what}`);
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--ignore-certificate-errors"] });
-
-// The code of an authenticator app (RFC 6238).
-function totp(secret, step = Math.floor(Date.now() / 30_000)) {
-  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-  const bits = [...secret.replace(/ /g, "")].map((letter) => letters.indexOf(letter).toString(2).padStart(5, "0")).join("");
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(step));
-  const mac = createHmac("sha1", key).update(counter).digest();
-  const number = mac.readUInt32BE(mac[19] & 15) & 0x7fffffff;
-  return String(number % 1_000_000).padStart(6, "0");
-}
 
 // Looks at the page that is shown.
 async function look(page, where, picture) {
