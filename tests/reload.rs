@@ -438,6 +438,15 @@ fn a_stream_ends_with_the_secret_that_signed_its_token_and_a_secret_may_come_bac
     gateway.write(&signing(old, ""));
     gateway.signal(libc::SIGHUP);
     eventually("it holds again", || (gateway.get("/api/x", Some(&token)).status == 200).then_some(()));
+    let trail = || gateway.run(&["audit"], "");
+    eventually("the audit trail tells of both", || {
+        (trail().matches("config.reload").count() == 2).then_some(())
+    });
+    assert!(trail().contains("SIGHUP"), "{}", trail());
+    let nonsense = Settings::routes("  - {path: nowhere}\n");
+    assert_eq!(gateway.reload(&admin, &nonsense).status, 422);
+    gateway.write(&signing(old, ""));
+    assert!(trail().contains("config.refuse"), "{}", trail());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::harness::{
     Gateway, PASSWORD, Response, Settings, Upstream,
     authenticator::{Passkey, totp},
     browser::{Browser, Form, ORIGIN, forms, only_form, with_pages},
-    claims_of,
+    claims_of, eventually,
     issuer::now,
 };
 
@@ -15,12 +15,16 @@ const ROUTES: &str = "  - {path: /api/**, upstream: backend}\n  - {path: /safe/*
 
 const FACTORS: &str = "/auth/ui/account/factors";
 
-fn start(more: &str) -> (Gateway, Upstream) {
-    let upstream = Upstream::start();
-    let settings = Settings::routes(ROUTES).extra(&with_pages("")).auth(
+fn settings(pages: &str, auth: &str) -> Settings {
+    let settings = Settings::routes(ROUTES).extra(&with_pages(pages)).auth(
         "  throttle: {registrations: {requests: 1000, per: 1m}}\n  password: {argon2: {memory: 64KiB, iterations: 1}}\n",
     );
-    (Gateway::start(&upstream, settings.auth(more)), upstream)
+    settings.auth(auth)
+}
+
+fn start(more: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(&upstream, settings("", more)), upstream)
 }
 
 #[track_caller]
@@ -287,6 +291,39 @@ fn whoever_must_have_a_factor_gets_one_on_the_page_of_factors() {
     assert_eq!(amr(&browser), json!(["pwd", "otp", "mfa"]));
     assert_eq!(browser.go(&gateway, "/api/x").status, 200);
     assert!(!browser.cookies.contains_key("__Host-authgate-challenge"));
+}
+
+#[test]
+fn a_cookie_that_is_signed_anew_says_of_its_holders_proofs_what_is_true_by_then() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings("cookies: {idle: 4s}\n", ""));
+    let mut browser = Browser::register(&gateway, "alice");
+    let (_, confirmed) = set_up_app(&mut browser, &gateway, FACTORS);
+    codes(&confirmed);
+    let mut other_tab = browser.clone();
+    assert_eq!(other_tab.go(&gateway, "/safe/x").status, 200);
+    let form = form_with(&browser.go(&gateway, FACTORS), "name=\"remove\"");
+    location(&browser.submit(&gateway, &form, &[("remove", "yes")]));
+    eventually("the proof is gone with the factor", || {
+        assert_eq!(other_tab.fetch(&gateway, "GET", "/api/x").status, 200);
+        (amr(&other_tab) == json!(["pwd"])).then_some(())
+    });
+    assert_eq!(other_tab.fetch(&gateway, "GET", "/safe/x").status, 401);
+}
+
+#[test]
+fn whoever_must_have_a_factor_by_a_new_config_is_led_to_one_once_the_cookie_runs_out() {
+    let upstream = Upstream::start();
+    let pages = "cookies: {idle: 4s}\n";
+    let gateway = Gateway::start(&upstream, settings(pages, ""));
+    let mut browser = Browser::register(&gateway, "alice");
+    gateway.write(&settings(pages, "  mfa: {required_for: [user]}\n"));
+    gateway.signal(libc::SIGHUP);
+    eventually("the cookie is not signed anew", || {
+        (browser.fetch(&gateway, "GET", "/api/x").status == 401).then_some(())
+    });
+    let factors = first_step(&mut browser, &gateway, "alice", "/api/x");
+    assert!(factors.starts_with(FACTORS), "{factors}");
 }
 
 #[test]

@@ -453,6 +453,7 @@ fn what_an_operator_changes_together_is_told_of_as_each_of_it() {
 /// Actions of the audit trail that nobody is told of.
 const UNTOLD: &[&str] = &[
     "client.revoke-token",
+    "config.refuse",
     "invitation.create",
     "key.rewrap",
     "log.level",

@@ -323,7 +323,7 @@ mod tests {
     use crate::{
         clock::ManualClock,
         store::{LogEntry, Revoked},
-        token::{AccessClaims, CurrentKeyring, Issuer, Keyring},
+        token::{AccessClaims, CurrentKeyring, FreshSessions, Issuer, Keyring},
         types::{ClaimValues, KeyId, OsRandom, Proofs, Roles, Secret, SessionId, UserId},
     };
 
@@ -412,7 +412,12 @@ mod tests {
         let auth = config::tests::auth();
         let cookies = |keyring: &Arc<CurrentKeyring>| {
             let issuer = Issuer::new(&auth, keyring.clone(), Arc::new(OsRandom));
-            Arc::new(SessionCookies::new(issuer, &browser, keyring.clone(), None))
+            Arc::new(SessionCookies::new(
+                issuer,
+                &browser,
+                keyring.clone(),
+                FreshSessions::new(false, Roles::default()).0,
+            ))
         };
         let claims = AccessClaims {
             user: UserId::generate(NOW, &OsRandom),

@@ -9,40 +9,53 @@ use crate::{
     clock::TimeKeeper,
     config::{AttributeRules, Claims, SetBy},
     error::Kind,
-    store::Store,
-    token::FreshClaims,
-    types::{AttributeChanges, UserId},
+    store::{self, Store},
+    token::{FreshSession, FreshSessions},
+    types::{AttributeChanges, Roles, SessionId},
 };
 
-/// Reads the claims of accounts whose cookies are about to be signed anew.
-pub struct ClaimReader {
-    /// Takes them; it ends with the config that it is of.
-    pub fresh: Weak<FreshClaims>,
-    /// Tells whose are wanted.
-    pub wanted: mpsc::Receiver<UserId>,
-    /// What they say.
+/// Reads the sessions whose cookies are about to be signed anew.
+pub struct SessionReader {
+    /// Takes what is known of them; it ends with the config that it is of.
+    pub fresh: Weak<FreshSessions>,
+    /// Tells which are wanted.
+    pub wanted: mpsc::Receiver<SessionId>,
+    /// What claims say.
     pub claims: Arc<Claims>,
-    /// The accounts.
+    /// The roles whose holders must have a factor.
+    pub required_for: Roles,
+    /// The sessions and accounts.
     pub store: Arc<dyn Store>,
     /// Time.
     pub time: Arc<TimeKeeper>,
 }
 
-impl ClaimReader {
+impl SessionReader {
     /// Reads what is wanted, for as long as anybody may want something.
     pub async fn run(mut self) {
         while let Some(id) = self.wanted.recv().await {
             let Some(fresh) = self.fresh.upgrade() else { return };
             // Without it the cookie is signed anew by what it says, when it has to be.
-            match self.store.user(id).await {
-                Ok(Some(user)) => {
-                    let values = self.claims.of(&user.profile());
-                    fresh.learn(id, user.generation, values, self.time.now().seconds());
-                }
+            match self.read(id).await {
+                Ok(Some(read)) => fresh.learn(id, read),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "the claims of an account could not be read"),
+                Err(error) => tracing::debug!(%error, "a session could not be read"),
             }
         }
+    }
+
+    async fn read(&self, id: SessionId) -> store::Result<Option<FreshSession>> {
+        let read_at = self.time.now().seconds();
+        let Some(session) = self.store.session(id).await? else { return Ok(None) };
+        let Some(user) = self.store.user(session.user).await? else { return Ok(None) };
+        let must = user.roles.iter().any(|role| self.required_for.contains(role.as_str()));
+        Ok(Some(FreshSession {
+            claims: self.claims.of(&user.profile()),
+            proofs: session.proofs,
+            lacks_factor: must && !user.has_factors,
+            generation: user.generation,
+            read_at,
+        }))
     }
 }
 

@@ -39,7 +39,7 @@ pub use breached_service::BreachedService;
 pub use browser::{BrowserSession, Changed};
 pub use challenge::{Method, PendingChallenge};
 pub use change::ChangeRequest;
-pub use claims::ClaimReader;
+pub use claims::SessionReader;
 pub use clients::{ClientError, ClientMade, ClientProof, ClientToken};
 pub use error::AccountError;
 pub use external::{Ended, ExternalTarget};

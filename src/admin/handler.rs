@@ -103,8 +103,8 @@ impl AdminApi {
     pub(super) async fn reload(&self, asked: Asked<'_>) -> CallResult {
         let by = asked.by()?;
         let result = asked.status.reload().await;
-        let detail = if result.is_ok() { String::new() } else { "refused".to_owned() };
-        self.operator.store.record(None, &by.event("config.reload", detail)).await?;
+        let action = if result.is_ok() { "config.reload" } else { "config.refuse" };
+        self.operator.store.record(None, &by.event(action, String::new())).await?;
         match result {
             Ok(warnings) => {
                 let message = "Config taken up";

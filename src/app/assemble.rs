@@ -6,8 +6,8 @@ use super::{builtin_calls::BuiltinRunner, foundation::Foundation, load::Parts};
 use crate::{
     access::{Access, BadKeys},
     account::{
-        Accounts, Attempts, BreachedService, ClaimReader, FactorMeans, Keys, MailQueue, MailWorker, Operator,
-        Revoker, WebhookWorker,
+        Accounts, Attempts, BreachedService, FactorMeans, Keys, MailQueue, MailWorker, Operator, Revoker,
+        SessionReader, WebhookWorker,
     },
     admin::AdminApi,
     auth_api::AuthApi,
@@ -20,7 +20,7 @@ use crate::{
     otlp::Exporter,
     pages::{PageMeans, Pages},
     password::{Hasher, Rules},
-    token::{ExternalIssuer, FreshClaims, Issuer, SessionCookies, Verifier},
+    token::{ExternalIssuer, FreshSessions, Issuer, SessionCookies, Verifier},
     types::OsRandom,
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Assembled {
     /// Exports traces, once it is started.
     pub(super) exporter: Option<Exporter>,
     /// Reads claims of accounts, once it is started.
-    pub(super) claim_reader: Option<ClaimReader>,
+    pub(super) session_reader: Option<SessionReader>,
     /// Tells others of events, once it is started.
     pub(super) webhook_worker: Arc<WebhookWorker>,
 }
@@ -72,7 +72,7 @@ pub(super) fn assemble(
     let routes = Arc::new(routes);
     let before_it = before.map(Snapshot::access);
     let same = before_it.filter(|access| access.is_for(auth, &config.issuers, config.browser.as_ref()));
-    let (access, key_followers, claim_reader) = match same {
+    let (access, key_followers, session_reader) = match same {
         Some(access) => (access.clone(), Vec::new(), None),
         None => access(foundation, config, fetchers, before_it),
     };
@@ -159,7 +159,7 @@ pub(super) fn assemble(
         mail_worker,
         key_followers,
         exporter,
-        claim_reader,
+        session_reader,
         webhook_worker: Arc::new(webhook_worker),
     })
 }
@@ -170,7 +170,7 @@ fn access(
     config: &Config,
     fetchers: Vec<Fetcher>,
     before: Option<&Arc<Access>>,
-) -> (Arc<Access>, Vec<KeyFollower>, Option<ClaimReader>) {
+) -> (Arc<Access>, Vec<KeyFollower>, Option<SessionReader>) {
     let (auth, process) = (&config.auth, &foundation.process);
     let (time, metrics) = (&process.time, &process.metrics);
     let known = before.map_or(&[][..], |before| before.external_issuers());
@@ -194,18 +194,17 @@ fn access(
         external.push(issuer);
     }
     let keyring = foundation.keyring.clone();
-    let mut claim_reader = None;
+    let mut session_reader = None;
     let cookies = config.browser.as_ref().map(|browser| {
-        let fresh = (!auth.claims.is_empty()).then(|| {
-            let (fresh, wanted) = FreshClaims::new();
-            claim_reader = Some(ClaimReader {
-                fresh: Arc::downgrade(&fresh),
-                wanted,
-                claims: auth.claims.clone(),
-                store: foundation.store.clone(),
-                time: time.clone(),
-            });
-            fresh
+        let required_for = auth.mfa.required_for.clone();
+        let (fresh, wanted) = FreshSessions::new(!auth.claims.is_empty(), required_for.clone());
+        session_reader = Some(SessionReader {
+            fresh: Arc::downgrade(&fresh),
+            wanted,
+            claims: auth.claims.clone(),
+            required_for,
+            store: foundation.store.clone(),
+            time: time.clone(),
         });
         let issuer = Issuer::new(auth, keyring.clone(), foundation.random.clone());
         Arc::new(SessionCookies::new(issuer, browser, keyring.clone(), fresh))
@@ -229,7 +228,7 @@ fn access(
             foundation.calls.clone(),
         )),
     );
-    (Arc::new(access), followers, claim_reader)
+    (Arc::new(access), followers, session_reader)
 }
 
 fn accounts(

@@ -80,7 +80,6 @@ async fn order_certificates(foundation: Arc<Foundation>) {
 async fn follow_hangups(reloader: Arc<Reloader>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
-        // What is wrong is in the log.
-        let _ = reloader.take_up().await;
+        reloader.take_up_unasked("SIGHUP").await;
     }
 }

@@ -30,13 +30,14 @@ use super::{
     process::Reloads,
 };
 use crate::{
-    account::{ClaimReader, MailWorker, WebhookWorker},
+    account::{MailWorker, SessionReader, WebhookWorker},
     admin::{self, AdminApi},
     config::{Config, ConfigError, ConfigErrors, digest_of, read_file},
     gateway::{Listening, Snapshot},
     oidc::KeyFollower,
     otlp::Exporter,
     password::{Breached, HashError, Hasher},
+    store::Event,
     types::OsRandom,
     upstream::Monitor,
 };
@@ -110,14 +111,14 @@ impl Reloader {
             mail_worker,
             key_followers,
             exporter,
-            claim_reader,
+            session_reader,
             webhook_worker,
         } = assembled;
         follow_servers(&vital, &snapshot, None).await;
         follow_keys(&foundation.calls, key_followers).await;
         send_mails(&foundation.calls, mail_worker.as_ref());
         export_traces(&foundation, exporter);
-        read_claims(&foundation, claim_reader);
+        read_sessions(&foundation, session_reader);
         tell_of_events(&foundation, &webhook_worker).await;
         let reloader = Self {
             source,
@@ -152,6 +153,21 @@ impl Reloader {
             Err(error) => tracing::error!(%error, "the config cannot be taken up; the one before goes on"),
         }
         result
+    }
+
+    /// Takes the config up for a reason that has no operator's name. What is wrong is in the log.
+    pub(super) async fn take_up_unasked(&self, reason: &'static str) {
+        let is_taken_up = self.take_up().await.is_ok();
+        let event = Event {
+            actor_id: None,
+            actor: String::new(),
+            address: None,
+            action: if is_taken_up { "config.reload" } else { "config.refuse" },
+            detail: reason.to_owned(),
+        };
+        if let Err(error) = self.foundation.store.record(None, &event).await {
+            tracing::warn!(%error, "the audit trail does not tell of a config");
+        }
     }
 
     async fn try_to_take_up(&self) -> Result<Reloaded, ReloadError> {
@@ -196,7 +212,7 @@ impl Reloader {
             mail_worker,
             key_followers,
             exporter,
-            claim_reader,
+            session_reader,
             webhook_worker,
         } = assembled;
         // Names are looked up, and keys fetched, before anything asks for them.
@@ -217,7 +233,7 @@ impl Reloader {
         }
         // Nothing fails from here on.
         export_traces(&self.foundation, exporter);
-        read_claims(&self.foundation, claim_reader);
+        read_sessions(&self.foundation, session_reader);
         if let Some(hasher) = hasher {
             self.foundation.hasher.store(hasher);
         }
@@ -272,8 +288,7 @@ impl Reloader {
             let read = move || read_file(&path).map(|bytes| digest_of(&bytes));
             let Ok(Ok(digest)) = tokio::task::spawn_blocking(read).await else { continue };
             if looks.finds_change(digest, self.known.load(Relaxed)) {
-                // What is wrong is in the log.
-                let _ = self.take_up().await;
+                self.take_up_unasked("its file changed").await;
             }
         }
     }
@@ -392,9 +407,9 @@ fn export_traces(foundation: &Foundation, exporter: Option<Exporter>) {
 }
 
 /// Begins to read claims of accounts. What reads them for the config before ends with the last request that it serves.
-fn read_claims(foundation: &Foundation, claim_reader: Option<ClaimReader>) {
-    if let Some(claim_reader) = claim_reader {
-        foundation.calls.spawn(claim_reader.run());
+fn read_sessions(foundation: &Foundation, session_reader: Option<SessionReader>) {
+    if let Some(session_reader) = session_reader {
+        foundation.calls.spawn(session_reader.run());
     }
 }
 

@@ -14,7 +14,7 @@ use jsonwebtoken::Header;
 use serde::Serialize;
 
 use super::{
-    AccessClaims, CurrentKeyring, FreshClaims, Issuer, KeyError, Principal, SigningKey, claims::TokenClaims,
+    AccessClaims, CurrentKeyring, FreshSessions, Issuer, KeyError, Principal, SigningKey, claims::TokenClaims,
 };
 use crate::{
     clock::{Now, millis},
@@ -101,8 +101,8 @@ pub struct SessionCookies {
     browser: Browser,
     name: &'static str,
     keyring: Arc<CurrentKeyring>,
-    /// What claims say by now, if there are claims.
-    fresh_claims: Option<Arc<FreshClaims>>,
+    /// What is known of sessions by now.
+    fresh: Arc<FreshSessions>,
 }
 
 impl SessionCookies {
@@ -110,22 +110,25 @@ impl SessionCookies {
     /// replaced.
     pub const LATEST: Duration = Duration::from_secs(2);
 
-    /// Cookies for the sessions of `access`, signed with the keys in use. If there are claims, `fresh_claims` tells what they say by now.
+    /// Cookies for the sessions of `access`, signed with the keys in use. `fresh` tells what is known of them by now.
     pub fn new(
         access: Issuer,
         browser: &Browser,
         keyring: Arc<CurrentKeyring>,
-        fresh_claims: Option<Arc<FreshClaims>>,
+        fresh: Arc<FreshSessions>,
     ) -> Self {
         // A browser takes `__Host-` for its own host only (RFC 6265bis, section 4.1.3.2).
         let name = if browser.cookies.domain.is_some() { "__Secure-authgate" } else { "__Host-authgate" };
-        Self { access, browser: browser.clone(), name, keyring, fresh_claims }
+        Self { access, browser: browser.clone(), name, keyring, fresh }
     }
 
     /// Whether these are the cookies of another config, too.
     pub fn is_for(&self, auth: &config::Auth, browser: &Browser) -> bool {
         let Browser { public_url, cookies, .. } = &self.browser;
-        self.access.is_for(auth) && *public_url == browser.public_url && *cookies == browser.cookies
+        self.access.is_for(auth)
+            && self.fresh.is_for(&auth.mfa.required_for)
+            && *public_url == browser.public_url
+            && *cookies == browser.cookies
     }
 
     /// The cookie's name.
@@ -230,16 +233,22 @@ impl SessionCookies {
             return Some(successor.clone());
         }
         let mut said = claims(principal, now)?;
-        let fresh =
-            self.fresh_claims.as_ref().map(|fresh| fresh.get(said.user, said.generation, now.seconds()));
-        match &fresh {
-            None => {}
-            Some(Some(fresh)) => said.claims = fresh,
-            // They are asked for; there is time yet.
-            Some(None) if now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 => {
+        let fresh = if self.fresh.bears_on(said.proofs, said.roles) {
+            let fresh = self.fresh.get(said.session, said.generation, now.seconds());
+            if fresh.is_none() && now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 {
+                // It is asked for; there is time yet.
                 return None;
             }
-            Some(None) => {}
+            fresh
+        } else {
+            None
+        };
+        if let Some(fresh) = &fresh {
+            if fresh.lacks_factor {
+                // It runs out, and the way in leads to a factor.
+                return None;
+            }
+            (said.claims, said.proofs) = (&fresh.claims, fresh.proofs);
         }
         let key = self.key(now)?;
         let made = self.issue(&said, life.is_kept, &key).ok()?;
