@@ -546,6 +546,35 @@ fn an_address_links_where_both_have_verified_it_and_the_config_says_so_after_the
 }
 
 #[test]
+fn before_the_accounts_own_factor_a_provider_changes_nothing_and_a_disabled_account_stays_closed() {
+    let provider = Provider::start();
+    let mapped = ", register: true, link: verified_email, roles: {claim: groups, map: {staff: clerk}}";
+    let (gateway, _upstream) = start(&provider, mapped);
+    verified_account(&gateway, &provider, "alice");
+    gateway.run(&["user", "set-roles", "alice", "--role", "user", "--role", "clerk"], "");
+    let mut owner = Browser::sign_in(&gateway, "alice");
+    let form = forms(&owner.go(&gateway, "/auth/ui/account/factors")).remove(0);
+    let begun = location(&owner.submit(&gateway, &form, &[("begin", "totp")]));
+    let page = owner.go(&gateway, &begun);
+    let secret =
+        page.text().split("<code>").nth(1).unwrap().split("</code>").next().unwrap().replace(' ', "");
+    assert_eq!(owner.submit(&gateway, &only_form(&page), &[("code", &totp(&secret, now()))]).status, 200);
+    // Somebody of whom the provider says that the address is theirs, and nothing of roles.
+    let claims =
+        |sub: &str| json!({"sub": sub, "email": "alice@example.com", "email_verified": true, "groups": []});
+    let mut browser = Browser::default();
+    let step = location(&sign_in(&mut browser, &gateway, &provider, claims("a stranger")));
+    assert!(step.starts_with("/auth/ui/factor"), "{step}");
+    let shown = || gateway.run(&["user", "show", "alice"], "");
+    assert!(shown().contains("clerk"), "{}", shown());
+    assert_eq!(owner.fetch(&gateway, "GET", "/api/x").status, 200);
+    gateway.run(&["user", "disable", "alice"], "");
+    let mut browser = Browser::default();
+    is_failed(&sign_in(&mut browser, &gateway, &provider, claims("another stranger")), &browser, 403);
+    assert!(!gateway.run(&["user", "list"], "").contains("alice-2"));
+}
+
+#[test]
 fn people_link_and_unlink_on_their_account_page() {
     let provider = Provider::start();
     let (gateway, _upstream) = start(&provider, "");
@@ -765,6 +794,7 @@ fn who_has_no_password_proves_who_they_are_by_the_provider() {
         json!({"sub": "bert"}),
         json!({"sub": "a stranger"}),
         json!({"sub": "anna", "auth_time": now() - 600}),
+        json!({"sub": "anna"}),
     ] {
         assert_eq!(prove(&mut anna, claims).status, 400);
         assert_eq!(session(&anna), before);

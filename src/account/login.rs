@@ -238,7 +238,7 @@ impl Accounts {
         // An address has precedence: it is verified for one account, while anyone may have taken it as a name.
         let address_given = check_email(typed.trim()).ok().filter(|_| by.email);
         let by_address = match &address_given {
-            Some(given) => self.store.user_by_verified_email(given).await?,
+            Some(given) => self.store.user_by_verified_email(given).await?.filter(|user| !user.disabled),
             None => None,
         };
         let known = similar_user.is_some() || by_address.is_some();

@@ -130,7 +130,7 @@ impl Accounts {
         let user = self.store.user_by_verified_email(&email).await?;
         // Work for a known address must neither delay the response nor fail it.
         tokio::spawn(async move {
-            if let Some(user) = user
+            if let Some(user) = user.filter(|user| !user.disabled)
                 && let Err(error) = self.enqueue(user.id, Purpose::ResetPassword).await
             {
                 tracing::error!(user.id = %user.id, %error, "a mail to reset a password could not be queued");

@@ -85,7 +85,14 @@ impl Accounts {
             // Another provider's word for it is none of ours.
             && !user.email_is_weak
         {
-            let user = self.with_roles(provider, identity, user, client.address).await?;
+            if user.disabled {
+                return Err(AccountError::Refused(Kind::InsufficientRole));
+            }
+            // Who must show a factor first has not shown yet that the account is theirs. The next sign-in gives it the roles.
+            let user = match user.has_factors {
+                true => user,
+                false => self.with_roles(provider, identity, user, client.address).await?,
+            };
             return self.open_by_provider(&user, Some(link), client).await;
         }
         self.register_by_provider(provider, identity, verified, link, client).await

@@ -30,6 +30,8 @@ pub struct Identity {
     pub roles: Option<Vec<String>>,
     /// When they were asked for their credentials there, if the provider says so.
     pub authenticated_at: Option<UnixMillis>,
+    /// Whether it says so where it is asked to.
+    pub tells_time: bool,
 }
 
 impl ProviderClient {
@@ -91,6 +93,7 @@ impl ProviderClient {
             email: text("email").map(|email| (email, is_verified)),
             roles,
             authenticated_at,
+            tells_time: true,
         })
     }
 
@@ -130,6 +133,7 @@ impl ProviderClient {
             email: primary.map(|email| (email.email, email.verified)),
             roles: None,
             authenticated_at: None,
+            tells_time: false,
         })
     }
 }

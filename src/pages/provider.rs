@@ -283,9 +283,9 @@ impl Visit<'_> {
         identity: &Identity,
         begun_at: UnixMillis,
     ) -> PageResult {
-        // A provider that says when it has asked must have asked for this.
+        // It must have asked for this, and one of OpenID Connect says when it has (OpenID Connect Core 1.0, section 3.1.2.1).
         let is_old = |at: UnixMillis| at < begun_at - millis(CLOCKS_APART);
-        if identity.authenticated_at.is_some_and(is_old) {
+        if identity.authenticated_at.map_or(identity.tells_time, is_old) {
             return self.failed_by_provider(Failed::Unusable, "the provider has not asked anew");
         }
         let accounts = &self.pages.accounts;

@@ -91,7 +91,7 @@ pub(super) async fn lock_user(tx: &Transaction<'_>, id: UserId) -> Result<Option
 }
 
 pub(super) async fn user_by_verified_email(db: &Client, key: &str) -> Result<Option<User>> {
-    let sql = format!("SELECT {USER} FROM accounts WHERE email_key = $1 AND email_verified AND NOT disabled");
+    let sql = format!("SELECT {USER} FROM accounts WHERE email_key = $1 AND email_verified");
     one(db, &sql, &[&key], read_user).await
 }
 

@@ -76,11 +76,9 @@ pub(super) fn user(db: &Connection, id: UserId) -> Result<Option<User>> {
 }
 
 pub(super) fn user_by_verified_email(db: &Connection, key: &str) -> Result<Option<User>> {
-    db.prepare_cached(&format!(
-        "SELECT {USER} FROM accounts WHERE email_key = ?1 AND email_verified AND NOT disabled"
-    ))?
-    .query_row([key], read_user)
-    .optional()
+    db.prepare_cached(&format!("SELECT {USER} FROM accounts WHERE email_key = ?1 AND email_verified"))?
+        .query_row([key], read_user)
+        .optional()
 }
 
 pub(super) fn user_by_external_id(db: &Connection, id: &str) -> Result<Option<User>> {
