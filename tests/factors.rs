@@ -422,6 +422,31 @@ fn whoever_must_have_a_factor_gets_one_on_the_way_in() {
 }
 
 #[test]
+fn of_the_factors_of_who_must_have_one_two_calls_at_once_leave_one() {
+    for settings in stores() {
+        let place = Place::start(settings.auth("  mfa: {required_for: [admin]}\n"));
+        place.gateway.run(&["user", "add", "root", "--role", "admin", "--password-stdin"], PASSWORD);
+        let challenge = text(&place.gateway.try_login("root", PASSWORD).json()["challenge"]);
+        let begun = place.send("POST", "/auth/factors", &challenge, json!({"type": "totp"})).json();
+        let (secret, first) = (text(&begun["secret"]), text(&begun["id"]));
+        let code = json!({"code": totp(&secret, place.now())});
+        let access = token(&place.send("POST", &format!("/auth/factors/{first}/confirm"), &challenge, code));
+        let (_, second, _) = place.app(&access);
+        let remove = |id: &str| {
+            let response = place.gateway.send("DELETE", &format!("/auth/factors/{id}"), Some(&access), None);
+            response.status
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let (one, other) = (scope.spawn(|| remove(&first)), scope.spawn(|| remove(&second)));
+            (one.join().unwrap(), other.join().unwrap())
+        });
+        assert_eq!([one.min(other), one.max(other)], [200, 400]);
+        let left = place.gateway.get("/auth/factors", Some(&access)).json();
+        assert_eq!(left["factors"].as_array().unwrap().len(), 1, "{left}");
+    }
+}
+
+#[test]
 fn a_passkey_is_a_second_factor_and_a_way_in_alone() {
     for settings in stores() {
         let place = Place::start(settings);

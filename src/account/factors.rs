@@ -9,8 +9,8 @@ use crate::{
     error::Kind,
     factor::{Attestation, Registered, RelyingParty, Totp, recovery_code},
     store::{
-        Confirmation, Event, Factor, FactorKind, FactorOwner, FactorUse, NewFactor, Outcome, Purpose,
-        SessionKind, User,
+        Confirmation, Event, Factor, FactorKind, FactorOwner, FactorRemoval, FactorUse, NewFactor, Outcome,
+        Purpose, SessionKind, User,
     },
     token::{DeviceTokens, FactorKeys, SignedIn},
     types::{FactorId, Secret, SessionId},
@@ -378,15 +378,16 @@ impl Accounts {
         let _counted = self.attempts.change(&me.name, address).await?;
         let factors = self.store.factors(me.id).await?;
         let factor = factors.iter().find(|factor| factor.id == id).ok_or_else(not_found)?;
-        let others = factors.iter().filter(|other| other.is_confirmed && other.id != id).count();
-        if factor.is_confirmed && others == 0 && self.requires_factor(&me) {
-            return Err(not_accepted("the account must have a factor: add another one first"));
-        }
         // Of what was never confirmed there is nothing to tell.
         let mail = if factor.is_confirmed { self.notice(&me, Purpose::FactorsChanged).await? } else { None };
         let event = Event::own(me.id, address, "user.remove-factor", factor.kind.name().to_owned());
-        if !self.store.remove_factor(&owner(&me, caller), id, &event, mail.as_ref()).await? {
-            return Err(not_found());
+        let keeps_one = self.requires_factor(&me);
+        match self.store.remove_factor(&owner(&me, caller), id, keeps_one, &event, mail.as_ref()).await? {
+            FactorRemoval::Done => {}
+            FactorRemoval::Last => {
+                return Err(not_accepted("the account must have a factor: add another one first"));
+            }
+            FactorRemoval::Gone => return Err(not_found()),
         }
         self.mails_are_queued();
         Ok(())

@@ -291,6 +291,17 @@ pub(super) fn confirmed_since(now: UnixMillis) -> UnixMillis {
     now - millis(CONFIRMED_WITHIN)
 }
 
+/// What became of a factor that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactorRemoval {
+    /// It is removed.
+    Done,
+    /// It is the last one, and was to stay.
+    Last,
+    /// The user has no such factor, or is not as they were.
+    Gone,
+}
+
 /// Second factors.
 #[async_trait]
 pub trait Factors: Send + Sync {
@@ -307,15 +318,15 @@ pub trait Factors: Send + Sync {
     /// completed or expired, or another account has the passkey.
     async fn confirm_factor(&self, confirmation: &Confirmation) -> Result<Option<Confirmed>>;
 
-    /// Removes a factor, and with the last one the recovery codes and the proofs by it of sessions. Returns false if the user has no such
-    /// factor, or is not as they were.
+    /// Removes a factor, and with the last one the recovery codes and the proofs by it of sessions. With `keeps_one` the last one stays.
     async fn remove_factor(
         &self,
         owner: &FactorOwner,
         id: FactorId,
+        keeps_one: bool,
         event: &Event,
         mail: Option<&NewMail>,
-    ) -> Result<bool>;
+    ) -> Result<FactorRemoval>;
 
     /// Replaces the recovery codes. Returns false for an account without a factor, or not as it was.
     async fn set_recovery_codes(

@@ -59,7 +59,7 @@ pub use error::StoreError;
 pub use event::{AuditEntry, AuditFilter, Event, Events};
 pub use factor::{
     AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Factor, FactorKind,
-    FactorOwner, FactorUse, Factors, NewFactor, Outcome, StepUp,
+    FactorOwner, FactorRemoval, FactorUse, Factors, NewFactor, Outcome, StepUp,
 };
 pub use import::{ImportOutcome, ImportedUser, Imports, UserFilter};
 pub use invitation::{Invitation, Invitations, NewInvitation};

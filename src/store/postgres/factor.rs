@@ -12,13 +12,14 @@ use super::{
     lookup::{lock_session, lock_user, user},
     mail,
     session::{insert_session, step_up_session},
-    statement::{NOW, is_taken, now, one, only_i64, run},
+    statement::{NOW, is_taken, now, one, only_bool, only_i64, run},
 };
 use crate::{
     clock::UnixMillis,
     store::{
         self, AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Event, Factor,
-        FactorKind, FactorOwner, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome, SessionKind, User,
+        FactorKind, FactorOwner, FactorRemoval, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome,
+        SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -232,15 +233,20 @@ async fn remove(
     tx: &Transaction<'_>,
     owner: &FactorOwner,
     id: FactorId,
+    keeps_one: bool,
     event: &Event,
     mail: Option<&NewMail>,
-) -> Result<bool> {
-    let Some(before) = still(tx, owner).await? else { return Ok(false) };
+) -> Result<FactorRemoval> {
+    // The account is locked from here on, so that its factors are these.
+    let Some(before) = still(tx, owner).await? else { return Ok(FactorRemoval::Gone) };
+    if keeps_one && one(tx, IS_LAST, &[&id.uuid(), &before.id.uuid()], only_bool).await? == Some(true) {
+        return Ok(FactorRemoval::Last);
+    }
     let sql = "DELETE FROM factors WHERE id = $1 AND user_id = $2";
     if run(tx, sql, &[&id.uuid(), &before.id.uuid()]).await? == 0 {
-        return Ok(false);
+        return Ok(FactorRemoval::Gone);
     }
-    let Some(owner) = user(tx, before.id).await? else { return Ok(false) };
+    let Some(owner) = user(tx, before.id).await? else { return Ok(FactorRemoval::Gone) };
     if before.has_factors && !owner.has_factors {
         set_recovery_codes(tx, owner.id, &[]).await?;
         // What was shown is a proof of nothing any more.
@@ -250,8 +256,12 @@ async fn remove(
     if let Some(mail) = mail {
         mail::enqueue(tx, mail).await?;
     }
-    Ok(true)
+    Ok(FactorRemoval::Done)
 }
+
+/// Whether a factor is the only confirmed one of a user.
+const IS_LAST: &str = "SELECT EXISTS (SELECT 1 FROM factors WHERE id = $1 AND user_id = $2 AND confirmed_at IS NOT NULL) \
+     AND NOT EXISTS (SELECT 1 FROM factors WHERE id <> $1 AND user_id = $2 AND confirmed_at IS NOT NULL)";
 
 /// Removes the factors and recovery codes of an account.
 pub(super) async fn remove_all(tx: &Transaction<'_>, owner: UserId) -> Result<()> {
@@ -333,10 +343,11 @@ impl Factors for Postgres {
         &self,
         owner: &FactorOwner,
         id: FactorId,
+        keeps_one: bool,
         event: &Event,
         mail: Option<&NewMail>,
-    ) -> store::Result<bool> {
-        self.pool.write(async |tx| remove(tx, owner, id, event, mail).await).await
+    ) -> store::Result<FactorRemoval> {
+        self.pool.write(async |tx| remove(tx, owner, id, keeps_one, event, mail).await).await
     }
 
     async fn set_recovery_codes(

@@ -15,7 +15,8 @@ use crate::{
     clock::UnixMillis,
     store::{
         self, AuthChallenge, ChallengeCompletion, ChallengePurpose, Confirmation, Confirmed, Event, Factor,
-        FactorKind, FactorOwner, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome, SessionKind, User,
+        FactorKind, FactorOwner, FactorRemoval, FactorUse, Factors, Grant, NewFactor, NewMail, Outcome,
+        SessionKind, User,
         factor::{CHALLENGE, FACTOR, confirmed_since},
         rule::session::may_be_opened,
     },
@@ -259,16 +260,24 @@ fn remove(
     tx: &Transaction<'_>,
     owner: &FactorOwner,
     id: FactorId,
+    keeps_one: bool,
     event: &Event,
     mail: Option<&NewMail>,
     now: UnixMillis,
-) -> Result<bool> {
-    let Some(before) = still(tx, owner)? else { return Ok(false) };
+) -> Result<FactorRemoval> {
+    let Some(before) = still(tx, owner)? else { return Ok(FactorRemoval::Gone) };
+    if keeps_one
+        && tx.query_row(IS_LAST, params![id.uuid().as_bytes(), before.id.uuid().as_bytes()], |row| {
+            row.get(0)
+        })?
+    {
+        return Ok(FactorRemoval::Last);
+    }
     let sql = "DELETE FROM factors WHERE id = ?1 AND user_id = ?2";
     if tx.execute(sql, params![id.uuid().as_bytes(), before.id.uuid().as_bytes()])? == 0 {
-        return Ok(false);
+        return Ok(FactorRemoval::Gone);
     }
-    let Some(owner) = user(tx, before.id)? else { return Ok(false) };
+    let Some(owner) = user(tx, before.id)? else { return Ok(FactorRemoval::Gone) };
     if before.has_factors && !owner.has_factors {
         set_recovery_codes(tx, owner.id, &[])?;
         // What was shown is a proof of nothing any more.
@@ -278,8 +287,12 @@ fn remove(
     if let Some(mail) = mail {
         mail::enqueue(tx, mail, now)?;
     }
-    Ok(true)
+    Ok(FactorRemoval::Done)
 }
+
+/// Whether a factor is the only confirmed one of a user.
+const IS_LAST: &str = "SELECT EXISTS (SELECT 1 FROM factors WHERE id = ?1 AND user_id = ?2 AND confirmed_at IS NOT NULL) \
+     AND NOT EXISTS (SELECT 1 FROM factors WHERE id <> ?1 AND user_id = ?2 AND confirmed_at IS NOT NULL)";
 
 /// Removes the factors and recovery codes of an account.
 pub(super) fn remove_all(tx: &Transaction<'_>, owner: UserId) -> Result<()> {
@@ -343,11 +356,12 @@ impl Factors for Sqlite {
         &self,
         owner: &FactorOwner,
         id: FactorId,
+        keeps_one: bool,
         event: &Event,
         mail: Option<&NewMail>,
-    ) -> store::Result<bool> {
+    ) -> store::Result<FactorRemoval> {
         let (owner, event, mail, now) = (*owner, event.clone(), mail.cloned(), self.clock.wall());
-        self.connections.write(move |tx| remove(tx, &owner, id, &event, mail.as_ref(), now)).await
+        self.connections.write(move |tx| remove(tx, &owner, id, keeps_one, &event, mail.as_ref(), now)).await
     }
 
     async fn set_recovery_codes(
