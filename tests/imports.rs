@@ -201,6 +201,37 @@ fn users_come_from_postgresql_with_roles_addresses_and_states() {
 }
 
 #[test]
+fn whoever_is_said_to_be_disabled_in_words_that_nobody_knows_is_refused() {
+    let gateway = Gateway::alone(Settings::default());
+    let hashes = hashes();
+    let hash = hashes["bcrypt"].as_str().unwrap();
+    let rows: String = ["", "no", "F", "Yes", "1", "2024-01-01 00:00", "2", "disabled"]
+        .iter()
+        .enumerate()
+        .map(|(id, said)| format!("{id},user{id},{hash},{said}\n"))
+        .collect();
+    let import = [
+        "user",
+        "import",
+        "--csv",
+        "-",
+        "--id",
+        "id",
+        "--name",
+        "name",
+        "--hash",
+        "hash",
+        "--disabled",
+        "off",
+    ];
+    let said = gateway.command(&import, &format!("id,name,hash,off\n{rows}"));
+    let said = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("5 imported, 0 were here before, 3 refused"), "{said}");
+    let listed = gateway.run(&["user", "list"], "");
+    assert_eq!(listed.lines().filter(|line| line.contains("disabled")).count(), 2, "{listed}");
+}
+
+#[test]
 fn users_come_from_files() {
     let gateway = Gateway::alone(Settings::default());
     let hashes = hashes();

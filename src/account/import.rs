@@ -29,13 +29,16 @@ pub struct Candidate {
     pub email: Option<String>,
     /// Its roles, if the other program kept any.
     pub roles: Option<Vec<String>>,
-    /// Whether it may not log in.
-    pub disabled: bool,
+    /// What the other program kept of whether it may not log in, if anything.
+    pub disabled: Option<String>,
 }
 
 /// Why a user is not taken.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum Rejection {
+    /// What is said of whether it is disabled is neither yes nor no.
+    #[error("disabled is {0:?}: expected 1, true, yes, on, 0, false, no, off or nothing")]
+    Disabled(String),
     /// The id cannot be kept.
     #[error("the id is empty, or longer than 64 characters, or not printable ASCII")]
     Id,
@@ -99,6 +102,17 @@ pub enum Taken {
     Before,
 }
 
+/// Returns what a text says, if it says yes or no.
+fn truth(text: &str) -> Option<bool> {
+    let is_among = |words: &[&str]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+    match (is_among(&["1", "t", "true", "y", "yes", "on"]), is_among(&["0", "f", "false", "n", "no", "off"]))
+    {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
 impl Importer {
     /// Checks a user as far as that can be done without the store.
     ///
@@ -116,6 +130,10 @@ impl Importer {
                 RolesError::TooMany => Rejection::TooManyRoles,
             })?,
         };
+        let disabled = candidate.disabled.as_deref();
+        let disabled = disabled
+            .map_or(Some(false), truth)
+            .ok_or_else(|| Rejection::Disabled(disabled.unwrap_or_default().to_owned()))?;
         let hash = ForeignHash::parse(candidate.hash.trim())?;
         // An address that cannot be one is left out: the user is worth more than it.
         let email = candidate.email.as_deref().and_then(|email| check_email(email.trim()).ok());
@@ -128,7 +146,7 @@ impl Importer {
             password_hash: candidate.hash.trim().to_owned(),
             foreign_scheme: Some(hash.scheme().to_owned()),
             roles,
-            disabled: candidate.disabled,
+            disabled,
             similar: self.allow_similar,
         })
     }

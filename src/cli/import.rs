@@ -97,13 +97,9 @@ impl Columns {
             roles: optional(self.roles).map(|roles| {
                 roles.split([',', ' ']).filter(|role| !role.is_empty()).map(str::to_lowercase).collect()
             }),
-            disabled: optional(self.disabled).is_some_and(|text| is_true(&text)),
+            disabled: optional(self.disabled),
         }
     }
-}
-
-fn is_true(text: &str) -> bool {
-    ["1", "t", "true", "y", "yes", "on"].iter().any(|yes| text.trim().eq_ignore_ascii_case(yes))
 }
 
 async fn open(source: &ImportSource, table: &str, wanted: &[String]) -> Result<(Option<u64>, Rows), Refused> {
