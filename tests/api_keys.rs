@@ -209,6 +209,14 @@ fn a_key_is_not_forwarded_where_tokens_are() {
             assert_eq!((seen.header("authorization"), seen.header("x-api-key")), (None, None), "{headers}");
         }
     }
+    // Nor in another scheme, where nobody looks at it.
+    for scheme in ["Token ", "Bearer\t", "Basic  ", "Key x=", "ApiKey \""] {
+        for shown in [&key, &basic] {
+            let headers = format!("Authorization: {scheme}{shown}\r\n");
+            assert_eq!(with(&gateway, "/open/x", &headers).status, 200);
+            assert_eq!(upstream.seen().pop().unwrap().header("authorization"), None, "{headers}");
+        }
+    }
     assert_eq!(gateway.get("/open/x", Some(&token)).status, 200);
     assert!(upstream.seen().pop().unwrap().header("authorization").is_some());
 }

@@ -1,6 +1,6 @@
 //! The credential of a request.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use crate::{
@@ -143,17 +143,17 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// Returns whether a value of `Authorization` has an API key in it, whatever the config says of keys.
+/// Returns whether a value of `Authorization` shows an API key, in whatever scheme: nobody else is to read it as one.
 pub fn shows_api_key(value: &HeaderValue) -> bool {
-    match Credential::of_authorization([value], ApiKeys { basic: true, header: false }) {
-        Credential::Bearer(token) => looks_like_api_key(token),
-        Credential::Basic(encoded) => {
-            let decoded = STANDARD.decode(encoded).unwrap_or_default();
-            let colon = decoded.iter().position(|byte| *byte == b':');
-            colon.is_some_and(|colon| looks_like_api_key(&decoded[colon + 1..]))
-        }
-        _ => false,
-    }
+    // Parts as tokens have them, so that none of a token is taken for a key, and parts as base64 has them.
+    let of_token = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    let of_base64 = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"+/".contains(byte));
+    let is_encoded = |part: &[u8]| {
+        let decoded = STANDARD_NO_PAD.decode(part).unwrap_or_default();
+        decoded.split(|byte| *byte == b':').any(looks_like_api_key)
+    };
+    value.as_bytes().split(of_token).any(looks_like_api_key)
+        || value.as_bytes().split(of_base64).any(is_encoded)
 }
 
 /// Returns whether a request comes from a page of `origin`, or from nobody's page (Fetch Metadata Request Headers, section 2.3); none if
