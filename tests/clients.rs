@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use authgate::clock::{Clock, SystemClock};
+use authgate::{
+    clock::{Clock, SystemClock},
+    types::{NewApiKeyText, OsRandom},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -216,6 +219,20 @@ fn a_client_shows_who_it_is_by_a_key_once_for_each_assertion() {
     fs::write(&file, json!({"keys": [private]}).to_string()).unwrap();
     let refused = gateway.command(&["client", "add", "others", "--jwks", file.to_str().unwrap()], "");
     assert!(!refused.status.success());
+}
+
+#[test]
+fn keys_that_are_none_are_counted_wherever_they_are_shown() {
+    let bad = NewApiKeyText::generate(&OsRandom).text.expose().to_owned();
+    for call in ["introspect", "revoke"] {
+        let gateway =
+            Gateway::alone(Settings::default().auth("  throttle: {address: {failures: 5, per: 1h}}\n"));
+        let (_, header) = add(&gateway, "reports", &[]);
+        let shown: Vec<u16> = (0..8)
+            .map(|_| form(&gateway, &format!("/auth/{call}"), &header, &format!("token={bad}")).status)
+            .collect();
+        assert_eq!(shown, [200, 200, 200, 200, 200, 429, 429, 429], "{call}");
+    }
 }
 
 #[test]

@@ -152,6 +152,16 @@ fn each_fault_names_its_place_and_what_is_legal() {
         ),
         (format!("{HEAD}  []\nidentity_headers: {{id: X-Forwarded-User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: {{id: X_User}}\n"), &["identity_headers.id"]),
+        (format!("{HEAD}  []\nidentity_headers: {{id: X-Api-Key}}\n"), &["identity_headers.id"]),
+        (format!("{HEAD}  []\nidentity_headers: {{id: X-HTTP-Method-Override}}\n"), &["identity_headers.id"]),
+        (
+            format!("{HEAD}  []\nclaims: {{a: {{from: email, header: X-Original-URL}}}}\n"),
+            &["claims.a.header"],
+        ),
+        (
+            format!("{HEAD}  []\nclaims: {{a: {{from: email, header: Sec-WebSocket-Key}}}}\n"),
+            &["claims.a.header"],
+        ),
         (format!("{HEAD}  []\nidentity_headers: nginx\n"), &["identity_headers", "grafana"]),
         (format!("{HEAD}  []\ntrusted_proxies: [10.0.0.0/33]\n"), &["trusted_proxies[0]", "10.0.0.0/8"]),
         (

@@ -20,7 +20,7 @@ use crate::harness::{
     ok, peer, port_to_keep, python,
 };
 
-const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
+const ROUTES: &str = "  - {path: /public/**, auth: none, upstream: backend}\n  - {path: /optional/**, auth: optional, upstream: backend}\n  - {path: /api/**, methods: [GET, POST], upstream: backend}\n  - {path: /admin/**, roles: {any: [admin]}, upstream: backend}\n  - {path: /named/**, host: shop.example, auth: none, upstream: backend}\n  - {path: /safe, mfa: true, upstream: backend}\n  - {path: /few, auth: none, rate_limit: {requests: 1, per: 1h, by: address}, upstream: backend}\n";
 
 fn start(more: &str) -> (Gateway, Upstream) {
     let upstream = Upstream::start();
@@ -78,6 +78,11 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
     let with = |lines: Vec<String>| [lines, vec![cookie.clone()]].concat();
     let allowed = ask(&mut client, "GET", &with(told("GET", "/api/x")), None);
     assert_eq!((allowed.status, allowed.header("x-user-name")), (200, Some("alice")));
+    // Whoever must show more is led to where that is done.
+    let proof = ask(&mut client, "GET", &with(navigation("/safe")), None);
+    let prove = "https://shop.example/auth/ui/prove?return_to=%2Fsafe&mfa=yes";
+    assert_eq!((proof.status, proof.header("location")), (303, Some(prove)));
+    assert_eq!(ask(&mut client, "GET", &with(told("GET", "/safe")), None).status, 401);
     // A dead cookie is nobody's where nobody has to be, and is taken away.
     let with_cookie = |cookie: &str, path: &str| {
         let more = vec![format!("Cookie: __Host-authgate={cookie}")];

@@ -66,7 +66,8 @@ const CREATED: &str = "api-key.create";
 const ENDED: &str = "api-key.end";
 
 fn detail(key: &NewApiKey) -> String {
-    format!("api key: {}, name: {}", key.id.prefix(), key.name)
+    // Without its name, which is a person's own words: the audit trail outlives an account.
+    format!("api key: {}", key.id.prefix())
 }
 
 fn illegal(detail: &'static str) -> AccountError {
@@ -119,11 +120,20 @@ impl ApiKeyRequest {
     }
 }
 
-/// Reads an address or a network.
+/// Reads an address or a network. One of IPv4 that is written as IPv6 is what it stands for, as clients' addresses are.
 fn network(text: &str) -> Option<IpNet> {
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
-    Some(network.trunc())
+    let network: IpNet = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    let canonical = match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED)) {
+        (address @ IpAddr::V4(_), Some(length)) if network.addr().is_ipv6() => {
+            IpNet::new(address, length).ok()?
+        }
+        _ => network,
+    };
+    Some(canonical.trunc())
 }
+
+/// The bits before an address of IPv4 in one of IPv6 (RFC 4291, section 2.5.5.2).
+const MAPPED: u8 = 96;
 
 impl Accounts {
     /// Makes a key of the caller's.
@@ -231,5 +241,24 @@ pub(super) async fn follow_owner(mirror: &Mirror, store: &dyn Store, owner: User
     mirror.apply(&LogEntry { revoked: Revoked::KeyOwner(owner), generation, expires_at: 0 });
     if let Err(error) = mirror.refresh_api_keys(store, true).await {
         tracing::debug!(%error, "the API keys of an account could not be read again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_read_in_the_form_in_which_addresses_come() {
+        let read = |text: &str| network(text).map(|network| network.to_string());
+        for (text, network) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("2001:db8::1", "2001:db8::1/128"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(network), "{text}");
+        }
+        assert_eq!(read("10.1.2"), None);
     }
 }

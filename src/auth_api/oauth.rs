@@ -247,9 +247,23 @@ impl AuthApi {
                 return Err(OauthError::Failed(Kind::Unavailable.into()));
             }
             // Nothing is told of why (RFC 7662, section 2.2).
-            Err(_) => json!({"active": false}),
+            Err(_) => {
+                self.count_shown_key(token, caller).await?;
+                json!({"active": false})
+            }
         };
         Ok(private_json(StatusCode::OK, &body))
+    }
+
+    /// Counts an API key that is none, as those of requests are.
+    async fn count_shown_key(&self, token: &str, caller: &Caller<'_>) -> Result<(), OauthError> {
+        if !looks_like_api_key(token.as_bytes()) {
+            return Ok(());
+        }
+        match self.access.settle(Credential::Bearer(token.as_bytes()), caller.client.address).await {
+            Err(denied) if denied.kind() == Kind::TooManyRequests => Err(OauthError::Failed(denied.into())),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn said_of(&self, principal: &Principal, token: &str) -> Value {
@@ -314,7 +328,7 @@ impl AuthApi {
                 return Err(OauthError::Failed(Kind::Unavailable.into()));
             }
             // What is no token any more is revoked (RFC 7009, section 2.2).
-            Err(_) => {}
+            Err(_) => self.count_shown_key(token, caller).await?,
         }
         Ok(private_json(StatusCode::OK, &json!({})))
     }

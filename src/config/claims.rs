@@ -118,7 +118,8 @@ impl AttributeRule {
         !value.is_empty()
             && value.len() <= self.max
             && value.trim() == value
-            && !value.chars().any(char::is_control)
+            // U+2028 and U+2029 end lines, too.
+            && !value.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
     }
 }
 

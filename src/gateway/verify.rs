@@ -82,27 +82,45 @@ pub(super) fn verify<'a>(
     Ok(fields)
 }
 
-/// Returns the response that leads a person to the sign-in page, if the request that a trusted proxy tells of in `head` is a navigation that
-/// was refused since nobody is signed in, and the config says so. It names the public address: the browser is at the other proxy's.
+/// Returns the response that leads a person on, as [`led_on`] does, if the request that a trusted proxy tells of in `head` was refused.
 pub(super) fn login(
     snapshot: &Snapshot,
     head: &RequestHead,
     is_trusted: bool,
     refusal: &Refusal,
 ) -> Option<Response<Bytes>> {
-    let (pages, cookies) = (snapshot.services.refusal_pages.as_ref()?, snapshot.access.cookies()?);
-    if !snapshot.forward_auth.login_redirect || !is_trusted || refusal.kind() != Kind::Unauthenticated {
+    if !snapshot.forward_auth.login_redirect || !is_trusted {
         return None;
     }
     let (told, _) = told(&head.fields, snapshot.forward_auth.headers)?;
-    if !is_navigation(&told.method, &head.fields) || is_program(snapshot, &told.method, &head.fields) {
+    led_on(snapshot, &told, &head.fields, refusal)
+}
+
+/// Returns the response that leads a person to the sign-in page, or to the one for a new proof, if the request of another proxy with this
+/// head and these headers is a navigation that was refused for that, and the config says so. It names the public address: the browser is at
+/// the other proxy's.
+pub(super) fn led_on(
+    snapshot: &Snapshot,
+    told: &RequestHead,
+    fields: &Fields,
+    refusal: &Refusal,
+) -> Option<Response<Bytes>> {
+    let (pages, cookies) = (snapshot.services.refusal_pages.as_ref()?, snapshot.access.cookies()?);
+    let is_led_on = matches!(refusal.kind(), Kind::Unauthenticated | Kind::InsufficientUserAuthentication);
+    if !snapshot.forward_auth.login_redirect || !is_led_on {
+        return None;
+    }
+    if !is_navigation(&told.method, fields) || is_program(snapshot, &told.method, fields) {
         return None;
     }
     // Another host's pages are nowhere to go back to.
     let host = told.fields.get(&header::HOST)?.to_str().ok()?;
     let target = told.uri.path_and_query().filter(|_| name_of(host) == cookies.host());
     let target = target.map_or_else(Cow::default, |target| way_back(target.as_str()));
-    let mut response = pages.login(&target);
+    let mut response = match refusal.kind() {
+        Kind::Unauthenticated => pages.login(&target),
+        _ => pages.prove(&target, refusal.needs_factors()),
+    };
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
     let location = HeaderValue::try_from(format!("{}{location}", cookies.origin())).ok()?;
     response.headers_mut().insert(header::LOCATION, location);

@@ -373,8 +373,20 @@ impl Check<'_> {
             "referer",
             "user-agent",
             "range",
+            "max-forwards",
+            "traceparent",
+            "tracestate",
+            "x-api-key",
+            "x-client-cert-subject",
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-original-url",
+            "x-rewrite-url",
         ];
-        if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-") {
+        const TAKEN_BEGINNINGS: &[&str] = &["x-forwarded-", "x-original-", "sec-", "if-"];
+        let is_taken = |beginning: &&str| name.as_str().starts_with(*beginning);
+        if TAKEN.contains(&name.as_str()) || TAKEN_BEGINNINGS.iter().any(is_taken) {
             self.error(key, "this header has a meaning of its own; choose another name, such as X-User-Id");
             return default;
         }

@@ -8,7 +8,8 @@ mod message;
 
 use std::{net::IpAddr, time::Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use prost::Message;
 
@@ -104,7 +105,7 @@ impl ConnectionState {
             };
         }
         let Decision { response, reason } =
-            decision.unwrap_or_else(|refusal| denied(snapshot, &refusal, None, request_id));
+            decision.unwrap_or_else(|refusal| denied(snapshot, &refusal, None, None, request_id));
         if let Some(reason) = reason {
             snapshot.services.metrics.denied(reason);
             tracing::debug!(request.id = ?request_id, reason, "denied for Envoy");
@@ -186,7 +187,10 @@ impl ConnectionState {
                 Ok(Decision { response, reason: None })
             }
             Err(refusal) if refusal.is_unsettled() => Err(refusal),
-            Err(refusal) => Ok(denied(snapshot, &refusal, limited.as_ref(), request_id)),
+            Err(refusal) => {
+                let led_on = verify::led_on(snapshot, head, &checked.fields, &refusal);
+                Ok(denied(snapshot, &refusal, led_on, limited.as_ref(), request_id))
+            }
         }
     }
 
@@ -280,10 +284,11 @@ fn limits(limited: Option<&Told<'_>>) -> Vec<HeaderValueOption> {
 fn denied(
     snapshot: &Snapshot,
     refusal: &Refusal,
+    led_on: Option<Response<Bytes>>,
     limited: Option<&Told<'_>>,
     request_id: &HeaderValue,
 ) -> Decision {
-    let response = refusal.response(request_id, &snapshot.statuses);
+    let response = led_on.unwrap_or_else(|| refusal.response(request_id, &snapshot.statuses));
     let mut headers = limits(limited);
     let own = response.headers().iter().filter(|(name, _)| **name != header::CONNECTION);
     headers.extend(own.map(|(name, value)| HeaderValueOption::overwrite(name, value)));
