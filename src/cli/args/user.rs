@@ -177,7 +177,7 @@ pub(in crate::cli) struct Import {
     /// The column of the role, or of roles joined with commas
     #[arg(long, value_name = "COLUMN")]
     pub(in crate::cli) roles: Option<String>,
-    /// The column that says whether an account may not log in
+    /// The column that says whether an account may not log in, by 1, true, yes or on, or their opposites
     #[arg(long, value_name = "COLUMN")]
     pub(in crate::cli) disabled: Option<String>,
     /// The old program had made sure that the addresses are their owners'
