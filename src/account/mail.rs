@@ -31,7 +31,7 @@ use crate::{
         Store,
     },
     token::{FactorKeys, MailTokens, OpaqueToken, SignedIn},
-    types::{Secret, UserId},
+    types::{Secret, UserId, Username},
 };
 
 /// Mails of one purpose to one account whose tokens still hold: who gets no other has one that works.
@@ -146,14 +146,7 @@ impl Accounts {
     /// [`AccountError`].
     pub async fn reset_password(&self, token: &str, password: &Secret, address: IpAddr) -> Result<()> {
         let invalid = || AccountError::Refused(Kind::InvalidMailToken);
-        // The two kinds of tokens differ in length.
-        let spend = if token.len() == OpaqueToken::LENGTH {
-            Spend { purpose: Purpose::ResetLink, token_hash: OpaqueToken::hash_of(token) }
-        } else {
-            let purpose = Purpose::ResetPassword;
-            let token_hash = self.queue()?.tokens.read(label(purpose), token).ok_or_else(invalid)?;
-            Spend { purpose, token_hash }
-        };
+        let spend = self.reset_by(token)?;
         let user = self.store.mail_owner(spend.purpose, &spend.token_hash).await?.ok_or_else(invalid)?;
         let password = Rules::prepare(password)?;
         self.rules().check(&password, user.name.as_str())?;
@@ -181,6 +174,28 @@ impl Accounts {
             // The token was used meanwhile.
             _ => Err(invalid()),
         }
+    }
+
+    /// Returns the name of the account whose password a token would set, which a password manager needs to keep it; none if there is none.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn reset_for(&self, token: &str, address: IpAddr) -> Result<Option<Username>> {
+        let Ok(spend) = self.reset_by(token) else { return Ok(None) };
+        let _counted = self.attempts.challenge(address).await?;
+        let owner = self.store.mail_owner(spend.purpose, &spend.token_hash).await?;
+        Ok(owner.map(|user| user.name))
+    }
+
+    /// Returns what a token to set a password is spent as, whose two kinds differ in length.
+    fn reset_by(&self, token: &str) -> Result<Spend> {
+        if token.len() == OpaqueToken::LENGTH {
+            return Ok(Spend { purpose: Purpose::ResetLink, token_hash: OpaqueToken::hash_of(token) });
+        }
+        let purpose = Purpose::ResetPassword;
+        let token_hash = self.queue()?.tokens.read(label(purpose), token);
+        let token_hash = token_hash.ok_or(AccountError::Refused(Kind::InvalidMailToken))?;
+        Ok(Spend { purpose, token_hash })
     }
 
     /// Takes a token from a mail as proof that its address is the account's.

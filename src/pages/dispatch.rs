@@ -16,7 +16,7 @@ impl Visit<'_> {
             Endpoint::SendRegister => self.register().await,
             Endpoint::ShowForgot => self.show_forgot(),
             Endpoint::SendForgot => self.forgot().await,
-            Endpoint::ShowReset => self.show_reset(),
+            Endpoint::ShowReset => self.show_reset().await,
             Endpoint::SendReset => self.reset().await,
             Endpoint::ShowVerify => self.show_verify(),
             Endpoint::SendVerify => self.verify().await,

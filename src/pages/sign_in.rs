@@ -209,15 +209,19 @@ impl Visit<'_> {
         }
     }
 
-    fn reset_page(&self, form: Form, token: String) -> Reset {
-        let min_length = self.pages.accounts.config.password.min_length;
-        Reset { form, token, min_length, ..Reset::default() }
+    async fn reset_page(&self, form: Form, token: String) -> Reset {
+        let accounts = &self.pages.accounts;
+        // Without a name the page is as good, but for password managers.
+        let account = accounts.reset_for(&token, self.client.address).await.ok().flatten();
+        let account = account.map(|name| name.to_string()).unwrap_or_default();
+        Reset { form, token, account, min_length: accounts.config.password.min_length, ..Reset::default() }
     }
 
-    pub(super) fn show_reset(&mut self) -> PageResult {
+    pub(super) async fn show_reset(&mut self) -> PageResult {
         let return_to = self.destination(&self.query("return_to")).or_else(|| self.kept_destination());
         let (form, token) = (self.visitor_form(return_to), self.query("token"));
-        self.show(OK, &self.reset_page(form, token))
+        let page = self.reset_page(form, token).await;
+        self.show(OK, &page)
     }
 
     pub(super) async fn reset(&mut self) -> PageResult {
@@ -243,7 +247,7 @@ impl Visit<'_> {
             None => (StatusCode::BAD_REQUEST, Message::about("password", "error-missing")),
         };
         let form = self.form_again(&sent);
-        let page = Reset { wrong: Wrong::of(message), ..self.reset_page(form, token) };
+        let page = Reset { wrong: Wrong::of(message), ..self.reset_page(form, token).await };
         self.show(status, &page)
     }
 

@@ -113,6 +113,8 @@ pub(super) struct Reset {
     #[serde(flatten)]
     pub(super) wrong: Wrong,
     pub(super) token: String,
+    /// The name of the account, for password managers.
+    pub(super) account: String,
     pub(super) min_length: usize,
     pub(super) is_done: bool,
 }

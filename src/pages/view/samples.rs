@@ -76,7 +76,14 @@ pub(in crate::pages) fn each(
         Forgot { form: form(), has_mail: true, wrong: wrong(), email: hostile(), is_done: false },
         Forgot { has_mail: true, is_done: true, ..Forgot::default() },
         Reset::default(),
-        Reset { form: form(), wrong: wrong(), token: hostile(), min_length: 15, is_done: false },
+        Reset {
+            form: form(),
+            wrong: wrong(),
+            token: hostile(),
+            account: hostile(),
+            min_length: 15,
+            is_done: false
+        },
         Reset { is_done: true, ..Reset::default() },
         Verify::default(),
         Verify { form: form(), wrong: wrong(), token: hostile(), ..Verify::default() },
