@@ -3,15 +3,17 @@
 
   benches/accounts/run.py [--quick]
 
-Logins: unknown name, wrong password, disabled account and users with hashes of other programs, all with a
+Logins: unknown name, wrong password, disabled account, one with a second factor and users with hashes of other programs, all with a
 wrong password, interleaved; the medians and their greatest distance. Requests for a reset: known and
 unknown address, likewise. API keys that are refused, by what is wrong with them. Imports: 100,000 users from a SQLite table into SQLite and into PostgreSQL, with
 the greatest memory beside that of 10,000. Needs `./run setup` and a release build.
 """
 
 import argparse
+import base64
 import glob
 import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -22,6 +24,7 @@ import signal
 import socket
 import sqlite3
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -111,6 +114,27 @@ def foreign_hashes():
     return json.loads(subprocess.check_output([PYTHON, "-c", script, PASSWORD]))
 
 
+def totp(secret):
+    """The code of an authenticator app (RFC 6238)."""
+    key = base64.b32decode(secret + "=" * (-len(secret) % 8))
+    digest = hmac.digest(key, struct.pack(">Q", int(time.time()) // 30), "sha1")
+    return f"{(struct.unpack_from('>I', digest, digest[19] & 15)[0] & 0x7fffffff) % 10**6:06}"
+
+
+def add_app(connection, name):
+    """Gives an account an authenticator app."""
+    def call(path, body, token=None):
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        connection.request("POST", path, json.dumps(body), headers)
+        response = connection.getresponse()
+        assert response.status < 300, response.status
+        return json.loads(response.read())
+
+    token = call("/auth/login", {"username": name, "password": PASSWORD})["access_token"]
+    begun = call("/auth/factors", {"type": "totp"}, token)
+    call(f"/auth/factors/{begun['id']}/confirm", {"code": totp(begun["secret"])}, token)
+
+
 def spread(samples):
     medians = {name: statistics.median(values) * 1000 for name, values in samples.items()}
     return medians, (max(medians.values()) - min(medians.values())) / min(medians.values())
@@ -125,10 +149,12 @@ def logins(tries):
             gateway.run("user", "add", name, "--password-stdin", stdin=PASSWORD)
         gateway.run("user", "disable", "disabled")
         gateway.run("user", "import", "--sqlite", f"{folder}/old.db", "--id", "user_id")
-        names = ["unknown", "wrong", "disabled", *hashes]
+        gateway.run("user", "add", "factor", "--password-stdin", stdin=PASSWORD)
+        names = ["unknown", "wrong", "disabled", "factor", *hashes]
         samples = {name: [] for name in names}
         with gateway:
             connection = http.client.HTTPConnection("127.0.0.1", gateway.port)
+            add_app(connection, "factor")
             for _ in range(tries):
                 for name in names:
                     # The disabled account's password is right: that, too, must not show.
