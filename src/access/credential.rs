@@ -152,8 +152,10 @@ pub fn shows_api_key(value: &HeaderValue) -> bool {
         let decoded = STANDARD_NO_PAD.decode(part).unwrap_or_default();
         decoded.split(|byte| *byte == b':').any(looks_like_api_key)
     };
+    // What most requests bring is no base64, and long.
+    let is_bearer = value.as_bytes().starts_with(b"Bearer ");
     value.as_bytes().split(of_token).any(looks_like_api_key)
-        || value.as_bytes().split(of_base64).any(is_encoded)
+        || (!is_bearer && value.as_bytes().split(of_base64).any(is_encoded))
 }
 
 /// Returns whether a request comes from a page of `origin`, or from nobody's page (Fetch Metadata Request Headers, section 2.3); none if
