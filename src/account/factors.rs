@@ -110,6 +110,10 @@ impl SignedIn {
     }
 }
 
+fn last_factor() -> AccountError {
+    not_accepted("the account must have a factor: add another one first")
+}
+
 impl Accounts {
     pub(super) fn totp(&self, user: &User, id: FactorId) -> Option<Totp> {
         Totp::new(&self.factors.keys.totp_secret(id), &self.factors.service, user.name.as_str())
@@ -378,15 +382,18 @@ impl Accounts {
         let _counted = self.attempts.change(&me.name, address).await?;
         let factors = self.store.factors(me.id).await?;
         let factor = factors.iter().find(|factor| factor.id == id).ok_or_else(not_found)?;
+        let keeps_one = self.requires_factor(&me);
+        let others = factors.iter().filter(|other| other.is_confirmed && other.id != id).count();
+        if factor.is_confirmed && others == 0 && keeps_one {
+            return Err(last_factor());
+        }
         // Of what was never confirmed there is nothing to tell.
         let mail = if factor.is_confirmed { self.notice(&me, Purpose::FactorsChanged).await? } else { None };
         let event = Event::own(me.id, address, "user.remove-factor", factor.kind.name().to_owned());
-        let keeps_one = self.requires_factor(&me);
         match self.store.remove_factor(&owner(&me, caller), id, keeps_one, &event, mail.as_ref()).await? {
             FactorRemoval::Done => {}
-            FactorRemoval::Last => {
-                return Err(not_accepted("the account must have a factor: add another one first"));
-            }
+            // Another call has removed the other one meanwhile.
+            FactorRemoval::Last => return Err(last_factor()),
             FactorRemoval::Gone => return Err(not_found()),
         }
         self.mails_are_queued();

@@ -234,7 +234,7 @@ impl SessionCookies {
         }
         let mut said = claims(principal, now)?;
         let fresh = if self.fresh.bears_on(said.proofs, said.roles) {
-            let fresh = self.fresh.get(said.session, said.generation, now.seconds());
+            let fresh = self.fresh.get(said.session, said.generation, life.renew_at, now.seconds());
             if fresh.is_none() && now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 {
                 // It is asked for; there is time yet.
                 return None;
@@ -248,7 +248,8 @@ impl SessionCookies {
                 // It runs out, and the way in leads to a factor.
                 return None;
             }
-            (said.claims, said.proofs) = (&fresh.claims, fresh.proofs);
+            // What was shown since with another cookie is that one's to say.
+            (said.claims, said.proofs) = (&fresh.claims, said.proofs.and(fresh.proofs));
         }
         let key = self.key(now)?;
         let made = self.issue(&said, life.is_kept, &key).ok()?;

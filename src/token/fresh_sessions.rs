@@ -67,15 +67,21 @@ impl FreshSessions {
         self.has_claims || proofs.has_factor() || proofs.is_multi_factor() || roles.iter().any(must)
     }
 
-    /// Returns what is known of a session, whose user is of this generation, if it is fresh at `now`, in Unix seconds. If not, it is asked for.
-    pub(super) fn get(&self, session: SessionId, generation: i64, now: i64) -> Option<Arc<FreshSession>> {
-        let is_fresh =
-            |known: &Arc<FreshSession>| known.generation == generation && now - known.read_at < FRESH_FOR;
-        let fresh = self.known.get(&session).filter(is_fresh);
-        if fresh.is_none() {
+    /// Returns what was read of a session at `since` or later, whose user is of this generation. If that is nothing, or not fresh at `now`, it
+    /// is asked for. Times are Unix seconds.
+    pub(super) fn get(
+        &self,
+        session: SessionId,
+        generation: i64,
+        since: i64,
+        now: i64,
+    ) -> Option<Arc<FreshSession>> {
+        let known = self.known.get(&session);
+        let known = known.filter(|known| known.generation == generation && known.read_at >= since);
+        if known.as_ref().is_none_or(|known| now - known.read_at >= FRESH_FOR) {
             // With too many in the queue the next request asks again.
             let _ = self.wanted.try_send(session);
         }
-        fresh
+        known
     }
 }

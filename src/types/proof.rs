@@ -56,6 +56,12 @@ impl Proofs {
         Self(if has_both { all | SEVERAL } else { all })
     }
 
+    /// Returns those that are among both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Returns whether there are two kinds of proof, or a passkey that verified its user.
     pub const fn is_multi_factor(self) -> bool {
         self.0 & SEVERAL != 0
