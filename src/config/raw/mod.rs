@@ -137,8 +137,8 @@ pub struct ForwardAuth {
     /// x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Caddy, Traefik, HAProxy). x-original: X-Original-Method
     /// and X-Original-URL (nginx). Default: x-forwarded.
     pub headers: Option<String>,
-    /// Whether navigations of people who are not signed in are redirected to the sign-in page, for proxies that pass such a response on (Caddy,
-    /// Traefik). Needs `pages`. Default: false.
+    /// Whether navigations of people who are not signed in are redirected to the sign-in page, and of those who must show again who they are to
+    /// the page for that, for proxies that pass such a response on (Caddy, Traefik, HAProxy, Envoy). Needs `pages`. Default: false.
     pub login_redirect: Option<Switch>,
 }
 
