@@ -143,7 +143,7 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// Returns whether a value of `Authorization` shows an API key, in whatever scheme: nobody else is to read it as one.
+/// Returns whether a value of `Authorization` shows an API key, in whatever scheme, so that no upstream gets it.
 pub fn shows_api_key(value: &HeaderValue) -> bool {
     // Parts as tokens have them, so that none of a token is taken for a key, and parts as base64 has them.
     let of_token = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"-_.".contains(byte));

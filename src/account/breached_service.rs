@@ -25,7 +25,7 @@ const TOLD: usize = 5;
 /// The longest response, in bytes. A thousand hashes take 40,000.
 const LONGEST_RESPONSE: usize = 1 << 20;
 
-/// Questions at once, of which no client address has more than half: a service that is slow for one keeps nobody else waiting.
+/// Questions at once, of which no client address has more than half: a service that is slow for one address does not hold up others.
 const AT_ONCE: usize = 32;
 
 /// A service that knows stolen passwords by their hashes.

@@ -82,7 +82,7 @@ pub(super) struct LimitLines {
 }
 
 impl LimitLines {
-    /// Returns the lines, each with its end; nothing where no limit was looked at.
+    /// Returns the lines, each with its end; empty if the route has no limits.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.text
     }

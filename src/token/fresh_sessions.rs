@@ -2,7 +2,7 @@
 //!
 //! A cookie is signed anew without a write, by what the one before says. Names and roles cannot have changed meanwhile, since that ends
 //! sessions; but an address may have been verified, the last factor removed, or a factor have become a must. Where a cookie depends on any
-//! of that it is asked for beforehand, and nobody waits for it.
+//! of that, the session is read beforehand, so that no request waits for the store.
 
 use std::sync::Arc;
 

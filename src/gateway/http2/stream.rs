@@ -154,7 +154,7 @@ impl Stream {
         let mut digits = itoa::Buffer::new();
         let length = length.map(|length| digits.format(length));
         let date = (!fields.contains(&header::DATE)).then(date);
-        let limits = self.state.exchange.limit_lines();
+        let mut limits = self.state.exchange.limit_lines();
         let lines = fields.iter().filter(|(name, _)| match *name {
             header::CONTENT_LENGTH => tells_length,
             header::SEC_WEBSOCKET_ACCEPT => opening.is_none(),
@@ -166,7 +166,10 @@ impl Stream {
             .chain(date.as_ref().map(|date| ("date", date.as_bytes())))
             .chain(limits.pairs().into_iter().flatten());
         let is_whole = opening.is_none() && (self.to_head || body.is_end_stream() || is_no_tunnel);
-        self.stream.send_head(status, lines, is_whole)?;
+        let sent = self.stream.send_head(status, lines, is_whole);
+        limits.clear();
+        drop(limits);
+        sent?;
         let is_call = !is_whole && exact.is_none() && grpc::is_of_a_call(&fields);
         fields.reuse();
         if let Some(opening) = opening {

@@ -139,7 +139,7 @@ pub(super) struct Reading {
     pub(super) keys: Vec<(ApiKeyId, Key)>,
     /// Keys of the same limits share them.
     scopes: HashMap<String, Arc<KeyScope>, RandomState>,
-    /// Owners of whom nothing but roles is known share these.
+    /// What is known of owners, shared by those with equal roles and no further data.
     abouts: HashMap<String, Arc<AboutOwner>, RandomState>,
     /// Whether what claims say of owners is kept.
     keeps_further: bool,
