@@ -74,7 +74,6 @@ enum Spelling {
     /// A character that may be encoded or not.
     Encoded,
     Query,
-    /// Those of which a backend could make another path.
     Dots,
     DotsBack,
     EncodedDots,
@@ -87,14 +86,8 @@ enum Spelling {
     Null,
 }
 
-const SPELLINGS: &[Spelling] = &[
-    Spelling::Plain,
-    Spelling::Plain,
-    Spelling::Plain,
-    Spelling::Plain,
-    Spelling::Encoded,
-    Spelling::Query,
-    Spelling::Query,
+/// Spellings that a backend could read as another path.
+const AMBIGUOUS: &[Spelling] = &[
     Spelling::Dots,
     Spelling::DotsBack,
     Spelling::EncodedDots,
@@ -140,7 +133,13 @@ impl Asked {
         if slash {
             path.push('/');
         }
-        let spelling = *dice.one(SPELLINGS);
+        // A third has no single reading: what is refused for its spelling alone shows nothing of routes and roles.
+        let spelling = match dice.below(9) {
+            0..=3 => Spelling::Plain,
+            4 => Spelling::Encoded,
+            5 => Spelling::Query,
+            _ => *dice.one(AMBIGUOUS),
+        };
         let target = match spelling {
             Spelling::Plain => path,
             Spelling::Encoded => path.replace('@', "%40"),
