@@ -1,9 +1,11 @@
 //! What tokens and upstreams are told of accounts beside names and roles.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, MailServer, PASSWORD, Response, Settings, Upstream,
+    Cluster, Faketime, Gateway, MailServer, PASSWORD, Response, Settings, Upstream,
     browser::{Browser, only_form, with_pages},
     claims_of, errors_of, eventually,
     fleet::{self, access},
@@ -230,14 +232,17 @@ fn a_key_says_what_its_owner_is_now_on_every_gateway() {
     assert_eq!(told(&here, &upstream, &key, "x-user-email").as_deref(), Some("a@example.net"));
 }
 
+/// Lines for `auth` by which addresses are verified.
+fn by_mail(mail: &MailServer) -> String {
+    let port = mail.port;
+    format!("  email: {{smtp: {{host: 127.0.0.1, port: {port}, encryption: none}}, from: a@example.com}}\n")
+}
+
 #[test]
 fn a_verified_address_is_told_by_the_next_token_the_next_cookie_and_at_once_by_a_key() {
     let mail = MailServer::start("plain");
     let upstream = Upstream::start();
-    let port = mail.port;
-    let email = format!(
-        "  email: {{smtp: {{host: 127.0.0.1, port: {port}, encryption: none}}, from: a@example.com}}\n"
-    );
+    let email = by_mail(&mail);
     let extra = format!("{}{CLAIMS}", with_pages("cookies: {idle: 4s, ttl: 60s}\n"));
     let gateway = Gateway::start(&upstream, Settings { extra, ..Settings::default() }.auth(&email));
     let alice = register(&gateway, "alice");
@@ -350,6 +355,78 @@ fn a_cookie_that_is_signed_anew_brings_back_nothing_that_an_operator_has_taken_a
     });
     assert_eq!(after.fetch(&gateway, "GET", "/api/x").status, 200);
     assert_eq!(upstream.seen().pop().unwrap().header("x-team"), None);
+}
+
+/// A way in which a browser shows its cookie.
+type Way = fn(&mut Browser, &Gateway) -> Response;
+
+const WAYS: [Way; 4] = [
+    |browser, gateway| browser.fetch(gateway, "GET", "/api/x"),
+    |browser, gateway| browser.fetch(gateway, "GET", "/auth/me"),
+    |browser, gateway| browser.go(gateway, "/auth/ui/account"),
+    |browser, gateway| {
+        let told = [
+            "X-Forwarded-Method: GET",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: app.example.com",
+            "X-Forwarded-Uri: /api/x",
+        ];
+        browser.send(gateway, "GET", "/auth/verify", &told, "")
+    },
+];
+
+#[test]
+fn one_request_late_in_a_cookies_life_is_enough_for_one_that_says_what_is_true_by_then() {
+    let (mail, upstream) = (MailServer::start("plain"), Upstream::start());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let time = Faketime::new(folder.path());
+    let extra =
+        format!("trusted_proxies: [127.0.0.0/8]\n{}{CLAIMS}", with_pages("cookies: {idle: 1h, ttl: 1d}\n"));
+    let mut settings = Settings { extra, ..Settings::default() }.auth(&by_mail(&mail));
+    settings.env.extend(time.env());
+    let gateway = Gateway::start_in(folder, upstream.address, settings);
+    register(&gateway, "alice");
+    let sign_in = || WAYS.map(|way| (way, Browser::sign_in(&gateway, "alice")));
+    let (past_half, at_the_end) = (sign_in(), sign_in());
+    let token = json!({"token": token_of(&mail.mail(0))});
+    assert_eq!(gateway.post("/auth/email/verify", &token).status, 200);
+    for (minutes, browsers) in [(35, past_half), (58, at_the_end)] {
+        time.set(&format!("+{minutes}m"));
+        eventually("it is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+        for (number, (way, mut browser)) in browsers.into_iter().enumerate() {
+            let before = browser.session().unwrap().to_owned();
+            let response = way(&mut browser, &gateway);
+            assert_eq!(response.status, 200, "{minutes}, way {number}: {response:?}");
+            assert_ne!(browser.session(), Some(before.as_str()), "{minutes}, way {number}: {response:?}");
+            assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+            assert_eq!(upstream.seen().pop().unwrap().header("x-email-verified"), Some("true"));
+        }
+    }
+}
+
+#[test]
+fn while_the_database_is_away_a_cookie_is_signed_anew_by_what_it_says_once_it_nears_its_end() {
+    let mut cluster = Cluster::start();
+    let (upstream, folder) = (Upstream::start(), Arc::new(tempfile::tempdir().unwrap()));
+    let time = Faketime::new(folder.path());
+    let extra = format!("{}{CLAIMS}", with_pages("cookies: {idle: 1h, ttl: 1d}\n"));
+    let routes = "  - {path: /api/**, on_stale: allow, upstream: backend}\n";
+    let mut settings = Settings {
+        extra,
+        store: format!("{{url: \"{}\", timeout: 1s}}", cluster.database()),
+        ..Settings::routes(routes)
+    };
+    settings.env.extend(time.env());
+    let gateway = Gateway::start_in(folder, upstream.address, settings);
+    gateway.register("alice");
+    let mut browser = Browser::sign_in(&gateway, "alice");
+    let before = browser.session().unwrap().to_owned();
+    cluster.kill();
+    for (minutes, is_signed) in [(35, false), (50, true)] {
+        time.set(&format!("+{minutes}m"));
+        assert_eq!(browser.fetch(&gateway, "GET", "/api/x").status, 200);
+        assert_eq!(browser.session() != Some(before.as_str()), is_signed, "{minutes}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Gateway, Protocol, PythonProcess, Response, Seen, Settings, Upstream,
+    Client, Faketime, Gateway, Protocol, PythonProcess, Response, Seen, Settings, Upstream,
     browser::{Browser, with_pages},
     eventually,
     issuer::Issuer,
@@ -696,6 +696,26 @@ fn envoy_is_told_whose_a_cookie_is_and_passes_none_of_ours_on() {
     assert_eq!(envoy.ask(&question("POST", "/api/x", &cross))["status"], 403);
     let ours = json!({"cookie": own, "sec-fetch-site": "same-origin"});
     assert_eq!(envoy.ask(&question("POST", "/api/x", &ours))["code"], 0);
+}
+
+#[test]
+fn envoy_gets_the_cookie_that_is_signed_anew_by_what_is_known_of_its_session() {
+    let (port, folder) = (port_to_keep(), Arc::new(tempfile::tempdir().unwrap()));
+    let (time, upstream) = (Faketime::new(folder.path()), Upstream::start());
+    let claims = "claims: {mail: {from: email, token: email}}\n";
+    let pages = "public_url: https://shop.example\npages: {name: Shop}\ncookies: {idle: 1h, ttl: 1d}\n";
+    let mut settings = for_envoy(port, Settings::routes(ROUTES).extra(&format!("{pages}{claims}")));
+    settings.env.extend(time.env());
+    let gateway = Gateway::start_in(folder, upstream.address, settings);
+    let mut envoy = Envoy::start(port);
+    let browser = Browser::register(&gateway, "alice");
+    let own = json!({"cookie": format!("__Host-authgate={}", browser.session().unwrap())});
+    assert_eq!(envoy.ask(&question("GET", "/api/x", &own))["response"], json!({}));
+    time.set("+35m");
+    eventually("it is ready", || (gateway.admin_get("/readyz").status == 200).then_some(()));
+    let allowed = envoy.ask(&question("GET", "/api/x", &own));
+    let set = allowed["response"]["set-cookie"].as_str().unwrap_or_else(|| panic!("{allowed}"));
+    assert!(set.starts_with("__Host-authgate="), "{set}");
 }
 
 #[test]

@@ -30,7 +30,9 @@ use crate::{
     oidc::Introspector,
     revocation::{self, Cut, Mirror, Registration, Staleness},
     telemetry::Metrics,
-    token::{Checked, ExternalIssuer, KeyPrincipals, Principal, SessionCookies, TokenError, Verifier},
+    token::{
+        Checked, CookieChange, ExternalIssuer, KeyPrincipals, Principal, SessionCookies, TokenError, Verifier,
+    },
     types::looks_like_api_key,
     upstream::Allowed,
 };
@@ -123,8 +125,16 @@ impl Access {
     }
 
     /// Returns the successor of the caller's cookie, if it is time for one.
-    pub fn renewed_cookie(&self, principal: &Principal) -> Option<HeaderValue> {
+    pub fn renewed_cookie(&self, principal: &Arc<Principal>) -> Option<CookieChange> {
         self.cookies().filter(|_| principal.is_by_cookie())?.successor(principal, self.now())
+    }
+
+    /// Returns the value of `Set-Cookie` for a change, which may have to wait for the store a little.
+    pub async fn set_cookie(&self, change: CookieChange) -> Option<HeaderValue> {
+        match change {
+            CookieChange::Set(cookie) => Some(cookie),
+            CookieChange::Awaited(cookie) => self.cookies()?.awaited(cookie, &self.time).await,
+        }
     }
 
     /// Returns the other issuers whose tokens it goes by.
@@ -412,12 +422,7 @@ mod tests {
         let auth = config::tests::auth();
         let cookies = |keyring: &Arc<CurrentKeyring>| {
             let issuer = Issuer::new(&auth, keyring.clone(), Arc::new(OsRandom));
-            Arc::new(SessionCookies::new(
-                issuer,
-                &browser,
-                keyring.clone(),
-                FreshSessions::new(false, Roles::default()).0,
-            ))
+            Arc::new(SessionCookies::new(issuer, &browser, keyring.clone(), FreshSessions::new(&auth).0))
         };
         let claims = AccessClaims {
             user: UserId::generate(NOW, &OsRandom),

@@ -1,29 +1,35 @@
 //! What tokens and upstreams are told of accounts beside names and roles.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{AccountError, Result};
 use crate::{
     clock::TimeKeeper,
-    config::{AttributeRules, Claims, SetBy},
+    config::{AttributeRules, Claims, Mfa, SetBy},
     error::Kind,
     store::{self, Store},
-    token::{FreshSession, FreshSessions},
-    types::{AttributeChanges, Roles, SessionId},
+    token::{FreshSession, FreshSessions, WantedSession},
+    types::{AttributeChanges, SessionId},
 };
+
+/// How long the store may take to tell of a session.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// Reads the sessions whose cookies are about to be signed anew.
 pub struct SessionReader {
     /// Takes what is known of them; it ends with the config that it is of.
     pub fresh: Weak<FreshSessions>,
     /// Tells which are wanted.
-    pub wanted: mpsc::Receiver<SessionId>,
+    pub wanted: mpsc::Receiver<WantedSession>,
     /// What claims say.
     pub claims: Arc<Claims>,
-    /// The roles whose holders must have a factor.
-    pub required_for: Roles,
+    /// Who must have a factor.
+    pub mfa: Mfa,
     /// The sessions and accounts.
     pub store: Arc<dyn Store>,
     /// Time.
@@ -33,29 +39,37 @@ pub struct SessionReader {
 impl SessionReader {
     /// Reads what is wanted, for as long as anybody may want something.
     pub async fn run(mut self) {
-        while let Some(id) = self.wanted.recv().await {
+        while let Some(wanted) = self.wanted.recv().await {
             let Some(fresh) = self.fresh.upgrade() else { return };
-            // Without it the cookie is signed anew by what it says, when it has to be.
-            match self.read(id).await {
-                Ok(Some(read)) => fresh.learn(id, read),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "a session could not be read"),
+            if fresh.has(&wanted, self.time.now().seconds()) {
+                // Another request of it was earlier.
+                continue;
             }
+            match timeout(READ_WITHIN, self.read(wanted.id)).await {
+                Ok(Ok(read)) => {
+                    fresh.learn(wanted.id, read);
+                    continue;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a session could not be read"),
+                Err(_) => tracing::debug!("a session could not be read in time"),
+            }
+            // Without it the cookie is signed anew by what it says, when it has to be.
+            fresh.pause(self.time.now().seconds());
         }
     }
 
-    async fn read(&self, id: SessionId) -> store::Result<Option<FreshSession>> {
+    async fn read(&self, id: SessionId) -> store::Result<FreshSession> {
         let read_at = self.time.now().seconds();
-        let Some(session) = self.store.session(id).await? else { return Ok(None) };
-        let Some(user) = self.store.user(session.user).await? else { return Ok(None) };
-        let must = user.roles.iter().any(|role| self.required_for.contains(role.as_str()));
-        Ok(Some(FreshSession {
+        let Some(session) = self.store.session(id).await? else { return Ok(FreshSession::ended(read_at)) };
+        let user = self.store.user(session.user).await?;
+        let Some(user) = user else { return Ok(FreshSession::ended(read_at)) };
+        Ok(FreshSession {
+            goes_on: user.has_factors || !self.mfa.binds(&user.roles),
             claims: self.claims.of(&user.profile()),
             proofs: session.proofs,
-            lacks_factor: must && !user.has_factors,
             generation: user.generation,
             read_at,
-        }))
+        })
     }
 }
 

@@ -185,7 +185,7 @@ impl Accounts {
 
     /// Returns whether one of these roles requires a factor.
     pub(super) fn role_requires_factor(&self, roles: &Roles) -> bool {
-        roles.iter().any(|role| self.config.mfa.required_for.contains(role.as_str()))
+        self.config.mfa.binds(roles)
     }
 
     /// Returns whether an account must have a factor.

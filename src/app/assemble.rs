@@ -196,13 +196,12 @@ fn access(
     let keyring = foundation.keyring.clone();
     let mut session_reader = None;
     let cookies = config.browser.as_ref().map(|browser| {
-        let required_for = auth.mfa.required_for.clone();
-        let (fresh, wanted) = FreshSessions::new(!auth.claims.is_empty(), required_for.clone());
+        let (fresh, wanted) = FreshSessions::new(auth);
         session_reader = Some(SessionReader {
             fresh: Arc::downgrade(&fresh),
             wanted,
             claims: auth.claims.clone(),
-            required_for,
+            mfa: auth.mfa.clone(),
             store: foundation.store.clone(),
             time: time.clone(),
         });

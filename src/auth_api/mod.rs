@@ -14,7 +14,7 @@ mod output;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{Method, Request, Response, header};
 
 pub use call::calls;
 pub use oauth::METADATA;
@@ -26,7 +26,7 @@ use crate::{
     error::Kind,
     openapi::Call,
     route::Table,
-    token::{CurrentKeyring, Principal, SessionCookies, SignedIn},
+    token::{CookieChange, CurrentKeyring, Principal, SessionCookies, SignedIn},
     web::{credential, device},
 };
 
@@ -113,7 +113,8 @@ impl AuthApi {
         let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
         let is_late = begun.elapsed() > SessionCookies::LATEST;
         if let Some(before) = before.filter(|_| !is_late)
-            && let Some(cookie) = self.cookie_after(before, &caller, &response, is_read_only)
+            && let Some(change) = self.cookie_after(before, &caller, &response, is_read_only)
+            && let Some(cookie) = self.access.set_cookie(change).await
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -134,7 +135,7 @@ impl AuthApi {
         caller: &Caller<'_>,
         response: &Response<Bytes>,
         is_read_only: bool,
-    ) -> Option<HeaderValue> {
+    ) -> Option<CookieChange> {
         let cookies = self.access.cookies()?;
         let headers = response.headers();
         // The call has set it, or the response is for others, too.
@@ -145,11 +146,12 @@ impl AuthApi {
             return None;
         }
         let may_end = !is_read_only && response.status().is_success();
-        match (before, self.identify_cookie(caller)?) {
-            (Err(denied), _) => cookies.removal().filter(|_| denied.is_dead()),
-            (Ok(_), Ok(principal)) => self.access.renewed_cookie(&principal),
-            (Ok(_), Err(denied)) => cookies.removal().filter(|_| may_end && denied.is_dead()),
-        }
+        let is_dead = match (before, self.identify_cookie(caller)?) {
+            (Err(denied), _) => denied.is_dead(),
+            (Ok(_), Ok(principal)) => return self.access.renewed_cookie(&principal),
+            (Ok(_), Err(denied)) => may_end && denied.is_dead(),
+        };
+        cookies.removal().filter(|_| is_dead).map(CookieChange::Set)
     }
 
     async fn route(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> Result<Response<Bytes>, Failure> {

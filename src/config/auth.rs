@@ -89,6 +89,13 @@ pub struct Mfa {
     pub mail_codes: bool,
 }
 
+impl Mfa {
+    /// Returns whether a holder of these roles must have a second factor.
+    pub fn binds(&self, roles: &Roles) -> bool {
+        roles.iter().any(|role| self.required_for.contains(role.as_str()))
+    }
+}
+
 /// By what API keys are taken beside `Authorization: Bearer`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ApiKeys {

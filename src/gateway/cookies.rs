@@ -9,7 +9,7 @@ use crate::{
     access::{Access, Denied, Permit, Place},
     config,
     route::Route,
-    token::SessionCookies,
+    token::{CookieChange, SessionCookies},
     types::fields::Fields,
 };
 
@@ -36,13 +36,13 @@ pub(super) fn set(cookie: HeaderValue, begun: Instant, fields: &mut Fields) {
     fields.append(header::SET_COOKIE, cookie);
 }
 
-/// Decides on a request for a route, and by `set` on another cookie for its browser.
+/// Decides on a request for a route, and tells `set` what becomes of its browser's cookie.
 pub(super) fn permit(
     snapshot: &Snapshot,
     route: &Route,
     head: &RequestHead,
     place: Place<'_>,
-    set: impl FnOnce(HeaderValue),
+    set: impl FnOnce(CookieChange),
 ) -> Result<Permit, Denied> {
     let credential = snapshot.credential(&head.method, &head.fields);
     let (access, on_stale) = (&route.config.access, route.config.on_stale);
@@ -60,13 +60,13 @@ fn cookie_after(
     access: &Access,
     required: &config::Access,
     decided: &Result<Permit, Denied>,
-) -> Option<HeaderValue> {
-    let is_read = !matches!(required, config::Access::Open);
-    match decided {
+) -> Option<CookieChange> {
+    let is_dead = match decided {
         Ok(permit) => match permit.principal() {
-            Some(principal) => access.renewed_cookie(principal),
-            None => access.cookies().filter(|_| is_read)?.removal(),
+            Some(principal) => return access.renewed_cookie(principal),
+            None => !matches!(required, config::Access::Open),
         },
-        Err(denied) => access.cookies().filter(|_| denied.is_dead())?.removal(),
-    }
+        Err(denied) => denied.is_dead(),
+    };
+    access.cookies().filter(|_| is_dead)?.removal().map(CookieChange::Set)
 }

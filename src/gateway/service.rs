@@ -46,6 +46,7 @@ use crate::{
     error::Kind,
     route::{Match, Route},
     telemetry::{MethodLabel, RequestLabels},
+    token::CookieChange,
     upstream::{Connection, ResponseHead},
 };
 
@@ -77,8 +78,8 @@ struct Trace<'a> {
 struct Rare {
     /// The navigation that the request is.
     navigation: Option<Navigation>,
-    /// `Set-Cookie`, if the caller's cookie is to be another.
-    cookie: Option<HeaderValue>,
+    /// What becomes of the caller's cookie.
+    cookie: Option<CookieChange>,
 }
 
 impl Trace<'_> {
@@ -179,7 +180,9 @@ impl ConnectionState {
         if let Some(sharing) = &trace.sharing {
             sharing.apply(&mut response.fields);
         }
-        if let Some(cookie) = trace.rare.take().and_then(|rare| rare.cookie) {
+        if let Some(change) = trace.rare.take().and_then(|rare| rare.cookie)
+            && let Some(cookie) = Box::pin(snapshot.access.set_cookie(change)).await
+        {
             cookies::set(cookie, trace.sent.begun, &mut response.fields);
         }
         if let Some(limited) = trace.limited.take() {
@@ -283,7 +286,10 @@ impl ConnectionState {
                 let begun = trace.sent.begun;
                 let limits = &mut |told| trace.limited = Some(told);
                 match verify::verify(snapshot, head, is_trusted, origin, begun, limits) {
-                    Ok(fields) => {
+                    Ok((fields, cookie)) => {
+                        if cookie.is_some() {
+                            trace.rare().cookie = cookie;
+                        }
                         trace.upstream = OTHER_PROXY;
                         let body = ResponseBody::whole(Bytes::new(), &self.exchange);
                         Ok(ClientResponse { status: StatusCode::OK, fields, body })
@@ -317,7 +323,7 @@ impl ConnectionState {
                     trace.sharing = Some(cors::Sharing::of(cors, &head.fields));
                 }
                 let place = target.place(Some(origin.client));
-                let set = |cookie| trace.rare().cookie = Some(cookie);
+                let set = |change| trace.rare().cookie = Some(change);
                 let permit = match cookies::permit(snapshot, route, head, place, set) {
                     Ok(permit) => permit,
                     Err(denied) => {

@@ -24,7 +24,7 @@ use crate::{
     config::{self, ForwardedBy},
     error::Kind,
     route::{Match, Route},
-    token::Principal,
+    token::{CookieChange, Principal},
     types::{fields::Fields, host::name_of},
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// Decides on the request that a trusted proxy tells of in `head`, which came from `origin`, and notes what is left of the route's
-/// rate limits. Returns the headers of the response for an allowed one.
+/// rate limits. Returns the headers of the response for an allowed one, and what becomes of the caller's cookie.
 ///
 /// # Errors
 /// When the other proxy is to refuse it.
@@ -63,23 +63,25 @@ pub(super) fn verify<'a>(
     origin: &client::Forwarded,
     begun: Instant,
     limits: &mut dyn FnMut(Told<'a>),
-) -> Result<Fields, Refusal> {
+) -> Result<(Fields, Option<CookieChange>), Refusal> {
     let told = is_trusted.then(|| told(&head.fields, snapshot.forward_auth.headers)).flatten();
     let (told, scheme) = told.ok_or(Kind::InsufficientRole)?;
     let asked = Asked { head: &told, scheme, fields: &head.fields, client: origin.client };
     let decided = decide(snapshot, &asked, begun, limits);
     told.fields.reuse();
     let (permit, route) = decided?;
-    let principal = permit.principal().map(AsRef::as_ref);
-    let mut fields = allowed(snapshot, principal);
-    let is_dead = principal.is_none()
-        && !matches!(route.access, config::Access::Open)
-        && snapshot.credential(&Method::GET, &head.fields).is_cookie();
-    if let Some(removal) = snapshot.access.cookies().filter(|_| is_dead).and_then(|cookies| cookies.removal())
-    {
-        fields.append(header::SET_COOKIE, removal);
-    }
-    Ok(fields)
+    let fields = allowed(snapshot, permit.principal().map(AsRef::as_ref));
+    // For the one who asks to pass on to the browser.
+    let change = match permit.principal() {
+        Some(principal) => snapshot.access.renewed_cookie(principal),
+        None => {
+            let is_dead = !matches!(route.access, config::Access::Open)
+                && snapshot.credential(&Method::GET, &head.fields).is_cookie();
+            let cookies = snapshot.access.cookies().filter(|_| is_dead);
+            cookies.and_then(|cookies| cookies.removal()).map(CookieChange::Set)
+        }
+    };
+    Ok((fields, change))
 }
 
 /// Returns the response that leads a person on, as [`led_on`] does, if the request that a trusted proxy tells of in `head` was refused.
@@ -224,10 +226,6 @@ fn allowed(snapshot: &Snapshot, principal: Option<&Principal>) -> Fields {
     fields.append(header::CACHE_CONTROL, NO_STORE);
     for (name, value) in snapshot.headers.identity(principal) {
         fields.append(name.clone(), value.cloned().unwrap_or(NOBODY));
-    }
-    // For the one who asks to pass on to the browser.
-    if let Some(cookie) = principal.and_then(|principal| snapshot.access.renewed_cookie(principal)) {
-        fields.append(header::SET_COOKIE, cookie);
     }
     fields
 }

@@ -188,7 +188,7 @@ impl Pages {
             }
             Err(failure) => self.failed(&visit, &failure, request.request_id),
         };
-        visit.finish(&mut response);
+        visit.finish(&mut response).await;
         response
     }
 

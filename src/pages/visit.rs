@@ -50,6 +50,8 @@ pub(super) struct Visit<'a> {
     /// The visitor's cookie: the one that was sent, or a new one.
     visitor: Option<String>,
     cookies: Vec<HeaderValue>,
+    /// Who is signed in, whose cookie is signed anew if it is time.
+    renewed: Option<Arc<Principal>>,
     /// When to try again what has failed.
     pub(super) retry_after: Option<Duration>,
 }
@@ -93,6 +95,7 @@ impl Pages {
             credential: if credential.is_cookie() { credential } else { Credential::Absent },
             visitor: csrf::visitor(headers),
             cookies: Vec::new(),
+            renewed: None,
             retry_after: None,
         }
     }
@@ -121,8 +124,9 @@ impl Visit<'_> {
     /// Why nobody is known to be.
     pub(super) fn person(&mut self) -> Result<SignedIn, Failure> {
         let principal = self.signed_in()?;
-        self.cookies.extend(self.pages.access.renewed_cookie(&principal));
-        principal.signed_in().ok_or_else(|| Kind::InsufficientRole.into())
+        let person = principal.signed_in();
+        self.renewed = Some(principal);
+        person.ok_or_else(|| Kind::InsufficientRole.into())
     }
 
     /// Returns the redirect to the login page, which leads back to this page.
@@ -193,14 +197,19 @@ impl Visit<'_> {
 
     /// Removes the session's cookie from the browser.
     pub(super) fn remove_session_cookie(&mut self) {
-        self.cookies.clear();
+        self.forget_cookies();
         self.cookies.extend(self.pages.access.cookies().and_then(|cookies| cookies.removal()));
     }
 
     /// Sets the cookie of a session.
     pub(super) fn set_session_cookie(&mut self, cookie: HeaderValue) {
-        self.cookies.clear();
+        self.forget_cookies();
         self.cookies.push(cookie);
+    }
+
+    fn forget_cookies(&mut self) {
+        self.cookies.clear();
+        self.renewed = None;
     }
 
     /// Sets the cookie by which the throttle of logins recognizes this browser.
@@ -209,7 +218,11 @@ impl Visit<'_> {
     }
 
     /// Adds the cookies to a response and, after a failure, when to try again.
-    pub(super) fn finish(self, response: &mut Response<Bytes>) {
+    pub(super) async fn finish(mut self, response: &mut Response<Bytes>) {
+        let access = &self.pages.access;
+        if let Some(change) = self.renewed.take().and_then(|principal| access.renewed_cookie(&principal)) {
+            self.cookies.extend(access.set_cookie(change).await);
+        }
         if let Some(after) = self.retry_after {
             let seconds = u64::try_from(after.as_millis().div_ceil(1_000).max(1)).unwrap_or(u64::MAX);
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

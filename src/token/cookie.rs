@@ -14,10 +14,11 @@ use jsonwebtoken::Header;
 use serde::Serialize;
 
 use super::{
-    AccessClaims, CurrentKeyring, FreshSessions, Issuer, KeyError, Principal, SigningKey, claims::TokenClaims,
+    AccessClaims, CurrentKeyring, FreshSession, FreshSessions, Issuer, KeyError, Principal, SigningKey,
+    claims::TokenClaims, fresh_sessions::Reading,
 };
 use crate::{
-    clock::{Now, millis},
+    clock::{Now, TimeKeeper, millis},
     config::{self, Browser},
     types::{ClaimValues, Proofs, Roles, Subject},
 };
@@ -94,6 +95,22 @@ struct Claims<'a> {
     claims: TokenClaims<'a>,
 }
 
+/// What becomes of a browser's cookie.
+#[derive(Debug)]
+pub enum CookieChange {
+    /// This `Set-Cookie`.
+    Set(HeaderValue),
+    /// A successor, once its session was read.
+    Awaited(AwaitedCookie),
+}
+
+/// The successor of a cookie whose session is being read.
+#[derive(Debug)]
+pub struct AwaitedCookie {
+    of: Arc<Principal>,
+    reading: Reading,
+}
+
 /// Makes the cookies of a config.
 pub struct SessionCookies {
     /// Issues access tokens to upstreams that are to get one.
@@ -126,7 +143,7 @@ impl SessionCookies {
     pub fn is_for(&self, auth: &config::Auth, browser: &Browser) -> bool {
         let Browser { public_url, cookies, .. } = &self.browser;
         self.access.is_for(auth)
-            && self.fresh.is_for(&auth.mfa.required_for)
+            && self.fresh.is_for(&auth.mfa)
             && *public_url == browser.public_url
             && *cookies == browser.cookies
     }
@@ -224,27 +241,54 @@ impl SessionCookies {
     }
 
     /// Returns the successor of a caller's cookie, if it is time for one and a key signs.
-    pub fn successor(&self, principal: &Principal, now: Now) -> Option<HeaderValue> {
+    pub fn successor(&self, principal: &Arc<Principal>, now: Now) -> Option<CookieChange> {
         let life = principal.cookie.as_deref()?;
         if now.seconds() < life.renew_at {
             return None;
         }
         if let Some(successor) = life.successor.get() {
+            return Some(CookieChange::Set(successor.clone()));
+        }
+        let said = claims(principal, now)?;
+        let (id, generation, since) = (said.session, said.generation, life.renew_at);
+        let made = if !self.fresh.bears_on(said.proofs, said.roles) {
+            self.sign(life, said, None, now)
+        } else if let Some(fresh) = self.fresh.get(id, generation, since, now.seconds()) {
+            self.sign(life, said, Some(&fresh), now)
+        } else {
+            let reading = self.fresh.ask(id, generation, since, now.seconds());
+            return Some(CookieChange::Awaited(AwaitedCookie { of: principal.clone(), reading }));
+        };
+        made.map(CookieChange::Set)
+    }
+
+    /// Returns the successor of a caller's cookie by what is known of its session after it was waited for.
+    pub async fn awaited(&self, cookie: AwaitedCookie, time: &TimeKeeper) -> Option<HeaderValue> {
+        let AwaitedCookie { of: principal, reading } = cookie;
+        reading.ends().await;
+        let (life, now) = (principal.cookie.as_deref()?, time.now());
+        if let Some(successor) = life.successor.get() {
             return Some(successor.clone());
         }
-        let mut said = claims(principal, now)?;
-        let fresh = if self.fresh.bears_on(said.proofs, said.roles) {
-            let fresh = self.fresh.get(said.session, said.generation, life.renew_at, now.seconds());
-            if fresh.is_none() && now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 {
-                // It is asked for; there is time yet.
-                return None;
-            }
-            fresh
-        } else {
-            None
-        };
-        if let Some(fresh) = &fresh {
-            if fresh.lacks_factor {
+        let said = claims(&principal, now)?;
+        let fresh = self.fresh.last(said.session, said.generation, life.renew_at);
+        if fresh.is_none() && now.seconds() < life.renew_at + (principal.expires_at - life.renew_at) / 2 {
+            // The store did not answer; there is time yet.
+            return None;
+        }
+        self.sign(life, said, fresh.as_deref(), now)
+    }
+
+    /// Signs the successor of a cookie, whose session is as `fresh` tells.
+    fn sign<'a>(
+        &self,
+        life: &CookieLife,
+        mut said: AccessClaims<'a>,
+        fresh: Option<&'a FreshSession>,
+        now: Now,
+    ) -> Option<HeaderValue> {
+        if let Some(fresh) = fresh {
+            if !fresh.goes_on {
                 // It runs out, and the way in leads to a factor.
                 return None;
             }

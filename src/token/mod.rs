@@ -26,11 +26,11 @@ mod verifier;
 
 pub use api_key::{AboutOwner, KeyCaller, KeyOwner, KeyPrincipals, KeyScope, Standing};
 pub use client::{AssertionError, ClientAssertion, ClientKeys};
-pub use cookie::SessionCookies;
+pub use cookie::{CookieChange, SessionCookies};
 pub use device::{Device, DeviceTokens};
 pub use external::{Claims, ExternalIssuer, KeySet, KeySetError, Logout, Verified};
 pub use factor::FactorKeys;
-pub use fresh_sessions::{FreshSession, FreshSessions};
+pub use fresh_sessions::{FreshSession, FreshSessions, WantedSession};
 pub use issuer::{AccessClaims, AccessToken, ClientClaims, Issuer};
 pub use jws::{Payload, TokenError, VerifyingKey, verify_signature};
 pub use keyring::{CurrentKeyring, KeyError, Keyring, NewKey, PublicKey, SigningKey};

@@ -36,6 +36,7 @@ use crate::{
     access::shows_api_key,
     config,
     error::Kind,
+    token::CookieChange,
     types::{fields::Fields, grpc_message, hop_by_hop::is_hop_by_hop},
 };
 
@@ -69,6 +70,8 @@ struct Decision {
     response: CheckResponse,
     /// Why the request is denied, if it is.
     reason: Option<&'static str>,
+    /// What becomes of the caller's cookie.
+    cookie: Option<CookieChange>,
 }
 
 impl ConnectionState {
@@ -104,8 +107,14 @@ impl ConnectionState {
                 None => Err(Kind::Unavailable.into()),
             };
         }
-        let Decision { response, reason } =
+        let Decision { mut response, reason, cookie } =
             decision.unwrap_or_else(|refusal| denied(snapshot, &refusal, None, None, request_id));
+        if let (Some(change), Some(HttpResponse::Ok(allowed))) = (cookie, &mut response.http_response)
+            && let Some(cookie) = snapshot.access.set_cookie(change).await
+        {
+            let set = HeaderValueOption::append(&header::SET_COOKIE, &cookie);
+            allowed.response_headers_to_add.push(set);
+        }
         if let Some(reason) = reason {
             snapshot.services.metrics.denied(reason);
             tracing::debug!(request.id = ?request_id, reason, "denied for Envoy");
@@ -148,6 +157,7 @@ impl ConnectionState {
         let asked = Asked { head, scheme: checked.scheme, fields: &checked.fields, client: checked.client };
         match verify::decide(snapshot, &asked, begun, &mut |told| limited = Some(told)) {
             Ok((permit, route)) => {
+                let cookie = permit.principal().and_then(|caller| snapshot.access.renewed_cookie(caller));
                 let principal = permit.principal().map(AsRef::as_ref);
                 let mut response = OkHttpResponse {
                     headers_to_remove: removed(snapshot, &checked.fields, route),
@@ -169,11 +179,6 @@ impl ConnectionState {
                     }
                     None => {}
                 }
-                if let Some(cookie) = principal.and_then(|who| snapshot.access.renewed_cookie(who)) {
-                    response
-                        .response_headers_to_add
-                        .push(HeaderValueOption::append(&header::SET_COOKIE, &cookie));
-                }
                 // Removed after others are set, so it must not name one of these.
                 let is_set = |name: &String| {
                     response.headers.iter().any(|set| set.header.as_ref().is_some_and(|set| set.key == *name))
@@ -184,7 +189,7 @@ impl ConnectionState {
                 response.headers_to_remove.dedup();
                 let http_response = Some(HttpResponse::Ok(response));
                 let response = CheckResponse { status: Some(RpcStatus { code: OK }), http_response };
-                Ok(Decision { response, reason: None })
+                Ok(Decision { response, reason: None, cookie })
             }
             Err(refusal) if refusal.is_unsettled() => Err(refusal),
             Err(refusal) => {
@@ -299,7 +304,7 @@ fn denied(
     };
     let http_response = Some(HttpResponse::Denied(denied));
     let response = CheckResponse { status: Some(RpcStatus { code: PERMISSION_DENIED }), http_response };
-    Decision { response, reason: Some(refusal.reason()) }
+    Decision { response, reason: Some(refusal.reason()), cookie: None }
 }
 
 #[cfg(test)]
