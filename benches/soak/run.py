@@ -189,7 +189,8 @@ store: {{url: "{self.database.url()}", timeout: 10s}}
 auth:
   issuer: soak
   audience: soak
-  access_token_ttl: 1h
+  # Few live as long as this, so what is kept of them soon comes to a level.
+  access_token_ttl: 2m
   master_key: of-the-soak-alone-Hq7vK2xR9mB4wZ8nD5cF
   # All of them come from one address, and log in often.
   throttle: {{account: {{failures: 10000, per: 1s}}, address: {{failures: 10000, per: 1s}}}}
@@ -390,7 +391,7 @@ class Client:
 
     def __init__(self, soak, name):
         self.soak, self.name, self.roles = soak, name, {"user"}
-        self.connections, self.token, self.ended, self.id = {}, None, [], None
+        self.connections, self.token, self.renew_at, self.ended, self.id = {}, None, 0.0, [], None
 
     async def send(self, gateway, method, target, token=None, body=b"", port=None, media="application/json"):
         """Returns status and body; none if there was no response, on a fresh connection too."""
@@ -435,7 +436,7 @@ class Client:
             told = await self.send(random.choice("ab"), "POST", "/auth/login", body=body)
             if told and told[0] == 200:
                 answer = json.loads(told[1])
-                self.token = answer["access_token"]
+                self.token, self.renew_at = answer["access_token"], time.monotonic() + 60
                 while not self.id:
                     me = await self.send("b", "GET", "/auth/me", self.token)
                     self.id = json.loads(me[1])["user_id"] if me and me[0] == 200 else await asyncio.sleep(0.5)
@@ -607,7 +608,8 @@ class Client:
                    (lambda: self.hold(self.open_stream, "gRPC stream"), 2)]
         kinds, weights = zip(*actions)
         while time.monotonic() < self.soak.ends:
-            await random.choices(kinds, weights)[0]()
+            is_old = time.monotonic() > self.renew_at
+            await (self.log_out if is_old else random.choices(kinds, weights)[0])()
             self.soak.count("actions")
 
 

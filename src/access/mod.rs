@@ -470,6 +470,17 @@ mod tests {
     }
 
     #[test]
+    fn a_verified_token_is_forgotten_once_it_has_expired() {
+        let parts = parts();
+        parts.mirror.confirm(parts.access.now());
+        assert!(parts.identify(OnStale::Allow).is_ok());
+        let forgotten = || parts.access.verifier.forget_expired(parts.access.now());
+        assert_eq!(forgotten(), 0);
+        parts.clock.advance(900_000);
+        assert_eq!((forgotten(), forgotten()), (1, 0));
+    }
+
+    #[test]
     fn what_ended_between_decision_and_stream_ends_the_stream_before_it_begins() {
         type End = fn(&Parts);
         let ends: [(End, Denied); 3] = [

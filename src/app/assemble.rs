@@ -209,6 +209,7 @@ fn access(
         Arc::new(SessionCookies::new(issuer, browser, keyring.clone(), fresh))
     });
     let verifier = Arc::new(Verifier::new(auth, keyring, external, cookies));
+    foundation.calls.spawn(Verifier::stay_small(Arc::downgrade(&verifier), time.clone()));
     let introspector = asks.and_then(|(issuer, fetcher)| {
         let (verifier, time, metrics) = (verifier.clone(), time.clone(), metrics.clone());
         let refresh_tokens = foundation.root.refresh_tokens();

@@ -4,12 +4,16 @@
 //! expiry and the key's state are looked at on every use, here; revocation and generation are
 //! looked at on every use by whoever decides.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use foldhash::quality::RandomState;
 use http::HeaderValue;
 use moka::sync::Cache;
 use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
 
 use super::{
     CurrentKeyring, ExternalIssuer, Principal, SessionCookies, claims,
@@ -19,7 +23,7 @@ use super::{
     principal::{ClientCaller, UserClaims},
 };
 use crate::{
-    clock::Now,
+    clock::{Now, TimeKeeper},
     config,
     types::{ClaimValues, ClientId, ExternalId, KeyId, Proofs, Roles, SessionId, UserId, Username},
 };
@@ -29,6 +33,9 @@ const CACHE_BYTES: u64 = 64 << 20;
 
 /// Roughly what an entry costs beside its token and the texts of its principal.
 const ENTRY_BYTES: usize = 500;
+
+/// How often tokens that have expired are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Verifies access tokens.
 pub struct Verifier {
@@ -268,6 +275,32 @@ impl Verifier {
     /// Notes whom a token stands for by what its issuer said.
     pub fn learn(&self, token: &[u8], principal: Principal) {
         self.cache.insert(token.into(), Arc::new(principal));
+    }
+
+    /// Forgets what has expired, now and then, for as long as the verifier is in use.
+    pub async fn stay_small(verifier: Weak<Self>, time: Arc<TimeKeeper>) {
+        let mut ticks = tokio::time::interval(FORGET_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(verifier) = verifier.upgrade() else { return };
+            verifier.forget_expired(time.now());
+        }
+    }
+
+    /// Forgets tokens that have expired, which would take memory until others need it. Returns how many.
+    pub fn forget_expired(&self, now: Now) -> usize {
+        let caches = [Some(&self.cache), self.cookies.as_ref().map(|(_, cache)| cache)];
+        let mut count = 0;
+        for cache in caches.into_iter().flatten() {
+            for (token, principal) in cache {
+                if principal.expires_at <= now.seconds() {
+                    cache.invalidate(&**token);
+                    count += 1;
+                }
+            }
+        }
+        count
     }
 
     fn verify_new(&self, token: &[u8], now: Now) -> Result<Principal, TokenError> {
