@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    io::Write,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -15,7 +14,7 @@ use crate::{
     clock::log_micros,
     error::Kind,
     types::{
-        fields::{Fields, write_line},
+        fields::{Fields, write_line, write_number_line},
         framing::Head,
         hop_by_hop::options,
     },
@@ -132,8 +131,7 @@ pub(super) fn format(
     out.extend_from_slice(more);
     match delimiter {
         Delimiter::Length(length) if !has_length => {
-            // Writing to a vector does not fail.
-            let _ = write!(out, "content-length: {length}\r\n");
+            write_number_line(out, "content-length", length);
         }
         Delimiter::Chunked => write_line(out, "transfer-encoding", b"chunked"),
         Delimiter::Nothing | Delimiter::Length(_) | Delimiter::Close => {}

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    mem,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -108,7 +109,12 @@ impl ConnectionState {
         self: Arc<Self>,
         mut request: ClientRequest,
     ) -> impl Future<Output = ClientResponse> + Send {
-        async move { self.respond(&mut request).await }
+        async move {
+            let response = self.respond(&mut request).await;
+            // Unless they went to an upstream.
+            mem::take(&mut request.head.fields).reuse();
+            response
+        }
     }
 
     async fn respond(&self, request: &mut ClientRequest) -> ClientResponse {

@@ -185,17 +185,20 @@ fn found<'a>(snapshot: &'a Snapshot, target: &Target<'_>, method: &Method) -> Re
 
 /// Returns the request that headers tell of, and its scheme; none unless they do so once and well.
 fn told(fields: &Fields, by: ForwardedBy) -> Option<(RequestHead, Scheme)> {
-    let only = |name: &HeaderName| fields.get_only(name)?.to_str().ok();
     let (method, scheme, host, target) = match by {
         ForwardedBy::XForwarded => {
-            let target = only(&FORWARDED_URI)?;
-            (only(&FORWARDED_METHOD)?, only(&FORWARDED_PROTO)?, only(&FORWARDED_HOST)?, target)
+            let names = [&FORWARDED_METHOD, &FORWARDED_PROTO, &FORWARDED_HOST, &FORWARDED_URI];
+            let [method, scheme, host, target] = fields.get_only_each(names)?;
+            host.to_str().ok()?;
+            (method.to_str().ok()?, scheme.to_str().ok()?, host.clone(), target.to_str().ok()?)
         }
         ForwardedBy::XOriginal => {
-            let (scheme, rest) = only(&ORIGINAL_URL)?.split_once("://")?;
+            let [method, url] = fields.get_only_each([&ORIGINAL_METHOD, &ORIGINAL_URL])?;
+            let (scheme, rest) = url.to_str().ok()?.split_once("://")?;
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, target) = rest.split_at(end);
-            (only(&ORIGINAL_METHOD)?, scheme, host, if target.is_empty() { "/" } else { target })
+            let host = HeaderValue::from_str(host).ok()?;
+            (method.to_str().ok()?, scheme, host, if target.is_empty() { "/" } else { target })
         }
     };
     let scheme = match scheme {
@@ -207,14 +210,14 @@ fn told(fields: &Fields, by: ForwardedBy) -> Option<(RequestHead, Scheme)> {
 }
 
 /// Returns the request line and the host that another proxy asks about; none if they are not ones that a request to an origin has.
-pub(super) fn head_of(method: &str, host: &str, target: &str) -> Option<RequestHead> {
+pub(super) fn head_of(method: &str, host: HeaderValue, target: &str) -> Option<RequestHead> {
     // Not an absolute target, and no fragment: what is cut off here another may read.
     if !target.starts_with('/') || target.contains('#') || method == Method::CONNECT {
         return None;
     }
     let uri: Uri = PathAndQuery::try_from(target).ok()?.into();
     let mut fields = Fields::with_capacity(1);
-    fields.append(header::HOST, HeaderValue::try_from(host).ok()?);
+    fields.append(header::HOST, host);
     let method = Method::from_bytes(method.as_bytes()).ok()?;
     Some(RequestHead { method, uri, version: Version::HTTP_11, fields })
 }

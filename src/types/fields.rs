@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-use super::framing::Head;
+use super::{framing::Head, usual_name};
 
 /// The number of empty lists that a thread keeps, and the largest capacity of each: one client with many headers does not
 /// enlarge the lists of others.
@@ -60,7 +60,10 @@ impl Fields {
             });
             let line = &bytes[begin..end];
             let colon = line.iter().position(|byte| *byte == b':').ok_or(FieldError)?;
-            let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?;
+            let name = match usual_name(&line[..colon]) {
+                Some(name) => name.clone(),
+                None => HeaderName::from_bytes(&line[..colon]).map_err(|_| FieldError)?,
+            };
             let value = line[colon + 1..].trim_ascii_start();
             let value = bytes.slice(end - value.len()..end - (value.len() - value.trim_ascii_end().len()));
             // SAFETY: the scanner takes no head with a control character in a line but for tabs, and those are what a value
@@ -91,6 +94,23 @@ impl Fields {
     pub fn get_only(&self, name: &HeaderName) -> Option<&HeaderValue> {
         let mut values = self.get_all(name);
         values.next().filter(|_| values.next().is_none())
+    }
+
+    /// Returns the value of the only line of each name, all found in one pass. None if one has no line or several.
+    pub fn get_only_each<const N: usize>(&self, names: [&HeaderName; N]) -> Option<[&HeaderValue; N]> {
+        let mut found = [None; N];
+        for (name, value) in &self.lines {
+            if let Some(number) = names.iter().position(|wanted| *wanted == name)
+                && found[number].replace(value).is_some()
+            {
+                return None;
+            }
+        }
+        let mut values = [found.first().copied().flatten()?; N];
+        for (value, found) in values.iter_mut().zip(found) {
+            *value = found?;
+        }
+        Some(values)
     }
 
     /// Returns whether there is a line of a name.
@@ -156,7 +176,7 @@ impl Fields {
 
     /// Clears the list and keeps its memory for the next message.
     pub fn reuse(mut self) {
-        if self.lines.capacity() <= SPARE_CAPACITY {
+        if (1..=SPARE_CAPACITY).contains(&self.lines.capacity()) {
             self.lines.clear();
             SPARE.with_borrow_mut(|spare| {
                 if spare.len() < SPARE_LISTS {
@@ -207,6 +227,22 @@ impl From<Fields> for HeaderMap {
         }
         headers
     }
+}
+
+/// Writes a field line whose value is a number.
+pub fn write_number_line(out: &mut Vec<u8>, name: &str, mut value: u64) {
+    // As many as the largest number has.
+    let mut digits = [b'0'; 20];
+    let mut begin = digits.len();
+    loop {
+        begin -= 1;
+        digits[begin] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    write_line(out, name, &digits[begin..]);
 }
 
 /// Writes a field line (RFC 9112, section 5).
@@ -278,7 +314,10 @@ mod tests {
         }
         assert_eq!(fields.get_all(&header::COOKIE).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(fields.get_only(&header::COOKIE), None);
+        assert_eq!(fields.get_only_each([&header::COOKIE]), None);
         fields.insert(header::COOKIE, HeaderValue::from_static("c"));
+        assert_eq!(fields.get_only_each([&header::COOKIE]).unwrap(), ["c"]);
+        assert_eq!(fields.get_only_each([&header::COOKIE, &header::ACCEPT]), None);
         assert_eq!(fields.get_only(&header::COOKIE).unwrap(), "c");
         assert_eq!(fields.remove(&header::HOST).unwrap(), "h");
         assert!(!fields.contains(&header::HOST) && fields.iter().len() == 1);

@@ -5,27 +5,38 @@ use std::{borrow::Cow, net::Ipv6Addr};
 /// The longest name (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
+/// Which bytes are in labels.
+const OF_LABELS: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        bytes[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    bytes
+};
+
 /// Whether `host` is a name or an address with an optional port: no userinfo, no list, no path, no empty label.
 pub fn is_host(host: &str) -> bool {
-    let (name, port) = match split(host) {
-        Some((name, port)) if name.starts_with('[') => {
-            return address(name).is_some() && is_port(port);
-        }
-        Some(parts) => parts,
-        None => return false,
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let mut label = 0;
-    for byte in name.bytes() {
+    if host.starts_with('[') {
+        return split(host).is_some_and(|(name, port)| address(name).is_some() && is_port(port));
+    }
+    let (mut label_is_empty, mut name_length) = (true, host.len());
+    for (index, byte) in host.bytes().enumerate() {
         match byte {
-            b'.' if label == 0 => return false,
-            b'.' => label = 0,
-            b'-' | b'_' | b'~' => label += 1,
-            _ if byte.is_ascii_alphanumeric() => label += 1,
+            _ if OF_LABELS[usize::from(byte)] => label_is_empty = false,
+            b'.' if label_is_empty => return false,
+            b'.' => label_is_empty = true,
+            b':' => {
+                name_length = index;
+                break;
+            }
             _ => return false,
         }
     }
-    label > 0 && name.len() <= MAX_NAME && is_port(port)
+    // What ends with an empty label has a final dot, or is nothing.
+    let length = name_length.wrapping_sub(usize::from(label_is_empty));
+    length <= MAX_NAME && is_port(&host[name_length..])
 }
 
 /// The name that routes are compared with, of what [`is_host`]: in lower case, without port and final dot, an address in its

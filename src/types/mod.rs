@@ -7,6 +7,7 @@ mod claim;
 mod controls;
 pub mod cookies;
 mod event_type;
+mod field_name;
 pub mod fields;
 pub mod framing;
 pub mod grpc_message;
@@ -31,6 +32,7 @@ pub use api_key::{API_KEY_LENGTH, ApiKeyId, NewApiKeyText, looks_like_api_key, r
 pub use attributes::{AttributeChanges, Attributes};
 pub use claim::{ClaimValue, ClaimValues, Profile};
 pub use event_type::EventType;
+pub use field_name::usual_name;
 pub use id::{ClientId, ExternalId, FactorId, KeyId, SessionId, Subject, UserId};
 pub use proof::{Proof, Proofs};
 pub use pseudonym::Pseudonyms;

@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use crate::{
     stream::{Stream, Unsent},
-    types::fields::{Fields, write_line},
+    types::fields::{Fields, write_line, write_number_line},
 };
 
 /// Room for the head of most requests, in bytes.
@@ -158,8 +158,7 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Outgoing<B> {
             }
             Upload::Whole
         } else if let Some(length) = body.size_hint().exact() {
-            // Writing to a vector does not fail.
-            let _ = write!(head, "content-length: {length}\r\n");
+            write_number_line(head, "content-length", length);
             // Trailers, which may follow a body without a byte, are nothing for HTTP/1.1.
             if length == 0 { Upload::Whole } else { Upload::Length(body, length) }
         } else {

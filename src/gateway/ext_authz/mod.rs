@@ -240,7 +240,9 @@ impl Checked {
             scheme => scheme,
         };
         let scheme = if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http };
-        let head = verify::head_of(&http.method, &http.host, &http.path);
+        let head = HeaderValue::from_str(&http.host)
+            .ok()
+            .and_then(|host| verify::head_of(&http.method, host, &http.path));
         Some(Self { head, scheme, fields, client: client.to_canonical() })
     }
 }
