@@ -108,12 +108,7 @@ pub(super) fn explain(loaded: &LoadedGateway, explain: &Explain) -> Outcome {
         host => host.map(name_of),
     };
     let method = explain.method.as_str();
-    const STANDARD: &[&str] =
-        &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    // Methods are case-sensitive (RFC 9110, section 9.1).
-    let mut known = STANDARD.iter().copied().chain(loaded.routes.named_methods());
-    let is_misspelt = known.any(|known| method.eq_ignore_ascii_case(known) && method != known);
-    if is_misspelt || method == "CONNECT" {
+    if loaded.routes.is_misspelt(method) || method == "CONNECT" {
         return Err(Refused(format!("{method}: no method that is served; the gateway answers 400")));
     }
     let verdict = decide(&loaded.routes, &explain.method, host.as_deref(), &explain.path, roles.as_ref());

@@ -8,8 +8,6 @@ use crate::{error::Kind, route::Table, types::fields::Fields};
 /// Refuses a method that a route or a backend could take for another: methods are case-sensitive (RFC 9110,
 /// section 9.1), and `delete` is one that no route names, but that some backends take for `DELETE`.
 pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
-    const STANDARD: &[&str] =
-        &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     if matches!(*method, Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD) {
         return Ok(());
     }
@@ -18,8 +16,7 @@ pub(super) fn check(method: &Method, routes: &Table) -> Result<(), Kind> {
     if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
         return Ok(());
     }
-    let mut known = STANDARD.iter().copied().chain(routes.named_methods());
-    if known.any(|known| name.eq_ignore_ascii_case(known)) { Err(Kind::BadRequest) } else { Ok(()) }
+    if routes.is_misspelt(name) { Err(Kind::BadRequest) } else { Ok(()) }
 }
 
 /// Whether a request may go no further than here: `OPTIONS` with `Max-Forwards: 0` (RFC 9110, section 7.6.2).

@@ -175,9 +175,14 @@ impl Table {
         !self.hosts.is_empty() || !self.below_hosts.is_empty()
     }
 
-    /// Every method that a route names.
-    pub fn named_methods(&self) -> impl Iterator<Item = &str> {
-        self.routes.iter().flat_map(|route| route.config.methods.iter().flatten()).map(Method::as_str)
+    /// Returns whether a method is a standard one, or one that a route names, in other letters: methods are case-sensitive (RFC 9110,
+    /// section 9.1).
+    pub fn is_misspelt(&self, method: &str) -> bool {
+        const STANDARD: &[&str] =
+            &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+        let named = self.routes.iter().flat_map(|route| route.config.methods.iter().flatten());
+        let mut known = STANDARD.iter().copied().chain(named.map(Method::as_str));
+        known.any(|known| method.eq_ignore_ascii_case(known) && method != known)
     }
 
     /// The label of a route, by its number.
