@@ -153,6 +153,8 @@ fn each_fault_names_its_place_and_what_is_legal() {
         (format!("{HEAD}  []\nidentity_headers: {{id: X-Forwarded-User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: {{id: X_User}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: {{id: X-Api-Key}}\n"), &["identity_headers.id"]),
+        (format!("{HEAD}  []\nidentity_headers: {{id: Cache-Control}}\n"), &["identity_headers.id"]),
+        (format!("{HEAD}  []\nidentity_headers: {{id: X-Accel-Redirect}}\n"), &["identity_headers.id"]),
         (format!("{HEAD}  []\nidentity_headers: {{id: X-HTTP-Method-Override}}\n"), &["identity_headers.id"]),
         (
             format!("{HEAD}  []\nclaims: {{a: {{from: email, header: X-Original-URL}}}}\n"),

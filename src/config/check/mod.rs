@@ -367,13 +367,20 @@ impl Check<'_> {
             "via",
             "date",
             "accept",
+            "accept-charset",
             "accept-encoding",
+            "accept-language",
+            "baggage",
+            "cache-control",
             "content-encoding",
+            "early-data",
             "origin",
             "referer",
             "user-agent",
             "range",
             "max-forwards",
+            "pragma",
+            "priority",
             "traceparent",
             "tracestate",
             "x-api-key",
@@ -384,7 +391,16 @@ impl Check<'_> {
             "x-original-url",
             "x-rewrite-url",
         ];
-        const TAKEN_BEGINNINGS: &[&str] = &["x-forwarded-", "x-original-", "sec-", "if-"];
+        const TAKEN_BEGINNINGS: &[&str] = &[
+            "access-control-",
+            "grpc-",
+            "if-",
+            "sec-",
+            "x-accel-",
+            "x-envoy-",
+            "x-forwarded-",
+            "x-original-",
+        ];
         let is_taken = |beginning: &&str| name.as_str().starts_with(*beginning);
         if TAKEN.contains(&name.as_str()) || TAKEN_BEGINNINGS.iter().any(is_taken) {
             self.error(key, "this header has a meaning of its own; choose another name, such as X-User-Id");
