@@ -53,6 +53,7 @@ fn people_are_led_to_the_sign_in_page_of_the_public_address_and_known_by_its_coo
         |target: &str| [told("GET", target), vec!["Sec-Fetch-Mode: navigate".to_owned()]].concat();
     let led = ask(&mut client, "GET", &navigation("/api/x?y=1"), None);
     assert_eq!(led.status, 303, "{led:?}");
+    assert_eq!(gateway.metric("authgate_denied_total{reason=\"no_token\"}"), Some(1.0));
     let led_by_another_spelling = ask(&mut client, "GET", &navigation("/api/%c3%bc"), None);
     let back = led_by_another_spelling.header("location").unwrap().to_owned();
     assert!(back.ends_with("return_to=%2Fapi%2F%25C3%25BC"), "{back}");

@@ -88,6 +88,15 @@ impl Trace<'_> {
         self.rare.get_or_insert_default()
     }
 
+    /// Notes why the request is denied.
+    fn denied(&mut self, snapshot: &Snapshot, reason: &'static str) {
+        snapshot.services.metrics.denied(reason);
+        tracing::debug!(request.id = ?self.request_id, reason, "denied");
+        if let Some(record) = &mut self.record {
+            record.is_denied(reason);
+        }
+    }
+
     fn set_route(&mut self, index: u32) {
         self.route = index;
         if let Some(record) = &mut self.record {
@@ -161,11 +170,7 @@ impl ConnectionState {
         let mut response = match decided {
             Ok(response) => response,
             Err(refusal) => {
-                snapshot.services.metrics.denied(refusal.reason());
-                tracing::debug!(request.id = ?trace.request_id, reason = refusal.reason(), "denied");
-                if let Some(record) = &mut trace.record {
-                    record.is_denied(refusal.reason());
-                }
+                trace.denied(snapshot, refusal.reason());
                 let navigation = trace.rare.as_ref().and_then(|rare| rare.navigation.as_ref());
                 let target = request.head.uri.path_and_query().map(|target| target.as_str());
                 let page = navigation.and_then(|page| {
@@ -303,6 +308,7 @@ impl ConnectionState {
                     Err(refusal) => {
                         drop(target);
                         if let Some(login) = verify::login(snapshot, head, is_trusted, &refusal) {
+                            trace.denied(snapshot, refusal.reason());
                             return Ok(ClientResponse::whole(&login, &self.exchange));
                         }
                         if !refusal.is_unsettled() || !self.exchange.settles() {
