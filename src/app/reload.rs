@@ -165,9 +165,13 @@ impl Reloader {
             action: if is_taken_up { "config.reload" } else { "config.refuse" },
             detail: reason.to_owned(),
         };
-        if let Err(error) = self.foundation.store.record(None, &event).await {
-            tracing::warn!(%error, "the audit trail does not tell of a config");
-        }
+        let store = self.foundation.store.clone();
+        // The next config does not wait for a store that is slow.
+        self.foundation.calls.spawn(async move {
+            if let Err(error) = store.record(None, &event).await {
+                tracing::warn!(%error, "the audit trail does not tell of a config");
+            }
+        });
     }
 
     async fn try_to_take_up(&self) -> Result<Reloaded, ReloadError> {
