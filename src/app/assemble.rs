@@ -91,7 +91,7 @@ pub(super) fn assemble(
     };
     // Nothing fails from here on, so what runs may be changed.
     process.mirror.api_keys().keep_further(!auth.claims.is_empty());
-    let accounts = Arc::new(accounts(foundation, means, config, (queue, breached_client), cookies));
+    let accounts = Arc::new(accounts(foundation, means, config, queue, breached_client, cookies));
     let refusal_pages = pages.as_ref().map(|pages| Arc::new(pages.refusals()) as Arc<dyn RefusalPages>);
     let pages = pages.map(|loaded| {
         let providers = config.providers.iter().cloned().zip(provider_fetchers);
@@ -235,7 +235,8 @@ fn accounts(
     foundation: &Foundation,
     means: &Means,
     config: &Config,
-    (mail, breached_client): (Option<MailQueue>, Option<HttpClient>),
+    mail: Option<MailQueue>,
+    breached_client: Option<HttpClient>,
     cookies: Option<Arc<SessionCookies>>,
 ) -> Accounts {
     let auth = &config.auth;
