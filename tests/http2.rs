@@ -792,6 +792,40 @@ fn neither_silence_nor_a_flood_holds_up_a_drain() {
 }
 
 #[test]
+fn a_request_that_is_refused_early_may_go_on_to_its_end_and_is_reset_if_it_has_none() {
+    let (gateway, _upstream) = start();
+    let mut raw = Raw::connect(&gateway);
+    let post = lines(&[(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/api/x")]);
+    let refused = |raw: &mut Raw, stream: u32| {
+        raw.send(&frame(HEADERS, END_HEADERS, stream, &post));
+        assert_eq!(raw.status(stream), 401);
+        while raw.next_of(&[DATA]).flags & END_STREAM == 0 {}
+    };
+    for (stream, end) in [(1, frame(DATA, END_STREAM, 1, b"late")), (3, frame(DATA, END_STREAM, 3, b""))] {
+        refused(&mut raw, stream);
+        raw.send(&end).send(&frame(PING, 0, 0, &[1; 8]));
+        assert_eq!(raw.next_of(&[PING, RST_STREAM, GOAWAY]).kind, PING, "{stream}");
+    }
+    // Whose end never comes is told that nobody waits for it.
+    refused(&mut raw, 5);
+    let reset = raw.next_of(&[RST_STREAM, GOAWAY]);
+    assert_eq!((reset.kind, reset.stream, reset.code()), (RST_STREAM, 5, 0), "{reset:?}");
+    // Only so many are waited for: the first is reset before the last is answered.
+    let many: Vec<u32> = (7..).step_by(2).take(60).collect();
+    raw.send(&many.iter().flat_map(|stream| frame(HEADERS, END_HEADERS, *stream, &post)).collect::<Vec<_>>());
+    let (mut answered, mut reset) = (0, None);
+    while answered < many.len() {
+        let frame = raw.next_of(&[HEADERS, RST_STREAM, GOAWAY]);
+        match frame.kind {
+            HEADERS => answered += 1,
+            _ => reset = reset.or(Some((frame.kind, frame.stream, answered))),
+        }
+    }
+    assert!(matches!(reset, Some((RST_STREAM, 7, before)) if before < many.len()), "{reset:?}");
+    raw.still_serves(1_001);
+}
+
+#[test]
 fn a_client_that_never_makes_room_is_given_up_in_time() {
     let big = "x".repeat(1 << 20);
     let upstream = Upstream::answering(move |_| ok(&big));

@@ -225,6 +225,11 @@ impl Connection {
         !self.shared.lock().slots.is_empty()
     }
 
+    /// Resets requests that were answered and take too long to end. Returns the coarse time at which the next one does.
+    pub fn next_unfinished(&mut self, now: u64) -> Option<u64> {
+        self.shared.lock().next_unfinished(now)
+    }
+
     /// Returns whether nothing more is read, and only what is left to say holds the connection.
     pub fn is_closing(&self) -> bool {
         self.phase >= Phase::Closing

@@ -72,7 +72,10 @@ impl Receiver<'_> {
                     let failure = if is_refused { Failure::Refused } else { Failure::Reset(reason) };
                     self.state.fails(key, failure);
                 }
-                None => self.counts_late_word(),
+                None => {
+                    self.state.finishes(stream);
+                    self.counts_late_word();
+                }
             },
             Frame::Settings { values } => {
                 self.counts(Flood::Settings);
@@ -161,6 +164,7 @@ impl Receiver<'_> {
             return self.opens(stream, head, ends);
         }
         let Some(key) = self.find(stream)? else {
+            self.state.finishes(stream);
             self.counts_late();
             return Ok(());
         };
@@ -274,6 +278,9 @@ impl Receiver<'_> {
         let is_granted = found.is_none() && flow > 0 && self.state.takes_late(flow);
         if found.is_none() && !is_granted && is_last {
             self.counts_late();
+        }
+        if found.is_none() && ends {
+            self.state.finishes(stream);
         }
         let key = found.filter(|key| {
             let slot = self.state.slots.get(*key);

@@ -1,7 +1,7 @@
 //! What the task of a connection and the tasks of its streams share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
 };
@@ -13,7 +13,7 @@ use slab::Slab;
 use thiserror::Error;
 
 use super::{config::Config, frame, hpack::encoder::NO_TABLE, outgoing::Outgoing, reason::Reason};
-use crate::types::fields::Fields;
+use crate::{clock::coarse_millis, types::fields::Fields};
 
 /// The window that a peer assumes that was told nothing else, in bytes (RFC 9113, section 6.9.2).
 pub(super) const INITIAL_WINDOW: i64 = 65_535;
@@ -27,6 +27,10 @@ const FIRST_STREAMS: usize = 8;
 /// How often a server may be asked whether it is there without a part of a message between: gRPC's end the connection of those
 /// that ask a third time (gRPC proposal A8).
 const ASKS: u8 = 2;
+
+/// How many requests that were answered before their end may go on to it, and for how long, in milliseconds.
+const MOST_UNFINISHED: usize = 32;
+const UNFINISHED_FOR: u64 = 1_000;
 
 /// Why a stream has ended before its end. The text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -139,6 +143,8 @@ pub(super) struct State {
     pub(super) updates_granted: u32,
     /// Bytes of bodies that may still come on streams that this side has ended.
     late_granted: u64,
+    /// Streams whose requests were answered and have not ended, and the coarse time at which they are reset.
+    unfinished: VecDeque<(u32, u64)>,
     /// Whether the other side keeps fewer lines in its table than it did, and was not told that none are needed; and whether it
     /// was told.
     pub(super) must_resize: bool,
@@ -191,6 +197,7 @@ impl State {
             words_granted: 0,
             updates_granted: 0,
             late_granted: 0,
+            unfinished: VecDeque::new(),
             must_resize: false,
             has_resized: false,
         }
@@ -405,17 +412,53 @@ impl State {
         }
     }
 
+    /// Lets a request that was answered come to its end, of which nothing is kept. A client that is reset as it begins to send may lose
+    /// the response (curl 7.88 does), although it is whole (RFC 9113, section 8.1).
+    fn awaits_end(&mut self, id: u32) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.unfinished.push_back((id, coarse_millis() + UNFINISHED_FOR));
+        if self.unfinished.len() > MOST_UNFINISHED {
+            self.resets_first_unfinished();
+        }
+        // The one who drives waits for the time.
+        self.wake_driver();
+    }
+
+    fn resets_first_unfinished(&mut self) {
+        if let Some((id, _)) = self.unfinished.pop_front() {
+            self.send_number(frame::RST_STREAM, id, Reason::NO_ERROR.0);
+        }
+    }
+
+    /// Notes that a client has said all on a stream, or has reset it.
+    pub(super) fn finishes(&mut self, id: u32) {
+        self.unfinished.retain(|(unfinished, _)| *unfinished != id);
+    }
+
+    /// Resets the streams whose time is over at `now`, and returns the coarse time at which the next one's is.
+    pub(super) fn next_unfinished(&mut self, now: u64) -> Option<u64> {
+        while self.unfinished.front().is_some_and(|(_, due)| *due <= now) {
+            self.resets_first_unfinished();
+        }
+        self.unfinished.front().map(|(_, due)| *due)
+    }
+
     /// Forgets a stream that nobody uses any more.
     pub(super) fn leaves(&mut self, key: usize) {
         let role = self.role;
         let Some(slot) = self.slots.get(key) else { return };
-        let reason = match role {
-            // RFC 9113, section 8.1: the rest of a request that was answered is not needed.
-            Role::Server if slot.has_sent_end => Reason::NO_ERROR,
-            Role::Server => Reason::INTERNAL_ERROR,
-            Role::Client => Reason::CANCEL,
-        };
-        self.resets(key, reason);
+        let is_whole = slot.failure.is_none() && !slot.is_reset && !slot.has_received_end;
+        match role {
+            Role::Server if slot.has_sent_end && is_whole => {
+                let id = slot.id;
+                self.awaits_end(id);
+            }
+            Role::Server if slot.has_sent_end => self.resets(key, Reason::NO_ERROR),
+            Role::Server => self.resets(key, Reason::INTERNAL_ERROR),
+            Role::Client => self.resets(key, Reason::CANCEL),
+        }
         self.uncount(key);
         let slot = self.slots.remove(key);
         self.ids.remove(&slot.id);

@@ -199,6 +199,7 @@ impl Connection {
                 return Poll::Ready(());
             }
             let now = coarse_millis();
+            let unfinished = self.connection.next_unfinished(now);
             let is_busy = self.connection.has_streams();
             if is_busy || self.was_busy {
                 self.busy_at = now;
@@ -229,6 +230,7 @@ impl Connection {
                 End::Told(by) => by,
                 End::No => self.busy_at.saturating_add(self.idle),
             };
+            due = due.min(unfinished.unwrap_or(u64::MAX));
             for (since, within) in
                 [(head_since, self.greeting), (self.connection.blocked_since(), self.drain)]
             {
@@ -243,6 +245,9 @@ impl Connection {
                     return Poll::Pending;
                 }
                 ready!(self.deadline.as_mut().poll(cx, now, due));
+                continue;
+            }
+            if unfinished == Some(due) {
                 continue;
             }
             let is_stuck = self.connection.blocked_since().is_some() || head_since.is_some();
