@@ -123,6 +123,31 @@ fn what_is_missing_or_wrong_at_registration_is_said() {
 }
 
 #[test]
+fn an_address_is_one_that_a_mail_can_be_written_to() {
+    let gateway = Gateway::alone(Settings::default());
+    let register = |name: &str, email: &str| {
+        gateway.post("/auth/register", &json!({"username": name, "password": PASSWORD, "email": email}))
+    };
+    for email in
+        ["a@b@c", "a..b@x.de", ".a@x.de", "a@x..de", "a@-x.de", "a@x.de.", "a@[127.0.0.1]", "a@", "@x.de"]
+    {
+        let response = register("alice", email);
+        assert_eq!(
+            (response.status, response.json()["code"].as_str()),
+            (400, Some("email_not_accepted")),
+            "{email}"
+        );
+    }
+    for (name, email) in [
+        ("alice", "a.b+c@x.example.com"),
+        ("bob", "bob@intranet"),
+        ("carol", "j\u{fc}rgen@b\u{fc}cher.example"),
+    ] {
+        assert_eq!(register(name, email).status, 201, "{email}");
+    }
+}
+
+#[test]
 fn only_json_of_a_sensible_size_is_read() {
     let gateway = Gateway::alone(Settings::default());
     let send = |kind: &str, body: &str| {
@@ -134,6 +159,13 @@ fn only_json_of_a_sensible_size_is_read() {
     };
     assert_eq!(send("application/x-www-form-urlencoded", "username=a").status, 415);
     assert_eq!(send("text/plain", "{}").message(), "Unsupported media type");
+    // Calls that take no members read no other body, either.
+    let token = gateway.token("dora");
+    for path in ["/auth/login/passkey", "/auth/factors/challenge", "/auth/logout-all"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n");
+        let text = format!("{head}Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}");
+        assert_eq!(gateway.client().send(text).response().status, 415, "{path}");
+    }
     assert_eq!(send("application/json; charset=utf-8", "{}").message(), "Missing parameters");
     assert_eq!(send("application/json", "{").status, 400);
     assert_eq!(send("application/json", &"x".repeat(64 * 1024 + 1)).status, 413);

@@ -143,6 +143,7 @@ fn what_is_no_request_for_a_token_is_told_by_the_errors_of_oauth() {
     // Secrets in the body are not taken, nor a client that names itself otherwise.
     failed(&token("", &format!("{GRANT}&client_id={id}&client_secret=x")), 401, "invalid_client");
     failed(&token(&header, &format!("{GRANT}&client_id={unknown}")), 401, "invalid_client");
+    failed(&token(&header, &format!("{GRANT}&client_id={id}&client_secret=x")), 400, "invalid_request");
     let json = gateway.send("POST", "/auth/token", None, Some(&json!({"grant_type": "client_credentials"})));
     failed(&json, 400, "invalid_request");
     assert_eq!(gateway.get("/auth/token", None).status, 405);

@@ -4,6 +4,7 @@ use super::{AccountError, Accounts, Client, Holder, Result, Tokens, challenge::N
 use crate::{
     config,
     error::Kind,
+    mail::is_address,
     password::Rules,
     store::{ChallengePurpose, Event, Grant, NewUser, Opened, Purpose},
     token::RefreshToken,
@@ -147,12 +148,11 @@ impl Accounts {
 /// # Errors
 /// When it cannot.
 pub(super) fn check_email(email: &str) -> Result<String> {
-    // Only a mail can tell whether an address exists. This rejects texts that cannot be one.
-    let parts = email.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    // Only a mail can tell whether an address exists. This rejects texts that none can be written to.
     // No list, no name beside it, no comment.
     let plain = !email.contains([',', ';', '<', '>', '(', ')', '"', '\\'])
         && !email.chars().any(|c| c.is_control() || c.is_whitespace());
-    if parts.is_some() && plain && email.len() <= MAX_EMAIL_BYTES {
+    if plain && email.len() <= MAX_EMAIL_BYTES && is_address(email) {
         Ok(email.to_owned())
     } else {
         Err(AccountError::Refused(Kind::EmailNotAccepted))

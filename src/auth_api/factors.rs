@@ -150,13 +150,15 @@ impl AuthApi {
         Ok(done("Factor removed successfully"))
     }
 
-    pub(super) async fn challenge(&self, caller: &Caller<'_>) -> CallResult {
+    pub(super) async fn challenge(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
+        let input::Nothing {} = read(request)?;
         let person = self.identify(caller)?;
         let asked = self.accounts.begin_step_up(&person, caller.client.address).await?;
         Ok(private_json(StatusCode::OK, &PendingChallenge(asked.members())))
     }
 
-    pub(super) async fn login_passkey(&self, caller: &Caller<'_>) -> CallResult {
+    pub(super) async fn login_passkey(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
+        let input::Nothing {} = read(request)?;
         let asked = self.accounts.begin_passkey_login(false, false, caller.client.address).await?;
         Ok(private_json(StatusCode::OK, &PendingChallenge(asked.members())))
     }

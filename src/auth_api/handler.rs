@@ -93,7 +93,8 @@ impl AuthApi {
         Ok(done("Logged out successfully"))
     }
 
-    pub(super) async fn logout_all(&self, caller: &Caller<'_>) -> CallResult {
+    pub(super) async fn logout_all(&self, request: &Request<Bytes>, caller: &Caller<'_>) -> CallResult {
+        let input::Nothing {} = read(request)?;
         let person = self.identify(caller)?;
         self.accounts.logout_all(&person, caller.client.address).await?;
         Ok(done("Logged out successfully"))

@@ -37,6 +37,10 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, F
     })
 }
 
+/// The body of a call that takes no members.
+#[derive(Deserialize)]
+pub(super) struct Nothing {}
+
 /// Reads a form.
 ///
 /// # Errors

@@ -156,16 +156,17 @@ impl AuthApi {
         let basic = basic(request);
         let by_header = basic.is_some();
         let assertion = form.get("client_assertion");
+        // At most one way in a request (RFC 6749, section 2.3).
+        if by_header && (assertion.is_some() || form.get("client_secret").is_some()) {
+            return Err(OauthError::Request("invalid_request", "two ways to show who the client is"));
+        }
         let proof = match (&basic, assertion) {
-            (Some(_), Some(_)) => {
-                return Err(OauthError::Request("invalid_request", "two ways to show who the client is"));
-            }
-            (Some(Some((id, secret))), None) => ClientProof::Secret(id, secret),
+            (Some(Some((id, secret))), _) => ClientProof::Secret(id, secret),
             (None, Some(assertion)) if form.get("client_assertion_type") == Some(ASSERTION_TYPE) => {
                 ClientProof::Assertion(assertion)
             }
             // What is no credential at all counts as a try with a wrong one.
-            (Some(None), None) | (None, _) => ClientProof::Assertion(""),
+            (Some(None), _) | (None, _) => ClientProof::Assertion(""),
         };
         let endpoints = [self.endpoint(TOKEN), self.endpoint(path)];
         let mut audiences = vec![self.accounts.config.issuer.as_str()];

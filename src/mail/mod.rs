@@ -4,4 +4,4 @@ mod template;
 mod transport;
 
 pub use template::{Letter, Template};
-pub use transport::{MailSetupError, Mailer, SendError};
+pub use transport::{MailSetupError, Mailer, SendError, is_address};

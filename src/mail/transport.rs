@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use lettre::{
-    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     address::AddressError,
     message::{Mailbox, MultiPart, SinglePart},
     transport::smtp::{
@@ -113,6 +113,11 @@ impl Mailer {
             Err(_) => Err(SendError::NotTaken("no answer in time".to_owned())),
         }
     }
+}
+
+/// Returns whether a mail can be written to an address (RFC 5321, section 4.1.2): at a name, and at no address of a machine.
+pub fn is_address(text: &str) -> bool {
+    !text.ends_with(']') && text.parse::<Address>().is_ok()
 }
 
 /// What happened, without the server's words: they may quote an address or the mail itself.

@@ -270,7 +270,7 @@ fn login_calls() -> Vec<Call<Handler>> {
             "End every session of the account",
             Bearer::Required,
             MESSAGE,
-            |api, _, caller, _| Box::pin(api.logout_all(caller)),
+            |api, request, caller, _| Box::pin(api.logout_all(request, caller)),
         ),
     ]
 }
@@ -313,7 +313,7 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 "Begin a login by a passkey alone",
                 Bearer::None,
                 (200, JSON, schema::<Challenge>),
-                |api, _, caller, _| Box::pin(api.login_passkey(caller)),
+                |api, request, caller, _| Box::pin(api.login_passkey(request, caller)),
             )
         },
         call(
@@ -347,7 +347,7 @@ fn factor_calls() -> Vec<Call<Handler>> {
                 "Begin a step-up of one's own session",
                 Bearer::Required,
                 (200, JSON, schema::<Challenge>),
-                |api, _, caller, _| Box::pin(api.challenge(caller)),
+                |api, request, caller, _| Box::pin(api.challenge(request, caller)),
             )
         },
         Call {
