@@ -450,6 +450,20 @@ fn a_dead_cookie_is_anonymous_where_that_may_be_and_is_taken_away() {
 }
 
 #[test]
+fn whoever_brings_two_session_cookies_is_told_so_and_not_sent_to_sign_in_again_and_again() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings());
+    let browser = Browser::register(&gateway, "alice");
+    let own = format!("__Host-authgate={}", browser.session().unwrap());
+    let headers = [format!("Cookie: {own}; {own}"), "Sec-Fetch-Mode: navigate".to_owned()];
+    let headers = headers.each_ref().map(String::as_str);
+    for path in ["/auth/ui/account", "/auth/ui/account/keys"] {
+        is_page(&Browser::default().send(&gateway, "GET", path, &headers, ""), 401);
+    }
+    is_page(&Browser::default().send(&gateway, "GET", "/auth/ui/login", &headers, ""), 200);
+}
+
+#[test]
 fn an_upstream_that_wants_the_token_gets_an_access_token_and_no_cookie_of_ours() {
     let upstream = Upstream::start();
     let routes = "  - {path: /api/**, upstream: backend}\n  - {path: /token/**, upstream: backend, forward_token: true}\n";

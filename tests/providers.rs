@@ -286,6 +286,8 @@ fn a_response_that_is_not_of_this_browser_provider_or_time_signs_nobody_in() {
         json!({"iss": "https://another.example.com"}),
         json!({"exp": now() - 120}),
         json!({"iat": now() + 600}),
+        json!({"iat": now() - 7_200}),
+        json!({"nbf": now() + 600}),
         json!({"exp": "soon"}),
         json!({"sub": ""}),
         json!({"sub": 7}),
@@ -630,6 +632,22 @@ fn people_link_and_unlink_on_their_account_page() {
     let form = forms(&dave.go(&gateway, "/auth/ui/account/providers")).remove(0);
     let kept = dave.submit(&gateway, &form, &[]);
     assert_eq!((kept.status, kept.text().contains("only way")), (409, true), "{kept:?}");
+}
+
+#[test]
+fn a_link_whose_proof_grows_old_at_the_provider_leads_to_a_new_one_and_back_to_the_page_of_links() {
+    let provider = Provider::start();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream, settings(&provider.url, "").auth("  reauth_window: 2s\n"));
+    let mut browser = Browser::register(&gateway, "alice");
+    let page = browser.go(&gateway, "/auth/ui/account/providers").text();
+    let button = page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+    let asked = query(&location(&browser.go(&gateway, button)));
+    let at = crate::harness::claims_of(browser.session().unwrap())["auth_time"].as_i64().unwrap();
+    eventually("the proof is old", || (now() > at + 2).then_some(()));
+    let code = provider.code(&asked, &json!({"sub": "anna"}));
+    let led = location(&come_back(&mut browser, &gateway, &format!("code={code}&state={}", asked["state"])));
+    assert_eq!(led, "/auth/ui/prove?return_to=%2Fauth%2Fui%2Faccount%2Fproviders");
 }
 
 #[test]

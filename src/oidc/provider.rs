@@ -40,6 +40,9 @@ const KEYS_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 /// The greatest accepted clock difference, in seconds.
 const LEEWAY: i64 = 60;
 
+/// The greatest age of an ID token, in seconds, however long it holds: one is made for each sign-in.
+const LONGEST_AGE: i64 = 3_600;
+
 /// An error of a sign-in by a provider. The text is for the log.
 #[derive(Debug, Error)]
 pub enum ProviderError {
@@ -355,7 +358,12 @@ impl ProviderClient {
         let seconds = now.div_euclid(1_000);
         let expires_at = claims["exp"].as_i64().ok_or_else(|| wrong("no `exp`"))?;
         let issued_at = claims["iat"].as_i64().ok_or_else(|| wrong("no `iat`"))?;
-        if seconds >= expires_at.saturating_add(LEEWAY) || issued_at > seconds.saturating_add(LEEWAY) {
+        let begins_at = claims["nbf"].as_i64().unwrap_or(issued_at).max(issued_at);
+        let is_old = issued_at.saturating_add(LONGEST_AGE) < seconds;
+        if seconds >= expires_at.saturating_add(LEEWAY)
+            || begins_at > seconds.saturating_add(LEEWAY)
+            || is_old
+        {
             return Err(wrong("it is not of now"));
         }
         Ok(claims)

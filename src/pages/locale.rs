@@ -45,8 +45,13 @@ impl Locale {
         // What a translation lacks is in English.
         let texts = [Some(BUILT_IN[0].1.to_owned()), built_in, own(tag, folder)?];
         for text in texts.into_iter().flatten() {
-            let resource = FluentResource::try_new(text)
-                .map_err(|(_, errors)| format!("`folder`: {tag}.ftl: {:?}", errors.first()))?;
+            let resource = FluentResource::try_new(text).map_err(|(resource, errors)| {
+                let error = errors.first();
+                let before = error.and_then(|error| resource.source().get(..error.pos.start));
+                let line = before.unwrap_or_default().matches('\n').count() + 1;
+                let what = error.map(|error| error.kind.to_string()).unwrap_or_default();
+                format!("`folder`: {tag}.ftl:{line}: {what}")
+            })?;
             bundle.add_resource_overriding(resource);
         }
         Ok(Self { tag: identifier, bundle })

@@ -182,7 +182,9 @@ impl Pages {
         };
         let mut response = match answer {
             Ok(response) => response,
-            Err(failure) if failure.problem.kind == Kind::Unauthenticated => visit.redirect_to_login(),
+            Err(failure) if failure.problem.kind == Kind::Unauthenticated && !visit.has_several_cookies() => {
+                visit.redirect_to_login()
+            }
             Err(failure) if failure.problem.kind == Kind::InsufficientUserAuthentication => {
                 visit.redirect_to_proof()
             }

@@ -1,6 +1,7 @@
 //! Sign-in by others: to a provider and back, and the page of links.
 
-use http::{HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{
     Pages,
@@ -103,6 +104,12 @@ impl Visit<'_> {
         self.show(status, &Text { title: "page-provider-failed", text, request_id })
     }
 
+    /// Leads to a new proof, and then to the page of providers.
+    fn prove_for_providers(&self) -> Response<Bytes> {
+        let ui = &self.pages.loaded.ui;
+        see_other(&format!("{ui}/prove{}", query_of(&format!("{ui}/account/providers"))))
+    }
+
     pub(super) async fn redirect_to_provider(&mut self, name: &str) -> PageResult {
         let provider = self.pages.provider(name)?;
         let return_to = self.destination(&self.query("return_to"));
@@ -121,11 +128,7 @@ impl Visit<'_> {
             }
             if let Err(error) = self.pages.accounts.may_change(&person).await {
                 return match error {
-                    AccountError::Unproved(_) => {
-                        let ui = &self.pages.loaded.ui;
-                        let query = query_of(&format!("{ui}/account/providers"));
-                        Ok(see_other(&format!("{ui}/prove{query}")))
-                    }
+                    AccountError::Unproved(_) => Ok(self.prove_for_providers()),
                     error => Err(error.into()),
                 };
             }
@@ -242,6 +245,7 @@ impl Visit<'_> {
                 Err(AccountError::Refused(Kind::Conflict)) => {
                     self.failed_by_provider(Failed::Taken, "somebody else is linked")
                 }
+                Err(AccountError::Unproved(_)) => Ok(self.prove_for_providers()),
                 Err(error) => Err(error.into()),
             };
         }

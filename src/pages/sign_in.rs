@@ -134,7 +134,8 @@ impl Visit<'_> {
         let is_open = accounts.config.registration == config::Registration::Open;
         let is_closed = !is_open && (invitation.is_empty() || !accounts.is_invited(&invitation).await?);
         let min_length = accounts.config.password.min_length;
-        let providers = self.provider_buttons(&form.query);
+        // Their way does not carry an invitation.
+        let providers = if invitation.is_empty() { self.provider_buttons(&form.query) } else { Vec::new() };
         Ok(Register { form, invitation, is_closed, min_length, providers, ..Register::default() })
     }
 

@@ -83,6 +83,9 @@ impl Templates {
         environment.set_formatter(escape);
         // A template that asks for what is not there is a mistake in most places, and never a crash.
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(format!("`folder`: {} is no folder", folder.display()));
+        }
         for (name, text) in BUILT_IN {
             let own = folder.map(|folder| read(&folder.join(name))).transpose()?.flatten();
             let text = own.unwrap_or_else(|| (*text).to_owned());

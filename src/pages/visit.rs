@@ -129,6 +129,13 @@ impl Visit<'_> {
         person.ok_or_else(|| Kind::InsufficientRole.into())
     }
 
+    /// Returns whether the browser sends several session cookies, of which a sibling may have set one. To sign in again would end here again.
+    pub(super) fn has_several_cookies(&self) -> bool {
+        let lines = self.request.request.headers().get_all(header::COOKIE);
+        let cookies = self.pages.access.cookies();
+        cookies.is_some_and(|cookies| Credential::of_cookies(lines, cookies.name()) == Credential::Unusable)
+    }
+
     /// Returns the redirect to the login page, which leads back to this page.
     pub(super) fn redirect_to_login(&mut self) -> Response<Bytes> {
         if self.has_cookie() {
