@@ -50,7 +50,10 @@ impl NewApiKey {
             name: self.name.clone(),
             limits: self.limits.clone(),
             created_at: now,
-            expires_at: self.lives_for.map(|span| now.saturating_add(span)),
+            // Whole seconds are what is compared, and none of them is to be missing.
+            expires_at: self
+                .lives_for
+                .map(|span| (now.saturating_add(span).saturating_add(999) / 1_000) * 1_000),
             last_used_at: None,
         }
     }

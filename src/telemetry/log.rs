@@ -90,7 +90,7 @@ pub fn init(log: LogSettings) -> LogGuard {
     let _ = if json {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
     } else {
-        registry.with(fmt::layer().with_writer(writer)).try_init()
+        registry.with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer)).try_init()
     };
     let access = log.access.then(|| Writer::start(json, standard_error));
     let access = access.and_then(|started| {
