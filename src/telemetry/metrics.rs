@@ -254,12 +254,14 @@ impl Registering<'_> {
 
 impl TlsMetrics {
     fn new(made: &Registering<'_>) -> Result<Self, prometheus::Error> {
+        let handshakes =
+            made.counters("tls_handshakes_total", "TLS handshakes with clients.", &["version", "result"])?;
+        // There from the beginning, as what rates are computed from must be.
+        for (version, result) in [("1.3", "ok"), ("1.2", "ok"), ("none", "failed")] {
+            handshakes.with_label_values(&[version, result]);
+        }
         Ok(Self {
-            handshakes: made.counters(
-                "tls_handshakes_total",
-                "TLS handshakes with clients.",
-                &["version", "result"],
-            )?,
+            handshakes,
             expiry: made.registered(IntGaugeVec::new(
                 opts("certificate_expiry_seconds", "When a certificate expires, as Unix time."),
                 &["name"],
