@@ -635,6 +635,26 @@ fn people_link_and_unlink_on_their_account_page() {
 }
 
 #[test]
+fn whoever_has_no_password_is_led_to_the_provider_and_not_asked_for_one() {
+    let provider = Provider::start();
+    let upstream = Upstream::start();
+    let settings = settings(&provider.url, ", register: true").auth("  reauth_window: 2s\n");
+    let gateway = Gateway::start(&upstream, settings);
+    let mut browser = Browser::default();
+    location(&sign_in(&mut browser, &gateway, &provider, json!({"sub": "dave"})));
+    assert_eq!(browser.go(&gateway, "/auth/ui/account/name").status, 200);
+    let form = forms(&browser.go(&gateway, "/auth/ui/account/delete")).remove(0);
+    let at = claims_of(browser.session().unwrap())["auth_time"].as_i64().unwrap();
+    eventually("the proof is old", || (now() > at + 2).then_some(()));
+    for page in ["name", "email", "password", "delete"] {
+        let led = location(&browser.go(&gateway, &format!("/auth/ui/account/{page}")));
+        assert_eq!(led, format!("/auth/ui/prove?return_to=%2Fauth%2Fui%2Faccount%2F{page}"));
+    }
+    let led = location(&browser.submit(&gateway, &form, &[("current_password", "any")]));
+    assert!(led.starts_with("/auth/ui/prove"), "{led}");
+}
+
+#[test]
 fn a_link_whose_proof_grows_old_at_the_provider_leads_to_a_new_one_and_back_to_the_page_of_links() {
     let provider = Provider::start();
     let upstream = Upstream::start();
@@ -643,7 +663,7 @@ fn a_link_whose_proof_grows_old_at_the_provider_leads_to_a_new_one_and_back_to_t
     let page = browser.go(&gateway, "/auth/ui/account/providers").text();
     let button = page.split("<a class=\"button\" href=\"").nth(1).unwrap().split('"').next().unwrap();
     let asked = query(&location(&browser.go(&gateway, button)));
-    let at = crate::harness::claims_of(browser.session().unwrap())["auth_time"].as_i64().unwrap();
+    let at = claims_of(browser.session().unwrap())["auth_time"].as_i64().unwrap();
     eventually("the proof is old", || (now() > at + 2).then_some(()));
     let code = provider.code(&asked, &json!({"sub": "anna"}));
     let led = location(&come_back(&mut browser, &gateway, &format!("code={code}&state={}", asked["state"])));

@@ -78,7 +78,8 @@ impl Visit<'_> {
     async fn change_page(&self, what: What, person: &SignedIn) -> Result<Change, Failure> {
         let accounts = &self.pages.accounts;
         let user = accounts.me(person).await?;
-        if what == What::Email && user.has_factors {
+        // Who has no password to be asked for shows anew who they are.
+        if (what == What::Email && user.has_factors) || user.password_hash.is_none() {
             accounts.need_proof(person, &user).await?;
         }
         let attributes = self.pages.accounts.own_attributes(&user).map(|(name, value)| Attribute {
