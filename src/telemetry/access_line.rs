@@ -4,6 +4,8 @@ use std::{cell::Cell, time::Duration};
 
 use time::OffsetDateTime;
 
+use crate::types::with_digits;
+
 /// One request. What does not apply is `None` or empty.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessEntry<'a> {
@@ -178,18 +180,8 @@ fn fields<const JSON: bool>(out: &mut Vec<u8>, entry: &AccessEntry<'_>) {
     word::<JSON>(out, name!("request.id"), entry.request_id);
 }
 
-fn digits(out: &mut Vec<u8>, mut number: u64) {
-    let mut text = [0; 20];
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&text[at..]);
+fn digits(out: &mut Vec<u8>, number: u64) {
+    with_digits(number, |digits| out.extend_from_slice(digits));
 }
 
 /// How much of a text is looked at as one: compilers make one comparison of sixteen bytes.

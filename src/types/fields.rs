@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-use super::{framing::Head, usual_name};
+use super::{framing::Head, usual_name, with_digits};
 
 /// The number of empty lists that a thread keeps, and the largest capacity of each: one client with many headers does not
 /// enlarge the lists of others.
@@ -230,19 +230,8 @@ impl From<Fields> for HeaderMap {
 }
 
 /// Writes a field line whose value is a number.
-pub fn write_number_line(out: &mut Vec<u8>, name: &str, mut value: u64) {
-    // As many as the largest number has.
-    let mut digits = [b'0'; 20];
-    let mut begin = digits.len();
-    loop {
-        begin -= 1;
-        digits[begin] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    write_line(out, name, &digits[begin..]);
+pub fn write_number_line(out: &mut Vec<u8>, name: &str, value: u64) {
+    with_digits(value, |digits| write_line(out, name, digits));
 }
 
 /// Writes a field line (RFC 9112, section 5).
