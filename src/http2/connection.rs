@@ -220,14 +220,12 @@ impl Connection {
         self.silence.check(&mut state, takes, now);
     }
 
-    /// Returns whether there are streams.
-    pub fn has_streams(&self) -> bool {
-        !self.shared.lock().slots.is_empty()
-    }
-
-    /// Resets requests that were answered and take too long to end. Returns the coarse time at which the next one does.
-    pub fn next_unfinished(&mut self, now: u64) -> Option<u64> {
-        self.shared.lock().next_unfinished(now)
+    /// Resets requests that were answered and take too long to end. Returns whether there are streams, and the coarse time at which the
+    /// next such request is reset.
+    pub fn tidies(&mut self, now: u64) -> (bool, Option<u64>) {
+        let mut state = self.shared.lock();
+        let next = state.next_unfinished(now);
+        (!state.slots.is_empty(), next)
     }
 
     /// Returns whether nothing more is read, and only what is left to say holds the connection.

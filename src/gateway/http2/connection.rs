@@ -199,8 +199,7 @@ impl Connection {
                 return Poll::Ready(());
             }
             let now = coarse_millis();
-            let unfinished = self.connection.next_unfinished(now);
-            let is_busy = self.connection.has_streams();
+            let (is_busy, unfinished) = self.connection.tidies(now);
             if is_busy || self.was_busy {
                 self.busy_at = now;
             }
